@@ -1,0 +1,69 @@
+# `make demo` and `make test` are all the set-up there is: each makes its own virtual environment.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+LOCK   := .ci/requirements.lock
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format test-e2e test-lowest bench lock docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Joulegate needs Python 3.11 or later; set PYTHON=python3.12 or such") if sys.version_info < (3, 11) else None'
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+
+$(VENV)/.run: pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "installing Joulegate into $(VENV)"
+	@$(PIP) install --constraint $(LOCK) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "installing Joulegate and its test tools into $(VENV)"
+	@$(PIP) install --constraint $(LOCK) --editable '.[demo]' --group dev
+	@touch $@ $(VENV)/.run
+
+demo: $(VENV)/.run  ## three simulated backends and the gateway on 127.0.0.1:8080 (ARGS=--once ends by itself)
+	@$(BIN)/joulegate demo $(ARGS)
+
+test: $(VENV)/.dev  ## unit and integration tests, no network needed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## format, lint, types, import contracts, generated references
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+format: $(VENV)/.dev  ## rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev  ## write the generated references again
+	$(BIN)/python docs/generate.py
+
+test-e2e: $(VENV)/.dev  ## real vLLM on the CPU, the OpenAI SDKs for Python and JavaScript
+	$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+test-lowest: | $(BIN)/python  ## the suite on the oldest versions that pyproject.toml allows
+	$(PIP) install uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/lowest
+	$(BIN)/uv pip install --quiet --python .cache/lowest/bin/python --resolution lowest-direct --editable '.[demo]' --group dev
+	.cache/lowest/bin/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev  ## what the gateway costs beside talking to the backend directly
+	$(BIN)/python -m tests.bench $(ARGS)
+
+lock: $(VENV)/.dev  ## resolve .ci/requirements.lock anew
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --extra demo --group dev --upgrade --output-file $(LOCK) pyproject.toml
+
+clean:  ## remove what make made
+	rm -rf $(VENV) .cache build dist
