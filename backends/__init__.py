@@ -1,0 +1,1 @@
+"""vLLM servers as the gateway sees them: reaching, choosing and watching them."""

@@ -1,0 +1,1 @@
+"""What is kept and exported of each request: metrics, recent requests, the decision log."""

@@ -1,0 +1,164 @@
+"""The one place that knows aiohttp: it sends to a backend and maps every lower error.
+
+Defaults of aiohttp that are changed here, and why: no total timeout (answers take minutes), no
+redirects (a backend's address comes from the config only), no decompression (bytes pass as they
+come), no cookies, no proxy from the environment, idle connections dropped before vLLM drops them.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from backends.errors import BackendError, BadAnswer, ConnectionLost, Silent, Unreachable
+
+KEEPALIVE_SECONDS = 4.0
+"""vLLM closes an idle connection after 5 s; a request sent into that close would be lost."""
+
+_REUSE_GRACE_SECONDS = 0.25
+
+
+def mapped(error: BaseException) -> BackendError:
+    """Turn an error of aiohttp, asyncio or the socket into ours."""
+    text = str(error) or type(error).__name__
+    match error:
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return Unreachable(text)
+        case TimeoutError():
+            return Silent(text)
+        case aiohttp.InvalidURL() | aiohttp.ClientResponseError() | aiohttp.ContentTypeError():
+            return BadAnswer(text)
+        case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():
+            return ConnectionLost(text)
+        case _:
+            return BadAnswer(text)
+
+
+_LOWER = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
+
+
+class Answer:
+    """An answer whose head has come; its body is read in the pieces it arrives in."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._content = response.content
+        self.status = response.status
+
+    def header(self, name: str) -> str | None:
+        """Return one header's value, or None."""
+        return self._response.headers.get(name)
+
+    async def chunk(self) -> bytes:
+        """Return the bytes that are there, waiting for some; b"" at the end.
+
+        Raises ConnectionLost, Silent or BadAnswer.
+        """
+        try:
+            return await self._content.readany()
+        except _LOWER as error:
+            raise mapped(error) from error
+
+    async def read(self, limit: int) -> bytes:
+        """Return the rest of the body. Raises BadAnswer where it is over `limit` bytes."""
+        first = await self.chunk()
+        if self._content.at_eof():
+            return first
+        pieces = [first]
+        size = len(first)
+        while piece := await self.chunk():
+            size += len(piece)
+            if size > limit:
+                raise BadAnswer(f"the answer is over {limit} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Give the connection back if the answer is whole, else close it at once.
+
+        Closing is what makes vLLM abort a request that is still running.
+        """
+        if self._content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+    async def finish(self) -> None:
+        """Read the few bytes behind the last event so that the connection can be used again."""
+        if not self._content.at_eof():
+            try:
+                async with asyncio.timeout(_REUSE_GRACE_SECONDS):
+                    while await self._content.readany():
+                        pass
+            except _LOWER:
+                pass
+        self.close()
+
+
+class Client:
+    """Connections to all backends of one process; open between `async with` and its end."""
+
+    def __init__(self, *, connect_seconds: float) -> None:
+        self._connect_seconds = connect_seconds
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=30
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            headers={"Accept-Encoding": "identity"},
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send a request and return once the answer's head is there; the caller sets a deadline.
+
+        A connection that turns out to have been closed meanwhile is replaced once. Raises
+        Unreachable, ConnectionLost or BadAnswer.
+        """
+        try:
+            try:
+                return await self._post(url, body, headers)
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                return await self._post(url, body, headers)
+        except _LOWER as error:
+            raise mapped(error) from error
+
+    async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+        return Answer(
+            await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+        )
+
+    async def get(
+        self, url: URL, headers: Mapping[str, str], *, seconds: float, limit: int = 1 << 20
+    ) -> tuple[int, bytes]:
+        """Return status and body of a small answer. Raises what `post` and `Answer` raise."""
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._session.get(url, headers=headers, allow_redirects=False)
+                answer = Answer(response)
+                try:
+                    return answer.status, await answer.read(limit)
+                finally:
+                    answer.close()
+        except _LOWER as error:
+            raise mapped(error) from error

@@ -1,0 +1,64 @@
+"""Probes: each backend's /health, once a second while it is out, more rarely while it is well."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from backends.client import Client
+from backends.errors import BackendError
+from backends.registry import Backend
+
+_log = logging.getLogger("joulegate.health")
+
+_SERVER_ERROR = 500
+
+
+class Prober:
+    """Watches a set of backends until cancelled."""
+
+    def __init__(
+        self,
+        client: Client,
+        backends: Sequence[Backend],
+        *,
+        out_seconds: float,
+        well_seconds: float,
+        timeout_seconds: float,
+    ) -> None:
+        self._client = client
+        self._backends = backends
+        self._out_seconds = out_seconds
+        self._well_seconds = well_seconds
+        self._timeout_seconds = timeout_seconds
+
+    async def probe(self, backend: Backend) -> None:
+        """Ask one backend for its health and note the answer."""
+        was_ejected = backend.ejected
+        try:
+            status, _ = await self._client.get(
+                backend.url("/health"), backend.headers, seconds=self._timeout_seconds
+            )
+            well = status < _SERVER_ERROR
+            detail = f"status {status}"
+        except BackendError as error:
+            well = False
+            detail = f"{error.reason}: {error}"
+        backend.probed(well=well)
+        if backend.ejected and not was_ejected:
+            _log.warning("backend %s is out: %s", backend.label, detail)
+
+    async def probe_all(self) -> None:
+        """Probe every backend once, at the same time."""
+        await asyncio.gather(*(self.probe(backend) for backend in self._backends))
+
+    async def run(self) -> None:
+        """Probe for ever; one loop a backend, so that a hanging one delays no other."""
+        async with asyncio.TaskGroup() as group:
+            for backend in self._backends:
+                group.create_task(self._watch(backend))
+
+    async def _watch(self, backend: Backend) -> None:
+        while True:
+            await self.probe(backend)
+            well = not backend.ejected
+            await asyncio.sleep(self._well_seconds if well else self._out_seconds)

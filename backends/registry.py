@@ -1,0 +1,169 @@
+"""Backends and deployments: who is there, how busy, and who is left alone for now.
+
+Rules of a backend's state: usable until `eject_after_failures` failures in a row; then ejected,
+each time twice as long up to a maximum; then half-open, one request at a time, until one succeeds
+(usable again) or fails (ejected again). A probe that succeeds opens it half before its time.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from yarl import URL
+
+
+@dataclass(frozen=True, slots=True)
+class Ejection:
+    """How many failures eject a backend, and for how long (seconds)."""
+
+    after_failures: int = 5
+    first_seconds: float = 30.0
+    max_seconds: float = 300.0
+
+
+class Backend:
+    """One vLLM server and what this process knows of it. Times are monotonic-clock seconds."""
+
+    __slots__ = (
+        "_clock", "_ejection", "_failures", "_opens_at", "_streak", "_trial",
+        "ejections", "headers", "inflight", "label", "proven", "root", "urls",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        api_key: str | None = None,
+        ejection: Ejection = Ejection(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.root = root
+        self.label = urlsplit(root).netloc
+        self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.urls: dict[str, URL] = {}
+        self.inflight = 0
+        self.ejections = 0
+        self.proven = False
+        self._ejection = ejection
+        self._clock = clock
+        self._failures = 0
+        self._streak = 0
+        self._opens_at: float | None = None
+        self._trial = False
+
+    def url(self, path: str) -> URL:
+        """Return the address of `path` on this server; parsed once."""
+        try:
+            return self.urls[path]
+        except KeyError:
+            self.urls[path] = URL(self.root + path)
+            return self.urls[path]
+
+    @property
+    def ejected(self) -> bool:
+        """Whether it has failed its way out and not yet proven itself again."""
+        return self._opens_at is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be sent there now."""
+        if self._opens_at is None:
+            return True
+        return not self._trial and self._clock() >= self._opens_at
+
+    def begin(self) -> None:
+        """Count a request in; in the half-open state it is the one that is let through."""
+        self.inflight += 1
+        if self._opens_at is not None:
+            self._trial = True
+
+    def end(self) -> None:
+        """Count a request out, whatever became of it."""
+        self.inflight -= 1
+        if self._opens_at is not None:
+            self._trial = False
+
+    def succeeded(self) -> None:
+        """Note an answer that shows the server to be well."""
+        self.proven = True
+        self._failures = 0
+        if self._opens_at is not None:
+            self._opens_at = None
+            self._trial = False
+        elif self._streak:
+            self._streak = 0
+
+    def failed(self) -> None:
+        """Note a failure that is the server's own."""
+        self._failures += 1
+        if self._opens_at is None:
+            if self._failures >= self._ejection.after_failures:
+                self._eject()
+        elif self._clock() >= self._opens_at:
+            self._eject()
+
+    def probed(self, *, well: bool) -> None:
+        """Note the result of a health probe."""
+        if well:
+            self.proven = True
+            if self._opens_at is not None:
+                self._opens_at = min(self._opens_at, self._clock())
+        elif self._opens_at is None and not self.proven:
+            # Never seen well: waiting for five failures would only cost clients time.
+            self._eject()
+        elif self._opens_at is None:
+            self.failed()
+
+    def _eject(self) -> None:
+        seconds = self._ejection.first_seconds * 2.0**self._streak
+        self._opens_at = self._clock() + min(seconds, self._ejection.max_seconds)
+        self._streak = min(self._streak + 1, 16)
+        self._failures = 0
+        self.ejections += 1
+
+
+class Deployment:
+    """One model on one kind of hardware: its backends and what they call the model."""
+
+    __slots__ = ("_random", "backends", "label", "model", "served_name")
+
+    def __init__(
+        self,
+        model: str,
+        label: str,
+        served_name: str,
+        backends: Sequence[Backend],
+        *,
+        rng: random.Random,
+    ) -> None:
+        self.model = model
+        self.label = label
+        self.served_name = served_name
+        self.backends = tuple(backends)
+        self._random = rng
+
+    @property
+    def usable(self) -> bool:
+        """Whether any backend may be sent a request now."""
+        return any(backend.usable for backend in self.backends)
+
+    @property
+    def running(self) -> int:
+        """Requests in flight on the backend that the next request would get."""
+        return min((b.inflight for b in self.backends if b.usable), default=0)
+
+    def pick(self, tried: Iterable[Backend] = ()) -> Backend | None:
+        """Choose the less busy of two usable backends drawn at random; None where none is left."""
+        usable = [b for b in self.backends if b not in tried and b.usable]
+        if len(usable) > 2:  # noqa: PLR2004 - the power of two choices
+            usable = self._random.sample(usable, 2)
+        elif not usable:
+            return None
+        if len(usable) == 1:
+            return usable[0]
+        first, second = usable
+        if first.inflight == second.inflight:
+            return usable[self._random.getrandbits(1)]
+        return first if first.inflight < second.inflight else second

@@ -1,0 +1,290 @@
+"""What will be answered, decided before the engine starts: how many tokens, which, and why it ends.
+
+The engine then only says when each token is due.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from backends.simulator import text, tokens
+from backends.simulator.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    Message,
+    Prompt,
+    SimulatorError,
+    Tool,
+)
+from backends.simulator.truth import Truth
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One simulated server."""
+
+    model: str
+    """The name it serves under."""
+    truth: Truth
+    speed: float = 1.0
+    """Simulated seconds per wall second."""
+    seed: int = 0
+    api_key: str | None = None
+    """If set, requests under /v1 need it as a bearer token."""
+    embeddings: bool = False
+    tools: bool = True
+    tool_chance: float = 1.0
+    """How often tool_choice auto calls the first tool."""
+    token_ratio: float = 1.0
+    """Tokens of this model per token of the simulator's own tokeniser."""
+    per_request_metrics: bool = False
+    """vLLM's --enable-per-request-metrics."""
+    prompt_tokens_details: bool = False
+    """vLLM's --enable-prompt-tokens-details."""
+
+    def __post_init__(self) -> None:
+        if self.speed <= 0:
+            raise ValueError(f"speed is {self.speed}, it must be positive")
+
+    def count(self, pieces: int) -> int:
+        """What so many pieces count for in this model."""
+        return max(1, round(pieces * self.token_ratio))
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that an answer makes; its arguments are the answer's pieces."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One choice of a response, a piece of text per token."""
+
+    index: int
+    tokens_in: int
+    pieces: list[str]
+    finish_reason: str
+    stop_reason: str | None = None
+    tool: ToolCall | None = None
+
+    @property
+    def tokens_out(self) -> int:
+        """New tokens: one for each piece."""
+        return len(self.pieces)
+
+    @property
+    def text(self) -> str:
+        """All of it: the content, or the arguments of the tool call."""
+        return "".join(self.pieces)
+
+
+def prompt_of_chat(request: ChatRequest, spec: Spec) -> tuple[int, int]:
+    """Prompt tokens of a chat and a hash that its answer is drawn from."""
+    if not request.messages:
+        raise SimulatorError(400, "1 validation error: messages must not be empty")
+    pieces, mark = tokens.PER_CHAT, 0
+    for message in request.messages:
+        words, images = _content(message)
+        pieces += tokens.PER_MESSAGE + tokens.count_pieces(words) + tokens.PER_IMAGE * images
+        mark = crc32(words.encode("utf-8", "surrogatepass"), mark)
+    for tool in request.tools or ():
+        pieces += tokens.count_pieces(msgspec.json.encode(tool).decode())
+    return spec.count(pieces), mark
+
+
+def prompts_of(prompt: Prompt, spec: Spec) -> list[tuple[int, int]]:
+    """(prompt tokens, hash) of each prompt of a completion or an embedding."""
+    many: Sequence[Any]
+    if isinstance(prompt, str) or (prompt and all(isinstance(p, int) for p in prompt)):
+        many = [prompt]
+    else:
+        many = prompt
+    if not many:
+        raise SimulatorError(400, "prompt must not be empty")
+    found = []
+    for one in many:
+        if isinstance(one, int):
+            raise SimulatorError(400, "prompt must not mix texts and token ids")
+        if isinstance(one, str):
+            count = spec.count(tokens.count_pieces(one))
+            found.append((count, crc32(one.encode("utf-8", "surrogatepass"))))
+        else:
+            found.append((max(1, len(one)), crc32(repr(one).encode())))
+    return found
+
+
+def plan_chat(
+    request: ChatRequest, spec: Spec, truth: Truth, tokens_in: int, mark: int
+) -> list[Answer]:
+    """The choices of a chat completion; raises SimulatorError for what cannot be served."""
+    limit = _limit(request, truth, tokens_in)
+    answers = []
+    for index in range(request.n or 1):
+        rng = _rng(request, spec, mark, index)
+        natural = truth.draw_tokens_out(tokens_in, rng)
+        tool, must = _tool(request, spec, rng)
+        if tool is None:
+            answers.append(_text_answer(request, spec, index, tokens_in, limit, natural, rng))
+            continue
+        arguments = _instance(tool.function.parameters or {"type": "object"})
+        # The first token stands for the name, the last for the end of the turn.
+        pieces = ["", *arguments, ""]
+        reason = "tool_calls" if must != "named" else "stop"
+        if len(pieces) > limit:
+            pieces, reason = pieces[:limit], "length"
+        call = ToolCall(f"chatcmpl-tool-{rng.getrandbits(64):016x}", tool.function.name)
+        answers.append(Answer(index, tokens_in, pieces, reason, tool=call))
+    return answers
+
+
+def plan_completion(
+    request: CompletionRequest, spec: Spec, truth: Truth, prompts: list[tuple[int, int]]
+) -> list[Answer]:
+    """The choices of a completion, `n` for each prompt."""
+    answers: list[Answer] = []
+    for tokens_in, mark in prompts:
+        limit = _limit(request, truth, tokens_in)
+        for choice in range(request.n or 1):
+            rng = _rng(request, spec, mark, choice)
+            natural = truth.draw_tokens_out(tokens_in, rng)
+            answers.append(
+                _text_answer(request, spec, len(answers), tokens_in, limit, natural, rng)
+            )
+    return answers
+
+
+def check_prompt(truth: Truth, tokens_in: int) -> None:
+    """Raise SimulatorError in vLLM's words if a prompt alone fills the context."""
+    if tokens_in >= truth.context:
+        raise SimulatorError(
+            400,
+            f"This model's maximum context length is {truth.context} tokens. However, your request "
+            f"has {tokens_in} input tokens. Please reduce the length of the input messages.",
+            param="input_tokens",
+        )
+
+
+def _limit(request: ChatRequest | CompletionRequest, truth: Truth, tokens_in: int) -> int:
+    """How many new tokens are allowed at most."""
+    check_prompt(truth, tokens_in)
+    asked = request.asked_tokens
+    if asked is None:
+        return truth.context - tokens_in
+    if asked < 1:
+        raise SimulatorError(
+            400, f"max_tokens must be at least 1, got {asked}.", param="max_tokens"
+        )
+    if request.min_tokens > asked:
+        raise SimulatorError(
+            400,
+            f"min_tokens must be less than or equal to max_tokens={asked}, "
+            f"got {request.min_tokens}.",
+        )
+    if tokens_in + asked > truth.context:
+        raise SimulatorError(
+            400,
+            f"This model's maximum context length is {truth.context} tokens. However, you "
+            f"requested {asked} output tokens and your prompt contains at least {tokens_in} input "
+            f"tokens, for a total of at least {tokens_in + asked} tokens. Please reduce the length "
+            "of the input prompt or the number of requested output tokens.",
+            param="input_tokens",
+        )
+    return asked
+
+
+def _text_answer(
+    request: ChatRequest | CompletionRequest,
+    spec: Spec,
+    index: int,
+    tokens_in: int,
+    limit: int,
+    natural: int,
+    rng: Random,
+) -> Answer:
+    count = limit if request.ignore_eos else min(limit, max(natural, request.min_tokens))
+    pieces = _structured(request, spec, count, rng)
+    if pieces is not None:
+        ended = len(pieces) < limit
+        pieces = [*pieces, ""] if ended else pieces[:limit]
+        return Answer(index, tokens_in, pieces, "stop" if ended else "length")
+    pieces = text.filler(spec.model, count, rng)
+    cut = text.cut_at_stop(pieces, request.stops, request.min_tokens)
+    if cut is not None:
+        return Answer(index, tokens_in, cut[0], "stop", stop_reason=cut[1])
+    if request.ignore_eos or natural > limit:
+        return Answer(index, tokens_in, pieces, "length")
+    if count > 1:
+        pieces[-1] = ""  # the end-of-turn token is counted and has no text
+    return Answer(index, tokens_in, pieces, "stop")
+
+
+def _structured(
+    request: ChatRequest | CompletionRequest, spec: Spec, count: int, rng: Random
+) -> list[str] | None:
+    """The pieces of an answer whose form was prescribed, None if it was not."""
+    outputs = request.structured_outputs or {}
+    if isinstance(outputs.get("choice"), list) and outputs["choice"]:
+        return tokens.split(str(rng.choice(outputs["choice"])))
+    form = request.response_format or {}
+    schema = outputs.get("json")
+    if form.get("type") == "json_schema" and isinstance(form.get("json_schema"), dict):
+        schema = form["json_schema"].get("schema")
+    if isinstance(schema, dict):
+        return _instance(schema)
+    if form.get("type") == "json_object" or outputs.get("json_object"):
+        return text.json_object(spec.model, count, rng)
+    return None
+
+
+def _instance(schema: dict[str, Any]) -> list[str]:
+    """The pieces of a value that satisfies a client's schema."""
+    try:
+        return text.json_pieces(text.instance(schema))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise SimulatorError(400, f"Invalid JSON schema: {error}") from None
+
+
+def _tool(request: ChatRequest, spec: Spec, rng: Random) -> tuple[Tool | None, str]:
+    """The tool to call, if any, and how it was asked for."""
+    choice = request.tool_choice
+    if not request.tools or choice == "none":
+        return None, "none"
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        for tool in request.tools:
+            if tool.function.name == name:
+                return tool, "named"
+        raise SimulatorError(400, f"The tool {name!r} in tool_choice is not among the tools.")
+    if choice == "required":
+        return request.tools[0], "required"
+    if not spec.tools:
+        raise SimulatorError(
+            400,
+            '"auto" tool choice requires --enable-auto-tool-choice '
+            "and --tool-call-parser to be set",
+        )
+    # An answer to a tool's result is words, else an agent would never come to an end.
+    called = request.messages[-1].role != "tool" and rng.random() < spec.tool_chance
+    return (request.tools[0] if called else None), "auto"
+
+
+def _content(message: Message) -> tuple[str, int]:
+    """The text of a message and how many images are in it."""
+    if message.content is None:
+        return "", 0
+    if isinstance(message.content, str):
+        return message.content, 0
+    words = [str(p.get("text", "")) for p in message.content if p.get("type") == "text"]
+    return "\n".join(words), sum(p.get("type") == "image_url" for p in message.content)
+
+
+def _rng(request: ChatRequest | CompletionRequest, spec: Spec, mark: int, choice: int) -> Random:
+    return Random(f"{spec.seed}:{request.seed}:{mark}:{choice}")  # noqa: S311 - to be repeatable

@@ -1,0 +1,104 @@
+"""The simulator's /metrics: vLLM's names and labels, so that whatever reads vLLM reads this."""
+
+from bisect import bisect_left
+from itertools import accumulate
+
+from backends.simulator.engine import Engine, RequestTruth
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FINISH_REASONS = ("stop", "length", "abort")
+# vLLM's own buckets, in seconds.
+_TTFT = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+)  # fmt: skip
+_E2E = (
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0,
+    240.0, 480.0, 960.0, 1920.0, 7680.0,
+)  # fmt: skip
+
+
+class Histogram:
+    """Counts of durations in seconds by bucket."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
+
+
+class Metrics:
+    """Counters of one simulated server; times are wall seconds, as a scraper's are."""
+
+    def __init__(self, model: str, speed: float) -> None:
+        escaped = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        self._labels = f'engine="0",model_name="{escaped}"'
+        self._speed = speed
+        self.prompt_tokens = 0
+        self.generation_tokens = 0
+        self.finished = dict.fromkeys(FINISH_REASONS, 0)
+        self.first_token = Histogram(_TTFT)
+        self.whole_request = Histogram(_E2E)
+
+    def ended(self, truth: RequestTruth, finish_reason: str) -> None:
+        """Count a request that the engine is done with."""
+        self.finished[finish_reason if finish_reason in self.finished else "stop"] += 1
+        if truth.prefill_joules:
+            self.prompt_tokens += truth.tokens_in
+        if truth.tokens_out:
+            self.first_token.observe(truth.first_token_seconds / self._speed)
+        if not truth.aborted:
+            self.whole_request.observe(truth.seconds / self._speed)
+
+    def render(self, engine: Engine) -> str:
+        """All of it in Prometheus' text format."""
+        lines: list[str] = []
+        own = self._labels
+        for name, kind, text, samples in (
+            ("vllm:num_requests_running", "gauge", "Requests in execution.",
+             [(own, engine.running)]),
+            ("vllm:num_requests_waiting", "gauge", "Requests that wait to be processed.",
+             [(own, engine.waiting)]),
+            ("vllm:kv_cache_usage_perc", "gauge", "KV cache usage, 1 is all of it.",
+             [(own, engine.kv_usage)]),
+            ("vllm:prompt_tokens_total", "counter", "Prefill tokens processed.",
+             [(own, self.prompt_tokens)]),
+            ("vllm:prompt_tokens_by_source_total", "counter", "Prefill tokens by source.",
+             [(f'{own},source="local_compute"', self.prompt_tokens)]),
+            ("vllm:generation_tokens_total", "counter", "Generation tokens processed.",
+             [(own, self.generation_tokens)]),
+            ("vllm:request_success_total", "counter", "Requests processed, by how they ended.",
+             [(f'{own},finished_reason="{why}"', n) for why, n in self.finished.items()]),
+            ("simulator_energy_joules_total", "counter", "Simulated energy, idling included.",
+             [(own, engine.microjoules / 1e6)]),
+            ("simulator_idle_joules_total", "counter", "Simulated energy while nothing ran.",
+             [(own, engine.idle_microjoules / 1e6)]),
+        ):  # fmt: skip
+            _head(lines, name, kind, text)
+            lines.extend(f"{name}{{{labels}}} {value}" for labels, value in samples)
+        self._histogram(
+            lines, "vllm:time_to_first_token_seconds", "Time to first token.", self.first_token
+        )
+        self._histogram(
+            lines, "vllm:e2e_request_latency_seconds", "Whole request.", self.whole_request
+        )
+        return "\n".join(lines) + "\n"
+
+    def _histogram(self, lines: list[str], name: str, text: str, histogram: Histogram) -> None:
+        _head(lines, name, "histogram", text)
+        bounds = [*map(str, histogram.bounds), "+Inf"]
+        total = 0
+        for bound, total in zip(bounds, accumulate(histogram.counts), strict=True):
+            lines.append(f'{name}_bucket{{{self._labels},le="{bound}"}} {total}')
+        lines.append(f"{name}_sum{{{self._labels}}} {histogram.sum}")
+        lines.append(f"{name}_count{{{self._labels}}} {total}")
+
+
+def _head(lines: list[str], name: str, kind: str, text: str) -> None:
+    lines.append(f"# HELP {name} {text}")
+    lines.append(f"# TYPE {name} {kind}")

@@ -1,0 +1,141 @@
+"""Drives an engine at the pace of a clock and wakes those who wait for its tokens.
+
+A virtual clock keeps the pace: after each step the pump sleeps until start + virtual / speed, and
+not at all when it is behind, so the total is right even where single sleeps are coarse (uvloop's
+are whole milliseconds).
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from backends.simulator.answers import Answer
+from backends.simulator.engine import Engine, RequestTruth, Step
+from backends.simulator.metrics import Metrics
+
+# Being late by more than this is forgiven: a burst to catch up would be no model of anything.
+_MAX_LAG_SECONDS = 1.0
+
+
+class Call:
+    """One client's request: one or more choices in the engine, told of in one place."""
+
+    __slots__ = ("_waiter", "_wants_tokens", "left", "pending", "truths")
+
+    def __init__(self, choices: int, *, wants_tokens: bool) -> None:
+        self.left = choices
+        self.pending: list[int] = []
+        """Index of the choice of each token that came since `tokens` was last awaited."""
+        self.truths: list[RequestTruth] = []
+        self._wants_tokens = wants_tokens
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def tokens(self) -> list[int]:
+        """The choices that got tokens since the last time, one entry per token."""
+        if not self.pending and self.left:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        pending, self.pending = self.pending, []
+        return pending
+
+    async def ended(self) -> None:
+        """Wait for the last token of the last choice."""
+        if self.left:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def wake(self) -> None:
+        """Let the one who waits go on if there is something it wants."""
+        waiter = self._waiter
+        if waiter is not None and (self._wants_tokens or not self.left):
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Pump:
+    """The one task that steps an engine."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, speed: float) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self.speed = speed
+        self._jobs: dict[str, tuple[Call, int, str]] = {}
+        self._work = asyncio.Event()
+        self._idle_since: float | None = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; needs a running loop."""
+        self._idle_since = time.monotonic()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """End, and forget what was in flight."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def submit(self, call_id: str, answers: Sequence[Answer], *, wants_tokens: bool) -> Call:
+        """Give the answers' work to the engine."""
+        self.settle_idle()
+        call = Call(len(answers), wants_tokens=wants_tokens)
+        for answer in answers:
+            request_id = f"{call_id}-{answer.index}"
+            self.engine.submit(request_id, answer.tokens_in, answer.tokens_out)
+            self._jobs[request_id] = (call, answer.index, answer.finish_reason)
+        self._idle_since = None
+        self._work.set()
+        return call
+
+    def abort(self, call_id: str, answers: Sequence[Answer]) -> None:
+        """Drop what is left of a call at once; nothing happens for what has ended."""
+        for answer in answers:
+            request_id = f"{call_id}-{answer.index}"
+            if self._jobs.pop(request_id, None) is not None:
+                truth = self.engine.abort(request_id)
+                if truth is not None:
+                    self.metrics.ended(truth, "abort")
+
+    def settle_idle(self) -> None:
+        """Bring the engine's clock and its idle energy up to now."""
+        if self._idle_since is not None:
+            now = time.monotonic()
+            self.engine.idle((now - self._idle_since) * self.speed)
+            self._idle_since = now
+
+    async def _run(self) -> None:
+        engine, speed = self.engine, self.speed
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            self.settle_idle()
+            self._idle_since = None
+            start = time.monotonic() - engine.seconds / speed
+            while (step := engine.step()) is not None:
+                behind = time.monotonic() - start - engine.seconds / speed
+                # sleep(0) still lets every stream write before the next step
+                await asyncio.sleep(max(0.0, -behind))
+                start += max(0.0, behind - _MAX_LAG_SECONDS)
+                self._deliver(step)
+            self._idle_since = time.monotonic()
+
+    def _deliver(self, step: Step) -> None:
+        jobs = self._jobs
+        woken: dict[int, Call] = {}
+        for request_id, count in step.tokens:
+            job = jobs.get(request_id)
+            if job is not None:  # else its client has left during the step
+                job[0].pending.extend([job[1]] * count)
+                woken[id(job[0])] = job[0]
+        self.metrics.generation_tokens += len(step.tokens)
+        for truth in step.finished:
+            job = jobs.pop(truth.request_id, None)
+            if job is not None:
+                job[0].left -= 1
+                job[0].truths.append(truth)
+            # without a job its client left while this very step was on its way
+            self.metrics.ended(truth, job[2] if job is not None else "abort")
+        for call in woken.values():
+            call.wake()

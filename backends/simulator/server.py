@@ -1,0 +1,180 @@
+"""A simulated vLLM server on a socket: for tests, for the demo and for the command line."""
+
+import asyncio
+import hmac
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Self
+
+from aiohttp import web
+
+from backends.simulator.answers import Spec
+from backends.simulator.engine import Engine
+from backends.simulator.faults import Faults
+from backends.simulator.handlers import Handler, Server, json_response
+from backends.simulator.protocol import SimulatorError, error_body
+from backends.simulator.trouble import misbehave
+from backends.simulator.truth import Truth
+
+SERVER = web.AppKey("server", Server)
+_MAX_BODY_BYTES = 64 << 20
+_KEEPALIVE_SECONDS = 5.0  # uvicorn's default, hence vLLM's
+_SHUTDOWN_SECONDS = 0.5
+_REOPEN_TRIES = 100
+_BACKLOG = 1024
+
+
+def create_app(spec: Spec) -> web.Application:
+    """The server as an aiohttp application; its state is `app[SERVER]`."""
+    server = Server(spec)
+
+    @web.middleware
+    async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if not _authorised(request, spec.api_key):
+                response: web.StreamResponse = json_response(b'{"error":"Unauthorized"}', 401)
+            else:
+                response = await misbehave(server, request, handler)
+        except SimulatorError as error:
+            response = json_response(error.body, error.status)
+        except web.HTTPException as error:
+            body = error_body(error.status, error.reason, error.reason.replace(" ", "") + "Error")
+            response = json_response(body, error.status)
+        if not response.prepared:
+            response.headers["x-simulated"] = "true"
+        return response
+
+    async def pumping(_: web.Application) -> AsyncIterator[None]:
+        server.pump.start()
+        yield
+        server.faults.clear()
+        await server.pump.stop()
+
+    app = web.Application(middlewares=[outermost], client_max_size=_MAX_BODY_BYTES)
+    app[SERVER] = server
+    app.add_routes(server.routes())
+    app.cleanup_ctx.append(pumping)
+    return app
+
+
+def _authorised(request: web.Request, api_key: str | None) -> bool:
+    """Whether the key is right; like vLLM, only /v1 is guarded."""
+    if api_key is None or not request.path.startswith("/v1"):
+        return True
+    given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
+    return hmac.compare_digest(given, f"Bearer {api_key}".encode())
+
+
+@dataclass(slots=True)
+class Running:
+    """A simulated server that listens."""
+
+    host: str
+    port: int
+    spec: Spec
+    engine: Engine
+    faults: Faults
+    _runner: web.AppRunner
+    _listener: asyncio.Server | None = None
+    _reopening: asyncio.Task[None] | None = None
+    _closed: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a path."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def set_truth(self, truth: Truth) -> None:
+        """Make the model slower, hungrier or otherwise different from now on."""
+        self.engine.set_truth(truth)
+
+    async def close(self) -> None:
+        """Stop listening, cut what is in flight, free everything."""
+        if self._closed:
+            return
+        self._closed = True
+        self.faults.on_change = lambda: None
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.gather(self._reopening, return_exceptions=True)
+        self._stop_listening()
+        await self._runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _listen(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        factory = self._runner.server
+        if factory is None:  # pragma: no cover - set up before anything listens
+            raise RuntimeError("the runner is not set up")
+        self._listener = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _apply_refusal(self) -> None:
+        """Close or reopen the listening socket as the fault `refuse` says."""
+        if self.faults.refusing:
+            if self._reopening is not None:
+                self._reopening.cancel()
+                self._reopening = None
+            self._stop_listening()
+        elif self._listener is None and self._reopening is None:
+            self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+
+    async def _reopen(self) -> None:
+        for _ in range(_REOPEN_TRIES):
+            try:
+                sock = _bind(self.host, self.port)
+            except OSError:  # uvloop closes the old one in its next round
+                await asyncio.sleep(0.01)
+                continue
+            await self._listen(sock)
+            break
+        self._reopening = None
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+async def start(spec: Spec, host: str = "127.0.0.1", port: int = 0) -> Running:
+    """Serve `spec` in this event loop; port 0 takes a free one. Close it with `close()`."""
+    app = create_app(spec)
+    server = app[SERVER]
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,  # a client that leaves aborts its request in the engine
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+    )
+    sock = _bind(host, port)
+    try:
+        await runner.setup()
+        running = Running(host, sock.getsockname()[1], spec, server.engine, server.faults, runner)
+        await running._listen(sock)  # noqa: SLF001 - one module, one noun
+    except BaseException:
+        sock.close()
+        await runner.cleanup()
+        raise
+    server.faults.on_change = running._apply_refusal  # noqa: SLF001
+    return running
+
+
+async def serve(spec: Spec, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve until cancelled."""
+    running = await start(spec, host, port)
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await running.close()

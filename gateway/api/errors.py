@@ -1,0 +1,49 @@
+"""Errors that Litestar raises itself (404, 405, 413, 500), in OpenAI's shape."""
+
+import logging
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from gateway.service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
+
+_log = logging.getLogger("joulegate")
+_SERVER_ERROR = 500
+
+
+def show_api_error(_: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
+    """Show an error of our own that a Litestar handler raised."""
+    return Response(
+        error.encode(),
+        status_code=error.status,
+        media_type="application/json",
+        headers={name.decode(): value.decode() for name, value in error.headers()},
+    )
+
+
+def show_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Show an error of Litestar's."""
+    shown: ApiError
+    match error.status_code:
+        case 404:
+            shown = NotFound(f"there is no {request.url.path[:200]} here")
+        case 405:
+            shown = MethodNotAllowed(f"{request.method} is not for {request.url.path[:200]}")
+        case status if status < _SERVER_ERROR:
+            shown = BadRequest(error.detail or "bad request")
+            shown.status = status
+        case _:
+            return show_bug(request, error)
+    response = show_api_error(request, shown)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def show_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Log what nobody foresaw, and show nothing of it."""
+    _log.error("%s %s: a bug", request.method, request.url.path, exc_info=error)
+    return show_api_error(request, ApiError("internal error"))
+
+
+HANDLERS: Any = {ApiError: show_api_error, HTTPException: show_http_error, Exception: show_bug}

@@ -1,0 +1,37 @@
+"""`GET /health`, `/ready` and `/metrics`: for probes and for Prometheus."""
+
+from typing import Any
+
+from litestar import Response, get
+from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from gateway.service.gateway import Gateway
+
+
+def handlers(gateway: Gateway, scraped: CollectorRegistry) -> list[Any]:
+    """Make the three route handlers; `scraped` is the registry that /metrics shows."""
+
+    @get("/health", name="health", sync_to_thread=False)
+    def health() -> dict[str, str]:
+        """Say that the process lives."""
+        return {"status": "ok"}
+
+    @get("/ready", name="ready", sync_to_thread=False)
+    def ready() -> Response[dict[str, Any]]:
+        """Say whether requests are welcome: a usable backend, and not draining."""
+        usable = sum(1 for backend in gateway.backends if backend.usable)
+        good = usable > 0 and not gateway.draining
+        status = "draining" if gateway.draining else "ready" if good else "no usable backend"
+        return Response(
+            {"status": status, "usable_backends": usable, "inflight": gateway.inflight},
+            status_code=HTTP_200_OK if good else HTTP_503_SERVICE_UNAVAILABLE,
+        )
+
+    @get("/metrics", name="metrics", sync_to_thread=False)
+    def metrics() -> Response[bytes]:
+        """Show every metric in Prometheus's text format."""
+        gateway.metrics.publish_backends(gateway.deployments)
+        return Response(generate_latest(scraped), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return [health, ready, metrics]

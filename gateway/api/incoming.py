@@ -1,0 +1,125 @@
+"""The head and body of a request that carries JSON, read from ASGI with every limit applied."""
+
+import asyncio
+import re
+import secrets
+import time
+from dataclasses import dataclass
+
+from litestar.types import HTTPRequestEvent, HTTPScope, Receive
+
+from gateway.service import headers as names
+from gateway.service.ask import Members, decode
+from gateway.service.errors import (
+    BadRequest,
+    BodyTimeout,
+    MethodNotAllowed,
+    TooLarge,
+    UnsupportedEncoding,
+)
+from gateway.service.steering import PREFIX
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID = names.REQUEST_ID.encode()
+_IDENTITY = (b"", b"identity")
+
+
+class ClientLeft(Exception):
+    """The client closed while its body was still coming."""
+
+
+@dataclass(slots=True)
+class Head:
+    """What a request's head says; `error` is what is wrong with it, for after the id is known."""
+
+    request_id: str
+    steering: dict[bytes, bytes]
+    length: int | None
+    expects_continue: bool
+    error: BadRequest | None
+
+
+def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
+    """Read the headers that matter, in one pass."""
+    request_id = b""
+    steering: dict[bytes, bytes] = {}
+    length: int | None = None
+    expects_continue = False
+    error: BadRequest | None = None
+    for name, value in scope["headers"]:
+        if name.startswith(PREFIX):
+            if name in steering:
+                shown = name.decode("latin-1")
+                error = BadRequest(f"{shown}: is given more than once", param=shown)
+            steering[name] = value.strip()
+        elif name == _REQUEST_ID:
+            request_id = value
+        elif name == b"content-length":
+            length = int(value) if value.isdigit() else None
+        elif name == b"content-encoding" and value.strip().lower() not in _IDENTITY:
+            error = UnsupportedEncoding("the body must not be compressed")
+        elif name == b"expect":
+            expects_continue = True
+    if scope["method"] != method:
+        error = MethodNotAllowed(f"use {method} here")
+    sane = bool(_SANE_ID.fullmatch(request_id))
+    return Head(
+        request_id.decode() if sane else f"req_{secrets.token_hex(12)}",
+        steering,
+        length,
+        expects_continue,
+        error,
+    )
+
+
+async def read_members(head: Head, receive: Receive, *, limit: int, seconds: float) -> Members:
+    """Read and decode a body. Raises BadRequest (413, 408 among them) and ClientLeft."""
+    if head.error is not None:
+        raise head.error
+    if head.length is not None and head.length > limit:
+        await _discard(head, receive, limit=limit, seconds=seconds)
+        raise TooLarge(f"the body is {head.length} bytes; the limit is {limit}")
+    message = await _message(receive, seconds)
+    if not message.get("more_body"):
+        body: bytes = message["body"]
+        if len(body) > limit:
+            raise TooLarge(f"the body is over {limit} bytes")
+        return decode(body)
+    pieces = [message["body"]]
+    size = len(message["body"])
+    deadline = time.monotonic() + seconds
+    while message.get("more_body"):
+        message = await _message(receive, deadline - time.monotonic())
+        size += len(message["body"])
+        if size > limit:
+            await _discard(head, receive, limit=limit, seconds=seconds)
+            raise TooLarge(f"the body is over {limit} bytes")
+        pieces.append(message["body"])
+    return decode(b"".join(pieces))
+
+
+async def _message(receive: Receive, seconds: float) -> HTTPRequestEvent:
+    try:
+        async with asyncio.timeout(seconds):
+            message = await receive()
+    except TimeoutError:
+        raise BodyTimeout("the body did not come in time") from None
+    if message["type"] != "http.request":
+        raise ClientLeft
+    return message
+
+
+async def _discard(head: Head, receive: Receive, *, limit: int, seconds: float) -> None:
+    """Read on for a while: a client still sending would meet a reset instead of the answer."""
+    if head.expects_continue:
+        return
+    left = limit
+    deadline = time.monotonic() + seconds
+    try:
+        while left > 0:
+            message = await _message(receive, deadline - time.monotonic())
+            left -= len(message["body"])
+            if not message.get("more_body"):
+                return
+    except BodyTimeout:
+        return

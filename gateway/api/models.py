@@ -1,0 +1,43 @@
+"""`GET /v1/models` and `/v1/models/{id}`: the concrete models, `auto` and its presets."""
+
+import time
+from typing import Any
+
+from litestar import get
+
+from gateway.config import Config
+from gateway.service.candidates import AUTO, Names
+
+
+def handlers(config: Config, names: Names) -> list[Any]:
+    """Make the two route handlers."""
+    created = int(time.time())
+    contexts: dict[str, int] = {}
+    for model in config.models:
+        contexts[model.name] = max(model.context, contexts.get(model.name, 0))
+
+    def described(name: str) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": "joulegate",
+        }
+        if name in contexts:
+            shown["max_model_len"] = contexts[name]
+        return shown
+
+    @get("/v1/models", name="models", sync_to_thread=False)
+    def list_models() -> dict[str, Any]:
+        """List the names that a request may ask for."""
+        listed = [AUTO, *(f"{AUTO}:{preset}" for preset in names.presets), *names.models]
+        return {"object": "list", "data": [described(name) for name in listed]}
+
+    @get("/v1/models/{model_id:path}", name="model", sync_to_thread=False)
+    def get_model(model_id: str) -> dict[str, Any]:
+        """Describe one of them."""
+        name = model_id.removeprefix("/")
+        names.resolve(name)
+        return described(name)
+
+    return [list_models, get_model]

@@ -1,0 +1,25 @@
+"""`GET /v1/requests/{id}`: what became of a recent request."""
+
+from typing import Any
+
+from litestar import get
+
+from gateway.service.errors import NotFound
+from gateway.telemetry.recent import Recent
+
+
+def handler(recent: Recent) -> Any:
+    """Make the route handler."""
+
+    @get("/v1/requests/{request_id:str}", name="request", sync_to_thread=False)
+    def get_request(request_id: str) -> dict[str, Any]:
+        """Return a request's decision, usage, and predicted and observed figures."""
+        record = recent.get(request_id)
+        if record is None:
+            raise NotFound(
+                f"no recent request {request_id[:128]!r}: unknown, still running, or too long ago",
+                code="request_not_found",
+            )
+        return record.to_dict()
+
+    return get_request

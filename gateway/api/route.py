@@ -1,0 +1,48 @@
+"""`POST /v1/route`: the decision for a request, without the request."""
+
+from typing import Any
+
+from litestar import asgi
+from litestar.types import HTTPScope, Receive, Scope, Send
+
+from gateway.api.incoming import ClientLeft, read_head, read_members
+from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.service.ask import Kind, Members, read
+from gateway.service.errors import ApiError
+from gateway.service.gateway import Gateway
+from gateway.service.plan import nobody
+from gateway.service.reply import Reply
+
+
+def handler(gateway: Gateway, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
+    """Make the route handler."""
+
+    @asgi("/v1/route", name="route")
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        http: HTTPScope = scope  # type: ignore[assignment]
+        head = read_head(http)
+        reply = Reply(send, head.request_id)
+        try:
+            members = await read_members(
+                head, receive, limit=limits.max_body_bytes, seconds=timeouts.body_seconds
+            )
+            ask = read(_kind(members), members)
+            made = gateway.plan(ask, head.steering)
+            if made.wishes.reject and not made.decision.feasible:
+                raise nobody(made.decision)
+            await reply.whole(200, made.explain(head.request_id))
+        except ClientLeft:
+            return
+        except ApiError as error:
+            await reply.error(error)
+
+    return route
+
+
+def _kind(members: Members) -> Kind:
+    """Tell from its members which endpoint a body is meant for; chat where nothing tells."""
+    if "messages" in members:
+        return Kind.CHAT
+    if "prompt" in members:
+        return Kind.COMPLETIONS
+    return Kind.EMBEDDINGS if "input" in members else Kind.CHAT

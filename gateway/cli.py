@@ -1,0 +1,142 @@
+"""`joulegate …`: options here, work in `gateway.commands`, imported only when called."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="joulegate",
+    help="An OpenAI-compatible gateway that picks the vLLM model with the best accuracy, energy "
+    "and time for each request.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+_Config = Annotated[
+    Path | None, typer.Option("--config", help="gateway.yaml; see docs/reference/config.md.")
+]
+
+
+def _run(name: str, **options: Any) -> None:
+    """Call `gateway.commands.NAME.run`; its return value is the exit code."""
+    module = importlib.import_module(f"gateway.commands.{name}")
+    raise typer.Exit(code=module.run(**options) or 0)
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Option("--config", help="gateway.yaml.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; one per core at most.")] = 1,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the gateway."""
+    _run("serve", config=config, host=host, port=port, workers=workers, log_level=log_level)
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The gateway's port.")] = 8080,
+    once: Annotated[bool, typer.Option("--once", help="End after the table.")] = False,
+    speed: Annotated[
+        float, typer.Option(min=0.1, max=1000, help="Simulated seconds per second.")
+    ] = 20.0,
+) -> None:
+    """Three simulated backends and the gateway on loopback, and a table of what it chose."""
+    _run("demo", port=port, once=once, speed=speed)
+
+
+@app.command()
+def route(
+    prompt: Annotated[str, typer.Option("--prompt", help="The user's message; - reads stdin.")],
+    weight_accuracy: Annotated[float | None, typer.Option(help="How much accuracy counts.")] = None,
+    weight_energy: Annotated[float | None, typer.Option(help="How much energy counts.")] = None,
+    weight_time: Annotated[float | None, typer.Option(help="How much time counts.")] = None,
+    policy: Annotated[str | None, typer.Option(help="fair-ols or hybrid.")] = None,
+    model: Annotated[str, typer.Option(help="auto, auto:PRESET or a model's name.")] = "auto",
+    max_tokens: Annotated[int | None, typer.Option(help="Limit on new tokens.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Bound on milliseconds.")] = None,
+    max_energy_joules: Annotated[float | None, typer.Option(help="Bound on joules.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Bound on accuracy.")] = None,
+    infeasible: Annotated[str | None, typer.Option(help="best-effort or reject.")] = None,
+    config: _Config = None,
+    profile: Annotated[Path | None, typer.Option(help="Profile file; default: shipped.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Show how a prompt would be routed and why; offline, nothing is sent."""
+    _run(
+        "route",
+        prompt=prompt,
+        steering={
+            "weight-accuracy": weight_accuracy,
+            "weight-energy": weight_energy,
+            "weight-time": weight_time,
+            "policy": policy,
+            "max-latency-ms": max_latency_ms,
+            "max-energy-joules": max_energy_joules,
+            "min-accuracy": min_accuracy,
+            "infeasible": infeasible,
+        },
+        model=model,
+        max_tokens=max_tokens,
+        config=config,
+        profile=profile,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def check(
+    config: _Config = None,
+    profile: Annotated[Path | None, typer.Option(help="A profile file by itself.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the config's schema.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Validate a config and its profile, or print the config's JSON Schema."""
+    _run("check", config=config, profile=profile, schema=schema, as_json=as_json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def backend(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="phi-3-mini, mistral-7b or falcon-7b.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    model_path: Annotated[Path | None, typer.Option(help="Local weights to load instead.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    simulate: Annotated[bool, typer.Option("--simulate", help="Serve simulated answers.")] = False,
+    speed: Annotated[float, typer.Option(help="Simulator: simulated seconds per second.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Simulator: random seed.")] = 0,
+    profile: Annotated[Path | None, typer.Option(help="Simulator: where its truth is.")] = None,
+    show: Annotated[bool, typer.Option("--print", help="Print vLLM's command only.")] = False,
+) -> None:
+    """Serve one of the three models with vLLM (further options are passed on), or simulate it."""
+    _run(
+        "backend",
+        model=model,
+        host=host,
+        port=port,
+        model_path=model_path,
+        device=device,
+        simulate=simulate,
+        speed=speed,
+        seed=seed,
+        profile=profile,
+        show=show,
+        extra=context.args,
+    )
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

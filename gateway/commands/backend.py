@@ -1,0 +1,85 @@
+"""`joulegate backend MODEL`: vLLM for one of the three models, or the simulator in its place."""
+
+import asyncio
+import shlex
+from pathlib import Path
+
+import msgspec
+
+from backends.vllm import launcher, recipes
+from gateway import profile as profiles
+from gateway.commands.console import FAILED, OK, complain, err
+from gateway.commands.serve import log_to_stderr
+
+_DEVICES = ("auto", "cpu", "gpu")
+
+
+def run(
+    *,
+    model: str,
+    host: str,
+    port: int,
+    model_path: Path | None,
+    device: str,
+    simulate: bool,
+    speed: float,
+    seed: int,
+    profile: Path | None,
+    show: bool,
+    extra: list[str],
+) -> int:
+    """Become vLLM, or serve simulated answers until told to stop."""
+    if device not in _DEVICES:
+        return complain(f"--device: {device!r} is not one of {', '.join(_DEVICES)}")
+    try:
+        recipe = recipes.recipe(model)
+        if simulate:
+            return _simulate(model, host, port, speed, seed, profile, extra)
+        if not show:
+            launcher.launch(
+                recipe,
+                host=host,
+                port=port,
+                device=device,  # type: ignore[arg-type]
+                model_path=model_path,
+                extra=extra,
+            )
+        argv = launcher.command(recipe, host=host, port=port, model_path=model_path, extra=extra)
+        print(shlex.join(argv))  # noqa: T201
+    except (recipes.UnknownRecipeError, profiles.ProfileError) as error:
+        return complain(error)
+    except launcher.LaunchError as error:
+        err.print(f"joulegate: {error}", markup=False)
+        return FAILED
+    return OK
+
+
+def _simulate(
+    model: str,
+    host: str,
+    port: int,
+    speed: float,
+    seed: int,
+    profile: Path | None,
+    extra: list[str],
+) -> int:
+    if extra:
+        return complain(f"unknown option for the simulator: {extra[0]}")
+    from backends.simulator import server  # noqa: PLC0415 - vLLM needs none of it
+    from backends.simulator.answers import Spec  # noqa: PLC0415
+    from backends.simulator.truth import Truth  # noqa: PLC0415
+
+    fitted = profiles.load(profile).model(model)
+    recipe = recipes.recipe(model)
+    truth = Truth.of_profile(msgspec.to_builtins(fitted), context=recipe.context_tokens)
+    log_to_stderr("info")
+    spec = Spec(model, truth, speed=speed, seed=seed)
+    err.print(f"simulated {model} on http://{host}:{port}, {speed:g} x real time", markup=False)
+    try:
+        asyncio.run(server.serve(spec, host=host, port=port))
+    except KeyboardInterrupt:
+        return OK
+    except OSError as error:
+        err.print(f"joulegate: {host}:{port}: {error.strerror}", markup=False)
+        return FAILED
+    return OK

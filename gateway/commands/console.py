@@ -1,0 +1,20 @@
+"""What the commands print with: results on stdout, everything else on stderr."""
+
+import sys
+
+from rich.console import Console
+
+OK = 0
+FAILED = 1
+UNUSABLE = 2
+
+_PIPE_COLUMNS = 160
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def complain(error: object) -> int:
+    """Print one clear message; return the exit code for something that cannot be used."""
+    err.print(f"joulegate: {error}", markup=False)
+    return UNUSABLE

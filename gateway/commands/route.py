@@ -1,0 +1,119 @@
+"""`joulegate route`: the ranking for a prompt, with every term; offline."""
+
+import random
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from rich.table import Table
+
+from backends.registry import Backend, Deployment
+from gateway import config as configs
+from gateway import profile as profiles
+from gateway import tokens
+from gateway.commands.console import FAILED, OK, complain, err, out
+from gateway.commands.three import three_models
+from gateway.scheduling.decision import Decision
+from gateway.service.ask import Kind, read
+from gateway.service.candidates import Names, Snapshot
+from gateway.service.errors import ApiError
+from gateway.service.plan import Plan, nobody, plan
+from gateway.service.steering import PREFIX
+
+
+def run(
+    *,
+    prompt: str,
+    steering: Mapping[str, float | str | None],
+    model: str,
+    max_tokens: int | None,
+    config: Path | None,
+    profile: Path | None,
+    as_json: bool,
+) -> int:
+    """Decide for one prompt and print the ranking."""
+    try:
+        parsed = configs.load(config) if config else three_models()
+        chosen = Path(parsed.profile) if parsed.profile else None
+        loaded = profiles.load(profile or chosen)
+        text = sys.stdin.read() if prompt == "-" else prompt
+        made = decide(parsed, loaded, text, steering, model=model, max_tokens=max_tokens)
+    except (configs.ConfigError, profiles.ProfileError, ApiError) as error:
+        return complain(str(error).replace(PREFIX.decode(), "--"))
+    if as_json:
+        print(msgspec.json.format(made.explain("offline")).decode())  # noqa: T201
+    else:
+        show(made.decision)
+    if not made.decision.candidates:
+        err.print(f"joulegate: {nobody(made.decision)}", markup=False)
+        return FAILED
+    return OK
+
+
+def decide(
+    config: configs.Config,
+    profile: profiles.Profile,
+    prompt: str,
+    steering: Mapping[str, float | str | None],
+    *,
+    model: str,
+    max_tokens: int | None,
+) -> Plan:
+    """Make the plan that the gateway would, were every backend up and idle. Raises ApiError."""
+    body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    members = msgspec.json.decode(msgspec.json.encode(body), type=dict[str, msgspec.Raw])
+    headers = {
+        PREFIX + name.encode(): str(value).encode()
+        for name, value in steering.items()
+        if value is not None
+    }
+    rng = random.Random(0)  # noqa: S311 - nothing is sent, so nothing is drawn
+    deployments = [
+        Deployment(entry.name, entry.label, "", [Backend(entry.backends[0].root)], rng=rng)
+        for entry in config.models
+    ]
+    ask = read(Kind.CHAT, members)
+    return plan(
+        ask,
+        Names(config).resolve(ask.model),
+        headers,
+        Snapshot(config, deployments, profile),
+        tokens.load(),
+    )
+
+
+def show(decision: Decision) -> None:
+    """Print a decision as a table."""
+    weights = decision.weights
+    best = decision.best
+    if best is not None:
+        out.print(
+            f"[bold]{best.model}[/] by {decision.policy}, weights accuracy {weights.accuracy:.3g}, "
+            f"energy {weights.energy:.3g}, time {weights.time:.3g}; "
+            f"{best.tokens_in} tokens in, {best.tokens_out} expected out; "
+            f"profile {decision.profile_version}"
+            + ("" if decision.feasible else "; [bold]every model breaks a bound[/]")
+        )
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+        table.add_column("\nmodel", no_wrap=True)
+        for name in (
+            "\nscore", "accu-\nracy", "\nseconds", "\njoules",
+            "cost:\naccur.", "\nenergy", "\ntime",
+            "term:\naccur.", "\nenergy", "\ntime",
+        ):  # fmt: skip
+            table.add_column(name, justify="right", no_wrap=True)
+        for scored in decision.candidates:
+            table.add_row(
+                scored.deployment,
+                f"{scored.score:.4f}",
+                f"{scored.accuracy:.3f}",
+                f"{scored.predicted_seconds:.3f}",
+                f"{scored.predicted_joules:.1f}",
+                *(f"{value:.4f}" for value in (*scored.costs, *scored.terms)),
+            )
+        out.print(table)
+    for excluded in decision.excluded:
+        out.print(f"left out: {excluded.deployment}: {excluded.reason}", markup=False)

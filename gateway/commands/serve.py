@@ -1,0 +1,95 @@
+"""`joulegate serve`: the gateway under uvicorn, in one process or several."""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import uvicorn
+from litestar import Litestar
+
+from gateway import config as configs
+from gateway import profile as profiles
+from gateway.commands.console import OK, complain
+
+_CONFIG = "JOULEGATE_CONFIG"
+_LEVEL = "JOULEGATE_LOG_LEVEL"
+_SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
+_LEVELS = ("debug", "info", "warning", "error")
+_GRACE_SECONDS = 5
+"""What uvicorn waits beyond the drain deadline, for the error frames to get out."""
+
+
+class _NotOurUnfinished(logging.Filter):
+    """Drops uvicorn's complaint about answers left without their end.
+
+    That is how a broken stream is closed on purpose; it has been counted and logged by then.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "without completing response" not in record.getMessage()
+
+
+def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> int:
+    """Serve until told to stop."""
+    if log_level not in _LEVELS:
+        return complain(f"--log-level: {log_level!r} is not one of {', '.join(_LEVELS)}")
+    try:
+        parsed = configs.load(config)
+        check_profile(parsed)
+    except (configs.ConfigError, profiles.ProfileError) as error:
+        return complain(error)
+    os.environ[_CONFIG] = str(config)
+    os.environ[_LEVEL] = log_level
+    options = uvicorn.Config(
+        "gateway.commands.serve:create",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        http="httptools",
+        loop="auto",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(parsed.timeouts.drain_seconds) + _GRACE_SECONDS,
+    )
+    log_to_stderr(log_level)
+    if workers == 1:
+        uvicorn.Server(options).run()
+        return OK
+    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs none of it
+
+    with tempfile.TemporaryDirectory(prefix="joulegate-metrics-") as shared:
+        os.environ.setdefault(_SHARED_DIR, shared)
+        Multiprocess(options, sockets=[options.bind_socket()]).run()
+    return OK
+
+
+def create() -> Litestar:
+    """Build the application in a worker, from what `run` left in the environment."""
+    # Only now: prometheus_client decides at import whether values are shared between workers.
+    from gateway.app import create_app  # noqa: PLC0415
+
+    log_to_stderr(os.environ[_LEVEL])
+    return create_app(configs.load(Path(os.environ[_CONFIG])), signals=True)
+
+
+def check_profile(config: configs.Config) -> profiles.Profile:
+    """Load the config's profile and see that it has every model. Raises ProfileError."""
+    profile = profiles.load(Path(config.profile) if config.profile else None)
+    for index, model in enumerate(config.models):
+        try:
+            profile.model(model.profile or model.name)
+        except profiles.ProfileError as error:
+            raise profiles.ProfileError(f"models[{index}].profile: {error}") from None
+    return profile
+
+
+def log_to_stderr(level: str) -> None:
+    """Log one line an event."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    logging.getLogger("uvicorn.error").addFilter(_NotOurUnfinished())

@@ -1,0 +1,30 @@
+"""A config for the three models that Joulegate ships a profile and recipes for."""
+
+from collections.abc import Mapping
+
+from backends.vllm.recipes import RECIPES
+from gateway.config import BackendConfig, Config, ModelConfig
+
+FIRST_PORT = 8000
+
+
+def three_models(
+    urls: Mapping[str, str] | None = None,
+    *,
+    tools: tuple[str, ...] = (),
+    profile: str | None = None,
+) -> Config:
+    """Return it, with each model's backend at `urls[name]` (default: loopback, port 8000 up)."""
+    models = []
+    for place, recipe in enumerate(RECIPES.values()):
+        url = urls[recipe.name] if urls else f"http://127.0.0.1:{FIRST_PORT + place}"
+        extra = ("tools",) if recipe.name in tools else ()
+        models.append(
+            ModelConfig(
+                name=recipe.name,
+                context=recipe.context_tokens,
+                capabilities=(*recipe.capabilities, *extra),  # type: ignore[arg-type]
+                backends=(BackendConfig(url),),
+            )
+        )
+    return Config(models=tuple(models), profile=profile)

@@ -1,0 +1,200 @@
+"""The profile artifact: fitted coefficients per model, loaded, validated, saved and watched.
+
+A file is taken whole or not at all; the last good one stays in force when a new one is bad.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.scheduling.features import OutputModel
+
+SCHEMA_VERSION = 1
+SHIPPED = "published.json"
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Range = Annotated[list[float], Meta(min_length=2, max_length=2)]
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be read, does not validate, or lacks a model that is needed."""
+
+
+class Accuracy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Share of right answers, overall and per task."""
+
+    default: Share
+    tasks: dict[str, Share] = {}
+
+
+class Tokens(Struct, frozen=True, forbid_unknown_fields=True):
+    """The model's own prompt tokens per tiktoken token."""
+
+    ratio: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
+
+
+class Output(Struct, frozen=True, forbid_unknown_fields=True):
+    """New tokens expected: slope x tokens in + intercept."""
+
+    slope: float
+    intercept: float
+
+
+class Regression(Struct, frozen=True, forbid_unknown_fields=True):
+    """One fitted cost: seconds, or joules, per request.
+
+    `covariance` is of the coefficients (k x k); `rmse` is in the cost's unit; `fitted_range` has
+    the lowest and highest value of each regressor in the fitted rows.
+    """
+
+    form: Form
+    coefficients: list[float]
+    covariance: list[list[float]] | None = None
+    n: Annotated[int, Meta(ge=0)] | None = None
+    r2: Annotated[float, Meta(le=1.0)] | None = None
+    rmse: Annotated[float, Meta(ge=0.0)] | None = None
+    fitted_range: dict[str, Range] = {}
+
+    def __post_init__(self) -> None:
+        size = self.form.terms
+        if len(self.coefficients) != size:
+            msg = (
+                f"coefficients: form {self.form.value!r} takes {size}, not {len(self.coefficients)}"
+            )
+            raise ValueError(msg)
+        if self.covariance is not None and (
+            len(self.covariance) != size or any(len(row) != size for row in self.covariance)
+        ):
+            raise ValueError(f"covariance: must be {size} x {size}, like the coefficients")
+        if max(map(abs, self.coefficients)) > 1e12:  # noqa: PLR2004 - far above any real cost
+            raise ValueError("coefficients: out of range")
+
+    def cost(self, quantity: Quantity) -> Cost:
+        """Return the pure cost that the scheduler evaluates."""
+        return Cost(quantity, self.form, tuple(self.coefficients))
+
+
+class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything known of one model on one kind of hardware."""
+
+    accuracy: Accuracy
+    seconds: Regression
+    joules: Regression
+    tokens: Tokens = Tokens()
+    output: Output | None = None
+    provenance: dict[str, Any] = {}
+
+    def output_model(self) -> OutputModel:
+        """Return the profile's own output line, or the published heuristic."""
+        if self.output is None:
+            return OutputModel()
+        return OutputModel(self.output.slope, self.output.intercept)
+
+
+class ProfileFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file as it is written."""
+
+    version: int
+    models: Annotated[dict[str, ModelProfile], Meta(min_length=1)]
+
+
+class Profile:
+    """A validated profile; `version` names its content (the first 12 hex digits of its sha256)."""
+
+    def __init__(self, models: Mapping[str, ModelProfile], version: str) -> None:
+        self.models = models
+        self.version = version
+
+    def model(self, key: str) -> ModelProfile:
+        """Return one model's profile. Raises ProfileError naming those there are."""
+        try:
+            return self.models[key]
+        except KeyError:
+            have = ", ".join(sorted(self.models))
+            raise ProfileError(f"no model {key!r} in the profile (it has: {have})") from None
+
+
+def parse(raw: bytes, origin: str) -> Profile:
+    """Validate a profile's bytes; `origin` names them in errors. Raises ProfileError."""
+    try:
+        # The version is read by itself first: a newer file may hold fields unknown here.
+        version = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("version")
+        number = msgspec.json.decode(version, type=int) if version is not None else None
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ProfileError(f"{origin}: not a profile: {error}") from None
+    if number is None:
+        raise ProfileError(f'{origin}: no version: a profile starts with {{"version": 1, …}}')
+    if number != SCHEMA_VERSION:
+        msg = f"{origin}: version {number} is not known here (this is Joulegate's version 1)"
+        raise ProfileError(msg)
+    try:
+        parsed = msgspec.json.decode(raw, type=ProfileFile)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ProfileError(f"{origin}: {error}") from None
+    return Profile(parsed.models, hashlib.sha256(raw).hexdigest()[:12])
+
+
+def load(path: Path | None) -> Profile:
+    """Read a profile file, or the shipped one where `path` is None. Raises ProfileError."""
+    if path is None:
+        return parse(
+            (resources.files(__package__) / "profiles" / SHIPPED).read_bytes(), "shipped profile"
+        )
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ProfileError(f"{path}: {error.strerror}") from None
+    return parse(raw, str(path))
+
+
+def save(models: Mapping[str, ModelProfile], path: Path) -> None:
+    """Write a profile atomically: readers see the old file or the new one. Raises OSError."""
+    encoded = msgspec.json.encode(ProfileFile(SCHEMA_VERSION, dict(models)))
+    parse(encoded, str(path))
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.format(encoded, indent=2) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class Watched:
+    """A profile file that may change under us (editors, ConfigMap symlink swaps)."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._signature = self._stat()
+        self.current = load(path)
+
+    def changed(self) -> bool:
+        """Tell whether the file is another than the one last looked at; cheap."""
+        return self._stat() != self._signature
+
+    def read(self) -> Profile:
+        """Read the file anew, without taking it into force. Raises ProfileError."""
+        self._signature = self._stat()
+        return load(self._path)
+
+    def _stat(self) -> tuple[int, int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            # stat follows the symlinks, so a swapped link shows as another inode.
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,0 +1,75 @@
+"""Predicted seconds and joules of one request: three linear forms over token counts.
+
+With i tokens in, o tokens out and r requests running there at dispatch:
+
+    additive      b0 + b1 i + b2 o
+    interaction   b0 + b1 i + b2 o + b3 i o
+    load          b0 + b1 i + b2 o + b3 i o + b4 o r        for seconds
+                  b0 + b1 i + b2 o + b3 i o + b4 o/(1+r)    for joules
+
+The first two are the published forms (Wilkins et al., "Offline Energy-Optimal LLM Serving",
+2024); `load` adds that a batch shares the energy of a decode step and lengthens it.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+FLOOR = 1e-3
+"""Smallest prediction, in seconds or joules: a regression may cross zero, a cost may not."""
+
+
+class Form(StrEnum):
+    """Which terms a cost has."""
+
+    ADDITIVE = "additive"
+    INTERACTION = "interaction"
+    LOAD = "load"
+
+    @property
+    def terms(self) -> int:
+        """Number of coefficients, b0 included."""
+        return {Form.ADDITIVE: 3, Form.INTERACTION: 4, Form.LOAD: 5}[self]
+
+
+class Quantity(StrEnum):
+    """What a cost is a cost of; it decides the load term."""
+
+    SECONDS = "seconds"
+    JOULES = "joules"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One fitted regression.
+
+    Raises ValueError where the number of coefficients does not fit the form.
+    """
+
+    quantity: Quantity
+    form: Form
+    coefficients: tuple[float, ...]
+    _b: tuple[float, float, float, float, float] = field(init=False, repr=False, compare=False)
+    _shared: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.coefficients) != self.form.terms:
+            msg = (
+                f"form {self.form.value!r} takes {self.form.terms} coefficients, "
+                f"not {len(self.coefficients)}"
+            )
+            raise ValueError(msg)
+        b0, b1, b2, b3, b4 = (*self.coefficients, 0.0, 0.0)[:5]
+        object.__setattr__(self, "_b", (b0, b1, b2, b3, b4))
+        object.__setattr__(self, "_shared", self.quantity is Quantity.JOULES)
+
+    def raw(self, tokens_in: float, tokens_out: float, running: int = 0) -> float:
+        """Evaluate the form as it is, possibly below zero."""
+        b0, b1, b2, b3, b4 = self._b
+        value = b0 + b1 * tokens_in + b2 * tokens_out + b3 * tokens_in * tokens_out
+        if b4:
+            value += b4 * (tokens_out / (1 + running) if self._shared else tokens_out * running)
+        return value
+
+    def predict(self, tokens_in: float, tokens_out: float, running: int = 0) -> float:
+        """Evaluate the form and floor it at `FLOOR`."""
+        return max(self.raw(tokens_in, tokens_out, running), FLOOR)

@@ -1,0 +1,127 @@
+"""What goes into a ranking and what comes out: weights, bounds, the decision itself."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much a caller cares for each metric; they sum to 1 when made by `of`."""
+
+    accuracy: float
+    energy: float
+    time: float
+
+    @classmethod
+    def of(cls, accuracy: float = 0.0, energy: float = 0.0, time: float = 0.0) -> "Weights":
+        """Normalise to sum 1. Raises ValueError on a negative or non-finite weight, or all 0."""
+        given = (accuracy, energy, time)
+        if not all(math.isfinite(value) and value >= 0.0 for value in given):
+            raise ValueError("weights must be finite and not negative")
+        largest = max(given)
+        if largest == 0.0:
+            raise ValueError("weights must not all be zero")
+        # Dividing by the largest first keeps the sum finite.
+        scaled = [value / largest for value in given]
+        total = sum(scaled)
+        return cls(*(value / total for value in scaled))
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Hard limits on the predictions; None leaves one open."""
+
+    max_latency_ms: float | None = None
+    max_energy_joules: float | None = None
+    min_accuracy: float | None = None
+
+
+NO_BOUNDS = Bounds()
+
+
+class Excluded(NamedTuple):
+    """A candidate left out; `code` is one of a few words, `reason` begins with it."""
+
+    model: str
+    deployment: str
+    code: str
+    reason: str
+
+
+class Scored(NamedTuple):
+    """A ranked candidate with its predictions, normalised costs and weighted terms."""
+
+    model: str
+    deployment: str
+    score: float
+    accuracy: float
+    predicted_seconds: float
+    predicted_joules: float
+    costs: tuple[float, float, float]
+    terms: tuple[float, float, float]
+    running: int
+    tokens_in: int
+    tokens_out: int
+    floored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A ranking and everything that led to it, best first.
+
+    `feasible` is false where every candidate breaks a bound; `candidates` then holds them by how
+    little they break it, and `excluded` says what each breaks.
+    """
+
+    policy: str
+    weights: Weights
+    candidates: tuple[Scored, ...]
+    excluded: tuple[Excluded, ...]
+    feasible: bool
+    profile_version: str
+
+    @property
+    def best(self) -> Scored | None:
+        """The winner, or None where nothing can serve the request."""
+        return self.candidates[0] if self.candidates else None
+
+    def to_dict(self, *, request_id: str, decision_us: float) -> dict[str, Any]:
+        """Return the public shape of DESIGN section 3."""
+        best = self.best
+        return {
+            "id": request_id,
+            "model": best.model if best else None,
+            "policy": self.policy,
+            "weights": _by_metric((self.weights.accuracy, self.weights.energy, self.weights.time)),
+            "tokens": {
+                "input": best.tokens_in if best else None,
+                "output": best.tokens_out if best else None,
+            },
+            "score": best.score if best else None,
+            "profile_version": self.profile_version,
+            "decision_us": decision_us,
+            "candidates": [
+                {
+                    "model": scored.model,
+                    "deployment": scored.deployment,
+                    "score": scored.score,
+                    "accuracy": scored.accuracy,
+                    "predicted_seconds": scored.predicted_seconds,
+                    "predicted_joules": scored.predicted_joules,
+                    "costs": _by_metric(scored.costs),
+                    "terms": _by_metric(scored.terms),
+                    "running": scored.running,
+                }
+                for scored in self.candidates
+            ],
+            "excluded": [
+                {"model": out.model, "deployment": out.deployment, "reason": out.reason}
+                for out in self.excluded
+            ],
+            "feasible": self.feasible,
+        }
+
+
+def _by_metric(values: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("accuracy", "energy", "time"), values, strict=True))

@@ -1,0 +1,245 @@
+"""A client's request, decoded once: raw members for forwarding, the few that matter here parsed.
+
+Rules: a body is decoded as `dict[str, Raw]`, so that every unknown member reaches vLLM byte for
+byte; only members that steer, count or route are looked into; whatever is wrong is a BadRequest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.scheduling.features import Features
+from gateway.service.errors import BadRequest
+from gateway.tokens import Counter
+
+MAX_NESTING = 64
+IMAGE_TOKENS = 576
+"""Fixed cost of an image: 24 x 24 patches, as LLaVA-like models use."""
+_MESSAGE_TOKENS = 4
+_ANSWER_TOKENS = 3
+"""What a chat template adds around each message, and before the answer (OpenAI's figures)."""
+
+Members = dict[str, Raw]
+
+
+class Kind(StrEnum):
+    """Which endpoint was asked; the value is the capability it needs."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+    @property
+    def path(self) -> str:
+        """The endpoint's path, here and at vLLM."""
+        return _PATHS[self]
+
+    @property
+    def prompt(self) -> str:
+        """The member that holds what the model is to read."""
+        return _PROMPTS[self]
+
+
+_PATHS = {
+    Kind.CHAT: "/v1/chat/completions",
+    Kind.COMPLETIONS: "/v1/completions",
+    Kind.EMBEDDINGS: "/v1/embeddings",
+}
+_PROMPTS = {Kind.CHAT: "messages", Kind.COMPLETIONS: "prompt", Kind.EMBEDDINGS: "input"}
+
+
+@dataclass(slots=True)
+class Ask:
+    """One decoded request."""
+
+    kind: Kind
+    members: Members
+    model: str
+    stream: bool
+    wants_usage: bool
+
+
+class _Part(Struct):
+    type: str = ""
+    text: str | None = None
+
+
+class _Message(Struct):
+    role: str
+    content: str | list[_Part] | None = None
+    tool_calls: Raw = Raw(b"")
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+_members = msgspec.json.Decoder(Members)
+_messages = msgspec.json.Decoder(list[_Message])
+_inputs = msgspec.json.Decoder(str | list[Any])
+_text = msgspec.json.Decoder(str)
+_flag = msgspec.json.Decoder(bool | None)
+_limit = msgspec.json.Decoder(int | None)
+_stream_options = msgspec.json.Decoder(_StreamOptions | None)
+_capabilities = {kind: frozenset({kind.value}) for kind in Kind}
+# A member that is absent, null, false, 0 or empty asks for nothing.
+_NOTHING = frozenset({b"null", b"false", b"[]", b"0"})
+
+
+def decode(body: bytes) -> Members:
+    """Decode a body into raw members. Raises BadRequest."""
+    _check_nesting(body)
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8 text") from None
+    try:
+        return _members.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadRequest(f"the body is not a JSON object: {error}") from None
+
+
+def read(kind: Kind, members: Members) -> Ask:
+    """Look into the members that route a request. Raises BadRequest."""
+    if "model" not in members:
+        raise BadRequest("you must name a model; `auto` lets the gateway choose", param="model")
+    stream = _get(members, "stream", _flag) or False
+    options = _get(members, "stream_options", _stream_options) if stream else None
+    wants_usage = bool(options and options.include_usage)
+    return Ask(kind, members, _get(members, "model", _text), stream, wants_usage)
+
+
+def measure(ask: Ask, counter: Counter) -> Features:
+    """Count the prompt's tokens and find what capabilities it needs. Raises BadRequest."""
+    members = ask.members
+    raw = members.get(ask.kind.prompt)
+    if raw is None:
+        raise BadRequest(f"you must provide {ask.kind.prompt!r}", param=ask.kind.prompt)
+    if ask.kind is Kind.CHAT:
+        prompt = _measure_chat(members, raw, counter)
+    else:
+        prompt = _measure_inputs(ask.kind, raw, counter)
+    needs = _capabilities[ask.kind]
+    more = prompt.needs
+    if _asks(members, "tools") or _asks(members, "functions"):
+        more = (*more, "tools")
+    if _asks(members, "logprobs") or _asks(members, "top_logprobs"):
+        more = (*more, "logprobs")
+    if ask.kind is Kind.EMBEDDINGS:
+        return Features(prompt.tokens, 1, needs)
+    asked = _tokens_asked(members, "max_completion_tokens")
+    if asked is None:
+        asked = _tokens_asked(members, "max_tokens")
+    return Features(prompt.tokens, asked, needs.union(more) if more else needs)
+
+
+class _Prompt(NamedTuple):
+    tokens: int
+    needs: tuple[str, ...] = ()
+
+
+def _measure_chat(members: Members, raw: Raw, counter: Counter) -> _Prompt:
+    try:
+        messages = _messages.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _wrong("messages", error) from None
+    if not messages:
+        raise BadRequest("messages: must not be empty", param="messages")
+    texts: list[str] = []
+    media: list[str] = []
+    for message in messages:
+        content = message.content
+        if isinstance(content, str):
+            texts.append(content)
+        elif content is not None:
+            texts.extend(part.text for part in content if part.text is not None)
+            media.extend(part.type for part in content if part.text is None)
+        texts.append(bytes(message.tool_calls).decode())
+    tools = members.get("tools")
+    if tools is not None and bytes(tools) not in _NOTHING:
+        texts.append(bytes(tools).decode())
+    tokens = counter.count(texts[0] if len(texts) == 1 else "\n".join(texts))
+    overhead = _MESSAGE_TOKENS * len(messages) + _ANSWER_TOKENS + IMAGE_TOKENS * len(media)
+    needs = {"audio" if "audio" in part else "images" for part in media}
+    return _Prompt(tokens + overhead, tuple(needs))
+
+
+def _measure_inputs(kind: Kind, raw: Raw, counter: Counter) -> _Prompt:
+    """Count a text, a list of texts, a list of token ids, or a list of such lists."""
+    name = kind.prompt
+    try:
+        value = _inputs.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _wrong(name, error) from None
+    if isinstance(value, str):
+        return _Prompt(counter.count(value))
+    if not value:
+        raise BadRequest(f"{name}: must not be empty", param=name)
+    if all(isinstance(item, str) for item in value):
+        return _Prompt(counter.count("\n".join(value)))
+    if all(type(item) is int for item in value):
+        return _Prompt(len(value))
+    if all(isinstance(item, list) for item in value):
+        return _Prompt(sum(len(item) for item in value))
+    if all(isinstance(item, dict) for item in value):
+        # vLLM takes multimodal embedding inputs; counting their JSON bounds them from above.
+        return _Prompt(counter.count(bytes(raw).decode()))
+    raise BadRequest(f"{name}: must be text, a list of texts or token ids", param=name)
+
+
+def _tokens_asked(members: Members, name: str) -> int | None:
+    asked = _get(members, name, _limit)
+    if asked is not None and asked < 1:
+        raise BadRequest(f"{name}: must be at least 1", param=name)
+    return asked  # type: ignore[no-any-return]
+
+
+def _asks(members: Members, name: str) -> bool:
+    raw = members.get(name)
+    return raw is not None and bytes(raw) not in _NOTHING
+
+
+def _get(members: Members, name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """Decode one member; None where it is absent. Raises BadRequest."""
+    if name not in members:
+        return None
+    try:
+        return decoder.decode(members[name])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _wrong(name, error) from None
+
+
+def _wrong(name: str, error: Exception) -> BadRequest:
+    text = str(error).replace("`$", f"`{name}")
+    return BadRequest(f"{name}: {text}", param=name)
+
+
+def _check_nesting(body: bytes) -> None:
+    """Raise BadRequest where brackets nest deeper than `MAX_NESTING`; linear, and mostly memchr."""
+    if body.count(b"{") + body.count(b"[") <= MAX_NESTING:
+        return
+    # Without escapes every other piece between quotes lies outside a string.
+    outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    brackets = outside.translate(_ONE_KIND, delete=_NOT_BRACKETS)
+    for _ in range(MAX_NESTING):
+        if not brackets:
+            return
+        # One pass takes away the innermost level of every branch, and no more.
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise BadRequest(
+            f"the body nests deeper than {MAX_NESTING} levels, or its brackets do not match"
+        )
+
+
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+
+
+def encode(members: Mapping[str, Raw]) -> bytes:
+    """Encode members for a backend."""
+    return msgspec.json.encode(members)

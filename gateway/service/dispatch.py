@@ -1,0 +1,264 @@
+"""Sending one request: backends of the best deployment, then the next-ranked, until one answers.
+
+Rules: nothing has reached the client while this goes on; each further attempt takes from the retry
+budget; vLLM's own refusals (400, 404, 422 …) end it at once; a backend is told how it did.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import msgspec
+from msgspec import Raw
+
+from backends.client import Answer, Client
+from backends.errors import BackendError, BadAnswer, Refused, Silent
+from backends.registry import Backend, Deployment
+from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
+from gateway.scheduling.decision import Scored
+from gateway.service.ask import Ask, Kind, Members, encode
+from gateway.service.budget import RetryBudget
+from gateway.service.candidates import Snapshot
+from gateway.service.errors import (
+    ApiError,
+    BadGateway,
+    GatewayTimeout,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
+from gateway.service.relay import Rename, Stream, Whole, parse_whole
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.record import Attempt, Record
+
+_RATE_LIMITED = 429
+_UNAUTHORISED = (401, 403)
+_SERVER_ERROR = 500
+_REDIRECT = 300
+_serial = itertools.count()
+
+
+@dataclass(slots=True)
+class Opened:
+    """An answer that has begun: a stream at its first content, or a whole body."""
+
+    scored: Scored
+    deployment: Deployment
+    backend: Backend
+    answer: Answer
+    stream: Stream | None = None
+    body: bytes = b""
+    whole: Whole | None = None
+
+
+class Dispatcher:
+    """Sends requests to backends for one process."""
+
+    def __init__(
+        self,
+        client: Client,
+        metrics: Metrics,
+        timeouts: TimeoutsConfig,
+        retry: RetryConfig,
+        limits: LimitsConfig,
+    ) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._timeouts = timeouts
+        self._max_attempts = retry.max_attempts
+        self._max_answer_bytes = limits.max_answer_bytes
+        self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
+
+    async def open(
+        self, ask: Ask, ranked: Sequence[Scored], snapshot: Snapshot, record: Record
+    ) -> Opened:
+        """Get an answer begun.
+
+        The backend's in-flight count stays up until `close`. Raises Rejected, Unavailable,
+        Overloaded, BadGateway or GatewayTimeout once nobody is left to ask.
+        """
+        failures: list[BackendError] = []
+        took = False
+        try:
+            for scored, deployment, backend in self._order(ranked, snapshot):
+                if failures:
+                    if len(failures) >= self._max_attempts or not (took or self.budget.take()):
+                        break
+                    took = True
+                    self._metrics.retry_count(scored.model, failures[-1].reason).inc()
+                opened = await self._attempt(ask, scored, deployment, backend, record, failures)
+                if opened is not None:
+                    return opened
+        finally:
+            if took:
+                self.budget.retrying -= 1
+        raise exhausted(failures)
+
+    def close(self, opened: Opened) -> None:
+        """Give up or give back the connection, and count the request out."""
+        opened.answer.close()
+        opened.backend.end()
+
+    def _order(
+        self, ranked: Sequence[Scored], snapshot: Snapshot
+    ) -> Iterator[tuple[Scored, Deployment, Backend]]:
+        """Yield whom to ask: each usable backend of the best deployment, then of the next."""
+        for scored in ranked:
+            deployment = snapshot.by_name[scored.model, scored.deployment].deployment
+            tried: list[Backend] = []
+            while (backend := deployment.pick(tried)) is not None:
+                tried.append(backend)
+                yield scored, deployment, backend
+
+    async def _attempt(
+        self,
+        ask: Ask,
+        scored: Scored,
+        deployment: Deployment,
+        backend: Backend,
+        record: Record,
+        failures: list[BackendError],
+    ) -> Opened | None:
+        """Ask one backend; None where another should be. Raises Rejected."""
+        backend.begin()
+        opened: Opened | None = None
+        reason: str | None = "abandoned"
+        try:
+            opened = await self._open(ask, scored, deployment, backend, record.id)
+            reason = None
+        except Refused as error:
+            reason = error.reason
+            if error.status < _SERVER_ERROR and error.status not in (_RATE_LIMITED, *_UNAUTHORISED):
+                backend.succeeded()
+                raise Rejected(error.status, error.body) from None
+            if error.status >= _SERVER_ERROR:
+                backend.failed()
+            failures.append(error)
+        except BackendError as error:
+            reason = error.reason
+            backend.failed()
+            failures.append(error)
+        else:
+            backend.succeeded()
+        finally:
+            record.attempts.append(Attempt(scored.model, backend.label, reason))
+            if opened is None:
+                backend.end()
+        return opened
+
+    async def _open(
+        self, ask: Ask, scored: Scored, deployment: Deployment, backend: Backend, request_id: str
+    ) -> Opened:
+        seconds = self._timeouts.first_token_seconds if ask.stream else self._timeouts.unary_seconds
+        headers = {
+            "Content-Type": "application/json",
+            # A suffix of our own: vLLM must not meet one id twice, whatever clients send.
+            "X-Request-Id": f"{request_id}-{next(_serial):x}",
+            **backend.headers,
+        }
+        body = encode(forwarded(ask, deployment.served_name))
+        answer: Answer | None = None
+        opened: Opened | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._client.post(backend.url(ask.kind.path), body, headers)
+                if answer.status >= _REDIRECT:
+                    await self._refuse(answer)
+                begun = Opened(scored, deployment, backend, answer)
+                if ask.stream:
+                    await self._open_stream(ask, begun, deployment)
+                else:
+                    await self._read_whole(begun)
+                opened = begun
+        except TimeoutError:
+            raise Silent(f"{backend.label} said nothing useful within {seconds:g} s") from None
+        finally:
+            if opened is None and answer is not None:
+                answer.close()
+        return opened
+
+    async def _refuse(self, answer: Answer) -> None:
+        if answer.status < 400:  # noqa: PLR2004
+            raise BadAnswer(f"a redirect ({answer.status}); they are not followed")
+        body = await answer.read(self._max_answer_bytes)
+        raise Refused(answer.status, body, answer.header("Retry-After"))
+
+    async def _open_stream(self, ask: Ask, opened: Opened, deployment: Deployment) -> None:
+        content_type = opened.answer.header("Content-Type") or ""
+        if not content_type.startswith("text/event-stream"):
+            # A 200 that is no stream: maybe an error in JSON, which parse_whole raises.
+            parse_whole(await opened.answer.read(self._max_answer_bytes))
+            raise BadAnswer(f"{content_type or 'no content type'} where a stream was asked for")
+        rename = rename_for(deployment.served_name, deployment.model)
+        opened.stream = Stream(opened.answer, rename, wants_usage=ask.wants_usage)
+        await opened.stream.open()
+
+    async def _read_whole(self, opened: Opened) -> None:
+        opened.body = await opened.answer.read(self._max_answer_bytes)
+        opened.whole = parse_whole(opened.body)
+
+
+@cache
+def rename_for(served_name: str, model: str) -> Rename:
+    """Return the renaming of one deployment's answers; there are as many as deployments."""
+    return Rename(served_name, model)
+
+
+@cache
+def _encoded(name: str) -> Raw:
+    return Raw(msgspec.json.encode(name))
+
+
+def forwarded(ask: Ask, served_name: str) -> Members:
+    """Return the members a backend is sent: the client's, but for what must differ."""
+    members = dict(ask.members)
+    members.pop("joulegate", None)
+    members["model"] = _encoded(served_name)
+    if ask.stream and not ask.wants_usage and ask.kind is not Kind.EMBEDDINGS:
+        members["stream_options"] = _with_usage(members.get("stream_options"))
+    return members
+
+
+_PLAIN_USAGE = Raw(b'{"include_usage":true}')
+
+
+def _with_usage(options: Raw | None) -> Raw:
+    """Ask for the usage chunk that the client did not ask for, keeping its other options."""
+    if options is None or bytes(options) == b"null":
+        return _PLAIN_USAGE
+    members = msgspec.json.decode(options, type=dict[str, Raw])
+    members["include_usage"] = Raw(b"true")
+    # Without include_usage vLLM ignores it; with ours it would put usage into every chunk.
+    members.pop("continuous_usage_stats", None)
+    return Raw(msgspec.json.encode(members))
+
+
+def exhausted(failures: Sequence[BackendError]) -> ApiError:
+    """Return the error for a request that nobody answered."""
+    if not failures:
+        return Unavailable(
+            "no usable backend for this request at the moment", retry_after_seconds=1
+        )
+    last = failures[-1]
+    said = f"{len(failures)} attempt(s) failed; the last: {last}"
+    if all(isinstance(error, Refused) and error.status == _RATE_LIMITED for error in failures):
+        return Overloaded(said, retry_after_seconds=_retry_after(failures))
+    if isinstance(last, Refused) and last.status in _UNAUTHORISED:
+        return BadGateway("the backend refused the gateway's own key", code="upstream_auth_failed")
+    if isinstance(last, Silent):
+        return GatewayTimeout(said, retry_after_seconds=1)
+    if isinstance(last, BadAnswer):
+        return BadGateway(said, retry_after_seconds=1)
+    return Unavailable(said, retry_after_seconds=1, code="backends_failed")
+
+
+def _retry_after(failures: Sequence[BackendError]) -> int:
+    """Return the shortest wait that a rate-limited backend named, 1 to 60 seconds."""
+    named = [
+        int(error.retry_after)
+        for error in failures
+        if isinstance(error, Refused) and error.retry_after and error.retry_after.isdecimal()
+    ]
+    return max(1, min([*named, 60])) if named else 1

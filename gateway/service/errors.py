@@ -1,0 +1,223 @@
+"""Every error a client can be shown, and the one function that turns it into OpenAI's JSON.
+
+    ApiError
+     +- BadRequest                the body or a header cannot be used                      400
+     |   +- MethodNotAllowed, NotFound, UnknownModel                                  405, 404
+     |   +- TooLarge, UnsupportedEncoding, BodyTimeout                           413, 415, 408
+     |   +- Unsupported           no model offers what the request needs                 400
+     |   +- ContextExceeded       no model holds prompt and asked output                 400
+     |   +- Infeasible            no model keeps within the bounds, and `reject` was set 422
+     +- Unavailable, Draining     no usable backend; the gateway is stopping             503
+     +- Overloaded                every backend tried was rate limited                   429
+     +- BadGateway                every backend tried failed, or refused our key         502
+     +- GatewayTimeout            every backend tried stayed silent                      504
+     +- Interrupted               the answer broke after it had begun         (in the stream)
+     +- Rejected                  vLLM's own refusal of this request, passed on          4xx
+
+Anything else that escapes a handler is a bug and is shown as a 500 without detail.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class ApiError(Exception):
+    """Base. `status` is the HTTP status, `type`, `code` and `param` are OpenAI's fields."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = "internal_error"
+    param: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if param is not None:
+            self.param = param
+        if code is not None:
+            self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return OpenAI's error object."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def encode(self) -> bytes:
+        """Return OpenAI's error object as JSON."""
+        return msgspec.json.encode(self.to_dict())
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that tell an SDK whether and when to try again."""
+        # Our own attempts are spent: without this an SDK would multiply them by three.
+        headers = [(b"x-should-retry", b"false")] if self.status >= 429 else []  # noqa: PLR2004
+        if self.retry_after_seconds is not None:
+            headers.append((b"retry-after", str(self.retry_after_seconds).encode()))
+        return headers
+
+
+class BadRequest(ApiError):
+    """The body or a header cannot be used; `param` names the member or header."""
+
+    status = 400
+    type = "invalid_request_error"
+    code: str | None = None
+
+
+class MethodNotAllowed(BadRequest):
+    """The path exists, the method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class UnknownModel(BadRequest):
+    """No such model or preset."""
+
+    status = 404
+    code = "model_not_found"
+    param = "model"
+
+
+class NotFound(BadRequest):
+    """No such path, or no such request."""
+
+    status = 404
+    code = "not_found"
+
+
+class TooLarge(BadRequest):
+    """The body is over the limit."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedEncoding(BadRequest):
+    """The body is compressed."""
+
+    status = 415
+    code = "unsupported_content_encoding"
+
+
+class BodyTimeout(BadRequest):
+    """The body did not come in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class Unsupported(BadRequest):
+    """No model that could be asked offers what the request needs."""
+
+    code = "unsupported_capability"
+
+
+class ContextExceeded(BadRequest):
+    """The prompt and the asked output fit no model that could be asked."""
+
+    code = "context_length_exceeded"
+    param = "messages"
+
+
+class Infeasible(BadRequest):
+    """No model keeps within the caller's bounds."""
+
+    status = 422
+    code = "no_feasible_model"
+
+
+class Unavailable(ApiError):
+    """No usable backend."""
+
+    status = 503
+    code = "no_backend_available"
+
+
+class Draining(ApiError):
+    """The gateway is shutting down."""
+
+    status = 503
+    code = "draining"
+
+
+class Overloaded(ApiError):
+    """Every backend tried was rate limited."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limited"
+
+
+class BadGateway(ApiError):
+    """Every backend tried answered nonsense, or refused the gateway's key."""
+
+    status = 502
+    code = "bad_gateway"
+
+
+class GatewayTimeout(ApiError):
+    """Every backend tried stayed silent."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class Interrupted(ApiError):
+    """The answer broke after it had begun."""
+
+    status = 502
+    code = "stream_interrupted"
+
+
+class Rejected(ApiError):
+    """vLLM's refusal of this request, in OpenAI's shape."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__("")
+        self.status = status
+        self.type = "invalid_request_error"
+        self.code = "model_not_found" if status == 404 else None  # noqa: PLR2004
+        self.message, self.param = _read(body)
+        if self.message.startswith("This model's maximum context length"):
+            self.code = "context_length_exceeded"
+
+
+class _Detail(msgspec.Struct):
+    message: str | None = None
+    param: Any = None
+
+
+class _Body(msgspec.Struct):
+    error: _Detail | str | None = None
+    message: str | None = None
+    detail: Any = None
+
+
+def _read(body: bytes) -> tuple[str, str | None]:
+    """Find message and param in vLLM's error body, whichever of its shapes it has."""
+    try:
+        parsed = msgspec.json.decode(body, type=_Body)
+    except (msgspec.MsgspecError, RecursionError):
+        return body[:500].decode(errors="replace") or "the backend refused the request", None
+    error = parsed.error
+    if isinstance(error, _Detail):
+        # vLLM says where in *its* request object: `body.messages`.
+        param = error.param.removeprefix("body.") if isinstance(error.param, str) else None
+        return error.message or "the backend refused the request", param
+    found = error or parsed.message or parsed.detail
+    return str(found) if found else "the backend refused the request", None

@@ -1,0 +1,286 @@
+"""One request, top to bottom: decode -> plan -> dispatch -> relay -> record."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from backends.errors import BackendError
+from backends.registry import Backend, Deployment
+from gateway.service import headers as names
+from gateway.service.ask import Ask, Kind, Members, read
+from gateway.service.candidates import Names, Snapshot
+from gateway.service.dispatch import Dispatcher, Opened, rename_for
+from gateway.service.errors import ApiError, Draining, GatewayTimeout, Interrupted
+from gateway.service.lifeline import Cut, Lifeline
+from gateway.service.plan import Plan, nobody, plan
+from gateway.service.relay import Explain, explained
+from gateway.service.reply import SSE, Header, Reply
+from gateway.service.sse import Usage
+from gateway.telemetry.decision_log import DecisionLog
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recent import Recent
+from gateway.telemetry.record import ESTIMATED, Record
+from gateway.tokens import Counter
+
+_log = logging.getLogger("joulegate")
+
+CLIENT_GONE = 499
+"""nginx's code for a client that closed first; no client ever sees it."""
+_OK = 200
+
+
+class Gateway:
+    """Everything that serving a request needs; one per process."""
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        snapshot: Snapshot,
+        deployments: tuple[Deployment, ...],
+        counter: Counter,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        recent: Recent,
+        stall_seconds: float,
+        decision_log: DecisionLog | None = None,
+    ) -> None:
+        self.names = names
+        self.snapshot = snapshot
+        self.deployments = deployments
+        self.metrics = metrics
+        self.recent = recent
+        self.draining = False
+        self._decision_log = decision_log
+        self._lifelines: set[Lifeline] = set()
+        self._counter = counter
+        self._dispatcher = dispatcher
+        self._stall_seconds = stall_seconds
+
+    @property
+    def backends(self) -> list[Backend]:
+        """Every backend of every deployment."""
+        return [backend for deployment in self.deployments for backend in deployment.backends]
+
+    @property
+    def inflight(self) -> int:
+        """Requests being served now."""
+        return self._dispatcher.budget.inflight
+
+    def cut_all(self) -> None:
+        """End what still runs, at the drain deadline."""
+        for lifeline in tuple(self._lifelines):
+            lifeline.cut(Cut.DRAINING)
+
+    def plan(self, ask: Ask, headers: Mapping[bytes, bytes]) -> Plan:
+        """Decide without sending. Raises BadRequest or UnknownModel."""
+        return plan(ask, self.names.resolve(ask.model), headers, self.snapshot, self._counter)
+
+    async def answer(
+        self,
+        record: Record,
+        load: Callable[[], Awaitable[Members]],
+        headers: Mapping[bytes, bytes],
+        reply: Reply,
+        lifeline: Lifeline,
+    ) -> None:
+        """Serve one inference request and record what became of it; errors go to the client.
+
+        `load` reads and decodes the body: awaited in here, so that a bad body is recorded as any
+        other refusal is.
+        """
+        started = time.perf_counter()
+        self._dispatcher.budget.inflight += 1
+        self._lifelines.add(lifeline)
+        try:
+            await self._serve(record, load, headers, reply, lifeline, started)
+        except ApiError as error:
+            await self._fail(record, reply, error)
+        except asyncio.CancelledError:
+            cut = lifeline.absorb()
+            if cut is None:
+                raise
+            await self._cut_off(record, reply, cut)
+        except Exception:  # noqa: BLE001 - a bug must cost one request, not the connection's task
+            _log.exception("request %s: a bug", record.id)
+            await self._fail(record, reply, ApiError("internal error"))
+        finally:
+            self._dispatcher.budget.inflight -= 1
+            lifeline.release()
+            self._lifelines.discard(lifeline)
+            record.seconds = time.perf_counter() - started
+            self._finish(record)
+
+    async def _serve(
+        self,
+        record: Record,
+        load: Callable[[], Awaitable[Members]],
+        headers: Mapping[bytes, bytes],
+        reply: Reply,
+        lifeline: Lifeline,
+        started: float,
+    ) -> None:
+        ask = read(Kind(record.kind), await load())
+        record.stream = ask.stream
+        target = self.names.resolve(ask.model)
+        record.requested, record.preset = target.label, target.preset
+        made = plan(ask, target, headers, self.snapshot, self._counter)
+        self._note_decision(record, made)
+        if not made.decision.candidates:
+            raise nobody(made.decision)
+        opened = await self._dispatcher.open(ask, made.decision.candidates, made.snapshot, record)
+        try:
+            _note_opened(record, opened)
+            head = _head(record, opened, made)
+            explain = partial(made.explain, record.id) if made.wishes.explain else None
+            if opened.stream is None:
+                await _send_whole(record, opened, reply, head, explain)
+                record.code = _OK
+            else:
+                record.ttft_seconds = time.perf_counter() - started
+                lifeline.watch(self._stall_seconds)
+                await reply.start(_OK, [*SSE, *head])
+                await opened.stream.relay(reply, lifeline, explain)
+                record.code = _OK
+                await opened.stream.finish()
+        except BackendError as error:
+            opened.backend.failed()
+            self.metrics.broken_count(record.model, error.reason).inc()
+            raise Interrupted(f"{record.model} broke off: {error}") from error
+        finally:
+            if opened.stream is not None:
+                _note_usage(record, opened.stream.usage)
+            _estimate_joules(record, opened, made.snapshot)
+            self._dispatcher.close(opened)
+
+    async def _fail(self, record: Record, reply: Reply, error: ApiError) -> None:
+        """Tell the client of an error, as an answer or as a stream's last frame."""
+        record.code = error.status
+        record.error = error.message
+        attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
+        await reply.error(error, [attempts])
+
+    async def _cut_off(self, record: Record, reply: Reply, cut: Cut) -> None:
+        """End a request that something outside it ended."""
+        if reply.ended:
+            return
+        if not record.model and record.attempts:
+            last = record.attempts[-1]
+            record.model, record.backend = last.model, last.backend
+        if cut is Cut.CLIENT_GONE:
+            record.code = CLIENT_GONE
+            record.error = "the client left"
+            self.metrics.disconnects.inc()
+            return
+        if reply.status:
+            self.metrics.broken_count(record.model, cut.value).inc()
+        error: ApiError
+        if cut is Cut.STALLED:
+            error = GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
+        else:
+            error = Draining("the gateway is shutting down", retry_after_seconds=1)
+        if reply.blocked:
+            # The silence is the client's: it has stopped reading, so it is told nothing.
+            record.code = CLIENT_GONE
+            record.error = "the client stopped reading"
+            return
+        await self._fail(record, reply, error)
+
+    def _note_decision(self, record: Record, made: Plan) -> None:
+        record.decision = decision = made.decision
+        record.decision_seconds = made.seconds
+        metrics = self.metrics
+        metrics.decision_duration.observe(made.seconds)
+        for out in decision.excluded:
+            metrics.exclusion_count(out.model, out.code).inc()
+        for scored in decision.candidates:
+            if scored.floored:
+                metrics.floored_count(scored.model).inc()
+        if decision.best is not None:
+            metrics.decision_count(decision.best.model, decision.policy, record.preset).inc()
+
+    def _finish(self, record: Record) -> None:
+        self.metrics.finished(record)
+        self.recent.add(record)
+        if self._decision_log is not None:
+            self._decision_log.add(record)
+
+
+async def _send_whole(
+    record: Record, opened: Opened, reply: Reply, head: list[Header], explain: Explain | None
+) -> None:
+    """Send a unary answer, renamed and explained."""
+    body = opened.body
+    rename = rename_for(opened.deployment.served_name, opened.deployment.model)
+    if rename.needed:
+        body = rename(body)
+    if opened.whole is not None:
+        _note_usage(record, opened.whole.usage)
+    if explain is not None:
+        body = explained(body, explain())
+    await reply.whole(_OK, body, head)
+
+
+def _head(record: Record, opened: Opened, made: Plan) -> list[Header]:
+    """Return the response headers that say who answered and why."""
+    scored = opened.scored
+    pairs = [
+        (_MODEL, scored.model),
+        (_BACKEND, opened.backend.label),
+        (_POLICY, made.decision.policy),
+        (_SCORE, f"{scored.score:.6g}"),
+        (_PREDICTED_SECONDS, f"{scored.predicted_seconds:.6g}"),
+        (_PREDICTED_JOULES, f"{scored.predicted_joules:.6g}"),
+        (_ATTEMPTS, str(len(record.attempts))),
+        (_DECISION_US, f"{made.seconds * 1e6:.1f}"),
+    ]
+    if not made.decision.feasible:
+        pairs.append((_FEASIBLE, "false"))
+    return [(name, value.encode()) for name, value in pairs]
+
+
+_MODEL = names.MODEL.encode()
+_BACKEND = names.BACKEND.encode()
+_POLICY = names.POLICY.encode()
+_SCORE = names.SCORE.encode()
+_PREDICTED_SECONDS = names.PREDICTED_SECONDS.encode()
+_PREDICTED_JOULES = names.PREDICTED_JOULES.encode()
+_ATTEMPTS = names.ATTEMPTS.encode()
+_DECISION_US = names.DECISION_US.encode()
+_FEASIBLE = names.FEASIBLE.encode()
+
+
+def _note_opened(record: Record, opened: Opened) -> None:
+    scored = opened.scored
+    record.model = scored.model
+    record.deployment = scored.deployment
+    record.backend = opened.backend.label
+    record.predicted_seconds = scored.predicted_seconds
+    record.predicted_joules = scored.predicted_joules
+
+
+def _note_usage(record: Record, usage: Usage | None) -> None:
+    if usage is None:
+        return
+    record.prompt_tokens = usage.prompt_tokens
+    record.completion_tokens = usage.completion_tokens
+    if usage.prompt_tokens_details is not None:
+        cached = usage.prompt_tokens_details.get("cached_tokens")
+        record.cached_tokens = cached if isinstance(cached, int) else None
+
+
+def _estimate_joules(record: Record, opened: Opened, snapshot: Snapshot) -> None:
+    """Fill in the joules that the regression gives for the tokens there really were.
+
+    A stream that ended early has no usage; its chunks, about a token each, stand in.
+    """
+    scored = opened.scored
+    tokens_in = record.prompt_tokens or scored.tokens_in
+    tokens_out = record.completion_tokens
+    if tokens_out is None:
+        tokens_out = opened.stream.chunks if opened.stream is not None else scored.tokens_out
+    option = snapshot.by_name[scored.model, scored.deployment].option
+    record.joules = option.joules.predict(tokens_in, tokens_out, scored.running)
+    record.method = ESTIMATED

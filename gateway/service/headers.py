@@ -1,0 +1,49 @@
+"""Every header of the gateway's own, defined once; the reference page is generated from here."""
+
+from typing import Final
+
+REQUEST_ID: Final = "x-request-id"
+WEIGHT_ACCURACY: Final = "x-joulegate-weight-accuracy"
+WEIGHT_ENERGY: Final = "x-joulegate-weight-energy"
+WEIGHT_TIME: Final = "x-joulegate-weight-time"
+POLICY: Final = "x-joulegate-policy"
+MAX_LATENCY_MS: Final = "x-joulegate-max-latency-ms"
+MAX_ENERGY_JOULES: Final = "x-joulegate-max-energy-joules"
+MIN_ACCURACY: Final = "x-joulegate-min-accuracy"
+INFEASIBLE: Final = "x-joulegate-infeasible"
+EXPLAIN: Final = "x-joulegate-explain"
+
+REQUEST: Final = {
+    WEIGHT_ACCURACY: "how much accuracy counts, a non-negative decimal number",
+    WEIGHT_ENERGY: "how much energy counts",
+    WEIGHT_TIME: "how much time counts; of the three those given are used, scaled to sum 1",
+    POLICY: "`fair-ols` or `hybrid`",
+    MAX_LATENCY_MS: "hard bound on the predicted milliseconds",
+    MAX_ENERGY_JOULES: "hard bound on the predicted joules",
+    MIN_ACCURACY: "hard bound on the model's accuracy, 0 to 1",
+    INFEASIBLE: "`best-effort` (default: the least bad serves) or `reject` (422)",
+    EXPLAIN: "`true` adds a `joulegate` object with every candidate's numbers to the answer",
+    REQUEST_ID: "taken over if it is 1 to 128 letters, digits and `. _ : -`",
+}
+
+MODEL: Final = "x-joulegate-model"
+BACKEND: Final = "x-joulegate-backend"
+SCORE: Final = "x-joulegate-score"
+PREDICTED_SECONDS: Final = "x-joulegate-predicted-seconds"
+PREDICTED_JOULES: Final = "x-joulegate-predicted-joules"
+ATTEMPTS: Final = "x-joulegate-attempts"
+DECISION_US: Final = "x-joulegate-decision-us"
+FEASIBLE: Final = "x-joulegate-feasible"
+
+RESPONSE: Final = {
+    REQUEST_ID: "the request's id, for `GET /v1/requests/{id}` and the log",
+    MODEL: "the model that answered",
+    BACKEND: "host and port of the server that answered",
+    POLICY: "the policy that chose",
+    SCORE: "the chosen model's score; lower is better",
+    PREDICTED_SECONDS: "what the answer was predicted to take",
+    PREDICTED_JOULES: "what it was predicted to cost",
+    ATTEMPTS: "backends asked, the one that answered included",
+    DECISION_US: "microseconds spent counting tokens and deciding",
+    FEASIBLE: "`false`, and only then, where every model breaks a bound and the least bad served",
+}

@@ -1,0 +1,84 @@
+"""From a decoded request to a decision, nothing sent: name -> weights -> tokens -> ranking.
+
+`POST /v1/route` ends here; an inference request goes on to `dispatch`.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.scheduling.decide import decide
+from gateway.scheduling.decision import Decision
+from gateway.scheduling.features import Features
+from gateway.service.ask import Ask, measure
+from gateway.service.candidates import NO_POLICY, Snapshot, Target, candidates
+from gateway.service.errors import (
+    ApiError,
+    ContextExceeded,
+    Infeasible,
+    Unavailable,
+    Unsupported,
+)
+from gateway.service.steering import Steering, steer
+from gateway.tokens import Counter
+
+
+@dataclass(slots=True)
+class Plan:
+    """A decision with what it was made from; `seconds` is how long that took."""
+
+    ask: Ask
+    target: Target
+    wishes: Steering
+    snapshot: Snapshot
+    decision: Decision
+    seconds: float
+
+    def explain(self, request_id: str) -> bytes:
+        """Return the `joulegate` object: the decision in its public shape, as JSON."""
+        return msgspec.json.encode(
+            self.decision.to_dict(request_id=request_id, decision_us=round(self.seconds * 1e6, 1))
+        )
+
+
+def plan(
+    ask: Ask,
+    target: Target,
+    headers: Mapping[bytes, bytes],
+    snapshot: Snapshot,
+    counter: Counter,
+) -> Plan:
+    """Decide for one request. Raises BadRequest."""
+    began = time.perf_counter()
+    wishes = steer(headers, ask.members.get("joulegate"), target.steering)
+    features = measure(ask, counter)
+    if target.model is not None:
+        # The caller chose; what is left to check is whether the endpoint is served at all.
+        needs = frozenset({ask.kind.value})
+        features = Features(features.tokens_in, features.asked_tokens_out, needs, lenient=True)
+    decision = decide(
+        features,
+        candidates(snapshot, target.model),
+        wishes.weights,
+        policy=wishes.policy,
+        bounds=wishes.bounds,
+        best_effort=not wishes.reject,
+        profile_version=snapshot.profile.version,
+        label=None if target.model is None else NO_POLICY,
+    )
+    return Plan(ask, target, wishes, snapshot, decision, time.perf_counter() - began)
+
+
+def nobody(decision: Decision) -> ApiError:
+    """Return the error for a decision without candidates, by what excluded them."""
+    codes = {out.code for out in decision.excluded}
+    reasons = "; ".join(f"{out.deployment}: {out.reason}" for out in decision.excluded)
+    if "bound" in codes:
+        return Infeasible(f"no model keeps within the bounds ({reasons})")
+    if "down" in codes:
+        return Unavailable(f"no usable backend ({reasons})", retry_after_seconds=1)
+    if "context" in codes:
+        return ContextExceeded(f"the prompt and the asked output fit no model ({reasons})")
+    return Unsupported(f"no model offers what this request needs ({reasons})", param="model")

