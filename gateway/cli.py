@@ -138,5 +138,34 @@ def main() -> None:
     app()
 
 
+_CALIBRATION = {
+    "profile": "Measure backends under designed load, one row a request.",
+    "fit": "Fit cost regressions to measured rows and write a profile.",
+    "accuracy": "Set a model's accuracy from scores, labels or a graded run.",
+    "plot": "Draw the pictures of a profile.",
+    "report": "Write a one-file HTML report of a profile.",
+    "replay": "Run recorded requests through other weights, policies or profiles.",
+}
+
+
+def _calibrate(context: typer.Context) -> None:
+    """Hand the command to `calibration.cli`, by name: serving never imports it."""
+    try:
+        module = importlib.import_module("calibration.cli")
+        module.app([str(context.info_name), *context.args], prog_name="joulegate")
+    except ModuleNotFoundError as error:
+        typer.echo(f"joulegate: {error}; pip install 'joulegate[calibration]'", err=True)
+        raise typer.Exit(code=2) from None
+
+
+for _name, _help in _CALIBRATION.items():
+    app.command(
+        _name,
+        help=_help,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_calibrate)
+
+
 if __name__ == "__main__":
     main()
