@@ -30,6 +30,7 @@ def show_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Re
             shown = NotFound(f"there is no {request.url.path[:200]} here")
         case 405:
             shown = MethodNotAllowed(f"{request.method} is not for {request.url.path[:200]}")
+            shown.more_headers = ()  # Litestar knows which methods there are
         case status if status < _SERVER_ERROR:
             shown = BadRequest(error.detail or "bad request")
             shown.status = status

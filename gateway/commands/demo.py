@@ -18,6 +18,7 @@ from backends.simulator.server import Running, start
 from backends.simulator.truth import Truth
 from backends.vllm.recipes import RECIPES
 from gateway import profile as profiles
+from gateway.api.protocol import GuardedProtocol
 from gateway.app import create_app
 from gateway.commands.console import FAILED, OK, err, out
 from gateway.commands.three import three_models
@@ -140,9 +141,11 @@ async def gateway(config: Config, listener: socket.socket) -> AsyncIterator[asyn
     """Serve the gateway in this event loop; yields the task that ends when it is told to stop."""
     options = uvicorn.Config(
         create_app(config),
-        http="httptools",
+        http=GuardedProtocol,
+        ws="none",
         access_log=False,
         log_config=None,
+        server_header=False,
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(options)

@@ -10,6 +10,7 @@ from litestar import Litestar
 
 from gateway import config as configs
 from gateway import profile as profiles
+from gateway.api.protocol import GuardedProtocol
 from gateway.commands.console import OK, complain
 
 _CONFIG = "JOULEGATE_CONFIG"
@@ -47,7 +48,8 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         host=host,
         port=port,
         workers=workers,
-        http="httptools",
+        http=GuardedProtocol,
+        ws="none",
         loop="auto",
         access_log=False,
         log_config=None,

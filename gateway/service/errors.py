@@ -3,7 +3,7 @@
     ApiError
      +- BadRequest                the body or a header cannot be used                      400
      |   +- MethodNotAllowed, NotFound, UnknownModel                                  405, 404
-     |   +- TooLarge, UnsupportedEncoding, BodyTimeout                           413, 415, 408
+     |   +- TooLarge, UnsupportedEncoding, BodyTimeout, HeadTooLarge        413, 415, 408, 431
      |   +- Unsupported           no model offers what the request needs                 400
      |   +- ContextExceeded       no model holds prompt and asked output                 400
      |   +- Infeasible            no model keeps within the bounds, and `reject` was set 422
@@ -29,6 +29,7 @@ class ApiError(Exception):
     type = "server_error"
     code: str | None = "internal_error"
     param: str | None = None
+    more_headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class ApiError(Exception):
         """Return the headers that tell an SDK whether and when to try again."""
         # Our own attempts are spent: without this an SDK would multiply them by three.
         headers = [(b"x-should-retry", b"false")] if self.status >= 429 else []  # noqa: PLR2004
+        headers.extend(self.more_headers)
         if self.retry_after_seconds is not None:
             headers.append((b"retry-after", str(self.retry_after_seconds).encode()))
         return headers
@@ -83,6 +85,7 @@ class MethodNotAllowed(BadRequest):
 
     status = 405
     code = "method_not_allowed"
+    more_headers: tuple[tuple[bytes, bytes], ...] = ((b"allow", b"POST"),)
 
 
 class UnknownModel(BadRequest):
@@ -105,6 +108,14 @@ class TooLarge(BadRequest):
 
     status = 413
     code = "request_too_large"
+    more_headers = ((b"connection", b"close"),)
+
+
+class HeadTooLarge(BadRequest):
+    """The request's head is over the limit."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class UnsupportedEncoding(BadRequest):

@@ -1,0 +1,92 @@
+"""uvicorn's HTTP/1.1, with what it leaves open closed: slow heads, huge heads, doubtful framing.
+
+The rules: a request's head is whole within `HEAD_SECONDS` and `HEAD_BYTES`; HTTP/1.1 has exactly
+one Host; a Transfer-Encoding is `chunked` and nothing else. What breaks them gets OpenAI's error
+shape and a closed connection.
+"""
+
+import asyncio
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.service.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
+
+HEAD_SECONDS = 20.0
+HEAD_BYTES = 64 * 1024
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    _head_bytes = 0
+    _in_head = True
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a head from now on."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; refuse a head that grows too large."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES:
+            self._refuse(HeadTooLarge(f"the request's head is over {HEAD_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Note that a head begins."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._in_head = True
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def on_headers_complete(self) -> None:
+        """Note that a head is whole; refuse doubtful framing."""
+        self._in_head = False
+        self._stop_timer()
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                raise httptools.HttpParserError("doubtful transfer-encoding")
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
+            raise httptools.HttpParserError("HTTP/1.1 takes exactly one Host")
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(BadRequest(msg))
+
+    def _late(self) -> None:
+        self._timer = None
+        if self._head_bytes:
+            self._refuse(BodyTimeout("the request's head did not come in time"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: ApiError) -> None:
+        if self.transport.is_closing():
+            return
+        body = error.encode()
+        self.transport.write(
+            STATUS_LINE[error.status]
+            + b"content-type: application/json\r\nconnection: close\r\ncontent-length: "
+            + str(len(body)).encode()
+            + b"\r\n\r\n"
+            + body
+        )
+        self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
