@@ -14,13 +14,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.scheduling.cost import LARGEST, Cost, Form, Quantity
 from gateway.scheduling.features import OutputModel
 
 SCHEMA_VERSION = 1
 SHIPPED = "published.json"
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Sane = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Range = Annotated[list[float], Meta(min_length=2, max_length=2)]
 
 
@@ -44,8 +45,8 @@ class Tokens(Struct, frozen=True, forbid_unknown_fields=True):
 class Output(Struct, frozen=True, forbid_unknown_fields=True):
     """New tokens expected: slope x tokens in + intercept."""
 
-    slope: float
-    intercept: float
+    slope: Sane
+    intercept: Sane
 
 
 class Regression(Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,8 +75,8 @@ class Regression(Struct, frozen=True, forbid_unknown_fields=True):
             len(self.covariance) != size or any(len(row) != size for row in self.covariance)
         ):
             raise ValueError(f"covariance: must be {size} x {size}, like the coefficients")
-        if max(map(abs, self.coefficients)) > 1e12:  # noqa: PLR2004 - far above any real cost
-            raise ValueError("coefficients: out of range")
+        if not all(abs(value) <= LARGEST for value in self.coefficients):
+            raise ValueError(f"coefficients: must be at most {LARGEST:g} in size")
 
     def cost(self, quantity: Quantity) -> Cost:
         """Return the pure cost that the scheduler evaluates."""

@@ -20,7 +20,7 @@ from gateway.telemetry.record import Record
 def handler(kind: Kind, gateway: Gateway, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler of one endpoint."""
 
-    @asgi(kind.path, name=kind.value)
+    @asgi(kind.path, name=kind.value, copy_scope=False)
     async def infer(scope: Scope, receive: Receive, send: Send) -> None:
         await _infer(kind, gateway, limits, timeouts, scope, receive, send)  # type: ignore[arg-type]
 

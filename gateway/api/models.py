@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from litestar import get
+from litestar import Request, get
 
 from gateway.config import Config
 from gateway.service.candidates import AUTO, Names
@@ -34,9 +34,9 @@ def handlers(config: Config, names: Names) -> list[Any]:
         return {"object": "list", "data": [described(name) for name in listed]}
 
     @get("/v1/models/{model_id:path}", name="model", sync_to_thread=False)
-    def get_model(model_id: str) -> dict[str, Any]:
+    def get_model(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """Describe one of them."""
-        name = model_id.removeprefix("/")
+        name = str(request.path_params["model_id"]).removeprefix("/")
         names.resolve(name)
         return described(name)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import get
+from litestar import Request, get
 
 from gateway.service.errors import NotFound
 from gateway.telemetry.recent import Recent
@@ -12,8 +12,9 @@ def handler(recent: Recent) -> Any:
     """Make the route handler."""
 
     @get("/v1/requests/{request_id:str}", name="request", sync_to_thread=False)
-    def get_request(request_id: str) -> dict[str, Any]:
+    def get_request(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """Return a request's decision, usage, and predicted and observed figures."""
+        request_id = str(request.path_params["request_id"])
         record = recent.get(request_id)
         if record is None:
             raise NotFound(

@@ -17,7 +17,7 @@ from gateway.service.reply import Reply
 def handler(gateway: Gateway, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler."""
 
-    @asgi("/v1/route", name="route")
+    @asgi("/v1/route", name="route", copy_scope=False)
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         http: HTTPScope = scope  # type: ignore[assignment]
         head = read_head(http)

@@ -17,6 +17,9 @@ from enum import StrEnum
 FLOOR = 1e-3
 """Smallest prediction, in seconds or joules: a regression may cross zero, a cost may not."""
 
+LARGEST = 1e12
+"""Largest coefficient taken, in size: far above any real cost, far below overflow."""
+
 
 class Form(StrEnum):
     """Which terms a cost has."""
@@ -42,7 +45,8 @@ class Quantity(StrEnum):
 class Cost:
     """One fitted regression.
 
-    Raises ValueError where the number of coefficients does not fit the form.
+    Raises ValueError where the number of coefficients does not fit the form, or one is not a sane
+    number.
     """
 
     quantity: Quantity
@@ -58,6 +62,8 @@ class Cost:
                 f"not {len(self.coefficients)}"
             )
             raise ValueError(msg)
+        if not all(abs(value) <= LARGEST for value in self.coefficients):
+            raise ValueError(f"coefficients must be finite and at most {LARGEST:g} in size")
         b0, b1, b2, b3, b4 = (*self.coefficients, 0.0, 0.0)[:5]
         object.__setattr__(self, "_b", (b0, b1, b2, b3, b4))
         object.__setattr__(self, "_shared", self.quantity is Quantity.JOULES)

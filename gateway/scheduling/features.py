@@ -15,7 +15,9 @@ class OutputModel:
 
     def expected(self, tokens_in: int, limit: int) -> int:
         """Return the expected new tokens, from 1 to `limit` (a limit below 1 counts as 1)."""
-        return max(1, min(round(self.slope * tokens_in + self.intercept), limit))
+        line = self.slope * tokens_in + self.intercept
+        # Clamped first: a wild line may be infinite, which does not round.
+        return max(1, round(min(line, limit))) if line > 0.0 else 1
 
 
 DEFAULT_OUTPUT = OutputModel()
