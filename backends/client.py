@@ -65,16 +65,15 @@ class Answer:
     async def read(self, limit: int) -> bytes:
         """Return the rest of the body. Raises BadAnswer where it is over `limit` bytes."""
         first = await self.chunk()
-        if self._content.at_eof():
-            return first
         pieces = [first]
         size = len(first)
-        while piece := await self.chunk():
+        while size <= limit:
+            if self._content.at_eof():
+                return first if len(pieces) == 1 else b"".join(pieces)
+            piece = await self.chunk()
             size += len(piece)
-            if size > limit:
-                raise BadAnswer(f"the answer is over {limit} bytes")
             pieces.append(piece)
-        return b"".join(pieces)
+        raise BadAnswer(f"the answer is over {limit} bytes")
 
     def close(self) -> None:
         """Give the connection back if the answer is whole, else close it at once.

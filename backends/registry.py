@@ -73,16 +73,18 @@ class Backend:
             return True
         return not self._trial and self._clock() >= self._opens_at
 
-    def begin(self) -> None:
-        """Count a request in; in the half-open state it is the one that is let through."""
+    def begin(self) -> bool:
+        """Count a request in; tell whether it is the one that a half-open backend lets through."""
         self.inflight += 1
-        if self._opens_at is not None:
-            self._trial = True
+        if self._opens_at is None:
+            return False
+        self._trial = True
+        return True
 
-    def end(self) -> None:
-        """Count a request out, whatever became of it."""
+    def end(self, *, trial: bool = False) -> None:
+        """Count a request out, whatever became of it; `trial` is what `begin` told."""
         self.inflight -= 1
-        if self._opens_at is not None:
+        if trial:
             self._trial = False
 
     def succeeded(self) -> None:

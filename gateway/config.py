@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +17,8 @@ import yaml
 from msgspec import Meta, Struct
 
 from gateway.scheduling.decision import Weights
+
+_Struct = TypeVar("_Struct", bound=Struct)
 
 Policy = Literal["fair-ols", "hybrid"]
 Capability = Literal["chat", "completions", "embeddings", "tools", "images", "audio", "logprobs"]
@@ -196,10 +198,11 @@ def load(path: Path) -> Config:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: {reason}") from None
     config = parse(text, str(path))
-    if config.profile is not None:
-        absolute = str(path.parent / config.profile)
-        config = msgspec.structs.replace(config, profile=absolute)
-    return config
+    return msgspec.structs.replace(
+        config,
+        profile=config.profile and str(path.parent / config.profile),
+        log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
+    )
 
 
 def parse(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Config:
@@ -210,11 +213,18 @@ def parse(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Co
         raise ConfigError(f"{origin}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin}: must be a mapping that has `models`")
-    tree = _substitute(tree, "", origin, environ)
     try:
-        return msgspec.convert(tree, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(str(error))}") from None
+        tree = _substitute(tree, "", origin, environ)
+    except RecursionError:
+        raise ConfigError(f"{origin}: refers to itself") from None
+    try:
+        # One by one first, because msgspec does not name the key of a mapping in its errors.
+        if isinstance(tree.get("presets"), dict):
+            for name, preset in tree["presets"].items():
+                _convert(preset, PresetConfig, f"presets.{name}", origin)
+        return _convert(tree, Config, "", origin)
+    except RecursionError:
+        raise ConfigError(f"{origin}: refers to itself") from None
 
 
 def json_schema() -> dict[str, Any]:
@@ -265,29 +275,35 @@ def _substitute(value: Any, path: str, origin: str, environ: Mapping[str, str]) 
     return _VARIABLE.sub(replace, value)
 
 
-def _explain(message: str) -> str:
+def _convert(tree: Any, struct: type[_Struct], prefix: str, origin: str) -> _Struct:
+    try:
+        return msgspec.convert(tree, struct)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(str(error), struct, prefix)}") from None
+
+
+def _explain(message: str, root: type[Struct], prefix: str) -> str:
     """Turn msgspec's `what - at `$.path`` into `path: what`, with a suggestion for a typo."""
     what, _, where = message.partition(" - at `")
     path = where.rstrip("`").removeprefix("$").lstrip(".")
+    full = ".".join(part for part in (prefix, path) if part)
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if unknown:
         what = f"unknown key {unknown[1]!r}"
-        known = _keys_at(path)
+        known = _keys_at(path, root)
         close = difflib.get_close_matches(unknown[1], known, n=1)
         what += f"; did you mean {close[0]!r}?" if close else f" (known: {', '.join(known)})"
-    return f"{path}: {what}" if path else what
+    return f"{full}: {what}" if full else what
 
 
-def _keys_at(path: str) -> list[str]:
+def _keys_at(path: str, root: type[Struct]) -> list[str]:
     """Return the keys that the struct at a path such as `models[0].backends[1]` has."""
-    struct: Any = msgspec.inspect.type_info(Config)
+    struct: Any = msgspec.inspect.type_info(root)
     for name in re.findall(r"\.?([A-Za-z_]\w*)|\[", path):
         if isinstance(struct, msgspec.inspect.StructType):
             struct = next((field.type for field in struct.fields if field.name == name), struct)
         elif isinstance(struct, msgspec.inspect.VarTupleType):
             struct = struct.item_type
-        elif isinstance(struct, msgspec.inspect.DictType):
-            struct = struct.value_type
     if not isinstance(struct, msgspec.inspect.StructType):
         return []
     return [field.name for field in struct.fields]

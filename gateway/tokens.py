@@ -78,12 +78,15 @@ def load(cache_dir: str | None = None) -> Counter:
             continue
         if hashlib.sha256(raw).hexdigest() != _RANKS_SHA256:
             continue
+        ranks = _ranks(raw)
         encoding = tiktoken.Encoding(
             "cl100k_base",
             pat_str=_PATTERN,
-            mergeable_ranks=_ranks(raw),
+            mergeable_ranks=ranks,
             special_tokens={},
         )
+        # The encoder has its own copy by now; this one only serves decoding, and takes 16 MB.
+        ranks.clear()
         return Counter(encoding, found.source)
     return Counter(None, "estimate")
 

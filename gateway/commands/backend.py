@@ -44,6 +44,8 @@ def run(
                 model_path=model_path,
                 extra=extra,
             )
+        if launcher.wants_cpu(device):  # type: ignore[arg-type]
+            extra = [*launcher.CPU_FLAGS, *extra]
         argv = launcher.command(recipe, host=host, port=port, model_path=model_path, extra=extra)
         print(shlex.join(argv))  # noqa: T201
     except (recipes.UnknownRecipeError, profiles.ProfileError) as error:

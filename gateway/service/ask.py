@@ -65,7 +65,8 @@ class Ask:
 
 class _Part(Struct):
     type: str = ""
-    text: str | None = None
+    text: str = ""
+    refusal: str = ""
 
 
 class _Message(Struct):
@@ -86,8 +87,8 @@ _flag = msgspec.json.Decoder(bool | None)
 _limit = msgspec.json.Decoder(int | None)
 _stream_options = msgspec.json.Decoder(_StreamOptions | None)
 _capabilities = {kind: frozenset({kind.value}) for kind in Kind}
-# A member that is absent, null, false, 0 or empty asks for nothing.
-_NOTHING = frozenset({b"null", b"false", b"[]", b"0"})
+# A member that is absent, null, false or empty asks for nothing.
+_NOTHING = frozenset({b"null", b"false", b"[]"})
 
 
 def decode(body: bytes) -> Members:
@@ -127,7 +128,7 @@ def measure(ask: Ask, counter: Counter) -> Features:
     more = prompt.needs
     if _asks(members, "tools") or _asks(members, "functions"):
         more = (*more, "tools")
-    if _asks(members, "logprobs") or _asks(members, "top_logprobs"):
+    if _asks(members, "logprobs"):
         more = (*more, "logprobs")
     if ask.kind is Kind.EMBEDDINGS:
         return Features(prompt.tokens, 1, needs)
@@ -156,15 +157,15 @@ def _measure_chat(members: Members, raw: Raw, counter: Counter) -> _Prompt:
         if isinstance(content, str):
             texts.append(content)
         elif content is not None:
-            texts.extend(part.text for part in content if part.text is not None)
-            media.extend(part.type for part in content if part.text is None)
-        texts.append(bytes(message.tool_calls).decode())
-    tools = members.get("tools")
-    if tools is not None and bytes(tools) not in _NOTHING:
-        texts.append(bytes(tools).decode())
+            texts.extend(part.text or part.refusal for part in content)
+            media.extend(part.type for part in content if _is_media(part.type))
+        if bytes(message.tool_calls) not in (b"", b"null"):
+            texts.append(bytes(message.tool_calls).decode())
+    if _asks(members, "tools"):
+        texts.append(bytes(members["tools"]).decode())
     tokens = counter.count(texts[0] if len(texts) == 1 else "\n".join(texts))
     overhead = _MESSAGE_TOKENS * len(messages) + _ANSWER_TOKENS + IMAGE_TOKENS * len(media)
-    needs = {"audio" if "audio" in part else "images" for part in media}
+    needs = {"audio" if "audio" in kind else "images" for kind in media}
     return _Prompt(tokens + overhead, tuple(needs))
 
 
@@ -198,9 +199,14 @@ def _tokens_asked(members: Members, name: str) -> int | None:
     return asked  # type: ignore[no-any-return]
 
 
+def _is_media(kind: str) -> bool:
+    """Tell whether a content part of this type holds a picture, a film or sound."""
+    return "image" in kind or "video" in kind or "audio" in kind
+
+
 def _asks(members: Members, name: str) -> bool:
     raw = members.get(name)
-    return raw is not None and bytes(raw) not in _NOTHING
+    return raw is not None and bytes(raw).translate(None, b" \t\r\n") not in _NOTHING
 
 
 def _get(members: Members, name: str, decoder: msgspec.json.Decoder[Any]) -> Any:

@@ -29,7 +29,7 @@ from gateway.service.errors import (
     Rejected,
     Unavailable,
 )
-from gateway.service.relay import Rename, Stream, Whole, parse_whole
+from gateway.service.relay import Stream, Whole, parse_whole
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Attempt, Record
 
@@ -51,6 +51,7 @@ class Opened:
     stream: Stream | None = None
     body: bytes = b""
     whole: Whole | None = None
+    trial: bool = False
 
 
 class Dispatcher:
@@ -99,7 +100,7 @@ class Dispatcher:
     def close(self, opened: Opened) -> None:
         """Give up or give back the connection, and count the request out."""
         opened.answer.close()
-        opened.backend.end()
+        opened.backend.end(trial=opened.trial)
 
     def _order(
         self, ranked: Sequence[Scored], snapshot: Snapshot
@@ -122,11 +123,12 @@ class Dispatcher:
         failures: list[BackendError],
     ) -> Opened | None:
         """Ask one backend; None where another should be. Raises Rejected."""
-        backend.begin()
+        trial = backend.begin()
         opened: Opened | None = None
         reason: str | None = "abandoned"
         try:
             opened = await self._open(ask, scored, deployment, backend, record.id)
+            opened.trial = trial
             reason = None
         except Refused as error:
             reason = error.reason
@@ -145,7 +147,7 @@ class Dispatcher:
         finally:
             record.attempts.append(Attempt(scored.model, backend.label, reason))
             if opened is None:
-                backend.end()
+                backend.end(trial=trial)
         return opened
 
     async def _open(
@@ -191,19 +193,12 @@ class Dispatcher:
             # A 200 that is no stream: maybe an error in JSON, which parse_whole raises.
             parse_whole(await opened.answer.read(self._max_answer_bytes))
             raise BadAnswer(f"{content_type or 'no content type'} where a stream was asked for")
-        rename = rename_for(deployment.served_name, deployment.model)
-        opened.stream = Stream(opened.answer, rename, wants_usage=ask.wants_usage)
+        opened.stream = Stream(opened.answer, deployment.model, wants_usage=ask.wants_usage)
         await opened.stream.open()
 
     async def _read_whole(self, opened: Opened) -> None:
         opened.body = await opened.answer.read(self._max_answer_bytes)
         opened.whole = parse_whole(opened.body)
-
-
-@cache
-def rename_for(served_name: str, model: str) -> Rename:
-    """Return the renaming of one deployment's answers; there are as many as deployments."""
-    return Rename(served_name, model)
 
 
 @cache

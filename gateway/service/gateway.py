@@ -11,11 +11,11 @@ from backends.registry import Backend, Deployment
 from gateway.service import headers as names
 from gateway.service.ask import Ask, Kind, Members, read
 from gateway.service.candidates import Names, Snapshot
-from gateway.service.dispatch import Dispatcher, Opened, rename_for
+from gateway.service.dispatch import Dispatcher, Opened
 from gateway.service.errors import ApiError, Draining, GatewayTimeout, Interrupted
 from gateway.service.lifeline import Cut, Lifeline
 from gateway.service.plan import Plan, nobody, plan
-from gateway.service.relay import Explain, explained
+from gateway.service.relay import Explain, explained, renaming
 from gateway.service.reply import SSE, Header, Reply
 from gateway.service.sse import Usage
 from gateway.telemetry.decision_log import DecisionLog
@@ -213,11 +213,10 @@ async def _send_whole(
 ) -> None:
     """Send a unary answer, renamed and explained."""
     body = opened.body
-    rename = rename_for(opened.deployment.served_name, opened.deployment.model)
-    if rename.needed:
-        body = rename(body)
     if opened.whole is not None:
         _note_usage(record, opened.whole.usage)
+        rename = renaming(opened.whole.model, opened.deployment.model)
+        body = body if rename is None else rename(body)
     if explain is not None:
         body = explained(body, explain())
     await reply.whole(_OK, body, head)

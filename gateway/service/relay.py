@@ -7,6 +7,7 @@ usage chunk that only the gateway asked for is kept back; it ends with [DONE] or
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -23,16 +24,15 @@ Explain = Callable[[], bytes]
 
 
 class Rename:
-    """Replaces the backend's name for its model by the client's, in raw bytes."""
+    """Replaces the name a backend answers by with the client's, in raw bytes."""
 
-    __slots__ = ("_new", "_old", "needed")
+    __slots__ = ("_new", "_old")
 
-    def __init__(self, served_name: str, model: str) -> None:
-        self.needed = served_name != model
+    def __init__(self, answered_as: str, model: str) -> None:
         self._new = b'"model":' + msgspec.json.encode(model)
         self._old = (
-            b'"model":' + msgspec.json.encode(served_name),
-            b'"model": ' + msgspec.json.encode(served_name),
+            b'"model":' + msgspec.json.encode(answered_as),
+            b'"model": ' + msgspec.json.encode(answered_as),
         )
 
     def __call__(self, block: bytes) -> bytes:
@@ -43,9 +43,16 @@ class Rename:
         return block
 
 
+@lru_cache(maxsize=256)
+def renaming(answered_as: str | None, model: str) -> Rename | None:
+    """Return the renaming that an answer needs, or None; there are few names."""
+    return None if answered_as in {None, model} else Rename(str(answered_as), model)
+
+
 class Whole(Struct):
     """The members of a unary answer that the gateway looks at."""
 
+    model: str | None = None
     choices: Raw = sse.ABSENT
     data: Raw = sse.ABSENT
     usage: sse.Usage | None = None
@@ -78,13 +85,13 @@ class Stream:
     """A streamed answer; `chunks` counts its events and `usage` is filled in as it passes."""
 
     __slots__ = (
-        "_answer", "_done", "_explain", "_head", "_lifeline", "_opened", "_rename", "_splitter",
+        "_answer", "_done", "_explain", "_head", "_model", "_opened", "_splitter",
         "_wants_usage", "chunks", "usage",
     )  # fmt: skip
 
-    def __init__(self, answer: Answer, rename: Rename, *, wants_usage: bool) -> None:
+    def __init__(self, answer: Answer, model: str, *, wants_usage: bool) -> None:
         self._answer = answer
-        self._rename = rename
+        self._model = model
         self._wants_usage = wants_usage
         self._splitter = sse.Splitter()
         self._head = sse.Event()
@@ -126,7 +133,7 @@ class Stream:
         chunk_of = self._answer.chunk
         feed = self._splitter.feed
         write = reply.write
-        rename = self._rename if self._rename.needed else None
+        rename = renaming(self._head.model, self._model)
         clock = time.monotonic
         while True:
             if block:
@@ -181,12 +188,11 @@ class Stream:
             "id": self._head.id,
             "object": self._head.object,
             "created": self._head.created,
-            "model": self._head.model,
+            "model": self._model,
             "choices": [],
             "joulegate": Raw(explain),
         }
-        block = b"data: " + msgspec.json.encode(head) + b"\n\n"
-        return self._rename(block) if self._rename.needed else block
+        return b"data: " + msgspec.json.encode(head) + b"\n\n"
 
 
 class _Code(Struct):

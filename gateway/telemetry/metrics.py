@@ -20,6 +20,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from backends.registry import Deployment
+from gateway.scheduling.decision import Scored
 from gateway.telemetry.record import Record
 
 SECONDS_BUCKETS = (
@@ -116,6 +117,12 @@ class Metrics:
             registry=None,
         )
         registry.register(_Unnamed(self.predicted_energy_total))
+        self.baseline_energy = counter(
+            "baseline_energy_joules_total",
+            "What the same requests were predicted to cost, had the most-accurate or the hungriest "
+            "model that could serve answered each; savings are a difference of counters",
+            "baseline",
+        )
         self.predictions_floored = counter(
             "predictions_floored_total",
             "Predictions that came out at or below zero and were floored",
@@ -189,6 +196,8 @@ class Metrics:
         self.broken_count = _bound(self.streams_broken)
         self.floored_count = _bound(self.predictions_floored)
         self._model = lru_cache(maxsize=1024)(_ModelChildren)
+        self._most_accurate = self.baseline_energy.labels("most-accurate")
+        self._hungriest = self.baseline_energy.labels("hungriest")
         for result in ("adopted", "refused"):
             self.profile_reloads.labels(result)
 
@@ -200,28 +209,13 @@ class Metrics:
         if not record.model:
             return
         of_model = self._model(self, model)
-        if record.prompt_tokens:
-            of_model.prompt_tokens.inc(record.prompt_tokens)
-        if record.cached_tokens:
-            of_model.cached_tokens.inc(record.cached_tokens)
-        if record.completion_tokens:
-            of_model.completion_tokens.inc(record.completion_tokens)
-        if record.joules is not None and record.method is not None:
-            histogram, total = of_model.energy(record.method)
-            histogram.observe(record.joules)
-            total.inc(record.joules)
-        if record.code != _OK:
-            return
-        of_model.duration.observe(record.seconds)
-        if record.ttft_seconds is not None:
-            of_model.ttft.observe(record.ttft_seconds)
-            tokens = record.completion_tokens
-            if tokens is not None and tokens > 1:
-                of_model.tpot.observe((record.seconds - record.ttft_seconds) / (tokens - 1))
-        if record.predicted_seconds is not None and record.predicted_joules is not None:
-            of_model.predicted_duration.observe(record.predicted_seconds)
-            of_model.predicted_energy.observe(record.predicted_joules)
-            of_model.predicted_energy_total.inc(record.predicted_joules)
+        of_model.spent(record)
+        if record.code == _OK:
+            of_model.answered(record)
+            if record.decision is not None:
+                candidates = record.decision.candidates
+                self._most_accurate.inc(max(candidates, key=_accuracy).predicted_joules)
+                self._hungriest.inc(max(scored.predicted_joules for scored in candidates))
 
     def publish_backends(self, deployments: Iterable[Deployment]) -> None:
         """Set the gauges of every backend to what is true now."""
@@ -245,6 +239,10 @@ class Metrics:
                     self.profile_info.remove(model, old)
             self.profile_info.labels(model, version).set(1)
         self._versions = dict(versions)
+
+
+def _accuracy(scored: Scored) -> float:
+    return scored.accuracy
 
 
 class _Unnamed(Collector):
@@ -273,6 +271,32 @@ class _ModelChildren:
         self._metrics = metrics
         self._name = model
         self._energy: dict[str, tuple[Histogram, Counter]] = {}
+
+    def spent(self, record: Record) -> None:
+        """Count the tokens and joules of a request, whole or not."""
+        if record.prompt_tokens:
+            self.prompt_tokens.inc(record.prompt_tokens)
+        if record.cached_tokens:
+            self.cached_tokens.inc(record.cached_tokens)
+        if record.completion_tokens:
+            self.completion_tokens.inc(record.completion_tokens)
+        if record.joules is not None and record.method is not None:
+            histogram, total = self.energy(record.method)
+            histogram.observe(record.joules)
+            total.inc(record.joules)
+
+    def answered(self, record: Record) -> None:
+        """Count the times and predictions of a whole answer."""
+        self.duration.observe(record.seconds)
+        if record.ttft_seconds is not None:
+            self.ttft.observe(record.ttft_seconds)
+            tokens = record.completion_tokens
+            if tokens is not None and tokens > 1:
+                self.tpot.observe((record.seconds - record.ttft_seconds) / (tokens - 1))
+        if record.predicted_seconds is not None and record.predicted_joules is not None:
+            self.predicted_duration.observe(record.predicted_seconds)
+            self.predicted_energy.observe(record.predicted_joules)
+            self.predicted_energy_total.inc(record.predicted_joules)
 
     def energy(self, method: str) -> tuple[Histogram, Counter]:
         """Return the histogram and the counter of one way of having joules."""
