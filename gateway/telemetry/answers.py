@@ -1,0 +1,145 @@
+"""The metrics of answered requests, by model: times, tokens, joules, and what was predicted."""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
+
+from gateway.telemetry.buckets import JOULES_BUCKETS, SECONDS_BUCKETS, TOKEN_SECONDS_BUCKETS
+from gateway.telemetry.record import Record
+
+
+class Answers:
+    """The families; `of` gives one model's children, bound once."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        counter: Callable[..., Counter],
+        histogram: Callable[..., Histogram],
+    ) -> None:
+        self.duration = histogram(
+            "request_duration_seconds",
+            "From the request's head to the end of its answer",
+            SECONDS_BUCKETS,
+            "model",
+        )
+        self.ttft = histogram(
+            "time_to_first_token_seconds",
+            "From the request's head to the first content of a streamed answer",
+            SECONDS_BUCKETS,
+            "model",
+        )
+        self.tpot = histogram(
+            "time_per_output_token_seconds",
+            "Mean time between the tokens of a streamed answer",
+            TOKEN_SECONDS_BUCKETS,
+            "model",
+        )
+        self.energy = histogram(
+            "request_energy_joules",
+            "Energy of a request, by how it was had",
+            JOULES_BUCKETS,
+            "model", "method",
+        )  # fmt: skip
+        self.energy_total = counter(
+            "energy_joules_total", "Energy of requests, by how it was had", "model", "method"
+        )
+        self.predicted_duration = histogram(
+            "predicted_duration_seconds",
+            "What answered requests were predicted to take",
+            SECONDS_BUCKETS,
+            "model",
+        )
+        self.predicted_energy = histogram(
+            "predicted_energy_joules",
+            "What answered requests were predicted to cost",
+            JOULES_BUCKETS,
+            "model",
+        )
+        # The histogram beside it has the same name but for `_total`, which is no clash on the
+        # wire, only to the registry's check; so it is registered without saying its names.
+        self.predicted_energy_total = Counter(
+            "joulegate_predicted_energy_joules_total",
+            "Sum of what answered requests were predicted to cost",
+            ("model",),
+            registry=None,
+        )
+        registry.register(_Unnamed(self.predicted_energy_total))
+        self.tokens = counter(
+            "tokens_total", "Tokens by type: prompt, cached (of the prompt), completion",
+            "model", "type",
+        )  # fmt: skip
+        self.of = lru_cache(maxsize=1024)(self._of)
+
+    def _of(self, model: str) -> "ModelAnswers":
+        return ModelAnswers(self, model)
+
+
+class ModelAnswers:
+    """The children that every answered request of one model touches."""
+
+    def __init__(self, families: "Answers", model: str) -> None:
+        self.duration = families.duration.labels(model)
+        self.ttft = families.ttft.labels(model)
+        self.tpot = families.tpot.labels(model)
+        self.predicted_duration = families.predicted_duration.labels(model)
+        self.predicted_energy = families.predicted_energy.labels(model)
+        self.predicted_energy_total = families.predicted_energy_total.labels(model)
+        self.prompt_tokens = families.tokens.labels(model, "prompt")
+        self.cached_tokens = families.tokens.labels(model, "cached")
+        self.completion_tokens = families.tokens.labels(model, "completion")
+        self._families = families
+        self._name = model
+        self._energy: dict[str, tuple[Histogram, Counter]] = {}
+
+    def spent(self, record: Record) -> None:
+        """Count the tokens and joules of a request, whole or not."""
+        if record.prompt_tokens:
+            self.prompt_tokens.inc(record.prompt_tokens)
+        if record.cached_tokens:
+            self.cached_tokens.inc(record.cached_tokens)
+        if record.completion_tokens:
+            self.completion_tokens.inc(record.completion_tokens)
+        if record.joules is not None and record.method is not None:
+            histogram, total = self.energy(record.method)
+            histogram.observe(record.joules)
+            total.inc(record.joules)
+
+    def answered(self, record: Record) -> None:
+        """Count the times and predictions of a whole answer."""
+        self.duration.observe(record.seconds)
+        if record.ttft_seconds is not None:
+            self.ttft.observe(record.ttft_seconds)
+            tokens = record.completion_tokens
+            if tokens is not None and tokens > 1:
+                self.tpot.observe((record.seconds - record.ttft_seconds) / (tokens - 1))
+        if record.predicted_seconds is not None and record.predicted_joules is not None:
+            self.predicted_duration.observe(record.predicted_seconds)
+            self.predicted_energy.observe(record.predicted_joules)
+            self.predicted_energy_total.inc(record.predicted_joules)
+
+    def energy(self, method: str) -> tuple[Histogram, Counter]:
+        """Return the histogram and the counter of one way of having joules."""
+        try:
+            return self._energy[method]
+        except KeyError:
+            labels = (self._name, method)
+            pair = (
+                self._families.energy.labels(*labels),
+                self._families.energy_total.labels(*labels),
+            )
+            self._energy[method] = pair
+            return pair
+
+
+class _Unnamed(Collector):
+    """A collector that does not describe itself, so that its names are not compared."""
+
+    def __init__(self, metric: MetricWrapperBase) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metric.collect()
