@@ -6,6 +6,7 @@ come), no cookies, no proxy from the environment, idle connections dropped befor
 """
 
 import asyncio
+import io
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ KEEPALIVE_SECONDS = 4.0
 """vLLM closes an idle connection after 5 s; a request sent into that close would be lost."""
 
 _REUSE_GRACE_SECONDS = 0.25
+_WRITTEN_WHOLE_BYTES = 1 << 20
 
 
 def mapped(error: BaseException) -> BackendError:
@@ -143,8 +145,10 @@ class Client:
             raise mapped(error) from error
 
     async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+        # A large body is written piece by piece, so that no one request holds the event loop.
+        data = body if len(body) < _WRITTEN_WHOLE_BYTES else io.BytesIO(body)
         return Answer(
-            await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+            await self._session.post(url, data=data, headers=headers, allow_redirects=False)
         )
 
     async def get(

@@ -92,7 +92,8 @@ async def read_members(head: Head, receive: Receive, *, limit: int, seconds: flo
         message = await _message(receive, deadline - time.monotonic())
         size += len(message["body"])
         if size > limit:
-            await _discard(head, receive, limit=limit, seconds=seconds)
+            if message.get("more_body"):
+                await _discard(head, receive, limit=limit, seconds=seconds)
             raise TooLarge(f"the body is over {limit} bytes")
         pieces.append(message["body"])
     return decode(b"".join(pieces))
