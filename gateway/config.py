@@ -16,11 +16,12 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import Weights
 
 _Struct = TypeVar("_Struct", bound=Struct)
 
-Policy = Literal["fair-ols", "hybrid"]
+Policy = Annotated[str, Meta(extra_json_schema={"enum": list(POLICIES)})]
 Capability = Literal["chat", "completions", "embeddings", "tools", "images", "audio", "logprobs"]
 Seconds = Annotated[float, Meta(gt=0.0, le=604_800.0)]
 Weight = Annotated[float, Meta(ge=0.0)]
@@ -116,7 +117,7 @@ class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """When a backend is left alone, and when it is tried again (see DESIGN section 8)."""
+    """When a backend is left alone, and when it is tried again."""
 
     probe_seconds: Seconds = 1.0
     idle_probe_seconds: Seconds = 5.0
@@ -164,6 +165,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     cors_origins: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            close = difflib.get_close_matches(self.policy, POLICIES, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(POLICIES)}"
+            raise ValueError(f"policy: {self.policy!r} is not a policy ({hint})")
         seen: set[tuple[str, str]] = set()
         urls: set[str] = set()
         for index, model in enumerate(self.models):

@@ -1,4 +1,4 @@
-"""The ways in which a simulated server can be told to misbehave (DESIGN section 8)."""
+"""The ways in which a simulated server can be told to misbehave."""
 
 import asyncio
 from collections.abc import Callable, Mapping

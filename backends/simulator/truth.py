@@ -23,7 +23,7 @@ _LEAST_FACTOR = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One cost form of DESIGN section 3 and its coefficients b0, b1, … (seconds or joules)."""
+    """One cost form and its coefficients b0, b1, … (seconds or joules)."""
 
     form: Form
     coefficients: tuple[float, ...]
@@ -87,7 +87,7 @@ class Truth:
 
     @classmethod
     def of_profile(cls, model: Mapping[str, Any], **fields: Any) -> Self:
-        """The truth of one entry under `models` of a profile file (DESIGN section 4).
+        """The truth of one entry under `models` of a profile file.
 
         Further fields override; raises KeyError or ValueError for an entry without costs.
         """

@@ -6,19 +6,24 @@ from typing import Any
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
+from gateway.api.incoming import request_id
+from gateway.service import headers as names
 from gateway.service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 
 _log = logging.getLogger("joulegate")
 _SERVER_ERROR = 500
 
 
-def show_api_error(_: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
+def show_api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
     """Show an error of our own that a Litestar handler raised."""
     return Response(
         error.encode(),
         status_code=error.status,
         media_type="application/json",
-        headers={name.decode(): value.decode() for name, value in error.headers()},
+        headers={
+            names.REQUEST_ID: request_id(request.scope["headers"]),
+            **{name.decode(): value.decode() for name, value in error.headers()},
+        },
     )
 
 

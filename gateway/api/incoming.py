@@ -4,6 +4,7 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from litestar.types import HTTPRequestEvent, HTTPScope, Receive
@@ -41,7 +42,7 @@ class Head:
 
 def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
     """Read the headers that matter, in one pass."""
-    request_id = b""
+    given_id = b""
     steering: dict[bytes, bytes] = {}
     length: int | None = None
     expects_continue = False
@@ -53,7 +54,7 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
                 error = BadRequest(f"{shown}: is given more than once", param=shown)
             steering[name] = value.strip()
         elif name == _REQUEST_ID:
-            request_id = value
+            given_id = value
         elif name == b"content-length":
             length = int(value) if value.isdigit() else None
         elif name == b"content-encoding" and value.strip().lower() not in _IDENTITY:
@@ -62,14 +63,22 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
             expects_continue = True
     if scope["method"] != method:
         error = MethodNotAllowed(f"use {method} here")
-    sane = bool(_SANE_ID.fullmatch(request_id))
     return Head(
-        request_id.decode() if sane else f"req_{secrets.token_hex(12)}",
+        _sane(given_id),
         steering,
         length,
         expects_continue,
         error,
     )
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the client's own id if it is sane, else a new one."""
+    return _sane(next((value for name, value in headers if name == _REQUEST_ID), b""))
+
+
+def _sane(given: bytes) -> str:
+    return given.decode() if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
 
 async def read_members(head: Head, receive: Receive, *, limit: int, seconds: float) -> Members:

@@ -87,7 +87,7 @@ class Decision:
         return self.candidates[0] if self.candidates else None
 
     def to_dict(self, *, request_id: str, decision_us: float) -> dict[str, Any]:
-        """Return the public shape of DESIGN section 3."""
+        """Return the public shape: dry run, `--json`, explain and log show this one."""
         best = self.best
         return {
             "id": request_id,

@@ -7,7 +7,7 @@ unit (a share of right answers), so that a small difference in accuracy stays sm
 from collections.abc import Sequence
 
 EPS = 1e-9
-"""Keeps a zero-width range from dividing by zero (DESIGN section 3)."""
+"""Keeps a zero-width range from dividing by zero."""
 
 
 def min_max(values: Sequence[float]) -> list[float]:

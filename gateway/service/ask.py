@@ -128,7 +128,7 @@ def measure(ask: Ask, counter: Counter) -> Features:
     more = prompt.needs
     if _asks(members, "tools") or _asks(members, "functions"):
         more = (*more, "tools")
-    if _asks(members, "logprobs"):
+    if _asks(members, "logprobs") or _asks(members, "top_logprobs", unless=b"0"):
         more = (*more, "logprobs")
     if ask.kind is Kind.EMBEDDINGS:
         return Features(prompt.tokens, 1, needs)
@@ -204,9 +204,13 @@ def _is_media(kind: str) -> bool:
     return "image" in kind or "video" in kind or "audio" in kind
 
 
-def _asks(members: Members, name: str) -> bool:
+def _asks(members: Members, name: str, *, unless: bytes = b"null") -> bool:
+    """Tell whether a member is there and asks for something; `unless` is one more nothing."""
     raw = members.get(name)
-    return raw is not None and bytes(raw).translate(None, b" \t\r\n") not in _NOTHING
+    if raw is None:
+        return False
+    value = bytes(raw).translate(None, b" \t\r\n")
+    return value not in _NOTHING and value != unless
 
 
 def _get(members: Members, name: str, decoder: msgspec.json.Decoder[Any]) -> Any:

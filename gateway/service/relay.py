@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from backends.client import Answer
-from backends.errors import BadAnswer, Refused
+from backends.errors import BackendError, BadAnswer, Refused
 from gateway.service import sse
 from gateway.service.lifeline import Lifeline
 from gateway.service.reply import Reply
@@ -85,7 +85,7 @@ class Stream:
     """A streamed answer; `chunks` counts its events and `usage` is filled in as it passes."""
 
     __slots__ = (
-        "_answer", "_done", "_explain", "_head", "_model", "_opened", "_splitter",
+        "_answer", "_broken", "_done", "_explain", "_head", "_model", "_opened", "_splitter",
         "_wants_usage", "chunks", "usage",
     )  # fmt: skip
 
@@ -97,6 +97,7 @@ class Stream:
         self._head = sse.Event()
         self._opened = b""
         self._done = False
+        self._broken: BackendError | None = None
         self._explain: Explain | None = None
         self.chunks = 0
         self.usage: sse.Usage | None = None
@@ -145,11 +146,14 @@ class Stream:
                 if self._done:
                     await reply.end(block)
                     return
-                await write(block)
+                if block:
+                    await write(block)
+                if self._broken is not None:
+                    raise self._broken
             chunk = await chunk_of()
             lifeline.last = clock()
             if not chunk:
-                raise BadAnswer("the stream ended without [DONE]")
+                raise BadAnswer("the stream ended without its end marker")
             block = feed(chunk)
 
     async def finish(self) -> None:
@@ -157,7 +161,10 @@ class Stream:
         await self._answer.finish()
 
     def _inspect(self, block: bytes) -> bytes:
-        """Look at each event of a block that may hold usage, an error or the end."""
+        """Look at each event of a block that may hold usage, an error or the end.
+
+        What stands before an error is kept: it still goes to the client.
+        """
         kept = []
         for event in sse.events(block):
             data = sse.payload(event)
@@ -167,20 +174,20 @@ class Stream:
                 kept.append(sse.DONE_EVENT)
                 self._done = True
                 break
-            if data.startswith(b'{"error"'):
-                self._break(data)
-            if sse.USAGE in event:
-                parsed = sse.decode(data)
-                self.usage = parsed.usage
+            if sse.USAGE in event or data.startswith(b'{"error"'):
+                try:
+                    parsed = sse.decode(data)
+                except BadAnswer as error:
+                    self._broken = error
+                    break
+                if sse.is_error(parsed.error):
+                    self._broken = Refused(_status_of(parsed.error), data)
+                    break
+                self.usage = parsed.usage or self.usage
                 if not parsed.choices and not self._wants_usage:
                     continue
             kept.append(event)
         return b"".join(kept)
-
-    def _break(self, data: bytes) -> None:
-        error = sse.decode(data).error
-        if sse.is_error(error):
-            raise Refused(_status_of(error), data)
 
     def _explanation(self, explain: bytes) -> bytes:
         """Return a chunk without choices that carries the `joulegate` object."""

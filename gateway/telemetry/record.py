@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from gateway.scheduling.decision import Decision
 
 ESTIMATED = "estimated"
-"""How joules were had where no meter measured them (DESIGN section 5)."""
+"""How joules were had where no meter measured them."""
 
 
 class Attempt(NamedTuple):

@@ -1,0 +1,246 @@
+"""The reference pages, each a generator of its paragraphs."""
+
+# ruff: noqa: INP001, SLF001 - a script's helper; metrics have no public accessor for these
+
+import inspect
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import reading
+import typer
+from msgspec import inspect as types
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import Histogram, MetricWrapperBase
+
+import calibration.cli
+from gateway import cli, config, profile
+from gateway.api import openapi
+from gateway.commands import console
+from gateway.service import errors, headers
+from gateway.telemetry.metrics import Metrics
+
+
+def config_page() -> Iterator[str]:
+    """Every key of gateway.yaml, one table per struct."""
+    yield "# Configuration: gateway.yaml"
+    yield (
+        "YAML. `${NAME}` in any string is replaced by the environment variable NAME, and it is an "
+        "error where that is not set. A key that is not listed here is an error. "
+        "`joulegate check --config gateway.yaml` validates a file and its profile; "
+        "`joulegate check --schema` prints the JSON Schema."
+    )
+    for path, struct in reading.structs("", config.Config):
+        yield f"## {path or 'Top level'}"
+        yield reading.doc(struct)
+        found = types.type_info(struct)
+        assert isinstance(found, types.StructType)  # noqa: S101 - narrows for mypy
+        yield reading.table(
+            ("key", "type", "default"),
+            (
+                (f"`{field.encode_name}`", reading.words(field.type), reading.default(field))
+                for field in found.fields
+            ),
+        )
+    yield "## Built-in presets"
+    yield "A preset is asked for as `auto:NAME`. One of the same name in `presets` replaces it."
+    yield reading.table(
+        ("preset", "accuracy", "energy", "time"),
+        (
+            (f"`auto:{name}`", f"{w.accuracy:.3g}", f"{w.energy:.3g}", f"{w.time:.3g}")
+            for name, w in config.BUILT_IN_PRESETS.items()
+        ),
+    )
+
+
+def metrics_page() -> Iterator[str]:
+    """Every Prometheus series of the gateway's own."""
+    yield "# Metrics"
+    yield (
+        "What `GET /metrics` shows of the gateway's own, in base units. Label values come from the "
+        "configuration, never from a client."
+    )
+    registry = Metrics(CollectorRegistry()).registry
+    # A collector that is no metric wraps one, whose name the registry would refuse.
+    found: list[MetricWrapperBase] = [
+        one if isinstance(one, MetricWrapperBase) else vars(one)["_metric"]
+        for one in registry._collector_to_names
+    ]
+    yield reading.table(
+        ("name", "type", "labels", "meaning"),
+        (
+            (
+                f"`{metric._name}{'_total' if metric._type == 'counter' else ''}`",
+                str(metric._type),
+                ", ".join(f"`{label}`" for label in metric._labelnames) or "none",
+                metric._documentation,
+            )
+            for metric in found
+        ),
+    )
+    yield "## Histogram buckets"
+    yield reading.table(
+        ("name", "upper bounds"),
+        (
+            (f"`{metric._name}`", ", ".join(f"{bound:g}" for bound in metric._upper_bounds[:-1]))
+            for metric in found
+            if isinstance(metric, Histogram)
+        ),
+    )
+
+
+def headers_page() -> Iterator[str]:
+    """Every header that steers, and every header that answers."""
+    yield "# Headers"
+    for title, table in (("Request", headers.REQUEST), ("Response", headers.RESPONSE)):
+        yield f"## {title}"
+        yield reading.table(
+            ("header", "meaning"), ((f"`{name}`", text) for name, text in table.items())
+        )
+
+
+def errors_page() -> Iterator[str]:
+    """Every error class with its status, type and codes."""
+    yield "# Errors"
+    example = msgspec.json.format(errors.UnknownModel("…").encode(), indent=2).decode()
+    yield (
+        "Every error has OpenAI's shape. Within a stream that has begun it is one `data:` frame, "
+        "after which the connection closes without `[DONE]`."
+    )
+    yield f"```json\n{example}\n```"
+    yield f"```text\n{inspect.cleandoc(errors.__doc__ or '')}\n```"
+    given = reading.codes_given()
+    rows = []
+    for error in reading.tree(errors.ApiError):
+        # A class with a constructor of its own takes its fields from the backend's answer.
+        copied = error is not errors.ApiError and "__init__" in vars(error)
+        codes = [] if copied or error.code is None else [error.code]
+        codes += [code for code in given.get(error.__name__, ()) if code not in codes]
+        sent = {} if copied else dict(error("").headers())
+        rows.append(
+            (
+                f"`{error.__name__}`",
+                "the backend's" if copied else str(error.status),
+                "the backend's" if copied else f"`{error.type}`",
+                ", ".join(f"`{code}`" for code in codes) or ("varies" if copied else "null"),
+                sent.get(b"x-should-retry", b"not sent").decode(),
+                reading.doc(error).split("\n\n", maxsplit=1)[0],
+            )
+        )
+    yield reading.table(("error", "status", "type", "code", "`x-should-retry`", "when"), rows)
+
+
+def cli_page() -> Iterator[str]:
+    """Every command with its arguments and options."""
+    yield "# Command line"
+    yield str(cli.app.info.help)
+    yield (
+        f"Exit codes: {console.OK} done, {console.FAILED} failed, {console.UNUSABLE} cannot be "
+        "used as given."
+    )
+    for app in (cli.app, calibration.cli.app):
+        group: Any = typer.main.get_command(app)
+        for info in app.registered_commands:
+            callback: Any = info.callback
+            command = group.commands[info.name or callback.__name__]
+            hints = typing.get_type_hints(callback)
+            parameters = [one for one in command.params if one.name in hints]
+            if not parameters:
+                continue  # handed on by name to the other application, which describes it
+            yield f"## joulegate {command.name}"
+            yield str(command.help)
+            yield reading.table(
+                ("argument or option", "type", "default", "meaning"),
+                (
+                    (
+                        f"`{reading.spelt(parameter)}`",
+                        reading.annotation(hints[parameter.name]),
+                        reading.cli_default(parameter),
+                        parameter.help or "",
+                    )
+                    for parameter in parameters
+                ),
+            )
+
+
+def api_page() -> Iterator[str]:
+    """Every path, from the OpenAPI document that the gateway serves."""
+    document = openapi.document()
+    yield "# API"
+    yield (
+        "The paths of [openapi.json](openapi.json), which a running gateway serves at "
+        "`GET /schema/openapi.json`."
+    )
+    yield reading.table(
+        ("method", "path", "what", "answers"),
+        (
+            (
+                method.upper(),
+                f"`{path}`",
+                operation.get("summary", ""),
+                ", ".join(operation["responses"]),
+            )
+            for path, operations in document["paths"].items()
+            for method, operation in operations.items()
+        ),
+    )
+
+
+def profile_page() -> Iterator[str]:
+    """The numbers of the shipped profile."""
+    shipped = profile.load(None)
+    yield "# The shipped profile"
+    yield (
+        f"Version `{shipped.version}`. What it is worth, and how to replace it: "
+        "[the profile](../profile.md). With i tokens in and o new tokens out:"
+    )
+    for quantity, unit in (("joules", "J"), ("seconds", "s")):
+        yield f"## {quantity.capitalize()}"
+        rows = []
+        for name, model in shipped.models.items():
+            fitted: profile.Regression = getattr(model, quantity)
+            rows.append(
+                (
+                    name,
+                    fitted.form.value,
+                    " ".join(
+                        f"{value:+.4g}{term}"
+                        for value, term in zip(fitted.coefficients, _TERMS, strict=False)
+                    ),
+                    f"{fitted.n:,}",
+                    f"{fitted.r2:.3f}",
+                    f"{fitted.rmse:.4g} {unit}",
+                    "; ".join(
+                        f"{regressor.replace('_', ' ')} {low:g} to {high:g}"
+                        for regressor, (low, high) in fitted.fitted_range.items()
+                    ),
+                )
+            )
+        yield reading.table(
+            ("model", "form", f"{quantity} =", "n", "R²", "RMSE", "fitted over"), rows
+        )
+    yield "## Accuracy, tokens and output"
+    lines = []
+    for name, model in shipped.models.items():
+        output = model.output_model()
+        line = f"{output.slope:.4g} i {output.intercept:+.4g}"
+        lines.append((name, f"{model.accuracy.default:g}", f"{model.tokens.ratio:g}", line))
+    yield reading.table(
+        ("model", "accuracy", "own tokens per tiktoken token", "expected o ="), lines
+    )
+    yield "## Provenance"
+    for name, model in shipped.models.items():
+        yield f"### {name}"
+        yield reading.table(
+            ("field", "value"), ((key, str(value)) for key, value in model.provenance.items())
+        )
+
+
+_TERMS = ("", " i", " o", " i·o", " o·load")
+
+
+def openapi_file() -> str:
+    """Return the OpenAPI document as a file."""
+    encoded = msgspec.json.encode(openapi.document())
+    return msgspec.json.format(encoded, indent=2).decode() + "\n"

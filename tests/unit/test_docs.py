@@ -1,0 +1,167 @@
+"""The README and the pages in docs/ name only what the code has."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from prometheus_client import CollectorRegistry
+
+from gateway import config, profile
+from gateway.cli import app
+from gateway.service import headers, steering
+from gateway.service.ask import Kind
+from gateway.service.steering import Steering
+from gateway.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HEADERS = {*headers.REQUEST, *headers.RESPONSE}
+METRICS = {
+    f"{family.name}_total" if family.type == "counter" else family.name
+    for family in Metrics(CollectorRegistry()).registry.collect()
+}
+COMMANDS = typer.main.get_command(app).commands
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def blocks(text, language):
+    """Return the fenced blocks of one language."""
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text):
+    """Return every `joulegate …` of a page: in shell blocks, and between backticks."""
+    shell = "\n".join([*blocks(text, "sh"), *blocks(text, "console")]).replace("\\\n", " ")
+    found = re.findall(r"^(?:\$ )?(joulegate .*)$", shell, re.MULTILINE)
+    return found + re.findall(r"`(joulegate [a-z][^`]*)`", text)
+
+
+def anchor(heading):
+    """Return a heading's anchor as forges make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("text", blocks(README, "yaml"))
+def test_a_yaml_example_is_a_valid_config(text):
+    assert config.parse(text, "README.md", {"VLLM_KEY": "secret"}).models
+
+
+def test_there_are_yaml_examples():
+    assert len(blocks(README, "yaml")) >= 2
+
+
+def test_the_body_example_steers():
+    (body,) = (block for block in blocks(README, "json") if '"messages"' in block)
+    member = json.dumps(json.loads(body)["joulegate"]).encode()
+    default = Steering(config.BUILT_IN_PRESETS["balanced"], "hybrid")
+    wishes = steering.steer({}, member, default)
+    assert wishes.policy == "fair-ols"
+    assert wishes.explain
+
+
+@every_page
+def test_json_examples_are_json(page):
+    for block in blocks(page.read_text(encoding="utf-8"), "json"):
+        json.loads(block)
+
+
+def test_the_profile_example_is_a_valid_profile():
+    (block,) = blocks((ROOT / "docs/profile.md").read_text(encoding="utf-8"), "json")
+    assert profile.parse(block.encode(), "docs/profile.md").models
+
+
+@every_page
+def test_every_command_and_option_exists(page):
+    for line in commands(page.read_text(encoding="utf-8")):
+        words = shlex.split(line, comments=True)[1:]
+        if words == ["…"]:
+            continue
+        command = COMMANDS[words[0]]
+        known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        options = {word for word in words[1:] if word.startswith("--")}
+        assert options <= known, line
+
+
+def test_every_subcommand_that_the_readme_uses_is_found():
+    assert {"route", "serve", "check", "backend"} <= {line.split()[1] for line in commands(README)}
+
+
+@every_page
+def test_relative_links_resolve(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, fragment = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.is_file(), target
+        if fragment:
+            text = linked.read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            assert fragment in {anchor(heading) for heading in headings}, target
+
+
+@every_page
+def test_headers_exist(page):
+    named = set(re.findall(r"x-joulegate-[a-z-]+[a-z]", page.read_text(encoding="utf-8")))
+    assert named <= HEADERS
+
+
+@every_page
+def test_metrics_exist(page):
+    named = set(re.findall(r"\bjoulegate_[a-z_]+[a-z]", page.read_text(encoding="utf-8")))
+    assert named <= METRICS
+
+
+def test_the_readme_has_every_request_header():
+    assert all(f"`{name}`" in README for name in headers.REQUEST)
+
+
+def test_the_readme_has_every_preset_and_endpoint():
+    assert all(f"`auto:{name}`" in README for name in config.BUILT_IN_PRESETS)
+    assert Kind.CHAT.path in README
+
+
+def test_the_readme_quotes_the_shipped_fit():
+    fits = [
+        fit.r2
+        for model in profile.load(None).models.values()
+        for fit in (model.seconds, model.joules)
+    ]
+    assert f"R² is {min(fits):.2f} to {max(fits):.2f}" in README
+
+
+def test_the_readme_quotes_what_the_route_command_prints():
+    (line,) = (line for line in commands(README) if "--prompt" in line)
+    argv = [sys.executable, "-m", "gateway.cli", *shlex.split(line)[1:]]
+    printed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "\n".join(row.rstrip() for row in printed.splitlines()) in README
+
+
+@every_page
+def test_no_page_points_at_what_users_do_not_have(page):
+    text = page.read_text(encoding="utf-8")
+    assert "DESIGN" not in text
+    assert "shared/" not in text
+
+
+def test_contributing_names_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:gateway|backends|tests|calibration)/[\w/.]*)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_contributing_names_targets_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name in re.findall(r"make ([a-z0-9-]+)", text):
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
