@@ -73,18 +73,23 @@ class Backend:
             return True
         return not self._trial and self._clock() >= self._opens_at
 
-    def begin(self) -> bool:
-        """Count a request in; tell whether it is the one that a half-open backend lets through."""
+    def begin(self) -> int:
+        """Count a request in.
+
+        Returns 0, or the number of the ejection whose trial this is: the one request that a
+        half-open backend lets through.
+        """
         self.inflight += 1
         if self._opens_at is None:
-            return False
+            return 0
         self._trial = True
-        return True
+        return self.ejections
 
-    def end(self, *, trial: bool = False) -> None:
-        """Count a request out, whatever became of it; `trial` is what `begin` told."""
+    def end(self, *, trial: int = 0) -> None:
+        """Count a request out, whatever became of it; `trial` is what `begin` returned."""
         self.inflight -= 1
-        if trial:
+        # A trial may outlast its ejection; it must not end the next one's.
+        if trial and trial == self.ejections:
             self._trial = False
 
     def succeeded(self) -> None:

@@ -51,7 +51,7 @@ class Opened:
     stream: Stream | None = None
     body: bytes = b""
     whole: Whole | None = None
-    trial: bool = False
+    trial: int = 0
 
 
 class Dispatcher:

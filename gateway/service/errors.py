@@ -202,8 +202,8 @@ class Rejected(ApiError):
         super().__init__("")
         self.status = status
         self.type = "invalid_request_error"
-        self.code = "model_not_found" if status == 404 else None  # noqa: PLR2004
         self.message, self.param = _read(body)
+        self.code = "model_not_found" if status == 404 and self.param == "model" else None  # noqa: PLR2004
         if self.message.startswith("This model's maximum context length"):
             self.code = "context_length_exceeded"
 
