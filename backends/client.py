@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
+from aiohttp.connector import Connection
 from yarl import URL
 
 from backends.errors import BackendError, BadAnswer, ConnectionLost, Silent, Unreachable
@@ -99,6 +100,27 @@ class Answer:
         self.close()
 
 
+class _StaleConnection(Exception):
+    """A kept connection was closed by the other side before it answered."""
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response that knows whether its connection had been used before."""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        used = getattr(protocol, "joulegate_used", False)
+        try:
+            return await super().start(connection)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if used:
+                raise _StaleConnection from error
+            raise
+        finally:
+            if protocol is not None and not used:
+                protocol.joulegate_used = True  # type: ignore[attr-defined]
+
+
 class Client:
     """Connections to all backends of one process; open between `async with` and its end."""
 
@@ -117,6 +139,7 @@ class Client:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             headers={"Accept-Encoding": "identity"},
             trust_env=False,
+            response_class=_Response,
         )
         return self
 
@@ -131,16 +154,15 @@ class Client:
     async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Send a request and return once the answer's head is there; the caller sets a deadline.
 
-        A connection that turns out to have been closed meanwhile is replaced once. Raises
-        Unreachable, ConnectionLost or BadAnswer.
+        A kept connection that turns out to have been closed meanwhile is replaced; one made for
+        this request is not. Raises Unreachable, ConnectionLost or BadAnswer.
         """
         try:
-            try:
-                return await self._post(url, body, headers)
-            except aiohttp.ClientConnectorError:
-                raise
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                return await self._post(url, body, headers)
+            while True:
+                try:
+                    return await self._post(url, body, headers)
+                except _StaleConnection:
+                    continue
         except _LOWER as error:
             raise mapped(error) from error
 

@@ -1,6 +1,7 @@
 """Probes: each backend's /health, once a second while it is out, more rarely while it is well."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Sequence
 
@@ -58,7 +59,10 @@ class Prober:
                 group.create_task(self._watch(backend))
 
     async def _watch(self, backend: Backend) -> None:
-        while True:
-            await self.probe(backend)
-            well = not backend.ejected
-            await asyncio.sleep(self._well_seconds if well else self._out_seconds)
+        step = min(self._out_seconds, self._well_seconds)
+        rounds = max(1, round(self._well_seconds / step))
+        for turn in itertools.count():
+            # Looked at each step, because it may be ejected just after a probe found it well.
+            if turn % rounds == 0 or backend.ejected:
+                await self.probe(backend)
+            await asyncio.sleep(step)

@@ -128,6 +128,7 @@ class Backend:
         self._opens_at = self._clock() + min(seconds, self._ejection.max_seconds)
         self._streak = min(self._streak + 1, 16)
         self._failures = 0
+        self._trial = False
         self.ejections += 1
 
 

@@ -1,6 +1,7 @@
 """Wiring and lifespan: config and profile in, an ASGI application out."""
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -113,6 +114,9 @@ class Runtime:
             tasks = [asyncio.create_task(job) for job in work]
             if self._signals:
                 self._hear_signals()
+            # What is alive now stays alive: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
             try:
                 yield
             finally:

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.api.incoming import ClientLeft, read_head, read_members
+from gateway.api.protocol import LINK
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.service.ask import Kind, Members
 from gateway.service.candidates import OTHER
@@ -37,7 +39,8 @@ async def _infer(
     send: Send,
 ) -> None:
     head = read_head(scope)
-    reply = Reply(send, head.request_id)
+    link: Any = (scope.get("extensions") or {}).get(LINK)
+    reply = Reply(send, head.request_id, abort=link.abort if link else None)
     record = Record(
         id=head.request_id,
         at=time.time(),
@@ -61,20 +64,28 @@ async def _infer(
             await asyncio.sleep(0)
             raise
         finally:
-            # Only now: ASGI has one queue for the body and for the news that the client left.
-            watcher = asyncio.create_task(_watch(receive, reply, lifeline))
+            if link is None:
+                # Only now: ASGI has one queue for the body and the news that the client left.
+                watcher = asyncio.create_task(_watch(receive, gone))
 
+    def gone() -> None:
+        # A server also says `disconnect` when an answer is complete.
+        if not reply.ended:
+            lifeline.cut(Cut.CLIENT_GONE)
+
+    if link is not None:
+        link.on_lost = gone
     try:
         await gateway.answer(record, load, head.steering, reply, lifeline)
     finally:
+        if link is not None:
+            link.on_lost = None
         if watcher is not None:
             watcher.cancel()
 
 
-async def _watch(receive: Receive, reply: Reply, lifeline: Lifeline) -> None:
-    """Cut the request off once its client has left."""
+async def _watch(receive: Receive, gone: Callable[[], None]) -> None:
+    """Wait for the client to leave, under a server that has no `Link`."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    # The server also says `disconnect` when an answer is complete.
-    if not reply.ended:
-        lifeline.cut(Cut.CLIENT_GONE)
+    gone()

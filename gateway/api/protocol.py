@@ -6,19 +6,35 @@ shape and a closed connection.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import Protocol
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.service.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
 
+LINK = "joulegate.link"
+"""Key of this connection among a scope's extensions: see `Link`."""
+
 HEAD_SECONDS = 20.0
 HEAD_BYTES = 64 * 1024
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """One connection."""
+class Link(Protocol):
+    """What a handler may use of its connection."""
 
+    on_lost: Callable[[], None] | None
+    """Called when the connection is lost while an answer is due; cheaper than waiting for it."""
+
+    def abort(self) -> None:
+        """Drop the connection and what is buffered for it."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection; it is the `Link` of its requests."""
+
+    on_lost: Callable[[], None] | None = None
     _head_bytes = 0
     _in_head = True
     _timer: asyncio.TimerHandle | None = None
@@ -29,9 +45,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing more."""
+        """Expect nothing more, and tell whoever is still answering."""
         self._stop_timer()
         super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; refuse a head that grows too large."""
@@ -43,6 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note that a head begins."""
         super().on_message_begin()
+        self.scope["extensions"] = {LINK: self}  # type: ignore[dict-item]
         self._head_bytes = 0
         self._in_head = True
         if self._timer is None:
@@ -61,6 +80,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             raise httptools.HttpParserError("HTTP/1.1 takes exactly one Host")
         super().on_headers_complete()
+
+    def abort(self) -> None:
+        """Drop the connection and what is buffered for it."""
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""

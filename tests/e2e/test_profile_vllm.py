@@ -1,0 +1,104 @@
+"""From a bare vLLM server to a profile that the gateway routes by: measure, fit, check, serve."""
+
+import collections
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from backends.vllm.recipes import RECIPES
+from calibration.observations import read
+from gateway import profile
+from gateway.scheduling.cost import Quantity
+from tests.e2e.fleet import gateway_server, running
+
+JOULEGATE = Path(sys.executable).with_name("joulegate")
+HARDWARE = "CPU of the end-to-end tests"
+
+
+def joulegate(*arguments):
+    done = subprocess.run(
+        [JOULEGATE, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(backends, tmp_path_factory):
+    """A folder with rows.csv of the three models and profile.json fitted to it."""
+    folder = tmp_path_factory.mktemp("profile")
+    targets = [part for n in RECIPES for part in ("--backend", f"{n}={backends[n].url}")]
+    size = ("--grid", "small", "--blocks", "2", "--max-repeats", "4", "--min-cell-seconds", "0")
+    rows = folder / "rows.csv"
+    arguments = ("profile", *targets, "--out", rows, *size, "--concurrency", "4", "--json")
+    summary = json.loads(joulegate(*arguments, "--hardware", HARDWARE))
+    assert summary["complete"]
+    assert all(not model["failed_tries"] for model in summary["models"].values())
+    joulegate("fit", rows, "--out", folder / "profile.json", "--merge", "shipped")
+    return folder
+
+
+def test_every_request_of_the_grid_is_a_row(folder):
+    rows = list(read(folder / "rows.csv"))
+    cells = collections.Counter((row.model, row.cell) for row in rows)
+    assert {model for model, _ in cells} == set(RECIPES)
+    assert len(cells) == 3 * (9 + 2)
+    for row in rows:
+        if row.concurrency == 1:
+            wanted_in, wanted_out = map(int, row.cell.partition("@")[0].split("x"))
+            assert row.tokens_out == wanted_out
+            assert wanted_in - 8 <= row.tokens_in <= wanted_in
+        assert 0 < row.ttft_seconds < row.seconds
+        assert row.running == row.concurrency - 1 or row.concurrency > 1
+        assert row.engine.startswith("vllm 0.")
+        assert row.hardware == HARDWARE
+    # No GPU and no simulator: what energy a request took is not known.
+    assert {(row.joules, row.method) for row in rows} == {(None, "")}
+    assert all(row.waiting is not None for row in rows)
+
+
+def test_the_profile_predicts_what_was_measured(folder):
+    joulegate("check", "--profile", folder / "profile.json")
+    fitted, shipped = profile.load(folder / "profile.json"), profile.load(None)
+    rows = [row for row in read(folder / "rows.csv") if row.cell == "1024x256@1"]
+    for name in RECIPES:
+        model = fitted.model(name)
+        assert model.seconds.n >= 9
+        assert HARDWARE in json.dumps(model.provenance)
+        # Joules were not measured, so those there were are kept.
+        assert model.joules == shipped.model(name).joules
+        seconds = statistics.median(row.seconds for row in rows if row.model == name)
+        predicted = model.seconds.cost(Quantity.SECONDS).predict(1024, 256)
+        assert predicted == pytest.approx(seconds, rel=0.5)
+
+
+def test_the_gateway_routes_by_it(backends, folder, tmp_path):
+    server = gateway_server({name: backends[name] for name in RECIPES}, tmp_path)
+    (tmp_path / "profile.json").write_bytes((folder / "profile.json").read_bytes())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(running([server]))
+        server.wait_until_up("/ready", 30)
+        body = {"model": "auto:time", "messages": [{"role": "user", "content": "Hello " * 50}]}
+        body["max_tokens"] = 16
+        decision = httpx.post(f"{server.url}/v1/route", json=body, timeout=30).json()
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
+    fitted = profile.load(folder / "profile.json")
+    assert decision["profile_version"] == fitted.version
+    seconds = {c["model"]: c["predicted_seconds"] for c in decision["candidates"]}
+    for name, predicted in seconds.items():
+        model = fitted.model(name)
+        tokens_in = decision["tokens"]["input"] * model.tokens.ratio
+        cost = model.seconds.cost(Quantity.SECONDS)
+        assert predicted == pytest.approx(cost.predict(tokens_in, 16), rel=0.1)
+    assert answer.status_code == 200
+    assert answer.headers["x-joulegate-model"] == decision["model"]
