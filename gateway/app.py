@@ -105,7 +105,7 @@ class Runtime:
             well_seconds=times.idle_probe_seconds,
             timeout_seconds=times.probe_timeout_seconds,
         )
-        work = [prober.run(), self._watch_profile()]
+        work = [prober.run(), self.gateway.tick(), self._watch_profile()]
         if self.shared:
             work.append(self._publish_backends())
         if self._log is not None:
@@ -172,7 +172,7 @@ def create_app(
             *(inference.handler(kind, gateway, config.limits, config.timeouts) for kind in Kind),
             route.handler(gateway, config.limits, config.timeouts),
             *models.handlers(config, gateway.names),
-            requests.handler(gateway.recent),
+            requests.handler(gateway),
             *health.handlers(gateway, _scraped(runtime.metrics, shared=runtime.shared)),
             openapi.handler(),
         ],

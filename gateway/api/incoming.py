@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from litestar.types import HTTPRequestEvent, HTTPScope, Receive
+from litestar.types import HTTPRequestEvent, HTTPScope, Receive, ReceiveMessage
 
 from gateway.service import headers as names
 from gateway.service.ask import Members, decode
@@ -81,14 +81,19 @@ def _sane(given: bytes) -> str:
     return given.decode() if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
 
-async def read_members(head: Head, receive: Receive, *, limit: int, seconds: float) -> Members:
-    """Read and decode a body. Raises BadRequest (413, 408 among them) and ClientLeft."""
+async def read_members(
+    head: Head, receive: Receive, *, limit: int, seconds: float, ready: bool = False
+) -> Members:
+    """Read and decode a body; `ready` says that all of it is here, so that no deadline is needed.
+
+    Raises BadRequest (413, 408 among them) and ClientLeft.
+    """
     if head.error is not None:
         raise head.error
     if head.length is not None and head.length > limit:
         await _discard(head, receive, limit=limit, seconds=seconds)
         raise TooLarge(f"the body is {head.length} bytes; the limit is {limit}")
-    message = await _message(receive, seconds)
+    message = _request(await receive()) if ready else await _message(receive, seconds)
     if not message.get("more_body"):
         body: bytes = message["body"]
         if len(body) > limit:
@@ -114,6 +119,10 @@ async def _message(receive: Receive, seconds: float) -> HTTPRequestEvent:
             message = await receive()
     except TimeoutError:
         raise BodyTimeout("the body did not come in time") from None
+    return _request(message)
+
+
+def _request(message: ReceiveMessage) -> HTTPRequestEvent:
     if message["type"] != "http.request":
         raise ClientLeft
     return message

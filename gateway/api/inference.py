@@ -56,7 +56,11 @@ async def _infer(
         nonlocal watcher
         try:
             return await read_members(
-                head, receive, limit=limits.max_body_bytes, seconds=timeouts.body_seconds
+                head,
+                receive,
+                limit=limits.max_body_bytes,
+                seconds=timeouts.body_seconds,
+                ready=link is not None and link.body_ready,
             )
         except ClientLeft:
             lifeline.cut(Cut.CLIENT_GONE)

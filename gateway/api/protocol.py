@@ -27,6 +27,10 @@ class Link(Protocol):
     on_lost: Callable[[], None] | None
     """Called when the connection is lost while an answer is due; cheaper than waiting for it."""
 
+    @property
+    def body_ready(self) -> bool:
+        """Whether the request's body has come whole."""
+
     def abort(self) -> None:
         """Drop the connection and what is buffered for it."""
 
@@ -80,6 +84,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             raise httptools.HttpParserError("HTTP/1.1 takes exactly one Host")
         super().on_headers_complete()
+
+    @property
+    def body_ready(self) -> bool:
+        """Whether the request's body has come whole."""
+        return not self.cycle.more_body
 
     def abort(self) -> None:
         """Drop the connection and what is buffered for it."""

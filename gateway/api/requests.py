@@ -5,17 +5,18 @@ from typing import Any
 from litestar import Request, get
 
 from gateway.service.errors import NotFound
-from gateway.telemetry.recent import Recent
+from gateway.service.gateway import Gateway
 
 
-def handler(recent: Recent) -> Any:
+def handler(gateway: Gateway) -> Any:
     """Make the route handler."""
 
     @get("/v1/requests/{request_id:str}", name="request", sync_to_thread=False)
     def get_request(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """Return a request's decision, usage, and predicted and observed figures."""
         request_id = str(request.path_params["request_id"])
-        record = recent.get(request_id)
+        gateway.settle()
+        record = gateway.recent.get(request_id)
         if record is None:
             raise NotFound(
                 f"no recent request {request_id[:128]!r}: unknown, still running, or too long ago",

@@ -143,6 +143,7 @@ async def gateway(config: Config, listener: socket.socket) -> AsyncIterator[asyn
         create_app(config),
         http=GuardedProtocol,
         ws="none",
+        proxy_headers=False,
         access_log=False,
         log_config=None,
         server_header=False,

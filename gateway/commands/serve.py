@@ -52,6 +52,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         workers=workers,
         http=GuardedProtocol,
         ws="none",
+        proxy_headers=False,
         loop="auto",
         access_log=False,
         log_config=None,

@@ -29,6 +29,7 @@ from gateway.service.errors import (
     Rejected,
     Unavailable,
 )
+from gateway.service.lifeline import Cut, Lifeline
 from gateway.service.relay import Stream, Whole, parse_whole
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Attempt, Record
@@ -73,7 +74,12 @@ class Dispatcher:
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
     async def open(
-        self, ask: Ask, ranked: Sequence[Scored], snapshot: Snapshot, record: Record
+        self,
+        ask: Ask,
+        ranked: Sequence[Scored],
+        snapshot: Snapshot,
+        record: Record,
+        lifeline: Lifeline,
     ) -> Opened:
         """Get an answer begun.
 
@@ -89,7 +95,10 @@ class Dispatcher:
                         break
                     took = True
                     self._metrics.retry_count(scored.model, failures[-1].reason).inc()
-                opened = await self._attempt(ask, scored, deployment, backend, record, failures)
+                attempt = self._attempt(
+                    ask, scored, deployment, backend, record, lifeline, failures
+                )
+                opened = await attempt
                 if opened is not None:
                     return opened
         finally:
@@ -120,6 +129,7 @@ class Dispatcher:
         deployment: Deployment,
         backend: Backend,
         record: Record,
+        lifeline: Lifeline,
         failures: list[BackendError],
     ) -> Opened | None:
         """Ask one backend; None where another should be. Raises Rejected."""
@@ -127,7 +137,7 @@ class Dispatcher:
         opened: Opened | None = None
         reason: str | None = "abandoned"
         try:
-            opened = await self._open(ask, scored, deployment, backend, record.id)
+            opened = await self._open(ask, scored, deployment, backend, record.id, lifeline)
             opened.trial = trial
             reason = None
         except Refused as error:
@@ -151,7 +161,13 @@ class Dispatcher:
         return opened
 
     async def _open(
-        self, ask: Ask, scored: Scored, deployment: Deployment, backend: Backend, request_id: str
+        self,
+        ask: Ask,
+        scored: Scored,
+        deployment: Deployment,
+        backend: Backend,
+        request_id: str,
+        lifeline: Lifeline,
     ) -> Opened:
         seconds = self._timeouts.first_token_seconds if ask.stream else self._timeouts.unary_seconds
         headers = {
@@ -164,19 +180,24 @@ class Dispatcher:
         answer: Answer | None = None
         opened: Opened | None = None
         try:
-            async with asyncio.timeout(seconds):
-                answer = await self._client.post(backend.url(ask.kind.path), body, headers)
-                if answer.status >= _REDIRECT:
-                    await self._refuse(answer)
-                begun = Opened(scored, deployment, backend, answer)
-                if ask.stream:
-                    await self._open_stream(ask, begun, deployment)
-                else:
-                    await self._read_whole(begun)
-                opened = begun
-        except TimeoutError:
+            lifeline.expect(seconds, Cut.SILENT)
+            answer = await self._client.post(backend.url(ask.kind.path), body, headers)
+            if answer.status >= _REDIRECT:
+                await self._refuse(answer)
+            begun = Opened(scored, deployment, backend, answer)
+            if ask.stream:
+                await self._open_stream(ask, begun, deployment)
+            else:
+                await self._read_whole(begun)
+            opened = begun
+        except asyncio.CancelledError:
+            if lifeline.reason is not Cut.SILENT:
+                raise
+            lifeline.absorb()
+            lifeline.revive()
             raise Silent(f"{backend.label} said nothing useful within {seconds:g} s") from None
         finally:
+            lifeline.expect_nothing()
             if opened is None and answer is not None:
                 answer.close()
         return opened

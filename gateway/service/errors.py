@@ -202,8 +202,9 @@ class Rejected(ApiError):
         super().__init__("")
         self.status = status
         self.type = "invalid_request_error"
-        self.message, self.param = _read(body)
-        self.code = "model_not_found" if status == 404 and self.param == "model" else None  # noqa: PLR2004
+        self.message, self.param, named = _read(body)
+        # A router's 404 is `{"detail": "Not Found"}`; vLLM's own is for a model.
+        self.code = "model_not_found" if status == 404 and named else None  # noqa: PLR2004
         if self.message.startswith("This model's maximum context length"):
             self.code = "context_length_exceeded"
 
@@ -219,16 +220,16 @@ class _Body(msgspec.Struct):
     detail: Any = None
 
 
-def _read(body: bytes) -> tuple[str, str | None]:
-    """Find message and param in vLLM's error body, whichever of its shapes it has."""
+def _read(body: bytes) -> tuple[str, str | None, bool]:
+    """Find message and param in an error body, and whether it has vLLM's own shape."""
     try:
         parsed = msgspec.json.decode(body, type=_Body)
     except (msgspec.MsgspecError, RecursionError):
-        return body[:500].decode(errors="replace") or "the backend refused the request", None
+        return body[:500].decode(errors="replace") or "the backend refused the request", None, False
     error = parsed.error
     if isinstance(error, _Detail):
         # vLLM says where in *its* request object: `body.messages`.
         param = error.param.removeprefix("body.") if isinstance(error.param, str) else None
-        return error.message or "the backend refused the request", param
+        return error.message or "the backend refused the request", param, True
     found = error or parsed.message or parsed.detail
-    return str(found) if found else "the backend refused the request", None
+    return str(found) if found else "the backend refused the request", None, False

@@ -13,7 +13,7 @@ from gateway.service.ask import Ask, Kind, Members, read
 from gateway.service.candidates import Names, Snapshot
 from gateway.service.dispatch import Dispatcher, Opened
 from gateway.service.errors import ApiError, Draining, GatewayTimeout, Interrupted
-from gateway.service.lifeline import Cut, Lifeline
+from gateway.service.lifeline import SWEEP_SECONDS, Cut, Lifeline, Lifelines
 from gateway.service.plan import Plan, nobody, plan
 from gateway.service.relay import Explain, explained, renaming
 from gateway.service.reply import SSE, Header, Reply
@@ -54,7 +54,8 @@ class Gateway:
         self.recent = recent
         self.draining = False
         self._decision_log = decision_log
-        self._lifelines: set[Lifeline] = set()
+        self._lifelines = Lifelines()
+        self._finished: list[Record] = []
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
@@ -71,8 +72,29 @@ class Gateway:
 
     def cut_all(self) -> None:
         """End what still runs, at the drain deadline."""
-        for lifeline in tuple(self._lifelines):
-            lifeline.cut(Cut.DRAINING)
+        self._lifelines.cut_all(Cut.DRAINING)
+
+    async def tick(self) -> None:
+        """Keep the deadlines, and the books of what has finished, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(SWEEP_SECONDS)
+                self._lifelines.sweep()
+                self.settle()
+        finally:
+            self.settle()
+
+    def settle(self) -> None:
+        """Enter what has finished into metrics, recent requests and log.
+
+        Done in batches, off the requests' own path, and before anybody looks.
+        """
+        finished, self._finished = self._finished, []
+        for record in finished:
+            self.metrics.finished(record)
+            self.recent.add(record)
+            if self._decision_log is not None:
+                self._decision_log.add(record)
 
     def plan(self, ask: Ask, headers: Mapping[bytes, bytes]) -> Plan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
@@ -108,10 +130,9 @@ class Gateway:
             await self._fail(record, reply, ApiError("internal error"))
         finally:
             self._dispatcher.budget.inflight -= 1
-            lifeline.release()
             self._lifelines.discard(lifeline)
             record.seconds = time.perf_counter() - started
-            self._finish(record)
+            self._finished.append(record)
 
     async def _serve(
         self,
@@ -127,10 +148,13 @@ class Gateway:
         target = self.names.resolve(ask.model)
         record.requested, record.preset = target.label, target.preset
         made = plan(ask, target, headers, self.snapshot, self._counter)
-        self._note_decision(record, made)
+        record.decision = made.decision
+        record.decision_seconds = made.seconds
         if not made.decision.candidates:
             raise nobody(made.decision)
-        opened = await self._dispatcher.open(ask, made.decision.candidates, made.snapshot, record)
+        opened = await self._dispatcher.open(
+            ask, made.decision.candidates, made.snapshot, record, lifeline
+        )
         try:
             _note_opened(record, opened)
             head = _head(record, opened, made)
@@ -140,7 +164,7 @@ class Gateway:
                 record.code = _OK
             else:
                 record.ttft_seconds = time.perf_counter() - started
-                lifeline.watch(self._stall_seconds)
+                lifeline.expect(self._stall_seconds, Cut.STALLED)
                 await reply.start(_OK, [*SSE, *head])
                 await opened.stream.relay(reply, lifeline, explain)
                 record.code = _OK
@@ -177,7 +201,7 @@ class Gateway:
         if reply.status:
             self.metrics.broken_count(record.model, cut.value).inc()
         error: ApiError
-        if cut is Cut.STALLED:
+        if cut in {Cut.STALLED, Cut.SILENT}:
             error = GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
         else:
             error = Draining("the gateway is shutting down", retry_after_seconds=1)
@@ -188,25 +212,6 @@ class Gateway:
             reply.abort()
             return
         await self._fail(record, reply, error)
-
-    def _note_decision(self, record: Record, made: Plan) -> None:
-        record.decision = decision = made.decision
-        record.decision_seconds = made.seconds
-        metrics = self.metrics
-        metrics.decision_duration.observe(made.seconds)
-        for out in decision.excluded:
-            metrics.exclusion_count(out.model, out.code).inc()
-        for scored in decision.candidates:
-            if scored.floored:
-                metrics.floored_count(scored.model).inc()
-        if decision.best is not None:
-            metrics.decision_count(decision.best.model, decision.policy, record.preset).inc()
-
-    def _finish(self, record: Record) -> None:
-        self.metrics.finished(record)
-        self.recent.add(record)
-        if self._decision_log is not None:
-            self._decision_log.add(record)
 
 
 async def _send_whole(

@@ -1,18 +1,23 @@
-"""What can end a request from outside: its client, its own silence, or the gateway stopping.
+"""What can end a request from outside: its client, a deadline, or the gateway stopping.
 
-All three cut the same way: the reason is noted and the request's task is cancelled, wherever it
-waits. Whoever catches the cancellation asks `reason` what to tell the client, if it is there.
+All cut the same way: the reason is noted and the request's task is cancelled, wherever it waits.
+Whoever catches the cancellation asks `absorb` for the reason. Deadlines are kept by one timer that
+looks at every request ten times a second, because a timer per request costs more than it is worth.
 """
 
 import asyncio
+import math
 import time
 from enum import StrEnum
+
+SWEEP_SECONDS = 0.1
 
 
 class Cut(StrEnum):
     """Why a request was cut off."""
 
     CLIENT_GONE = "client_gone"
+    SILENT = "silent"
     STALLED = "stalled"
     DRAINING = "draining"
 
@@ -20,13 +25,12 @@ class Cut(StrEnum):
 class Lifeline:
     """Holds one request's task; made inside it."""
 
-    __slots__ = ("_loop", "_seconds", "_task", "_timer", "last", "reason")
+    __slots__ = ("_expiry", "_seconds", "_task", "last", "reason")
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._timer: asyncio.TimerHandle | None = None
-        self._seconds = 0.0
+        self._seconds = math.inf
+        self._expiry = Cut.STALLED
         self.last = 0.0
         self.reason: Cut | None = None
 
@@ -36,18 +40,20 @@ class Lifeline:
             self.reason = reason
             self._task.cancel()
 
-    def watch(self, seconds: float) -> None:
-        """Cut as STALLED once `last` is `seconds` old. One timer, not one per chunk."""
-        self._seconds = seconds
+    def expect(self, seconds: float, expiry: Cut) -> None:
+        """Cut for `expiry` once `last`, which is now, is `seconds` old."""
         self.last = time.monotonic()
-        self._timer = self._loop.call_later(seconds, self._check)
+        self._seconds = seconds
+        self._expiry = expiry
 
-    def _check(self) -> None:
-        left = self.last + self._seconds - time.monotonic()
-        if left <= 0.0:
-            self.cut(Cut.STALLED)
-        else:
-            self._timer = self._loop.call_later(left, self._check)
+    def expect_nothing(self) -> None:
+        """Lift the deadline."""
+        self._seconds = math.inf
+
+    def sweep(self, now: float) -> None:
+        """Cut if a deadline has passed; `now` is monotonic time."""
+        if now - self.last >= self._seconds:
+            self.cut(self._expiry)
 
     def absorb(self) -> Cut | None:
         """Take back the cancellation if it was ours; return its reason, or None if it was not."""
@@ -55,8 +61,37 @@ class Lifeline:
             self._task.uncancel()
         return self.reason
 
+    def revive(self) -> None:
+        """Go on after an absorbed cut that was not the request's end."""
+        self.reason = None
+
     def release(self) -> None:
         """Let go of the task: nothing cuts it any more."""
         self._task = None
-        if self._timer is not None:
-            self._timer.cancel()
+
+
+class Lifelines:
+    """Every request in flight."""
+
+    def __init__(self) -> None:
+        self._alive: set[Lifeline] = set()
+
+    def add(self, lifeline: Lifeline) -> None:
+        """Keep its deadlines from now on."""
+        self._alive.add(lifeline)
+
+    def discard(self, lifeline: Lifeline) -> None:
+        """Let go of a request that is over."""
+        lifeline.release()
+        self._alive.discard(lifeline)
+
+    def cut_all(self, reason: Cut) -> None:
+        """End them all."""
+        for lifeline in tuple(self._alive):
+            lifeline.cut(reason)
+
+    def sweep(self) -> None:
+        """Cut those whose deadline has passed."""
+        now = time.monotonic()
+        for lifeline in tuple(self._alive):
+            lifeline.sweep(now)

@@ -18,7 +18,7 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 
 from backends.registry import Deployment
-from gateway.scheduling.decision import Scored
+from gateway.scheduling.decision import Decision, Scored
 from gateway.telemetry.answers import Answers
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
@@ -140,6 +140,8 @@ class Metrics:
 
     def finished(self, record: Record) -> None:
         """Count one finished request; only whole answers enter the times and predictions."""
+        if record.decision is not None:
+            self._decided(record.decision, record)
         model = record.model or NO_MODEL
         stream = "true" if record.stream else "false"
         self.request_count(model, record.requested, str(record.code), stream).inc()
@@ -153,6 +155,16 @@ class Metrics:
                 candidates = record.decision.candidates
                 self._most_accurate.inc(max(candidates, key=_accuracy).predicted_joules)
                 self._hungriest.inc(max(scored.predicted_joules for scored in candidates))
+
+    def _decided(self, decision: Decision, record: Record) -> None:
+        self.decision_duration.observe(record.decision_seconds)
+        for out in decision.excluded:
+            self.exclusion_count(out.model, out.code).inc()
+        for scored in decision.candidates:
+            if scored.floored:
+                self.floored_count(scored.model).inc()
+        if decision.best is not None:
+            self.decision_count(decision.best.model, decision.policy, record.preset).inc()
 
     def publish_backends(self, deployments: Iterable[Deployment]) -> None:
         """Set the gauges of every backend to what is true now."""
