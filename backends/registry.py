@@ -69,9 +69,7 @@ class Backend:
     @property
     def usable(self) -> bool:
         """Whether a request may be sent there now."""
-        if self._opens_at is None:
-            return True
-        return not self._trial and self._clock() >= self._opens_at
+        return self._opens_at is None or (not self._trial and self._clock() >= self._opens_at)
 
     def begin(self) -> int:
         """Count a request in.
@@ -153,17 +151,24 @@ class Deployment:
         self._random = rng
 
     @property
-    def usable(self) -> bool:
-        """Whether any backend may be sent a request now."""
-        return any(backend.usable for backend in self.backends)
+    def load(self) -> int | None:
+        """Requests in flight on the backend that the next would get; None where none is usable."""
+        least: int | None = None
+        for backend in self.backends:
+            if (least is None or backend.inflight < least) and backend.usable:
+                least = backend.inflight
+        return least
 
     @property
-    def running(self) -> int:
-        """Requests in flight on the backend that the next request would get."""
-        return min((b.inflight for b in self.backends if b.usable), default=0)
+    def usable(self) -> bool:
+        """Whether any backend may be sent a request now."""
+        return self.load is not None
 
     def pick(self, tried: Iterable[Backend] = ()) -> Backend | None:
         """Choose the less busy of two usable backends drawn at random; None where none is left."""
+        if len(self.backends) == 1:
+            only = self.backends[0]
+            return only if only.usable and only not in tried else None
         usable = [b for b in self.backends if b not in tried and b.usable]
         if len(usable) > 2:  # noqa: PLR2004 - the power of two choices
             usable = self._random.sample(usable, 2)

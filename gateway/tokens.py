@@ -53,13 +53,13 @@ class Counter:
         size = len(text) * width
         if size <= _DENSE_BYTES or (size <= EXACT_BYTES and _is_prose(text)):
             return len(self._encoding.encode_ordinary(text))
-        prose = _is_prose(text)
-        chars = (_SLICE_BYTES if prose else _SLICE_BYTES // 2) // width
-        seen = 0
-        tokens = 0
-        for piece in _slices(text, chars):
-            seen += len(piece)
-            tokens += len(self._encoding.encode_ordinary(piece))
+        pieces = _slices(text, _SLICE_BYTES // width)
+        # Judged by the slices: looking at all of a megabyte costs more than counting them.
+        prose = _is_prose("".join(pieces))
+        if not prose:
+            pieces = _slices(text, _SLICE_BYTES // 2 // width)
+        seen = sum(len(piece) for piece in pieces)
+        tokens = sum(len(self._encoding.encode_ordinary(piece)) for piece in pieces)
         # Each cut splits a word, which adds about half a token at either end.
         tokens = max(tokens - _SLICES, 1) if prose else tokens
         return round(tokens * len(text) / seen)
@@ -116,9 +116,8 @@ def _is_prose(text: str) -> bool:
     return len(text) <= spaces * 24 and spaces * 3 <= len(text)
 
 
-def _slices(text: str, chars: int) -> Iterator[str]:
-    """Yield `_SLICES` pieces of `chars` characters, spread evenly from first to last."""
+def _slices(text: str, chars: int) -> list[str]:
+    """Return `_SLICES` pieces of `chars` characters, spread evenly from first to last."""
     last = len(text) - chars
-    for index in range(_SLICES):
-        start = last * index // (_SLICES - 1)
-        yield text[start : start + chars]
+    starts = [last * index // (_SLICES - 1) for index in range(_SLICES)]
+    return [text[start : start + chars] for start in starts]

@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from litestar.types import HTTPRequestEvent, HTTPScope, Receive, ReceiveMessage
@@ -77,8 +77,19 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return _sane(next((value for name, value in headers if name == _REQUEST_ID), b""))
 
 
+def _make_ids() -> Iterator[str]:
+    """Make ids for ever, drawing the randomness of many at once."""
+    while True:
+        drawn = secrets.token_hex(12 * 256)
+        for start in range(0, len(drawn), 24):
+            yield f"req_{drawn[start : start + 24]}"
+
+
+_fresh_ids = _make_ids()
+
+
 def _sane(given: bytes) -> str:
-    return given.decode() if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    return given.decode() if _SANE_ID.fullmatch(given) else next(_fresh_ids)
 
 
 async def read_members(

@@ -59,8 +59,12 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parse what came; refuse a head that grows too large."""
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES:
-            self._refuse(HeadTooLarge(f"the request's head is over {HEAD_BYTES} bytes"))
+        if self._in_head:
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(HeadTooLarge(f"the request's head is over {HEAD_BYTES} bytes"))
+            elif self._timer is None and self._head_bytes:
+                # Most heads come whole, in one piece, and need no timer.
+                self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
 
     def on_message_begin(self) -> None:
         """Note that a head begins."""
@@ -68,8 +72,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {LINK: self}  # type: ignore[dict-item]
         self._head_bytes = 0
         self._in_head = True
-        if self._timer is None:
-            self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
 
     def on_headers_complete(self) -> None:
         """Note that a head is whole; refuse doubtful framing."""

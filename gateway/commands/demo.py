@@ -19,7 +19,7 @@ from backends.simulator.truth import Truth
 from backends.vllm.recipes import RECIPES
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
-from gateway.app import create_app
+from gateway.app import create_app, lead
 from gateway.commands.console import FAILED, OK, err, out
 from gateway.commands.three import three_models
 from gateway.config import Config
@@ -140,7 +140,7 @@ def sped_up(profile: profiles.Profile, speed: float) -> dict[str, profiles.Model
 async def gateway(config: Config, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
     """Serve the gateway in this event loop; yields the task that ends when it is told to stop."""
     options = uvicorn.Config(
-        create_app(config),
+        lead(create_app(config)),
         http=GuardedProtocol,
         ws="none",
         proxy_headers=False,

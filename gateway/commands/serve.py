@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import uvicorn
-from litestar import Litestar
+from litestar.types import ASGIApp
 
 from gateway import config as configs
 from gateway import profile as profiles
@@ -77,13 +77,13 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     return OK
 
 
-def create() -> Litestar:
+def create() -> ASGIApp:
     """Build the application in a worker, from what `run` left in the environment."""
     # Only now: prometheus_client decides at import whether values are shared between workers.
-    from gateway.app import create_app  # noqa: PLC0415
+    from gateway.app import create_app, lead  # noqa: PLC0415
 
     log_to_stderr(os.environ[_LEVEL])
-    return create_app(configs.load(Path(os.environ[_CONFIG])), signals=True)
+    return lead(create_app(configs.load(Path(os.environ[_CONFIG])), signals=True))
 
 
 def check_profile(config: configs.Config) -> profiles.Profile:

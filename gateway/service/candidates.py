@@ -84,11 +84,12 @@ class Names:
 
 def candidates(snapshot: Snapshot, model: str | None) -> list[Candidate]:
     """Return the candidates of one model, or of all, as they are at this moment."""
-    return [
-        Candidate(option, deployment.running, deployment.usable)
-        for option, deployment in snapshot.places
-        if model is None or option.model == model
-    ]
+    found = []
+    for option, deployment in snapshot.places:
+        if model is None or option.model == model:
+            load = deployment.load
+            found.append(Candidate(option, load or 0, load is not None))
+    return found
 
 
 def _option(model: ModelConfig, profile: Profile) -> Option:

@@ -29,6 +29,7 @@ _log = logging.getLogger("joulegate")
 CLIENT_GONE = 499
 """nginx's code for a client that closed first; no client ever sees it."""
 _OK = 200
+_KINDS = {kind.value: kind for kind in Kind}
 
 
 class Gateway:
@@ -143,7 +144,7 @@ class Gateway:
         lifeline: Lifeline,
         started: float,
     ) -> None:
-        ask = read(Kind(record.kind), await load())
+        ask = read(_KINDS[record.kind], await load())
         record.stream = ask.stream
         target = self.names.resolve(ask.model)
         record.requested, record.preset = target.label, target.preset

@@ -1,0 +1,299 @@
+"""`python -m tests.bench`: what the gateway costs, in one run; docs/benchmarks.md explains it."""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.bench import load, machine, serving
+from tests.bench.report import Figure, number, share_of, table
+
+_PARTS = ("startup", "unary", "streams", "decisions")
+_INTERVAL_SECONDS = 0.02
+"""50 tokens a second."""
+_BUSY = 32
+_LEFT_SECONDS = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long and how often."""
+
+    parts: tuple[str, ...]
+    rounds: int
+    seconds: float
+    streams: tuple[int, ...]
+    stream_tokens: int
+    stream_rounds: int
+    stream_seconds: float
+    decision_seconds: float
+    starts: int
+    decision_log: bool
+
+
+Rounds = dict[str, list[float]]
+"""Each figure's value in every round."""
+
+
+class Bench:
+    """One run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._cores = machine.cores()
+        self.result: dict[str, Any] = {"machine": machine.describe()}
+
+    def run(self) -> None:
+        """Measure what the plan asks for."""
+        plan, cores = self._plan, self._cores
+        os.sched_setaffinity(0, {cores.load})
+        with serving.upstream(cores.upstream, _INTERVAL_SECONDS) as ports:
+            if "startup" in plan.parts:
+                self._starts(ports)
+            if "unary" in plan.parts or "streams" in plan.parts:
+                log = plan.decision_log
+                with serving.gateway(cores.gateway, ports, decision_log=log) as gateway:
+                    memory = {"fresh": machine.memory_mb(gateway.pid)[0]}
+                    if "unary" in plan.parts:
+                        self._unary(ports[0], gateway)
+                        memory["after unary"] = machine.memory_mb(gateway.pid)[0]
+                    if "streams" in plan.parts:
+                        self._streams(ports[0], gateway)
+                        memory["after streams"] = machine.memory_mb(gateway.pid)[0]
+                    memory["peak"] = machine.memory_mb(gateway.pid)[1]
+                    self.result["memory_mb"] = memory
+                    self.result["left_in_flight"] = _left(gateway.port)
+        if "decisions" in plan.parts:
+            self._decisions()
+
+    def _starts(self, ports: list[int]) -> None:
+        seconds = []
+        for turn in range(self._plan.starts):
+            _say(f"start {turn + 1}/{self._plan.starts}")
+            with serving.gateway(self._cores.gateway, ports) as gateway:
+                seconds.append(gateway.started_seconds)
+        self.result["start_seconds"] = Figure.of(seconds)._asdict()
+
+    def _unary(self, direct: int, gateway: serving.Serving) -> None:
+        plan = self._plan
+
+        def measure(name: str, port: int, seen: Rounds) -> None:
+            meter = serving.Meter(gateway.pid, self._cores.gateway)
+            one = load.unary(port, 1, plan.seconds, 0.2, meter)
+            _add(seen, "p50_ms", share_of(one.latencies, 0.5) * 1e3)
+            _add(seen, "p99_ms", share_of(one.latencies, 0.99) * 1e3)
+            many = load.unary(port, _BUSY, plan.seconds, 0.3, meter)
+            _add(seen, "requests_per_second", many.whole / many.seconds)
+            _add(seen, "busy_p99_ms", share_of(many.latencies, 0.99) * 1e3)
+            _add(seen, "broken", one.broken + many.broken)
+            if name == "through":
+                _add(seen, "cpu_us_per_request", meter.cpu_seconds / max(many.whole, 1) * 1e6)
+                _add(seen, "cpu_share", meter.cpu_share)
+                _add(seen, "others_share", meter.others_share)
+
+        self.result["unary"] = self._beside("unary", plan.rounds, direct, gateway.port, measure)
+
+    def _streams(self, direct: int, gateway: serving.Serving) -> None:
+        plan = self._plan
+        self.result["streams"] = {}
+        for count in plan.streams:
+
+            def measure(name: str, port: int, seen: Rounds, count: int = count) -> None:
+                meter = serving.Meter(gateway.pid, self._cores.gateway)
+                sample = load.streams(
+                    port, count, plan.stream_tokens, _INTERVAL_SECONDS, plan.stream_seconds, meter
+                )
+                for label, values in (("ttft", sample.firsts), ("gap", sample.gaps)):
+                    _add(seen, f"{label}_p50_ms", share_of(values, 0.5) * 1e3)
+                    _add(seen, f"{label}_p99_ms", share_of(values, 0.99) * 1e3)
+                _add(seen, "tokens_per_second", sample.tokens / sample.seconds)
+                _add(seen, "whole", sample.whole)
+                _add(seen, "broken", sample.broken)
+                if name == "through":
+                    _add(seen, "cpu_share", meter.cpu_share)
+                    _add(seen, "others_share", meter.others_share)
+
+            what = f"{count} streams"
+            self.result["streams"][str(count)] = self._beside(
+                what, plan.stream_rounds, direct, gateway.port, measure
+            )
+
+    def _beside(
+        self,
+        what: str,
+        rounds: int,
+        direct: int,
+        through: int,
+        measure: Callable[[str, int, Rounds], None],
+    ) -> dict[str, dict[str, Any]]:
+        """Measure both ways in turn, so that what disturbs one disturbs the other."""
+        seen: dict[str, Rounds] = {"direct": {}, "through": {}}
+        for turn in range(rounds):
+            for name, port in (("direct", direct), ("through", through)):
+                _say(f"{what} {turn + 1}/{rounds} {name}")
+                measure(name, port, seen[name])
+        return {
+            name: {figure: Figure.of(values)._asdict() for figure, values in figures.items()}
+            for name, figures in seen.items()
+        }
+
+    def _decisions(self) -> None:
+        _say("decision times")
+        command = [sys.executable, "-m", "tests.bench.decisions", f"{self._plan.decision_seconds}"]
+        with machine.on_core(self._cores.gateway):
+            done = subprocess.run(command, cwd=serving.ROOT, check=True, capture_output=True)
+        self.result["decisions"] = json.loads(done.stdout)
+
+
+def _add(seen: Rounds, figure: str, value: float) -> None:
+    seen.setdefault(figure, []).append(value)
+
+
+def _left(port: int) -> int:
+    """Return what is still in flight once the clients have gone; 0 is right."""
+    until = time.perf_counter() + _LEFT_SECONDS
+    while (left := serving.inflight(port)) and time.perf_counter() < until:
+        time.sleep(0.1)
+    return left
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def show(result: dict[str, Any]) -> str:
+    """Return the run as text."""
+    parts = ["\n".join(f"{key:12} {value}" for key, value in result["machine"].items())]
+    beside = [*_unary_rows(result), *_stream_rows(result)]
+    if beside:
+        head = ("", "direct", "through", "difference", "ratio", "spread")
+        parts.append(table(head, beside))
+    rows: list[tuple[str, ...]] = []
+    if "start_seconds" in result:
+        start = result["start_seconds"]
+        rows.append(("start to ready, s", number(start["median"]), _range(start)))
+    for when, value in result.get("memory_mb", {}).items():
+        rows.append((f"resident memory, {when}, MB", number(value), ""))
+    if "left_in_flight" in result:
+        rows.append(("left in flight at the end", str(result["left_in_flight"]), ""))
+    if rows:
+        parts.append(table(("the process", "", "range"), rows))
+    if "decisions" in result:
+        columns = ("decision, us", "bytes", "decode", "p50", "p99", "cpu p50", "cpu p99")
+        keys = ("size", "decode_us", "p50_us", "p99_us", "cpu_p50_us", "cpu_p99_us")
+        timed = [(row["text"], *(number(row[key]) for key in keys)) for row in result["decisions"]]
+        parts.append(table(columns, timed))
+    return "\n\n".join(parts)
+
+
+def _unary_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    if "unary" not in result:
+        return []
+    both = result["unary"]
+    return [
+        _row("unary, 1 connection: p50, ms", both, "p50_ms"),
+        _row("unary, 1 connection: p99, ms", both, "p99_ms"),
+        _row(f"unary, {_BUSY} connections: requests/s", both, "requests_per_second"),
+        _row(f"unary, {_BUSY} connections: p99, ms", both, "busy_p99_ms"),
+        _row("unary: gateway CPU, us/request", both, "cpu_us_per_request"),
+        _row("unary: gateway CPU, of a core", both, "cpu_share"),
+        _row("unary: taken of that core by others", both, "others_share"),
+        _row("unary: broken", both, "broken"),
+    ]
+
+
+def _stream_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for count, both in result.get("streams", {}).items():
+        name = f"{count} streams"
+        rows += [
+            _row(f"{name}: tokens/s", both, "tokens_per_second"),
+            _row(f"{name}: first token p50, ms", both, "ttft_p50_ms"),
+            _row(f"{name}: first token p99, ms", both, "ttft_p99_ms"),
+            _row(f"{name}: gap p50, ms", both, "gap_p50_ms"),
+            _row(f"{name}: gap p99, ms", both, "gap_p99_ms"),
+            _row(f"{name}: gateway CPU, of a core", both, "cpu_share"),
+            _row(f"{name}: taken of that core by others", both, "others_share"),
+            _row(f"{name}: broken", both, "broken"),
+        ]
+    return rows
+
+
+def _row(label: str, both: dict[str, Any], figure: str) -> tuple[str, ...]:
+    through = both["through"][figure]
+    spread = _range(through)
+    direct = both["direct"].get(figure)
+    if direct is None:
+        return label, "", number(through["median"]), "", "", spread
+    difference = through["median"] - direct["median"]
+    ratio = number(through["median"] / direct["median"]) if direct["median"] else ""
+    cells = (number(direct["median"]), number(through["median"]), number(difference), ratio)
+    return label, *cells, spread
+
+
+def _range(figure: dict[str, float]) -> str:
+    return f"{number(figure['low'])} to {number(figure['high'])}"
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    seconds = arguments.seconds
+    parts = tuple(arguments.only.split(",")) if arguments.only else _PARTS
+    if arguments.quick:
+        return Plan(
+            parts=parts,
+            rounds=2,
+            seconds=seconds or 0.7,
+            streams=(100,),
+            stream_tokens=50,
+            stream_rounds=2,
+            stream_seconds=seconds or 1.5,
+            decision_seconds=0.05,
+            starts=2,
+            decision_log=not arguments.no_decision_log,
+        )
+    return Plan(
+        parts=parts,
+        rounds=arguments.rounds,
+        seconds=seconds or 2.0,
+        streams=tuple(int(count) for count in arguments.streams.split(",")),
+        stream_tokens=100,
+        stream_rounds=max(1, (arguments.rounds + 1) // 2),
+        stream_seconds=max(4.0, 2 * (seconds or 2.0)),
+        decision_seconds=0.5,
+        starts=arguments.rounds,
+        decision_log=not arguments.no_decision_log,
+    )
+
+
+def main() -> int:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under a minute; rough figures")
+    parser.add_argument("--json", action="store_true", help="print every figure as JSON")
+    parser.add_argument("--seconds", type=float, help="length of one unary measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions; medians are shown")
+    parser.add_argument("--streams", default="200,1000", help="numbers of streams")
+    parser.add_argument("--only", help=f"some of {','.join(_PARTS)}")
+    parser.add_argument("--no-decision-log", action="store_true", help="serve without one")
+    arguments = parser.parse_args()
+    unknown = set((arguments.only or _PARTS[0]).split(",")) - set(_PARTS)
+    if unknown:
+        parser.error(f"--only: {', '.join(sorted(unknown))}: choose from {', '.join(_PARTS)}")
+    if not hasattr(os, "sched_setaffinity"):
+        parser.error("needs Linux: it pins processes to cores and reads /proc")
+    if len(os.sched_getaffinity(0)) == 1:
+        _say("one core for both sides: figures are lower than they would be on two")
+    machine.allow_many_files()
+    bench = Bench(_plan(arguments))
+    bench.run()
+    print(json.dumps(bench.result, indent=2) if arguments.json else show(bench.result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Decision time by prompt: `Gateway.plan` in process, three candidates, as a request calls it.
+
+`python -m tests.bench.decisions SECONDS` prints JSON: a list of Row.
+"""
+
+import base64
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from gateway.app import create_app
+from gateway.commands.three import three_models
+from gateway.service.ask import Kind, decode, read
+from tests.bench.report import share_of
+from tests.bench.serving import ROOT
+
+_HEADERS = {
+    b"x-joulegate-weight-accuracy": b"0.2",
+    b"x-joulegate-weight-energy": b"0.5",
+    b"x-joulegate-weight-time": b"0.3",
+}
+_VARIANTS = 16
+"""Texts per row, so that no cache knows the next one."""
+_CJK = "的一是不了在人有我他这中大来上个国到说们为子和你地出道也时年得就那要下以"
+
+
+class Row(NamedTuple):
+    """One text and size; microseconds. `decode_us` is the body to raw members, before `plan`."""
+
+    text: str
+    size: int
+    rounds: int
+    decode_us: float
+    p50_us: float
+    p99_us: float
+    cpu_p50_us: float
+    cpu_p99_us: float
+
+
+def _prose(size: int, rng: random.Random) -> str:
+    book = (ROOT / "LICENSE").read_text(encoding="utf-8") * (1 + size // 30_000)
+    start = rng.randrange(30_000)
+    return book[start : start + size]
+
+
+def _base64(size: int, rng: random.Random) -> str:
+    return base64.b64encode(rng.randbytes(size)).decode()[:size]
+
+
+def _cjk(size: int, rng: random.Random) -> str:
+    return "".join(rng.choices(_CJK, k=size // 3))
+
+
+def _words(size: int, rng: random.Random) -> str:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ("".join(rng.choices(letters, k=7)) for _ in range(size // 8 + 1))
+    return " ".join(words)[:size]
+
+
+_TEXTS: dict[str, Callable[[int, random.Random], str]] = {
+    "prose": _prose,
+    "random words": _words,
+    "base64": _base64,
+    "one letter": lambda size, rng: rng.choice("aeiou") * size,
+    "spaces": lambda size, _: " " * size,
+    "newlines": lambda size, _: "\n" * size,
+    "digits": lambda size, rng: "".join(rng.choices("0123456789", k=size)),
+    "CJK": _cjk,
+    "emoji": lambda size, rng: "".join(rng.choices("😀🚀🔥👩🌍", k=size // 4)),
+}
+_PROSE_SIZES = (100, 2_000, 16_000, 100_000, 1_000_000)
+# The worst case of a bounded count may lie just under a bound.
+_OTHER_SIZES = (2_000, 6_000, 16_000, 1_000_000)
+
+
+def _cases() -> Iterator[tuple[str, int]]:
+    for size in _PROSE_SIZES:
+        yield "prose", size
+    for text in list(_TEXTS)[1:]:
+        for size in _OTHER_SIZES:
+            yield text, size
+
+
+def measure(seconds: float) -> list[Row]:
+    """Time every case for `seconds`."""
+    gateway = create_app(three_models()).state.runtime.gateway
+    return [_measure(gateway.plan, text, size, seconds) for text, size in _cases()]
+
+
+def _measure(plan: Callable[..., object], text: str, size: int, seconds: float) -> Row:
+    rng = random.Random(size)
+    bodies = [
+        json.dumps(
+            {"model": "auto", "messages": [{"role": "user", "content": _TEXTS[text](size, rng)}]},
+            ensure_ascii=False,
+        ).encode()
+        for _ in range(_VARIANTS)
+    ]
+    decoded, wall, cpu = [], [], []
+    until = time.perf_counter() + seconds
+    turn = 0
+    while (turn < 4 * _VARIANTS or time.perf_counter() < until) and turn < 20_000:
+        body = bodies[turn % _VARIANTS]
+        began = time.perf_counter()
+        ask = read(Kind.CHAT, decode(body))
+        between = time.perf_counter()
+        plan(ask, _HEADERS)
+        after = time.perf_counter()
+        if turn >= _VARIANTS:
+            decoded.append(between - began)
+            wall.append(after - between)
+        # The thread's own clock stands still while another process has the core.
+        own = time.thread_time()
+        plan(ask, _HEADERS)
+        if turn >= _VARIANTS:
+            cpu.append(time.thread_time() - own)
+        turn += 1
+    return Row(
+        text,
+        size,
+        len(wall),
+        decode_us=_at(decoded, 0.5),
+        p50_us=_at(wall, 0.5),
+        p99_us=_at(wall, 0.99),
+        cpu_p50_us=_at(cpu, 0.5),
+        cpu_p99_us=_at(cpu, 0.99),
+    )
+
+
+def _at(values: list[float], share: float) -> float:
+    return round(share_of(values, share) * 1e6, 1)
+
+
+if __name__ == "__main__":
+    print(json.dumps([row._asdict() for row in measure(float(sys.argv[1]))]))
