@@ -39,6 +39,9 @@ def words(found: types.Type) -> str:
     """Say a msgspec type with its limits, in words."""
     name = _WORDS.get(type(found))
     match found:
+        case types.Metadata():
+            names = (found.extra_json_schema or {}).get("enum", ())
+            name = ", ".join(f"`{value}`" for value in names) or words(found.type)
         case types.UnionType():
             several = (one for one in found.types if not isinstance(one, types.NoneType))
             name = " or ".join(words(one) for one in several)

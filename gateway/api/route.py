@@ -29,7 +29,7 @@ def handler(gateway: Gateway, limits: LimitsConfig, timeouts: TimeoutsConfig) ->
             ask = read(_kind(members), members)
             made = gateway.plan(ask, head.steering)
             if made.wishes.reject and not made.decision.feasible:
-                raise nobody(made.decision)
+                raise nobody(made.decision, made.ask.kind.prompt)
             await reply.whole(200, made.explain(head.request_id))
         except ClientLeft:
             return

@@ -46,7 +46,7 @@ def run(
     else:
         show(made.decision)
     if not made.decision.candidates:
-        err.print(f"joulegate: {nobody(made.decision)}", markup=False)
+        err.print(f"joulegate: {nobody(made.decision, made.ask.kind.prompt)}", markup=False)
         return FAILED
     return OK
 

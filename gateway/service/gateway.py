@@ -92,10 +92,13 @@ class Gateway:
         """
         finished, self._finished = self._finished, []
         for record in finished:
-            self.metrics.finished(record)
-            self.recent.add(record)
-            if self._decision_log is not None:
-                self._decision_log.add(record)
+            try:
+                self.metrics.finished(record)
+                self.recent.add(record)
+                if self._decision_log is not None:
+                    self._decision_log.add(record)
+            except Exception:  # noqa: BLE001 - one record must not cost the others
+                _log.exception("request %s: a bug in its book-keeping", record.id)
 
     def plan(self, ask: Ask, headers: Mapping[bytes, bytes]) -> Plan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
@@ -152,7 +155,7 @@ class Gateway:
         record.decision = made.decision
         record.decision_seconds = made.seconds
         if not made.decision.candidates:
-            raise nobody(made.decision)
+            raise nobody(made.decision, made.ask.kind.prompt)
         opened = await self._dispatcher.open(
             ask, made.decision.candidates, made.snapshot, record, lifeline
         )

@@ -25,20 +25,26 @@ class Cut(StrEnum):
 class Lifeline:
     """Holds one request's task; made inside it."""
 
-    __slots__ = ("_expiry", "_seconds", "_task", "last", "reason")
+    __slots__ = ("_after_silence", "_expiry", "_seconds", "_task", "last", "reason")
 
     def __init__(self) -> None:
         self._task = asyncio.current_task()
         self._seconds = math.inf
         self._expiry = Cut.STALLED
+        self._after_silence: Cut | None = None
         self.last = 0.0
         self.reason: Cut | None = None
 
     def cut(self, reason: Cut) -> None:
         """End the request, unless it is over or cut already."""
-        if self._task is not None and self.reason is None:
+        if self._task is None:
+            return
+        if self.reason is None:
             self.reason = reason
             self._task.cancel()
+        elif self.reason is Cut.SILENT and self._after_silence is None:
+            # The request may go on after a silent backend; this it must not survive.
+            self._after_silence = reason
 
     def expect(self, seconds: float, expiry: Cut) -> None:
         """Cut for `expiry` once `last`, which is now, is `seconds` old."""
@@ -62,8 +68,10 @@ class Lifeline:
         return self.reason
 
     def revive(self) -> None:
-        """Go on after an absorbed cut that was not the request's end."""
+        """Go on after an absorbed cut that was not the request's end, if nothing else was."""
         self.reason = None
+        if self._after_silence is not None:
+            self.cut(self._after_silence)
 
     def release(self) -> None:
         """Let go of the task: nothing cuts it any more."""

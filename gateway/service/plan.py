@@ -71,8 +71,11 @@ def plan(
     return Plan(ask, target, wishes, snapshot, decision, time.perf_counter() - began)
 
 
-def nobody(decision: Decision) -> ApiError:
-    """Return the error for a decision without candidates, by what excluded them."""
+def nobody(decision: Decision, prompt: str = "messages") -> ApiError:
+    """Return the error for a decision without candidates, by what excluded them.
+
+    `prompt` names the member that a context too small for it is blamed on.
+    """
     codes = {out.code for out in decision.excluded}
     reasons = "; ".join(f"{out.deployment}: {out.reason}" for out in decision.excluded)
     if "bound" in codes:
@@ -80,5 +83,6 @@ def nobody(decision: Decision) -> ApiError:
     if "down" in codes:
         return Unavailable(f"no usable backend ({reasons})", retry_after_seconds=1)
     if "context" in codes:
-        return ContextExceeded(f"the prompt and the asked output fit no model ({reasons})")
+        said = f"the prompt and the asked output fit no model ({reasons})"
+        return ContextExceeded(said, param=prompt)
     return Unsupported(f"no model offers what this request needs ({reasons})", param="model")

@@ -11,6 +11,7 @@ import pytest
 import typer
 from prometheus_client import CollectorRegistry
 
+import calibration.cli
 from gateway import config, profile
 from gateway.cli import app
 from gateway.service import headers, steering
@@ -29,7 +30,10 @@ METRICS = {
     f"{family.name}_total" if family.type == "counter" else family.name
     for family in Metrics(CollectorRegistry()).registry.collect()
 }
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = {
+    **typer.main.get_command(app).commands,
+    **typer.main.get_command(calibration.cli.app).commands,
+}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -1,0 +1,75 @@
+"""Worlds to test in: one per test, and a fleet that a module's tests share."""
+
+import contextlib
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from backends.simulator.server import Running
+from tests.integration.harness import Gate, World, model, until
+
+
+@pytest.fixture
+async def world():
+    """A place to start gateways and backends in, for one test."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield World(stack)
+
+
+@dataclass
+class Fleet:
+    """The three models behind one gateway; phi-3-mini has two backends."""
+
+    world: World
+    gate: Gate
+    phi: tuple[Running, Running]
+    mistral: Running
+    falcon: Running
+
+    @property
+    def all(self):
+        return (*self.phi, self.mistral, self.falcon)
+
+    def fail(self, servers, kind, **fields):
+        for server in servers:
+            server.faults.set(kind, **fields)
+
+    async def heal(self):
+        """Make everything well again, and see that no test leaves anything running."""
+        for server in self.all:
+            server.faults.clear()
+        await until(lambda: all(server._listener for server in self.all), "sockets to reopen")
+        await until(lambda: self.gate.idle, "the gateway to be idle")
+        await until(lambda: self.world.empty, "the engines to be empty")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _fleet(request):
+    """Started once a module; FLEET in the module adds to the gateway's config."""
+    async with contextlib.AsyncExitStack() as stack:
+        world = World(stack)
+        phi = (await world.simulator("phi-3-mini"), await world.simulator("phi-3-mini"))
+        mistral = await world.simulator("mistral-7b")
+        falcon = await world.simulator("falcon-7b", tools=False)
+        able = ("chat", "completions", "logprobs", "tools")
+        gate = await world.gate(
+            model("phi-3-mini", *phi, capabilities=able),
+            model("mistral-7b", mistral, capabilities=able),
+            model("falcon-7b", falcon),
+            **getattr(request.module, "FLEET", {}),
+        )
+        yield Fleet(world, gate, phi, mistral, falcon)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fleet(_fleet):
+    """The module's fleet, whole again after each test."""
+    yield _fleet
+    await _fleet.heal()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gate(fleet):
+    """The gateway of the fleet."""
+    return fleet.gate

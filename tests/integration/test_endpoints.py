@@ -1,0 +1,127 @@
+"""The small endpoints, ids and CORS."""
+
+import re
+
+import pytest
+
+from gateway.service import headers as names
+from tests.integration.harness import CHAT, STREAM, model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_health_and_ready(gate):
+    assert ((await gate.get("/health")).status, (await gate.get("/health")).json) == (
+        200,
+        {"status": "ok"},
+    )
+    ready = await gate.get("/ready")
+    assert ready.status == 200
+    assert ready.json == {"status": "ready", "usable_backends": 4, "inflight": 0}
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_not_ready_without_a_usable_backend_or_while_draining(world):
+    backend = await world.simulator()
+    backend.faults.set("unhealthy")
+    gate = await world.gate(model("phi-3-mini", backend))
+    got = await gate.get("/ready")
+    assert (got.status, got.json["usable_backends"]) == (503, 0)
+    assert await gate.metric("joulegate_backend_up") == 0
+    assert (await gate.get("/health")).status == 200
+    well = await world.gate(model("phi-3-mini", await world.simulator()))
+    assert (await well.get("/ready")).status == 200
+    well.gateway.draining = True
+    got = await well.get("/ready")
+    assert (got.status, got.json["status"]) == (503, "draining")
+
+
+async def test_the_metrics_have_the_contracts_names(gate):
+    await gate.ask()
+    await gate.ask(STREAM)
+    page = await gate.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain")
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page.raw.decode(), re.MULTILINE))
+    for name, kind in (
+        ("requests_total", "counter"),
+        ("request_duration_seconds", "histogram"),
+        ("time_to_first_token_seconds", "histogram"),
+        ("time_per_output_token_seconds", "histogram"),
+        ("request_energy_joules", "histogram"),
+        ("energy_joules_total", "counter"),
+        ("predicted_duration_seconds", "histogram"),
+        ("predicted_energy_joules", "histogram"),
+        ("predicted_energy_joules_total", "counter"),
+        ("tokens_total", "counter"),
+        ("decisions_total", "counter"),
+        ("decision_duration_seconds", "histogram"),
+        ("exclusions_total", "counter"),
+        ("backend_up", "gauge"),
+        ("backend_inflight", "gauge"),
+        ("backend_ejections_total", "counter"),
+        ("retries_total", "counter"),
+        ("client_disconnects_total", "counter"),
+        ("streams_broken_total", "counter"),
+        ("profile_info", "gauge"),
+        ("profile_reloads_total", "counter"),
+    ):
+        assert types.get(f"joulegate_{name}") == kind, name
+    version = gate.gateway.snapshot.profile.version
+    assert await gate.metric("joulegate_profile_info", version=version) == 3
+    assert await gate.metric("joulegate_backend_up") == 4
+
+
+async def test_openapi_describes_every_endpoint(gate):
+    got = await gate.get("/schema/openapi.json")
+    assert got.headers["content-type"].startswith("application/")
+    document = got.json
+    assert document["openapi"].startswith("3.")
+    assert document["info"]["title"]
+    methods = {(path, method) for path, item in document["paths"].items() for method in item}
+    for path in ("chat/completions", "completions", "embeddings", "route"):
+        assert (f"/v1/{path}", "post") in methods
+    for path in ("/v1/models", "/health", "/ready", "/metrics"):
+        assert (path, "get") in methods
+    assert any(re.fullmatch(r"/v1/models/\{\w+\}", path) for path, _ in methods)
+    assert any(re.fullmatch(r"/v1/requests/\{\w+\}", path) for path, _ in methods)
+    chat = document["paths"]["/v1/chat/completions"]["post"]
+    described = {parameter["name"].lower() for parameter in chat["parameters"]}
+    assert set(names.REQUEST) <= described
+
+
+@pytest.mark.parametrize("mine", ["abc", "A-1_b.2:3", "x" * 128])
+async def test_a_sane_request_id_is_kept(gate, mine):
+    for body in (CHAT, STREAM, b"not json"):
+        got = await gate.ask(body, {"x-request-id": mine})
+        assert got.headers.getall("x-request-id") == [mine]
+        assert (await gate.record(got))["id"] == mine
+
+
+@pytest.mark.parametrize("mine", ["", "x" * 129, "a b", "a/b", "../x", "é", "a;b", '"', "a,b"])
+async def test_another_one_is_replaced(gate, mine):
+    got = await gate.ask(headers={"x-request-id": mine})
+    assert re.fullmatch(r"req_[0-9a-f]{24}", got.headers["x-request-id"])
+    assert (await gate.record(got))["code"] == 200
+
+
+async def test_cors_lets_browsers_in_and_shows_them_the_headers(gate):
+    origin = {"origin": "https://app.example"}
+    asks = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-joulegate-weight-energy",
+    }
+    path = "/v1/chat/completions"
+    before = await gate.ask(None, origin | asks, path, "OPTIONS")
+    assert before.status in (200, 204)
+    assert before.headers["access-control-allow-origin"] in ("*", origin["origin"])
+    assert "POST" in before.headers["access-control-allow-methods"]
+    allowed = before.headers["access-control-allow-headers"].lower()
+    assert allowed == "*" or "x-joulegate-weight-energy" in allowed
+    for body in (CHAT, STREAM, b"not json", CHAT | {"model": "nope"}):
+        got = await gate.ask(body, origin)
+        assert got.headers["access-control-allow-origin"] in ("*", origin["origin"])
+        shown = re.split(r",\s*", got.headers["access-control-expose-headers"].lower())
+        assert set(names.RESPONSE) <= set(shown)
+        assert "authorization" not in shown
+    missing = await gate.get("/v1/nowhere", origin)
+    assert missing.headers["access-control-allow-origin"] in ("*", origin["origin"])

@@ -1,0 +1,99 @@
+"""Probes: what counts as well, and that one backend's silence is its own."""
+
+import pytest
+
+from backends.errors import BadAnswer, ConnectionLost, Silent, Unreachable
+from backends.health import Prober
+from backends.registry import Backend
+
+
+class Answers:
+    """Stands in for the client: answers each host as told, an exception by raising it."""
+
+    def __init__(self, **hosts):
+        self.hosts = hosts
+        self.asked = []
+
+    async def get(self, url, headers, *, seconds):
+        self.asked.append((str(url), headers, seconds))
+        answer = self.hosts[url.host]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, b""
+
+
+def prober(client, *backends):
+    return Prober(client, backends, out_seconds=1.0, well_seconds=5.0, timeout_seconds=2.5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "well"),
+    [
+        (200, True),
+        (204, True),
+        (404, True),  # a server that has no /health is a server that is there
+        (401, True),
+        (500, False),
+        (503, False),
+        (Unreachable("refused"), False),
+        (ConnectionLost("reset"), False),
+        (Silent("2.5 s"), False),
+        (BadAnswer("garbage"), False),
+    ],
+)
+async def test_what_counts_as_well(answer, well):
+    backend = Backend("http://a:8000")
+    await prober(Answers(a=answer), backend).probe(backend)
+    # Never seen well before: the first word decides.
+    assert backend.usable is well
+    assert backend.proven is well
+
+
+async def test_what_is_asked():
+    backend = Backend("http://a:8000/vllm", api_key="k")
+    client = Answers(a=200)
+    await prober(client, backend).probe(backend)
+    assert client.asked == [("http://a:8000/vllm/health", {"Authorization": "Bearer k"}, 2.5)]
+
+
+async def test_all_are_probed():
+    good, bad = Backend("http://good"), Backend("http://bad")
+    await prober(Answers(good=200, bad=503), good, bad).probe_all()
+    assert (good.usable, bad.usable) == (True, False)
+
+
+async def test_a_probe_brings_an_ejected_backend_back_half_open():
+    backend = Backend("http://a")
+    client = Answers(a=Unreachable("refused"))
+    watching = prober(client, backend)
+    await watching.probe(backend)
+    assert not backend.usable
+    client.hosts["a"] = 200
+    await watching.probe(backend)
+    assert backend.usable
+    assert backend.ejected
+    backend.begin()
+    assert not backend.usable
+
+
+async def test_going_out_is_said_once(caplog):
+    backend = Backend("http://a:8000")
+    watching = prober(Answers(a=Unreachable("refused")), backend)
+    for _ in range(3):
+        await watching.probe(backend)
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "backend a:8000 is out: unreachable: refused"
+    ]
+
+
+async def test_a_proven_backend_is_given_five_probes():
+    backend = Backend("http://a")
+    client = Answers(a=200)
+    watching = prober(client, backend)
+    await watching.probe(backend)
+    client.hosts["a"] = 500
+    usable = []
+    for _ in range(5):
+        await watching.probe(backend)
+        usable.append(backend.usable)
+    assert usable == [True, True, True, True, False]

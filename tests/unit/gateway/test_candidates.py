@@ -1,0 +1,155 @@
+"""Names, and what they stand for: all deployments or one model's, and which weights."""
+
+import random
+
+import pytest
+
+from backends.registry import Backend, Deployment
+from gateway.config import BUILT_IN_PRESETS, parse
+from gateway.profile import ProfileError
+from gateway.scheduling.decision import Weights
+from gateway.service.candidates import AUTO, OTHER, Names, Snapshot, candidates
+from gateway.service.errors import UnknownModel
+
+CONFIG = parse(
+    """
+models:
+  - {name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}, {url: "http://a:2"}]}
+  - name: mistral-7b
+    context: 32768
+    capabilities: [chat, tools]
+    backends: [{url: "http://b:1"}]
+  - name: mistral-7b
+    deployment: mistral-on-l4
+    profile: falcon-7b
+    context: 8192
+    backends: [{url: "http://c:1"}]
+policy: hybrid
+weights: {accuracy: 1, energy: 1, time: 2}
+presets: {eco: {weights: {energy: 1}}, time: {weights: {time: 9, energy: 1}}}
+""",
+    "g.yaml",
+    {},
+)
+
+
+def deployments(config=CONFIG):
+    rng = random.Random(0)
+    return [
+        Deployment(m.name, m.label, m.name, [Backend(b.root) for b in m.backends], rng=rng)
+        for m in config.models
+    ]
+
+
+@pytest.fixture
+def snapshot(shipped):
+    return Snapshot(CONFIG, deployments(), shipped)
+
+
+def test_auto_starts_from_the_config():
+    target = Names(CONFIG).resolve("auto")
+    assert (target.label, target.model, target.preset) == ("auto", None, "default")
+    assert target.steering.weights == Weights(0.25, 0.25, 0.5)
+    assert target.steering.policy == "hybrid"
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("auto:accuracy", (0.8, 0.1, 0.1)),
+        ("auto:energy", (0.1, 0.8, 0.1)),
+        ("auto:balanced", (1 / 3, 1 / 3, 1 / 3)),
+        ("auto:eco", (0.0, 1.0, 0.0)),
+        ("auto:time", (0.0, 0.1, 0.9)),  # the config's own is stronger than the built-in
+    ],
+)
+def test_a_preset_fixes_the_weights(name, weights):
+    names = Names(CONFIG)
+    target = names.resolve(name)
+    found = target.steering.weights
+    assert (found.accuracy, found.energy, found.time) == pytest.approx(weights)
+    assert (target.label, target.model) == (name, None)
+    assert target.preset == name.removeprefix("auto:")
+    assert target.steering.policy == "hybrid"
+    assert names.resolve(f"joulegate/{name}") == target
+
+
+def test_the_long_name_of_auto():
+    names = Names(CONFIG)
+    assert names.resolve("joulegate/auto") == names.resolve("auto")
+
+
+def test_a_concrete_name_stays_with_its_model():
+    target = Names(CONFIG).resolve("mistral-7b")
+    assert (target.label, target.model, target.preset) == ("mistral-7b", "mistral-7b", "none")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nope", "", "Auto", "auto:", "auto:nope", "joulegate/phi-3-mini", "mistral-on-l4", "other"],
+)
+def test_any_other_name_is_unknown(name):
+    with pytest.raises(UnknownModel) as caught:
+        Names(CONFIG).resolve(name)
+    error = caught.value
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert repr(name) in error.message
+
+
+def test_a_long_unknown_name_is_not_repeated_whole():
+    with pytest.raises(UnknownModel) as caught:
+        Names(CONFIG).resolve("x" * 100_000)
+    assert len(caught.value.message) < 300
+
+
+def test_the_models_are_listed_once():
+    names = Names(CONFIG)
+    assert names.models == ("phi-3-mini", "mistral-7b")
+    assert set(names.presets) == {*BUILT_IN_PRESETS, "eco"}
+    assert (AUTO, OTHER) == ("auto", "other")
+
+
+def test_an_option_is_the_config_and_the_profile(snapshot, shipped):
+    phi, mistral, slow = (place.option for place in snapshot.places)
+    assert (phi.model, phi.deployment, phi.context) == ("phi-3-mini", "phi-3-mini", 4096)
+    assert phi.capabilities == {"chat", "completions", "logprobs"}
+    assert phi.accuracy == 0.685
+    assert list(phi.joules.coefficients) == shipped.model("phi-3-mini").joules.coefficients
+    assert list(phi.seconds.coefficients) == shipped.model("phi-3-mini").seconds.coefficients
+    assert mistral.capabilities == {"chat", "tools"}
+    # The profile's key, not the model's name, says what a deployment costs.
+    assert (slow.model, slow.deployment, slow.accuracy) == ("mistral-7b", "mistral-on-l4", 0.705)
+    assert set(snapshot.by_name) == {
+        ("phi-3-mini", "phi-3-mini"),
+        ("mistral-7b", "mistral-7b"),
+        ("mistral-7b", "mistral-on-l4"),
+    }
+
+
+def test_candidates_are_all_or_one_models(snapshot):
+    assert len(candidates(snapshot, None)) == 3
+    assert [c.option.deployment for c in candidates(snapshot, "mistral-7b")] == [
+        "mistral-7b",
+        "mistral-on-l4",
+    ]
+
+
+def test_candidates_are_as_they_are_now(snapshot):
+    one, two = snapshot.places[0].deployment.backends
+    for _ in range(3):
+        one.begin()
+    two.begin()
+    only = snapshot.places[1].deployment.backends[0]
+    for _ in range(5):
+        only.failed()
+    assert [(c.running, c.up) for c in candidates(snapshot, None)] == [
+        (1, True),
+        (0, False),
+        (0, True),
+    ]
+
+
+def test_a_model_that_the_profile_lacks(shipped):
+    config = parse('models: [{name: x, context: 9, backends: [{url: "http://a"}]}]', "g", {})
+    with pytest.raises(ProfileError, match="no model 'x' in the profile"):
+        Snapshot(config, deployments(config), shipped)

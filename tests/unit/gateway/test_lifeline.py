@@ -1,0 +1,152 @@
+"""What can end a request from outside, and that only one thing does."""
+
+import asyncio
+import math
+
+import pytest
+
+from gateway.service.lifeline import Cut, Lifeline, Lifelines
+
+
+async def for_ever():
+    await asyncio.get_running_loop().create_future()
+
+
+async def served(cut):
+    """Serve until cut off by `cut(lifeline)`; return what was absorbed and the task's state."""
+    lifelines = []
+
+    async def request():
+        lifeline = Lifeline()
+        lifelines.append(lifeline)
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            reason = lifeline.absorb()
+            if reason is None:
+                raise
+            # What comes after must not be cancelled again.
+            await asyncio.sleep(0)
+            return reason, asyncio.current_task().cancelling()
+        finally:
+            lifeline.release()
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    cut(lifelines[0], task)
+    return await task
+
+
+@pytest.mark.parametrize("reason", list(Cut))
+async def test_a_cut_ends_the_request_with_its_reason(reason):
+    assert await served(lambda lifeline, _: lifeline.cut(reason)) == (reason, 0)
+
+
+async def test_the_first_reason_stays():
+    def both(lifeline, _):
+        lifeline.cut(Cut.CLIENT_GONE)
+        lifeline.cut(Cut.DRAINING)
+        assert lifeline.reason is Cut.CLIENT_GONE
+
+    assert await served(both) == (Cut.CLIENT_GONE, 0)
+
+
+async def test_another_cancellation_is_not_absorbed():
+    with pytest.raises(asyncio.CancelledError):
+        await served(lambda _, task: task.cancel())
+
+
+async def test_a_request_that_is_over_is_not_cut():
+    lifeline = Lifeline()
+    lifeline.release()
+    lifeline.cut(Cut.CLIENT_GONE)
+    await asyncio.sleep(0)
+    assert lifeline.reason is None
+    assert asyncio.current_task().cancelling() == 0
+
+
+@pytest.mark.parametrize("expiry", [Cut.SILENT, Cut.STALLED])
+async def test_a_deadline_that_passes_cuts_for_its_reason(expiry):
+    def passes(lifeline, _):
+        lifeline.expect(30.0, expiry)
+        lifeline.sweep(lifeline.last + 29.9)
+        assert lifeline.reason is None
+        lifeline.sweep(lifeline.last + 30.0)
+
+    assert await served(passes) == (expiry, 0)
+
+
+async def test_a_sign_of_life_puts_the_deadline_off():
+    lifeline = Lifeline()
+    lifeline.expect(30.0, Cut.STALLED)
+    begun = lifeline.last
+    lifeline.last = begun + 20.0
+    lifeline.sweep(begun + 49.9)
+    assert lifeline.reason is None
+    lifeline.sweep(begun + 50.0)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    assert lifeline.absorb() is Cut.STALLED
+
+
+async def test_without_a_deadline_nothing_is_late():
+    lifeline = Lifeline()
+    lifeline.sweep(1e12)
+    lifeline.expect(1.0, Cut.SILENT)
+    lifeline.expect_nothing()
+    lifeline.sweep(1e12)
+    assert lifeline.reason is None
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_a_request_revived_can_be_cut_again():
+    lifeline = Lifeline()
+    for reason in (Cut.SILENT, Cut.CLIENT_GONE):
+        lifeline.cut(reason)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        assert lifeline.absorb() is reason
+        lifeline.revive()
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_all_are_swept_and_those_that_are_over_are_not():
+    async def request(alive, seconds):
+        lifeline = Lifeline()
+        alive.add(lifeline)
+        lifeline.expect(seconds, Cut.STALLED)
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            return lifeline.absorb()
+        finally:
+            alive.discard(lifeline)
+
+    alive = Lifelines()
+    late = [asyncio.create_task(request(alive, 0.0)) for _ in range(3)]
+    early = [asyncio.create_task(request(alive, math.inf)) for _ in range(2)]
+    await asyncio.sleep(0)
+    alive.sweep()
+    assert await asyncio.gather(*late) == [Cut.STALLED] * 3
+    assert not any(task.done() for task in early)
+    alive.cut_all(Cut.DRAINING)
+    alive.sweep()
+    assert await asyncio.gather(*early) == [Cut.DRAINING] * 2
+    alive.cut_all(Cut.CLIENT_GONE)
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_a_client_that_leaves_is_not_forgotten_over_a_silent_backend():
+    # The same turn of the loop: the backend's deadline first, then the client.
+    lifeline = Lifeline()
+    lifeline.cut(Cut.SILENT)
+    lifeline.cut(Cut.CLIENT_GONE)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    if lifeline.absorb() is Cut.SILENT:
+        # Silence is not the request's end, so another backend would be asked …
+        lifeline.revive()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        assert lifeline.absorb() is Cut.CLIENT_GONE
+    assert lifeline.reason is Cut.CLIENT_GONE

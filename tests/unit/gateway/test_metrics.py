@@ -1,0 +1,300 @@
+"""The metrics: the contract's names and labels, sums that add up, labels from the config only."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from backends.client import Client
+from backends.registry import Backend, Deployment
+from gateway.config import parse
+from gateway.scheduling.decision import Decision, Scored, Weights
+from gateway.service.ask import decode
+from gateway.service.candidates import Names, Snapshot
+from gateway.service.dispatch import Dispatcher
+from gateway.service.gateway import Gateway
+from gateway.service.lifeline import Lifeline
+from gateway.service.reply import Reply
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recent import Recent
+from gateway.telemetry.record import Record
+
+# DESIGN section 7, as far as a gateway without a meter and without recalibration has them.
+CONTRACT = {
+    "requests_total": {"model", "requested", "code", "stream"},
+    "request_duration_seconds": {"model"},
+    "time_to_first_token_seconds": {"model"},
+    "time_per_output_token_seconds": {"model"},
+    "request_energy_joules": {"model", "method"},
+    "energy_joules_total": {"model", "method"},
+    "predicted_duration_seconds": {"model"},
+    "predicted_energy_joules": {"model"},
+    "predicted_energy_joules_total": {"model"},
+    "baseline_energy_joules_total": {"baseline"},
+    "tokens_total": {"model", "type"},
+    "decisions_total": {"model", "policy", "preset"},
+    "decision_duration_seconds": set(),
+    "exclusions_total": {"model", "reason"},
+    "backend_up": {"model", "backend"},
+    "backend_inflight": {"model", "backend"},
+    "backend_ejections_total": {"model", "backend"},
+    "retries_total": {"model", "reason"},
+    "client_disconnects_total": set(),
+    "streams_broken_total": {"model", "reason"},
+    "profile_info": {"model", "version"},
+    "profile_reloads_total": {"result"},
+}
+HISTOGRAMS = {
+    name for name in CONTRACT if not name.endswith(("_total", "_info", "_up", "_inflight"))
+}
+
+
+def scored(model, accuracy, joules):
+    return Scored(model, model, 0.1, accuracy, 1.0, joules, (0, 0, 0), (0, 0, 0), 0, 9, 9, False)
+
+
+DECISION = Decision(
+    "fair-ols",
+    Weights(0, 1, 0),
+    (scored("m", 0.6, 40.0), scored("n", 0.7, 50.0), scored("p", 0.5, 90.0)),
+    (),
+    True,
+    "v",
+)
+
+
+def record(**more):
+    fields = {
+        "id": "r", "at": 1.0, "kind": "chat", "requested": "auto", "preset": "default",
+        "stream": True, "model": "m", "deployment": "m", "backend": "a:1", "code": 200,
+        "prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 4, "seconds": 2.0,
+        "ttft_seconds": 0.4, "predicted_seconds": 1.5, "predicted_joules": 40.0, "joules": 44.0,
+        "method": "estimated", "decision": DECISION,
+    }  # fmt: skip
+    return Record(**{**fields, **more})
+
+
+def backends(*roots):
+    rng = random.Random(0)
+    return Deployment("m", "m", "m", [Backend(root) for root in roots], rng=rng)
+
+
+def samples(metrics):
+    """Return every sample of the page as Prometheus reads it."""
+    text = generate_latest(metrics.registry).decode()
+    return [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+
+def value(metrics, name, **labels):
+    found = [
+        s.value for s in samples(metrics) if (s.name, s.labels) == (f"joulegate_{name}", labels)
+    ]
+    assert len(found) == 1, (name, labels, found)
+    return found[0]
+
+
+@pytest.fixture
+def metrics():
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def used(metrics):
+    """Metrics of which every one has been touched."""
+    metrics.finished(record())
+    metrics.publish_backends([backends("http://a:1")])
+    metrics.publish_profile({"m": "v1"})
+    metrics.decision_count("m", "fair-ols", "default").inc()
+    metrics.decision_duration.observe(0.00004)
+    metrics.exclusion_count("m", "down").inc()
+    metrics.retry_count("m", "silent").inc()
+    metrics.broken_count("m", "connection_lost").inc()
+    metrics.disconnects.inc()
+    return metrics
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT))
+def test_the_contracts_metrics_are_there_with_exactly_their_labels(used, name):
+    wire = f"joulegate_{name}_bucket" if name in HISTOGRAMS else f"joulegate_{name}"
+    found = [set(s.labels) - {"le"} for s in samples(used) if s.name == wire]
+    assert found, f"{wire} is not on the page"
+    assert all(labels == CONTRACT[name] for labels in found)
+
+
+def test_the_page_has_one_prefix_and_no_series_twice(used):
+    found = samples(used)
+    assert all(s.name.startswith("joulegate_") for s in found)
+    series = Counter((s.name, tuple(sorted(s.labels.items()))) for s in found)
+    assert series.most_common(1)[0][1] == 1
+    assert not any(s.name.endswith("_created") for s in found)
+
+
+def test_every_family_says_what_it_is(used):
+    text = generate_latest(used.registry).decode()
+    for name in CONTRACT:
+        assert f"# HELP joulegate_{name} " in text
+        assert f"# TYPE joulegate_{name} " in text
+
+
+def test_buckets_suit_llm_times_and_energies(used):
+    def bounds(name):
+        wire = f"joulegate_{name}_bucket"
+        return sorted(float(s.labels["le"]) for s in samples(used) if s.name == wire)[:-1]
+
+    for name in ("request_duration_seconds", "predicted_duration_seconds"):
+        assert (bounds(name)[0], bounds(name)[-1]) == (0.005, 600.0)
+    for name in ("request_energy_joules", "predicted_energy_joules"):
+        assert (bounds(name)[0], bounds(name)[-1]) == (0.1, 100_000.0)
+
+
+def test_a_whole_stream_is_counted(metrics):
+    metrics.finished(record())
+    labels = {"model": "m", "requested": "auto", "code": "200", "stream": "true"}
+    assert value(metrics, "requests_total", **labels) == 1
+    assert value(metrics, "request_duration_seconds_sum", model="m") == 2.0
+    assert value(metrics, "time_to_first_token_seconds_sum", model="m") == 0.4
+    # 1.6 s for the four tokens after the first
+    assert value(metrics, "time_per_output_token_seconds_sum", model="m") == pytest.approx(0.4)
+    for kind, tokens in (("prompt", 10), ("cached", 4), ("completion", 5)):
+        assert value(metrics, "tokens_total", model="m", type=kind) == tokens
+    assert value(metrics, "energy_joules_total", model="m", method="estimated") == 44.0
+    assert value(metrics, "request_energy_joules_sum", model="m", method="estimated") == 44.0
+    assert value(metrics, "predicted_duration_seconds_sum", model="m") == 1.5
+    assert value(metrics, "predicted_energy_joules_sum", model="m") == 40.0
+    assert value(metrics, "predicted_energy_joules_total", model="m") == 40.0
+
+
+def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
+    for _ in range(2):
+        metrics.finished(record())
+    found = {
+        s.labels["baseline"]: s.value
+        for s in samples(metrics)
+        if s.name == "joulegate_baseline_energy_joules_total"
+    }
+    # the most accurate is n at 50 J, the hungriest p at 90 J
+    assert found == {"most-accurate": 100.0, "hungriest": 180.0}
+
+
+def test_a_broken_answer_has_spent_but_was_not_answered(metrics):
+    metrics.finished(record(code=502))
+    names = {s.name for s in samples(metrics) if s.value and s.labels.get("model") == "m"}
+    assert "joulegate_energy_joules_total" in names
+    assert "joulegate_request_duration_seconds_count" not in names
+    assert "joulegate_predicted_energy_joules_total" not in names
+
+
+def test_one_token_has_no_time_between_tokens(metrics):
+    metrics.finished(record(completion_tokens=1))
+    assert value(metrics, "time_per_output_token_seconds_count", model="m") == 0
+
+
+def test_a_request_that_reached_no_model(metrics):
+    metrics.finished(record(model="", code=404, requested="other", stream=False, decision=None))
+    labels = {"model": "none", "requested": "other", "code": "404", "stream": "false"}
+    assert value(metrics, "requests_total", **labels) == 1
+
+
+outcomes = st.tuples(
+    st.sampled_from(["", "m", "n"]),
+    st.sampled_from(["auto", "auto:eco", "m", "other"]),
+    st.sampled_from([200, 400, 404, 499, 502]),
+    st.booleans(),
+)
+
+
+@given(st.lists(outcomes, max_size=40))
+def test_requests_add_up(drawn):
+    metrics = Metrics(CollectorRegistry())
+    for model, requested, code, stream in drawn:
+        metrics.finished(record(model=model, requested=requested, code=code, stream=stream))
+    counted = {
+        tuple(s.labels[name] for name in ("model", "requested", "code", "stream")): s.value
+        for s in samples(metrics)
+        if s.name == "joulegate_requests_total"
+    }
+    wanted = Counter((m or "none", r, str(c), str(s).lower()) for m, r, c, s in drawn)
+    assert counted == wanted
+    assert sum(counted.values()) == len(drawn)
+
+
+def test_backends_as_they_are_now(metrics):
+    deployment = backends("http://a:1", "http://b:2")
+    one, two = deployment.backends
+    one.begin()
+    for _ in range(5):
+        two.failed()
+    for _ in range(3):  # a page may be fetched any number of times
+        metrics.publish_backends([deployment])
+    for label, up, inflight, ejections in (("a:1", 1, 1, 0), ("b:2", 0, 0, 1)):
+        assert value(metrics, "backend_up", model="m", backend=label) == up
+        assert value(metrics, "backend_inflight", model="m", backend=label) == inflight
+        assert value(metrics, "backend_ejections_total", model="m", backend=label) == ejections
+
+
+def test_one_profile_is_in_force(metrics):
+    metrics.publish_profile({"m": "v1", "n": "v1"})
+    metrics.publish_profile({"m": "v2", "n": "v2"})
+    found = {
+        (s.labels["model"], s.labels["version"]): s.value
+        for s in samples(metrics)
+        if s.name == "joulegate_profile_info"
+    }
+    assert found == {("m", "v2"): 1.0, ("n", "v2"): 1.0}
+
+
+def test_reloads_start_at_zero(metrics):
+    for result in ("adopted", "refused"):
+        assert value(metrics, "profile_reloads_total", result=result) == 0
+
+
+CONFIG = parse(
+    'models: [{name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}]', "g", {}
+)
+
+
+async def test_names_that_clients_make_up_land_in_other(metrics, shipped, counter):
+    deployments = (backends("http://a:1"),)
+    for _ in range(5):  # nobody is there, so nothing is sent
+        deployments[0].backends[0].failed()
+    client = Client(connect_seconds=1.0)
+    gateway = Gateway(
+        names=Names(CONFIG),
+        snapshot=Snapshot(CONFIG, deployments, shipped),
+        deployments=deployments,
+        counter=counter,
+        dispatcher=Dispatcher(client, metrics, CONFIG.timeouts, CONFIG.retry, CONFIG.limits),
+        metrics=metrics,
+        recent=Recent(0),
+        stall_seconds=1.0,
+    )
+
+    async def send(_):
+        pass
+
+    async def ask(model):
+        async def load():
+            body = f'{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}'
+            return decode(body.encode())
+
+        found = Record("r", 1.0, "chat", "other", "none", stream=False)
+        await gateway.answer(found, load, {}, Reply(send, "r"), Lifeline())
+
+    made_up = [f"made-up-{number}" for number in range(50)]
+    for model in [*made_up, "auto", "joulegate/auto", "auto:energy", "auto:nope", "phi-3-mini"]:
+        await ask(model)
+    gateway.settle()
+    counted = Counter()
+    for s in samples(metrics):
+        if s.name == "joulegate_requests_total":
+            counted[s.labels["requested"], s.labels["code"]] += int(s.value)
+    assert counted == {
+        ("other", "404"): 51,
+        ("auto", "503"): 2,
+        ("auto:energy", "503"): 1,
+        ("phi-3-mini", "503"): 1,
+    }

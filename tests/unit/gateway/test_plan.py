@@ -1,0 +1,155 @@
+"""From a decoded request to a decision, and the error where nobody is left."""
+
+import json
+import random
+
+import msgspec
+import pytest
+
+from backends.registry import Backend, Deployment
+from gateway.config import parse
+from gateway.scheduling.decision import Decision, Excluded, Weights
+from gateway.service.ask import Kind, decode, read
+from gateway.service.candidates import Names, Snapshot
+from gateway.service.errors import ContextExceeded, Infeasible, Unavailable, Unsupported
+from gateway.service.plan import nobody, plan
+
+CONFIG = parse(
+    """
+models:
+  - {name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}
+  - {name: mistral-7b, context: 32768, capabilities: [chat, tools], backends: [{url: "http://b:1"}]}
+  - {name: falcon-7b, context: 2048, backends: [{url: "http://c:1"}]}
+""",
+    "g.yaml",
+    {},
+)
+
+
+@pytest.fixture
+def snapshot(shipped):
+    rng = random.Random(0)
+    deployments = [
+        Deployment(m.name, m.label, m.name, [Backend(m.backends[0].root)], rng=rng)
+        for m in CONFIG.models
+    ]
+    return Snapshot(CONFIG, deployments, shipped)
+
+
+@pytest.fixture
+def decided(snapshot, counter):
+    def make(body, headers=None, kind=Kind.CHAT):
+        ask = read(kind, decode(json.dumps(body).encode()))
+        return plan(ask, Names(CONFIG).resolve(ask.model), headers or {}, snapshot, counter)
+
+    return make
+
+
+def chat(model="auto", **more):
+    return {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more}
+
+
+def test_auto_is_ranked_by_the_configs_weights(decided, shipped):
+    decision = decided(chat()).decision
+    assert decision.weights == Weights.of(0.5, 0.3, 0.2)
+    assert decision.policy == "fair-ols"
+    assert decision.profile_version == shipped.version
+    assert len(decision.candidates) == 3
+    assert decision.excluded == ()
+
+
+@pytest.mark.parametrize(
+    ("headers", "model"),
+    [
+        ({b"x-joulegate-weight-accuracy": b"1"}, "mistral-7b"),
+        ({b"x-joulegate-weight-energy": b"1"}, "phi-3-mini"),
+        ({b"x-joulegate-weight-time": b"1"}, "phi-3-mini"),
+    ],
+)
+def test_headers_beat_the_body_beats_the_preset(decided, headers, model):
+    other = "accuracy" if model == "phi-3-mini" else "energy"
+    assert decided(chat(f"auto:{other}"), headers).decision.best.model == model
+    steered = chat(joulegate={"weights": {other: 1}})
+    assert decided(steered, headers).decision.best.model == model
+    unsteered = decided(steered).decision.best.model
+    assert unsteered == ("mistral-7b" if other == "accuracy" else "phi-3-mini")
+
+
+def test_a_concrete_name_bypasses_the_policy(decided):
+    made = decided(chat("falcon-7b"), {b"x-joulegate-weight-energy": b"1"})
+    assert [scored.model for scored in made.decision.candidates] == ["falcon-7b"]
+    assert made.decision.policy == "none"
+
+
+def test_a_concrete_name_is_not_second_guessed(decided):
+    # Tools the model does not offer, more output than its context: its own server answers that.
+    decision = decided(chat("falcon-7b", tools=[{"type": "function"}], max_tokens=9999)).decision
+    assert decision.best.model == "falcon-7b"
+
+
+def test_an_endpoint_that_a_concrete_model_does_not_serve(decided):
+    made = decided({"model": "mistral-7b", "input": "x"}, kind=Kind.EMBEDDINGS)
+    assert made.decision.candidates == ()
+    error = nobody(made.decision)
+    assert isinstance(error, Unsupported)
+    assert (error.status, error.param, error.code) == (400, "model", "unsupported_capability")
+
+
+def test_auto_is_kept_to_those_that_can(decided):
+    decision = decided(chat(tools=[{"type": "function"}])).decision
+    assert [scored.model for scored in decision.candidates] == ["mistral-7b"]
+    assert {out.model: out.code for out in decision.excluded} == {
+        "phi-3-mini": "capability",
+        "falcon-7b": "capability",
+    }
+    long = decided(chat(max_tokens=3000)).decision
+    assert [out.model for out in long.excluded] == ["falcon-7b"]
+
+
+def test_reject_leaves_nobody_and_best_effort_somebody(decided):
+    bound = {b"x-joulegate-max-energy-joules": b"0.5"}
+    assert decided(chat(), bound).decision.best.model == "phi-3-mini"
+    made = decided(chat(), {**bound, b"x-joulegate-infeasible": b"reject"})
+    error = nobody(made.decision)
+    assert isinstance(error, Infeasible)
+    assert (error.status, error.code) == (422, "no_feasible_model")
+    assert "max_energy_joules" in error.message
+
+
+def test_the_snapshot_is_kept(decided, snapshot):
+    assert decided(chat()).snapshot is snapshot
+
+
+def test_explain_is_the_decisions_public_shape(decided):
+    made = decided(chat())
+    shown = msgspec.json.decode(made.explain("req_7"))
+    assert shown["id"] == "req_7"
+    assert shown["decision_us"] == round(made.seconds * 1e6, 1) > 0
+    assert shown == json.loads(
+        json.dumps(made.decision.to_dict(request_id="req_7", decision_us=shown["decision_us"]))
+    )
+
+
+def excluded(*codes):
+    out = tuple(Excluded("m", f"d{n}", code, f"{code}: why") for n, code in enumerate(codes))
+    return Decision("fair-ols", Weights(1, 0, 0), (), out, False, "v")
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind", "status"),
+    [
+        (["capability"], Unsupported, 400),
+        (["capability", "context"], ContextExceeded, 400),
+        (["context", "down"], Unavailable, 503),
+        (["down"], Unavailable, 503),
+        (["bound", "down", "context", "capability"], Infeasible, 422),
+        ([], Unsupported, 400),
+    ],
+)
+def test_the_error_for_nobody_is_the_most_hopeful_one(codes, kind, status):
+    error = nobody(excluded(*codes))
+    assert type(error) is kind
+    assert error.status == status
+    for number, code in enumerate(codes):
+        assert f"d{number}: {code}: why" in error.message
+    assert (error.retry_after_seconds == 1) is (status == 503)

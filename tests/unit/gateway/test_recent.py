@@ -1,0 +1,91 @@
+"""The last requests, oldest out first."""
+
+from gateway.telemetry.recent import Recent
+from gateway.telemetry.record import Attempt, Record
+
+
+def record(request_id, **more):
+    fields = {"at": 1.5, "kind": "chat", "requested": "auto", "preset": "default", "stream": False}
+    return Record(id=request_id, **{**fields, **more})
+
+
+def test_a_record_is_found_by_its_id():
+    recent = Recent(2)
+    kept = record("a")
+    recent.add(kept)
+    assert recent.get("a") is kept
+    assert recent.get("b") is None
+
+
+def test_the_oldest_goes_first():
+    recent = Recent(2)
+    for name in "abc":
+        recent.add(record(name))
+    assert [recent.get(name) is not None for name in "abc"] == [False, True, True]
+
+
+def test_an_id_used_again_replaces_its_record_and_is_young():
+    recent = Recent(2)
+    first, again = record("a"), record("a")
+    for one in (first, record("b"), again, record("c")):
+        recent.add(one)
+    assert recent.get("a") is again
+    assert recent.get("b") is None
+
+
+def test_a_limit_of_zero_keeps_nothing():
+    recent = Recent(0)
+    recent.add(record("a"))
+    assert recent.get("a") is None
+
+
+def test_what_is_shown_of_a_record():
+    shown = record(
+        "req_1",
+        model="m",
+        deployment="m-a100",
+        backend="a:8000",
+        code=200,
+        prompt_tokens=12,
+        completion_tokens=4,
+        cached_tokens=8,
+        seconds=1.25,
+        ttft_seconds=0.5,
+        predicted_seconds=2.0,
+        predicted_joules=30.0,
+        joules=25.0,
+        method="estimated",
+        attempts=[Attempt("m", "b:8000", "silent"), Attempt("m", "a:8000", None)],
+    ).to_dict()
+    assert shown == {
+        "id": "req_1",
+        "at": 1.5,
+        "kind": "chat",
+        "requested": "auto",
+        "preset": "default",
+        "model": "m",
+        "deployment": "m-a100",
+        "backend": "a:8000",
+        "stream": False,
+        "code": 200,
+        "error": None,
+        "usage": {"prompt_tokens": 12, "completion_tokens": 4, "cached_tokens": 8},
+        "predicted": {"seconds": 2.0, "joules": 30.0},
+        "observed": {
+            "seconds": 1.25,
+            "ttft_seconds": 0.5,
+            "joules": 25.0,
+            "method": "estimated",
+        },
+        "attempts": [
+            {"model": "m", "backend": "b:8000", "reason": "silent"},
+            {"model": "m", "backend": "a:8000", "reason": None},
+        ],
+        "decision": None,
+    }
+
+
+def test_a_request_that_reached_no_model():
+    shown = record("r", code=404, error="no such model").to_dict()
+    assert (shown["model"], shown["deployment"], shown["backend"]) == (None, None, None)
+    assert (shown["code"], shown["error"], shown["attempts"]) == (404, "no such model", [])

@@ -1,0 +1,196 @@
+"""A stream on its way: opened at its first content, passed on whole, ended by [DONE] or broken."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.errors import BadAnswer, ConnectionLost, Refused
+from gateway.service.lifeline import Lifeline
+from gateway.service.relay import Stream
+from gateway.service.reply import Reply
+
+HEAD = '{"id":"chatcmpl-9","object":"chat.completion.chunk","created":1795155016,"model":"served",'
+ROLE = (
+    HEAD + '"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}'
+)
+ONE = HEAD + '"choices":[{"index":0,"delta":{"content":" Grüße"},"finish_reason":null}]}'
+TWO = HEAD + '"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}]}'
+USAGE = (
+    HEAD + '"choices":[],"usage":{"prompt_tokens":12,"total_tokens":16,"completion_tokens":4,'
+    '"prompt_tokens_details":{"cached_tokens":8}}}'
+)
+WHOLE = (ROLE, ONE, TWO, USAGE, "[DONE]")
+FAILURE = (
+    '{"error":{"message":"out of memory","type":"InternalServerError","param":null,"code":500}}'
+)
+
+
+class Pieces:
+    """Stands in for an answer: gives prepared chunks, raises an exception among them."""
+
+    def __init__(self, *pieces):
+        self.left = list(pieces)
+
+    async def chunk(self):
+        piece = self.left.pop(0) if self.left else b""
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    async def finish(self):
+        pass
+
+
+def wire(*events):
+    return "".join(f"data: {event}\n\n" for event in events).encode()
+
+
+def renamed(*events):
+    return wire(*events).replace(b'"model":"served"', b'"model":"m"')
+
+
+class Relayed:
+    """What a client got of a stream, and how it ended."""
+
+    def __init__(self, answer, *, wants_usage=False, model="m"):
+        self.stream = Stream(answer, model, wants_usage=wants_usage)
+        self.messages = []
+
+    async def run(self, explain=None):
+        async def send(message):
+            self.messages.append(message)
+
+        await self.stream.open()
+        await self.stream.relay(Reply(send, "r"), Lifeline(), explain)
+        return self
+
+    @property
+    def body(self):
+        return b"".join(message["body"] for message in self.messages)
+
+    @property
+    def complete(self):
+        return bool(self.messages) and not self.messages[-1]["more_body"]
+
+
+async def test_all_but_the_usage_that_only_the_gateway_wanted():
+    got = await Relayed(Pieces(wire(*WHOLE))).run()
+    assert got.body == renamed(ROLE, ONE, TWO, "[DONE]")
+    assert got.complete
+    usage = got.stream.usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (12, 4)
+
+
+async def test_usage_that_the_client_wanted_is_passed_on():
+    got = await Relayed(Pieces(wire(*WHOLE)), wants_usage=True).run()
+    assert got.body == renamed(*WHOLE)
+
+
+async def test_a_stream_by_the_clients_own_name_is_passed_on_byte_for_byte():
+    got = await Relayed(Pieces(wire(*WHOLE)), wants_usage=True, model="served").run()
+    assert got.body == wire(*WHOLE)
+
+
+@given(st.lists(st.integers(0, len(wire(*WHOLE))), max_size=10).map(sorted))
+def test_any_chopping_gives_the_client_the_same(cuts):
+    stream = wire(*WHOLE)
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    # An empty piece would be the end.
+    got = asyncio.run(Relayed(Pieces(*filter(None, pieces))).run())
+    assert got.body == renamed(ROLE, ONE, TWO, "[DONE]")
+    assert got.complete
+    assert got.stream.usage.completion_tokens == 4
+
+
+async def test_it_is_opened_at_its_first_content_and_not_before():
+    answer = Pieces(b": ping\n\n", wire(ROLE), wire(ONE)[:20], wire(ONE)[20:], wire(TWO))
+    stream = Stream(answer, "m", wants_usage=False)
+    await stream.open()
+    assert answer.left == [wire(TWO)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [
+        ([], BadAnswer),
+        ([wire(ROLE)], BadAnswer),
+        ([b"<html>502</html>"], BadAnswer),
+        ([wire("<html>")], BadAnswer),
+        ([wire(ROLE), ConnectionLost("reset")], ConnectionLost),
+        ([wire(FAILURE, "[DONE]")], Refused),
+        ([wire(ROLE, FAILURE)], Refused),
+        ([wire(ROLE)] * 9000, BadAnswer),
+    ],
+)
+async def test_what_breaks_before_the_first_content_can_be_tried_elsewhere(pieces, error):
+    with pytest.raises(error):
+        await Stream(Pieces(*pieces), "m", wants_usage=False).open()
+
+
+async def test_an_empty_answer_is_an_answer():
+    got = await Relayed(Pieces(wire(ROLE, "[DONE]"))).run()
+    assert got.body == renamed(ROLE, "[DONE]")
+    assert got.complete
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [
+        ([wire(ROLE, ONE)], BadAnswer),
+        ([wire(ROLE, ONE), wire(TWO)[:-9]], BadAnswer),
+        ([wire(ROLE, ONE), ConnectionLost("reset")], ConnectionLost),
+        ([wire(ROLE, ONE), wire(FAILURE, "[DONE]")], Refused),
+        ([wire(ROLE, ONE, FAILURE, "[DONE]")], Refused),
+    ],
+)
+async def test_what_breaks_later_is_told_after_what_had_come(pieces, error):
+    got = Relayed(Pieces(*pieces))
+    with pytest.raises(error):
+        await got.run()
+    # No [DONE], no end, no part of an event, and vLLM's own error event is kept back.
+    assert got.body == renamed(ROLE, ONE)
+    assert not got.complete
+
+
+async def test_a_broken_streams_status_is_vllms():
+    with pytest.raises(Refused) as caught:
+        await Relayed(Pieces(wire(ROLE, ONE, FAILURE.replace("500}", "400}")))).run()
+    assert caught.value.status == 400
+
+
+async def test_an_explanation_is_the_last_chunk_before_the_end():
+    asked = []
+
+    def explain():
+        asked.append(1)
+        return b'{"score":0.25}'
+
+    got = await Relayed(Pieces(wire(*WHOLE))).run(explain)
+    *_, explanation, done, rest = got.body.split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    assert json.loads(explanation.removeprefix(b"data: ")) == {
+        "id": "chatcmpl-9",
+        "object": "chat.completion.chunk",
+        "created": 1795155016,
+        "model": "m",
+        "choices": [],
+        "joulegate": {"score": 0.25},
+    }
+    assert asked == [1]
+
+
+async def test_nothing_behind_the_end_is_passed_on():
+    got = await Relayed(Pieces(wire(*WHOLE, ONE, "[DONE]"), wire(TWO))).run()
+    assert got.body == renamed(ROLE, ONE, TWO, "[DONE]")
+
+
+async def test_text_that_looks_like_an_error_or_an_end_is_text():
+    tricky = json.dumps(
+        {"choices": [{"delta": {"content": 'data: [DONE]\n\n {"error":{"code":500}} "usage":{'}}]}
+    )
+    got = await Relayed(Pieces(wire(ROLE, ONE, tricky, TWO, "[DONE]"))).run()
+    assert got.body == renamed(ROLE, ONE, tricky, TWO, "[DONE]")
+    assert got.complete
