@@ -1,0 +1,133 @@
+"""Which column of somebody's file holds what: `--col`, `--scale`, `--where`, `--model`.
+
+The names on the left are ours (those that `joulegate profile` writes); a file that uses them needs
+no option at all.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from math import isfinite
+
+NEEDED = ("tokens_in", "tokens_out", "seconds")
+NUMBERS = (*NEEDED, "joules", "running", "tiktoken_in", "cached_tokens")
+TEXTS = ("model", "method", "hardware", "engine", "at", "prompt")
+KNOWN = (*NUMBERS, *TEXTS)
+
+
+class BadInput(ValueError):
+    """Input or options that cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """How to read the files.
+
+    `names` maps our name to the file's; `scales` our name to a factor (joules=0.001 for mJ);
+    `where` a column of the file to the texts it may hold; `models` a profile key to the text that
+    the rows have for it.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
+    where: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    output_includes_prompt: bool = False
+
+    @classmethod
+    def of_options(
+        cls,
+        col: Iterable[str] = (),
+        scale: Iterable[str] = (),
+        where: Iterable[str] = (),
+        model: Iterable[str] = (),
+        *,
+        output_includes_prompt: bool = False,
+    ) -> "Columns":
+        """Read the options' `LEFT=RIGHT` texts. Raises BadInput naming the option."""
+        names = dict(_known(pair, "--col", KNOWN) for pair in col)
+        scales = {
+            name: _factor(name, text)
+            for name, text in (_known(pair, "--scale", NUMBERS) for pair in scale)
+        }
+        wheres: dict[str, frozenset[str]] = {}
+        for name, text in (_pair(given, "--where") for given in where):
+            wheres[name] = wheres.get(name, frozenset()) | {text}
+        models: dict[str, str] = {}
+        for given in model:
+            key, _, text = given.partition("=")
+            if not key.strip():
+                raise BadInput(f"--model {given}: want NAME, or NAME=TEXT")
+            models[key.strip()] = text.strip() or key.strip()
+        return cls(names, scales, wheres, models, output_includes_prompt)
+
+    def of_file(self, header: Iterable[str], file: str) -> dict[str, str]:
+        """Return the columns to read, the file's name -> ours; those of --where map to themselves.
+
+        Raises BadInput that lists what the file has where one that is needed is not there.
+        """
+        have = [name.strip() for name in header]
+        chosen = {ours: self.names.get(ours, ours) for ours in KNOWN}
+        missing = [
+            ours
+            for ours, theirs in chosen.items()
+            if theirs not in have and (ours in NEEDED or ours in self.names)
+        ]
+        if missing:
+            raise BadInput(_no_column(file, missing, chosen, have))
+        absent = [name for name in self.where if name not in have]
+        if absent:
+            raise BadInput(
+                f"{file}: --where {absent[0]}=…: no such column; it has: {', '.join(have)}"
+            )
+        twice = {theirs for theirs in chosen.values() if have.count(theirs) > 1}
+        if twice:
+            raise BadInput(f"{file}: two columns are named {', '.join(sorted(twice))}")
+        return {ours: theirs for ours, theirs in chosen.items() if theirs in have}
+
+
+def _no_column(file: str, missing: list[str], chosen: Mapping[str, str], have: list[str]) -> str:
+    named = " or ".join(dict.fromkeys(f"{chosen[ours]!r}" for ours in missing))
+    hints = " ".join(f"--col {ours}={_likely(ours, have) or 'NAME'}" for ours in missing)
+    return f"{file}: no column {named}; it has: {', '.join(have)}; say which is which: {hints}"
+
+
+def _likely(ours: str, have: list[str]) -> str | None:
+    """Guess which column is meant; None where nothing looks like it."""
+    words = {
+        "tokens_in": ("input_tokens", "prompt_tokens", "in_tokens"),
+        "tokens_out": ("output_tokens", "completion_tokens", "out_tokens", "generated_tokens"),
+        "seconds": ("runtime_seconds", "duration_seconds", "latency", "runtime", "duration"),
+        "joules": ("energy_joules", "energy", "energy_j"),
+    }.get(ours, (ours,))
+    for word in words:
+        found = get_close_matches(word, have, n=1, cutoff=0.8)
+        if found:
+            return found[0]
+    return None
+
+
+def _pair(given: str, option: str) -> tuple[str, str]:
+    left, equals, right = given.partition("=")
+    if not equals or not left.strip():
+        raise BadInput(f"{option} {given}: want LEFT=RIGHT")
+    return left.strip(), right.strip()
+
+
+def _known(given: str, option: str, known: tuple[str, ...]) -> tuple[str, str]:
+    left, right = _pair(given, option)
+    if left not in known:
+        raise BadInput(f"{option} {given}: {left!r} is none of {', '.join(known)}")
+    if not right:
+        raise BadInput(f"{option} {given}: nothing after the =")
+    return left, right
+
+
+def _factor(name: str, text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not (isfinite(factor) and factor > 0.0):
+        raise BadInput(f"--scale {name}={text}: want a positive number")
+    return factor

@@ -1,0 +1,102 @@
+"""The cost forms of `gateway.scheduling.cost` as design matrices, and what each term means.
+
+With i tokens in, o tokens out, r other requests running at dispatch the columns are
+1, i, o, i·o, and o·r for seconds or o/(1+r) for joules, as far as the form goes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gateway.scheduling.cost import Cost, Form, Quantity
+
+Floats = NDArray[np.float64]
+Ranges = Mapping[str, tuple[float, float]]
+
+UNITS = {Quantity.SECONDS: "s", Quantity.JOULES: "J"}
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term of a form: its coefficient's name, what it multiplies, and its unit."""
+
+    name: str
+    factor: str
+    unit: str
+
+
+def terms(form: Form, quantity: Quantity) -> list[Term]:
+    """Return the form's terms in the order of its coefficients."""
+    unit = UNITS[quantity]
+    shared = quantity is Quantity.JOULES
+    known = (
+        Term("b0", "1", unit),
+        Term("b1", "in", f"{unit}/token"),
+        Term("b2", "out", f"{unit}/token"),
+        Term("b3", "in x out", f"{unit}/token²"),
+        Term("b4", "out/(1+running)" if shared else "out x running", f"{unit}/token"),
+    )
+    return list(known[: form.terms])
+
+
+def matrix(form: Form, quantity: Quantity, frame: pd.DataFrame) -> Floats:
+    """Return the n x k design of rows with tokens_in, tokens_out and, for load, running."""
+    i = frame["tokens_in"].to_numpy(dtype=float)
+    o = frame["tokens_out"].to_numpy(dtype=float)
+    columns = [np.ones(len(frame)), i, o]
+    if form is not Form.ADDITIVE:
+        columns.append(i * o)
+    if form is Form.LOAD:
+        r = frame["running"].to_numpy(dtype=float)
+        columns.append(o / (1.0 + r) if quantity is Quantity.JOULES else o * r)
+    return np.column_stack(columns)
+
+
+def ranges(form: Form, frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return the lowest and highest value of each regressor's variables."""
+    names = ["tokens_in", "tokens_out", *(["running"] if form is Form.LOAD else [])]
+    return {name: (float(frame[name].min()), float(frame[name].max())) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Corner:
+    """A corner of the fitted range, with the cost there and what one more token adds to it."""
+
+    tokens_in: float
+    tokens_out: float
+    running: float
+    cost: float
+    per_token_in: float
+    per_token_out: float
+
+    def __str__(self) -> str:
+        """Say where it is."""
+        load = f", {self.running:g} running" if self.running else ""
+        return f"{self.tokens_in:g} tokens in, {self.tokens_out:g} out{load}"
+
+
+def corners(cost: Cost, fitted: Ranges) -> list[Corner]:
+    """Evaluate a cost at the corners of its fitted range.
+
+    Each form is linear in i and in o and monotone in r with the others held, so that nothing
+    inside the range is lower than the lowest corner.
+    """
+    sides = [sorted(set(fitted.get(name, (0.0, 0.0)))) for name in _VARIABLES]
+    found = []
+    for i, o, r in product(*sides):
+        here = cost.raw(i, o, int(r))
+        found.append(
+            Corner(
+                i, o, r, here,
+                cost.raw(i + 1.0, o, int(r)) - here,
+                cost.raw(i, o + 1.0, int(r)) - here,
+            )
+        )  # fmt: skip
+    return found
+
+
+_VARIABLES = ("tokens_in", "tokens_out", "running")

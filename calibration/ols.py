@@ -1,0 +1,169 @@
+"""One ordinary least squares fit: coefficients, robust errors, and what is odd about the rows.
+
+Errors are heteroscedasticity-robust: HC3 (MacKinnon and White, 1985), which divides each squared
+residual by (1 - leverage)². The spread of costs grows with their size, so the classical errors
+would be wrong; HC3 errs on the wide side in small samples, where HC1 is too narrow.
+
+Intervals use Student's t with as many degrees of freedom as the error of that coefficient really
+rests on (Satterthwaite, 1946, as Bell and McCaffrey, 2002, and Imbens and Kolesar, 2016, do for
+robust errors). In a grid of lengths the few dearest rows decide a coefficient: with n - k degrees
+of freedom a 95% interval of the interaction term covered the truth 91% of the time at two rows a
+cell, with these 97%, and both 95% at fifteen (2,000 simulated grids each).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit  # type: ignore[import-untyped]
+from statsmodels.regression.linear_model import OLS
+
+Floats = NDArray[np.float64]
+
+LARGEST_CONDITION = 1e7
+"""Above it (columns scaled to unit length) the terms cannot be told apart."""
+_FULL_LEVERAGE = 1.0 - 1e-9
+_FAR_SD = 6.0
+_ROWS_PER_PART = 50
+_MOST_PARTS = 20
+_ROUNDING = 1e-20
+
+
+class Singular(ValueError):
+    """The regressors cannot be told apart, or there are no more rows than coefficients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """Residuals and leverage of the rows.
+
+    `far` counts rows whose residual is over 6 times the sd among rows of like predicted cost (the
+    spread grows with the cost), `worst_sd` is the largest such ratio; leverage is the hat matrix's
+    diagonal; `leverage_rows` counts rows above 3 k/n; `cook_max` is the largest Cook's distance.
+    `worst` and `heaviest` are the rows' places in the fitted arrays.
+    """
+
+    far: int
+    worst: int
+    worst_sd: float
+    leverage_max: float
+    leverage_rows: int
+    cook_max: float
+    heaviest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fit of y on X; arrays follow the columns of X. `rmse` is sqrt(SSR/n), in y's unit."""
+
+    coefficients: Floats
+    low: Floats
+    high: Floats
+    errors: Floats
+    freedom: Floats
+    """Degrees of freedom behind each interval."""
+    covariance: Floats
+    robust: str
+    n: int
+    r2: float
+    rmse: float
+    condition: float
+    odd: Odd
+    residuals: Floats
+
+
+def fit(x: Floats, y: Floats) -> Fitted:
+    """Fit y (n) on x (n x k, its first column ones) with 95% intervals. Raises Singular."""
+    n, k = x.shape
+    if n <= k:
+        raise Singular(f"{n} rows for {k} coefficients")
+    # Columns of like size keep the products of long prompts and answers from eating digits.
+    scale = np.sqrt(np.mean(x**2, axis=0))
+    if not np.all(scale > 0.0):
+        raise Singular("a regressor is zero in every row")
+    scaled = x / scale
+    condition = float(np.linalg.cond(scaled))
+    if not condition < LARGEST_CONDITION:
+        raise Singular("the regressors cannot be told apart")
+    result = OLS(y, scaled).fit()
+    influence = scaled @ result.normalized_cov_params  # of each row on each coefficient
+    leverage = np.einsum("ij,ij->i", influence, scaled)
+    robust = "HC3" if leverage.max() < _FULL_LEVERAGE else "HC1"
+    solid = result.get_robustcov_results(robust, use_t=True)
+    errors = np.asarray(solid.bse) / scale
+    coefficients = np.asarray(result.params) / scale
+    residuals = np.asarray(result.resid, dtype=float)
+    weights = influence / (1.0 - leverage[:, None]) if robust == "HC3" else influence
+    freedom = _freedom(weights**2, y - residuals, n - k)
+    reach = stdtrit(freedom, 0.975) * errors
+    return Fitted(
+        coefficients=coefficients,
+        low=coefficients - reach,
+        high=coefficients + reach,
+        errors=errors,
+        freedom=freedom,
+        covariance=np.asarray(solid.cov_params()) / np.outer(scale, scale),
+        robust=robust,
+        n=n,
+        r2=float(result.rsquared),
+        rmse=float(np.sqrt(np.mean(residuals**2))),
+        condition=condition,
+        odd=_odd(residuals, y - residuals, leverage, k),
+        residuals=residuals,
+    )
+
+
+def _freedom(weights: Floats, predicted: Floats, most: int) -> Floats:
+    """Degrees of freedom of sum(weight_i e_i²), per column of `weights` (n x k).
+
+    Satterthwaite's (sum w v)² / sum (w v)², v being the variance of the residual: taken as equal,
+    and as proportional to the squared prediction (noise in per cent); the smaller counts.
+    """
+    found: Floats = np.full(weights.shape[1], float(most))
+    for variance in (np.ones(len(predicted)), predicted**2):
+        parts = weights * variance[:, None]
+        squares = np.maximum((parts**2).sum(axis=0), np.finfo(float).tiny)
+        found = np.minimum(found, parts.sum(axis=0) ** 2 / squares)
+    return np.clip(found, 1.0, float(most))
+
+
+def _odd(residuals: Floats, predicted: Floats, leverage: Floats, k: int) -> Odd:
+    n = len(residuals)
+    variance = float(residuals @ residuals) / (n - k)
+    room = np.maximum(1.0 - leverage, 1e-12)
+    # An exact fit leaves nothing but rounding, which is no reason to call a row odd.
+    exact = variance <= _ROUNDING * float(np.mean(predicted**2))
+    cook = np.zeros(n) if exact else residuals**2 * leverage / (room**2 * k * variance)
+    far = np.zeros(n)
+    if not exact:
+        order = np.argsort(predicted, kind="stable")
+        for part in np.array_split(order, min(_MOST_PARTS, 1 + n // _ROWS_PER_PART)):
+            spread = float(residuals[part].std())
+            far[part] = np.abs(residuals[part]) / spread if spread > 0.0 else 0.0
+    worst = int(np.argmax(far))
+    return Odd(
+        far=int(np.count_nonzero(far > _FAR_SD)),
+        worst=worst,
+        worst_sd=float(far[worst]),
+        leverage_max=float(leverage.max()),
+        leverage_rows=int(np.count_nonzero(leverage > 3.0 * k / n)),
+        cook_max=float(cook.max()),
+        heaviest=int(np.argmax(leverage)),
+    )
+
+
+def uneven(predicted: Floats, y: Floats, parts: int = 5) -> list[float]:
+    """Say by how much each fifth of the rows, by predicted cost, is off: sum(residual)/sum(y).
+
+    A form that lacks a term is wrong in a direction somewhere, however good its R2. A fifth whose
+    mean residual is within 3 standard errors of zero counts as 0.
+    """
+    order = np.argsort(predicted, kind="stable")
+    off = []
+    for part in np.array_split(order, parts):
+        residual = y[part] - predicted[part]
+        error = float(residual.std()) / max(len(part), 1) ** 0.5
+        total = float(y[part].sum())
+        clear = total > 0.0 and abs(float(residual.mean())) > 3.0 * error
+        off.append(float(residual.sum()) / total if clear else 0.0)
+    return off

@@ -1,0 +1,139 @@
+"""A streamed answer, timed: first token, end, usage, and what a simulator adds."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from backends.client import Answer
+from backends.errors import BadAnswer, ConnectionLost, Silent
+
+_GAP_SECONDS: Final = 300.0
+
+
+class _Details(Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class _Metrics(Struct):
+    time_to_first_token_ms: float | None = None
+
+
+class Simulated(Struct, frozen=True):
+    """What a simulator says of one request: its truth, in simulated seconds and joules."""
+
+    energy_joules: float
+    seconds: float
+    speed: float = 1.0
+
+
+class _Delta(Struct):
+    role: str | None = None
+    content: str | None = None
+
+
+class _Choice(Struct):
+    delta: _Delta | None = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    metrics: _Metrics | None = None
+    simulated: Simulated | None = None
+    error: Any = None
+
+
+_chunk: Final = msgspec.json.Decoder(_Chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answered request; `began` and `ended` are `time.perf_counter` seconds.
+
+    `seconds` and `ttft_seconds` are simulated ones where the server is a simulator.
+    """
+
+    request_id: str
+    began: float
+    ended: float
+    seconds: float
+    ttft_seconds: float | None
+    tokens_in: int
+    tokens_out: int
+    cached_tokens: int | None
+    simulated: Simulated | None
+
+
+async def follow(
+    answer: Answer, request_id: str, began: float, on_tokens: Callable[[int], None]
+) -> Reply:
+    """Read a stream to its end; `on_tokens` hears of new tokens. Raises BackendError."""
+    first: float | None = None
+    last = _Chunk()
+    tokens = 0
+    rest = b""
+    while True:
+        try:
+            async with asyncio.timeout(_GAP_SECONDS):
+                piece = await answer.chunk()
+        except TimeoutError:
+            raise Silent(f"nothing came for {_GAP_SECONDS:g} s") from None
+        if not piece:
+            raise ConnectionLost("the stream ended without [DONE]")
+        now = time.perf_counter()
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                return _reply(last, request_id, began, now, first)
+            try:
+                chunk = _chunk.decode(data)
+            except msgspec.MsgspecError as error:
+                raise BadAnswer(f"not an event of OpenAI's: {error}") from None
+            if chunk.error is not None:
+                raise BadAnswer(f"the server broke off: {chunk.error}")
+            if any(c.delta is None or c.delta.content or not c.delta.role for c in chunk.choices):
+                first = now if first is None else first
+                seen = chunk.usage.completion_tokens if chunk.usage else tokens + 1
+                on_tokens(max(0, seen - tokens))
+                tokens = max(seen, tokens)
+            last = chunk
+
+
+def _reply(last: _Chunk, request_id: str, began: float, ended: float, first: float | None) -> Reply:
+    """Make the reply of a stream whose last chunk carries its usage."""
+    usage, simulated = last.usage, last.simulated
+    if usage is None or usage.completion_tokens < 1:
+        raise BadAnswer("the stream's last chunk has no usage")
+    seconds = ended - began
+    ttft = None if first is None else first - began
+    if simulated is not None:
+        # A simulator's clock is its own: at 100 times the speed ours would time the sockets.
+        seconds = simulated.seconds
+        told = last.metrics.time_to_first_token_ms if last.metrics else None
+        ttft = None if told is None else told / 1000.0 * simulated.speed
+    details = usage.prompt_tokens_details
+    return Reply(
+        request_id=request_id,
+        began=began,
+        ended=ended,
+        seconds=seconds,
+        ttft_seconds=ttft,
+        tokens_in=usage.prompt_tokens,
+        tokens_out=usage.completion_tokens,
+        cached_tokens=details.cached_tokens if details else None,
+        simulated=simulated,
+    )

@@ -1,0 +1,40 @@
+"""Simulated servers for tests that run commands: those have event loops of their own."""
+
+import asyncio
+import threading
+
+from backends.simulator.answers import Spec
+from backends.simulator.server import start
+from backends.simulator.truth import Cost, Truth
+
+TRUTH = Truth(
+    seconds=Cost("additive", (0.02, 0.001, 0.02)),
+    joules=Cost("additive", (40.0, 0.3, 5.0)),
+    output=(0.0, 20.0),
+    context=2048,
+)
+
+
+class Farm:
+    """Simulated servers in a thread with an event loop of its own."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+        self._servers = []
+
+    def do(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+
+    def add(self, model="phi-3-mini", truth=TRUTH, speed=500.0, **fields):
+        server = self.do(start(Spec(model, truth, speed=speed, **fields)))
+        self._servers.append(server)
+        return server
+
+    def close(self):
+        for server in self._servers:
+            self.do(server.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
