@@ -148,7 +148,8 @@ class Server:
                     await wire.content(batch)
                 usage_asked = options is not None and options.include_usage
                 await wire.finish([frames.final_usage(ending())] if usage_asked else [])
-            except SeveredError:
+            except (SeveredError, ConnectionResetError):
+                # Cut on purpose, or the client left between two tokens: no error of the server's.
                 pass
             return wire.response
         finally:
