@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import uvicorn
+from litestar import Litestar
 from rich.table import Table
 
 from backends.simulator.answers import Spec
@@ -22,7 +23,6 @@ from gateway.api.protocol import GuardedProtocol
 from gateway.app import create_app, lead
 from gateway.commands.console import FAILED, OK, err, out
 from gateway.commands.three import three_models
-from gateway.config import Config
 from gateway.service import headers as names
 
 _HOST = "127.0.0.1"
@@ -97,7 +97,7 @@ async def _demo(listener: socket.socket, *, once: bool, speed: float) -> None:
             for name, url in urls.items():
                 out.print(f"  {name} at {url}")
             config = three_models(urls, tools=_TOOLS, profile=str(profile))
-            async with gateway(config, listener) as server:
+            async with gateway(create_app(config), listener) as server:
                 out.print(f"  gateway at {base}, {len(PROMPTS) * len(WEIGHTS)} requests to come")
                 rows = await ask_all(base)
                 out.print(table(rows))
@@ -137,10 +137,10 @@ def sped_up(profile: profiles.Profile, speed: float) -> dict[str, profiles.Model
 
 
 @contextlib.asynccontextmanager
-async def gateway(config: Config, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+async def gateway(app: Litestar, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
     """Serve the gateway in this event loop; yields the task that ends when it is told to stop."""
     options = uvicorn.Config(
-        lead(create_app(config)),
+        lead(app),
         http=GuardedProtocol,
         ws="none",
         proxy_headers=False,

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from gateway import profile as profiles
+from gateway.app import create_app
 from gateway.commands import demo
 from gateway.commands.three import three_models
 from tests.integration.harness import DONE, HELLO, total, until
@@ -98,11 +99,7 @@ class Mix:
 
 
 @pytest.mark.parametrize("kept_alive", [True])
-async def test_a_thousand_requests(tmp_path, kept_alive, monkeypatch):
-    made = []
-    create = demo.create_app
-    # The demo keeps its gateway to itself; this is how its insides are seen.
-    monkeypatch.setattr(demo, "create_app", lambda config: made.append(create(config)) or made[0])
+async def test_a_thousand_requests(tmp_path, kept_alive):
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     profile = tmp_path / "profile.json"
@@ -110,8 +107,9 @@ async def test_a_thousand_requests(tmp_path, kept_alive, monkeypatch):
     async with demo.simulators(SPEED) as running:
         urls = {name: simulator.url for name, simulator in running.items()}
         config = three_models(urls, tools=TOOLS, profile=str(profile))
-        async with demo.gateway(config, listener):
-            gateway = made[0].state.runtime.gateway
+        app = create_app(config)
+        async with demo.gateway(app, listener):
+            gateway = app.state.runtime.gateway
             before = asyncio.all_tasks()
             async with (
                 aiohttp.ClientSession(
@@ -129,7 +127,7 @@ async def test_a_thousand_requests(tmp_path, kept_alive, monkeypatch):
             assert total(page, "joulegate_decisions_total") == COUNT
             for name in ("retries", "client_disconnects", "streams_broken", "backend_ejections"):
                 assert total(page, f"joulegate_{name}_total") == 0, name
-            await nothing_is_left(made[0].state.runtime, gateway, running, before)
+            await nothing_is_left(app.state.runtime, gateway, running, before)
 
 
 async def ask_all(mix):
