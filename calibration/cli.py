@@ -139,3 +139,264 @@ def fit(
         as_json=as_json,
     )
     raise typer.Exit(code=fit_command.run(options))
+
+
+_Profile = Annotated[Path | None, typer.Option(help="Profile file; default: the shipped one.")]
+_Rows = Annotated[
+    list[Path] | None, typer.Option(help="CSV file of measured rows, plain or gzip; repeatable.")
+]
+_Prompts = Annotated[
+    Path | None, typer.Option(help="Prompts: CSV, JSONL, JSON; default: built-in lengths.")
+]
+_PromptColumn = Annotated[str | None, typer.Option(help="Its column with the prompts.")]
+_Length = Annotated[
+    list[str] | None, typer.Option(help="IN:OUT tokens of a request to show; repeatable.")
+]
+_Weights = Annotated[
+    list[str] | None, typer.Option(help="ACCURACY,ENERGY,TIME to show; repeatable.")
+]
+_Running = Annotated[int, typer.Option(min=0, help="Requests running at each model.")]
+_Col = Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, as for fit.")]
+_Scale = Annotated[list[str] | None, typer.Option(help="OURS=FACTOR, as for fit.")]
+_Where = Annotated[list[str] | None, typer.Option(help="COLUMN=TEXT, as for fit.")]
+_Model = Annotated[list[str] | None, typer.Option(help="NAME or NAME=TEXT, as for fit.")]
+_IncludesPrompt = Annotated[
+    bool, typer.Option("--output-includes-prompt", help="Subtract tokens in from tokens out.")
+]
+_MaxBad = Annotated[
+    float, typer.Option(min=0, max=1, help="Largest share of rows that may be unusable.")
+]
+
+
+@app.command()
+def plot(
+    out: Annotated[Path, typer.Option(help="Directory for the pictures.")] = Path("pictures"),
+    format_: Annotated[str, typer.Option("--format", help="png, svg or both.")] = "both",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Name of a picture; repeatable. Default: all.")
+    ] = None,
+    profile: _Profile = None,
+    rows: _Rows = None,
+    prompts: _Prompts = None,
+    prompt_column: _PromptColumn = None,
+    length: _Length = None,
+    weights: _Weights = None,
+    running: _Running = 0,
+    col: _Col = None,
+    scale: _Scale = None,
+    where: _Where = None,
+    model: _Model = None,
+    output_includes_prompt: _IncludesPrompt = False,
+    max_bad: _MaxBad = 0.01,
+) -> None:
+    """Draw the pictures of a profile and its rows; see docs/pictures.md."""
+    from calibration.plots import command  # noqa: PLC0415
+    from calibration.plots.material import Sources  # noqa: PLC0415
+
+    sources = Sources(
+        profile=profile,
+        rows=rows or [],
+        prompts=prompts,
+        prompt_column=prompt_column,
+        length=length or [],
+        weights=weights or [],
+        running=running,
+        col=col or [],
+        scale=scale or [],
+        where=where or [],
+        model=model or [],
+        output_includes_prompt=output_includes_prompt,
+        max_bad=max_bad,
+    )
+    options = command.Options(sources=sources, out=out, format=format_, only=only or [])
+    raise typer.Exit(code=command.run(options))
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    profile: _Profile = None,
+    rows: _Rows = None,
+    prompts: _Prompts = None,
+    prompt_column: _PromptColumn = None,
+    length: _Length = None,
+    weights: _Weights = None,
+    running: _Running = 0,
+    col: _Col = None,
+    scale: _Scale = None,
+    where: _Where = None,
+    model: _Model = None,
+    output_includes_prompt: _IncludesPrompt = False,
+    max_bad: _MaxBad = 0.01,
+) -> None:
+    """Write all pictures and their numbers into one HTML file; see docs/pictures.md."""
+    from calibration import report as reporting  # noqa: PLC0415
+    from calibration.plots.material import Sources  # noqa: PLC0415
+
+    sources = Sources(
+        profile=profile,
+        rows=rows or [],
+        prompts=prompts,
+        prompt_column=prompt_column,
+        length=length or [],
+        weights=weights or [],
+        running=running,
+        col=col or [],
+        scale=scale or [],
+        where=where or [],
+        model=model or [],
+        output_includes_prompt=output_includes_prompt,
+        max_bad=max_bad,
+    )
+    options = reporting.Options(sources=sources, out=out)
+    raise typer.Exit(code=reporting.run(options))
+
+
+@app.command()
+def accuracy(
+    file: Annotated[Path, typer.Argument(help="Scores, labels, questions or lm-eval's results.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="scores, labels, questions or lm-eval; default: by content."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Profile to change: FILE, or shipped with --out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Profile to write instead of --profile.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="NAME, or NAME=THEIRS: which models; default: all.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="lm-eval: TASK, or OURS=THEIRS; default: all.")
+    ] = None,
+    overall: Annotated[
+        str, typer.Option(help="Accuracy over all tasks: pooled, mean of the tasks, or keep.")
+    ] = "pooled",
+    task_depth: Annotated[
+        int | None, typer.Option(min=1, help="Parts of a/task/name to tell tasks apart by.")
+    ] = None,
+    label_columns: Annotated[
+        str | None, typer.Option(help="Labels: A,B or MODEL=COLUMN,…: a column for each model.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="lm-eval: acc, acc_norm, exact_match…")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Questions: MODEL=URL to ask; may be repeated.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Questions: file for the answers, resumed if there.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Questions without a kind: choice, exact or number.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 1,
+    score: Annotated[str, typer.Option(help="Of several samples: mean or majority.")] = "mean",
+    temperature: Annotated[
+        float | None, typer.Option(help="Default: 0, or 0.7 for several samples.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most new tokens of an answer.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of the sampling, and of --limit.")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once per backend.")] = 8,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Ask so many questions, drawn by the seed.")
+    ] = None,
+    api: Annotated[str, typer.Option(help="chat or completions.")] = "chat",
+    suffix: Annotated[
+        str | None, typer.Option(help="Text after each prompt; auto asks for a final answer.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    body: Annotated[str | None, typer.Option(help="JSON object to add to each request.")] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the backends' key.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no profile.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Set a model's accuracy from scores, labels or a graded run; see docs/accuracy.md."""
+    from calibration import accuracy_command, accuracy_options  # noqa: PLC0415
+
+    options = accuracy_options.Options(
+        file=file,
+        source=source,
+        profile=profile,
+        out=out,
+        model=model or [],
+        task=task or [],
+        overall=overall,
+        task_depth=task_depth,
+        label_columns=label_columns,
+        metric=metric,
+        backend=backend or [],
+        results=results,
+        kind=kind,
+        samples=samples,
+        score=score,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        concurrency=concurrency,
+        limit=limit,
+        api=api,
+        suffix=suffix,
+        system=system,
+        body=body,
+        api_key_env=api_key_env,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+    raise typer.Exit(code=accuracy_command.run(options))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="The gateway's decision log, or prompts.")],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME:]accuracy=N,energy=N,time=N, or own; may be repeated."),
+    ] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option(help="default, accuracy, energy, time or balanced.")
+    ] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="fair-ols, hybrid or own.")] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option(help="FILE, NAME=FILE or shipped (default).")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="NAME, or NAME=KEY in the profile: only these.")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="MODEL=TOKENS, where it is not a shipped one.")
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column with the prompts.")] = None,
+    pinned: Annotated[
+        bool, typer.Option("--pinned", help="Take requests that named their model, too.")
+    ] = False,
+    lengths: Annotated[
+        str, typer.Option(help="Price by recorded tokens, or by those predicted.")
+    ] = "recorded",
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of lines that may be bad.")
+    ] = 0.05,
+    replicates: Annotated[int, typer.Option(min=100, max=100_000, help="Of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Run recorded requests through other weights, policies or profiles; see docs/replay.md."""
+    from calibration import replay_command  # noqa: PLC0415
+
+    options = replay_command.Options(
+        file=file,
+        weights=weights or [],
+        preset=preset or [],
+        policy=policy or [],
+        profile=profile or [],
+        model=model or [],
+        context=context or [],
+        prompt_column=prompt_column,
+        pinned=pinned,
+        lengths=lengths,
+        max_bad=max_bad,
+        replicates=replicates,
+        seed=seed,
+        as_json=as_json,
+    )
+    raise typer.Exit(code=replay_command.run(options))

@@ -18,6 +18,7 @@ import calibration.cli
 from gateway import cli, config, profile
 from gateway.api import openapi
 from gateway.commands import console
+from gateway.scheduling.decision import PRESETS
 from gateway.service import errors, headers
 from gateway.telemetry.metrics import Metrics
 
@@ -49,7 +50,7 @@ def config_page() -> Iterator[str]:
         ("preset", "accuracy", "energy", "time"),
         (
             (f"`auto:{name}`", f"{w.accuracy:.3g}", f"{w.energy:.3g}", f"{w.time:.3g}")
-            for name, w in config.BUILT_IN_PRESETS.items()
+            for name, w in PRESETS.items()
         ),
     )
 

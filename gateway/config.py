@@ -17,7 +17,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from gateway.scheduling.decide import POLICIES
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import PRESETS, Weights
 
 _Struct = TypeVar("_Struct", bound=Struct)
 
@@ -25,13 +25,6 @@ Policy = Annotated[str, Meta(extra_json_schema={"enum": list(POLICIES)})]
 Capability = Literal["chat", "completions", "embeddings", "tools", "images", "audio", "logprobs"]
 Seconds = Annotated[float, Meta(gt=0.0, le=604_800.0)]
 Weight = Annotated[float, Meta(ge=0.0)]
-
-BUILT_IN_PRESETS: Mapping[str, Weights] = {
-    "accuracy": Weights.of(0.8, 0.1, 0.1),
-    "energy": Weights.of(0.1, 0.8, 0.1),
-    "time": Weights.of(0.1, 0.1, 0.8),
-    "balanced": Weights.of(1, 1, 1),
-}
 
 
 class ConfigError(ValueError):
@@ -192,7 +185,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     def preset_weights(self) -> dict[str, Weights]:
         """Return every preset's weights by name, the built-in ones included."""
         mine = {name: preset.weights.weights() for name, preset in self.presets.items()}
-        return {**BUILT_IN_PRESETS, **mine}
+        return {**PRESETS, **mine}
 
 
 def load(path: Path) -> Config:

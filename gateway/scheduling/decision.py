@@ -28,6 +28,15 @@ class Weights:
         return cls(*(value / total for value in scaled))
 
 
+PRESETS = {
+    "accuracy": Weights.of(0.8, 0.1, 0.1),
+    "energy": Weights.of(0.1, 0.8, 0.1),
+    "time": Weights.of(0.1, 0.1, 0.8),
+    "balanced": Weights.of(1, 1, 1),
+}
+"""The presets that need no configuration."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Hard limits on the predictions; None leaves one open."""

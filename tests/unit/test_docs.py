@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 import calibration.cli
 from gateway import config, profile
 from gateway.cli import app
+from gateway.scheduling.decision import PRESETS
 from gateway.service import headers, steering
 from gateway.service.ask import Kind
 from gateway.service.steering import Steering
@@ -67,7 +68,7 @@ def test_there_are_yaml_examples():
 def test_the_body_example_steers():
     (body,) = (block for block in blocks(README, "json") if '"messages"' in block)
     member = json.dumps(json.loads(body)["joulegate"]).encode()
-    default = Steering(config.BUILT_IN_PRESETS["balanced"], "hybrid")
+    default = Steering(PRESETS["balanced"], "hybrid")
     wishes = steering.steer({}, member, default)
     assert wishes.policy == "fair-ols"
     assert wishes.explain
@@ -131,7 +132,7 @@ def test_the_readme_has_every_request_header():
 
 
 def test_the_readme_has_every_preset_and_endpoint():
-    assert all(f"`auto:{name}`" in README for name in config.BUILT_IN_PRESETS)
+    assert all(f"`auto:{name}`" in README for name in PRESETS)
     assert Kind.CHAT.path in README
 
 

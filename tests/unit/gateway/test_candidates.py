@@ -5,9 +5,9 @@ import random
 import pytest
 
 from backends.registry import Backend, Deployment
-from gateway.config import BUILT_IN_PRESETS, parse
+from gateway.config import parse
 from gateway.profile import ProfileError
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import PRESETS, Weights
 from gateway.service.candidates import AUTO, OTHER, Names, Snapshot, candidates
 from gateway.service.errors import UnknownModel
 
@@ -105,7 +105,7 @@ def test_a_long_unknown_name_is_not_repeated_whole():
 def test_the_models_are_listed_once():
     names = Names(CONFIG)
     assert names.models == ("phi-3-mini", "mistral-7b")
-    assert set(names.presets) == {*BUILT_IN_PRESETS, "eco"}
+    assert set(names.presets) == {*PRESETS, "eco"}
     assert (AUTO, OTHER) == ("auto", "other")
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.config import BUILT_IN_PRESETS, Config, ConfigError, load, parse
-from gateway.scheduling.decision import Weights
+from gateway.config import Config, ConfigError, load, parse
+from gateway.scheduling.decision import PRESETS, Weights
 
 # DESIGN section 9, as it stands there.
 EXAMPLE = """
@@ -67,12 +67,12 @@ def test_the_defaults_are_the_contracts():
 
 def test_the_built_in_presets():
     third = pytest.approx(1 / 3)
-    assert BUILT_IN_PRESETS["accuracy"] == Weights.of(0.8, 0.1, 0.1)
-    assert BUILT_IN_PRESETS["energy"].energy == pytest.approx(0.8)
-    assert BUILT_IN_PRESETS["time"].time == pytest.approx(0.8)
-    balanced = BUILT_IN_PRESETS["balanced"]
+    assert PRESETS["accuracy"] == Weights.of(0.8, 0.1, 0.1)
+    assert PRESETS["energy"].energy == pytest.approx(0.8)
+    assert PRESETS["time"].time == pytest.approx(0.8)
+    balanced = PRESETS["balanced"]
     assert (balanced.accuracy, balanced.energy, balanced.time) == (third, third, third)
-    assert set(parse(MODEL, "g.yaml", {}).preset_weights()) == set(BUILT_IN_PRESETS)
+    assert set(parse(MODEL, "g.yaml", {}).preset_weights()) == set(PRESETS)
 
 
 @pytest.mark.parametrize(

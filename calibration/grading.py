@@ -1,0 +1,173 @@
+r"""Finding the answer in what a model wrote, and whether it is the right one. Pure; no network.
+
+Rules, the first that finds something wins; of several finds the last counts. What stands in
+<think>…</think> is not the answer.
+
+    choice   "answer is (B)", "Answer: B"; \boxed{B}; a text that is, or a first line that begins
+             with, a letter and `.`, `)` or `:`; the last letter standing alone (A as an article is
+             none). Letters are those that the prompt lists, else A to E.
+    number   GSM8K's "#### 42"; \boxed{42}; "answer is 42"; the last number. 1,000 and $5 and 50%
+             are 1000 and 5 and 50; equal within 1e-6, relatively.
+    exact    what follows "answer is" or "Answer:" on its line, else the whole text; compared
+             without case, accents' spelling (NFKC), punctuation, a/an/the and surplus spaces.
+"""
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from fractions import Fraction
+from typing import Final
+
+
+class Kind(StrEnum):
+    """How a question is to be graded."""
+
+    CHOICE = "choice"
+    NUMBER = "number"
+    EXACT = "exact"
+
+
+_THOUGHT: Final = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_ANSWER: Final = re.compile(
+    r"(?i:\b(?:answer|choice|option)\s*(?:is|was|would\s+be|should\s+be|must\s+be)\s*:?|"
+    r"\b(?:answer|choice)\s*[:=])(?=(?P<rest>[^\n]*))"
+)
+_BOXED: Final = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}")
+_HASHES: Final = re.compile(r"####\s*([^\n]*)")
+_DRESS: Final = r"[\s*_`\"'($\[\\{]*"
+_OPTION: Final = re.compile(r"^\s*[*(\[]*([A-Z])[.):\]]", re.MULTILINE)
+_NUMBER: Final = re.compile(
+    r"(?<![\w.])[-+]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:/\d+)?"
+    r"|(?<![\w.])[-+]?\$?\.\d+"
+)
+_DEFAULT_LETTERS: Final = "ABCDE"
+_MOST_LETTERS: Final = 12
+_ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION: Final = str.maketrans(dict.fromkeys(string.punctuation, " "))
+_AFTER_A_LETTER: Final = re.compile(
+    r" +(?:and|as|because|but|by|due|for|given|if|is|not|or|since|so|that|which|while|with)\b"
+)
+_CLOSE: Final = Fraction(1, 10**6)
+
+
+def letters(prompt: str) -> str:
+    """Return the letters that a prompt lists as options ("A. …", "(B) …"), else A to E."""
+    found = dict.fromkeys(_OPTION.findall(prompt))
+    expected = string.ascii_uppercase[: len(found)]
+    listed = "".join(sorted(found))
+    return listed if 1 < len(found) <= _MOST_LETTERS and listed == expected else _DEFAULT_LETTERS
+
+
+def extract(kind: Kind, text: str, prompt: str = "") -> str | None:
+    """Return the answer in a model's text, in the form that `normalise` gives; None if none."""
+    text = _THOUGHT.sub(" ", text).strip()
+    if kind is Kind.CHOICE:
+        return _choice(text, letters(prompt))
+    return _number(text) if kind is Kind.NUMBER else _exact(text)
+
+
+def gold(kind: Kind, answer: str) -> str | None:
+    """Return a question's own answer in the compared form; None where it is no such answer."""
+    if kind is Kind.CHOICE:
+        match = re.fullmatch(r"\W*([A-Za-z])\W*", answer)
+        return match.group(1).upper() if match else None
+    if kind is Kind.NUMBER:
+        return _number(answer)
+    return normalise(answer) or None
+
+
+def same(kind: Kind, found: str | None, right: str) -> bool:
+    """Tell whether an extracted answer equals a gold one."""
+    if found is None:
+        return False
+    if kind is not Kind.NUMBER:
+        return found == right
+    one, other = Fraction(found), Fraction(right)
+    return abs(one - other) <= _CLOSE * max(abs(one), abs(other))
+
+
+def majority(kind: Kind, found: Sequence[str | None]) -> str | None:
+    """Return the answer that most samples give, the earliest of equals; None where none do."""
+    votes: Counter[str] = Counter()
+    for answer in found:
+        if answer is None:
+            continue
+        # Two spellings of a number vote together.
+        known = next((seen for seen in votes if same(kind, answer, seen)), answer)
+        votes[known] += 1
+    return votes.most_common(1)[0][0] if votes else None
+
+
+def normalise(text: str) -> str:
+    """Return a text without case, punctuation, articles and surplus spaces."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    stripped = " ".join(_ARTICLES.sub(" ", plain.translate(_PUNCTUATION)).split())
+    return stripped or " ".join(plain.split())
+
+
+def _choice(text: str, known: str) -> str | None:
+    one = f"([{known}])"
+    in_words = rf"{_DRESS}(?:(?i:option|choice)\s*)?{_DRESS}{one}(?![\w'])"
+    told = [
+        found.group(1)
+        for match in _ANSWER.finditer(text)
+        if (found := re.match(in_words, match["rest"])) and not _article(match["rest"], found)
+    ]
+    if told:
+        return told[-1]
+    boxed: list[str] = [inner.strip() for inner in _BOXED.findall(text)]
+    if boxed and boxed[-1] in tuple(known):
+        return boxed[-1]
+    first = re.match(rf"{_DRESS}{one}(?:\W*\Z|[.):\]])", text)
+    if first:
+        return first.group(1)
+    alone = [
+        match.group(1)
+        for match in re.finditer(rf"(?<![\w'’]){one}(?![\w'’])", text)
+        if not _article(text, match)
+    ]
+    if alone:
+        return alone[-1]
+    lower = re.fullmatch(rf"\W*([{known.lower()}])\W*", text)
+    return lower.group(1).upper() if lower else None
+
+
+def _article(text: str, match: re.Match[str]) -> bool:
+    """Tell whether a letter A is the article of a word: "A person who …"."""
+    if match.group(1) != "A":
+        return False
+    rest = text[match.end() :]
+    return bool(re.match(" +[a-z]", rest)) and not _AFTER_A_LETTER.match(rest)
+
+
+def _number(text: str) -> str | None:
+    for pattern in (_HASHES, _BOXED):
+        for inner in reversed(pattern.findall(text)):
+            if (value := _value(inner, first=True)) is not None:
+                return value
+    for match in reversed(list(_ANSWER.finditer(text))):
+        if (value := _value(match["rest"], first=True)) is not None:
+            return value
+    return _value(text, first=False)
+
+
+def _value(text: str, *, first: bool) -> str | None:
+    """Return the first or last number of a text, as a fraction or a decimal."""
+    found = _NUMBER.findall(text.replace("−", "-").replace("–", "-").replace("\\$", "$"))
+    for raw in found if first else reversed(found):
+        plain = raw.replace(",", "").replace("$", "")
+        try:
+            return str(Fraction(plain))
+        except (ValueError, ZeroDivisionError):
+            continue
+    return None
+
+
+def _exact(text: str) -> str | None:
+    told = [match["rest"] for match in _ANSWER.finditer(text) if match["rest"].strip(" .*:")]
+    boxed = _BOXED.findall(text)
+    pick = told[-1] if told else boxed[-1] if boxed else text
+    return normalise(pick) or None

@@ -1,0 +1,62 @@
+"""95% intervals: Wilson's for shares of right answers, percentiles for replicates."""
+
+from collections.abc import Sequence
+from math import isnan, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z_95 = 1.959963984540054
+
+
+class Interval(NamedTuple):
+    """A 95% interval, ends included."""
+
+    low: float
+    high: float
+
+
+def wilson(correct: float, n: int) -> Interval:
+    """Return Wilson's score interval for a share (Wilson 1927; no continuity correction).
+
+    `correct` may be a fraction where each of the n prompts scores the mean of its samples: a
+    score within [0, 1] varies at most as a yes-or-no of the same mean does, so the interval is
+    then conservative. Raises ValueError for n of 0 or a count outside 0 to n.
+    """
+    if n < 1 or not 0.0 <= correct <= n:
+        raise ValueError(f"{correct} of {n} is no share")
+    p, z2 = correct / n, Z_95 * Z_95
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    low = 0.0 if correct == 0 else max(0.0, centre - half)
+    high = 1.0 if correct == n else min(1.0, centre + half)
+    return Interval(low, high)
+
+
+def normal(value: float, stderr: float) -> Interval | None:
+    """Return value +- 1.96 standard errors within [0, 1]; None for a stderr that is none."""
+    if isnan(stderr) or stderr < 0.0:
+        return None
+    return Interval(max(0.0, value - Z_95 * stderr), min(1.0, value + Z_95 * stderr))
+
+
+def mean_of_shares(parts: Sequence[tuple[float, int]]) -> Interval:
+    """Return the interval of the unweighted mean of shares, each (value, n).
+
+    Normal, with two successes and two failures added to each part (Agresti and Coull), so that a
+    part at 0 or 1 does not count as certain.
+    """
+    value = sum(share for share, _ in parts) / len(parts)
+    variance = 0.0
+    for share, n in parts:
+        p = (share * n + 2) / (n + 4)
+        variance += p * (1 - p) / (n + 4)
+    half = Z_95 * sqrt(variance) / len(parts)
+    return Interval(max(0.0, value - half), min(1.0, value + half))
+
+
+def percentiles(replicates: NDArray[np.float64]) -> Interval:
+    """Return the 2.5th and 97.5th percentile of bootstrap replicates."""
+    low, high = np.percentile(replicates, [2.5, 97.5])
+    return Interval(float(low), float(high))

@@ -1,0 +1,64 @@
+"""All pictures there are, by name, in the order of a report."""
+
+from collections.abc import Callable, Iterable
+
+from calibration.columns import BadInput
+from calibration.plots import (
+    coefficients,
+    lengths_map,
+    predicted,
+    residuals,
+    sensitivity,
+    style,
+    tradeoff,
+    triangle,
+)
+from calibration.plots.material import Material, Told
+from calibration.plots.picture import Nothing, Picture
+
+_FAMILIES: tuple[tuple[tuple[str, ...], Callable[[Material], list[Picture]]], ...] = (
+    (tradeoff.NAMES, tradeoff.draw),
+    (sensitivity.NAMES, sensitivity.draw),
+    (triangle.NAMES, triangle.draw),
+    (lengths_map.NAMES, lengths_map.draw),
+    (predicted.NAMES, predicted.draw),
+    (residuals.NAMES, residuals.draw),
+    (coefficients.NAMES, coefficients.draw),
+)
+NAMES = tuple(name for names, _ in _FAMILIES for name in names)
+
+
+def check(only: Iterable[str]) -> None:
+    """Raise BadInput for a name that is no picture's."""
+    for name in only:
+        if name not in NAMES:
+            raise BadInput(f"--only {name}: is none of {', '.join(NAMES)}")
+
+
+def draw(
+    material: Material, only: Iterable[str] = (), told: Told = lambda _: None
+) -> tuple[list[Picture], dict[str, str]]:
+    """Return the pictures, and why others could not be drawn by name.
+
+    Raises BadInput where a picture that was asked for by name is one of the latter.
+    """
+    asked = set(only)
+    drawn: list[Picture] = []
+    missing: dict[str, str] = {}
+    for names, family in _FAMILIES:
+        wanted = [name for name in names if not asked or name in asked]
+        if not wanted:
+            continue
+        told(f"drawing {wanted[0]}")
+        try:
+            with style.applied():
+                found = family(material)
+        except Nothing as error:
+            missing |= dict.fromkeys(wanted, str(error))
+            continue
+        have = {one.name for one in found}
+        drawn += [one for one in found if one.name in wanted]
+        missing |= {name: "nothing of it was measured" for name in wanted if name not in have}
+    for name in sorted(asked & set(missing)):
+        raise BadInput(f"--only {name}: {missing[name]}")
+    return drawn, missing

@@ -1,0 +1,85 @@
+"""Files replaced whole or not at all, one line for what went wrong, and a bar while it lasts."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from calibration.columns import BadInput
+from calibration.plots.material import Told
+from calibration.prompts import PromptFileError
+from gateway import profile
+
+OK = 0
+UNUSABLE = 2
+
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Run it; return the exit code. A complaint is one line on stderr."""
+    try:
+        work()
+    except (BadInput, PromptFileError, profile.ProfileError) as error:
+        _err.print(f"joulegate: {error}", markup=False)
+        return UNUSABLE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _err.print(f"joulegate: {where}{error.strerror or error}", markup=False)
+        return UNUSABLE
+    return OK
+
+
+def write(files: Mapping[Path, bytes]) -> None:
+    """Write all files, or none of them: every byte is on disk before the first is replaced."""
+    ready: list[tuple[Path, Path]] = []
+    try:
+        for path, content in files.items():
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            ready.append((Path(temporary), path))
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(temporary).chmod(0o644)
+        for temporary_path, path in ready:
+            temporary_path.replace(path)
+    finally:
+        for temporary_path, _ in ready:
+            temporary_path.unlink(missing_ok=True)
+
+
+def check(path: Path, inputs: list[Path]) -> None:
+    """Refuse, before any work, a place where a file cannot or should not be written."""
+    if any(
+        path == one or (path.exists() and one.exists() and path.samefile(one)) for one in inputs
+    ):
+        raise BadInput(f"--out {path}: is one of the files to read")
+    if not path.parent.is_dir():
+        raise BadInput(f"--out {path}: there is no directory {path.parent}")
+    if path.is_dir():
+        raise BadInput(f"--out {path}: is a directory")
+
+
+def tell(text: str) -> None:
+    """Say something on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+@contextmanager
+def progress() -> Iterator[Told]:
+    """Show on a terminal what is being done."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=_err,
+        transient=True,
+        disable=not _err.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda text: bar.update(task, description=text)

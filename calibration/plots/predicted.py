@@ -1,0 +1,155 @@
+"""Predicted against measured seconds and joules, one dot a request."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from calibration.design import UNITS
+from calibration.plots import style
+from calibration.plots.material import Floats, Material, Measured
+from calibration.plots.picture import Nothing, Picture, Table
+from gateway.scheduling.cost import Quantity
+
+NAMES = ("predicted",)
+MOST_DOTS = 2000
+_BINS = 15
+_LEAST_IN_BIN = 8
+_LEAST_SHARE = 300
+NO_ROWS = "needs measured rows: --rows FILE"
+
+
+def draw(material: Material) -> list[Picture]:
+    """Draw one panel per model and cost. Raises Nothing without rows."""
+    if material.rows is None:
+        raise Nothing(NO_ROWS)
+    found = {quantity: material.measured(quantity) for quantity in Quantity}
+    names = [name for name in material.names if any(_of(found[q], name) for q in Quantity)]
+    if not names:
+        raise Nothing("no row has a prediction to stand beside: no model could be fitted")
+    drawn = style.figure(8.6, 0.9 + 3.3 * len(names))
+    grid = drawn.subplots(len(names), len(Quantity), squeeze=False)
+    table: list[tuple[str, ...]] = []
+    notes: list[str] = []
+    for row, name in enumerate(names):
+        for column, quantity in enumerate(Quantity):
+            axes, one = grid[row, column], _of(found[quantity], name)
+            if one is None:
+                style.say(axes, f"{style.short(name)}:\nno measured {quantity.value}")
+                table.append((name, quantity.value, "-", "0", "-", "-", "-", "-"))
+                continue
+            notes += _panel(material, axes, one)
+            table.append(_figures(one))
+    handles = [
+        Line2D([], [], color=style.INK, lw=1.2, label="as predicted"),
+        Line2D([], [], color=style.INK, ls="--", marker="o", ms=4, lw=1, label="median of a bin"),
+    ]
+    style.legend(drawn, handles)
+    columns = ("model", "cost", "predicted by", "rows", "R2", "RMSE", "mean error", "median |%|")
+    return [
+        Picture(
+            "predicted",
+            "Predicted against measured",
+            "A good prediction lies on the line; medians off the line are a bias that averages do "
+            "not mend. Scatter about the line is what lengths cannot explain. R2 is that of the "
+            "predictions shown, and may be below zero where they are worse than the mean. Mean "
+            "error is measured less predicted.",
+            drawn,
+            [Table("Errors, all rows", columns, table)],
+            list(dict.fromkeys(notes)),
+        )
+    ]
+
+
+def sample(size: int, most: int = MOST_DOTS) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """Return the places of at most so many rows, always the same ones."""
+    if size <= most:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(0).choice(size, most, replace=False))
+
+
+def shown_text(size: int) -> str:
+    """Say how many rows are drawn."""
+    return f"{size:,} rows" if size <= MOST_DOTS else f"{MOST_DOTS:,} of {size:,} rows shown"
+
+
+def bins(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the median x, and the median, 10th and 90th percentile of y, of bins of like x."""
+    order = np.argsort(x, kind="stable")
+    # A value that an edge falls on (a length of a grid, a limit that most answers reach) has a bin
+    # of its own; what lies between two edges has another.
+    edges = np.unique(np.quantile(x, np.linspace(0.0, 1.0, _BINS + 1)))
+    place = np.searchsorted(edges, x[order], "left") + np.searchsorted(edges, x[order], "right")
+    parts = [order[place == number] for number in range(2 * len(edges) + 1)]
+    least = max(_LEAST_IN_BIN, len(x) // _LEAST_SHARE)
+    parts = [part for part in parts if len(part) >= least] or [order]
+    found = [(np.median(x[p]), *np.quantile(y[p], [0.5, 0.1, 0.9])) for p in parts]
+    middle, half, low, high = np.array(found, dtype=float).T
+    return middle, half, low, high
+
+
+def _of(found: list[Measured], name: str) -> Measured | None:
+    return next((one for one in found if one.model == name), None)
+
+
+def _panel(material: Material, axes: Axes, one: Measured) -> list[str]:
+    unit = UNITS[one.quantity]
+    x, y = one.predicted, one.y
+    log: bool = (
+        style.is_wide([*np.quantile(y, [0.01, 0.99]), x.min()])
+        and float(np.quantile(y, 0.001)) > 0.0
+    )
+    across, up = _ends(x, log=log), _ends(y, log=log)
+    if log:
+        style.log_axis(axes, "x", *across)
+        style.log_axis(axes, "y", *up)
+    else:
+        axes.set_xlim(*across)
+        axes.set_ylim(*up)
+        style.few(axes.xaxis)
+        style.few(axes.yaxis)
+    picked, look = sample(len(x)), material.look(one.model)
+    axes.plot(
+        x[picked], y[picked], ls="none", marker=look.marker, ms=3, color=look.colour, alpha=0.45,
+        mew=0, rasterized=True,
+    )  # fmt: skip
+    axes.axline((across[0], across[0]), (across[1], across[1]), color=style.INK, lw=1.2, zorder=4.5)
+    middle, half, _, _ = bins(x, y)
+    axes.plot(middle, half, color=style.PAPER, lw=3, zorder=4)
+    axes.plot(middle, half, color=style.INK, ls="--", lw=1, marker="o", ms=4, zorder=5)
+    axes.set_title(f"{style.short(one.model)} ({shown_text(len(x))})")
+    axes.set_xlabel(f"Predicted by {one.by} ({unit})")
+    axes.set_ylabel(f"Measured {one.quantity.value} ({unit})")
+    out = (y < up[0]) | (y > up[1]) | (x < across[0]) | (x > across[1])
+    hidden = int(np.count_nonzero(out))
+    if not hidden:
+        return []
+    return [f"{one.model}: {hidden:,} rows of {one.quantity.value} lie outside the panel."]
+
+
+def _ends(values: Floats, *, log: bool) -> tuple[float, float]:
+    """Return an axis's ends: nearly all rows, so that one outlier does not flatten the rest."""
+    low, high = (float(end) for end in np.quantile(values, [0.001, 0.999]))
+    if log and low > 0.0:
+        return low / 1.2, high * 1.2
+    room = 0.05 * ((high - low) or abs(high) or 1.0)
+    return low - room, high + room
+
+
+def _figures(one: Measured) -> tuple[str, ...]:
+    unit = UNITS[one.quantity]
+    error = one.y - one.predicted
+    spread = float(((one.y - one.y.mean()) ** 2).sum())
+    r2 = 1.0 - float(error @ error) / spread if spread > 0.0 else float("nan")
+    mean = style.tidy(float(error.mean()), float(error.std()))
+    known = one.y > 0.0
+    share = np.abs(error[known]) / one.y[known]
+    return (
+        one.model,
+        one.quantity.value,
+        one.by,
+        f"{len(error):,}",
+        style.number(r2),
+        f"{style.number(float(np.sqrt(np.mean(error**2))))} {unit}",
+        f"{style.number(mean)} {unit}",
+        f"{float(np.median(share)):.1%}" if share.size else "-",
+    )

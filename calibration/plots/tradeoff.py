@@ -1,0 +1,198 @@
+"""Accuracy against energy and against time per request, with the Pareto front."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from calibration.plots import choices, style
+from calibration.plots.material import Material, regression
+from calibration.plots.picture import Picture, Table, length_text
+from gateway.profile import ModelProfile
+from gateway.scheduling.cost import Quantity
+
+NAMES = ("tradeoff",)
+_Z = 1.959963984540054
+_NEAR = 0.004
+_SIDES = ((Quantity.JOULES, "joules", "Energy per request (J)"),
+          (Quantity.SECONDS, "seconds", "Time per request (s)"))  # fmt: skip
+
+
+def draw(material: Material) -> list[Picture]:
+    """Draw one panel per cost and length."""
+    lengths = material.lengths
+    drawn = style.figure(1.2 + 3.1 * len(lengths), 6.4)
+    grid = drawn.subplots(len(_SIDES), len(lengths), sharey=True, squeeze=False)
+    tables, notes = [], []
+    for column, length in enumerate(lengths):
+        priced = material.price(length)
+        fronts, errors = [], []
+        beyond = _beyond(material, length)
+        for row, (quantity, key, label) in enumerate(_SIDES):
+            axes = grid[row, column]
+            x = getattr(priced, key)
+            error = [_error(material, name, quantity, length) for name in priced.names]
+            notes += _panel(material, axes, priced, x, error)
+            axes.set_xlabel(label)
+            if not row:
+                more = "\n(outside the fitted range)" if beyond else ""
+                axes.set_title(f"{length_text(length)}{more}")
+            fronts.append([priced.names[at] for at in choices.pareto(x, priced.accuracy)])
+            errors.append(error)
+        tables.append(_table(length, priced, fronts, errors))
+        if beyond:
+            notes.append(f"{length_text(length)} is extrapolation for {', '.join(beyond)}.")
+    for row in range(len(_SIDES)):
+        grid[row, 0].set_ylabel("Accuracy (% right)")
+    names = list(material.profile.models)
+    handles = [style.dot(style.short(name), material.look(name)) for name in names]
+    handles += [
+        Line2D([], [], color=style.INK, lw=1.2, ls=(0, (4, 2)), label="Pareto front"),
+        Line2D([], [], ls="none", marker="o", color=style.MUTED, mfc="none", label="dominated"),
+    ]
+    style.legend(drawn, handles)
+    return [
+        Picture(
+            "tradeoff",
+            "Accuracy against energy and time",
+            "Left and up is better. Filled markers on the dashed line are the Pareto front: no "
+            "other model is both at least as accurate and at least as cheap. Hollow ones are "
+            "dominated. Bars are 95% intervals of the mean predicted cost, where the profile has a "
+            "covariance; they know nothing of extrapolation.",
+            drawn,
+            tables,
+            list(dict.fromkeys(notes)),
+        )
+    ]
+
+
+def _panel(
+    material: Material,
+    axes: Axes,
+    priced: choices.Priced,
+    x: choices.Floats,
+    error: list[float | None],
+) -> list[str]:
+    """Draw one panel; return what is odd about it."""
+    y = priced.accuracy * 100.0
+    reach = np.array([one or 0.0 for one in error])
+    # A bar that is wider than all models together is cut off, or it would hide them.
+    low, high = float(x.min()), float(x.max())
+    room = max(high - low, 0.5 * high)
+    left = max(float((x - reach).min()), low - room)
+    right = min(float((x + reach).max()), high + room)
+    cut = bool(((x - reach) < left).any() or ((x + reach) > right).any())
+    if style.is_wide(list(x)):
+        style.log_axis(axes, "x", float(x.min()) / 1.6, max(right, float(x.max())) * 1.3)
+    else:
+        room = 0.08 * ((right - left) or right)
+        axes.set_xlim(max(0.0, left - room), right + room)
+        style.few(axes.xaxis, 4)
+    room = max(0.2 * float(np.ptp(y)), 0.5)
+    axes.set_ylim(y.min() - room, y.max() + room)
+    axes.text(
+        0.02, 0.98, "↖ better", transform=axes.transAxes, va="top", fontsize=7.5, color=style.MUTED
+    )
+    front = choices.pareto(x, priced.accuracy)
+    axes.step(x[front], y[front], where="post", color=style.INK, lw=1.2, ls=(0, (4, 2)), zorder=2)
+    seen: list[tuple[float, float, list[str]]] = []
+    for at, name in enumerate(priced.names):
+        group = _group(seen, float(x[at]), float(y[at]), axes)
+        group[2].append(name)
+        look = material.look(name)
+        size = 8.0 + 6.0 * (len(group[2]) - 1)
+        hollow = at not in front or len(group[2]) > 1
+        half = error[at]
+        if half:
+            low = min(half, float(x[at]) * 0.999)
+            axes.errorbar(
+                x[at], y[at], xerr=[[low], [half]], fmt="none", ecolor=look.colour, capsize=2
+            )
+        axes.plot(
+            x[at], y[at], marker=look.marker, color=look.colour, ms=size, ls="none", mew=1.5,
+            mfc="none" if hollow else look.colour, zorder=3, clip_on=False,
+        )  # fmt: skip
+    notes = ["A 95% interval is wider than its panel and is cut off."] if cut else []
+    for left, up, names in seen:
+        if len(names) > 1:
+            text = " = ".join(style.short(name) for name in names)
+            below = up > float(y.mean()) or float(np.ptp(y)) == 0.0
+            right = axes.transData.transform((left, up))[0] > axes.bbox.x0 + axes.bbox.width / 2
+            offset = (-10 if right else 10, -12 if below else 12)
+            axes.annotate(
+                f"{text}\n(coincide)", (left, up), xytext=offset, textcoords="offset points",
+                va="top" if below else "bottom", ha="right" if right else "left", fontsize=7.5,
+                bbox=style.patch(),
+            )  # fmt: skip
+            notes.append(f"{' and '.join(names)} coincide: their markers lie around one another.")
+    return notes
+
+
+def _group(
+    seen: list[tuple[float, float, list[str]]], x: float, y: float, axes: Axes
+) -> tuple[float, float, list[str]]:
+    """Return the models drawn at this very place, or a new place."""
+    here = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+    for place in seen:
+        there = axes.transAxes.inverted().transform(axes.transData.transform(place[:2]))
+        if float(np.abs(here - there).max()) < _NEAR:
+            return place
+    seen.append((x, y, []))
+    return seen[-1]
+
+
+def _error(
+    material: Material, name: str, quantity: Quantity, length: tuple[int, int]
+) -> float | None:
+    """Return half the 95% interval of a mean predicted cost; None without a covariance."""
+    model = material.profile.models[name]
+    cost = regression(model, quantity)
+    if cost.covariance is None:
+        return None
+    i, o, r = length[0] * model.tokens.ratio, float(length[1]), material.running
+    shared = o / (1 + r) if quantity is Quantity.JOULES else o * r
+    terms = np.array([1.0, i, o, i * o, shared][: cost.form.terms])
+    return _Z * float(np.sqrt(max(terms @ np.array(cost.covariance) @ terms, 0.0)))
+
+
+def _beyond(material: Material, length: tuple[int, int]) -> list[str]:
+    """Return the models for which a length is extrapolation."""
+    return [name for name, model in material.profile.models.items() if outside(model, *length)]
+
+
+def outside(model: ModelProfile, tokens_in: float, tokens_out: float) -> bool:
+    """Tell whether a length lies outside the fitted range of either cost."""
+    given = {"tokens_in": tokens_in * model.tokens.ratio, "tokens_out": tokens_out}
+    return any(
+        not cost.fitted_range[key][0] <= value <= cost.fitted_range[key][1]
+        for cost in (model.seconds, model.joules)
+        for key, value in given.items()
+        if key in cost.fitted_range
+    )
+
+
+def _table(
+    length: tuple[int, int],
+    priced: choices.Priced,
+    fronts: Sequence[Sequence[str]],
+    errors: Sequence[Sequence[float | None]],
+) -> Table:
+    def cell(value: float, error: float | None) -> str:
+        return style.number(value) + (f" ± {style.number(error)}" if error else "")
+
+    rows = []
+    for at, name in enumerate(priced.names):
+        on = [what for what, front in zip(("energy", "time"), fronts, strict=True) if name in front]
+        rows.append(
+            (
+                name,
+                f"{priced.accuracy[at]:.1%}",
+                cell(priced.joules[at], errors[0][at]),
+                cell(priced.seconds[at], errors[1][at]),
+                " and ".join(on) or "dominated in both",
+                "yes" if priced.floored[at] else "no",
+            )
+        )
+    columns = ("model", "accuracy", "energy (J)", "time (s)", "Pareto front", "floored")
+    return Table(length_text(length), columns, rows)

@@ -1,0 +1,162 @@
+"""One line of the gateway's decision log: the request as it was, or why it is not for replay."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Final, NamedTuple
+
+from gateway.scheduling.decide import POLICIES
+from gateway.scheduling.decision import Weights
+
+PINNED: Final = "named its model (policy none)"
+LARGEST: Final = 10**9
+"""Largest count taken for tokens."""
+_NO_POLICY: Final = "none"
+_FAILED: Final = 400
+_GONE: Final = 499
+
+
+class Place(NamedTuple):
+    """A deployment as the log names it."""
+
+    model: str
+    deployment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it was; None is what is not known.
+
+    `tokens_in` is what the gateway counted, on the scale of the model `counted_for` (None:
+    tiktoken's); `prompt_tokens` and `tokens_out` are the usage of the model `answered` by.
+    `running` holds the candidates of that moment and how many requests each was serving.
+    """
+
+    tokens_in: int
+    asked_tokens_out: int | None = None
+    predicted_tokens_out: int | None = None
+    counted_for: Place | None = None
+    prompt_tokens: int | None = None
+    tokens_out: int | None = None
+    answered: Place | None = None
+    running: Mapping[Place, int] | None = None
+    excluded: frozenset[Place] = frozenset()
+    weights: Weights | None = None
+    policy: str | None = None
+    profile_version: str = ""
+    seconds: float | None = None
+    joules: float | None = None
+    measured: bool = False
+    """Whether the joules are a meter's."""
+
+
+class BadLine(Exception):
+    """A line that cannot be used; the text is the reason it is counted under."""
+
+
+class LeftOut(Exception):
+    """A request that is not for replay; the text is the reason it is counted under."""
+
+
+def read(line: Mapping[str, Any], *, pinned: bool) -> Request:
+    """Read a line; `pinned` takes one that named its model, too. Raises BadLine, LeftOut."""
+    decision = _decision(line, pinned=pinned)
+    candidates = _list(decision, "candidates")
+    if not candidates:
+        raise LeftOut("no candidate could serve it")
+    running = {_place(one): _count(one.get("running", 0), "running") or 0 for one in candidates}
+    tokens, usage, observed = (
+        _dict(*pair) for pair in ((decision, "tokens"), (line, "usage"), (line, "observed"))
+    )
+    tokens_in = _count(tokens.get("input"), "tokens.input")
+    if not tokens_in:
+        raise BadLine("no tokens.input in its decision")
+    policy = str(decision.get("policy"))
+    whole = line["code"] != _GONE  # one that left early has not seen its whole answer
+    return Request(
+        tokens_in=tokens_in,
+        predicted_tokens_out=_count(tokens.get("output"), "tokens.output"),
+        counted_for=_place(candidates[0]),
+        prompt_tokens=_count(usage.get("prompt_tokens"), "prompt_tokens") or None,
+        tokens_out=_count(usage.get("completion_tokens"), "completion_tokens") if whole else None,
+        answered=_answered(line),
+        running=running,
+        excluded=frozenset(_place(one) for one in _list(decision, "excluded")) - set(running),
+        weights=_weights(decision),
+        policy=None if policy == _NO_POLICY else policy,
+        profile_version=str(decision.get("profile_version", "")),
+        seconds=_real(observed.get("seconds"), "observed.seconds") if whole else None,
+        joules=_real(observed.get("joules"), "observed.joules") if whole else None,
+        measured=observed.get("method") in {"exclusive", "apportioned", "simulated"},
+    )
+
+
+def _decision(line: Mapping[str, Any], *, pinned: bool) -> dict[str, Any]:
+    """Return a line's decision where it is one to replay."""
+    if "decision" not in line:
+        raise BadLine("no decision in it")
+    decision, code = line["decision"], line.get("code")
+    if decision is None or not isinstance(code, int):
+        raise LeftOut("refused before a decision")
+    if not isinstance(decision, dict):
+        raise BadLine("its decision is not an object")
+    if code >= _FAILED and code != _GONE:
+        raise LeftOut(f"failed with status {code}")
+    if line.get("kind") == "embeddings":
+        raise LeftOut("asked for embeddings")
+    if decision.get("policy") not in (_NO_POLICY, *POLICIES):
+        raise BadLine("its policy is not known here")
+    if decision["policy"] == _NO_POLICY and not pinned:
+        raise LeftOut(PINNED)
+    return decision
+
+
+def _answered(line: Mapping[str, Any]) -> Place:
+    if not line.get("model"):
+        raise LeftOut("its client left before an answer")
+    return _place(line)
+
+
+def _place(one: Mapping[str, Any]) -> Place:
+    model = one.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadLine("a model without a name")
+    return Place(model, str(one.get("deployment") or model))
+
+
+def _list(of: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = of.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise BadLine(f"its {name} are not a list of objects")
+    return found
+
+
+def _dict(of: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = of.get(name) or {}
+    if not isinstance(found, dict):
+        raise BadLine(f"its {name} is not an object")
+    return found
+
+
+def _weights(decision: Mapping[str, Any]) -> Weights:
+    given = _dict(decision, "weights")
+    try:
+        return Weights.of(**{name: float(value) for name, value in given.items()})
+    except (TypeError, ValueError):
+        raise BadLine("its weights are not weights") from None
+
+
+def _count(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise BadLine(f"{name} is not a count")
+    return value
+
+
+def _real(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not isfinite(value) or value < 0.0:
+        raise BadLine(f"{name} is not a number of 0 or more")
+    return float(value)

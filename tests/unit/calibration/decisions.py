@@ -1,0 +1,87 @@
+"""Decision logs to replay, as the gateway writes them, and the command that replays them."""
+
+import json
+
+import msgspec
+from typer.testing import CliRunner
+
+from calibration.cli import app
+from gateway.scheduling.cost import Quantity
+from gateway.scheduling.decide import Candidate, Option, decide
+from gateway.scheduling.decision import Weights
+from gateway.scheduling.features import Features
+from gateway.telemetry.record import Record
+
+CONTEXT = {"phi-3-mini": 4096, "mistral-7b": 8192, "falcon-7b": 2048}
+OWN = Weights.of(0.5, 0.3, 0.2)
+
+
+def options(of):
+    return [
+        Option(
+            name, name, entry.accuracy.default, entry.seconds.cost(Quantity.SECONDS),
+            entry.joules.cost(Quantity.JOULES), CONTEXT[name], output=entry.output_model(),
+            ratio=entry.tokens.ratio,
+        )
+        for name, entry in of.models.items()
+    ]  # fmt: skip
+
+
+def line(of, number=0, tokens_in=100, tokens_out=60, weights=OWN, asked=None, **other):
+    """One line of the decision log, as the gateway writes it."""
+    decision = decide(
+        Features(tokens_in, asked), [Candidate(option) for option in options(of)], weights,
+        profile_version=of.version, label=other.pop("policy", None),
+    )  # fmt: skip
+    model = decision.best.model
+    fields = {
+        "id": f"r{number}", "at": 1.0, "kind": "chat", "requested": "auto", "preset": "default",
+        "stream": False, "model": model, "deployment": model, "backend": "http://b", "code": 200,
+        "decision": decision, "prompt_tokens": tokens_in, "completion_tokens": tokens_out,
+        "seconds": 2.0, "joules": 300.0, "method": "exclusive", **other,
+    }  # fmt: skip
+    return Record(**fields).to_dict()
+
+
+def write(path, lines):
+    path.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in lines))
+    return path
+
+
+def call(*arguments):
+    result = CliRunner().invoke(app, ["replay", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def report(*arguments):
+    code, text, complaint = call(*arguments, "--json")
+    assert code == 0, complaint
+    return json.loads(text)
+
+
+def plan(found, name):
+    return next(one for one in found["profiles"][0]["plans"] if one["name"] == name)
+
+
+def saving(found, name, against):
+    pairs = found["profiles"][0]["savings"]
+    return next(one for one in pairs if (one["plan"], one["against"]) == (name, against))
+
+
+def random_log(path, of, rng, size=120):
+    """A log of requests of all lengths and weights, two thirds of them with a limit."""
+    return write(
+        path,
+        [
+            line(
+                of,
+                at,
+                int(rng.integers(10, 1500)),
+                int(rng.integers(5, 400)),
+                Weights.of(*rng.random(3).tolist()),
+                asked=int(rng.integers(5, 900)) if at % 3 else None,
+            )
+            for at in range(size)
+        ],
+    )
