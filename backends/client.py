@@ -15,7 +15,14 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from backends.errors import BackendError, BadAnswer, ConnectionLost, Silent, Unreachable
+from backends.errors import (
+    BackendError,
+    BadAnswer,
+    ConnectionLost,
+    Oversized,
+    Silent,
+    Unreachable,
+)
 
 KEEPALIVE_SECONDS = 4.0
 """vLLM closes an idle connection after 5 s; a request sent into that close would be lost."""
@@ -66,7 +73,7 @@ class Answer:
             raise mapped(error) from error
 
     async def read(self, limit: int) -> bytes:
-        """Return the rest of the body. Raises BadAnswer where it is over `limit` bytes."""
+        """Return the rest of the body. Raises Oversized where it is over `limit` bytes."""
         first = await self.chunk()
         pieces = [first]
         size = len(first)
@@ -76,7 +83,7 @@ class Answer:
             piece = await self.chunk()
             size += len(piece)
             pieces.append(piece)
-        raise BadAnswer(f"the answer is over {limit} bytes")
+        raise Oversized(f"the answer is over {limit} bytes")
 
     def close(self) -> None:
         """Give the connection back if the answer is whole, else close it at once.

@@ -5,6 +5,7 @@
      +- ConnectionLost   a connection that broke before or within an answer
      +- Silent           nothing came within a deadline
      +- BadAnswer        bytes that are not what vLLM sends (HTML, cut JSON, no [DONE], a redirect)
+     |   +- Oversized    more bytes than the gateway holds; the request's doing, not the server's
      +- Refused          an HTTP status of 400 or above; carries status, body, Retry-After
 
 `backends.client` turns every error of the HTTP library into one of these; nothing else escapes it.
@@ -14,6 +15,7 @@ __all__ = [
     "BackendError",
     "BadAnswer",
     "ConnectionLost",
+    "Oversized",
     "Refused",
     "Silent",
     "Unreachable",
@@ -48,6 +50,12 @@ class BadAnswer(BackendError):
     """The answer is not what an OpenAI-compatible server sends."""
 
     reason = "bad_answer"
+
+
+class Oversized(BadAnswer):
+    """The answer is over a limit of the gateway's."""
+
+    reason = "oversized"
 
 
 class Refused(BackendError):

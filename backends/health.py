@@ -2,14 +2,11 @@
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Sequence
 
 from backends.client import Client
 from backends.errors import BackendError
 from backends.registry import Backend
-
-_log = logging.getLogger("joulegate.health")
 
 _SERVER_ERROR = 500
 
@@ -34,7 +31,6 @@ class Prober:
 
     async def probe(self, backend: Backend) -> None:
         """Ask one backend for its health and note the answer."""
-        was_ejected = backend.ejected
         try:
             status, _ = await self._client.get(
                 backend.url("/health"), backend.headers, seconds=self._timeout_seconds
@@ -44,13 +40,7 @@ class Prober:
         except BackendError as error:
             well = False
             detail = f"{error.reason}: {error}"
-        backend.probed(well=well)
-        if backend.ejected and not was_ejected:
-            _log.warning("backend %s is out: %s", backend.label, detail)
-
-    async def probe_all(self) -> None:
-        """Probe every backend once, at the same time."""
-        await asyncio.gather(*(self.probe(backend) for backend in self._backends))
+        backend.probed(well=well, why=detail)
 
     async def run(self) -> None:
         """Probe for ever; one loop a backend, so that a hanging one delays no other."""

@@ -5,6 +5,7 @@ each time twice as long up to a maximum; then half-open, one request at a time, 
 (usable again) or fails (ejected again). A probe that succeeds opens it half before its time.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from yarl import URL
+
+_log = logging.getLogger("joulegate.backends")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Backend:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
-        self.label = urlsplit(root).netloc
+        parts = urlsplit(root)
+        self.label = parts.netloc + parts.path
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.urls: dict[str, URL] = {}
         self.inflight = 0
@@ -90,26 +94,32 @@ class Backend:
         if trial and trial == self.ejections:
             self._trial = False
 
+    def answering(self) -> None:
+        """Note the first content of a stream: the server is back, but has yet to finish one."""
+        self.proven = True
+        if self._opens_at is not None:
+            self._open()
+            self._failures = self._ejection.after_failures - 1
+
     def succeeded(self) -> None:
-        """Note an answer that shows the server to be well."""
+        """Note a whole answer, which shows the server to be well."""
         self.proven = True
         self._failures = 0
         if self._opens_at is not None:
-            self._opens_at = None
-            self._trial = False
+            self._open()
         elif self._streak:
             self._streak = 0
 
-    def failed(self) -> None:
+    def failed(self, why: str = "") -> None:
         """Note a failure that is the server's own."""
         self._failures += 1
         if self._opens_at is None:
             if self._failures >= self._ejection.after_failures:
-                self._eject()
+                self._eject(why)
         elif self._clock() >= self._opens_at:
-            self._eject()
+            self._eject(why)
 
-    def probed(self, *, well: bool) -> None:
+    def probed(self, *, well: bool, why: str = "") -> None:
         """Note the result of a health probe."""
         if well:
             self.proven = True
@@ -117,13 +127,19 @@ class Backend:
                 self._opens_at = min(self._opens_at, self._clock())
         elif self._opens_at is None and not self.proven:
             # Never seen well: waiting for five failures would only cost clients time.
-            self._eject()
+            self._eject(why)
         elif self._opens_at is None:
-            self.failed()
+            self.failed(why)
 
-    def _eject(self) -> None:
-        seconds = self._ejection.first_seconds * 2.0**self._streak
-        self._opens_at = self._clock() + min(seconds, self._ejection.max_seconds)
+    def _open(self) -> None:
+        _log.info("backend %s is back", self.label)
+        self._opens_at = None
+        self._trial = False
+
+    def _eject(self, why: str) -> None:
+        seconds = min(self._ejection.first_seconds * 2.0**self._streak, self._ejection.max_seconds)
+        _log.warning("backend %s is left alone for up to %g s: %s", self.label, seconds, why)
+        self._opens_at = self._clock() + seconds
         self._streak = min(self._streak + 1, 16)
         self._failures = 0
         self._trial = False

@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,11 +15,12 @@ from typing import Any
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp, Receive, Scope, Send
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from backends.client import Client
 from backends.health import Prober
@@ -33,6 +34,7 @@ from gateway.service.ask import Kind
 from gateway.service.candidates import Names, Snapshot
 from gateway.service.dispatch import Dispatcher
 from gateway.service.gateway import Gateway
+from gateway.telemetry.answers import Recast
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
@@ -247,21 +249,33 @@ def _deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
     )
 
 
-def _publish_profile(gateway: Gateway) -> None:
-    version = gateway.snapshot.profile.version
-    gateway.metrics.publish_profile(dict.fromkeys(gateway.names.models, version))
-
-
 def _scraped(metrics: Metrics, *, shared: bool) -> CollectorRegistry:
     """Return the registry that /metrics shows: this process's, or the sum over the workers."""
     if shared:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(_Workers())
         return registry
     ProcessCollector(registry=metrics.registry)
     PlatformCollector(registry=metrics.registry)
     GCCollector(registry=metrics.registry)
     return metrics.registry
+
+
+class _Workers(Collector):
+    """The sum over the workers that live; the counters of those that died are kept."""
+
+    def __init__(self) -> None:
+        files = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        self._files = Recast(files)
+        self._folder = Path(os.environ[_SHARED_DIR])
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the families, without the gauges of workers that are no more."""
+        for file in self._folder.glob("gauge_live*_*.db"):
+            pid = file.stem.rpartition("_")[2]
+            if not Path(f"/proc/{pid}").exists():
+                mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+        return self._files.collect()
 
 
 def _cors(config: Config) -> CORSConfig | None:

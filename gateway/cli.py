@@ -111,7 +111,9 @@ def backend(
     model_path: Annotated[Path | None, typer.Option(help="Local weights to load instead.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     simulate: Annotated[bool, typer.Option("--simulate", help="Serve simulated answers.")] = False,
-    speed: Annotated[float, typer.Option(help="Simulator: simulated seconds per second.")] = 1.0,
+    speed: Annotated[
+        float, typer.Option(min=0.001, max=100000, help="Simulator: simulated seconds per second.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Simulator: random seed.")] = 0,
     profile: Annotated[Path | None, typer.Option(help="Simulator: where its truth is.")] = None,
     show: Annotated[bool, typer.Option("--print", help="Print vLLM's command only.")] = False,

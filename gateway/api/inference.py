@@ -82,7 +82,8 @@ async def _infer(
     try:
         await gateway.answer(record, load, head.steering, reply, lifeline)
     finally:
-        if link is not None:
+        # The connection's next request may have begun, and put itself there.
+        if link is not None and link.on_lost is gone:
             link.on_lost = None
         if watcher is not None:
             watcher.cancel()

@@ -19,9 +19,9 @@ from backends.simulator.server import Running, start
 from backends.simulator.truth import Truth
 from backends.vllm.recipes import RECIPES
 from gateway import profile as profiles
-from gateway.api.protocol import GuardedProtocol
 from gateway.app import create_app, lead
 from gateway.commands.console import FAILED, OK, err, out
+from gateway.commands.serve import server_options
 from gateway.commands.three import three_models
 from gateway.service import headers as names
 
@@ -139,16 +139,7 @@ def sped_up(profile: profiles.Profile, speed: float) -> dict[str, profiles.Model
 @contextlib.asynccontextmanager
 async def gateway(app: Litestar, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
     """Serve the gateway in this event loop; yields the task that ends when it is told to stop."""
-    options = uvicorn.Config(
-        lead(app),
-        http=GuardedProtocol,
-        ws="none",
-        proxy_headers=False,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=1,
-    )
+    options = server_options(lead(app), timeout_graceful_shutdown=1)
     server = uvicorn.Server(options)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it

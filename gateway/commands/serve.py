@@ -1,11 +1,11 @@
 """`joulegate serve`: the gateway under uvicorn, in one process or several."""
 
-import contextlib
 import logging
 import os
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from litestar.types import ASGIApp
@@ -13,7 +13,9 @@ from litestar.types import ASGIApp
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
-from gateway.commands.console import OK, complain
+from gateway.commands.console import FAILED, OK, complain, err
+
+_log = logging.getLogger("joulegate")
 
 _CONFIG = "JOULEGATE_CONFIG"
 _LEVEL = "JOULEGATE_LOG_LEVEL"
@@ -44,28 +46,20 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         return complain(error)
     os.environ[_CONFIG] = str(config)
     os.environ[_LEVEL] = log_level
-    options = uvicorn.Config(
+    options = server_options(
         "gateway.commands.serve:create",
         factory=True,
-        host=host,
-        port=port,
         workers=workers,
-        http=GuardedProtocol,
-        ws="none",
-        proxy_headers=False,
-        loop="auto",
-        access_log=False,
-        log_config=None,
-        server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(parsed.timeouts.drain_seconds) + _GRACE_SECONDS,
     )
     log_to_stderr(log_level)
-    listener = options.bind_socket()
-    # A client that stops reading is dropped by the kernel, whatever is still buffered for it.
-    with contextlib.suppress(AttributeError):
-        stall_ms = int(parsed.timeouts.stall_seconds * 1e3)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
+    try:
+        listener = _listen(host, port, parsed.timeouts.stall_seconds)
+    except OSError as error:
+        err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
+        return FAILED
+    _log.info("running on http://%s:%d", host, listener.getsockname()[1])
     if workers == 1:
         uvicorn.Server(options).run(sockets=[listener])
         return OK
@@ -75,6 +69,31 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         os.environ.setdefault(_SHARED_DIR, shared)
         Multiprocess(options, sockets=[listener]).run()
     return OK
+
+
+def server_options(app: Any, **more: Any) -> uvicorn.Config:
+    """Return how uvicorn serves the gateway, wherever it does."""
+    return uvicorn.Config(
+        app,
+        http=GuardedProtocol,
+        ws="none",
+        proxy_headers=False,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        **more,
+    )
+
+
+def _listen(host: str, port: int, stall_seconds: float) -> socket.socket:
+    """Bind the address. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener.set_inheritable(True)
+    # A client that stops reading is dropped by the kernel, whatever is still buffered for it.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_seconds * 1e3))
+    return listener
 
 
 def create() -> ASGIApp:

@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from gateway.scheduling.features import Features
 from gateway.service.errors import BadRequest
-from gateway.tokens import Counter
+from gateway.tokens import EXACT_BYTES, Counter
 
 MAX_NESTING = 64
 IMAGE_TOKENS = 576
@@ -71,7 +71,7 @@ class _Part(Struct):
 
 class _Message(Struct):
     role: str
-    content: str | list[_Part] | None = None
+    content: str | list[_Part | str] | None = None
     tool_calls: Raw = Raw(b"")
 
 
@@ -84,7 +84,7 @@ _messages = msgspec.json.Decoder(list[_Message])
 _inputs = msgspec.json.Decoder(str | list[Any])
 _text = msgspec.json.Decoder(str)
 _flag = msgspec.json.Decoder(bool | None)
-_limit = msgspec.json.Decoder(int | None)
+_limit = msgspec.json.Decoder(int | float | None)
 _stream_options = msgspec.json.Decoder(_StreamOptions | None)
 _capabilities = {kind: frozenset({kind.value}) for kind in Kind}
 # A member that is absent, null, false or empty asks for nothing.
@@ -108,7 +108,8 @@ def read(kind: Kind, members: Members) -> Ask:
     """Look into the members that route a request. Raises BadRequest."""
     if "model" not in members:
         raise BadRequest("you must name a model; `auto` lets the gateway choose", param="model")
-    stream = _get(members, "stream", _flag) or False
+    # vLLM's embeddings know no streaming; asking for it there changes nothing.
+    stream = kind is not Kind.EMBEDDINGS and bool(_get(members, "stream", _flag))
     options = _get(members, "stream_options", _stream_options) if stream else None
     wants_usage = bool(options and options.include_usage)
     return Ask(kind, members, _get(members, "model", _text), stream, wants_usage)
@@ -157,8 +158,7 @@ def _measure_chat(members: Members, raw: Raw, counter: Counter) -> _Prompt:
         if isinstance(content, str):
             texts.append(content)
         elif content is not None:
-            texts.extend(part.text or part.refusal for part in content)
-            media.extend(part.type for part in content if _is_media(part.type))
+            _read_parts(content, texts, media)
         if bytes(message.tool_calls) not in (b"", b"null"):
             texts.append(bytes(message.tool_calls).decode())
     if _asks(members, "tools"):
@@ -169,34 +169,53 @@ def _measure_chat(members: Members, raw: Raw, counter: Counter) -> _Prompt:
     return _Prompt(tokens + overhead, tuple(needs))
 
 
+def _read_parts(parts: list[_Part | str], texts: list[str], media: list[str]) -> None:
+    """Add a content list's texts to `texts` and the types of its media to `media`."""
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        else:
+            texts.append(part.text or part.refusal)
+            if _is_media(part.type):
+                media.append(part.type)
+
+
 def _measure_inputs(kind: Kind, raw: Raw, counter: Counter) -> _Prompt:
     """Count a text, a list of texts, a list of token ids, or a list of such lists."""
     name = kind.prompt
+    text = bytes(raw)
+    if text.startswith(b"[") and not text.translate(None, b"[], \t\r\n0123456789"):
+        # Token ids, nested or not: a comma stands between any two, so nothing need be decoded.
+        if not text.translate(None, b"[], \t\r\n"):
+            raise BadRequest(f"{name}: must not be empty", param=name)
+        return _Prompt(text.count(b",") + 1)
+    if len(text) > EXACT_BYTES and text.startswith(b"["):
+        # Long lists of texts are counted as they stand; the sample bounds the cost.
+        return _Prompt(counter.count(text.decode()))
     try:
         value = _inputs.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _wrong(name, error) from None
     if isinstance(value, str):
         return _Prompt(counter.count(value))
-    if not value:
-        raise BadRequest(f"{name}: must not be empty", param=name)
     if all(isinstance(item, str) for item in value):
         return _Prompt(counter.count("\n".join(value)))
-    if all(type(item) is int for item in value):
-        return _Prompt(len(value))
-    if all(isinstance(item, list) for item in value):
-        return _Prompt(sum(len(item) for item in value))
     if all(isinstance(item, dict) for item in value):
         # vLLM takes multimodal embedding inputs; counting their JSON bounds them from above.
-        return _Prompt(counter.count(bytes(raw).decode()))
+        return _Prompt(counter.count(text.decode()))
     raise BadRequest(f"{name}: must be text, a list of texts or token ids", param=name)
 
 
 def _tokens_asked(members: Members, name: str) -> int | None:
     asked = _get(members, name, _limit)
-    if asked is not None and asked < 1:
+    if asked is None:
+        return None
+    # vLLM takes 100.0 for 100, as pydantic does.
+    if asked < 1:
         raise BadRequest(f"{name}: must be at least 1", param=name)
-    return asked  # type: ignore[no-any-return]
+    if asked != asked // 1:
+        raise BadRequest(f"{name}: must be a whole number", param=name)
+    return int(asked)
 
 
 def _is_media(kind: str) -> bool:
@@ -229,23 +248,42 @@ def _wrong(name: str, error: Exception) -> BadRequest:
 
 
 def _check_nesting(body: bytes) -> None:
-    """Raise BadRequest where brackets nest deeper than `MAX_NESTING`; linear, and mostly memchr."""
-    if body.count(b"{") + body.count(b"[") <= MAX_NESTING:
+    """Raise BadRequest where brackets nest deeper than `MAX_NESTING`.
+
+    Linear, mostly memchr, and bounded in memory: 32 MB of anything take well under a second.
+    """
+    quotes = body.count(b'"')
+    brackets = body.count(b"{") + body.count(b"[")
+    if quotes > 2 * _MAX_PIECES:
+        raise BadRequest(f"the body has more than {_MAX_PIECES} strings")
+    if brackets <= MAX_NESTING:
         return
-    # Without escapes every other piece between quotes lies outside a string.
-    outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    brackets = outside.translate(_ONE_KIND, delete=_NOT_BRACKETS)
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
+    found: list[bytes] = []
+    inside = 0
+    for start in range(0, len(bare), _WINDOW_BYTES):
+        # Without escapes every other piece between quotes lies outside a string.
+        pieces = bare[start : start + _WINDOW_BYTES].split(b'"')
+        found.append(b"".join(pieces[inside::2]).translate(_ONE_KIND, delete=_NOT_BRACKETS))
+        inside = (inside + len(pieces) - 1) % 2
+    nest = b"".join(found)
+    if len(nest) > 2 * _MAX_PIECES:
+        raise BadRequest(f"the body has more than {_MAX_PIECES} pairs of brackets")
     for _ in range(MAX_NESTING):
-        if not brackets:
-            return
         # One pass takes away the innermost level of every branch, and no more.
-        brackets = brackets.replace(b"[]", b"")
-    if brackets:
+        left = nest.replace(b"[]", b"")
+        if not left or len(left) == len(nest):
+            nest = left
+            break
+        nest = left
+    if nest:
         raise BadRequest(
             f"the body nests deeper than {MAX_NESTING} levels, or its brackets do not match"
         )
 
 
+_MAX_PIECES = 1_000_000
+_WINDOW_BYTES = 1 << 18
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 

@@ -6,6 +6,8 @@ budget; vLLM's own refusals (400, 404, 422 …) end it at once; a backend is tol
 
 import asyncio
 import itertools
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from backends.client import Answer, Client
-from backends.errors import BackendError, BadAnswer, Refused, Silent
+from backends.errors import BackendError, BadAnswer, Oversized, Refused, Silent
 from backends.registry import Backend, Deployment
 from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
 from gateway.scheduling.decision import Scored
@@ -32,13 +34,15 @@ from gateway.service.errors import (
 from gateway.service.lifeline import Cut, Lifeline
 from gateway.service.relay import Stream, Whole, parse_whole
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.record import Attempt, Record
+from gateway.telemetry.record import Attempt, Record, Wasted
 
 _RATE_LIMITED = 429
 _UNAUTHORISED = (401, 403)
 _SERVER_ERROR = 500
 _REDIRECT = 300
-_serial = itertools.count()
+_WORKED_FOR_NOTHING = ("abandoned", Silent.reason)
+# Begun at random, so that two workers' ids do not meet at one vLLM.
+_serial = itertools.count(secrets.randbits(32))
 
 
 @dataclass(slots=True)
@@ -94,7 +98,8 @@ class Dispatcher:
                     if len(failures) >= self._max_attempts or not (took or self.budget.take()):
                         break
                     took = True
-                    self._metrics.retry_count(scored.model, failures[-1].reason).inc()
+                    failed = record.attempts[-1].model
+                    self._metrics.retry_count(failed, failures[-1].reason).inc()
                 attempt = self._attempt(
                     ask, scored, deployment, backend, record, lifeline, failures
                 )
@@ -133,6 +138,7 @@ class Dispatcher:
         failures: list[BackendError],
     ) -> Opened | None:
         """Ask one backend; None where another should be. Raises Rejected."""
+        began = time.monotonic()
         trial = backend.begin()
         opened: Opened | None = None
         reason: str | None = "abandoned"
@@ -146,18 +152,27 @@ class Dispatcher:
                 backend.succeeded()
                 raise Rejected(error.status, error.body) from None
             if error.status >= _SERVER_ERROR:
-                backend.failed()
+                backend.failed(str(error))
             failures.append(error)
+        except Oversized as error:
+            # The request's doing: another backend would send as much.
+            reason = error.reason
+            raise BadGateway(str(error), code="answer_too_large") from None
         except BackendError as error:
             reason = error.reason
-            backend.failed()
+            backend.failed(f"{reason}: {error}")
             failures.append(error)
         else:
-            backend.succeeded()
+            # A stream has yet to end before it counts as a success.
+            backend.answering() if ask.stream else backend.succeeded()
         finally:
             record.attempts.append(Attempt(scored.model, backend.label, reason))
             if opened is None:
                 backend.end(trial=trial)
+                if reason in _WORKED_FOR_NOTHING:
+                    # By the share of its predicted time that it was worked on.
+                    share = min(1.0, (time.monotonic() - began) / scored.predicted_seconds)
+                    record.wasted.append(Wasted(scored.model, scored.predicted_joules * share))
         return opened
 
     async def _open(
@@ -262,7 +277,11 @@ def exhausted(failures: Sequence[BackendError]) -> ApiError:
     if all(isinstance(error, Refused) and error.status == _RATE_LIMITED for error in failures):
         return Overloaded(said, retry_after_seconds=_retry_after(failures))
     if isinstance(last, Refused) and last.status in _UNAUTHORISED:
-        return BadGateway("the backend refused the gateway's own key", code="upstream_auth_failed")
+        return BadGateway(
+            "the backend refused the gateway's own key",
+            code="upstream_auth_failed",
+            retry_after_seconds=60,
+        )
     if isinstance(last, Silent):
         return GatewayTimeout(said, retry_after_seconds=1)
     if isinstance(last, BadAnswer):

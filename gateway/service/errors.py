@@ -30,6 +30,7 @@ class ApiError(Exception):
     code: str | None = "internal_error"
     param: str | None = None
     more_headers: tuple[tuple[bytes, bytes], ...] = ()
+    should_retry = False
 
     def __init__(
         self,
@@ -65,7 +66,8 @@ class ApiError(Exception):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that tell an SDK whether and when to try again."""
         # Our own attempts are spent: without this an SDK would multiply them by three.
-        headers = [(b"x-should-retry", b"false")] if self.status >= 429 else []  # noqa: PLR2004
+        final = self.status >= 429 and not self.should_retry  # noqa: PLR2004
+        headers = [(b"x-should-retry", b"false")] if final else []
         headers.extend(self.more_headers)
         if self.retry_after_seconds is not None:
             headers.append((b"retry-after", str(self.retry_after_seconds).encode()))
@@ -160,9 +162,10 @@ class Unavailable(ApiError):
 
 
 class Draining(ApiError):
-    """The gateway is shutting down."""
+    """The gateway is shutting down; another replica may well answer."""
 
     status = 503
+    should_retry = True
     code = "draining"
 
 

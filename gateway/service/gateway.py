@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from backends.errors import BackendError
+from backends.errors import BackendError, Oversized
 from backends.registry import Backend, Deployment
 from gateway.service import headers as names
 from gateway.service.ask import Ask, Kind, Members, read
@@ -121,22 +121,40 @@ class Gateway:
         self._dispatcher.budget.inflight += 1
         self._lifelines.add(lifeline)
         try:
-            await self._serve(record, load, headers, reply, lifeline, started)
-        except ApiError as error:
-            await self._fail(record, reply, error)
-        except asyncio.CancelledError:
-            cut = lifeline.absorb()
-            if cut is None:
-                raise
-            await self._cut_off(record, reply, cut)
-        except Exception:  # noqa: BLE001 - a bug must cost one request, not the connection's task
-            _log.exception("request %s: a bug", record.id)
-            await self._fail(record, reply, ApiError("internal error"))
+            error = await self._attempt(record, load, headers, reply, lifeline, started)
+            if error is not None:
+                await self._tell(record, reply, lifeline, error)
         finally:
             self._dispatcher.budget.inflight -= 1
             self._lifelines.discard(lifeline)
             record.seconds = time.perf_counter() - started
+            if record.joules is None and record.wasted:
+                record.joules, record.method = record.wasted.pop().joules, ESTIMATED
             self._finished.append(record)
+
+    async def _attempt(
+        self,
+        record: Record,
+        load: Callable[[], Awaitable[Members]],
+        headers: Mapping[bytes, bytes],
+        reply: Reply,
+        lifeline: Lifeline,
+        started: float,
+    ) -> ApiError | None:
+        """Serve a request; return what its client is still to be told, if anything."""
+        try:
+            await self._serve(record, load, headers, reply, lifeline, started)
+        except ApiError as error:
+            return error
+        except asyncio.CancelledError:
+            cut = lifeline.absorb()
+            if cut is None:
+                raise
+            return self._cut_off(record, reply, cut)
+        except Exception:  # noqa: BLE001 - a bug must cost one request, not the connection's task
+            _log.exception("request %s: a bug", record.id)
+            return ApiError("internal error")
+        return None
 
     async def _serve(
         self,
@@ -172,50 +190,77 @@ class Gateway:
                 await reply.start(_OK, [*SSE, *head])
                 await opened.stream.relay(reply, lifeline, explain)
                 record.code = _OK
+                opened.backend.succeeded()
                 await opened.stream.finish()
         except BackendError as error:
-            opened.backend.failed()
-            self.metrics.broken_count(record.model, error.reason).inc()
+            if not isinstance(error, Oversized):
+                opened.backend.failed(f"{error.reason}: {error}")
+            self._note_broken(record, error.reason, str(error))
             raise Interrupted(f"{record.model} broke off: {error}") from error
+        except asyncio.CancelledError:
+            if lifeline.reason is Cut.STALLED and not reply.blocked:
+                opened.backend.failed("stalled within a stream")
+            raise
         finally:
             if opened.stream is not None:
                 _note_usage(record, opened.stream.usage)
             _estimate_joules(record, opened, made.snapshot)
             self._dispatcher.close(opened)
 
-    async def _fail(self, record: Record, reply: Reply, error: ApiError) -> None:
-        """Tell the client of an error, as an answer or as a stream's last frame."""
+    async def _tell(
+        self, record: Record, reply: Reply, lifeline: Lifeline, error: ApiError
+    ) -> None:
+        """Tell the client of an error, as an answer or as a stream's last frame, if it reads."""
         record.code = error.status
         record.error = error.message
+        _name_last_attempt(record)
         attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
-        await reply.error(error, [attempts])
+        lifeline.revive()
+        lifeline.expect(self._stall_seconds, Cut.STALLED)
+        try:
+            await reply.error(error, [attempts])
+        except asyncio.CancelledError:
+            if lifeline.absorb() is None:
+                raise
+            self._note_gone(record, reply)
 
-    async def _cut_off(self, record: Record, reply: Reply, cut: Cut) -> None:
-        """End a request that something outside it ended."""
+    def _cut_off(self, record: Record, reply: Reply, cut: Cut) -> ApiError | None:
+        """Note a request that something outside it ended; return what its client is to be told."""
+        if reply.ended:
+            return None
+        _name_last_attempt(record)
+        if cut is Cut.CLIENT_GONE or reply.blocked:
+            self._note_gone(record, reply)
+            return None
+        if reply.status:
+            self._note_broken(record, cut.value, "cut off")
+        if cut is Cut.DRAINING:
+            return Draining("the gateway is shutting down", retry_after_seconds=1)
+        return GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
+
+    def _note_gone(self, record: Record, reply: Reply) -> None:
+        """Note that nobody reads any more: the client left, or stopped reading."""
         if reply.ended:
             return
-        if not record.model and record.attempts:
-            last = record.attempts[-1]
-            record.model, record.backend = last.model, last.backend
-        if cut is Cut.CLIENT_GONE:
-            record.code = CLIENT_GONE
-            record.error = "the client left"
-            self.metrics.disconnects.inc()
-            return
-        if reply.status:
-            self.metrics.broken_count(record.model, cut.value).inc()
-        error: ApiError
-        if cut in {Cut.STALLED, Cut.SILENT}:
-            error = GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
-        else:
-            error = Draining("the gateway is shutting down", retry_after_seconds=1)
-        if reply.blocked:
-            # The silence is the client's: it has stopped reading, so it is told nothing.
-            record.code = CLIENT_GONE
-            record.error = "the client stopped reading"
-            reply.abort()
-            return
-        await self._fail(record, reply, error)
+        record.code = CLIENT_GONE
+        record.error = "the client stopped reading" if reply.blocked else "the client left"
+        self.metrics.disconnects.inc()
+        # Closing would wait for what is buffered to be read.
+        reply.abort()
+
+    def _note_broken(self, record: Record, reason: str, detail: str) -> None:
+        self.metrics.broken_count(record.model, reason).inc()
+        _log.warning(
+            "request %s: %s at %s broke off, %s: %s",
+            record.id, record.model, record.backend, reason, detail,
+        )  # fmt: skip
+
+
+def _name_last_attempt(record: Record) -> None:
+    """Put a request that nobody answered down to whom it was last sent."""
+    if not record.model and record.attempts:
+        last = record.attempts[-1]
+        record.model, record.backend = last.model, last.backend
 
 
 async def _send_whole(

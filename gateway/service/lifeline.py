@@ -70,6 +70,7 @@ class Lifeline:
     def revive(self) -> None:
         """Go on after an absorbed cut that was not the request's end, if nothing else was."""
         self.reason = None
+        self._seconds = math.inf
         if self._after_silence is not None:
             self.cut(self._after_silence)
 

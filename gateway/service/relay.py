@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from backends.client import Answer
-from backends.errors import BackendError, BadAnswer, Refused
+from backends.errors import BackendError, BadAnswer, Oversized, Refused
 from gateway.service import sse
 from gateway.service.lifeline import Lifeline
 from gateway.service.reply import Reply
@@ -61,6 +61,7 @@ class Whole(Struct):
 
 _whole = msgspec.json.Decoder(Whole)
 _MAX_HEAD_BYTES = 1 << 20
+_MARKS = (sse.USAGE, sse.USAGE_SPACED, sse.DONE, sse.ERROR)
 
 
 def parse_whole(body: bytes) -> Whole:
@@ -110,8 +111,6 @@ class Stream:
                 raise BadAnswer("the stream ended before any content")
             block = self._splitter.feed(chunk)
             self._opened += block
-            if len(self._opened) > _MAX_HEAD_BYTES:
-                raise BadAnswer("a megabyte of events without content")
             for event in sse.events(block):
                 data = sse.payload(event)
                 if data == sse.DONE:
@@ -125,6 +124,8 @@ class Stream:
                     self._head = parsed
                 if sse.has_content(parsed):
                     return
+            if len(self._opened) > _MAX_HEAD_BYTES:
+                raise Oversized("a megabyte of events without content")
 
     async def relay(self, reply: Reply, lifeline: Lifeline, explain: Explain | None) -> None:
         """Pass everything on to the end. Raises BackendError where the stream breaks."""
@@ -141,7 +142,7 @@ class Stream:
                 self.chunks += block.count(b"\n\n")
                 if rename is not None:
                     block = rename(block)
-                if sse.USAGE in block or sse.DONE in block or sse.ERROR in block:
+                if any(mark in block for mark in _MARKS):
                     block = self._inspect(block)
                 if self._done:
                     await reply.end(block)
@@ -174,7 +175,7 @@ class Stream:
                 kept.append(sse.DONE_EVENT)
                 self._done = True
                 break
-            if sse.USAGE in event or data.startswith(b'{"error"'):
+            if sse.USAGE in event or sse.USAGE_SPACED in event or data.startswith(b'{"error"'):
                 try:
                     parsed = sse.decode(data)
                 except BadAnswer as error:

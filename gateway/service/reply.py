@@ -19,7 +19,7 @@ class Reply:
     """Sends one answer.
 
     `status` is 0 until the head is out, after which errors become frames; `blocked` while the
-    client is not reading; `ended` once the last piece is on its way.
+    client is not reading; `ended` once the last piece is out.
     """
 
     __slots__ = ("_abort", "_request_id", "_send", "blocked", "ended", "status")
@@ -51,9 +51,11 @@ class Reply:
         self.blocked = False
 
     async def end(self, body: bytes = b"") -> None:
-        """Send the last piece of the body."""
-        self.ended = True
+        """Send the last piece of the body; waits, `blocked`, while the client's side is full."""
+        self.blocked = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self.blocked = False
+        self.ended = True
 
     async def whole(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
         """Send a complete JSON answer."""

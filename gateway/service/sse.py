@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from backends.errors import BadAnswer
+from backends.errors import BadAnswer, Oversized
 
 USAGE = b'"usage":{'
+USAGE_SPACED = b'"usage": {'
 ERROR = b'"error"'
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
@@ -32,7 +33,7 @@ class Splitter:
         self._tail = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return all events that are whole now, possibly none. Raises BadAnswer on a giant one."""
+        """Return all events that are whole now, possibly none. Raises Oversized on a giant one."""
         if self._tail:
             chunk = self._tail + chunk
             self._tail = b""
@@ -45,7 +46,7 @@ class Splitter:
             cut = 0
         self._tail = chunk[cut:]
         if len(self._tail) > _MAX_EVENT_BYTES:
-            raise BadAnswer(f"an event of over {_MAX_EVENT_BYTES} bytes")
+            raise Oversized(f"an event of over {_MAX_EVENT_BYTES} bytes")
         return chunk[:cut]
 
     def _feed_crlf(self, chunk: bytes) -> bytes:
@@ -95,8 +96,12 @@ def events(block: bytes) -> list[bytes]:
 
 
 def payload(event: bytes) -> bytes:
-    """Return what stands behind `data:`; b"" for a comment or another field."""
-    return event[5:].strip() if event.startswith(b"data:") else b""
+    """Return what stands behind `data:`; b"" where there is none."""
+    if event.startswith(b"data:"):
+        return event[5:].strip()
+    # A comment or another field may stand above it.
+    _, found, data = event.partition(b"\ndata:")
+    return data.strip() if found else b""
 
 
 def decode(data: bytes) -> Event:

@@ -80,7 +80,7 @@ def steer(
 
     `headers` holds the x-joulegate-* headers only. Raises BadRequest naming header or member.
     """
-    if member is not None:
+    if member is not None and bytes(member) != b"null":
         default = _from_member(member, default)
     return _from_headers(headers, default) if headers else default
 
@@ -169,6 +169,8 @@ def _policy(name: str, param: str) -> str:
 def _bound(value: float, param: str) -> float:
     if not (math.isfinite(value) and value >= 0.0):
         raise BadRequest(f"{param}: must be finite and not negative", param=param)
+    if value > 1.0 and param.endswith(("min-accuracy", "min_accuracy")):
+        raise BadRequest(f"{param}: is a share, from 0 to 1", param=param)
     return value
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.registry import Collector
 
 from gateway.telemetry.buckets import JOULES_BUCKETS, SECONDS_BUCKETS, TOKEN_SECONDS_BUCKETS
 from gateway.telemetry.record import Record
+
+PREDICTED_ENERGY_TOTAL = "joulegate_predicted_energy_joules_total"
 
 
 class Answers:
@@ -59,15 +60,17 @@ class Answers:
             JOULES_BUCKETS,
             "model",
         )
-        # The histogram beside it has the same name but for `_total`, which is no clash on the
-        # wire, only to the registry's check; so it is registered without saying its names.
-        self.predicted_energy_total = Counter(
-            "joulegate_predicted_energy_joules_total",
+        # A counter goes by its name without `_total`, in the registry and in the files of several
+        # workers; that is the histogram's name here, and the two would be merged. As a gauge it
+        # keeps its whole name, and `Recast` shows it for the counter that it is.
+        self.predicted_energy_total = Gauge(
+            PREDICTED_ENERGY_TOTAL,
             "Sum of what answered requests were predicted to cost",
             ("model",),
             registry=None,
+            multiprocess_mode="sum",
         )
-        registry.register(_Unnamed(self.predicted_energy_total))
+        registry.register(Recast(self.predicted_energy_total))
         self.tokens = counter(
             "tokens_total", "Tokens by type: prompt, cached (of the prompt), completion",
             "model", "type",
@@ -135,11 +138,18 @@ class ModelAnswers:
             return pair
 
 
-class _Unnamed(Collector):
-    """A collector that does not describe itself, so that its names are not compared."""
+class Recast(Collector):
+    """Shows what `inner` collects, with the gauge `PREDICTED_ENERGY_TOTAL` made a counter."""
 
-    def __init__(self, metric: MetricWrapperBase) -> None:
-        self._metric = metric
+    def __init__(self, inner: Collector) -> None:
+        self._inner = inner
 
     def collect(self) -> Iterable[Metric]:
-        return self._metric.collect()
+        """Return the families."""
+        for family in self._inner.collect():
+            if family.name == PREDICTED_ENERGY_TOTAL:
+                recast = Metric(family.name.removesuffix("_total"), family.documentation, "counter")
+                recast.samples = family.samples
+                yield recast
+            else:
+                yield family

@@ -23,7 +23,7 @@ from gateway.telemetry.answers import Answers
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import ESTIMATED, Record
 
 # `_created` series double the page and would clash where names differ by `_total` alone.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -142,6 +142,8 @@ class Metrics:
         """Count one finished request; only whole answers enter the times and predictions."""
         if record.decision is not None:
             self._decided(record.decision, record)
+        for model, joules in record.wasted:
+            self.answers.of(model).energy(ESTIMATED)[1].inc(joules)
         model = record.model or NO_MODEL
         stream = "true" if record.stream else "false"
         self.request_count(model, record.requested, str(record.code), stream).inc()

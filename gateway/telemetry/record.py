@@ -17,6 +17,13 @@ class Attempt(NamedTuple):
     reason: str | None
 
 
+class Wasted(NamedTuple):
+    """Joules estimated to have gone into an answer that nobody got."""
+
+    model: str
+    joules: float
+
+
 @dataclass(slots=True)
 class Record:
     """Everything known of one request; seconds are durations, `at` is Unix time.
@@ -48,6 +55,7 @@ class Record:
     joules: float | None = None
     method: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    wasted: list[Wasted] = field(default_factory=list)
 
     @property
     def decision_us(self) -> float:

@@ -20,8 +20,8 @@ from backends.simulator.answers import Spec
 from backends.simulator.server import Running, start
 from backends.simulator.truth import Truth
 from gateway import profile as profiles
-from gateway.api.protocol import GuardedProtocol
 from gateway.app import create_app, lead
+from gateway.commands.serve import server_options
 from gateway.config import BackendConfig, Config, HealthConfig, ModelConfig
 from tests.integration.scripted import Raw, Recorder
 
@@ -167,17 +167,7 @@ async def serve(config):
     """Serve a config as `joulegate serve` does, but without uvicorn's signals and ticking."""
     app = create_app(config, rng=random.Random(1))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    options = uvicorn.Config(
-        lead(app),
-        http=GuardedProtocol,
-        ws="none",
-        proxy_headers=False,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=1,
-    )
+    options = server_options(lead(app), timeout_keep_alive=75, timeout_graceful_shutdown=1)
     options.load()
     server = uvicorn.Server(options)
     server.lifespan = options.lifespan_class(options)

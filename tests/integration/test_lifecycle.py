@@ -96,7 +96,8 @@ async def test_past_the_drain_deadline_streams_end_in_an_error_frame(world, http
         async with await unary as response:
             assert response.status == 503
             assert (await response.json())["error"]["code"] == "draining"
-            assert response.headers["x-should-retry"] == "false"
+            # Another replica may answer: an SDK is free to try again.
+            assert "x-should-retry" not in response.headers
         assert await served.process.ended() in ENDED
     assert not served.process.said("Traceback|Exception")
     await until(lambda: world.empty, "the backend to be let go")

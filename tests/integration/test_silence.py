@@ -23,7 +23,7 @@ async def test_somebody_else_answers(fleet, gate, stream, kind):
     assert [attempt["reason"] for attempt in record["attempts"]] == ["silent", "silent", None]
     # The client waited for all three; what it saw is what is measured.
     assert record["observed"]["seconds"] > 2
-    assert await gate.metric("joulegate_retries_total", model="mistral-7b", reason="silent") > 0
+    assert await gate.metric("joulegate_retries_total", model="phi-3-mini", reason="silent") > 0
 
 
 @pytest.mark.parametrize(("stream", "kind"), CASES)

@@ -56,7 +56,7 @@ def trial_fails(backend):
 
 def test_who_it_is():
     backend = Backend("http://a:8000/vllm", api_key="k")
-    assert backend.label == "a:8000"
+    assert backend.label == "a:8000/vllm"
     assert backend.headers == {"Authorization": "Bearer k"}
     assert str(backend.url("/v1/models")) == "http://a:8000/vllm/v1/models"
     assert backend.url("/v1/models") is backend.url("/v1/models")

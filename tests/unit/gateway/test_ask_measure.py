@@ -79,7 +79,7 @@ def test_a_stream_must_be_asked_for(stream):
         (b'{"model":"auto","messages":"hi"}', "messages"),
         (chat({"content": "no role"}), "messages"),
         (chat(user(7)), "messages"),
-        (chat(user(["text"])), "messages"),
+        (chat(user([7])), "messages"),
     ],
 )
 def test_a_wrong_member_is_named(body, param):

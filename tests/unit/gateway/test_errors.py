@@ -81,7 +81,8 @@ def test_an_sdk_is_told_not_to_multiply_our_retries(kind):
     error = kind("m", retry_after_seconds=7)
     headers = dict(error.headers())
     assert headers[b"retry-after"] == b"7"
-    spent = TABLE[kind.__name__][0] >= 429
+    # Another replica may answer what one that stops cannot.
+    spent = TABLE[kind.__name__][0] >= 429 and kind.__name__ != "Draining"
     assert headers.get(b"x-should-retry") == (b"false" if spent else None)
     assert b"retry-after" not in dict(kind("m").headers())
 

@@ -133,7 +133,9 @@ def test_the_numbers_accepted_are_exactly_the_decimals(text, name):
     # A weight of 0 alone would be refused for another reason.
     other = names.WEIGHT_TIME if name == names.WEIGHT_ENERGY else names.WEIGHT_ENERGY
     headers = {name.encode(): text.encode(), other.encode(): b"1"}
-    if is_decimal(text) and float(text) != float("inf"):
+    sane = is_decimal(text) and float(text) != float("inf")
+    # An accuracy is a share.
+    if sane and (name != names.MIN_ACCURACY or float(text) <= 1.0):
         steered = steer(headers, None, DEFAULT)
         if name == names.MAX_LATENCY_MS:
             assert steered.bounds.max_latency_ms == float(text)
