@@ -63,9 +63,9 @@ def metrics_page() -> Iterator[str]:
         "configuration, never from a client."
     )
     registry = Metrics(CollectorRegistry()).registry
-    # A collector that is no metric wraps one, whose name the registry would refuse.
+    # A collector that is no metric shows one as a counter under the name it has.
     found: list[MetricWrapperBase] = [
-        one if isinstance(one, MetricWrapperBase) else vars(one)["_metric"]
+        one if isinstance(one, MetricWrapperBase) else vars(one)["_inner"]
         for one in registry._collector_to_names
     ]
     yield reading.table(
@@ -73,7 +73,7 @@ def metrics_page() -> Iterator[str]:
         (
             (
                 f"`{metric._name}{'_total' if metric._type == 'counter' else ''}`",
-                str(metric._type),
+                "counter" if metric._name.endswith("_total") else str(metric._type),
                 ", ".join(f"`{label}`" for label in metric._labelnames) or "none",
                 metric._documentation,
             )
