@@ -61,7 +61,6 @@ class Whole(Struct):
 
 _whole = msgspec.json.Decoder(Whole)
 _MAX_HEAD_BYTES = 1 << 20
-_MARKS = (sse.USAGE, sse.USAGE_SPACED, sse.DONE, sse.ERROR)
 
 
 def parse_whole(body: bytes) -> Whole:
@@ -142,7 +141,12 @@ class Stream:
                 self.chunks += block.count(b"\n\n")
                 if rename is not None:
                     block = rename(block)
-                if any(mark in block for mark in _MARKS):
+                if (
+                    sse.USAGE in block
+                    or sse.DONE in block
+                    or sse.ERROR in block
+                    or sse.USAGE_SPACED in block
+                ):
                     block = self._inspect(block)
                 if self._done:
                     await reply.end(block)
