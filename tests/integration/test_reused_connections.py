@@ -45,8 +45,7 @@ def post(body):
     return head % len(raw) + raw
 
 
-@pytest.mark.parametrize("late_seconds", [0.0, 0.15])
-@pytest.mark.parametrize("pipelined", [False, True])
+@pytest.mark.parametrize(("late_seconds", "pipelined"), [(0.0, False), (0.15, False), (0.15, True)])
 async def test_leaving_during_the_second_request_is_noticed(world, late_seconds, pipelined):
     backend = Backend(late_seconds)
     gate = await world.gate(model("phi-3-mini", await world.recorder(backend)))

@@ -18,7 +18,8 @@ LAST = delta(finish_reason="stop") + usage() + DONE_EVENT
 
 
 def ending(kind):
-    """A token, one big event, and after a pause the end."""
+    """A token, one big event, and the end once `go` is set."""
+    go = asyncio.Event()
 
     async def answer(request, _):
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -26,7 +27,7 @@ def ending(kind):
         await response.write(delta(content="a"))
         await asyncio.sleep(0.1)
         await response.write(BIG)
-        await asyncio.sleep(0.35)
+        await go.wait()
         if kind == "done":
             await response.write(LAST)
         elif kind == "dies":
@@ -35,6 +36,7 @@ def ending(kind):
             await response.write(b'data: {"error":{"message":"died","code":500}}\n\n')
         return response
 
+    answer.go = go
     return answer
 
 
@@ -71,10 +73,13 @@ def bugs(caplog):
     return [error for error in errors if error != UNFINISHED]
 
 
-@pytest.mark.parametrize("kind", ["done", "dies", "errs"])
-@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "leaves"),
+    [("done", False), ("dies", False), ("errs", False), ("done", True), ("dies", True)],
+)
 async def test_a_client_that_does_not_read_the_end_is_gone(world, caplog, kind, leaves):
-    backend = await world.recorder(ending(kind))
+    answer = ending(kind)
+    backend = await world.recorder(answer)
     gate = await world.gate(
         model("phi-3-mini", backend),
         timeouts=TimeoutsConfig(stall_seconds=20 if leaves else 0.7),
@@ -83,9 +88,10 @@ async def test_a_client_that_does_not_read_the_end_is_gone(world, caplog, kind, 
     sock = await ask(gate, "unread")
     try:
         await until(lambda: blocked(gate), "the client's side to be full")
-        # The last piece, or the error frame, waits for the client by now.
-        await asyncio.sleep(0.55)
         assert gate.gateway.inflight == 1
+        answer.go.set()
+        # The last piece, or the error frame, waits for the client by then.
+        await asyncio.sleep(0.25)
         if leaves:
             sock.close()
         await until(lambda: gate.idle, "the request to end", seconds=6)
@@ -101,15 +107,17 @@ async def test_a_client_that_does_not_read_the_end_is_gone(world, caplog, kind, 
 
 
 async def test_a_client_that_reads_the_end_late_gets_it(world, caplog):
+    answer = ending("done")
     gate = await world.gate(
-        model("phi-3-mini", await world.recorder(ending("done"))),
+        model("phi-3-mini", await world.recorder(answer)),
         timeouts=TimeoutsConfig(stall_seconds=10),
     )
     loop = asyncio.get_running_loop()
     sock = await ask(gate, "late")
     try:
         await until(lambda: blocked(gate), "the client's side to be full")
-        await asyncio.sleep(0.55)
+        answer.go.set()
+        await asyncio.sleep(0.25)
         raw = b""
         while not raw.endswith(b"0\r\n\r\n"):
             piece = await loop.sock_recv(sock, 1 << 20)

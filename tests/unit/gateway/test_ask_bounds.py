@@ -1,0 +1,225 @@
+"""Bodies made to be expensive cost little; bodies that are merely odd are understood."""
+
+import json
+import random
+import time
+import tracemalloc
+
+import pytest
+
+from backends.registry import Backend, Deployment
+from gateway.config import parse
+from gateway.service.ask import Kind, decode, measure, read
+from gateway.service.candidates import Names, Snapshot
+from gateway.service.errors import BadRequest, Draining
+from gateway.service.plan import plan
+from gateway.tokens import Counter
+
+SIZE = 32 * 1024 * 1024
+HEAD = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"z":'
+MEGABYTE = 1 << 20
+
+
+def filled(open_, piece, close):
+    """A body of SIZE bytes at most, made of one piece repeated."""
+    room = SIZE - len(HEAD) - len(open_) - len(close)
+    body = HEAD + open_ + piece * (room // len(piece)) + close
+    assert SIZE - 200 < len(body) <= SIZE
+    return body
+
+
+DEEP_LIST = b"[" + b"[" * 50 + b"]" * 50 + b","
+DEEP = b"[" * 60 + b"]" * 60 + b","
+BODIES = {
+    "only open": lambda: filled(b"", b"[", b""),
+    "only close": lambda: filled(b"", b"]", b""),
+    "open and close": lambda: filled(b"", b"[]", b""),
+    "valid and deep": lambda: filled(b"[", DEEP, b"0]}"),
+    "short strings": lambda: filled(b"[" * 40, b'"ab",', b"0" + b"]" * 40 + b"}"),
+    "brackets in short strings": lambda: filled(b"[[[],[]],", b'"a[b]c",', b"0]}"),
+    "escapes": lambda: filled(b"[[[],[]],", b'"\\"\\\\",', b"0]}"),
+    "one long string": lambda: filled(b'["', b"A", b'"]}'),
+    "quotes that never end": lambda: filled(b"[" * 70 + b'"', b'\\"', b""),
+    "small objects": lambda: filled(b"[", b'{"a":{}},', b"{}]}"),
+    "as many strings as may be": lambda: filled(DEEP_LIST, b'"' + b"[a]" * 13 + b'",', b"0]}"),
+    "as many lists as may be": lambda: filled(b"[", b"[" + b"1," * 18 + b"1],", b"0]}"),
+}
+VALID = {"one long string", "as many strings as may be", "as many lists as may be"}
+"""Those that hold few enough brackets and strings for a refusal to be wrong."""
+
+
+def tried(body):
+    """What a body decodes to, or what it is refused with."""
+    try:
+        return decode(body), None
+    except BadRequest as error:
+        return None, error
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_no_body_holds_the_event_loop(name):
+    body = BODIES[name]()
+    began = time.process_time()
+    decoded, refusal = tried(body)
+    assert time.process_time() - began < 1.5
+    if name in VALID:
+        assert refusal is None
+        assert bytes(decoded["model"]) == b'"auto"'
+    elif name.startswith(("only", "quotes")):
+        assert refusal.status == 400
+    elif refusal is not None:
+        # Well-formed, and refused for its size alone.
+        assert (refusal.status, "more than" in refusal.message) == (400, True)
+
+
+def test_many_brackets_are_refused_for_what_they_are():
+    with pytest.raises(BadRequest) as caught:
+        decode(HEAD + b"[" + b"[]," * 1_500_000 + b"[]]}")
+    assert caught.value.status == 400
+    assert "more than 1000000" in caught.value.message
+
+
+def test_a_hundred_thousand_brackets_are_nothing_special():
+    decoded = decode(HEAD + b"[" + b"[{}]," * 50_000 + b"[]]}")
+    assert len(json.loads(bytes(decoded["z"]))) == 50_001
+
+
+@pytest.mark.parametrize("name", [name for name in BODIES if "strings" in name])
+def test_short_strings_are_not_kept_apart(name):
+    body = BODIES[name]()
+    tracemalloc.start()
+    try:
+        tried(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 150 * MEGABYTE
+
+
+class Encoding:
+    """An encoding that remembers how many characters it was given."""
+
+    def __init__(self, encoding):
+        self._encoding = encoding
+        self.shown = 0
+
+    def encode_ordinary(self, text):
+        self.shown += len(text)
+        return self._encoding.encode_ordinary(text)
+
+
+MANY = 200_000
+LONG = "a word or two of text"
+ODD = {
+    "texts": (Kind.COMPLETIONS, {"prompt": [LONG] * MANY}),
+    "short texts": (Kind.COMPLETIONS, {"prompt": ["abcd"] * MANY}),
+    "token ids": (Kind.COMPLETIONS, {"prompt": [7] * MANY}),
+    "token id lists": (Kind.COMPLETIONS, {"prompt": [[1, 2]] * MANY}),
+    "inputs": (Kind.EMBEDDINGS, {"input": [LONG] * MANY}),
+    "messages": (Kind.CHAT, {"messages": [{"role": "user", "content": "abcd"}] * MANY}),
+    "parts": (
+        Kind.CHAT,
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "abcd"}] * MANY}]},
+    ),
+}
+LEAST = {"texts": 6, "short texts": 1, "token ids": 1, "token id lists": 2, "inputs": 6}
+"""Tokens that an entry has at least; its quotes and commas may count too."""
+SHOWN = 64 * 1024
+"""Characters that may be encoded in all, of the megabytes there are."""
+
+
+@pytest.fixture
+def planned(shipped, counter):
+    """Plan a body; what the counter was shown."""
+    config = parse(
+        """
+models:
+  - name: phi-3-mini
+    context: 100000000
+    capabilities: [chat, completions, embeddings]
+    backends: [{url: "http://a:1"}]
+""",
+        "g.yaml",
+        {},
+    )
+    deployed = [
+        Deployment(m.name, m.label, m.name, [Backend(m.backends[0].root)], rng=random.Random(0))
+        for m in config.models
+    ]
+    snapshot = Snapshot(config, deployed, shipped)
+
+    def make(kind, members):
+        ask = read(kind, decode(json.dumps({"model": "auto", **members}).encode()))
+        spy = Encoding(counter._encoding)
+        counts = Counter(spy, counter.source)
+        return plan(ask, Names(config).resolve("auto"), {}, snapshot, counts), spy
+
+    return make
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_large_lists_are_sampled(planned, name):
+    made, spy = planned(*ODD[name])
+    assert spy.shown <= SHOWN
+    (best,) = made.decision.candidates
+    least = LEAST.get(name, 1) * MANY
+    assert 0.8 * least < best.tokens_in < 7 * least
+
+
+@pytest.mark.parametrize("prompt", [[7] * MANY, [[1, 2]] * (MANY // 2), [[1], [2, 3, 4]] * 50_000])
+def test_token_ids_are_counted_exactly_and_not_decoded(planned, prompt):
+    made, spy = planned(Kind.COMPLETIONS, {"prompt": prompt})
+    assert (made.decision.candidates[0].tokens_in, spy.shown) == (MANY, 0)
+
+
+@pytest.mark.parametrize("prompt", [[[1]] * MANY, [7] * MANY, ["abcd"] * MANY])
+def test_long_lists_are_not_taken_apart(counter, prompt):
+    body = json.dumps({"model": "auto", "prompt": prompt}).encode()
+    ask = read(Kind.COMPLETIONS, decode(body))
+    tracemalloc.start()
+    try:
+        measure(ask, counter)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A few copies of it; an object for each entry would take ten times as much.
+    assert peak < 4 * len(body)
+
+
+def chat(content, **more):
+    body = {"model": "auto", "messages": [{"role": "user", "content": content}], **more}
+    return read(Kind.CHAT, decode(json.dumps(body).encode()))
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_whole_number_may_be_written_as_a_float(counter, name):
+    assert measure(chat("hi", **{name: 100.0}), counter).asked_tokens_out == 100
+
+
+@pytest.mark.parametrize("value", [1.5, 0.0, -1.0, "100", True])
+def test_other_numbers_may_not(counter, value):
+    with pytest.raises(BadRequest) as caught:
+        measure(chat("hi", max_tokens=value), counter)
+    assert caught.value.param == "max_tokens"
+
+
+def test_a_plain_string_among_the_parts_is_text(counter):
+    part = {"type": "text", "text": "and a world besides"}
+    plain = measure(chat(["Hello, hello", part]), counter)
+    typed = measure(chat([{"type": "text", "text": "Hello, hello"}, part]), counter)
+    assert plain == typed
+    assert plain.tokens_in > measure(chat([part]), counter).tokens_in
+
+
+def test_a_null_steering_object_is_none(planned):
+    made, _ = planned(Kind.CHAT, {"messages": [{"role": "user", "content": "x"}]})
+    null, _ = planned(
+        Kind.CHAT, {"messages": [{"role": "user", "content": "x"}], "joulegate": None}
+    )
+    assert null.decision.weights == made.decision.weights
+
+
+def test_draining_does_not_tell_an_sdk_to_give_up():
+    headers = dict(Draining("stopping", retry_after_seconds=1).headers())
+    assert headers.get(b"x-should-retry") != b"false"
+    assert headers[b"retry-after"] == b"1"
