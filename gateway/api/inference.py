@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.api.incoming import ClientLeft, read_head, read_members
-from gateway.api.protocol import LINK
+from gateway.api.protocol import LINK, Link
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.service.ask import Kind, Members
 from gateway.service.candidates import OTHER
@@ -39,7 +39,7 @@ async def _infer(
     send: Send,
 ) -> None:
     head = read_head(scope)
-    link: Any = (scope.get("extensions") or {}).get(LINK)
+    link = cast("Link | None", (scope.get("extensions") or {}).get(LINK))
     reply = Reply(send, head.request_id, abort=link.abort if link else None)
     record = Record(
         id=head.request_id,
