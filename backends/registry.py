@@ -175,11 +175,6 @@ class Deployment:
                 least = backend.inflight
         return least
 
-    @property
-    def usable(self) -> bool:
-        """Whether any backend may be sent a request now."""
-        return self.load is not None
-
     def pick(self, tried: Iterable[Backend] = ()) -> Backend | None:
         """Choose the less busy of two usable backends drawn at random; None where none is left."""
         if len(self.backends) == 1:

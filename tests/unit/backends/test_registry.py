@@ -266,7 +266,7 @@ def test_those_out_and_those_tried_are_not_chosen():
     assert set(picks(made)) == {1}
     assert set(picks(made, tried=[made.backends[1]])) == {2}
     assert made.pick(made.backends) is None
-    assert made.usable
+    assert made.load is not None
 
 
 def test_the_same_seed_chooses_the_same():
@@ -281,7 +281,7 @@ def test_the_load_is_what_the_next_request_would_meet():
     assert made.load == 4
     for _ in range(5):
         made.backends[0].failed()
-    assert (made.load, made.usable, made.pick()) == (None, False, None)
+    assert (made.load, made.pick()) == (None, None)
 
 
 def test_a_deployment_of_one():
