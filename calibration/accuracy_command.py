@@ -17,6 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as Grid
+from rich.text import Text
 
 from backends.errors import BackendError
 from calibration import accuracy, accuracy_options, exam, labels, lm_eval, questions, scores, table
@@ -80,11 +81,12 @@ def _run(options: Options) -> dict[str, Any]:
     wanted = scores.with_overall(wanted, options.overall, found.notes)
     models, changes = accuracy.merged(old.models, wanted, found)
     where, version = options.written, None
+    if not options.as_json:
+        _show(changes, found)
     if where is not None:
         profile.save(models, where)
         version = profile.load(where).version
     if not options.as_json:
-        _show(changes, found)
         _tell_where(options, where, version)
     return {
         "source": found.kind,
@@ -201,7 +203,7 @@ class _Bar:
         self._total = total
         self._done = 0
         self._bar = Progress(
-            TextColumn("asking {task.description}"),
+            TextColumn("asking {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -243,7 +245,7 @@ def _show(changes: list[Change], found: Found) -> None:
         score = change.score
         ends = f"{score.interval.low:.4f} to {score.interval.high:.4f}" if score.interval else "-"
         grid.add_row(
-            *(score.model, score.task or "overall"),
+            *(Text(score.model), Text(score.task or "overall")),
             "-" if change.old is None else f"{change.old:.4f}",
             *(f"{change.new:.4f}", str(score.n or "-"), ends),
         )

@@ -17,14 +17,13 @@ from calibration.gauges import Gauges
 from calibration.job import Job
 from calibration.observations import Log, Observation
 from calibration.patience import CollectError, Patience, Trouble
-from calibration.prompts import Maker
+from calibration.prompts import CHAT_OVERHEAD_TOKENS, Maker
 from calibration.stream import Reply
 from calibration.workload import Cell, Visit
 from gateway.tokens import Counter
 
 _WARM_UPS: Final = 2
 # What the gateway adds to a chat of one message (its own rule, `gateway.service.ask`).
-_CHAT_OVERHEAD_TOKENS: Final = 7
 
 
 class Collector:
@@ -148,7 +147,7 @@ class Collector:
         counted = self._counter.count(prompt)
         room = job.max_tokens
         if job.info.context_tokens is not None:
-            expected = round(counted * max(1.0, self._ratio) * 1.1) + 2 * _CHAT_OVERHEAD_TOKENS
+            expected = round(counted * max(1.0, self._ratio) * 1.1) + 2 * CHAT_OVERHEAD_TOKENS
             room = max(1, min(room, job.info.context_tokens - expected))
         asked: dict[str, Any] = {"max_tokens": room}
         if job.api == "completions":
@@ -156,7 +155,7 @@ class Collector:
                 visit, repeat, "/v1/completions", asked | {"prompt": prompt}, counted
             )
         asked["messages"] = [{"role": "user", "content": prompt}]
-        counted += _CHAT_OVERHEAD_TOKENS
+        counted += CHAT_OVERHEAD_TOKENS
         return await self._measure(visit, repeat, "/v1/chat/completions", asked, counted)
 
     async def _measure(

@@ -11,7 +11,7 @@ from math import isfinite
 
 NEEDED = ("tokens_in", "tokens_out", "seconds")
 NUMBERS = (*NEEDED, "joules", "running", "tiktoken_in", "cached_tokens")
-TEXTS = ("model", "method", "hardware", "engine", "at", "prompt")
+TEXTS = ("model", "method", "hardware", "engine", "at", "prompt", "cell")
 KNOWN = (*NUMBERS, *TEXTS)
 
 

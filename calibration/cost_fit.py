@@ -17,6 +17,7 @@ from gateway.scheduling.cost import Cost, Form, Quantity
 
 LEAST_ROWS_PER_TERM = 4
 _LEVELS = 2
+_CLOSE_R2 = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,36 @@ def _negative(
         if includes_prompt(rows)
         else ""
     )
+    if bent_by_load(quantity, rows):
+        hint = (
+            "the rows under load do it, those alone fit well, so leave out the load "
+            "(--where concurrency=1), or measure it with short prompts (joulegate profile); else "
+        )
     return (
         f"predicts {lowest.cost:.3g} {design.UNITS[quantity]} at {lowest}, below zero inside the "
         f"fitted range: {hint}measure short and long lengths more often, leave out lengths that "
         "will not be served (--where), or try another --form"
     )
+
+
+def alone(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows that ran with no company."""
+    return rows[rows["running"] == 0.0]
+
+
+def bent_by_load(quantity: Quantity, rows: pd.DataFrame) -> bool:
+    """Tell whether the rows alone, without those under load, carry a sound and close fit."""
+    quiet = alone(rows)
+    if len(quiet) == len(rows) or _unfit(Form.ADDITIVE, quiet):
+        return False
+    y = quiet[quantity.value].to_numpy(dtype=float)
+    try:
+        fitted = ols.fit(design.matrix(Form.ADDITIVE, quantity, quiet), y)
+    except ols.Singular:
+        return False
+    cost = Cost(quantity, Form.ADDITIVE, tuple(map(float, fitted.coefficients)))
+    lowest = min(at.cost for at in design.corners(cost, design.ranges(Form.ADDITIVE, quiet)))
+    return lowest >= 0.0 and fitted.r2 >= _CLOSE_R2
 
 
 def includes_prompt(rows: pd.DataFrame) -> bool:

@@ -13,7 +13,7 @@ from backends.client import Client
 from backends.errors import BackendError, BadAnswer, Refused, Silent
 from calibration import grading
 from calibration.answers import Given, Results, run_name
-from calibration.patience import CollectError, Patience, Trouble
+from calibration.patience import CollectError, Patience, Trouble, unreached
 from calibration.questions import Question
 from calibration.scores import Marks
 from calibration.target import Target
@@ -146,7 +146,7 @@ class Exam:
         try:
             served = (await target.describe(client)).served_name
         except BackendError as error:
-            raise CollectError(f"{target.name} at {target.url}: {error}") from error
+            raise CollectError(unreached(target, error)) from error
         headers = {"Content-Type": "application/json"}
         if key:
             headers["Authorization"] = f"Bearer {key}"

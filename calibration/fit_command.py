@@ -86,11 +86,12 @@ def _fit(options: Options) -> dict[str, Any]:
     models = None
     if options.out is not None:
         models = merge.merged(fits, rows, old, said)
+    if not options.as_json:  # before the file is replaced: what cannot be told is not written
+        fit_report.show(_out, fits, rows, pooled)
+    if options.out is not None and models is not None:
         profile.save(models, options.out)
         version = profile.load(options.out).version
-    if not options.as_json:
-        fit_report.show(_out, fits, rows, pooled)
-        if options.out is not None and models is not None:
+        if not options.as_json:
             _written(options.out, version, models, {one.model for one in fits})
     return {
         **fit_report.as_json(fits, rows, pooled),
@@ -211,7 +212,7 @@ def _progress(options: Options) -> Iterator[tuple[Any, Any]]:
     """Show a bar on a terminal while files are read and models fitted."""
     total = sum(path.stat().st_size for path in options.files if path.is_file())
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeRemainingColumn(),
         console=_err,

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from calibration.cost_fit import CostFit, Tried
 from calibration.design import UNITS, terms
@@ -175,12 +176,12 @@ def show_reference(console: Console, found: Reference, rows: Rows) -> None:
     for model, columns in found.stats.items():
         for column, figures in columns.items():
             for figure, value in figures.items():
-                stats.add_row(model, column, figure, f"{value:.10g}")
+                stats.add_row(*map(Text, (model, column, figure, f"{value:.10g}")))
     summary = _grid("model_regression_summary", ("model", "cost", *_REFERENCE_COLUMNS))
     for row in found.regressions:
         for cost in ("runtime", "energy"):
             texts = (f"{row[f'{cost}_{name}']:.10g}" for name in _REFERENCE_COLUMNS)
-            summary.add_row(row["model"], cost, *texts)
+            summary.add_row(Text(row["model"]), cost, *texts)
     for table in (stats, summary):
         console.print()
         console.print(table)
@@ -196,7 +197,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _grid(title: str, names: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(title, "table.title"), title_justify="left", box=None, pad_edge=False)
     for name in names:
         numeric = name in {*_REFERENCE_COLUMNS, "value"}
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
@@ -205,7 +206,7 @@ def _grid(title: str, names: Sequence[str]) -> Table:
 
 def _table(fit: ModelFit) -> Table:
     table = Table(
-        title=f"{fit.model}: {len(fit.usable)} of {fit.rows} rows",
+        title=Text(f"{fit.model}: {len(fit.usable)} of {fit.rows} rows", "table.title"),
         title_justify="left",
         box=None,
         pad_edge=False,

@@ -1,9 +1,10 @@
 """What a reader of a fit must be told about it, each with what to do."""
 
+import numpy as np
 import pandas as pd
 
 from calibration import ols
-from calibration.cost_fit import CostFit, includes_prompt
+from calibration.cost_fit import CostFit, bent_by_load, includes_prompt
 from calibration.design import UNITS, terms
 from calibration.rows import UNTRUSTED_METHODS
 from gateway.scheduling.cost import Form
@@ -88,6 +89,7 @@ def of_cost(fit: CostFit) -> list[str]:
         )
     found += _odd_rows(fit, name)
     found += _lack_of_fit(fit, name)
+    found += _bent(fit, name)
     running = fit.rows["running"]
     if fit.form is not Form.LOAD and running.min() < running.max():
         found.append(
@@ -95,6 +97,23 @@ def of_cost(fit: CostFit) -> list[str]:
             f"a form ({fit.form.value}) that does not know load: it holds for that mix only"
         )
     return found
+
+
+def _bent(fit: CostFit, name: str) -> list[str]:
+    """Say where rows under load make the fit wrong for a request that is alone."""
+    y = fit.rows[fit.quantity.value].to_numpy(dtype=float)
+    quiet = (fit.rows["running"] == 0.0).to_numpy(dtype=bool) & (y > 0.0)
+    if not quiet.any() or not bent_by_load(fit.quantity, fit.rows):
+        return []
+    off = float(np.median(np.abs(fit.fitted.residuals[quiet]) / y[quiet]))
+    if off <= _OFF:
+        return []
+    text = (
+        f"{name}: half the requests that ran alone are off by over {off:.0%}, although those rows "
+        "by themselves fit well: the rows under load bend it (prompts waiting in line, which no "
+        "form knows); fit those alone (--where concurrency=1), or measure load with short prompts"
+    )
+    return [text]
 
 
 def _signs(fit: CostFit, name: str, unit: str) -> list[str]:

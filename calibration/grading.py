@@ -3,12 +3,13 @@ r"""Finding the answer in what a model wrote, and whether it is the right one. P
 Rules, the first that finds something wins; of several finds the last counts. What stands in
 <think>…</think> is not the answer.
 
-    choice   "answer is (B)", "Answer: B"; \boxed{B}; a text that is, or a first line that begins
-             with, a letter and `.`, `)` or `:`; the last letter standing alone (A as an article is
-             none). Letters are those that the prompt lists, else A to E.
-    number   GSM8K's "#### 42"; \boxed{42}; "answer is 42"; the last number. 1,000 and $5 and 50%
-             are 1000 and 5 and 50; equal within 1e-6, relatively.
-    exact    what follows "answer is" or "Answer:" on its line, else the whole text; compared
+    choice   "answer is (B)", "Answer: b"; \boxed{B}; a text or first line that is a letter, or
+             begins with a letter and `.`, `)` or `:`; the last letter standing alone (A as an
+             article is none). Letters are those that the prompt lists, else A to E.
+    number   GSM8K's "#### 42"; \boxed{42}; "answer is 42"; the last number. Of "5 + 7 = 12" the 12
+             counts; \frac{1}{2} is 0.5; 1,000 and $5 and 50% are 1000 and 5 and 50; equal within
+             1e-6, relatively.
+    exact    what follows "answer is" or "Answer:" on its line, or the next, else all; compared
              without case, accents' spelling (NFKC), punctuation, a/an/the and surplus spaces.
 """
 
@@ -32,10 +33,14 @@ class Kind(StrEnum):
 
 _THOUGHT: Final = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _ANSWER: Final = re.compile(
-    r"(?i:\b(?:answer|choice|option)\s*(?:is|was|would\s+be|should\s+be|must\s+be)\s*:?|"
-    r"\b(?:answer|choice)\s*[:=])(?=(?P<rest>[^\n]*))"
+    r"(?i:\b(?:answer|choice|option)[\s*_`]*(?:is|was|would\s+be|should\s+be|must\s+be)\b\s*:?|"
+    r"\b(?:answer|choice)[\s*_`]*[:=])(?=(?P<rest>[^\n]*))"
 )
 _BOXED: Final = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}")
+_FRACTION: Final = re.compile(r"(?:(\d+)\s*)?\\[dt]?frac\s*(?:\{(-?\d+)\}\s*\{(\d+)\}|(\d)(\d))")
+_CLAUSE: Final = re.compile(
+    r"[.!?](?=\s)|[;\n]|,(?!\d)|(?<=[\w.%]) \(|\b(?:as|because|for|given|since|so|which)\b"
+)
 _HASHES: Final = re.compile(r"####\s*([^\n]*)")
 _DRESS: Final = r"[\s*_`\"'($\[\\{]*"
 _OPTION: Final = re.compile(r"^\s*[*(\[]*([A-Z])[.):\]]", re.MULTILINE)
@@ -50,6 +55,8 @@ _PUNCTUATION: Final = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _AFTER_A_LETTER: Final = re.compile(
     r" +(?:and|as|because|but|by|due|for|given|if|is|not|or|since|so|that|which|while|with)\b"
 )
+_AFTER_A_SMALL_LETTER: Final = r"(?=\W*\Z|\s*[.,;:)\]}*](?!\w))"
+_EMPTY: Final = " .*_`:\t"
 _CLOSE: Final = Fraction(1, 10**6)
 
 
@@ -111,17 +118,19 @@ def normalise(text: str) -> str:
 def _choice(text: str, known: str) -> str | None:
     one = f"([{known}])"
     in_words = rf"{_DRESS}(?:(?i:option|choice)\s*)?{_DRESS}{one}(?![\w'])"
+    small = rf"{in_words.replace(one, one.lower())}{_AFTER_A_SMALL_LETTER}"
     told = [
-        found.group(1)
+        found.group(1).upper()
         for match in _ANSWER.finditer(text)
-        if (found := re.match(in_words, match["rest"])) and not _article(match["rest"], found)
+        if ((found := re.match(in_words, match["rest"])) and not _article(match["rest"], found))
+        or (found := re.match(small, match["rest"]))
     ]
     if told:
         return told[-1]
     boxed: list[str] = [inner.strip() for inner in _BOXED.findall(text)]
     if boxed and boxed[-1] in tuple(known):
         return boxed[-1]
-    first = re.match(rf"{_DRESS}{one}(?:\W*\Z|[.):\]])", text)
+    first = re.match(rf"{_DRESS}{one}(?:\W*\Z|[.):\]]|[^\w\n]*\n)", text)
     if first:
         return first.group(1)
     alone = [
@@ -144,6 +153,7 @@ def _article(text: str, match: re.Match[str]) -> bool:
 
 
 def _number(text: str) -> str | None:
+    text = _FRACTION.sub(_plain, text)
     for pattern in (_HASHES, _BOXED):
         for inner in reversed(pattern.findall(text)):
             if (value := _value(inner, first=True)) is not None:
@@ -154,9 +164,23 @@ def _number(text: str) -> str | None:
     return _value(text, first=False)
 
 
+def _plain(match: re.Match[str]) -> str:
+    r"""Return \frac{1}{2} as 1/2, and 2\frac{1}{2} as 5/2."""
+    whole, *parts = match.groups()
+    above, below = (int(part) for part in parts if part is not None)
+    return f"{int(whole or 0) * below + above}/{below}"
+
+
+def _result(text: str) -> str:
+    """Return what an equation comes to: 12 of "5 + 7 = 12, as …"; another text as it is."""
+    sides = _CLAUSE.split(text, maxsplit=1)[0].split("=")
+    return next((side for side in sides if len(_NUMBER.findall(side)) == 1), text)
+
+
 def _value(text: str, *, first: bool) -> str | None:
-    """Return the first or last number of a text, as a fraction or a decimal."""
-    found = _NUMBER.findall(text.replace("−", "-").replace("–", "-").replace("\\$", "$"))
+    """Return the first (an equation's result) or last number of a text, as a fraction."""
+    text = text.replace("−", "-").replace("–", "-").replace("\\$", "$")
+    found = _NUMBER.findall(_result(text) if first else text)
     for raw in found if first else reversed(found):
         plain = raw.replace(",", "").replace("$", "")
         try:
@@ -166,8 +190,17 @@ def _value(text: str, *, first: bool) -> str | None:
     return None
 
 
+def _next_line(text: str, at: int) -> str:
+    """Return the first line that says something after a place."""
+    return next((line for line in text[at:].splitlines() if line.strip(_EMPTY)), "")
+
+
 def _exact(text: str) -> str | None:
-    told = [match["rest"] for match in _ANSWER.finditer(text) if match["rest"].strip(" .*:")]
+    told = [
+        rest
+        for match in _ANSWER.finditer(text)
+        if (rest := match["rest"].strip(_EMPTY) or _next_line(text, match.end()))
+    ]
     boxed = _BOXED.findall(text)
     pick = told[-1] if told else boxed[-1] if boxed else text
     return normalise(pick) or None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Z_95 = 1.959963984540054
+Z_95 = 1.959963984540054  # the normal quantile of 97.5%
 
 
 class Interval(NamedTuple):

@@ -27,6 +27,7 @@ _FAR_SD = 6.0
 _ROWS_PER_PART = 50
 _MOST_PARTS = 20
 _ROUNDING = 1e-20
+_LEAST_SPREAD = 1e-9
 
 
 class Singular(ValueError):
@@ -37,9 +38,11 @@ class Singular(ValueError):
 class Odd:
     """Residuals and leverage of the rows.
 
-    `far` counts rows whose residual is over 6 times the sd among rows of like predicted cost (the
-    spread grows with the cost), `worst_sd` is the largest such ratio; leverage is the hat matrix's
-    diagonal; `leverage_rows` counts rows above 3 k/n; `cook_max` is the largest Cook's distance.
+    `far` counts rows whose residual is over 6 times the root mean square among rows of like
+    predicted cost (the spread grows with the cost; about zero, so that a form that is off by the
+    same for all of them does not pass for stray rows), `worst_sd` is the largest such ratio;
+    leverage is the hat matrix's diagonal; `leverage_rows` counts rows above 3 k/n; `cook_max` is
+    the largest Cook's distance.
     `worst` and `heaviest` are the rows' places in the fitted arrays.
     """
 
@@ -137,9 +140,10 @@ def _odd(residuals: Floats, predicted: Floats, leverage: Floats, k: int) -> Odd:
     far = np.zeros(n)
     if not exact:
         order = np.argsort(predicted, kind="stable")
-        for part in np.array_split(order, min(_MOST_PARTS, 1 + n // _ROWS_PER_PART)):
-            spread = float(residuals[part].std())
-            far[part] = np.abs(residuals[part]) / spread if spread > 0.0 else 0.0
+        for part in np.array_split(order, max(1, min(_MOST_PARTS, n // _ROWS_PER_PART))):
+            spread = float(np.sqrt(np.mean(residuals[part] ** 2)))
+            least = _LEAST_SPREAD * float(np.sqrt(np.mean(predicted[part] ** 2)))
+            far[part] = np.abs(residuals[part]) / max(spread, least, np.finfo(float).tiny)
     worst = int(np.argmax(far))
     return Odd(
         far=int(np.count_nonzero(far > _FAR_SD)),

@@ -10,6 +10,7 @@ import msgspec
 from rich import progress
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from calibration.job import Job
 from calibration.workload import Cell, Visit, expected_repeats, expected_seconds
@@ -92,7 +93,7 @@ def show_plan(outlooks: Sequence[Outlook], *, as_json: bool) -> None:
     table = Table("model", "cells", "visits", "requests", "expected", "at most", "times from")
     for plan in plans:
         table.add_row(
-            plan["model"],
+            Text(plan["model"]),
             str(len(plan["cells"])),
             str(plan["visits"]),
             str(plan["requests"]),
@@ -103,7 +104,8 @@ def show_plan(outlooks: Sequence[Outlook], *, as_json: bool) -> None:
     out.print(table)
     for plan in plans:
         cells = ", ".join(plan["cells"])
-        out.print(f"{plan['model']} (tokens in x out @ concurrency): {cells}", soft_wrap=True)
+        words = f"{plan['model']} (tokens in x out @ concurrency): {cells}"
+        out.print(words, markup=False, soft_wrap=True)
     total = duration(sum(plan["expected_seconds"] for plan in plans))
     out.print(f"about {total}, one model after the other; nothing was sent")
 
@@ -129,7 +131,7 @@ class Progress:
         self._before = 0.0  # expected seconds of the visits that are over
         self._rows = 0
         self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.TaskProgressColumn(),
             progress.TimeElapsedColumn(),

@@ -18,6 +18,14 @@ _SERVER_ERROR: Final = 500
 T = TypeVar("T")
 
 
+def unreached(target: Target, error: BackendError) -> str:
+    """Say that a backend does not tell what it is, and what to check."""
+    return (
+        f"{target.name} at {target.url}: {error}; is its server up, and that its address? "
+        f"curl {target.url}/v1/models should list the model (--api-key-env, if it wants a key)"
+    )
+
+
 class CollectError(Exception):
     """The run cannot go on; what was measured is in the file."""
 

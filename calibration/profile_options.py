@@ -49,6 +49,9 @@ class Wanted:
     targets: list[Target]
     rule: Rule
     levels: tuple[int, ...]
+    """Of the grid."""
+    prompt_levels: tuple[int, ...]
+    """Of the prompts: one at a time unless told otherwise."""
     prompts: list[str]
     gpus: tuple[int, ...]
 
@@ -72,13 +75,13 @@ def checked(options: Options) -> Wanted:
     if options.prompt_column is not None and options.prompts is None:
         raise PlanError("--prompt-column goes with --prompts")
     targets = _targets(options.backends, _key(options.api_key_env))
-    default = (1,) if options.prompts is not None and options.grid is None else _LEVELS
     levels = _numbers("--concurrency", options.concurrency, least=1)
     return Wanted(
         options=options,
         targets=targets,
         rule=Rule(options.blocks, options.min_cell_seconds, options.max_repeats),
-        levels=default if levels is None else levels,
+        levels=_LEVELS if levels is None else levels,
+        prompt_levels=levels or (1,),
         prompts=read_prompts(options.prompts, options.prompt_column) if options.prompts else [],
         gpus=_numbers("--gpus", options.gpus, least=0) or (),
     )

@@ -21,7 +21,7 @@ from calibration.energy import Meter, MeterError, NoMeter, SimulatorMeter, nvml_
 from calibration.job import Job
 from calibration.observations import Log, ObservationError, read
 from calibration.outlook import Outlook, Progress, show_plan
-from calibration.patience import CollectError
+from calibration.patience import CollectError, unreached
 from calibration.profile_options import Options, Wanted, checked
 from calibration.prompts import PromptFileError
 from calibration.target import Info, Target, TargetError
@@ -87,7 +87,7 @@ async def _job(wanted: Wanted, target: Target, client: Client, stack: ExitStack)
         info = await target.describe(client)
     except BackendError as error:
         if not options.dry_run:
-            raise CollectError(f"{target.name} at {target.url}: {error}") from error
+            raise CollectError(unreached(target, error)) from error
         _err.print(f"{target.name}: no answer from {target.url}; guessing", markup=False)
         recipe = RECIPES.get(target.name)
         context = recipe.context_tokens if recipe else None
@@ -100,12 +100,19 @@ async def _job(wanted: Wanted, target: Target, client: Client, stack: ExitStack)
         context = info.context_tokens or _CONTEXT_TOKENS
         cells += grid_cells(GRIDS[grid], context, wanted.levels)
     if wanted.prompts:
-        cells += [Cell(0, 0, level) for level in wanted.levels or (1,)]
+        cells += [Cell(0, 0, level) for level in wanted.prompt_levels]
     return Job(
         target=target,
         info=info,
         meter=meter,
-        run=run_name(cells, wanted.rule.blocks, options.seed, wanted.prompts),
+        run=run_name(
+            cells,
+            wanted.rule.blocks,
+            options.seed,
+            wanted.prompts,
+            api=options.api,
+            max_tokens=options.max_tokens,
+        ),
         rule=wanted.rule,
         visits=visits(cells, wanted.rule, options.seed, target.name),
         prompts=wanted.prompts,
@@ -148,8 +155,13 @@ async def _measure(
         raise PlanError("--out is missing")
     log = stack.enter_context(Log.open(options.out))
     earlier = foreign = 0
-    for row in read(options.out):
-        taken = any([job.take(row) for job in jobs])  # noqa: C419 - at most one does
+    for line, row in enumerate(read(options.out), 2):
+        try:
+            taken = any([job.take(row) for job in jobs])  # noqa: C419 - at most one does
+        except PlanError as error:
+            raise PlanError(
+                f"{options.out}:{line}: cell {row.cell}: {error}; delete one of the two rows"
+            ) from None
         earlier, foreign = earlier + taken, foreign + (not taken)
     if log.cut_bytes:
         _err.print("cut off the half row of a run that was killed", markup=False)

@@ -3,12 +3,16 @@
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from calibration.columns import BadInput
+from gateway.tokens import Counter
 
 # Short, so that most tokenisers have one token for each; frequent, so that all know them.
 WORDS: Final = tuple(
@@ -47,9 +51,14 @@ WORDS: Final = tuple(
 _TRIES: Final = 6
 _PAD_MOST: Final = 64
 _GUESSED: Final = ("prompt", "instruction", "question", "text")
+_SHOWN: Final = 12
+_LONGEST_FIELD: Final = 1 << 27
+
+CHAT_OVERHEAD_TOKENS: Final = 7
+"""What the gateway adds to a chat of one message."""
 
 
-class PromptFileError(ValueError):
+class PromptFileError(BadInput):
     """A file of prompts that cannot be used; the message says where and why."""
 
 
@@ -101,63 +110,110 @@ class Maker:
         return rng.choices(WORDS, k=2 * tokens)
 
 
-def read_prompts(path: Path, column: str | None = None) -> list[str]:
-    """Return the prompts of a CSV, JSONL or JSON-list file, gzip too.
+class Record(NamedTuple):
+    """One record of a file; `values` is None where it is no object, and `wrong` says why."""
 
-    Without `column` the first of prompt, instruction, question, text is taken; an Alpaca-style
-    `input` beside `instruction` is added to it. Raises PromptFileError and OSError.
+    place: str
+    values: Mapping[str, Any] | None
+    wrong: str = ""
+
+
+def prompt_tokens(counter: Counter, prompt: str) -> int:
+    """Return the tokens that the gateway counts for a chat of this one message."""
+    return counter.count(prompt) + CHAT_OVERHEAD_TOKENS
+
+
+def read_prompts(path: Path, column: str | None = None) -> list[str]:
+    """Return the prompts of a file, see `records` and `prompt_of`; a bad record is refused.
+
+    Raises PromptFileError and OSError.
     """
-    raw = path.read_bytes()
-    if raw[:2] == b"\x1f\x8b":
+    prompts = []
+    for record in records(path):
         try:
-            raw = gzip.decompress(raw)
-        except (OSError, EOFError) as error:
-            raise PromptFileError(f"{path}: {error}") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptFileError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
-    prompts = [_prompt(record, column, f"{path}:{line}") for line, record in _records(path, text)]
+            prompts.append(prompt_of(record, column))
+        except PromptFileError as error:
+            raise PromptFileError(f"{record.place}: {error}") from None
     if not prompts:
         raise PromptFileError(f"{path}: no prompts in it")
     return prompts
 
 
-def _records(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """Yield (line or place, record)."""
+def prompt_column(values: Mapping[str, Any], column: str | None) -> str | None:
+    """Return the column with the prompts: the one named, else the first usual name; or None."""
+    names = _GUESSED if column is None else (column,)
+    return next((name for name in names if name in values), None)
+
+
+def prompt_of(record: Record, column: str | None = None) -> str:
+    """Return a record's prompt; an Alpaca-style `input` beside `instruction` is added to it.
+
+    Raises PromptFileError, which does not name the place.
+    """
+    values = record.values
+    if values is None:
+        raise PromptFileError(record.wrong)
+    name = prompt_column(values, column)
+    if name is None:
+        have = ", ".join(str(key) for key in list(values)[:_SHOWN])
+        wanted = repr(column) if column else "for prompts (name it with --prompt-column)"
+        raise PromptFileError(f"no column {wanted}; there are: {have}")
+    prompt = values[name]
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise PromptFileError(f"column {name!r} holds no text")
+    more = values.get("input") if name == "instruction" else None
+    return f"{prompt}\n\n{more}" if isinstance(more, str) and more.strip() else prompt
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Yield the records of a CSV (comma, semicolon or tab), JSONL or JSON-list file, gzip too.
+
+    Raises PromptFileError for a file that is none of them, and OSError.
+    """
+    raw = path.read_bytes()
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise PromptFileError(f"{path}: {error}") from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptFileError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
     opening = text.lstrip()[:1]
     if opening == "[":
-        yield from enumerate(_decoded(text, str(path), list[Any]), 1)
-    elif opening == "{":
-        for line, one in enumerate(text.splitlines(), 1):
-            if one.strip():
-                yield line, _decoded(one, f"{path}:{line}", dict[str, Any])
-    else:
-        rows = csv.DictReader(io.StringIO(text), strict=True)
         try:
-            for row in rows:
-                yield rows.line_num, row
-        except csv.Error as error:
-            raise PromptFileError(f"{path}:{rows.line_num + 1}: {error}") from None
+            whole = msgspec.json.decode(text, type=list[Any])
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise PromptFileError(f"{path}: {error}") from None
+        for at, one in enumerate(whole, 1):
+            values = one if isinstance(one, dict) else None
+            yield Record(f"{path}:{at}", values, "not an object")
+    elif opening == "{":
+        for at, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield _of_line(f"{path}:{at}", line)
+    else:
+        yield from _of_csv(path, text)
 
 
-def _decoded(text: str, where: str, kind: type[Any]) -> Any:
+def _of_line(place: str, line: str) -> Record:
     try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise PromptFileError(f"{where}: {error}") from None
+        return Record(place, msgspec.json.decode(line, type=dict[str, Any]))
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError) as error:
+        return Record(place, None, f"not a JSON object: {error}")
 
 
-def _prompt(record: Any, column: str | None, where: str) -> str:
-    if not isinstance(record, Mapping):
-        raise PromptFileError(f"{where}: not an object")
-    name = column or next((guess for guess in _GUESSED if guess in record), None)
-    if name is None or name not in record:
-        have = ", ".join(str(key) for key in list(record)[:12])
-        wanted = repr(name) if name else "for prompts (name it with --prompt-column)"
-        raise PromptFileError(f"{where}: no column {wanted}; there are: {have}")
-    prompt = record[name]
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise PromptFileError(f"{where}: column {name!r} holds no text")
-    more = record.get("input") if name == "instruction" else None
-    return f"{prompt}\n\n{more}" if isinstance(more, str) and more.strip() else prompt
+def _of_csv(path: Path, text: str) -> Iterator[Record]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    separator = max(",\t;", key=text.lstrip().partition("\n")[0].count)
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+    try:
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        for row in rows:
+            place = f"{path}:{rows.line_num}"
+            if None in row:
+                raise PromptFileError(f"{place}: more fields than the header has")
+            yield Record(place, row)
+    except csv.Error as error:
+        raise PromptFileError(f"{path}:{rows.line_num + 1}: {error}") from None

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from calibration.outcomes import Estimate, Outcome, Saving
 from calibration.requests_file import LOG, Requests
@@ -52,7 +53,11 @@ def _show_group(out: Console, group: Group, found: Requests) -> None:
             if share.value and not one.fixed
         )
         grid.add_row(
-            one.name, _number(one.joules), _number(one.seconds), _share(one.accuracy), shares
+            Text(one.name),
+            _number(one.joules),
+            _number(one.seconds),
+            _share(one.accuracy),
+            Text(shares),
         )
     out.print(grid)
     grid = Table(box=None, pad_edge=False)
@@ -62,8 +67,8 @@ def _show_group(out: Console, group: Group, found: Requests) -> None:
         grid.add_column(name, justify="right")
     for saving in group.savings:
         grid.add_row(
-            saving.plan,
-            saving.against,
+            Text(saving.plan),
+            Text(saving.against),
             _percent(saving.joules),
             _percent(saving.seconds),
             _share(saving.accuracy, signed=True),

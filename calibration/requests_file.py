@@ -9,13 +9,11 @@ from typing import Any, Final
 
 from calibration import recorded, table
 from calibration.columns import BadInput
+from calibration.prompts import PromptFileError, prompt_column, prompt_of, prompt_tokens, records
 from calibration.recorded import LARGEST, BadLine, LeftOut, Request
 from gateway.tokens import Counter as TokenCounter
 
 LOG, PROMPTS = "log", "prompts"
-CHAT_OVERHEAD_TOKENS: Final = 7
-"""What the gateway adds to a chat of one message."""
-_GUESSED: Final = ("prompt", "instruction", "question", "text")
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _LOOKED_AT: Final = 100
 
@@ -60,12 +58,7 @@ def read(
         raw = table.raw_bytes(path)
         if _is_log(raw):
             return _checked(_log(path, table.json_lines(raw), pinned=pinned, on_row=on_row))
-        return _checked(_prompts(path, list(table.json_lines(raw)), counter(), column, on_row))
-    rows = table.read(path).rows
-    numbered: list[tuple[int, dict[str, Any] | None]] = [
-        (at, dict(row.values)) for at, row in enumerate(rows, 1)
-    ]
-    return _checked(_prompts(path, numbered, counter(), column, on_row))
+    return _checked(_prompts(path, counter(), column, on_row))
 
 
 def _is_log(raw: bytes) -> bool:
@@ -105,36 +98,32 @@ def _log(
 
 
 def _prompts(
-    path: Path,
-    lines: list[tuple[int, dict[str, Any] | None]],
-    counter: TokenCounter,
-    column: str | None,
-    on_row: Callable[[], None],
+    path: Path, counter: TokenCounter, column: str | None, on_row: Callable[[], None]
 ) -> Requests:
     found = Requests(str(path), PROMPTS)
-    first = next((line for _, line in lines if line is not None), {})
-    name = column or next((guess for guess in _GUESSED if guess in first), None)
-    if name is None or name not in first:
+    read = list(records(path))
+    if not read:
+        raise BadInput(f"{path}: no prompts in it")
+    first = next((one.values for one in read if one.values is not None), {})
+    if prompt_column(first, column) is None:
         have = ", ".join(list(first)[:12]) or "nothing"
-        what = f"no column {name!r}" if name else "neither a decision log nor prompts"
+        what = f"no column {column!r}" if column else "neither a decision log nor prompts"
         raise BadInput(f"{path}: {what}; it has: {have} (--prompt-column says which are prompts)")
     limit = next((one for one in _LIMITS if one in first), _LIMITS[0])
-    for number, line in lines:
+    for record in read:
         found.lines += 1
         on_row()
-        prompt = None if line is None else line.get(name)
-        if line is None:
-            found.spoil("not a JSON object", f"line {number}")
-        elif not isinstance(prompt, str) or not prompt.strip():
-            found.spoil(f"column {name!r} holds no text", f"row {number}")
-        else:
-            try:
-                asked = _asked(line.get(limit), limit)
-            except BadLine as error:
-                found.spoil(str(error), f"row {number}")
-                continue
-            tokens_in = counter.count(prompt) + CHAT_OVERHEAD_TOKENS
-            found.requests.append(Request(tokens_in, asked))
+        values = record.values
+        if values is None:
+            found.spoil("not a JSON object", record.place)
+            continue
+        try:
+            prompt = prompt_of(record, column)
+            asked = _asked(values.get(limit), limit)
+        except (PromptFileError, BadLine) as error:
+            found.spoil(str(error), record.place)
+            continue
+        found.requests.append(Request(prompt_tokens(counter, prompt), asked))
     return found
 
 

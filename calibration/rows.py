@@ -28,7 +28,7 @@ UNTRUSTED_METHODS = frozenset({"coarse", "estimated"})
 """Ways of having joules that must not feed a fit (DESIGN section 5)."""
 _TOO_LARGE = 1e12
 _SURPLUS = "more fields than the header has"
-_TEXTS = ("method", "hardware", "engine", "at")
+_TEXTS = ("method", "hardware", "engine", "at", "cell")
 _TOKENS = ("tokens_in", "tokens_out")
 
 

@@ -10,13 +10,14 @@ killed goes on exactly where it stopped.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from math import ceil, sqrt
+from math import ceil, isfinite, sqrt
 from random import Random
 from typing import Final
 
+from calibration.intervals import Z_95
+
 MIN_REPEATS: Final = 5
 PRECISION: Final = 0.02
-_Z: Final = 1.959963984540054  # the normal quantile of 97.5%
 _BUSY_ROUNDS: Final = 2
 # Tokenisers differ; a prompt may come out a little longer than wanted and must still fit.
 _CONTEXT_MARGIN: Final = 64
@@ -60,11 +61,14 @@ GRIDS: Final = {
     "full": Grid(
         (32, 128, 512, 1024, 2048, 4096),
         (16, 64, 128, 256, 512, 1024),
-        (128, 512, 2048),
+        (32,),
         (64, 256),
     ),
-    "small": Grid((32, 256, 1024), (16, 64, 256), (128, 512), (64,)),
+    "small": Grid((32, 256, 1024), (16, 64, 256), (32,), (64, 256)),
 }
+"""Busy cells have short prompts. Long ones saturate the prefill at 16 or 64 at once: requests then
+wait in line for all the prompts before them, which grows with tokens in x running. No cost form has
+that term, and such rows would bend b0, b1 and b2 instead; what b4 is about is decoding together."""
 
 
 def grid_cells(grid: Grid, context_tokens: int, levels: Iterable[int]) -> list[Cell]:
@@ -100,8 +104,8 @@ class Rule:
     def __post_init__(self) -> None:
         if self.blocks < 1 or self.max_repeats < 1:
             raise PlanError("blocks and repeats must be at least 1")
-        if not self.min_cell_seconds >= 0.0:
-            raise PlanError("the least seconds of a cell must be 0 or more")
+        if not (isfinite(self.min_cell_seconds) and self.min_cell_seconds >= 0.0):
+            raise PlanError("the least seconds of a cell must be a finite number, 0 or more")
 
     @property
     def visit_seconds(self) -> float:
@@ -194,7 +198,7 @@ def t_quantile(freedom: int) -> float:
 
     Within 0.3% from 4 degrees of freedom on, which is where the stop rule begins.
     """
-    z, v = _Z, float(freedom)
+    z, v = Z_95, float(freedom)
     return (
         z
         + (z**3 + z) / (4 * v)
@@ -226,9 +230,22 @@ def _shuffled(cells: Sequence[Cell], key: str) -> list[Cell]:
     return Random(key).sample(cells, len(cells))  # noqa: S311 - to be repeatable
 
 
-def run_name(cells: Iterable[Cell], blocks: int, seed: int, prompts: Sequence[str]) -> str:
-    """Return a name that the same plan always has: resuming finds its rows by it."""
+def run_name(
+    cells: Iterable[Cell],
+    blocks: int,
+    seed: int,
+    prompts: Sequence[str],
+    *,
+    api: str,
+    max_tokens: int,
+) -> str:
+    """Return a name that the same plan always has: resuming finds its rows by it.
+
+    `api` and `max_tokens` are how prompts are sent; a grid's requests do not depend on them.
+    """
     digest = sha256(f"{blocks}:{seed}:{[cell.name for cell in cells]}".encode())
+    if prompts:
+        digest.update(f"{api}:{max_tokens}".encode())
     for prompt in prompts:
         digest.update(sha256(prompt.encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()[:12]

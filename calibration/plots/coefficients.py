@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from calibration.design import terms
+from calibration.intervals import Z_95
 from calibration.plots import style
 from calibration.plots.material import Material, regression
 from calibration.plots.picture import Picture, Table
 from gateway.scheduling.cost import Form, Quantity
 
 NAMES = ("coefficients",)
-_Z = 1.959963984540054
 _OFFSET = 0.17
 _COLUMNS = ("model", "by", "cost", "term", "value", "95% interval")
 
@@ -96,7 +96,7 @@ def estimates(material: Material, quantity: Quantity) -> list[Estimate]:
             cost = regression(material.profile.models[name], quantity)
             reach: Sequence[float | None] = [None] * len(cost.coefficients)
             if cost.covariance is not None:
-                reach = [float(one) for one in _Z * np.sqrt(np.abs(np.diag(cost.covariance)))]
+                reach = [float(one) for one in Z_95 * np.sqrt(np.abs(np.diag(cost.covariance)))]
             found += [
                 Estimate(
                     name, "profile", at, value,

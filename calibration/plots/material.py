@@ -18,7 +18,7 @@ from calibration import design, fit
 from calibration.columns import BadInput, Columns
 from calibration.cost_fit import CostFit
 from calibration.plots import choices, style
-from calibration.prompts import read_prompts
+from calibration.prompts import prompt_tokens, read_prompts
 from calibration.rows import UNTRUSTED_METHODS, Rows
 from calibration.rows import read as read_rows
 from gateway import profile, tokens
@@ -240,7 +240,7 @@ def _prompts(sources: Sources) -> tuple[dict[int, int], str]:
         )
     texts = read_prompts(sources.prompts, sources.prompt_column)
     counter = tokens.load()
-    counts = Counter(max(1, counter.count(text)) for text in texts)
+    counts = Counter(prompt_tokens(counter, text) for text in texts)
     return dict(sorted(counts.items())), (
         f"{len(texts):,} prompts of {sources.prompts.name}, "
         f"{min(counts)} to {max(counts)} tokens in"

@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from calibration.intervals import Z_95
 from calibration.plots import choices, style
 from calibration.plots.material import Material, regression
 from calibration.plots.picture import Picture, Table, length_text
 from gateway.profile import ModelProfile
-from gateway.scheduling.cost import Quantity
+from gateway.scheduling.cost import FLOOR, Quantity
 
 NAMES = ("tradeoff",)
-_Z = 1.959963984540054
 _NEAR = 0.004
 _SIDES = ((Quantity.JOULES, "joules", "Energy per request (J)"),
           (Quantity.SECONDS, "seconds", "Time per request (s)"))  # fmt: skip
@@ -34,6 +34,7 @@ def draw(material: Material) -> list[Picture]:
             x = getattr(priced, key)
             error = [_error(material, name, quantity, length) for name in priced.names]
             notes += _panel(material, axes, priced, x, error)
+            notes += _floored(priced, quantity, x, length)
             axes.set_xlabel(label)
             if not row:
                 more = "\n(outside the fitted range)" if beyond else ""
@@ -51,6 +52,10 @@ def draw(material: Material) -> list[Picture]:
         Line2D([], [], color=style.INK, lw=1.2, ls=(0, (4, 2)), label="Pareto front"),
         Line2D([], [], ls="none", marker="o", color=style.MUTED, mfc="none", label="dominated"),
     ]
+    if any("(crossed)" in note for note in notes):
+        handles.append(
+            Line2D([], [], ls="none", marker="x", color=style.INK, label="floored: no real figure")
+        )
     style.legend(drawn, handles)
     return [
         Picture(
@@ -113,6 +118,11 @@ def _panel(
             x[at], y[at], marker=look.marker, color=look.colour, ms=size, ls="none", mew=1.5,
             mfc="none" if hollow else look.colour, zorder=3, clip_on=False,
         )  # fmt: skip
+        if x[at] <= FLOOR:
+            axes.plot(
+                x[at], y[at], marker="x", color=style.INK, ms=size + 3.0, ls="none", mew=1.2,
+                zorder=4, clip_on=False,
+            )  # fmt: skip
     notes = ["A 95% interval is wider than its panel and is cut off."] if cut else []
     for left, up, names in seen:
         if len(names) > 1:
@@ -127,6 +137,17 @@ def _panel(
             )  # fmt: skip
             notes.append(f"{' and '.join(names)} coincide: their markers lie around one another.")
     return notes
+
+
+def _floored(
+    priced: choices.Priced, quantity: Quantity, x: choices.Floats, length: tuple[int, int]
+) -> list[str]:
+    """Say which figures of a panel are the floor, where the fit predicts nothing real."""
+    names = [name for name, value in zip(priced.names, x, strict=True) if value <= FLOOR]
+    if not names:
+        return []
+    text = f"{length_text(length)}: the predicted {quantity.value} of {', '.join(names)} are below "
+    return [f"{text}0 and stand at the floor (crossed): no real figures, nor is a front there."]
 
 
 def _group(
@@ -153,7 +174,7 @@ def _error(
     i, o, r = length[0] * model.tokens.ratio, float(length[1]), material.running
     shared = o / (1 + r) if quantity is Quantity.JOULES else o * r
     terms = np.array([1.0, i, o, i * o, shared][: cost.form.terms])
-    return _Z * float(np.sqrt(max(terms @ np.array(cost.covariance) @ terms, 0.0)))
+    return Z_95 * float(np.sqrt(max(terms @ np.array(cost.covariance) @ terms, 0.0)))
 
 
 def _beyond(material: Material, length: tuple[int, int]) -> list[str]:

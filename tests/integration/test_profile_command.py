@@ -181,12 +181,12 @@ def test_a_dry_run_shows_the_plan_and_sends_nothing(farm, tmp_path):
     server = farm.add()
     done = profile("--backend", f"phi-3-mini={server.url}", "--dry-run")
     assert done.exit_code == 0, done.output
-    assert "128x64@64" in done.stdout
+    assert "32x64@64" in done.stdout
     assert "nothing was sent" in done.stdout
     gone = profile("--backend", "phi-3-mini=http://127.0.0.1:9", "--dry-run", "--json")
     (plan,) = json.loads(gone.stdout)["models"]
     assert plan["expected_seconds"] < plan["most_seconds"]
-    assert len(plan["cells"]) == 54
+    assert len(plan["cells"]) == 42
     assert server.engine.microjoules == server.engine.idle_microjoules
     assert not list(tmp_path.iterdir())
 

@@ -230,3 +230,13 @@ def test_the_published_labels_give_what_pandas_gives(mine, shared_data):
             assert (one["n"], one["new"]) == (len(group), pytest.approx(group.mean(), abs=1e-6))
             low, high = one["interval"]
             assert low < one["new"] < high or one["new"] in (0.0, 1.0)
+
+
+def test_names_are_shown_as_they_are(mine, write, shipped):
+    profile.save({**shipped.models, "[/x]": shipped.models["phi-3-mini"]}, mine)
+    scores = write("model,accuracy,task\n[/x],0.7,\n[/x],0.5,[bold]math\n")
+    code, text, _ = call(scores, "--profile", mine)
+    assert code == 0
+    assert "[/x]" in text
+    assert "[bold]math" in text
+    assert profile.load(mine).model("[/x]").accuracy.default == 0.7

@@ -124,3 +124,58 @@ def test_a_form_that_prices_tokens_below_nothing_does_not_take_over():
     sound = design.Corner(1, 1, 0, 1.0, 0.1, 0.1)
     assert not cost_fit.Tried(Form.INTERACTION, corners=(corner, sound)).plausible
     assert cost_fit.Tried(Form.INTERACTION, corners=(sound,)).plausible
+
+
+def grid_and_prompts(prompts=300):
+    """Rows of a designed grid, then answers of 0.2 i + 40 tokens to prompts of ratio 1.25."""
+    rng = np.random.default_rng(3)
+    grid = made(200, tokens_out=rng.choice([16, 64, 256, 1024], 200), cell="512x64@1")
+    asked = made(prompts, seed=4, cell="prompts@4").assign(
+        tokens_out=lambda f: np.round(0.2 * f["tokens_in"] + 40 + 30 * rng.random(prompts))
+    )
+    both = pd.concat([grid, asked], ignore_index=True)
+    per_token = np.where(both["cell"] == "prompts@4", 1.25, 1.0)
+    return both.assign(tiktoken_in=both["tokens_in"] / per_token)
+
+
+def test_rows_of_a_grid_tell_nothing_of_answers_or_of_the_tokeniser():
+    frame = grid_and_prompts()
+    mixed = fit.fit_model(as_rows(frame), "m")
+    apart = fit.fit_model(as_rows(frame[frame["cell"] == "prompts@4"]), "m")
+    assert mixed.output == apart.output
+    assert mixed.output.n == 300
+    assert mixed.output.unsuited is None
+    assert mixed.output.slope == pytest.approx(0.2, rel=0.02)
+    assert mixed.ratio == apart.ratio
+    assert mixed.ratio.value == pytest.approx(1.25)
+    assert mixed.seconds.fitted.n == 500
+    assert fit.pooled_output(as_rows(frame)) == mixed.output
+
+
+def test_a_grid_alone_has_no_line_however_many_lengths_it_asked_for():
+    frame = made(cell="512x64@1").assign(tiktoken_in=lambda f: f["tokens_in"])
+    fitted = fit.fit_model(as_rows(frame), "m")
+    assert "look asked for" in fitted.output.unsuited
+    assert fitted.ratio.n == 300
+    few = fit.fit_model(as_rows(grid_and_prompts(5)), "m")
+    assert "too few rows: 5" in few.output
+    elsewhere = fit.fit_model(as_rows(made(cell="c")), "m")
+    assert elsewhere.output.unsuited is None
+
+
+def queued(wait):
+    """Rows alone, and as many under load: short answers whose prompts wait for one another."""
+    busy = made(1500, seed=7, running=63).query("tokens_out < 200")
+    seconds = busy["seconds"] + 0.001 * wait * busy["tokens_in"] * busy["running"]
+    return pd.concat([made(running=0), busy.assign(seconds=seconds)], ignore_index=True)
+
+
+def test_rows_under_load_that_no_form_follows_are_named_and_how_to_leave_them_out():
+    fitted = fit.fit_model(as_rows(queued(2.0)), "m")
+    assert "--where concurrency=1" in fitted.seconds.negative
+    assert any("rows under load bend it" in flag for flag in fitted.flags)
+    frame = queued(2.0)
+    alone = fit.fit_model(as_rows(frame[frame["running"] == 0]), "m")
+    assert alone.seconds.negative is None
+    assert not any("bend" in flag for flag in alone.flags + fit.fit_model(
+        as_rows(queued(0.0)), "m").flags)  # fmt: skip

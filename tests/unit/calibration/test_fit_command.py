@@ -224,3 +224,16 @@ def test_a_fit_below_zero_is_shown_but_not_written(rows, out):
     assert code == 2
     assert "below zero inside the fitted range" in error
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["[/bold]", "a[red]b", "m\\"])
+def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path, out, name):
+    path = tmp_path / "rows.csv"
+    frame(model=name).to_csv(path, index=False)
+    code, text, errors = call(path, "--out", out)
+    assert (code, errors) == (0, "")
+    assert f"{name}: 200 of 200 rows" in text
+    assert profile.load(out).model(name) is not None
+    code, text, _ = call(path, "--report", "reference")
+    assert code == 0
+    assert name in text

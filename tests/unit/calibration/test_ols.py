@@ -118,3 +118,16 @@ def test_an_exact_form_is_not_beaten_by_rounding():
     errors = folds.cross_validate(simple, y, 5), folds.cross_validate(rich, y, 5)
     assert not folds.better(*errors)
     assert not folds.better(*reversed(errors))
+
+
+def test_a_grid_without_noise_that_lacks_a_term_has_no_stray_rows():
+    cells = [(i, o) for i in (32, 512, 2048, 4096) for o in (16, 128, 512, 1024)]
+    frame = pd.DataFrame(cells * 30, columns=["tokens_in", "tokens_out"])
+    y = design.matrix(Form.INTERACTION, Quantity.SECONDS, frame) @ [0.1, 1e-3, 0.03, 2e-5]
+    x = design.matrix(Form.ADDITIVE, Quantity.SECONDS, frame)
+    odd = ols.fit(x, y).odd
+    assert (odd.far, odd.worst_sd < 3.0) == (0, True)
+    y[11] *= 4.0
+    odd = ols.fit(x, y).odd
+    assert odd.far == 1
+    assert 6.0 < odd.worst_sd < 8.0

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -179,7 +180,7 @@ def test_a_prompt_file_gives_the_shares(tmp_path):
     )
     assert code == 0
     svg = (tmp_path / "sensitivity.svg").read_text()
-    assert "2 prompts of prompts.csv, 2 to 5 tokens in" in svg
+    assert "2 prompts of prompts.csv, 9 to 12 tokens in" in svg
 
 
 @pytest.mark.parametrize(
@@ -233,3 +234,17 @@ def test_bad_input_is_one_message_and_leaves_files_alone(
         if path.is_file()
     }
     assert found == files
+
+
+def test_a_floored_prediction_is_marked_as_no_real_figure(shipped, tmp_path):
+    phi = shipped.models["phi-3-mini"]
+    joules = msgspec.structs.replace(phi.joules, coefficients=[-1e6, 0.0, 0.0], covariance=None)
+    models = {**shipped.models, "phi-3-mini": msgspec.structs.replace(phi, joules=joules)}
+    profile.save(models, tmp_path / "below.json")
+    code, text, _ = call(
+        "--profile", tmp_path / "below.json", "--out", tmp_path, "--only", "tradeoff",
+        "--format", "svg", "--length", "32:45",
+    )  # fmt: skip
+    assert code == 0
+    assert "joules of phi-3-mini are below 0 and stand at the floor" in text
+    assert "floored: no real figure" in (tmp_path / "tradeoff.svg").read_text()

@@ -187,15 +187,17 @@ def test_a_model_that_a_request_outgrows_is_priced_and_told_of(tmp_path):
 
 
 def test_what_could_not_serve_then_cannot_now(tmp_path, shipped):
-    one = line(shipped, weights=Weights.of(accuracy=1))
-    gone = [c for c in one["decision"]["candidates"] if c["model"] == "phi-3-mini"]
-    one["decision"]["candidates"] = [c for c in one["decision"]["candidates"] if c not in gone]
+    able, one = (line(shipped, weights=Weights.of(accuracy=1)) for _ in range(2))
+    one["decision"]["candidates"] = [
+        c for c in one["decision"]["candidates"] if c["model"] != "phi-3-mini"
+    ]
     one["decision"]["excluded"] = [
         {"model": "phi-3-mini", "deployment": "phi-3-mini", "reason": "down: no usable backend"}
     ]
-    found = report(write(tmp_path / "log.jsonl", [one] * 5), "--weights", "energy=1")
-    shares = plan(found, "energy=1")["shares"]
-    assert "phi-3-mini" not in shares or shares["phi-3-mini"]["value"] == 0.0
+    # Where it was a candidate it wins, so it is known, and kept from the others by that alone.
+    path = write(tmp_path / "log.jsonl", [able] * 2 + [one] * 6)
+    shares = plan(report(path, "--preset", "auto:energy"), "energy")["shares"]
+    assert shares["phi-3-mini"]["value"] == 0.25
 
 
 def test_scenarios_are_named_by_what_differs():
@@ -212,3 +214,15 @@ def test_the_table_says_what_it_stands_on(log):
                   "interval over requests", "coefficients", "measured then"):  # fmt: skip
         assert words in text
     assert "\x1b" not in text
+
+
+def test_names_are_shown_as_they_are(log, tmp_path, shipped):
+    path = tmp_path / "odd.json"
+    profile.save({**shipped.models, "[/x]": shipped.models["falcon-7b"]}, path)
+    code, text, complaint = call(
+        log, "--weights", "[bold]:energy=1", "--profile", path,
+        *("--model", "[/x]", "--model", "phi-3-mini", "--context", "[/x]=2048"),
+    )  # fmt: skip
+    assert code == 0, complaint
+    assert "[bold]" in text
+    assert "always [/x]" in text

@@ -60,7 +60,7 @@ ALL_TINY = tuple(text for name in CONTEXT for text in ("--context", f"{name}=2")
 BAD = [
     ("", (), "the file is empty"),
     ("name,text2\na,b\n", (), "neither a decision log nor prompts"),
-    ("prompt\n", (), "no rows"),
+    ("prompt\n", (), "no prompts"),
     ("prompt,max_tokens\nx,many\n", (), "max_tokens is not a whole number"),
     ("prompt\nx\n", ("--weights", "accuracy=nan"), "--weights accuracy=nan"),
     ("prompt\nx\n", ("--weights", "accuracy=0"), "not all be zero"),

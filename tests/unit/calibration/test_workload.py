@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 from random import Random
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from calibration.prompts import WORDS, Maker, PromptFileError, read_prompts
+from calibration import requests_file
+from calibration.prompts import WORDS, Maker, PromptFileError, prompt_tokens, read_prompts
 from calibration.workload import (
     GRIDS,
     Cell,
@@ -24,6 +26,7 @@ from calibration.workload import (
     t_quantile,
     visits,
 )
+from gateway import tokens
 
 
 @pytest.mark.parametrize("context", [2048, 4096, 32768])
@@ -129,7 +132,14 @@ def test_half_width_is_that_of_the_textbook():
     assert half_width([1.0]) == float("inf")
 
 
-@pytest.mark.parametrize("wrong", [{"blocks": 0}, {"max_repeats": 0}, {"min_cell_seconds": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"blocks": 0},
+        {"max_repeats": 0},
+        *({"min_cell_seconds": seconds} for seconds in (-1, float("inf"), float("nan"))),
+    ],
+)
 def test_a_rule_without_sense_is_refused(wrong):
     with pytest.raises(PlanError):
         Rule(**wrong)
@@ -137,15 +147,19 @@ def test_a_rule_without_sense_is_refused(wrong):
 
 def test_a_run_is_named_by_its_plan():
     cells = [Cell(32, 16), Cell(64, 16)]
-    name = run_name(cells, 3, 0, [])
-    assert name == run_name(list(cells), 3, 0, [])
+    named = partial(run_name, api="chat", max_tokens=64)
+    name = named(cells, 3, 0, [])
+    assert name == named(list(cells), 3, 0, [])
     others = {
-        run_name(cells[:1], 3, 0, []),
-        run_name(cells, 2, 0, []),
-        run_name(cells, 3, 1, []),
-        run_name(cells, 3, 0, ["a"]),
+        named(cells[:1], 3, 0, []),
+        named(cells, 2, 0, []),
+        named(cells, 3, 1, []),
+        named(cells, 3, 0, ["a"]),
+        named(cells, 3, 0, ["a"], api="completions"),
+        named(cells, 3, 0, ["a"], max_tokens=65),
     }
-    assert len(others | {name}) == 5
+    assert len(others | {name}) == 7
+    assert name == named(cells, 3, 0, [], api="completions", max_tokens=1)
 
 
 def test_the_estimate_counts_rounds():
@@ -196,12 +210,26 @@ WANTED = ["Add.\n\n1 and 2", "Sing."]
         "\n".join(json.dumps(one) for one in ALPACA).encode() + b"\n\n",
         b'\xef\xbb\xbfinstruction,input,output\nAdd.,1 and 2,3\n"Sing.",,La\n',
         gzip.compress(json.dumps(ALPACA).encode()),
+        b"instruction; input;output\r\nAdd.;1 and 2;3\r\nSing.;;La\r\n",
+        b"instruction\tinput\nAdd.\t1 and 2\nSing.\t\n",
     ],
 )
 def test_an_alpaca_file_is_read_in_every_shape(tmp_path, content):
     path = tmp_path / "prompts"
     path.write_bytes(content)
     assert read_prompts(path) == WANTED
+    counter = tokens.load()
+    replayed = requests_file.read(path, lambda: counter)
+    assert [one.tokens_in for one in replayed.requests] == [
+        prompt_tokens(counter, text) for text in WANTED
+    ]
+    assert prompt_tokens(counter, "a") == counter.count("a") + 7
+
+
+def test_a_line_is_what_ends_with_a_newline(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "one\u2028two"}\n', encoding="utf-8")
+    assert read_prompts(path) == ["one\u2028two"]
 
 
 def test_a_column_can_be_named(tmp_path):
@@ -220,9 +248,10 @@ def test_a_column_can_be_named(tmp_path):
         (b"", "no prompts"),
         (b"prompt\n", "no prompts"),
         (b'{"prompt": "a"}\n{"prompt": 1}\n', ":2: column 'prompt' holds no text"),
-        (b'{"prompt": "a"}\n{"prompt"\n', ":2: Input data was truncated"),
+        (b'{"prompt": "a"}\n{"prompt"\n', ":2: not a JSON object: Input data was truncated"),
         (b'["a"]', ":1: not an object"),
         (b'prompt\n"a"b"\n', ":2: "),
+        (b"prompt\nHello, you\n", ":2: more fields than the header has"),
         (b"prompt\n\xff\n", "not UTF-8"),
         (gzip.compress(b"prompt\na\n")[:-9], "Compressed file ended"),
     ],

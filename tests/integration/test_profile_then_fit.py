@@ -1,0 +1,46 @@
+"""`joulegate profile` on a simulated backend, `fit` on its rows, and `check` on the outcome."""
+
+import pytest
+from typer.testing import CliRunner
+
+from calibration.cli import app
+from calibration.observations import read
+from gateway import profile
+from gateway.cli import app as gateway
+from gateway.scheduling.cost import Form, Quantity
+from tests.integration.farm import TRUTH, Farm
+
+
+@pytest.fixture(scope="module")
+def backend():
+    farm = Farm()
+    yield farm.add(speed=50.0)
+    farm.close()
+
+
+def call(application, *arguments):
+    result = CliRunner().invoke(application, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_small_profile_with_load_becomes_a_profile_that_checks(backend, tmp_path):
+    rows, out = tmp_path / "rows.csv", tmp_path / "profile.json"
+    call(
+        app, "profile", "--backend", f"phi-3-mini={backend.url}", "--out", rows,
+        "--grid", "small", "--min-cell-seconds", "0", "--max-repeats", "5", "--concurrency", "4,8",
+    )  # fmt: skip
+    assert {row.concurrency for row in read(rows)} == {1, 4, 8}
+    call(app, "fit", rows, "--out", out)
+    model = profile.load(out).model("phi-3-mini")
+    for quantity, fitted, total in (
+        (Quantity.SECONDS, model.seconds, TRUTH.total_seconds),
+        (Quantity.JOULES, model.joules, TRUTH.total_joules),
+    ):
+        assert fitted.form is Form.LOAD
+        assert fitted.r2 > 0.96
+        for tokens_in, tokens_out in ((256, 64), (1024, 256), (32, 256)):
+            predicted = fitted.cost(quantity).raw(tokens_in, tokens_out)
+            assert predicted == pytest.approx(total(tokens_in, tokens_out), rel=0.25)
+    assert model.output is None
+    call(gateway, "check", "--profile", out)
