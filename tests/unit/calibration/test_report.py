@@ -74,7 +74,8 @@ def test_the_page_is_whole_and_asks_nobody_for_anything(page):
 
 def test_it_says_where_everything_comes_from(page, shipped):
     assert shipped.version in page
-    assert re.search(r"<code>joulegate .*</code>", page)
+    # Called in process, the options are those of whoever runs the tests, who may have given none.
+    assert re.search(r"<code>joulegate[^<]*</code>", page)
     for name, model in shipped.models.items():
         assert f'<th scope="row">{name}</th>' in page
         assert model.provenance["weakness"][:60] in page
