@@ -14,10 +14,16 @@ from gateway.service.candidates import Names, Snapshot
 from gateway.service.dispatch import Dispatcher, Opened
 from gateway.service.errors import ApiError, Draining, GatewayTimeout, Interrupted
 from gateway.service.lifeline import SWEEP_SECONDS, Cut, Lifeline, Lifelines
+from gateway.service.outcome import (
+    answer_head,
+    estimate_joules,
+    name_last_attempt,
+    note_opened,
+    note_usage,
+)
 from gateway.service.plan import Plan, nobody, plan
 from gateway.service.relay import Explain, explained, renaming
 from gateway.service.reply import SSE, Header, Reply
-from gateway.service.sse import Usage
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
@@ -178,8 +184,8 @@ class Gateway:
             ask, made.decision.candidates, made.snapshot, record, lifeline
         )
         try:
-            _note_opened(record, opened)
-            head = _head(record, opened, made)
+            note_opened(record, opened)
+            head = answer_head(record, opened, made)
             explain = partial(made.explain, record.id) if made.wishes.explain else None
             if opened.stream is None:
                 await _send_whole(record, opened, reply, head, explain)
@@ -203,8 +209,8 @@ class Gateway:
             raise
         finally:
             if opened.stream is not None:
-                _note_usage(record, opened.stream.usage)
-            _estimate_joules(record, opened, made.snapshot)
+                note_usage(record, opened.stream.usage)
+            estimate_joules(record, opened, made.snapshot)
             self._dispatcher.close(opened)
 
     async def _tell(
@@ -213,7 +219,7 @@ class Gateway:
         """Tell the client of an error, as an answer or as a stream's last frame, if it reads."""
         record.code = error.status
         record.error = error.message
-        _name_last_attempt(record)
+        name_last_attempt(record)
         attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
         lifeline.revive()
         lifeline.expect(self._stall_seconds, Cut.STALLED)
@@ -228,7 +234,7 @@ class Gateway:
         """Note a request that something outside it ended; return what its client is to be told."""
         if reply.ended:
             return None
-        _name_last_attempt(record)
+        name_last_attempt(record)
         if cut is Cut.CLIENT_GONE or reply.blocked:
             self._note_gone(record, reply)
             return None
@@ -256,85 +262,15 @@ class Gateway:
         )  # fmt: skip
 
 
-def _name_last_attempt(record: Record) -> None:
-    """Put a request that nobody answered down to whom it was last sent."""
-    if not record.model and record.attempts:
-        last = record.attempts[-1]
-        record.model, record.backend = last.model, last.backend
-
-
 async def _send_whole(
     record: Record, opened: Opened, reply: Reply, head: list[Header], explain: Explain | None
 ) -> None:
     """Send a unary answer, renamed and explained."""
     body = opened.body
     if opened.whole is not None:
-        _note_usage(record, opened.whole.usage)
+        note_usage(record, opened.whole.usage)
         rename = renaming(opened.whole.model, opened.deployment.model)
         body = body if rename is None else rename(body)
     if explain is not None:
         body = explained(body, explain())
     await reply.whole(_OK, body, head)
-
-
-def _head(record: Record, opened: Opened, made: Plan) -> list[Header]:
-    """Return the response headers that say who answered and why."""
-    scored = opened.scored
-    pairs = [
-        (_MODEL, scored.model),
-        (_BACKEND, opened.backend.label),
-        (_POLICY, made.decision.policy),
-        (_SCORE, f"{scored.score:.6g}"),
-        (_PREDICTED_SECONDS, f"{scored.predicted_seconds:.6g}"),
-        (_PREDICTED_JOULES, f"{scored.predicted_joules:.6g}"),
-        (_ATTEMPTS, str(len(record.attempts))),
-        (_DECISION_US, f"{made.seconds * 1e6:.1f}"),
-    ]
-    if not made.decision.feasible:
-        pairs.append((_FEASIBLE, "false"))
-    return [(name, value.encode()) for name, value in pairs]
-
-
-_MODEL = names.MODEL.encode()
-_BACKEND = names.BACKEND.encode()
-_POLICY = names.POLICY.encode()
-_SCORE = names.SCORE.encode()
-_PREDICTED_SECONDS = names.PREDICTED_SECONDS.encode()
-_PREDICTED_JOULES = names.PREDICTED_JOULES.encode()
-_ATTEMPTS = names.ATTEMPTS.encode()
-_DECISION_US = names.DECISION_US.encode()
-_FEASIBLE = names.FEASIBLE.encode()
-
-
-def _note_opened(record: Record, opened: Opened) -> None:
-    scored = opened.scored
-    record.model = scored.model
-    record.deployment = scored.deployment
-    record.backend = opened.backend.label
-    record.predicted_seconds = scored.predicted_seconds
-    record.predicted_joules = scored.predicted_joules
-
-
-def _note_usage(record: Record, usage: Usage | None) -> None:
-    if usage is None:
-        return
-    record.prompt_tokens = usage.prompt_tokens
-    record.completion_tokens = usage.completion_tokens
-    if usage.prompt_tokens_details is not None:
-        cached = usage.prompt_tokens_details.get("cached_tokens")
-        record.cached_tokens = cached if isinstance(cached, int) else None
-
-
-def _estimate_joules(record: Record, opened: Opened, snapshot: Snapshot) -> None:
-    """Fill in the joules that the regression gives for the tokens there really were.
-
-    A stream that ended early has no usage; its chunks, about a token each, stand in.
-    """
-    scored = opened.scored
-    tokens_in = record.prompt_tokens or scored.tokens_in
-    tokens_out = record.completion_tokens
-    if tokens_out is None:
-        tokens_out = opened.stream.chunks if opened.stream is not None else scored.tokens_out
-    option = snapshot.by_name[scored.model, scored.deployment].option
-    record.joules = option.joules.predict(tokens_in, tokens_out, scored.running)
-    record.method = ESTIMATED
