@@ -100,10 +100,9 @@ class Dispatcher:
                     took = True
                     failed = record.attempts[-1].model
                     self._metrics.retry_count(failed, failures[-1].reason).inc()
-                attempt = self._attempt(
+                opened = await self._attempt(
                     ask, scored, deployment, backend, record, lifeline, failures
                 )
-                opened = await attempt
                 if opened is not None:
                     return opened
         finally:

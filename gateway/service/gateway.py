@@ -179,7 +179,7 @@ class Gateway:
         record.decision = made.decision
         record.decision_seconds = made.seconds
         if not made.decision.candidates:
-            raise nobody(made.decision, made.ask.kind.prompt)
+            raise nobody(made.decision, ask.kind.prompt)
         opened = await self._dispatcher.open(
             ask, made.decision.candidates, made.snapshot, record, lifeline
         )
