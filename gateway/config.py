@@ -9,26 +9,22 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta, Struct
 
+from gateway import structured
 from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import PRESETS, Weights
+from gateway.structured import ConfigError, check_url
 
-_Struct = TypeVar("_Struct", bound=Struct)
+__all__ = ["Config", "ConfigError", "json_schema", "load", "parse"]
 
 Policy = Annotated[str, Meta(extra_json_schema={"enum": list(POLICIES)})]
 Capability = Literal["chat", "completions", "embeddings", "tools", "images", "audio", "logprobs"]
 Seconds = Annotated[float, Meta(gt=0.0, le=604_800.0)]
 Weight = Annotated[float, Meta(ge=0.0)]
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says where and what."""
 
 
 class WeightsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,9 +56,9 @@ class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
     meter: str | None = None
 
     def __post_init__(self) -> None:
-        _check_url("url", self.url)
+        check_url("url", self.url)
         if self.meter is not None:
-            _check_url("meter", self.meter)
+            check_url("meter", self.meter)
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ValueError("api_key: must be printable ASCII, it is sent as a header")
 
@@ -190,12 +186,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError; relative paths in it start at its folder."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: {reason}") from None
-    config = parse(text, str(path))
+    config = parse(structured.text_of(path), str(path))
     return msgspec.structs.replace(
         config,
         profile=config.profile and str(path.parent / config.profile),
@@ -205,116 +196,10 @@ def load(path: Path) -> Config:
 
 def parse(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Config:
     """Validate a configuration's text; `origin` names it in errors. Raises ConfigError."""
-    try:
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter on keys
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{origin}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{origin}: must be a mapping that has `models`")
-    try:
-        tree = _substitute(tree, "", origin, environ)
-    except RecursionError:
-        raise ConfigError(f"{origin}: refers to itself") from None
-    try:
-        # One by one first, because msgspec does not name the key of a mapping in its errors.
-        if isinstance(tree.get("presets"), dict):
-            for name, preset in tree["presets"].items():
-                _convert(preset, PresetConfig, f"presets.{name}", origin)
-        return _convert(tree, Config, "", origin)
-    except RecursionError:
-        raise ConfigError(f"{origin}: refers to itself") from None
+    return structured.parse(text, origin, Config, environ, named={"presets": PresetConfig})
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the file."""
     schema = msgspec.json.schema(Config)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-class _Loader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key given twice instead of dropping the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep=deep)
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _substitute(value: Any, path: str, origin: str, environ: Mapping[str, str]) -> Any:
-    """Replace ${NAME} in every string by the environment's value."""
-    if isinstance(value, dict):
-        return {
-            key: _substitute(item, f"{path}.{key}".lstrip("."), origin, environ)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [
-            _substitute(item, f"{path}[{index}]", origin, environ)
-            for index, item in enumerate(value)
-        ]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        try:
-            return environ[match[1]]
-        except KeyError:
-            raise ConfigError(
-                f"{origin}: {path}: the environment variable {match[1]} is not set"
-            ) from None
-
-    return _VARIABLE.sub(replace, value)
-
-
-def _convert(tree: Any, struct: type[_Struct], prefix: str, origin: str) -> _Struct:
-    try:
-        return msgspec.convert(tree, struct)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(str(error), struct, prefix)}") from None
-
-
-def _explain(message: str, root: type[Struct], prefix: str) -> str:
-    """Turn msgspec's `what - at `$.path`` into `path: what`, with a suggestion for a typo."""
-    what, _, where = message.partition(" - at `")
-    path = where.rstrip("`").removeprefix("$").lstrip(".")
-    full = ".".join(part for part in (prefix, path) if part)
-    unknown = re.search(r"unknown field `([^`]+)`", what)
-    if unknown:
-        what = f"unknown key {unknown[1]!r}"
-        known = _keys_at(path, root)
-        close = difflib.get_close_matches(unknown[1], known, n=1)
-        what += f"; did you mean {close[0]!r}?" if close else f" (known: {', '.join(known)})"
-    return f"{full}: {what}" if full else what
-
-
-def _keys_at(path: str, root: type[Struct]) -> list[str]:
-    """Return the keys that the struct at a path such as `models[0].backends[1]` has."""
-    struct: Any = msgspec.inspect.type_info(root)
-    for name in re.findall(r"\.?([A-Za-z_]\w*)|\[", path):
-        if isinstance(struct, msgspec.inspect.StructType):
-            struct = next((field.type for field in struct.fields if field.name == name), struct)
-        elif isinstance(struct, msgspec.inspect.VarTupleType):
-            struct = struct.item_type
-    if not isinstance(struct, msgspec.inspect.StructType):
-        return []
-    return [field.name for field in struct.fields]
-
-
-def _check_url(key: str, url: str) -> None:
-    """Raise ValueError unless `url` is a plain http(s) address of a server."""
-    try:
-        parts = urlsplit(url)
-        port_is_sane = parts.port is None or parts.port > 0
-    except ValueError:
-        raise ValueError(f"{key}: {url!r} is not a URL") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_sane:
-        raise ValueError(f"{key}: {url!r} must look like http://host:port")
-    if parts.query or parts.fragment or parts.username or parts.password:
-        raise ValueError(f"{key}: must not have a query, a fragment or credentials")

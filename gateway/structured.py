@@ -1,0 +1,156 @@
+"""YAML text -> frozen structs, with ${ENV}; every error says where in the file it is.
+
+What a file may hold is said by the structs alone; this is how any such file is read.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+from msgspec import Struct
+
+_Struct = TypeVar("_Struct", bound=Struct)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says where and what."""
+
+
+def read(path: Path, struct: type[_Struct]) -> _Struct:
+    """Read a file into a struct. Raises ConfigError."""
+    return parse(text_of(path), str(path), struct)
+
+
+def text_of(path: Path) -> str:
+    """Return a file's text. Raises ConfigError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: {reason}") from None
+
+
+def parse(
+    text: str,
+    origin: str,
+    struct: type[_Struct],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    named: Mapping[str, type[Struct]] = {},
+) -> _Struct:
+    """Validate a text; `origin` names it in errors. Raises ConfigError.
+
+    `named` has the keys whose values are mappings of names to structs: these are looked at one by
+    one first, because msgspec does not name the key of a mapping in its errors.
+    """
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter on keys
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{origin}: not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        first = msgspec.structs.fields(struct)[0].encode_name
+        raise ConfigError(f"{origin}: must be a mapping that has `{first}`")
+    try:
+        tree = _substitute(tree, "", origin, environ)
+        for key, kind in named.items():
+            if isinstance(tree.get(key), dict):
+                for name, value in tree[key].items():
+                    _convert(value, kind, f"{key}.{name}", origin)
+        return _convert(tree, struct, "", origin)
+    except RecursionError:
+        raise ConfigError(f"{origin}: refers to itself") from None
+
+
+def check_url(key: str, url: str) -> None:
+    """Raise ValueError unless `url` is a plain http(s) address of a server."""
+    try:
+        parts = urlsplit(url)
+        port_is_sane = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError(f"{key}: {url!r} is not a URL") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_sane:
+        raise ValueError(f"{key}: {url!r} must look like http://host:port")
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError(f"{key}: must not have a query, a fragment or credentials")
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key given twice instead of dropping the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _substitute(value: Any, path: str, origin: str, environ: Mapping[str, str]) -> Any:
+    """Replace ${NAME} in every string by the environment's value."""
+    if isinstance(value, dict):
+        return {
+            key: _substitute(item, f"{path}.{key}".lstrip("."), origin, environ)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            _substitute(item, f"{path}[{index}]", origin, environ)
+            for index, item in enumerate(value)
+        ]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        try:
+            return environ[match[1]]
+        except KeyError:
+            raise ConfigError(
+                f"{origin}: {path}: the environment variable {match[1]} is not set"
+            ) from None
+
+    return _VARIABLE.sub(replace, value)
+
+
+def _convert(tree: Any, struct: type[_Struct], prefix: str, origin: str) -> _Struct:
+    try:
+        return msgspec.convert(tree, struct)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(str(error), struct, prefix)}") from None
+
+
+def _explain(message: str, root: type[Struct], prefix: str) -> str:
+    """Turn msgspec's `what - at `$.path`` into `path: what`, with a suggestion for a typo."""
+    what, _, where = message.partition(" - at `")
+    path = where.rstrip("`").removeprefix("$").lstrip(".")
+    full = ".".join(part for part in (prefix, path) if part)
+    unknown = re.search(r"unknown field `([^`]+)`", what)
+    if unknown:
+        what = f"unknown key {unknown[1]!r}"
+        known = _keys_at(path, root)
+        close = difflib.get_close_matches(unknown[1], known, n=1)
+        what += f"; did you mean {close[0]!r}?" if close else f" (known: {', '.join(known)})"
+    return f"{full}: {what}" if full else what
+
+
+def _keys_at(path: str, root: type[Struct]) -> list[str]:
+    """Return the keys that the struct at a path such as `models[0].backends[1]` has."""
+    struct: Any = msgspec.inspect.type_info(root)
+    for name in re.findall(r"\.?([A-Za-z_]\w*)|\[", path):
+        if isinstance(struct, msgspec.inspect.StructType):
+            struct = next((field.type for field in struct.fields if field.name == name), struct)
+        elif isinstance(struct, msgspec.inspect.VarTupleType):
+            struct = struct.item_type
+    if not isinstance(struct, msgspec.inspect.StructType):
+        return []
+    return [field.name for field in struct.fields]
