@@ -20,12 +20,12 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing Joulegate into $(VENV)"
-	@$(PIP) install --constraint $(LOCK) --editable '.[demo]'
+	@$(PIP) install --constraint $(LOCK) --editable '.[demo,recalibration]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing Joulegate and its test tools into $(VENV)"
-	@$(PIP) install --constraint $(LOCK) --editable '.[calibration,demo]' --group dev
+	@$(PIP) install --constraint $(LOCK) --editable '.[calibration,demo,meter,otel]' --group dev
 	@touch $@ $(VENV)/.run
 
 demo: $(VENV)/.run  ## three simulated backends and the gateway on 127.0.0.1:8080 (ARGS=--once ends by itself)
@@ -54,7 +54,7 @@ test-e2e: $(VENV)/.dev  ## real vLLM on the CPU, the OpenAI SDKs for Python and 
 test-lowest: | $(BIN)/python  ## the suite on the oldest versions that pyproject.toml allows
 	$(PIP) install uv
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/lowest
-	$(BIN)/uv pip install --quiet --python .cache/lowest/bin/python --resolution lowest-direct --editable '.[calibration,demo]' --group dev
+	$(BIN)/uv pip install --quiet --python .cache/lowest/bin/python --resolution lowest-direct --editable '.[calibration,demo,meter,otel]' --group dev
 	.cache/lowest/bin/python -m pytest $(ARGS)
 
 bench: $(VENV)/.dev  ## what the gateway costs beside talking to the backend directly
@@ -63,7 +63,7 @@ bench: $(VENV)/.dev  ## what the gateway costs beside talking to the backend dir
 lock: $(VENV)/.dev  ## resolve .ci/requirements.lock anew
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --python-version 3.11 --extra calibration --extra demo --group dev --upgrade --output-file $(LOCK) pyproject.toml
+	  --python-version 3.11 --extra calibration --extra demo --extra meter --extra otel --group dev --upgrade --output-file $(LOCK) pyproject.toml
 
 clean:  ## remove what make made
 	rm -rf $(VENV) .cache build dist

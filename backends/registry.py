@@ -10,9 +10,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from yarl import URL
+
+from backends.meter.metered import BackendMeter
 
 _log = logging.getLogger("joulegate.backends")
 
@@ -30,8 +33,9 @@ class Backend:
     """One vLLM server and what this process knows of it. Times are monotonic-clock seconds."""
 
     __slots__ = (
-        "_clock", "_ejection", "_failures", "_opens_at", "_streak", "_trial",
-        "ejections", "headers", "inflight", "label", "proven", "root", "urls",
+        "_clock", "_ejection", "_failures", "_foreign", "_opens_at", "_streak", "_trial",
+        "_waited",
+        "ejections", "headers", "inflight", "label", "meter", "proven", "root", "urls",
     )  # fmt: skip
 
     def __init__(
@@ -47,9 +51,12 @@ class Backend:
         self.label = parts.netloc + parts.path
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.urls: dict[str, URL] = {}
+        self.meter: BackendMeter | None = None
         self.inflight = 0
         self.ejections = 0
         self.proven = False
+        self._foreign = 0
+        self._waited: tuple[int, int] | None = None
         self._ejection = ejection
         self._clock = clock
         self._failures = 0
@@ -64,6 +71,25 @@ class Backend:
         except KeyError:
             self.urls[path] = URL(self.root + path)
             return self.urls[path]
+
+    @property
+    def load(self) -> "Load":
+        """What it has to do now: this process's requests, and those of others it was seen to have.
+
+        A queue that was seen grows by what has been sent since.
+        """
+        total = self.inflight + self._foreign
+        if self._waited is None:
+            return Load(total, 0)
+        waiting, own = self._waited
+        queued = min(total, max(0, waiting + self.inflight - own))
+        return Load(total - queued, queued)
+
+    def seen(self, running: float | None, waiting: float | None, *, own: int) -> None:
+        """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
+        total = (running or 0.0) + (waiting or 0.0)
+        self._foreign = max(0, round(total) - own)
+        self._waited = (round(waiting), own) if waiting else None
 
     @property
     def ejected(self) -> bool:
@@ -146,6 +172,13 @@ class Backend:
         self.ejections += 1
 
 
+class Load(NamedTuple):
+    """Requests that a backend runs, and those that wait there for room."""
+
+    running: int
+    queued: int
+
+
 class Deployment:
     """One model on one kind of hardware: its backends and what they call the model."""
 
@@ -166,15 +199,6 @@ class Deployment:
         self.backends = tuple(backends)
         self._random = rng
 
-    @property
-    def load(self) -> int | None:
-        """Requests in flight on the backend that the next would get; None where none is usable."""
-        least: int | None = None
-        for backend in self.backends:
-            if (least is None or backend.inflight < least) and backend.usable:
-                least = backend.inflight
-        return least
-
     def pick(self, tried: Iterable[Backend] = ()) -> Backend | None:
         """Choose the less busy of two usable backends drawn at random; None where none is left."""
         if len(self.backends) == 1:
@@ -188,6 +212,7 @@ class Deployment:
         if len(usable) == 1:
             return usable[0]
         first, second = usable
-        if first.inflight == second.inflight:
+        busy, busier = sum(first.load), sum(second.load)
+        if busy == busier:
             return usable[self._random.getrandbits(1)]
-        return first if first.inflight < second.inflight else second
+        return first if busy < busier else second

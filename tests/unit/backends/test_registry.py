@@ -266,28 +266,50 @@ def test_those_out_and_those_tried_are_not_chosen():
     assert set(picks(made)) == {1}
     assert set(picks(made, tried=[made.backends[1]])) == {2}
     assert made.pick(made.backends) is None
-    assert made.load is not None
 
 
 def test_the_same_seed_chooses_the_same():
     assert picks(deployment(1, 1, 1, seed=5)) == picks(deployment(1, 1, 1, seed=5))
 
 
-def test_the_load_is_what_the_next_request_would_meet():
-    made = deployment(4, 2)
-    assert made.load == 2
-    for _ in range(5):
-        made.backends[1].failed()
-    assert made.load == 4
-    for _ in range(5):
-        made.backends[0].failed()
-    assert (made.load, made.pick()) == (None, None)
+def test_a_load_is_this_processs_and_that_of_others():
+    (only,) = deployment(3).backends
+    assert only.load == (3, 0)
+    only.seen(8.0, 0.0, own=3)
+    assert only.load == (8, 0)
+    only.begin()
+    assert only.load == (9, 0)
+    only.end()
+    only.seen(2.0, 0.0, own=3)  # a gauge that lags claims nothing
+    assert only.load == (3, 0)
+    only.seen(None, None, own=3)
+    assert only.load == (3, 0)
+
+
+def test_a_queue_that_was_seen_grows_by_what_is_sent_since():
+    (only,) = deployment(6).backends
+    only.seen(4.0, 2.0, own=6)
+    assert only.load == (4, 2)
+    only.begin()
+    assert only.load == (4, 3)
+    for _ in range(7):
+        only.end()
+    assert only.load == (0, 0)
+    only.begin()
+    only.seen(1.0, 0.0, own=1)
+    assert only.load == (1, 0)
+
+
+def test_the_less_loaded_is_picked_whoever_loads_it():
+    made = deployment(1, 3)
+    made.backends[0].seen(9.0, 0.0, own=1)
+    assert set(picks(made)) == {1}
 
 
 def test_a_deployment_of_one():
     made = deployment(3)
-    assert (made.load, made.pick()) == (3, made.backends[0])
+    assert made.pick() is made.backends[0]
     assert made.pick(made.backends) is None
     for _ in range(5):
         made.backends[0].failed()
-    assert (made.load, made.pick()) == (None, None)
+    assert made.pick() is None

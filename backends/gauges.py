@@ -1,0 +1,59 @@
+"""vLLM's own count of what runs and waits, to see the load that others put on a backend.
+
+A gauge may be seconds old, so it is never taken for the load itself: what it shows beyond this
+process's own requests of that moment is what others have there, and that is added to the own count.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from backends.client import Client
+from backends.errors import BackendError
+from backends.exposition import total
+from backends.registry import Backend
+
+_RUNNING = "vllm:num_requests_running"
+_WAITING = "vllm:num_requests_waiting"
+_OK = 200
+_MOST_PAGE_BYTES = 4 << 20
+
+
+class Gauges:
+    """Watches a set of backends until cancelled."""
+
+    def __init__(
+        self, client: Client, backends: Sequence[Backend], *, seconds: float, timeout_seconds: float
+    ) -> None:
+        self._client = client
+        self._backends = backends
+        self._seconds = seconds
+        self._timeout_seconds = timeout_seconds
+
+    async def look(self, backend: Backend) -> None:
+        """Look at one backend; one that shows nothing is taken to have no other load."""
+        before = backend.inflight
+        try:
+            status, page = await self._client.get(
+                backend.url("/metrics"),
+                backend.headers,
+                seconds=self._timeout_seconds,
+                limit=_MOST_PAGE_BYTES,
+            )
+        except BackendError:
+            status, page = 0, b""
+        running = total(page, _RUNNING) if status == _OK else None
+        waiting = total(page, _WAITING) if status == _OK else None
+        # The page is of some moment in between: the higher own count claims less for others.
+        backend.seen(running, waiting, own=max(before, backend.inflight))
+
+    async def run(self) -> None:
+        """Look for ever; one loop a backend, so that a slow one delays no other."""
+        async with asyncio.TaskGroup() as group:
+            for backend in self._backends:
+                group.create_task(self._watch(backend))
+
+    async def _watch(self, backend: Backend) -> None:
+        while True:
+            if not backend.ejected:
+                await self.look(backend)
+            await asyncio.sleep(self._seconds)

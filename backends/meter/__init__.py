@@ -1,0 +1,1 @@
+"""The energy of each request: counters read, joules attributed, observations sent to gateways."""

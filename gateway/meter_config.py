@@ -1,0 +1,93 @@
+"""meter.yaml -> frozen structs; the structs are the one place where a key is defined."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway import structured
+
+SourceName = Literal["auto", "nvml", "rapl", "dcgm", "simulator"]
+SOURCES: tuple[str, ...] = get_args(SourceName)
+_NEED_URL = ("dcgm", "simulator")
+
+Hertz = Annotated[float, Meta(ge=1.0, le=200.0)]
+
+
+class MeteredBackend(Struct, frozen=True, forbid_unknown_fields=True):
+    """One vLLM server beside the meter: its URL there, and what gateways call it."""
+
+    url: str
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        structured.check_url("url", self.url)
+
+    @property
+    def root(self) -> str:
+        """The server's root without a trailing slash or /v1."""
+        return self.url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A set of devices and the backends that share them."""
+
+    name: str = "default"
+    source: SourceName = "auto"
+    devices: tuple[str | int, ...] = ()
+    url: str | None = None
+    backends: tuple[MeteredBackend, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise ValueError("name: letters, digits and . _ - only, and at most 64 of them")
+        if self.source in _NEED_URL and self.url is None:
+            raise ValueError(f"url: the source {self.source} needs one")
+        if self.source not in _NEED_URL and self.url is not None:
+            raise ValueError(f"url: the source {self.source} has none")
+        if self.url is not None:
+            structured.check_url("url", self.url)
+
+
+class MeterConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    ledgers: Annotated[tuple[LedgerConfig, ...], Meta(min_length=1)] = (LedgerConfig(),)
+    secret: str | None = None
+    hz: Hertz = 20.0
+
+    def __post_init__(self) -> None:
+        names: set[str] = set()
+        called: set[str] = set()
+        for index, ledger in enumerate(self.ledgers):
+            if ledger.name in names:
+                raise ValueError(f"ledgers[{index}].name: {ledger.name!r} is listed twice")
+            names.add(ledger.name)
+            for place, backend in enumerate(ledger.backends):
+                for name in (backend.root, *backend.names):
+                    if name in called:
+                        raise ValueError(
+                            f"ledgers[{index}].backends[{place}]: {name!r} is listed twice"
+                        )
+                    called.add(name)
+        if self.secret is not None:
+            check_secret(self.secret)
+
+
+def check_secret(secret: str) -> None:
+    """Raise ValueError unless it can be sent as a header."""
+    if not (secret and secret.isascii() and secret.isprintable() and secret == secret.strip()):
+        raise ValueError("secret: must be printable ASCII, it is sent as a header")
+
+
+def load(path: Path) -> MeterConfig:
+    """Read a configuration file. Raises ConfigError."""
+    return structured.read(path, MeterConfig)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the file."""
+    schema = msgspec.json.schema(MeterConfig)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,310 @@
+"""The sampler under a fake clock, with counters that a test moves."""
+
+import threading
+from bisect import bisect_right
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.meter.counter import MICRO
+from backends.meter.sampler import Sampler
+from backends.meter.sources import Device, SourceError
+
+WRAP = 1_000_000_000
+
+
+class Counters:
+    """A source whose counters are functions of the time, or numbers that a test sets."""
+
+    kind = "scripted"
+    coarse = False
+
+    def __init__(self, *devices):
+        self.now_us = 1_000_000
+        self.devices = devices or (Device("a", "A"),)
+        self.values = {device.id: 0 for device in self.devices}
+        self.broken = None
+        self.reads = 0
+
+    def clock(self):
+        return self.now_us
+
+    def open(self):
+        if self.broken == "open":
+            raise SourceError("no driver")
+        return self.devices
+
+    def read(self, device):
+        self.reads += 1
+        if self.broken == device.id:
+            raise SourceError(f"{device.id} is lost")
+        value = self.values[device.id]
+        return value(self.now_us) if callable(value) else value
+
+    def close(self):
+        pass
+
+
+def opened(source, **options):
+    sampler = Sampler("l", source, clock=source.clock, **options)
+    sampler.open()
+    assert [news.kind for news in sampler.take()] == ["start"]
+    return sampler
+
+
+def turn(source, sampler, seconds):
+    """Do for so long what the thread does; what it told of."""
+    told = []
+    end_us = source.now_us + round(seconds * MICRO)
+    while source.now_us < end_us:
+        source.now_us += round(sampler.pause_seconds() * MICRO)
+        sampler.read()
+        told += sampler.take()
+    return told
+
+
+def updated_every(period_us, watts=300, phase_us=0):
+    """A counter of that power that moves once a period."""
+    return lambda now_us: (now_us - phase_us) // period_us * period_us * watts
+
+
+@pytest.mark.parametrize("period_us", [20_000, 100_000, 1_000_000])
+def test_the_period_is_found(period_us):
+    source = Counters()
+    source.values["a"] = updated_every(period_us)
+    sampler = opened(source)
+    assert sampler.period_us is None
+    turn(source, sampler, 8)
+    assert sampler.period_us == pytest.approx(period_us, abs=5_000)
+
+
+def test_the_slowest_counters_period_counts():
+    source = Counters(Device("a", "A"), Device("b", "B"))
+    source.values = {"a": updated_every(20_000), "b": updated_every(100_000, phase_us=7_000)}
+    sampler = opened(source)
+    turn(source, sampler, 3)
+    assert sampler.period_us == pytest.approx(100_000, abs=5_000)
+
+
+@pytest.mark.parametrize("period_us", [100_000, 1_000_000])
+def test_an_interval_ends_when_its_counter_was_updated(period_us):
+    source = Counters()
+    source.values["a"] = updated_every(period_us, phase_us=33_333)
+    sampler = opened(source)
+    turn(source, sampler, 8)
+    before = source.reads
+    told = turn(source, sampler, 20)
+    assert all((news.at_us - 33_333) % period_us < 3_000 for news in told)
+    assert [one.microjoules["a"] for one in told] == [300 * period_us] * len(told)
+    assert len(told) == pytest.approx(20 * MICRO / period_us, abs=1)
+    assert source.reads - before <= 20 * 30  # no costlier than reading blindly
+
+
+@given(st.integers(60_000, 1_200_000), st.randoms(use_true_random=False))
+def test_updates_are_followed_though_their_period_is_not_quite_known(period_us, rng):
+    source = Counters()
+    updates = [1_000_000]
+    while updates[-1] < 60 * MICRO:
+        updates.append(updates[-1] + period_us + rng.randint(-1_000, 1_000))
+    source.values["a"] = lambda now_us: bisect_right(updates, now_us)
+    sampler = opened(source)
+    turn(source, sampler, 25)
+    before = source.reads
+    told = turn(source, sampler, 25)
+    assert source.reads - before <= 25 * 20 + 10 * len(told)
+    assert all(news.microjoules == {"a": 1} for news in told)
+    late_us = [news.at_us - updates[bisect_right(updates, news.at_us) - 1] for news in told]
+    assert sum(late <= 4_000 for late in late_us) >= 0.9 * len(told)
+
+
+def test_a_fast_counter_is_read_as_often_as_asked():
+    source = Counters()
+    source.values["a"] = lambda now_us: now_us * 100
+    sampler = opened(source, hz=20)
+    turn(source, sampler, 3)
+    told = turn(source, sampler, 10)
+    assert len(told) == 200
+    assert {after.at_us - one.at_us for one, after in pairwise(told)} == {50_000}
+
+
+def test_a_counter_that_slows_down_is_still_read_at_the_asked_rate():
+    source = Counters()
+    source.values["a"] = updated_every(100_000)
+    sampler = opened(source)
+    turn(source, sampler, 3)
+    source.values["a"] = source.values["a"](source.now_us)  # it stands still now
+    before = source.reads
+    turn(source, sampler, 10)
+    assert source.reads - before <= 230
+    assert sampler.still(sampler.counters[0])
+
+
+def test_a_coarse_source_is_asked_once_a_second_and_is_not_probed():
+    source = Counters()
+    source.coarse = True
+    source.values["a"] = updated_every(30 * MICRO)
+    sampler = opened(source)
+    told = turn(source, sampler, 200)
+    assert source.reads <= 202
+    assert not sampler.still(sampler.counters[0])
+    assert sampler.period_us == 30 * MICRO
+    assert [news.microjoules["a"] for news in told] == [30 * MICRO * 300] * len(told)
+    assert len(told) in {6, 7}
+
+
+def test_an_interval_waits_for_all_its_counters():
+    source = Counters(Device("a", "A"), Device("b", "B"))
+    sampler = opened(source)
+    source.values["a"] = 5
+    source.now_us += 50_000
+    sampler.read()
+    assert sampler.take() == []
+    source.values["a"], source.values["b"] = 7, 11
+    source.now_us += 50_000
+    sampler.read()
+    (news,) = sampler.take()
+    assert (news.kind, news.at_us, news.microjoules) == ("advance", 1_100_000, {"a": 7, "b": 11})
+
+
+def test_a_counter_that_stands_still_holds_nobody_up():
+    source = Counters(Device("a", "A"), Device("b", "B"))
+    source.values["a"] = lambda now_us: now_us
+    sampler = opened(source)
+    told = turn(source, sampler, 10)
+    assert 9 <= len(told) <= 10
+    assert sampler.still(sampler.counters[1])
+    assert not sampler.still(sampler.counters[0])
+    assert all(news.microjoules["b"] == 0 for news in told)
+
+
+def test_looking_for_one_that_stands_still_costs_no_more():
+    source = Counters(Device("a", "A"), Device("b", "B"))
+    source.values = {"a": updated_every(100_000), "b": updated_every(100_000)}
+    sampler = opened(source)
+    turn(source, sampler, 3)
+    source.values["b"] = source.values["b"](source.now_us)
+    before = source.reads
+    turn(source, sampler, 10)
+    assert source.reads - before <= 2 * 10 * 40
+
+
+def test_a_counter_that_wraps_goes_on():
+    source = Counters(Device("a", "A", WRAP))
+    source.values["a"] = WRAP - 10
+    sampler = opened(source)
+    source.values["a"] = 15
+    source.now_us += 50_000
+    sampler.read()
+    (news,) = sampler.take()
+    assert news.microjoules == {"a": 25}
+
+
+@pytest.mark.parametrize(
+    ("wraps_at", "last"),
+    [(None, WRAP - 10), (1 << 62, WRAP)],
+    ids=["one that does not wrap", "a step that no device could make"],
+)
+def test_a_counter_that_is_reset_leaves_a_hole(wraps_at, last):
+    source = Counters(Device("a", "A", wraps_at))
+    source.values["a"] = last
+    sampler = opened(source)
+    source.values["a"] = 15
+    source.now_us += 50_000
+    sampler.read()
+    lost, start = sampler.take()
+    assert (lost.kind, lost.at_us) == ("lost", 1_000_000)
+    assert (start.kind, start.at_us) == ("start", 1_050_000)
+    source.values["a"] = 40
+    source.now_us += 50_000
+    sampler.read()
+    (news,) = sampler.take()
+    assert news.microjoules == {"a": 25}
+
+
+def test_a_lost_device_is_counted_and_the_hole_begins_where_knowledge_ends():
+    source = Counters(Device("a", "A"), Device("b", "B"))
+    sampler = opened(source)
+    source.values, source.now_us = {"a": 3, "b": 4}, 1_050_000
+    sampler.read()
+    source.values["a"], source.now_us = 6, 1_100_000
+    sampler.read()
+    source.broken, source.now_us = "b", 1_150_000
+    with pytest.raises(SourceError) as caught:
+        sampler.read()
+    sampler.fail(str(caught.value))
+    advance, lost = sampler.take()
+    assert advance.at_us == 1_050_000
+    assert (lost.kind, lost.at_us) == ("lost", 1_050_000)
+    assert sampler.errors == {"b": 1}
+    assert sampler.last_error == "b is lost"
+    assert sampler.counters == ()
+    source.broken = None
+    sampler.open()
+    (start,) = sampler.take()
+    assert (start.kind, start.at_us) == ("start", 1_150_000)
+    assert sampler.last_error is None
+
+
+def test_a_source_that_does_not_open_is_counted_for_its_ledger():
+    source = Counters()
+    source.broken = "open"
+    sampler = Sampler("l", source, clock=source.clock)
+    for times in (1, 2):
+        with pytest.raises(SourceError):
+            sampler.open()
+        sampler.fail("no driver")
+        assert sampler.errors == {"l": times}
+    assert sampler.take() == []
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1_000, 3_000_000), st.integers(0, 10**9), st.integers(0, 10**9)),
+        max_size=40,
+    )
+)
+def test_nothing_is_lost_or_told_twice(steps):
+    source = Counters(Device("a", "A"), Device("b", "B"))
+    sampler = opened(source)
+    told = {"a": 0, "b": 0}
+    last_us = source.now_us
+    for wait_us, a, b in steps:
+        source.now_us += wait_us
+        source.values["a"] += a
+        source.values["b"] += b
+        sampler.read()
+        for news in sampler.take():
+            assert news.at_us > last_us
+            last_us = news.at_us
+            for device, microjoules in news.microjoules.items():
+                assert microjoules >= 0
+                told[device] += microjoules
+        untold = {c.device.id: c.unclosed for c in sampler.counters}
+        assert {d: told[d] + untold[d] for d in told} == source.values
+
+
+def test_the_thread_outlives_whatever_a_source_throws():
+    well = threading.Event()
+
+    class Fragile(Counters):
+        troubles = iter([SourceError("busy"), RuntimeError("a driver's own")])
+
+        def open(self):
+            for trouble in self.troubles:
+                raise trouble
+            return super().open()
+
+        def read(self, device):
+            if self.reads > 3:
+                well.set()
+            return super().read(device)
+
+    source = Fragile()
+    sampler = Sampler("l", source, back_off_seconds=(0.001, 0.002))
+    sampler.start()
+    assert well.wait(20)
+    sampler.stop()
+    assert sampler.errors == {"l": 2}
+    assert next(news.kind for news in sampler.take()) == "start"
