@@ -1,4 +1,4 @@
-"""`joulegate profile | fit | accuracy | plot | report | replay`: options here, work beside.
+"""`joulegate profile | fit | accuracy | recalibrate | …`: options here, work beside.
 
 Each command imports its module only when called; `gateway.cli` passes these names on by name, so
 that the serving side never imports the numeric stack.
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from calibration import cli_pictures
+from calibration import cli_pictures, cli_recalibrate
 
 app = typer.Typer(
     name="joulegate",
@@ -143,6 +143,7 @@ def fit(
     raise typer.Exit(code=fit_command.run(options))
 
 
+app.command()(cli_recalibrate.recalibrate)
 app.command()(cli_pictures.plot)
 app.command()(cli_pictures.report)
 

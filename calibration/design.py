@@ -4,15 +4,20 @@ With i tokens in, o tokens out, r other requests running at dispatch the columns
 1, i, o, i·o, and o·r for seconds or o/(1+r) for joules, as far as the form goes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from gateway.scheduling.cost import Cost, Form, Quantity
+
+if TYPE_CHECKING:  # recalibration comes through here and does without pandas
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Ranges = Mapping[str, tuple[float, float]]

@@ -49,6 +49,16 @@ class Output(Struct, frozen=True, forbid_unknown_fields=True):
     intercept: Sane
 
 
+class Prefill(Struct, frozen=True, forbid_unknown_fields=True):
+    """Joules of a prompt by itself: base + per token x tokens in; from profiling alone.
+
+    The meter shares measured energy by it, so it must not be refitted from what was so shared.
+    """
+
+    base_joules: Sane
+    joules_per_token: Annotated[float, Meta(ge=0.0, le=LARGEST)]
+
+
 class Regression(Struct, frozen=True, forbid_unknown_fields=True):
     """One fitted cost: seconds, or joules, per request.
 
@@ -91,6 +101,7 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
     joules: Regression
     tokens: Tokens = Tokens()
     output: Output | None = None
+    prefill: Prefill | None = None
     provenance: dict[str, Any] = {}
 
     def output_model(self) -> OutputModel:
@@ -98,6 +109,13 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
         if self.output is None:
             return OutputModel()
         return OutputModel(self.output.slope, self.output.intercept)
+
+    def prefill_joules(self) -> tuple[float, float]:
+        """Return (base, per token) of a prompt's joules: as profiled, or b0 and b1 of the cost."""
+        if self.prefill is not None:
+            return self.prefill.base_joules, self.prefill.joules_per_token
+        base, per_token, *_ = self.joules.coefficients
+        return base, max(0.0, per_token)
 
 
 class ProfileFile(Struct, frozen=True, forbid_unknown_fields=True):

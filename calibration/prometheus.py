@@ -1,0 +1,140 @@
+"""Raw samples out of Prometheus: one instant query of a range selector, its errors said plainly.
+
+Rules: no retry and no redirect; a warning of Prometheus's (part of the data is missing) is handed
+on, never dropped; credentials in the URL are sent and never shown.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+
+_DURATION = re.compile(r"(?:[0-9]+(?:ms|[smhdwy]))+")
+_PART = re.compile(r"([0-9]+)(ms|[smhdwy])")
+_UNIT_SECONDS = {
+    "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0,
+}  # fmt: skip
+_SHOWN = 200
+_HINTS = {
+    401: "; give credentials with --bearer-token-file or --header",
+    403: "; these credentials are not enough (--bearer-token-file, --header)",
+    404: "; is this the address that Prometheus's own pages start at, its prefix included?",
+    422: "; try a shorter --window, or fewer models with --model",
+}
+
+
+class PrometheusError(Exception):
+    """Prometheus cannot be reached, refuses, or is something else; the message says which."""
+
+
+def duration_seconds(text: str) -> float:
+    """Return the seconds of a duration as Prometheus writes it (90s, 15m, 1h30m, 7d).
+
+    Raises ValueError for any other text, and for no time at all.
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is no duration like 90s, 15m, 6h or 1h30m")
+    seconds = sum(int(count) * _UNIT_SECONDS[unit] for count, unit in _PART.findall(text))
+    if seconds <= 0.0:
+        raise ValueError(f"{text!r} is no time at all")
+    return seconds
+
+
+class Series(msgspec.Struct, frozen=True):
+    """One series of a matrix: its labels, and (Unix seconds, value) of each raw sample."""
+
+    metric: dict[str, str]
+    values: list[tuple[float, str]] = []
+
+
+class _Data(msgspec.Struct, frozen=True):
+    resultType: str = ""  # noqa: N815 - Prometheus's name
+    result: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    status: str
+    data: _Data = _Data()
+    error: str = ""
+    warnings: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one query gave."""
+
+    series: list[Series]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prometheus:
+    """A server's HTTP API. Raises PrometheusError for what is no address."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        try:
+            address = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise PrometheusError(f"this is no address: {error}") from None
+        if address.scheme not in {"http", "https"} or not address.host:
+            raise PrometheusError(f"{self.shown}: want http://… or https://…")
+
+    @property
+    def shown(self) -> str:
+        """The address without any credentials."""
+        return str(httpx.URL(self.url).copy_with(username=None, password=None))
+
+    def samples(self, selector: str, window: str, at: float) -> Found:
+        """Return the raw samples of the `window` (a duration) that ends at `at` (Unix seconds).
+
+        Raises PrometheusError.
+        """
+        try:
+            answer = httpx.post(
+                f"{self.url.rstrip('/')}/api/v1/query",
+                data={"query": f"{selector}[{window}]", "time": f"{at:.3f}"},
+                headers=dict(self.headers),
+                timeout=self.timeout_seconds,
+            )
+        except httpx.TimeoutException:
+            text = f"{self.shown}: no answer within {self.timeout_seconds:g} s (--timeout)"
+            raise PrometheusError(text) from None
+        except httpx.HTTPError as error:
+            raise PrometheusError(f"{self.shown}: cannot be reached: {error}") from None
+        return self._read(answer)
+
+    def _read(self, answer: httpx.Response) -> Found:
+        code = answer.status_code
+        parsed = _decoded(answer.content, _Answer)
+        if code != httpx.codes.OK or (parsed is not None and parsed.status != "success"):
+            said = parsed.error if parsed is not None else _excerpt(answer)
+            text = f"{self.shown}: HTTP {code}: {said or answer.reason_phrase}"
+            raise PrometheusError(text + _HINTS.get(code, ""))
+        if parsed is None:
+            text = f"{self.shown}: this is not Prometheus: it answers {_excerpt(answer)!r}"
+            raise PrometheusError(text)
+        series = _decoded(bytes(parsed.data.result), list[Series])
+        if parsed.data.resultType != "matrix" or series is None:
+            kind = parsed.data.resultType or "nothing"
+            raise PrometheusError(f"{self.shown}: not raw samples but {kind} came back")
+        return Found(series, parsed.warnings)
+
+
+def _decoded(raw: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def _excerpt(answer: httpx.Response) -> str:
+    text = " ".join(answer.content[:_SHOWN].decode("utf-8", "replace").split())
+    moved = answer.headers.get("location")
+    return f"moved to {moved}" if answer.is_redirect and moved else text

@@ -1,0 +1,98 @@
+"""What knowing the load is worth: the same traffic predicted with and without it.
+
+The simulator's engine serves so many requests at once; its joules go through the gateway's sums and
+the refit of recalibration, and are predicted for fresh requests.
+"""
+
+import random
+import statistics
+
+import msgspec
+import pytest
+
+from backends.simulator.engine import Engine
+from backends.simulator.truth import Truth
+from calibration.prometheus import Series
+from calibration.pull import Few
+from calibration.refit import refit
+from calibration.sums import LOAD, METRIC, read
+from gateway.profile import Regression
+from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.telemetry.sums import Sums, SumsCollector
+
+LEVELS = (1, 8, 32, 64)
+NAME = ("phi-3-mini", "phi-3-mini")
+LIVE = Regression(form=Form.INTERACTION, coefficients=[1.0, 0.1, 1.0, 0.0])
+NOISE = 0.05
+SCRAPE = 25
+
+
+def served(truth, level, count, seed):
+    """(i, o, r, microjoules) of requests of which so many were always in flight."""
+    rng, engine = random.Random(seed), Engine(truth, seed)
+    running, found = [], []
+    while len(found) < count:
+        while engine.running + engine.waiting < level:
+            running.append(engine.running + engine.waiting)
+            engine.submit(str(len(running) - 1), rng.randint(20, 400), rng.randint(20, 200))
+        found += [
+            (one.tokens_in, one.tokens_out, running[int(one.request_id)], one.microjoules)
+            for one in engine.step().finished
+        ]
+    return found
+
+
+def refitted(rows, form):
+    """The joules' regression out of the gateway's sums of these rows, scraped now and then."""
+    sums = Sums([NAME])
+    samples = {}
+    for count, (i, o, r, microjoules) in enumerate([*rows, (0, 0, 0, 0)]):
+        if count % SCRAPE == 0 or count == len(rows):
+            (family,) = SumsCollector(sums.snapshot).collect()
+            for one in family.samples:
+                if (one.labels["basis"], one.labels["quantity"]) == (LOAD, "joules"):
+                    samples.setdefault(one.labels["term"], []).append((count, repr(one.value)))
+        sums.add(
+            *NAME,
+            tokens_in=i,
+            tokens_out=o,
+            running=r,
+            microseconds=0,
+            microjoules=microjoules,
+            estimated_tokens=None,
+            truncated=True,
+        )
+    names = dict(zip(("model", "deployment"), NAME, strict=True)) | {"__name__": METRIC}
+    series = [Series(names | {"term": term}, values) for term, values in samples.items()]
+    block = read(LOAD, series)[NAME]
+    assert (block.n, block.faults) == (len(rows), ())
+    found = refit(Quantity.JOULES, block, LIVE, form=form, few=Few(0.0), max_condition=300.0)
+    assert found.wrong_sign is None
+    return Cost(Quantity.JOULES, found.form, tuple(found.coefficients))
+
+
+def errors(cost, rows):
+    return [abs(cost.predict(i, o, r) / (uj / 1e6) - 1.0) for i, o, r, uj in rows]
+
+
+@pytest.mark.parametrize("name", ["phi-3-mini", "mistral-7b", "falcon-7b"])
+def test_the_load_form_has_a_third_of_the_error_at_most(shipped, name):
+    truth = Truth.of_profile(msgspec.to_builtins(shipped.model(name)), noise=NOISE)
+    seen = {level: served(truth, level, 600, level) for level in LEVELS}
+    fresh = {level: served(truth, level, 300, 1000 + level) for level in LEVELS}
+    alone = refitted(seen[1], Form.INTERACTION)
+    load = refitted([row for level in LEVELS for row in seen[level]], None)
+    assert load.form is Form.LOAD
+    medians = {
+        level: [statistics.median(errors(cost, fresh[level])) for cost in (alone, load)]
+        for level in LEVELS
+    }
+    for level in LEVELS[1:]:
+        without, knowing = medians[level]
+        assert knowing <= without / 3
+        # What is left is the noise of the requests themselves.
+        assert knowing < NOISE
+    # Alone there is nothing to know, and nothing is lost.
+    assert medians[1][1] < NOISE
+    every = [[e for level in LEVELS for e in errors(c, fresh[level])] for c in (alone, load)]
+    assert statistics.median(every[1]) <= statistics.median(every[0]) / 3
