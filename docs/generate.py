@@ -12,6 +12,7 @@ from pathlib import Path
 
 import draw
 import pages
+import series
 
 DOCS = Path(__file__).parent
 _NOTE = "<!-- Written by docs/generate.py; change {source} instead. -->\n"
@@ -25,7 +26,8 @@ def _page(make: Callable[[], Iterable[str]], source: str) -> Callable[[], str]:
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/config.md": _page(pages.config_page, "gateway/config.py"),
-    "reference/metrics.md": _page(pages.metrics_page, "gateway/telemetry/metrics.py"),
+    "reference/meter.md": _page(pages.meter_page, "gateway/meter_config.py"),
+    "reference/metrics.md": _page(series.metrics_page, "gateway/telemetry"),
     "reference/headers.md": _page(pages.headers_page, "gateway/service/headers.py"),
     "reference/errors.md": _page(pages.errors_page, "gateway/service/errors.py"),
     "reference/cli.md": _page(pages.cli_page, "gateway/cli.py"),

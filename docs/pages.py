@@ -1,6 +1,6 @@
 """The reference pages, each a generator of its paragraphs."""
 
-# ruff: noqa: INP001, SLF001 - a script's helper; metrics have no public accessor for these
+# ruff: noqa: INP001 - a script's helper
 
 import inspect
 import typing
@@ -11,16 +11,13 @@ import msgspec
 import reading
 import typer
 from msgspec import inspect as types
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import Histogram, MetricWrapperBase
 
 import calibration.cli
-from gateway import cli, config, profile
+from gateway import cli, config, meter_config, profile
 from gateway.api import openapi
 from gateway.commands import console
 from gateway.scheduling.decision import PRESETS
 from gateway.service import errors, headers
-from gateway.telemetry.metrics import Metrics
 
 
 def config_page() -> Iterator[str]:
@@ -32,18 +29,7 @@ def config_page() -> Iterator[str]:
         "`joulegate check --config gateway.yaml` validates a file and its profile; "
         "`joulegate check --schema` prints the JSON Schema."
     )
-    for path, struct in reading.structs("", config.Config):
-        yield f"## {path or 'Top level'}"
-        yield reading.doc(struct)
-        found = types.type_info(struct)
-        assert isinstance(found, types.StructType)  # noqa: S101 - narrows for mypy
-        yield reading.table(
-            ("key", "type", "default"),
-            (
-                (f"`{field.encode_name}`", reading.words(field.type), reading.default(field))
-                for field in found.fields
-            ),
-        )
+    yield from _keys(config.Config)
     yield "## Built-in presets"
     yield "A preset is asked for as `auto:NAME`. One of the same name in `presets` replaces it."
     yield reading.table(
@@ -55,40 +41,30 @@ def config_page() -> Iterator[str]:
     )
 
 
-def metrics_page() -> Iterator[str]:
-    """Every Prometheus series of the gateway's own."""
-    yield "# Metrics"
+def meter_page() -> Iterator[str]:
+    """Every key of meter.yaml."""
+    yield "# Configuration: meter.yaml"
     yield (
-        "What `GET /metrics` shows of the gateway's own, in base units. Label values come from the "
-        "configuration, never from a client."
+        "What `joulegate meter --config` takes; its options say the same of one ledger. YAML "
+        "with `${NAME}` as in [gateway.yaml](config.md)."
     )
-    registry = Metrics(CollectorRegistry()).registry
-    # A collector that is no metric shows one as a counter under the name it has.
-    found: list[MetricWrapperBase] = [
-        one if isinstance(one, MetricWrapperBase) else vars(one)["_inner"]
-        for one in registry._collector_to_names
-    ]
-    yield reading.table(
-        ("name", "type", "labels", "meaning"),
-        (
+    yield from _keys(meter_config.MeterConfig)
+
+
+def _keys(root: type[msgspec.Struct]) -> Iterator[str]:
+    """Every key of a file, one table per struct."""
+    for path, struct in reading.structs("", root):
+        yield f"## {path or 'Top level'}"
+        yield reading.doc(struct)
+        found = types.type_info(struct)
+        assert isinstance(found, types.StructType)  # noqa: S101 - narrows for mypy
+        yield reading.table(
+            ("key", "type", "default"),
             (
-                f"`{metric._name}{'_total' if metric._type == 'counter' else ''}`",
-                "counter" if metric._name.endswith("_total") else str(metric._type),
-                ", ".join(f"`{label}`" for label in metric._labelnames) or "none",
-                metric._documentation,
-            )
-            for metric in found
-        ),
-    )
-    yield "## Histogram buckets"
-    yield reading.table(
-        ("name", "upper bounds"),
-        (
-            (f"`{metric._name}`", ", ".join(f"{bound:g}" for bound in metric._upper_bounds[:-1]))
-            for metric in found
-            if isinstance(metric, Histogram)
-        ),
-    )
+                (f"`{field.encode_name}`", reading.words(field.type), reading.default(field))
+                for field in found.fields
+            ),
+        )
 
 
 def headers_page() -> Iterator[str]:

@@ -6,88 +6,86 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp, Receive, Scope, Send
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry
 
 from backends.client import Client
+from backends.gauges import Gauges
 from backends.health import Prober
+from backends.meter.client import MeterLink
 from backends.registry import Backend, Deployment, Ejection
 from gateway import tokens
 from gateway.api import errors, health, inference, models, openapi, requests, route
 from gateway.config import Config
-from gateway.profile import ProfileError, Watched
 from gateway.service import headers
 from gateway.service.ask import Kind
-from gateway.service.candidates import Names, Snapshot
+from gateway.service.books import Books
+from gateway.service.candidates import Names
 from gateway.service.dispatch import Dispatcher
 from gateway.service.gateway import Gateway
-from gateway.telemetry.answers import Recast
+from gateway.service.learning import Learning
+from gateway.service.profiles import Profiles
+from gateway.telemetry import SHARED_DIR, workers
+from gateway.telemetry.carbon import Carbon
 from gateway.telemetry.decision_log import DecisionLog
+from gateway.telemetry.drift import Drift
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
+from gateway.telemetry.sums import SharedSums, Sums
 
 _log = logging.getLogger("joulegate")
-_PROFILE_POLL_SECONDS = 1.0
 _PUBLISH_SECONDS = 1.0
-_SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Runtime:
-    """The parts of one process and what keeps them going. Raises ProfileError."""
+    """The parts of one process and what keeps them going. Raises ProfileError, ConfigError."""
 
     def __init__(self, config: Config, rng: random.Random, *, signals: bool) -> None:
         self._config = config
         self._signals = signals
-        self._watched = Watched(Path(config.profile) if config.profile else None)
-        self.shared = _SHARED_DIR in os.environ
-        self.metrics = Metrics(CollectorRegistry(), shared=self.shared)
+        folder = os.environ.get(SHARED_DIR)
+        self.metrics = Metrics(CollectorRegistry(), shared=folder is not None)
         self._client = Client(connect_seconds=config.timeouts.connect_seconds)
         decisions = config.log.decisions
         dropped = self.metrics.log_dropped.inc
         self._log = DecisionLog(Path(decisions), dropped) if decisions else None
         deployments = _deployments(config, rng)
+        self._meters = _meters(config, deployments, self._client)
+        names = Names(config)
+        drift = Drift(self.metrics.registry, names.models)
+        sums = Sums((deployment.model, deployment.label) for deployment in deployments)
+        self._shared = SharedSums(sums, Path(folder)) if folder is not None else None
+        self.scraped = workers.scraped(self.metrics, sums, self._shared)
+        self._profiles = Profiles(config, deployments, self.metrics, drift)
         self.gateway = Gateway(
-            names=Names(config),
-            snapshot=Snapshot(config, deployments, self._watched.current),
+            names=names,
+            profiles=self._profiles,
             deployments=deployments,
             counter=_counter(),
             dispatcher=Dispatcher(
                 self._client, self.metrics, config.timeouts, config.retry, config.limits
             ),
             metrics=self.metrics,
-            recent=Recent(config.limits.requests_kept),
+            books=Books(
+                self.metrics,
+                Recent(config.limits.requests_kept),
+                deployments,
+                decision_log=self._log,
+                meters=self._meters,
+                carbon=_carbon(config),
+                learning=Learning(sums, drift, self._profiles),
+            ),
             stall_seconds=config.timeouts.stall_seconds,
-            decision_log=self._log,
         )
-        self._publish_profile()
-
-    def reload_profile(self) -> bool:
-        """Take a changed profile into force; the last good one stays where the new one is bad."""
-        gateway = self.gateway
-        try:
-            fresh = self._watched.read()
-            gateway.snapshot = Snapshot(self._config, gateway.deployments, fresh)
-        except ProfileError as error:
-            self.metrics.profile_reloads.labels("refused").inc()
-            _log.error("profile refused, the last good one stays in force: %s", error)
-            return False
-        self.metrics.profile_reloads.labels("adopted").inc()
-        self._publish_profile()
-        _log.info("profile %s is in force", fresh.version)
-        return True
 
     def drain(self) -> None:
         """Be ready for nothing new, and cut what still runs at the drain deadline."""
@@ -108,9 +106,16 @@ class Runtime:
             well_seconds=times.idle_probe_seconds,
             timeout_seconds=times.probe_timeout_seconds,
         )
-        work = [prober.run(), self.gateway.tick(), self._watch_profile()]
-        if self.shared:
-            work.append(self._publish_backends())
+        gauges = Gauges(
+            self._client,
+            self.gateway.backends,
+            seconds=times.load_seconds,
+            timeout_seconds=times.probe_timeout_seconds,
+        )
+        work = [prober.run(), gauges.run(), self.gateway.tick(), self._profiles.watch()]
+        work += [link.run() for link in self._meters]
+        if self._shared is not None:
+            work.append(self._publish(self._shared))
         if self._log is not None:
             work.append(self._log.run())
         async with self._client:
@@ -121,6 +126,11 @@ class Runtime:
             try:
                 yield
             finally:
+                # The meters learn of the last ends; then what they owe is estimated and logged.
+                await asyncio.gather(*(link.exchange() for link in self._meters))
+                self.gateway.books.close()
+                if self._shared is not None:
+                    self._shared.write()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -138,23 +148,15 @@ class Runtime:
                     stop(number, frame)
 
             signal.signal(number, heard)
-        loop.add_signal_handler(signal.SIGHUP, self.reload_profile)
+        loop.add_signal_handler(signal.SIGHUP, self._profiles.reload)
 
-    async def _watch_profile(self) -> None:
-        while True:
-            await asyncio.sleep(_PROFILE_POLL_SECONDS)
-            if self._watched.changed():
-                self.reload_profile()
-
-    async def _publish_backends(self) -> None:
+    async def _publish(self, sums: SharedSums) -> None:
         # Another worker may be the one that is scraped.
         while True:
             self.metrics.publish_backends(self.gateway.deployments)
+            self.metrics.publish_meters(self._meters)
+            sums.write()
             await asyncio.sleep(_PUBLISH_SECONDS)
-
-    def _publish_profile(self) -> None:
-        version = self.gateway.snapshot.profile.version
-        self.metrics.publish_profile(dict.fromkeys(self.gateway.names.models, version))
 
 
 def create_app(
@@ -177,7 +179,7 @@ def create_app(
             route.handler(gateway, config.limits, config.timeouts),
             *models.handlers(config, gateway.names),
             requests.handler(gateway),
-            *health.handlers(gateway, _scraped(runtime.metrics, shared=runtime.shared)),
+            *health.handlers(gateway, runtime.scraped),
             openapi.handler(),
         ],
         lifespan=[runtime.lifespan],
@@ -249,33 +251,27 @@ def _deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
     )
 
 
-def _scraped(metrics: Metrics, *, shared: bool) -> CollectorRegistry:
-    """Return the registry that /metrics shows: this process's, or the sum over the workers."""
-    if shared:
-        registry = CollectorRegistry()
-        registry.register(_Workers())
-        return registry
-    ProcessCollector(registry=metrics.registry)
-    PlatformCollector(registry=metrics.registry)
-    GCCollector(registry=metrics.registry)
-    return metrics.registry
+def _meters(
+    config: Config, deployments: tuple[Deployment, ...], client: Client
+) -> tuple[MeterLink, ...]:
+    """Connect each backend to its meter; return the meters, each once."""
+    links: dict[str, MeterLink] = {}
+    for model, deployment in zip(config.models, deployments, strict=True):
+        for wanted, backend in zip(model.backends, deployment.backends, strict=True):
+            if wanted.meter is not None:
+                parts = urlsplit(wanted.meter)
+                root = f"{parts.scheme}://{parts.netloc}"
+                if root not in links:
+                    links[root] = MeterLink(root, client, secret=config.meter_secret)
+                backend.meter = links[root].place(backend.label, parts.path.strip("/"))
+    return tuple(links.values())
 
 
-class _Workers(Collector):
-    """The sum over the workers that live; the counters of those that died are kept."""
-
-    def __init__(self) -> None:
-        files = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
-        self._files = Recast(files)
-        self._folder = Path(os.environ[_SHARED_DIR])
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the families, without the gauges of workers that are no more."""
-        for file in self._folder.glob("gauge_live*_*.db"):
-            pid = file.stem.rpartition("_")[2]
-            if not Path(f"/proc/{pid}").exists():
-                mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
-        return self._files.collect()
+def _carbon(config: Config) -> Carbon | None:
+    carbon = config.carbon
+    if carbon.grams_per_kwh is None and carbon.file is None:
+        return None
+    return Carbon(carbon.grams_per_kwh, Path(carbon.file) if carbon.file else None)
 
 
 def _cors(config: Config) -> CORSConfig | None:

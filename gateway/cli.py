@@ -44,12 +44,15 @@ def serve(
 def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The gateway's port.")] = 8080,
     once: Annotated[bool, typer.Option("--once", help="End after the table.")] = False,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="Show drift, recalibration and new routing instead.")
+    ] = False,
     speed: Annotated[
         float, typer.Option(min=0.1, max=1000, help="Simulated seconds per second.")
     ] = 20.0,
 ) -> None:
     """Three simulated backends and the gateway on loopback, and a table of what it chose."""
-    _run("demo", port=port, once=once, speed=speed)
+    _run("demo", port=port, once=once, speed=speed, loop=loop)
 
 
 @app.command()
@@ -88,6 +91,49 @@ def route(
         config=config,
         profile=profile,
         as_json=as_json,
+    )
+
+
+@app.command()
+def meter(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="meter.yaml, for more than one ledger.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 9464,
+    source: Annotated[
+        str | None, typer.Option(help="auto (default), nvml, rapl, dcgm or simulator.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="GPU by number or UUID; default: all.")
+    ] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="URL of a vLLM server on these devices.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Prometheus (dcgm), or the simulated backend.")
+    ] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="What gateways must send; also JOULEGATE_METER_SECRET.")
+    ] = None,
+    hz: Annotated[
+        float | None, typer.Option(min=1, max=200, help="Readings per second; default: 20.")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Measure each request's joules, beside the backends whose GPUs these are."""
+    _run(
+        "meter",
+        config=config,
+        host=host,
+        port=port,
+        source=source,
+        devices=device or [],
+        backends=backend or [],
+        url=url,
+        secret_file=secret_file,
+        hz=hz,
+        log_level=log_level,
     )
 
 
@@ -144,6 +190,7 @@ _CALIBRATION = {
     "profile": "Measure backends under designed load, one row a request.",
     "fit": "Fit cost regressions to measured rows and write a profile.",
     "accuracy": "Set a model's accuracy from scores, labels or a graded run.",
+    "recalibrate": "Refit the profile from the gateways' own traffic, by way of Prometheus.",
     "plot": "Draw the pictures of a profile.",
     "report": "Write a one-file HTML report of a profile.",
     "replay": "Run recorded requests through other weights, policies or profiles.",
@@ -156,7 +203,8 @@ def _calibrate(context: typer.Context) -> None:
         module = importlib.import_module("calibration.cli")
         module.app([str(context.info_name), *context.args], prog_name="joulegate")
     except ModuleNotFoundError as error:
-        typer.echo(f"joulegate: {error}; pip install 'joulegate[calibration]'", err=True)
+        extra = "recalibration" if context.info_name == "recalibrate" else "calibration"
+        typer.echo(f"joulegate: {error}; pip install 'joulegate[{extra}]'", err=True)
         raise typer.Exit(code=2) from None
 
 

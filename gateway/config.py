@@ -49,7 +49,10 @@ class PresetConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """One vLLM server: its root URL, the key it wants and the meter beside it."""
+    """One vLLM server: its root URL, the key it wants and the meter beside it.
+
+    A meter that keeps several ledgers is given with the ledger's name as the path.
+    """
 
     url: str
     api_key: str | None = None
@@ -106,11 +109,15 @@ class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """When a backend is left alone, and when it is tried again."""
+    """When a backend is left alone, and when it is tried again.
+
+    Every `load_seconds` vLLM's gauges are read, to see the load that others put on it.
+    """
 
     probe_seconds: Seconds = 1.0
     idle_probe_seconds: Seconds = 5.0
     probe_timeout_seconds: Seconds = 5.0
+    load_seconds: Seconds = 2.0
     eject_after_failures: Annotated[int, Meta(ge=1)] = 5
     eject_seconds: Seconds = 30.0
     eject_max_seconds: Seconds = 300.0
@@ -132,6 +139,17 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     requests_kept: Annotated[int, Meta(ge=0)] = 1000
 
 
+class CarbonConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many grams of CO2e a kilowatt-hour stands for: one number, or a file by the hour."""
+
+    grams_per_kwh: Annotated[float, Meta(ge=0.0, le=10_000.0)] | None = None
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.grams_per_kwh is not None and self.file is not None:
+            raise ValueError("grams_per_kwh and file exclude each other")
+
+
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where decisions are logged: a file that gets one JSON object per line, or nowhere."""
 
@@ -143,6 +161,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     profile: str | None = None
+    shadow: str | None = None
     policy: Policy = "fair-ols"
     weights: WeightsConfig = WeightsConfig(accuracy=0.5, energy=0.3, time=0.2)
     presets: dict[str, PresetConfig] = {}
@@ -151,6 +170,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     retry: RetryConfig = RetryConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
+    meter_secret: str | None = None
+    carbon: CarbonConfig = CarbonConfig()
     cors_origins: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
@@ -187,10 +208,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError; relative paths in it start at its folder."""
     config = parse(structured.text_of(path), str(path))
+    carbon = config.carbon
+    if carbon.file:
+        carbon = CarbonConfig(file=str(path.parent / carbon.file))
     return msgspec.structs.replace(
         config,
         profile=config.profile and str(path.parent / config.profile),
+        shadow=config.shadow and str(path.parent / config.shadow),
         log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
+        carbon=carbon,
     )
 
 

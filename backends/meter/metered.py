@@ -14,6 +14,7 @@ _FRAME_CHUNKS = 3  # the role, the usage and the end: chunks without a token of 
 _LEARNING_RATE = 0.1
 _MOST_TOKENS = 1 << 31
 _MOST_QUEUE_SECONDS = 1e6
+_MOST_PREFILL_JOULES = 1e9
 BEGUN, ANSWERING, OVER, FORSAKEN = 1, 2, 3, 4
 """How much of a request a meter has been told; FORSAKEN: the meter has given it up."""
 
@@ -183,7 +184,8 @@ class BackendMeter:
 
     def begin(self, prompt_tokens: int, prefill_joules: float) -> Metered:
         """Note that a request is being sent; end it exactly once."""
-        return self.link.begin(self, prompt_tokens, max(0, round(prefill_joules * 1e6)))
+        joules = min(max(0.0, prefill_joules), _MOST_PREFILL_JOULES)
+        return self.link.begin(self, prompt_tokens, round(joules * 1e6))
 
     def learn(self, tokens: int, chunks: int) -> None:
         """Learn from a whole answer how many tokens a chunk of its stream holds."""

@@ -169,12 +169,3 @@ async def start(spec: Spec, host: str = "127.0.0.1", port: int = 0) -> Running:
         raise
     server.faults.on_change = running._apply_refusal  # noqa: SLF001
     return running
-
-
-async def serve(spec: Spec, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until cancelled."""
-    running = await start(spec, host, port)
-    try:
-        await asyncio.get_running_loop().create_future()
-    finally:
-        await running.close()

@@ -31,8 +31,9 @@ def handlers(gateway: Gateway, scraped: CollectorRegistry) -> list[Any]:
     @get("/metrics", name="metrics", sync_to_thread=False)
     def metrics() -> Response[bytes]:
         """Show every metric in Prometheus's text format."""
-        gateway.settle()
+        gateway.books.settle()
         gateway.metrics.publish_backends(gateway.deployments)
+        gateway.metrics.publish_meters(gateway.books.meters)
         return Response(generate_latest(scraped), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return [health, ready, metrics]

@@ -15,8 +15,8 @@ def handler(gateway: Gateway) -> Any:
     def get_request(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """Return a request's decision, usage, and predicted and observed figures."""
         request_id = str(request.path_params["request_id"])
-        gateway.settle()
-        record = gateway.recent.get(request_id)
+        gateway.books.settle()
+        record = gateway.books.recent.get(request_id)
         if record is None:
             raise NotFound(
                 f"no recent request {request_id[:128]!r}: unknown, still running, or too long ago",

@@ -3,13 +3,17 @@
 import asyncio
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from backends.vllm import launcher, recipes
 from gateway import profile as profiles
-from gateway.commands.console import FAILED, OK, complain, err
+from gateway.commands.console import FAILED, OK, complain, err, told_to_stop
 from gateway.commands.serve import log_to_stderr
+
+if TYPE_CHECKING:
+    from backends.simulator.answers import Spec
 
 _DEVICES = ("auto", "cpu", "gpu")
 
@@ -67,8 +71,7 @@ def _simulate(
 ) -> int:
     if extra:
         return complain(f"unknown option for the simulator: {extra[0]}")
-    from backends.simulator import server  # noqa: PLC0415 - vLLM needs none of it
-    from backends.simulator.answers import Spec  # noqa: PLC0415
+    from backends.simulator.answers import Spec  # noqa: PLC0415 - vLLM needs none of it
     from backends.simulator.truth import Truth  # noqa: PLC0415
 
     fitted = profiles.load(profile).model(model)
@@ -78,10 +81,17 @@ def _simulate(
     spec = Spec(model, truth, speed=speed, seed=seed)
     err.print(f"simulated {model} on http://{host}:{port}, {speed:g} x real time", markup=False)
     try:
-        asyncio.run(server.serve(spec, host=host, port=port))
-    except KeyboardInterrupt:
-        return OK
+        asyncio.run(_serve(spec, host, port))
     except OSError as error:
         err.print(f"joulegate: {host}:{port}: {error.strerror}", markup=False)
         return FAILED
     return OK
+
+
+async def _serve(spec: "Spec", host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    from backends.simulator import server  # noqa: PLC0415 - vLLM needs none of it
+
+    stopped = told_to_stop()
+    async with await server.start(spec, host, port):
+        await stopped.wait()

@@ -1,5 +1,7 @@
 """What the commands print with: results on stdout, everything else on stderr."""
 
+import asyncio
+import signal
 import sys
 
 from rich.console import Console
@@ -18,3 +20,11 @@ def complain(error: object) -> int:
     """Print one clear message; return the exit code for something that cannot be used."""
     err.print(f"joulegate: {error}", markup=False)
     return UNUSABLE
+
+
+def told_to_stop() -> asyncio.Event:
+    """Return what SIGINT and SIGTERM will set; a container's PID 1 hears neither by itself."""
+    event = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
+    return event

@@ -1,11 +1,13 @@
-"""`joulegate demo`: three simulated backends and the gateway on loopback, asked through an SDK."""
+"""`joulegate demo`: simulated backends, a meter and the gateway, asked through an SDK."""
 
 import asyncio
 import contextlib
 import logging
 import socket
+import statistics
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,9 @@ import uvicorn
 from litestar import Litestar
 from rich.table import Table
 
+from backends.meter import server as meters
+from backends.meter.simulated import Simulated
+from backends.meter.station import BackendSpec, LedgerSpec
 from backends.simulator.answers import Spec
 from backends.simulator.server import Running, start
 from backends.simulator.truth import Truth
@@ -28,6 +33,9 @@ from gateway.service import headers as names
 _HOST = "127.0.0.1"
 _TOOLS = ("phi-3-mini", "mistral-7b")
 _NOISE = 0.03
+_METER_HZ = 200.0
+"""Ten times as often as usual, because simulated time runs that much faster."""
+_SETTLE_SECONDS = 15.0
 PROMPTS = (
     "Explain reinforcement learning in two sentences.",
     "Write a haiku about a cold data centre.",
@@ -47,8 +55,9 @@ WEIGHTS = {
 
 
 class Row(NamedTuple):
-    """One request of the demo."""
+    """One request of the demo; joules as predicted, as metered and as they truly were."""
 
+    id: str
     weights: str
     prompt: str
     model: str
@@ -56,10 +65,12 @@ class Row(NamedTuple):
     predicted_seconds: float
     observed_seconds: float
     predicted_joules: float
-    observed_joules: float
+    metered_joules: float | None
+    method: str | None
+    true_joules: float
 
 
-def run(*, port: int, once: bool, speed: float) -> int:
+def run(*, port: int, once: bool, speed: float, loop: bool = False) -> int:
     """Run the demo; the exit code."""
     try:
         import openai  # noqa: F401, PLC0415 - an extra, asked for only here
@@ -72,7 +83,7 @@ def run(*, port: int, once: bool, speed: float) -> int:
         err.print(f"joulegate: {_HOST}:{port}: {error.strerror}; choose another with --port")
         return FAILED
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_demo(listener, once=once, speed=speed))
+        return asyncio.run(_demo(listener, once=once, speed=speed, loop=loop))
     return OK
 
 
@@ -84,7 +95,7 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-async def _demo(listener: socket.socket, *, once: bool, speed: float) -> None:
+async def _demo(listener: socket.socket, *, once: bool, speed: float, loop: bool) -> int:
     base = f"http://{_HOST}:{listener.getsockname()[1]}"
     out.print(f"[bold]Joulegate demo[/]: simulated models, {speed:g} x faster than real ones")
     # uvicorn answers Ctrl-C by stopping, then tells us by this exception.
@@ -96,15 +107,25 @@ async def _demo(listener: socket.socket, *, once: bool, speed: float) -> None:
             urls = {name: simulator.url for name, simulator in running.items()}
             for name, url in urls.items():
                 out.print(f"  {name} at {url}")
-            config = three_models(urls, tools=_TOOLS, profile=str(profile))
-            async with gateway(create_app(config), listener) as server:
+            async with contextlib.AsyncExitStack() as stack:
+                meter = await stack.enter_async_context(await metering(urls))
+                out.print(f"  meter at {meter.url}, reading the simulated GPUs' counters")
+                config = three_models(urls, meter=meter.url, tools=_TOOLS, profile=str(profile))
+                server = await stack.enter_async_context(gateway(create_app(config), listener))
+                if loop:
+                    from gateway.commands import loop as circle  # noqa: PLC0415 - rarely asked for
+
+                    out.print(f"  gateway at {base}")
+                    return await circle.run(base, profile, running[circle.WATCHED])
                 out.print(f"  gateway at {base}, {len(PROMPTS) * len(WEIGHTS)} requests to come")
                 rows = await ask_all(base)
                 out.print(table(rows))
+                out.print(verdict(rows), markup=False)
                 out.print(hints(base), markup=False)
                 if not once:
                     out.print("serving until Ctrl-C")
                     await server
+    return OK
 
 
 @contextlib.asynccontextmanager
@@ -119,6 +140,14 @@ async def simulators(speed: float, *, noise: float = _NOISE) -> AsyncIterator[di
             spec = Spec(recipe.name, truth, speed=speed, seed=seed, tools=recipe.name in _TOOLS)
             running[recipe.name] = await stack.enter_async_context(await start(spec))
         yield running
+
+
+async def metering(urls: Mapping[str, str]) -> meters.Running:
+    """Start a meter with a ledger for each simulated backend."""
+    return await meters.start(
+        [LedgerSpec(name, Simulated(url), (BackendSpec(url),)) for name, url in urls.items()],
+        hz=_METER_HZ,
+    )
 
 
 def sped_up(profile: profiles.Profile, speed: float) -> dict[str, profiles.ModelProfile]:
@@ -163,7 +192,9 @@ async def ask_all(base: str) -> list[Row]:
                 for prompt in PROMPTS:
                     status.update(f"asking {label}: {prompt}")
                     rows.append(await _ask(client, label, prompt, headers))
-    return rows
+            status.update("waiting for the meter to settle the last of them")
+            deadline = time.monotonic() + _SETTLE_SECONDS
+            return [await _metered(client, row, deadline) for row in rows]
 
 
 async def _ask(client: Any, label: str, prompt: str, headers: dict[str, str]) -> Row:
@@ -173,8 +204,10 @@ async def _ask(client: Any, label: str, prompt: str, headers: dict[str, str]) ->
         extra_headers=headers,
     )
     completion = raw.parse()
-    record = await client.get(f"/requests/{raw.headers[names.REQUEST_ID]}", cast_to=object)
+    request_id = raw.headers[names.REQUEST_ID]
+    record = await client.get(f"/requests/{request_id}", cast_to=object)
     return Row(
+        id=request_id,
         weights=label,
         prompt=prompt,
         model=completion.model,
@@ -182,16 +215,28 @@ async def _ask(client: Any, label: str, prompt: str, headers: dict[str, str]) ->
         predicted_seconds=float(raw.headers[names.PREDICTED_SECONDS]),
         observed_seconds=record["observed"]["seconds"],
         predicted_joules=float(raw.headers[names.PREDICTED_JOULES]),
-        observed_joules=completion.model_extra["simulated"]["energy_joules"],
+        metered_joules=None,
+        method=None,
+        true_joules=completion.model_extra["simulated"]["energy_joules"],
     )
 
 
+async def _metered(client: Any, row: Row, deadline: float) -> Row:
+    """Return the row with its joules, once they are settled."""
+    while True:
+        record = await client.get(f"/requests/{row.id}", cast_to=object)
+        observed = record["observed"]
+        if observed["joules"] is not None or time.monotonic() > deadline:
+            return row._replace(metered_joules=observed["joules"], method=observed["method"])
+        await asyncio.sleep(0.1)
+
+
 def table(rows: list[Row]) -> Table:
-    """Lay the rows out; joules are the simulator's own truth."""
+    """Lay the rows out; beside what the meter says stands the simulator's own truth."""
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for name in ("\nweights", "\nprompt", "\nmodel"):
         shown.add_column(name, no_wrap=True)
-    for name in ("\nscore", "seconds\npred.", "\nobs.", "joules\npred.", "\nobs."):
+    for name in ("\nscore", "seconds\npred.", "\nobs.", "joules\npred.", "\nmetered", "\ntrue"):
         shown.add_column(name, justify="right", no_wrap=True)
     for index, row in enumerate(rows):
         first = index == 0 or rows[index - 1].weights != row.weights
@@ -204,10 +249,25 @@ def table(rows: list[Row]) -> Table:
             f"{row.predicted_seconds:.3f}",
             f"{row.observed_seconds:.3f}",
             f"{row.predicted_joules:.0f}",
-            f"{row.observed_joules:.0f}",
+            "-" if row.metered_joules is None else f"{row.metered_joules:.0f}",
+            f"{row.true_joules:.0f}",
             end_section=last,
         )
     return shown
+
+
+def verdict(rows: list[Row]) -> str:
+    """Say how well the meter did."""
+    off = [
+        abs(row.metered_joules / row.true_joules - 1)
+        for row in rows
+        if row.metered_joules is not None
+    ]
+    ways = ", ".join(sorted({row.method for row in rows if row.method}))
+    median = f"{100 * statistics.median(off):.1f}%" if off else "-"
+    return (
+        f"Metered {len(off)} of {len(rows)} requests ({ways}); off the truth by {median} (median)."
+    )
 
 
 def hints(base: str) -> str:

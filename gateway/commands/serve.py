@@ -14,12 +14,12 @@ from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
 from gateway.commands.console import FAILED, OK, complain, err
+from gateway.telemetry import SHARED_DIR
 
 _log = logging.getLogger("joulegate")
 
 _CONFIG = "JOULEGATE_CONFIG"
 _LEVEL = "JOULEGATE_LOG_LEVEL"
-_SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _LEVELS = ("debug", "info", "warning", "error")
 _GRACE_SECONDS = 5
 """What uvicorn waits beyond the drain deadline, for the error frames to get out."""
@@ -66,7 +66,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs none of it
 
     with tempfile.TemporaryDirectory(prefix="joulegate-metrics-") as shared:
-        os.environ.setdefault(_SHARED_DIR, shared)
+        os.environ.setdefault(SHARED_DIR, shared)
         Multiprocess(options, sockets=[listener]).run()
     return OK
 
@@ -106,14 +106,17 @@ def create() -> ASGIApp:
 
 
 def check_profile(config: configs.Config) -> profiles.Profile:
-    """Load the config's profile and see that it has every model. Raises ProfileError."""
-    profile = profiles.load(Path(config.profile) if config.profile else None)
-    for index, model in enumerate(config.models):
-        try:
-            profile.model(model.profile or model.name)
-        except profiles.ProfileError as error:
-            raise profiles.ProfileError(f"models[{index}].profile: {error}") from None
-    return profile
+    """Load the config's profiles and see that they have every model. Raises ProfileError."""
+    live = profiles.load(Path(config.profile) if config.profile else None)
+    shadow = profiles.load(Path(config.shadow)) if config.shadow else live
+    for profile in (live, shadow):
+        for index, model in enumerate(config.models):
+            try:
+                profile.model(model.profile or model.name)
+            except profiles.ProfileError as error:
+                where = f"models[{index}].profile"
+                raise profiles.ProfileError(f"{where}: {error}") from None
+    return live
 
 
 def log_to_stderr(level: str) -> None:

@@ -11,10 +11,14 @@ FIRST_PORT = 8000
 def three_models(
     urls: Mapping[str, str] | None = None,
     *,
+    meter: str | None = None,
     tools: tuple[str, ...] = (),
     profile: str | None = None,
 ) -> Config:
-    """Return it, with each model's backend at `urls[name]` (default: loopback, port 8000 up)."""
+    """Return it, with each model's backend at `urls[name]` (default: loopback, port 8000 up).
+
+    `meter` is a meter's URL; it has a ledger for each model, by the model's name.
+    """
     models = []
     for place, recipe in enumerate(RECIPES.values()):
         url = urls[recipe.name] if urls else f"http://127.0.0.1:{FIRST_PORT + place}"
@@ -24,7 +28,7 @@ def three_models(
                 name=recipe.name,
                 context=recipe.context_tokens,
                 capabilities=(*recipe.capabilities, *extra),  # type: ignore[arg-type]
-                backends=(BackendConfig(url),),
+                backends=(BackendConfig(url, meter=meter and f"{meter}/{recipe.name}"),),
             )
         )
     return Config(models=tuple(models), profile=profile)

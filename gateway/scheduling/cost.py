@@ -76,6 +76,11 @@ class Cost:
             value += b4 * (tokens_out / (1 + running) if self._shared else tokens_out * running)
         return value
 
+    def per_token(self, tokens_in: float, running: int = 0) -> float:
+        """Return what one more new token adds to `raw`."""
+        _, _, b2, b3, b4 = self._b
+        return b2 + b3 * tokens_in + (b4 / (1 + running) if self._shared else b4 * running)
+
     def predict(self, tokens_in: float, tokens_out: float, running: int = 0) -> float:
         """Evaluate the form and floor it at `FLOOR`."""
         return max(self.raw(tokens_in, tokens_out, running), FLOOR)

@@ -46,11 +46,12 @@ class Option:
 
 
 class Candidate(NamedTuple):
-    """An option at the moment of the decision: `running` requests there, usable or not."""
+    """An option at the moment of the decision: requests that run and wait there, usable or not."""
 
     option: Option
     running: int = 0
     up: bool = True
+    queued: int = 0
 
 
 class _Estimate(NamedTuple):
@@ -117,7 +118,7 @@ def _estimate(
     features: Features, candidate: Candidate, excluded: list[Excluded]
 ) -> _Estimate | None:
     """Predict one candidate, or say in `excluded` why it cannot serve."""
-    option, running, up = candidate
+    option, running, up, queued = candidate
     tokens_in = max(1, round(features.tokens_in * option.ratio))
     asked = features.asked_tokens_out
     lacking = features.needs - option.capabilities
@@ -133,14 +134,12 @@ def _estimate(
         tokens_out = option.output.expected(tokens_in, room if asked is None else min(asked, room))
         seconds = option.seconds.raw(tokens_in, tokens_out, running)
         joules = option.joules.raw(tokens_in, tokens_out, running)
-        return _Estimate(
-            candidate,
-            tokens_in,
-            tokens_out,
-            max(seconds, FLOOR),
-            max(joules, FLOOR),
-            seconds < FLOOR or joules < FLOOR,
-        )
+        floored = seconds < FLOOR or joules < FLOOR
+        seconds = max(seconds, FLOOR)
+        if queued:
+            # Those ahead are taken to be like this one, and to leave as evenly as they came.
+            seconds += seconds * queued / max(1, running)
+        return _Estimate(candidate, tokens_in, tokens_out, seconds, max(joules, FLOOR), floored)
     excluded.append(Excluded(option.model, option.deployment, *out))
     return None
 
@@ -202,6 +201,7 @@ def _rank(estimates: list[_Estimate], weights: Weights, normalise: Normaliser) -
                 (accuracy_cost, energy_cost, time_cost),
                 terms,
                 estimate.candidate.running,
+                estimate.candidate.queued,
                 estimate.tokens_in,
                 estimate.tokens_out,
                 estimate.floored,

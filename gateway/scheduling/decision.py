@@ -70,6 +70,7 @@ class Scored(NamedTuple):
     costs: tuple[float, float, float]
     terms: tuple[float, float, float]
     running: int
+    queued: int
     tokens_in: int
     tokens_out: int
     floored: bool
@@ -121,6 +122,7 @@ class Decision:
                     "costs": _by_metric(scored.costs),
                     "terms": _by_metric(scored.terms),
                     "running": scored.running,
+                    "queued": scored.queued,
                 }
                 for scored in self.candidates
             ],

@@ -7,7 +7,7 @@ a request keeps the one it began with, so that no decision mixes two.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from backends.registry import Deployment
+from backends.registry import Backend, Deployment
 from gateway.config import Config, ModelConfig
 from gateway.profile import Profile
 from gateway.scheduling.cost import Quantity
@@ -25,10 +25,16 @@ NO_POLICY = "none"
 
 
 class Place(NamedTuple):
-    """One deployment and its face to the scheduler."""
+    """One deployment, its face to the scheduler, and its prompts' joules as (base, per token)."""
 
     option: Option
     deployment: Deployment
+    prefill: tuple[float, float]
+
+    def prefill_joules(self, tokens_in: int) -> float:
+        """Return what profiling says that a prompt costs by itself."""
+        base, per_token = self.prefill
+        return max(0.0, base + per_token * tokens_in)
 
 
 class Snapshot:
@@ -38,7 +44,11 @@ class Snapshot:
         """Join them. Raises ProfileError where the profile lacks a model."""
         self.profile = profile
         self.places = tuple(
-            Place(_option(model, profile), deployment)
+            Place(
+                _option(model, profile),
+                deployment,
+                profile.model(model.profile or model.name).prefill_joules(),
+            )
             for model, deployment in zip(config.models, deployments, strict=True)
         )
         self.by_name = {
@@ -82,14 +92,27 @@ class Names:
             ) from None
 
 
-def candidates(snapshot: Snapshot, model: str | None) -> list[Candidate]:
-    """Return the candidates of one model, or of all, as they are at this moment."""
-    found = []
-    for option, deployment in snapshot.places:
+Picks = dict[tuple[str, str], Backend]
+"""The backend that each (model, deployment) would send the request to."""
+
+
+def candidates(snapshot: Snapshot, model: str | None) -> tuple[list[Candidate], Picks]:
+    """Return the candidates of one model, or of all, as they are at this moment.
+
+    Each has the load of the backend that it would use, so what is predicted is what is sent there.
+    """
+    found: list[Candidate] = []
+    picks: Picks = {}
+    for option, deployment, _ in snapshot.places:
         if model is None or option.model == model:
-            load = deployment.load
-            found.append(Candidate(option, load or 0, load is not None))
-    return found
+            backend = deployment.pick()
+            if backend is None:
+                found.append(Candidate(option, up=False))
+            else:
+                picks[option.model, option.deployment] = backend
+                running, queued = backend.load
+                found.append(Candidate(option, running, up=True, queued=queued))
+    return found, picks
 
 
 def _option(model: ModelConfig, profile: Profile) -> Option:

@@ -10,19 +10,17 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-
-import msgspec
-from msgspec import Raw
 
 from backends.client import Answer, Client
 from backends.errors import BackendError, BadAnswer, Oversized, Refused, Silent
+from backends.meter.metered import Metered
 from backends.registry import Backend, Deployment
 from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
 from gateway.scheduling.decision import Scored
-from gateway.service.ask import Ask, Kind, Members, encode
+from gateway.service import metering
+from gateway.service.ask import Ask, encode
 from gateway.service.budget import RetryBudget
-from gateway.service.candidates import Snapshot
+from gateway.service.candidates import Picks, Place, Snapshot
 from gateway.service.errors import (
     ApiError,
     BadGateway,
@@ -31,6 +29,7 @@ from gateway.service.errors import (
     Rejected,
     Unavailable,
 )
+from gateway.service.forward import forwarded
 from gateway.service.lifeline import Cut, Lifeline
 from gateway.service.relay import Stream, Whole, parse_whole
 from gateway.telemetry.metrics import Metrics
@@ -47,7 +46,10 @@ _serial = itertools.count(secrets.randbits(32))
 
 @dataclass(slots=True)
 class Opened:
-    """An answer that has begun: a stream at its first content, or a whole body."""
+    """An answer that has begun: a stream at its first content, or a whole body.
+
+    `running` is how many the backend was serving already; times are monotonic seconds.
+    """
 
     scored: Scored
     deployment: Deployment
@@ -57,6 +59,10 @@ class Opened:
     body: bytes = b""
     whole: Whole | None = None
     trial: int = 0
+    running: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+    metered: Metered | None = None
 
 
 class Dispatcher:
@@ -82,6 +88,7 @@ class Dispatcher:
         ask: Ask,
         ranked: Sequence[Scored],
         snapshot: Snapshot,
+        picks: Picks,
         record: Record,
         lifeline: Lifeline,
     ) -> Opened:
@@ -93,7 +100,7 @@ class Dispatcher:
         failures: list[BackendError] = []
         took = False
         try:
-            for scored, deployment, backend in self._order(ranked, snapshot):
+            for scored, place, backend in self._order(ranked, snapshot, picks):
                 if failures:
                     if len(failures) >= self._max_attempts or not (took or self.budget.take()):
                         break
@@ -101,7 +108,7 @@ class Dispatcher:
                     failed = record.attempts[-1].model
                     self._metrics.retry_count(failed, failures[-1].reason).inc()
                 opened = await self._attempt(
-                    ask, scored, deployment, backend, record, lifeline, failures
+                    ask, scored, place, backend, record, lifeline, failures
                 )
                 if opened is not None:
                     return opened
@@ -112,25 +119,33 @@ class Dispatcher:
 
     def close(self, opened: Opened) -> None:
         """Give up or give back the connection, and count the request out."""
+        if opened.stream is not None:
+            opened.ended = time.monotonic()
+            if opened.metered is not None:
+                metering.streamed(opened.metered, opened.stream)
         opened.answer.close()
         opened.backend.end(trial=opened.trial)
 
     def _order(
-        self, ranked: Sequence[Scored], snapshot: Snapshot
-    ) -> Iterator[tuple[Scored, Deployment, Backend]]:
+        self, ranked: Sequence[Scored], snapshot: Snapshot, picks: Picks
+    ) -> Iterator[tuple[Scored, Place, Backend]]:
         """Yield whom to ask: each usable backend of the best deployment, then of the next."""
         for scored in ranked:
-            deployment = snapshot.by_name[scored.model, scored.deployment].deployment
+            place = snapshot.by_name[scored.model, scored.deployment]
             tried: list[Backend] = []
-            while (backend := deployment.pick(tried)) is not None:
+            backend = picks.get((scored.model, scored.deployment))
+            if backend is None or not backend.usable:
+                backend = place.deployment.pick()
+            while backend is not None:
                 tried.append(backend)
-                yield scored, deployment, backend
+                yield scored, place, backend
+                backend = place.deployment.pick(tried)
 
     async def _attempt(
         self,
         ask: Ask,
         scored: Scored,
-        deployment: Deployment,
+        place: Place,
         backend: Backend,
         record: Record,
         lifeline: Lifeline,
@@ -138,20 +153,19 @@ class Dispatcher:
     ) -> Opened | None:
         """Ask one backend; None where another should be. Raises Rejected."""
         began = time.monotonic()
+        running = backend.load.running
         trial = backend.begin()
+        metered = metering.begin(backend, place, scored)
         opened: Opened | None = None
         reason: str | None = "abandoned"
         try:
-            opened = await self._open(ask, scored, deployment, backend, record.id, lifeline)
-            opened.trial = trial
+            opened = await self._open(ask, scored, place.deployment, backend, record.id, lifeline)
+            opened.trial, opened.running, opened.metered = trial, running, metered
+            opened.began, opened.ended = began, time.monotonic()
             reason = None
         except Refused as error:
             reason = error.reason
-            if error.status < _SERVER_ERROR and error.status not in (_RATE_LIMITED, *_UNAUTHORISED):
-                backend.succeeded()
-                raise Rejected(error.status, error.body) from None
-            if error.status >= _SERVER_ERROR:
-                backend.failed(str(error))
+            _judge(error, backend)
             failures.append(error)
         except Oversized as error:
             # The request's doing: another backend would send as much.
@@ -164,14 +178,18 @@ class Dispatcher:
         else:
             # A stream has yet to end before it counts as a success.
             backend.answering() if ask.stream else backend.succeeded()
+            if metered is not None and opened.stream is not None:
+                metering.answering(metered, record, opened.stream, lifeline)
+            elif metered is not None:
+                metering.answered(metered, record, opened.whole, place.option)
         finally:
             record.attempts.append(Attempt(scored.model, backend.label, reason))
             if opened is None:
                 backend.end(trial=trial)
-                if reason in _WORKED_FOR_NOTHING:
-                    # By the share of its predicted time that it was worked on.
-                    share = min(1.0, (time.monotonic() - began) / scored.predicted_seconds)
-                    record.wasted.append(Wasted(scored.model, scored.predicted_joules * share))
+                wasted = _wasted(reason, scored, time.monotonic() - began)
+                record.wasted += wasted
+                if metered is not None:
+                    metering.failed(metered, record, wasted)
         return opened
 
     async def _open(
@@ -236,33 +254,21 @@ class Dispatcher:
         opened.whole = parse_whole(opened.body)
 
 
-@cache
-def _encoded(name: str) -> Raw:
-    return Raw(msgspec.json.encode(name))
+def _judge(error: Refused, backend: Backend) -> None:
+    """Tell a backend's failure from a refusal of the request itself, which raises Rejected."""
+    if error.status >= _SERVER_ERROR:
+        backend.failed(str(error))
+    elif error.status not in (_RATE_LIMITED, *_UNAUTHORISED):
+        backend.succeeded()
+        raise Rejected(error.status, error.body) from None
 
 
-def forwarded(ask: Ask, served_name: str) -> Members:
-    """Return the members a backend is sent: the client's, but for what must differ."""
-    members = dict(ask.members)
-    members.pop("joulegate", None)
-    members["model"] = _encoded(served_name)
-    if ask.stream and not ask.wants_usage and ask.kind is not Kind.EMBEDDINGS:
-        members["stream_options"] = _with_usage(members.get("stream_options"))
-    return members
-
-
-_PLAIN_USAGE = Raw(b'{"include_usage":true}')
-
-
-def _with_usage(options: Raw | None) -> Raw:
-    """Ask for the usage chunk that the client did not ask for, keeping its other options."""
-    if options is None or bytes(options) == b"null":
-        return _PLAIN_USAGE
-    members = msgspec.json.decode(options, type=dict[str, Raw])
-    members["include_usage"] = Raw(b"true")
-    # Without include_usage vLLM ignores it; with ours it would put usage into every chunk.
-    members.pop("continuous_usage_stats", None)
-    return Raw(msgspec.json.encode(members))
+def _wasted(reason: str | None, scored: Scored, seconds: float) -> list[Wasted]:
+    """Estimate what a failed attempt cost: by the share of its predicted time it was worked on."""
+    if reason not in _WORKED_FOR_NOTHING:
+        return []
+    share = min(1.0, seconds / scored.predicted_seconds)
+    return [Wasted(scored.model, scored.predicted_joules * share)]
 
 
 def exhausted(failures: Sequence[BackendError]) -> ApiError:

@@ -10,7 +10,8 @@ from backends.errors import BackendError, Oversized
 from backends.registry import Backend, Deployment
 from gateway.service import headers as names
 from gateway.service.ask import Ask, Kind, Members, read
-from gateway.service.candidates import Names, Snapshot
+from gateway.service.books import Books
+from gateway.service.candidates import Names
 from gateway.service.dispatch import Dispatcher, Opened
 from gateway.service.errors import ApiError, Draining, GatewayTimeout, Interrupted
 from gateway.service.lifeline import SWEEP_SECONDS, Cut, Lifeline, Lifelines
@@ -22,12 +23,11 @@ from gateway.service.outcome import (
     note_usage,
 )
 from gateway.service.plan import Plan, nobody, plan
+from gateway.service.profiles import Profiles
 from gateway.service.relay import Explain, explained, renaming
 from gateway.service.reply import SSE, Header, Reply
-from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recent import Recent
-from gateway.telemetry.record import ESTIMATED, Record
+from gateway.telemetry.record import Record
 from gateway.tokens import Counter
 
 _log = logging.getLogger("joulegate")
@@ -45,24 +45,21 @@ class Gateway:
         self,
         *,
         names: Names,
-        snapshot: Snapshot,
+        profiles: Profiles,
         deployments: tuple[Deployment, ...],
         counter: Counter,
         dispatcher: Dispatcher,
         metrics: Metrics,
-        recent: Recent,
+        books: Books,
         stall_seconds: float,
-        decision_log: DecisionLog | None = None,
     ) -> None:
         self.names = names
-        self.snapshot = snapshot
+        self.profiles = profiles
         self.deployments = deployments
         self.metrics = metrics
-        self.recent = recent
+        self.books = books
         self.draining = False
-        self._decision_log = decision_log
         self._lifelines = Lifelines()
-        self._finished: list[Record] = []
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
@@ -87,28 +84,13 @@ class Gateway:
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
                 self._lifelines.sweep()
-                self.settle()
+                self.books.settle()
         finally:
-            self.settle()
-
-    def settle(self) -> None:
-        """Enter what has finished into metrics, recent requests and log.
-
-        Done in batches, off the requests' own path, and before anybody looks.
-        """
-        finished, self._finished = self._finished, []
-        for record in finished:
-            try:
-                self.metrics.finished(record)
-                self.recent.add(record)
-                if self._decision_log is not None:
-                    self._decision_log.add(record)
-            except Exception:  # noqa: BLE001 - one record must not cost the others
-                _log.exception("request %s: a bug in its book-keeping", record.id)
+            self.books.settle()
 
     def plan(self, ask: Ask, headers: Mapping[bytes, bytes]) -> Plan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
-        return plan(ask, self.names.resolve(ask.model), headers, self.snapshot, self._counter)
+        return plan(ask, self.names.resolve(ask.model), headers, self.profiles.live, self._counter)
 
     async def answer(
         self,
@@ -134,9 +116,7 @@ class Gateway:
             self._dispatcher.budget.inflight -= 1
             self._lifelines.discard(lifeline)
             record.seconds = time.perf_counter() - started
-            if record.joules is None and record.wasted:
-                record.joules, record.method = record.wasted.pop().joules, ESTIMATED
-            self._finished.append(record)
+            self.books.add(record)
 
     async def _attempt(
         self,
@@ -175,18 +155,20 @@ class Gateway:
         record.stream = ask.stream
         target = self.names.resolve(ask.model)
         record.requested, record.preset = target.label, target.preset
-        made = plan(ask, target, headers, self.snapshot, self._counter)
+        made = plan(ask, target, headers, self.profiles.live, self._counter)
         record.decision = made.decision
         record.decision_seconds = made.seconds
+        record.counted_tokens = made.features.tokens_in
+        record.asked_tokens = made.features.asked_tokens_out
         if not made.decision.candidates:
             raise nobody(made.decision, ask.kind.prompt)
         opened = await self._dispatcher.open(
-            ask, made.decision.candidates, made.snapshot, record, lifeline
+            ask, made.decision.candidates, made.snapshot, made.picks, record, lifeline
         )
         try:
-            note_opened(record, opened)
+            note_opened(record, opened, made.snapshot)
             head = answer_head(record, opened, made)
-            explain = partial(made.explain, record.id) if made.wishes.explain else None
+            explain = partial(made.explain_answer, record) if made.wishes.explain else None
             if opened.stream is None:
                 await _send_whole(record, opened, reply, head, explain)
                 record.code = _OK
@@ -212,6 +194,7 @@ class Gateway:
                 note_usage(record, opened.stream.usage)
             estimate_joules(record, opened, made.snapshot)
             self._dispatcher.close(opened)
+            record.serving_seconds = opened.ended - opened.began
 
     async def _tell(
         self, record: Record, reply: Reply, lifeline: Lifeline, error: ApiError

@@ -1,5 +1,6 @@
 """What is noted of a request, and told of it in headers, once somebody answers it."""
 
+from gateway.scheduling.cost import FLOOR
 from gateway.service import headers as names
 from gateway.service.candidates import Snapshot
 from gateway.service.dispatch import Opened
@@ -38,25 +39,37 @@ _DECISION_US = names.DECISION_US.encode()
 _FEASIBLE = names.FEASIBLE.encode()
 
 
-def note_opened(record: Record, opened: Opened) -> None:
-    """Note who answers, and what was predicted of it."""
+def note_opened(record: Record, opened: Opened, snapshot: Snapshot) -> None:
+    """Note who answers, and what was predicted of it.
+
+    The time to the first token is what the prompt is predicted to take and what was to wait for;
+    the time per token is what one more token adds.
+    """
     scored = opened.scored
+    record.option = snapshot.by_name[scored.model, scored.deployment].option
+    seconds = record.option.seconds
+    per_token = max(seconds.per_token(scored.tokens_in, scored.running), 0.0)
+    record.predicted_tpot_seconds = per_token
+    record.predicted_ttft_seconds = max(
+        FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)
+    )
     record.model = scored.model
     record.deployment = scored.deployment
     record.backend = opened.backend.label
     record.predicted_seconds = scored.predicted_seconds
     record.predicted_joules = scored.predicted_joules
+    record.running = opened.running
 
 
 def note_usage(record: Record, usage: Usage | None) -> None:
     """Note the tokens that the backend counted."""
     if usage is None:
         return
-    record.prompt_tokens = usage.prompt_tokens
-    record.completion_tokens = usage.completion_tokens
-    if usage.prompt_tokens_details is not None:
-        cached = usage.prompt_tokens_details.get("cached_tokens")
-        record.cached_tokens = cached if isinstance(cached, int) else None
+    # A backend may say anything; a counter takes no step back.
+    record.prompt_tokens = max(0, usage.prompt_tokens)
+    if usage.completion_tokens is not None:
+        record.completion_tokens = max(0, usage.completion_tokens)
+    record.cached_tokens = usage.cached_tokens
 
 
 def estimate_joules(record: Record, opened: Opened, snapshot: Snapshot) -> None:

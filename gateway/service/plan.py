@@ -6,6 +6,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -13,7 +14,7 @@ from gateway.scheduling.decide import decide
 from gateway.scheduling.decision import Decision
 from gateway.scheduling.features import Features
 from gateway.service.ask import Ask, measure
-from gateway.service.candidates import NO_POLICY, Snapshot, Target, candidates
+from gateway.service.candidates import NO_POLICY, Picks, Snapshot, Target, candidates
 from gateway.service.errors import (
     ApiError,
     ContextExceeded,
@@ -22,6 +23,7 @@ from gateway.service.errors import (
     Unsupported,
 )
 from gateway.service.steering import Steering, steer
+from gateway.telemetry.record import Record
 from gateway.tokens import Counter
 
 
@@ -31,16 +33,33 @@ class Plan:
 
     ask: Ask
     target: Target
+    features: Features
     wishes: Steering
     snapshot: Snapshot
+    picks: Picks
     decision: Decision
     seconds: float
 
     def explain(self, request_id: str) -> bytes:
-        """Return the `joulegate` object: the decision in its public shape, as JSON."""
+        """Return the decision in its public shape, as JSON."""
+        return msgspec.json.encode(self._shown(request_id))
+
+    def explain_answer(self, record: Record) -> bytes:
+        """Return the `joulegate` object of an answer: the decision, and its joules.
+
+        What was observed is seldom known by the time an answer ends; `/v1/requests` has it then.
+        """
         return msgspec.json.encode(
-            self.decision.to_dict(request_id=request_id, decision_us=round(self.seconds * 1e6, 1))
+            {
+                **self._shown(record.id),
+                "predicted": record.predicted(),
+                "observed": {"joules": record.final_joules, "method": record.final_method},
+            }
         )
+
+    def _shown(self, request_id: str) -> dict[str, Any]:
+        us = round(self.seconds * 1e6, 1)
+        return self.decision.to_dict(request_id=request_id, decision_us=us)
 
 
 def plan(
@@ -58,9 +77,10 @@ def plan(
         # The caller chose; what is left to check is whether the endpoint is served at all.
         needs = frozenset({ask.kind.value})
         features = Features(features.tokens_in, features.asked_tokens_out, needs, lenient=True)
+    found, picks = candidates(snapshot, target.model)
     decision = decide(
         features,
-        candidates(snapshot, target.model),
+        found,
         wishes.weights,
         policy=wishes.policy,
         bounds=wishes.bounds,
@@ -68,7 +88,9 @@ def plan(
         profile_version=snapshot.profile.version,
         label=None if target.model is None else NO_POLICY,
     )
-    return Plan(ask, target, wishes, snapshot, decision, time.perf_counter() - began)
+    return Plan(
+        ask, target, features, wishes, snapshot, picks, decision, time.perf_counter() - began
+    )
 
 
 def nobody(decision: Decision, prompt: str = "messages") -> ApiError:

@@ -56,6 +56,7 @@ class Whole(Struct):
     choices: Raw = sse.ABSENT
     data: Raw = sse.ABSENT
     usage: sse.Usage | None = None
+    metrics: Raw = sse.ABSENT
     error: Raw = sse.ABSENT
 
 
@@ -82,11 +83,14 @@ def explained(body: bytes, explain: bytes) -> bytes:
 
 
 class Stream:
-    """A streamed answer; `chunks` counts its events and `usage` is filled in as it passes."""
+    """A streamed answer; `chunks` counts its events, `usage` is filled in as it passes.
+
+    So are `timings`, as raw JSON, from a vLLM that runs with --enable-per-request-metrics.
+    """
 
     __slots__ = (
         "_answer", "_broken", "_done", "_explain", "_head", "_model", "_opened", "_splitter",
-        "_wants_usage", "chunks", "usage",
+        "_wants_usage", "chunks", "timings", "usage",
     )  # fmt: skip
 
     def __init__(self, answer: Answer, model: str, *, wants_usage: bool) -> None:
@@ -101,6 +105,7 @@ class Stream:
         self._explain: Explain | None = None
         self.chunks = 0
         self.usage: sse.Usage | None = None
+        self.timings = sse.ABSENT
 
     async def open(self) -> None:
         """Read up to the first content. Raises BackendError: nothing has reached the client yet."""
@@ -189,6 +194,7 @@ class Stream:
                     self._broken = Refused(_status_of(parsed.error), data)
                     break
                 self.usage = parsed.usage or self.usage
+                self.timings = parsed.metrics
                 if not parsed.choices and not self._wants_usage:
                     continue
             kept.append(event)

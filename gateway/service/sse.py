@@ -65,6 +65,13 @@ class Usage(Struct):
     total_tokens: int | None = None
     prompt_tokens_details: dict[str, Any] | None = None
 
+    @property
+    def cached_tokens(self) -> int | None:
+        """How much of the prompt came from vLLM's prefix cache, where it says so."""
+        cached = (self.prompt_tokens_details or {}).get("cached_tokens")
+        known = isinstance(cached, int) and not isinstance(cached, bool) and cached >= 0
+        return cached if known else None
+
 
 class Choice(Struct):
     """What a chunk says of one choice; text and delta are for the two kinds of completion."""
@@ -83,6 +90,7 @@ class Event(Struct):
     model: str | None = None
     choices: list[Choice] | None = None
     usage: Usage | None = None
+    metrics: Raw = ABSENT
     error: Raw = ABSENT
 
 

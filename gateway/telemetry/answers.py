@@ -39,6 +39,18 @@ class Answers:
             TOKEN_SECONDS_BUCKETS,
             "model",
         )
+        self.predicted_ttft = histogram(
+            "predicted_time_to_first_token_seconds",
+            "What streamed answers were predicted to take to their first content",
+            SECONDS_BUCKETS,
+            "model",
+        )
+        self.predicted_tpot = histogram(
+            "predicted_time_per_output_token_seconds",
+            "What streamed answers were predicted to take per further token",
+            TOKEN_SECONDS_BUCKETS,
+            "model",
+        )
         self.energy = histogram(
             "request_energy_joules",
             "Energy of a request, by how it was had",
@@ -75,6 +87,11 @@ class Answers:
             "tokens_total", "Tokens by type: prompt, cached (of the prompt), completion",
             "model", "type",
         )  # fmt: skip
+        self.co2e = counter(
+            "co2e_grams_total",
+            "Grams of CO2e of those joules, by the configured grid intensity",
+            "model",
+        )
         self.of = lru_cache(maxsize=1024)(self._of)
 
     def _of(self, model: str) -> "ModelAnswers":
@@ -88,28 +105,36 @@ class ModelAnswers:
         self.duration = families.duration.labels(model)
         self.ttft = families.ttft.labels(model)
         self.tpot = families.tpot.labels(model)
+        self.predicted_ttft = families.predicted_ttft.labels(model)
+        self.predicted_tpot = families.predicted_tpot.labels(model)
         self.predicted_duration = families.predicted_duration.labels(model)
         self.predicted_energy = families.predicted_energy.labels(model)
         self.predicted_energy_total = families.predicted_energy_total.labels(model)
         self.prompt_tokens = families.tokens.labels(model, "prompt")
         self.cached_tokens = families.tokens.labels(model, "cached")
         self.completion_tokens = families.tokens.labels(model, "completion")
+        self.co2e = families.co2e.labels(model)
         self._families = families
         self._name = model
         self._energy: dict[str, tuple[Histogram, Counter]] = {}
 
-    def spent(self, record: Record) -> None:
-        """Count the tokens and joules of a request, whole or not."""
+    def counted(self, record: Record) -> None:
+        """Count the tokens of a request, whole or not."""
         if record.prompt_tokens:
             self.prompt_tokens.inc(record.prompt_tokens)
         if record.cached_tokens:
             self.cached_tokens.inc(record.cached_tokens)
         if record.completion_tokens:
             self.completion_tokens.inc(record.completion_tokens)
+
+    def spent(self, record: Record) -> None:
+        """Count the joules of a request, whole or not."""
         if record.joules is not None and record.method is not None:
             histogram, total = self.energy(record.method)
             histogram.observe(record.joules)
             total.inc(record.joules)
+        if record.co2e_grams:
+            self.co2e.inc(record.co2e_grams)
 
     def answered(self, record: Record) -> None:
         """Count the times and predictions of a whole answer."""
@@ -119,6 +144,10 @@ class ModelAnswers:
             tokens = record.completion_tokens
             if tokens is not None and tokens > 1:
                 self.tpot.observe((record.seconds - record.ttft_seconds) / (tokens - 1))
+            if record.predicted_ttft_seconds is not None:
+                self.predicted_ttft.observe(record.predicted_ttft_seconds)
+            if record.predicted_tpot_seconds is not None:
+                self.predicted_tpot.observe(record.predicted_tpot_seconds)
         if record.predicted_seconds is not None and record.predicted_joules is not None:
             self.predicted_duration.observe(record.predicted_seconds)
             self.predicted_energy.observe(record.predicted_joules)

@@ -4,6 +4,7 @@ Labels come from configured names only. Children are bound once per label set an
 the hot path pays for an increment and not for a lookup by strings.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -17,19 +18,21 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
+from backends.meter.client import MeterLink
 from backends.registry import Deployment
 from gateway.scheduling.decision import Decision, Scored
 from gateway.telemetry.answers import Answers
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
-from gateway.telemetry.record import ESTIMATED, Record
+from gateway.telemetry.record import Record
 
 # `_created` series double the page and would clash where names differ by `_total` alone.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 _OK = 200
+_TERMS = 5
 NO_MODEL = "none"
 """The `model` label of a request that reached no model."""
 
@@ -118,14 +121,40 @@ class Metrics:
         self.profile_info = gauge(
             "profile_info", "1 for the profile version in force", "livemax", "model", "version"
         )
+        self.coefficient = gauge(
+            "profile_coefficient",
+            "Coefficients of the costs in force: b0, per token in, per token out, both, load",
+            "livemax",
+            "model", "deployment", "quantity", "term",
+        )  # fmt: skip
+        self.coefficient_error = gauge(
+            "profile_coefficient_stderr",
+            "Their standard errors, where the profile has them",
+            "livemax",
+            "model", "deployment", "quantity", "term",
+        )  # fmt: skip
+        self.shadow_info = gauge(
+            "shadow_profile_info", "1 for the profile version that predicts in shadow", "livemax",
+            "model", "version",
+        )  # fmt: skip
         self.profile_reloads = counter(
             "profile_reloads_total", "Profile changes seen, by result: adopted, refused", "result"
         )
         self.log_dropped = counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"
         )
+        self.meter_up = gauge(
+            "meter_up", "1 while the meter answers; without it joules are estimated",
+            "livemin", "meter",
+        )  # fmt: skip
+        self.unmetered = counter(
+            "unmetered_requests_total",
+            "Requests that a meter should have measured and did not, so that they are estimated",
+            "meter",
+        )
+        self._unmetered_seen: dict[str, int] = {}
         self._ejections_seen: dict[str, int] = {}
-        self._versions: dict[str, str] = {}
+        self._versions: dict[tuple[bool, str], str] = {}
         # Bound children, by label values; see `_bound`.
         self.request_count = _bound(self.requests)
         self.retry_count = _bound(self.retries)
@@ -142,21 +171,31 @@ class Metrics:
         """Count one finished request; only whole answers enter the times and predictions."""
         if record.decision is not None:
             self._decided(record.decision, record)
-        for model, joules in record.wasted:
-            self.answers.of(model).energy(ESTIMATED)[1].inc(joules)
         model = record.model or NO_MODEL
         stream = "true" if record.stream else "false"
         self.request_count(model, record.requested, str(record.code), stream).inc()
         if not record.model:
             return
         of_model = self.answers.of(model)
-        of_model.spent(record)
+        of_model.counted(record)
         if record.code == _OK:
             of_model.answered(record)
             if record.decision is not None:
                 candidates = record.decision.candidates
                 self._most_accurate.inc(max(candidates, key=_accuracy).predicted_joules)
                 self._hungriest.inc(max(scored.predicted_joules for scored in candidates))
+
+    def settled(self, record: Record) -> None:
+        """Count the joules of a request, now that they are final."""
+        for wasted in record.wasted:
+            if wasted.method is not None:
+                self.answers.of(wasted.model).energy(wasted.method)[1].inc(wasted.joules)
+        if record.model:
+            self.answers.of(record.model).spent(record)
+
+    def unattributed(self, model: str, kind: str, joules: float) -> None:
+        """Count joules of a model's hardware that no request answers for: idle, other."""
+        self.answers.energy_total.labels(model, kind).inc(joules)
 
     def _decided(self, decision: Decision, record: Record) -> None:
         self.decision_duration.observe(record.decision_seconds)
@@ -179,17 +218,43 @@ class Metrics:
                 self.backend_ejections.labels(*labels).inc(backend.ejections - seen)
                 self._ejections_seen[backend.root] = backend.ejections
 
-    def publish_profile(self, versions: dict[str, str]) -> None:
+    def publish_cost(
+        self,
+        model: str,
+        deployment: str,
+        quantity: str,
+        coefficients: Sequence[float],
+        covariance: Sequence[Sequence[float]] | None,
+    ) -> None:
+        """Show a cost in force; terms that its form lacks are 0."""
+        for place in range(_TERMS):
+            labels = (model, deployment, quantity, f"b{place}")
+            known = place < len(coefficients)
+            self.coefficient.labels(*labels).set(coefficients[place] if known else 0.0)
+            variance = covariance[place][place] if known and covariance is not None else math.nan
+            error = math.sqrt(variance) if variance >= 0.0 else math.nan
+            self.coefficient_error.labels(*labels).set(error)
+
+    def publish_meters(self, links: Iterable[MeterLink]) -> None:
+        """Say which meters answer, and count what was not measured."""
+        for link in links:
+            self.meter_up.labels(link.label).set(1 if link.up else 0)
+            seen = self._unmetered_seen.get(link.label, 0)
+            self.unmetered.labels(link.label).inc(link.dropped - seen)
+            self._unmetered_seen[link.label] = link.dropped
+
+    def publish_profile(self, versions: dict[str, str], *, shadow: bool = False) -> None:
         """Say which profile version each model is predicted by."""
+        info = self.shadow_info if shadow else self.profile_info
         for model, version in versions.items():
-            old = self._versions.get(model)
+            old = self._versions.get((shadow, model))
             if old is not None and old != version:
                 if self._shared:  # where prometheus_client cannot remove a child
-                    self.profile_info.labels(model, old).set(0)
+                    info.labels(model, old).set(0)
                 else:
-                    self.profile_info.remove(model, old)
-            self.profile_info.labels(model, version).set(1)
-        self._versions = dict(versions)
+                    info.remove(model, old)
+            info.labels(model, version).set(1)
+            self._versions[shadow, model] = version
 
 
 def _accuracy(scored: Scored) -> float:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from gateway.scheduling.decide import Option
 from gateway.scheduling.decision import Decision
 
 ESTIMATED = "estimated"
@@ -17,11 +18,22 @@ class Attempt(NamedTuple):
     reason: str | None
 
 
-class Wasted(NamedTuple):
-    """Joules estimated to have gone into an answer that nobody got."""
+@dataclass(slots=True)
+class Wasted:
+    """Joules that went into an answer that nobody got: estimated, until a meter knows better."""
 
     model: str
     joules: float
+    method: str | None = ESTIMATED
+
+
+class Expected(NamedTuple):
+    """What a profile gives for an answer: its costs at the tokens there were, and its length."""
+
+    profile_version: str
+    seconds: float
+    joules: float
+    output_tokens: int
 
 
 @dataclass(slots=True)
@@ -29,7 +41,7 @@ class Record:
     """Everything known of one request; seconds are durations, `at` is Unix time.
 
     `code` is the HTTP status the client saw, 499 where the client left first, and for an answer
-    that broke midway the status it would have had.
+    that broke midway the status it would have had. Joules are final once nothing is `unsettled`.
     """
 
     id: str
@@ -52,8 +64,27 @@ class Record:
     ttft_seconds: float | None = None
     predicted_seconds: float | None = None
     predicted_joules: float | None = None
+    predicted_ttft_seconds: float | None = None
+    predicted_tpot_seconds: float | None = None
     joules: float | None = None
     method: str | None = None
+    co2e_grams: float | None = None
+    running: int = 0
+    """Requests that the backend was already serving when this one was sent to it."""
+    serving_seconds: float | None = None
+    """From sending it to the end of the backend's answer."""
+    counted_tokens: int | None = None
+    """The gateway's own count of the prompt, before the model's ratio."""
+    asked_tokens: int | None = None
+    """The most new tokens that the client asked for."""
+    option: Option | None = None
+    """The deployment that answered, as the decision saw it."""
+    live: Expected | None = None
+    shadow: Expected | None = None
+    unsettled: int = 0
+    """Attempts whose joules a meter has yet to tell."""
+    entered: bool = False
+    """Whether all but its joules is in the books."""
     attempts: list[Attempt] = field(default_factory=list)
     wasted: list[Wasted] = field(default_factory=list)
 
@@ -61,6 +92,25 @@ class Record:
     def decision_us(self) -> float:
         """Microseconds spent counting tokens and deciding."""
         return round(self.decision_seconds * 1e6, 1)
+
+    @property
+    def final_joules(self) -> float | None:
+        """Joules, once they are final."""
+        return None if self.unsettled else self.joules
+
+    @property
+    def final_method(self) -> str | None:
+        """How they were had."""
+        return None if self.unsettled else self.method
+
+    def predicted(self) -> dict[str, float | None]:
+        """Return what was predicted of the answer that was given."""
+        return {
+            "seconds": self.predicted_seconds,
+            "ttft_seconds": self.predicted_ttft_seconds,
+            "time_per_output_token_seconds": self.predicted_tpot_seconds,
+            "joules": self.predicted_joules,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shape of `GET /v1/requests/{id}` and of a line in the decision log."""
@@ -82,12 +132,17 @@ class Record:
                 "completion_tokens": self.completion_tokens,
                 "cached_tokens": self.cached_tokens,
             },
-            "predicted": {"seconds": self.predicted_seconds, "joules": self.predicted_joules},
+            "predicted": self.predicted(),
             "observed": {
                 "seconds": self.seconds,
                 "ttft_seconds": self.ttft_seconds,
-                "joules": self.joules,
-                "method": self.method,
+                "joules": self.final_joules,
+                "method": self.final_method,
+                "co2e_grams": self.co2e_grams,
+            },
+            "compared": {
+                "live": self.live and self.live._asdict(),
+                "shadow": self.shadow and self.shadow._asdict(),
             },
             "attempts": [attempt._asdict() for attempt in self.attempts],
             "decision": decision

@@ -1,4 +1,7 @@
-"""`python -m tests.bench`: what the gateway costs, in one run; docs/benchmarks.md explains it."""
+"""`python -m tests.bench`: what the gateway costs, in one run; docs/benchmarks.md explains it.
+
+`python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
+"""
 
 import argparse
 import dataclasses
@@ -10,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import load, machine, serving
+from tests.bench import energy, load, machine, metering, serving
 from tests.bench.report import Figure, number, share_of, table
 
 _PARTS = ("startup", "unary", "streams", "decisions")
@@ -272,6 +275,10 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def main() -> int:
     """Read the arguments, measure, print."""
+    if sys.argv[1:2] == ["energy"]:
+        return energy.main(sys.argv[2:])
+    if sys.argv[1:2] == ["metering"]:
+        return metering.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute; rough figures")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON")

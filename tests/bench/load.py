@@ -16,6 +16,7 @@ from tests.bench.wire import CONTENT, END, LENGTH, request
 _Result = TypeVar("_Result")
 _OK = b"HTTP/1.1 200 "
 _DIAL_AT_ONCE = 50
+_PACED_CONNECTIONS = 20
 
 
 class Sample:
@@ -82,6 +83,26 @@ class _Unary(asyncio.Protocol):
             sample.whole += 1
         if not sample.stopping:
             self._send()
+
+
+class _Paced(_Unary):
+    """The same at fixed times, each connection with its own."""
+
+    __slots__ = ("_every", "_next")
+
+    def __init__(self, sample: Sample, port: int, every: float, delay: float) -> None:
+        super().__init__(sample, port)
+        self._every = every
+        self._next = asyncio.get_running_loop().time() + delay
+
+    def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._next = max(self._next + self._every, loop.time())
+        loop.call_at(self._next, self._due)
+
+    def _due(self) -> None:
+        if not self._sample.stopping:
+            super()._send()
 
 
 class _Stream(asyncio.Protocol):
@@ -169,6 +190,24 @@ def unary(
             return _Unary(sample, port)
 
         return await _measure(sample, made, port, connections, seconds, warm, meter)
+
+    return _run(run())
+
+
+def paced(
+    port: int, per_second: float, seconds: float, warm: float, meter: AbstractContextManager[Any]
+) -> Sample:
+    """Ask for so many whole answers a second, spread evenly, as long as answers keep up."""
+
+    async def run() -> Sample:
+        sample = Sample()
+        every = _PACED_CONNECTIONS / per_second
+        delays = iter([n / per_second for n in range(_PACED_CONNECTIONS)])
+
+        def made() -> _Paced:
+            return _Paced(sample, port, every, next(delays))
+
+        return await _measure(sample, made, port, _PACED_CONNECTIONS, seconds, warm, meter)
 
     return _run(run())
 

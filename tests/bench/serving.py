@@ -32,32 +32,45 @@ class Serving(NamedTuple):
     pid: int
     port: int
     started_seconds: float
+    folder: Path = ROOT
+    """Where its files are."""
 
 
 @contextlib.contextmanager
 def upstream(core: int, interval: float) -> Iterator[list[int]]:
     """Run the backends, one port for each model."""
-    ports = [_free_port() for _ in _MODELS]
+    ports = [free_port() for _ in _MODELS]
     named = [f"{port}={name}" for port, (name, _) in zip(ports, _MODELS.values(), strict=True)]
     command = [sys.executable, "-m", "tests.bench.upstream", f"{interval * 1e3:g}", *named]
-    with _running(command, ROOT, core, ports[-1], "/health"):
+    with running(command, ROOT, core, ports[-1], "/health"):
         yield ports
 
 
 @contextlib.contextmanager
 def gateway(
-    core: int, ports: list[int], *, decision_log: bool = True, root: Path = ROOT
+    core: int,
+    ports: list[int],
+    *,
+    decision_log: bool = True,
+    meter: str | None = None,
+    root: Path = ROOT,
 ) -> Iterator[Serving]:
     """Run `joulegate serve` of the tree at `root` before those backends, until it is ready."""
+    with configured(core, _config(ports, meter, decision_log=decision_log), root) as serving:
+        yield serving
+
+
+@contextlib.contextmanager
+def configured(core: int, config: str, root: Path = ROOT) -> Iterator[Serving]:
+    """Run it with this config; relative paths in it are in the process's folder."""
     with tempfile.TemporaryDirectory(prefix="joulegate-bench-") as folder:
-        config = Path(folder) / "gateway.yaml"
-        log = Path(folder) / "decisions.jsonl" if decision_log else None
-        config.write_text(_config(ports, log), encoding="utf-8")
-        port = _free_port()
-        command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config)]
+        path = Path(folder) / "gateway.yaml"
+        path.write_text(config, encoding="utf-8")
+        port = free_port()
+        command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(path)]
         command += ["--port", str(port), "--log-level", "warning"]
-        with _running(command, root, core, port, "/ready") as serving:
-            yield serving
+        with running(command, root, core, port, "/ready") as serving:
+            yield serving._replace(folder=Path(folder))
 
 
 def inflight(port: int) -> int:
@@ -101,22 +114,24 @@ class Meter:
         self.others_share = max(0.0, busy - self.cpu_share)
 
 
-def _config(ports: list[int], log: Path | None) -> str:
+def _config(ports: list[int], meter: str | None, *, decision_log: bool) -> str:
+    metered = f", meter: '{meter}'" if meter else ""
     lines = ["models:"]
     for port, (name, (served, context)) in zip(ports, _MODELS.items(), strict=True):
         lines += [
             f"  - name: {name}",
             f"    served_name: {served}",
             f"    context: {context}",
-            f"    backends: [{{url: 'http://{HOST}:{port}'}}]",
+            f"    backends: [{{url: 'http://{HOST}:{port}'{metered}}}]",
         ]
-    if log is not None:
-        lines.append(f"log: {{decisions: '{log}'}}")
+    if decision_log:
+        lines.append("log: {decisions: decisions.jsonl}")
     return "\n".join(lines) + "\n"
 
 
 @contextlib.contextmanager
-def _running(command: list[str], cwd: Path, core: int, port: int, path: str) -> Iterator[Serving]:
+def running(command: list[str], cwd: Path, core: int, port: int, path: str) -> Iterator[Serving]:
+    """Run a command on a core until its port answers 200 at `path`, and end it afterwards."""
     with tempfile.TemporaryFile() as said, machine.on_core(core):
         began = time.perf_counter()
         process = subprocess.Popen(command, cwd=cwd, stdout=said, stderr=said)
@@ -146,7 +161,8 @@ def _answers(port: int, path: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])

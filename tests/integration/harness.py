@@ -16,6 +16,9 @@ import msgspec
 import openai
 import uvicorn
 
+from backends.meter import server as meters
+from backends.meter.simulated import Simulated
+from backends.meter.station import BackendSpec, LedgerSpec
 from backends.simulator.answers import Spec
 from backends.simulator.server import Running, start
 from backends.simulator.truth import Truth
@@ -33,7 +36,9 @@ ENDLESS = {"max_tokens": 600, "ignore_eos": True}
 ENERGY = {"x-joulegate-weight-energy": "1"}
 ACCURACY = {"x-joulegate-weight-accuracy": "1"}
 CONTEXT = {"phi-3-mini": 4096, "mistral-7b": 8192, "falcon-7b": 2048}
-CALM = HealthConfig(idle_probe_seconds=3600, probe_seconds=3600, eject_after_failures=10_000)
+CALM = HealthConfig(
+    idle_probe_seconds=3600, probe_seconds=3600, load_seconds=3600, eject_after_failures=10_000
+)
 """No probe but the first and no ejection, for tests that are about something else."""
 DONE = b"[DONE]"
 
@@ -57,11 +62,21 @@ def truth(name="phi-3-mini", **fields):
     return Truth.of_profile(fitted, **{"context": CONTEXT[name], "output_sd": 0.0} | fields)
 
 
+def steady(name="phi-3-mini"):
+    """What makes a truth draw 200 W whenever it works alone, and next to nothing else."""
+    return {"seconds": truth(name).joules.scaled(1 / 200), "idle_watts": 1e-3}
+
+
 def model(name, *backends, **fields):
     """One deployment; a backend is anything with a `url`, or a BackendConfig."""
     found = tuple(b if isinstance(b, BackendConfig) else BackendConfig(b.url) for b in backends)
     fields = {"context": CONTEXT.get(name, 4096)} | fields
     return ModelConfig(name=name, backends=found, **fields)
+
+
+def metered(backend, meter):
+    """A backend with a meter, both anything with a `url`."""
+    return BackendConfig(backend.url, meter=meter.url)
 
 
 def spent(server):
@@ -205,6 +220,19 @@ class World:
         running = await self.stack.enter_async_context(await start(made))
         self.simulators.append(running)
         return running
+
+    async def meter(self, *simulators, period_seconds=None, **options):
+        """A meter with a ledger for each simulator; it reads often, for they are fast."""
+        ledgers = [
+            LedgerSpec(
+                f"gpu{place}",
+                Simulated(simulator.url, period_seconds=period_seconds),
+                (BackendSpec(simulator.url),),
+            )
+            for place, simulator in enumerate(simulators)
+        ]
+        running = await meters.start(ledgers, **{"hz": 200.0} | options)
+        return await self.stack.enter_async_context(running)
 
     async def recorder(self, answer=None):
         """A backend that keeps what it is sent."""

@@ -129,8 +129,11 @@ async def test_explain_is_the_last_chunk_of_a_stream(gate, usage):
 def check_explained(shown, got):
     assert set(shown) == {
         "id", "model", "policy", "weights", "tokens", "score", "profile_version", "decision_us",
-        "candidates", "excluded", "feasible",
+        "candidates", "excluded", "feasible", "predicted", "observed",
     }  # fmt: skip
+    assert shown["predicted"]["joules"] == shown["candidates"][0]["predicted_joules"]
+    assert shown["predicted"]["seconds"] == shown["candidates"][0]["predicted_seconds"]
+    assert shown["observed"] == {"joules": None, "method": None}
     assert shown["id"] == got.headers["x-request-id"]
     assert shown["model"] == "phi-3-mini"
     assert shown["weights"] == {"accuracy": 0, "energy": 1, "time": 0}
@@ -138,7 +141,7 @@ def check_explained(shown, got):
     for candidate in shown["candidates"]:
         assert set(candidate) == {
             "model", "deployment", "score", "accuracy", "predicted_seconds", "predicted_joules",
-            "costs", "terms", "running",
+            "costs", "terms", "running", "queued",
         }  # fmt: skip
         for name, weight in shown["weights"].items():
             assert candidate["terms"][name] == pytest.approx(weight * candidate["costs"][name])

@@ -25,10 +25,17 @@ async def test_a_record_has_decision_usage_predicted_and_observed(world, stream)
     assert decision["id"] == record["id"]
     assert decision["weights"] == pytest.approx({"accuracy": 0.1, "energy": 0.8, "time": 0.1})
     best = decision["candidates"][0]
-    assert record["predicted"] == {
-        "seconds": best["predicted_seconds"],
-        "joules": best["predicted_joules"],
-    }
+    predicted = record["predicted"]
+    assert predicted["seconds"] == best["predicted_seconds"]
+    assert predicted["joules"] == best["predicted_joules"]
+    tokens_out = decision["tokens"]["output"]
+    assert predicted["seconds"] == pytest.approx(
+        predicted["ttft_seconds"] + (tokens_out - 1) * predicted["time_per_output_token_seconds"]
+    )
+    live = record["compared"]["live"]
+    assert live["profile_version"] == decision["profile_version"]
+    assert live["output_tokens"] == tokens_out
+    assert record["compared"]["shadow"] is None
     observed = record["observed"]
     assert 0 < observed["seconds"] < 60
     assert (observed["ttft_seconds"] is not None) is stream
@@ -48,6 +55,9 @@ async def test_a_record_has_decision_usage_predicted_and_observed(world, stream)
         ("joulegate_time_per_output_token_seconds_count", float(stream)),
         ("joulegate_predicted_duration_seconds_count", 1),
         ("joulegate_predicted_energy_joules_count", 1),
+        ("joulegate_predicted_time_to_first_token_seconds_count", float(stream)),
+        ("joulegate_predicted_time_per_output_token_seconds_count", float(stream)),
+        ("joulegate_prediction_requests_total", 2.0),
         ("joulegate_predicted_energy_joules_total", record["predicted"]["joules"]),
         ("joulegate_energy_joules_total", observed["joules"]),
         ("joulegate_request_energy_joules_count", 1),

@@ -127,8 +127,8 @@ def test_an_option_is_the_config_and_the_profile(snapshot, shipped):
 
 
 def test_candidates_are_all_or_one_models(snapshot):
-    assert len(candidates(snapshot, None)) == 3
-    assert [c.option.deployment for c in candidates(snapshot, "mistral-7b")] == [
+    assert len(candidates(snapshot, None)[0]) == 3
+    assert [c.option.deployment for c in candidates(snapshot, "mistral-7b")[0]] == [
         "mistral-7b",
         "mistral-on-l4",
     ]
@@ -142,11 +142,21 @@ def test_candidates_are_as_they_are_now(snapshot):
     only = snapshot.places[1].deployment.backends[0]
     for _ in range(5):
         only.failed()
-    assert [(c.running, c.up) for c in candidates(snapshot, None)] == [
-        (1, True),
-        (0, False),
-        (0, True),
-    ]
+    found, picks = candidates(snapshot, None)
+    assert [(c.running, c.up) for c in found] == [(1, True), (0, False), (0, True)]
+    assert picks == {
+        ("phi-3-mini", "phi-3-mini"): two,
+        ("mistral-7b", "mistral-on-l4"): snapshot.places[2].deployment.backends[0],
+    }
+
+
+def test_candidates_have_the_load_of_the_backend_that_is_picked(snapshot):
+    one, two = snapshot.places[0].deployment.backends
+    one.seen(5.0, 0.0, own=0)
+    two.seen(3.0, 4.0, own=0)
+    (found,), picks = candidates(snapshot, "phi-3-mini")
+    assert (found.running, found.queued) == (5, 0)
+    assert picks["phi-3-mini", "phi-3-mini"] is one
 
 
 def test_a_model_that_the_profile_lacks(shipped):

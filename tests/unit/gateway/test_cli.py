@@ -71,7 +71,7 @@ def test_the_json_has_exactly_the_contracts_keys():
     for candidate in shown["candidates"]:
         assert list(candidate) == [
             "model", "deployment", "score", "accuracy", "predicted_seconds", "predicted_joules",
-            "costs", "terms", "running",
+            "costs", "terms", "running", "queued",
         ]  # fmt: skip
         assert list(candidate["costs"]) == list(candidate["terms"]) == metrics
         assert candidate["score"] == pytest.approx(sum(candidate["terms"].values()))

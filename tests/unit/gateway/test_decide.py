@@ -53,6 +53,7 @@ def fleets(draw, limit=1e12):
             draw(options(f"m{index}", limit)),
             draw(st.integers(0, 500)),
             draw(st.sampled_from([True, True, True, False])),
+            draw(st.sampled_from([0, 0, 1, 40])),
         )
         for index in range(count)
     ]
@@ -135,7 +136,7 @@ def test_predictions_come_from_the_options_own_tokens(fleet, wanted, weighted, p
     decision = decide(wanted, fleet, weighted, policy=policy)
     by_name = {candidate.option.model: candidate for candidate in fleet}
     for scored in decision.candidates:
-        chosen, running, _ = by_name[scored.model]
+        chosen, running, _, queued = by_name[scored.model]
         tokens_in = max(1, round(wanted.tokens_in * chosen.ratio))
         room = chosen.context - tokens_in
         limit = room if wanted.asked_tokens_out is None else min(wanted.asked_tokens_out, room)
@@ -143,8 +144,11 @@ def test_predictions_come_from_the_options_own_tokens(fleet, wanted, weighted, p
         tokens_out = max(1, min(line, limit))
         assert (scored.tokens_in, scored.tokens_out) == (tokens_in, tokens_out)
         assert scored.predicted_joules == chosen.joules.predict(tokens_in, tokens_out, running)
-        assert scored.predicted_seconds == chosen.seconds.predict(tokens_in, tokens_out, running)
-        assert scored.running == running
+        seconds = chosen.seconds.predict(tokens_in, tokens_out, running)
+        # Each of those ahead takes as long, and `running` of them are served at a time.
+        waiting = seconds * queued / max(1, running)
+        assert scored.predicted_seconds == pytest.approx(seconds + waiting, rel=1e-9)
+        assert (scored.running, scored.queued) == (running, queued)
 
 
 # Coarse values, so that equal metrics and full ties come up often.

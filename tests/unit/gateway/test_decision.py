@@ -49,9 +49,9 @@ def test_a_bad_weight_is_refused(bad, place):
 
 
 BEST = Scored(
-    "m", "m-a100", 0.25, 0.7, 1.5, 20.0, (0.3, 0.0, 0.1), (0.15, 0.0, 0.1), 2, 11, 40, True
+    "m", "m-a100", 0.25, 0.7, 1.5, 20.0, (0.3, 0.0, 0.1), (0.15, 0.0, 0.1), 2, 3, 11, 40, True
 )
-WORSE = Scored("n", "n", 0.5, 0.6, 2.5, 30.0, (0.4, 1.0, 1.0), (0.2, 0.2, 0.1), 0, 12, 41, False)
+WORSE = Scored("n", "n", 0.5, 0.6, 2.5, 30.0, (0.4, 1.0, 1.0), (0.2, 0.2, 0.1), 0, 0, 12, 41, False)
 DECISION = Decision(
     policy="hybrid",
     weights=Weights(0.5, 0.25, 0.25),
@@ -84,6 +84,7 @@ def test_the_shape_is_the_contracts():
                 "costs": {"accuracy": 0.3, "energy": 0.0, "time": 0.1},
                 "terms": {"accuracy": 0.15, "energy": 0.0, "time": 0.1},
                 "running": 2,
+                "queued": 3,
             },
             {
                 "model": "n",
@@ -95,6 +96,7 @@ def test_the_shape_is_the_contracts():
                 "costs": {"accuracy": 0.4, "energy": 1.0, "time": 1.0},
                 "terms": {"accuracy": 0.2, "energy": 0.2, "time": 0.1},
                 "running": 0,
+                "queued": 0,
             },
         ],
         "excluded": [{"model": "p", "deployment": "p-h100", "reason": "down: no usable backend"}],

@@ -14,16 +14,19 @@ from backends.registry import Backend, Deployment
 from gateway.config import parse
 from gateway.scheduling.decision import Decision, Scored, Weights
 from gateway.service.ask import decode
-from gateway.service.candidates import Names, Snapshot
+from gateway.service.books import Books
+from gateway.service.candidates import Names
 from gateway.service.dispatch import Dispatcher
 from gateway.service.gateway import Gateway
 from gateway.service.lifeline import Lifeline
+from gateway.service.profiles import Profiles
 from gateway.service.reply import Reply
+from gateway.telemetry.drift import Drift
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.record import Record
 
-# DESIGN section 7, as far as a gateway without a meter and without recalibration has them.
+# DESIGN section 7: the gateway's; the meter's own and the regression sums have tests of their own.
 CONTRACT = {
     "requests_total": {"model", "requested", "code", "stream"},
     "request_duration_seconds": {"model"},
@@ -53,8 +56,13 @@ HISTOGRAMS = {
 }
 
 
+def enter(metrics, finished):
+    metrics.finished(finished)
+    metrics.settled(finished)
+
+
 def scored(model, accuracy, joules):
-    return Scored(model, model, 0.1, accuracy, 1.0, joules, (0, 0, 0), (0, 0, 0), 0, 9, 9, False)
+    return Scored(model, model, 0.1, accuracy, 1.0, joules, (0, 0, 0), (0, 0, 0), 0, 0, 9, 9, False)
 
 
 DECISION = Decision(
@@ -105,7 +113,7 @@ def metrics():
 @pytest.fixture
 def used(metrics):
     """Metrics of which every one has been touched."""
-    metrics.finished(record())
+    enter(metrics, record())
     metrics.publish_backends([backends("http://a:1")])
     metrics.publish_profile({"m": "v1"})
     metrics.decision_count("m", "fair-ols", "default").inc()
@@ -152,7 +160,7 @@ def test_buckets_suit_llm_times_and_energies(used):
 
 
 def test_a_whole_stream_is_counted(metrics):
-    metrics.finished(record())
+    enter(metrics, record())
     labels = {"model": "m", "requested": "auto", "code": "200", "stream": "true"}
     assert value(metrics, "requests_total", **labels) == 1
     assert value(metrics, "request_duration_seconds_sum", model="m") == 2.0
@@ -170,7 +178,7 @@ def test_a_whole_stream_is_counted(metrics):
 
 def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
     for _ in range(2):
-        metrics.finished(record())
+        enter(metrics, record())
     found = {
         s.labels["baseline"]: s.value
         for s in samples(metrics)
@@ -181,7 +189,7 @@ def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
 
 
 def test_a_broken_answer_has_spent_but_was_not_answered(metrics):
-    metrics.finished(record(code=502))
+    enter(metrics, record(code=502))
     names = {s.name for s in samples(metrics) if s.value and s.labels.get("model") == "m"}
     assert "joulegate_energy_joules_total" in names
     assert "joulegate_request_duration_seconds_count" not in names
@@ -189,12 +197,12 @@ def test_a_broken_answer_has_spent_but_was_not_answered(metrics):
 
 
 def test_one_token_has_no_time_between_tokens(metrics):
-    metrics.finished(record(completion_tokens=1))
+    enter(metrics, record(completion_tokens=1))
     assert value(metrics, "time_per_output_token_seconds_count", model="m") == 0
 
 
 def test_a_request_that_reached_no_model(metrics):
-    metrics.finished(record(model="", code=404, requested="other", stream=False, decision=None))
+    enter(metrics, record(model="", code=404, requested="other", stream=False, decision=None))
     labels = {"model": "none", "requested": "other", "code": "404", "stream": "false"}
     assert value(metrics, "requests_total", **labels) == 1
 
@@ -211,7 +219,7 @@ outcomes = st.tuples(
 def test_requests_add_up(drawn):
     metrics = Metrics(CollectorRegistry())
     for model, requested, code, stream in drawn:
-        metrics.finished(record(model=model, requested=requested, code=code, stream=stream))
+        enter(metrics, record(model=model, requested=requested, code=code, stream=stream))
     counted = {
         tuple(s.labels[name] for name in ("model", "requested", "code", "stream")): s.value
         for s in samples(metrics)
@@ -257,19 +265,19 @@ CONFIG = parse(
 )
 
 
-async def test_names_that_clients_make_up_land_in_other(metrics, shipped, counter):
+async def test_names_that_clients_make_up_land_in_other(metrics, counter):
     deployments = (backends("http://a:1"),)
     for _ in range(5):  # nobody is there, so nothing is sent
         deployments[0].backends[0].failed()
     client = Client(connect_seconds=1.0)
     gateway = Gateway(
         names=Names(CONFIG),
-        snapshot=Snapshot(CONFIG, deployments, shipped),
+        profiles=Profiles(CONFIG, deployments, metrics, Drift(metrics.registry, ("phi-3-mini",))),
         deployments=deployments,
         counter=counter,
         dispatcher=Dispatcher(client, metrics, CONFIG.timeouts, CONFIG.retry, CONFIG.limits),
         metrics=metrics,
-        recent=Recent(0),
+        books=Books(metrics, Recent(0), deployments),
         stall_seconds=1.0,
     )
 
@@ -287,7 +295,7 @@ async def test_names_that_clients_make_up_land_in_other(metrics, shipped, counte
     made_up = [f"made-up-{number}" for number in range(50)]
     for model in [*made_up, "auto", "joulegate/auto", "auto:energy", "auto:nope", "phi-3-mini"]:
         await ask(model)
-    gateway.settle()
+    gateway.books.settle()
     counted = Counter()
     for s in samples(metrics):
         if s.name == "joulegate_requests_total":

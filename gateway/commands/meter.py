@@ -1,0 +1,123 @@
+"""`joulegate meter`: measures the joules of each request, beside the backends it runs on."""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import cast
+
+from backends.meter import server
+from backends.meter.picking import pick
+from backends.meter.simulated import Simulated
+from backends.meter.sources import SourceError
+from backends.meter.station import BackendSpec, LedgerSpec
+from gateway import meter_config as configs
+from gateway.commands.console import FAILED, OK, complain, err, told_to_stop
+from gateway.structured import ConfigError, text_of
+
+_log = logging.getLogger("joulegate")
+
+_SECRET = "JOULEGATE_METER_SECRET"  # noqa: S105 - the variable's name
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def run(
+    *,
+    config: Path | None,
+    host: str,
+    port: int,
+    source: str | None,
+    devices: list[str],
+    backends: list[str],
+    url: str | None,
+    secret_file: Path | None,
+    hz: float | None,
+    log_level: str,
+) -> int:
+    """Meter until told to stop."""
+    if log_level not in _LEVELS:
+        return complain(f"--log-level: {log_level!r} is not one of {', '.join(_LEVELS)}")
+    given = {"--source": source, "--device": devices, "--backend": backends, "--url": url}
+    try:
+        if config is None:
+            parsed = _of_options(source or "auto", devices, backends, url)
+        elif clashing := [name for name, value in given.items() if value]:
+            return complain(f"{clashing[0]}: belongs into {config}, which is given too")
+        else:
+            parsed = configs.load(config)
+        secret = _secret(secret_file) or parsed.secret
+    except ConfigError as error:
+        return complain(error)
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # One line a second of each query of Prometheus would bury the rest.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        ledgers = [_ledger(ledger) for ledger in parsed.ledgers]
+    except SourceError as error:
+        err.print(f"joulegate: {error}", markup=False)
+        return FAILED
+    if secret is None and host not in _LOOPBACK:
+        _log.warning("without a secret, whoever reaches %s may post events", host)
+    try:
+        asyncio.run(_serve(ledgers, host, port, secret=secret, hz=hz or parsed.hz))
+    except OSError as error:
+        err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
+        return FAILED
+    return OK
+
+
+def _of_options(
+    source: str, devices: list[str], backends: list[str], url: str | None
+) -> configs.MeterConfig:
+    """Return the config of one ledger that the options describe. Raises ConfigError."""
+    if source not in configs.SOURCES:
+        raise ConfigError(f"--source: {source!r} is not one of {', '.join(configs.SOURCES)}")
+    try:
+        ledger = configs.LedgerConfig(
+            source=cast("configs.SourceName", source),
+            devices=tuple(devices),
+            url=url,
+            backends=tuple(configs.MeteredBackend(backend) for backend in backends),
+        )
+        return configs.MeterConfig(ledgers=(ledger,))
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
+
+
+def _secret(path: Path | None) -> str | None:
+    """Return the secret of a file or of the environment. Raises ConfigError."""
+    if path is None:
+        secret, origin = os.environ.get(_SECRET), _SECRET
+    else:
+        secret, origin = text_of(path).strip(), str(path)
+    if secret is not None:
+        try:
+            configs.check_secret(secret)
+        except ValueError as error:
+            raise ConfigError(f"{origin}: {error}") from None
+    return secret
+
+
+def _ledger(config: configs.LedgerConfig) -> LedgerSpec:
+    """Find the source of a ledger. Raises SourceError."""
+    url = config.url or ""
+    devices = [str(device) for device in config.devices]
+    source = Simulated(url) if config.source == "simulator" else pick(config.source, devices, url)
+    return LedgerSpec(
+        config.name,
+        source,
+        tuple(BackendSpec(backend.root, backend.names) for backend in config.backends),
+    )
+
+
+async def _serve(
+    ledgers: list[LedgerSpec], host: str, port: int, *, secret: str | None, hz: float
+) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    stopped = told_to_stop()
+    async with await server.start(ledgers, host, port, secret=secret, hz=hz) as running:
+        _log.info("metering on %s", running.url)
+        await stopped.wait()

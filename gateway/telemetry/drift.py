@@ -1,0 +1,173 @@
+"""Whether predictions still hold: errors per model, and a test for a change of their bias.
+
+Rules of this file:
+
+- Bias is a ratio of two sums, so both are counters; an average made here could not be windowed.
+- The test for a change is Page and Hinkley's, on ln(observed/predicted): twice as slow and twice
+  as fast weigh the same, and so do a short answer and a long one. It tells a change from what was
+  usual since the last reset, not an error that was always there: that shows in the bias.
+- Each worker tests what it served itself; the score shown is the highest among those that live.
+"""
+
+from math import isfinite, log
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+SECONDS = "seconds"
+JOULES = "joules"
+OUTPUT_TOKENS = "output_tokens"
+QUANTITIES = (SECONDS, JOULES, OUTPUT_TOKENS)
+LIVE = "live"
+SHADOW = "shadow"
+PROFILES = (LIVE, SHADOW)
+
+_LABELS = ("model", "quantity", "profile")
+_DECAY = 0.9999
+# Tolerated shift of the log ratio, and the sum above it that is an alarm. The length of an answer
+# is hardly predictable (R2 0.13 for the published line), so its test has to be the more patient.
+_SETTINGS = {SECONDS: (0.05, 25.0), JOULES: (0.05, 25.0), OUTPUT_TOKENS: (0.1, 60.0)}
+
+
+class PageHinkley:
+    """A two-sided sequential test for a change of a mean.
+
+    E. S. Page, "Continuous inspection schemes", Biometrika 41, 1954, with the mean estimated on
+    the way, as D. V. Hinkley, "Inference about the change-point from cumulative sum tests",
+    Biometrika 58, 1971. With m the mean so far, the sum of x - m - `delta`, less the lowest it has
+    been, is how much has been seen of a rise; of a fall likewise. Either above `threshold` is an
+    alarm, after which the test begins anew. `decay` (at most 1) multiplies both at each step, so
+    that what is long past is forgotten.
+    """
+
+    __slots__ = ("_count", "_mean", "decay", "delta", "fall", "rise", "threshold")
+
+    def __init__(self, delta: float, threshold: float, decay: float = 1.0) -> None:
+        if not (delta >= 0 and threshold > 0 and 0 < decay <= 1):
+            raise ValueError(f"no test: delta {delta}, threshold {threshold}, decay {decay}")
+        self.delta = delta
+        self.threshold = threshold
+        self.decay = decay
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        self._count = 0
+        self._mean = 0.0
+        self.rise = 0.0
+        self.fall = 0.0
+
+    @property
+    def score(self) -> float:
+        """The larger of what has been seen of a rise and of a fall; 0 when neither."""
+        return max(self.rise, self.fall)
+
+    def add(self, x: float) -> bool:
+        """Take a value; return whether it made an alarm, which resets the test."""
+        self._count += 1
+        self._mean += (x - self._mean) / self._count
+        beyond = x - self._mean
+        # A sum less its lowest so far is the sum that is never let below 0.
+        self.rise = max(0.0, self.rise * self.decay + beyond - self.delta)
+        self.fall = max(0.0, self.fall * self.decay - beyond - self.delta)
+        if self.rise <= self.threshold and self.fall <= self.threshold:
+            return False
+        self.reset()
+        return True
+
+
+class Drift:
+    """The `joulegate_prediction_*` metrics; every model has all of its series from the start."""
+
+    def __init__(self, registry: CollectorRegistry, models: tuple[str, ...]) -> None:
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"joulegate_prediction_{name}", text, _LABELS, registry=registry)
+
+        self.requests = counter("requests_total", "Predictions compared with what was observed")
+        self.predicted = counter(
+            "predicted_total",
+            "Sum of what was predicted, in the quantity's unit (seconds, joules, tokens)",
+        )
+        self.observed = counter(
+            "observed_total", "Sum of what was observed of the same requests, in the same unit"
+        )
+        self.error = counter(
+            "absolute_error_total", "Sum of the absolute differences of the two, in the same unit"
+        )
+        self.score = Gauge(
+            "joulegate_prediction_drift_score",
+            "Page-Hinkley statistic of ln(observed/predicted) since the last alarm or profile, "
+            "0 when none",
+            _LABELS,
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.alarms = counter(
+            "drift_alarms_total", "Times the statistic went beyond its threshold and began anew"
+        )
+        self._watches = {
+            (model, profile, quantity): _Watch(self, model, quantity, profile)
+            for model in models
+            for profile in PROFILES
+            for quantity in QUANTITIES
+        }
+        self._touched: set[_Watch] = set()
+
+    def add(
+        self, model: str, profile: str, quantity: str, predicted: float, observed: float
+    ) -> None:
+        """Compare a prediction with what came, both in the quantity's unit; see `publish`.
+
+        What is negative or not finite is left out whole; what is 0 has no logarithm and is left
+        out of the test alone.
+        """
+        watch = self._watches[model, profile, quantity]
+        watch.add(predicted, observed)
+        self._touched.add(watch)
+
+    def publish(self) -> None:
+        """Enter into the metrics what was added since; a batch costs little more than one."""
+        for watch in self._touched:
+            watch.publish()
+        self._touched.clear()
+
+    def reset(self, profile: str) -> None:
+        """Begin the tests anew: another profile predicts, and its bias is its own."""
+        for (_, of, _), watch in self._watches.items():
+            if of == profile:
+                watch.reset()
+
+
+class _Watch:
+    """One model's quantity under one profile: its series, bound once, its test, what is new."""
+
+    __slots__ = ("counters", "new", "score", "test")
+
+    def __init__(self, drift: Drift, model: str, quantity: str, profile: str) -> None:
+        families = (drift.requests, drift.predicted, drift.observed, drift.error, drift.alarms)
+        labels = (model, quantity, profile)
+        self.counters = tuple(family.labels(*labels) for family in families)
+        self.score = drift.score.labels(*labels)
+        self.new = [0.0] * len(families)
+        delta, threshold = _SETTINGS[quantity]
+        self.test = PageHinkley(delta, threshold, _DECAY)
+
+    def add(self, predicted: float, observed: float) -> None:
+        if not (isfinite(predicted) and isfinite(observed) and predicted >= 0 and observed >= 0):
+            return
+        new = self.new
+        new[0] += 1
+        new[1] += predicted
+        new[2] += observed
+        new[3] += abs(observed - predicted)
+        if predicted and observed and self.test.add(log(observed) - log(predicted)):
+            new[4] += 1
+
+    def publish(self) -> None:
+        for counter, amount in zip(self.counters, self.new, strict=True):
+            counter.inc(amount)
+        self.new = [0.0] * len(self.new)
+        self.score.set(self.test.score)
+
+    def reset(self) -> None:
+        self.test.reset()
+        self.score.set(0)

@@ -1,0 +1,48 @@
+"""What /metrics shows: this process's values, or the sum over the workers of one gateway."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from gateway.telemetry import SHARED_DIR
+from gateway.telemetry.answers import Recast
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.sums import SharedSums, Sums, SumsCollector
+
+
+def scraped(metrics: Metrics, sums: Sums, shared: SharedSums | None) -> CollectorRegistry:
+    """Return the registry that /metrics shows: this process's, or the sum over the workers."""
+    if shared is not None:
+        registry = CollectorRegistry()
+        registry.register(_Workers())
+        registry.register(SumsCollector(shared.total))
+        return registry
+    metrics.registry.register(SumsCollector(sums.snapshot))
+    ProcessCollector(registry=metrics.registry)
+    PlatformCollector(registry=metrics.registry)
+    GCCollector(registry=metrics.registry)
+    return metrics.registry
+
+
+class _Workers(Collector):
+    """The sum over the workers that live; the counters of those that died are kept."""
+
+    def __init__(self) -> None:
+        files = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        self._files = Recast(files)
+        self._folder = Path(os.environ[SHARED_DIR])
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the families, without the gauges of workers that are no more."""
+        for file in self._folder.glob("gauge_live*_*.db"):
+            pid = file.stem.rpartition("_")[2]
+            if not Path(f"/proc/{pid}").exists():
+                mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+        return self._files.collect()

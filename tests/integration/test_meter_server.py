@@ -1,0 +1,316 @@
+"""`joulegate meter` as a process of its own, over simulated backends."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import signal
+import time
+
+import aiohttp
+import msgspec
+import pytest
+import yaml
+
+from backends.meter import server
+from backends.meter.simulated import Simulated
+from backends.meter.station import LedgerSpec
+from backends.meter.wire import PATH, Answer, Batch, Begin, End, Place, Progress
+from backends.simulator.server import start
+from tests.integration.harness import total, until
+from tests.integration.process import joulegate
+
+SECRET = "wattever"
+
+
+class Client:
+    """One gateway's side, by hand."""
+
+    def __init__(self, url, http, name="gw", secret=None):
+        self.url = url
+        self.name = name
+        self.places = [Place("a")]
+        self.observed = {}
+        self.spent = {"idle": 0, "other": 0}
+        self.received = 0
+        self.answer = None
+        self._http = http
+        self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
+
+    async def get(self, path):
+        async with self._http.get(self.url + path) as response:
+            return response.status, await response.text()
+
+    async def send(self, body, **headers):
+        async with self._http.post(
+            self.url + PATH, data=body, headers=self._headers | headers
+        ) as response:
+            return response.status, await response.read()
+
+    async def post(self, *events):
+        batch = Batch(self.name, self.places, list(events), self.received)
+        status, body = await self.send(msgspec.json.encode(batch))
+        assert status == 200, body
+        self.answer = msgspec.json.decode(body, type=Answer)
+        for observation in self.answer.observations:
+            self.observed[observation.id] = observation
+        for spending in self.answer.spendings:
+            if spending.number > self.received:
+                self.spent[spending.kind] += spending.microjoules
+        numbers = [one.number for one in (*self.answer.observations, *self.answer.spendings)]
+        self.received = max([self.received, *numbers])
+        return self.answer
+
+    async def settled(self, *numbers):
+        """Post until these requests are observed."""
+
+        async def found():
+            await self.post()
+            return all(number in self.observed for number in numbers)
+
+        await until(found, f"{numbers} to settle", seconds=30)
+        return [self.observed[number] for number in numbers]
+
+    async def counting(self):
+        async def found():
+            with contextlib.suppress(OSError):
+                return (await self.get("/health"))[0] == 200
+            return False
+
+        await until(found, "the counters", seconds=60)
+        return self
+
+
+@contextlib.asynccontextmanager
+async def metering(*arguments, secret=None, environ=None):
+    """A meter that counts, with a client for it."""
+    options = {"env": os.environ | environ} if environ else {}
+    async with (
+        joulegate("meter", "--port", 0, *arguments, **options) as process,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http,
+    ):
+        found = await process.says(r"metering on (http://127\.0\.0\.1:\d+)")
+        yield process, await Client(found[1], http, secret=secret).counting()
+
+
+def of(simulator):
+    return "--source", "simulator", "--url", simulator.url
+
+
+async def balance(client):
+    """What the page's devices counted and where it went, in microjoules."""
+    _, page = await client.get("/metrics")
+    parts = ("joulegate_meter_attributed_joules_total", "joulegate_meter_unsettled_joules")
+    spent = sum(round(total(page, part) * 1e6) for part in parts)
+    return spent, round(total(page, "joulegate_meter_energy_joules_total") * 1e6)
+
+
+async def test_a_request_is_measured_and_every_joule_is_accounted_for(world):
+    simulator = await world.simulator(speed=1)
+    async with metering(*of(simulator), "--backend", simulator.url) as (process, client):
+        await client.post(Begin(1, 0, 0, 10, 100_000))
+        await asyncio.sleep(0.3)
+        await client.post(Progress(1, 0, 1), Begin(2, 0, 0, 10, 100_000))
+        await asyncio.sleep(0.3)
+        await client.post(End(1, 0, 10), Progress(2, 50_000, 1), End(2, 0, 10))
+        one, two = await client.settled(1, 2)
+        assert one.microjoules > 0
+        assert two.microjoules > 0
+        assert {one.method, two.method} == {"apportioned"}
+        for _ in range(5):
+            spent, counted = await balance(client)
+            assert spent == counted > 0
+        _, health = await client.get("/health")
+        (ledger,) = json.loads(health)["ledgers"].values()
+        assert ledger["source"] == "simulator"
+        assert ledger["open_requests"] == 0
+        assert ledger["devices"][0]["id"] == simulator.url.removeprefix("http://")
+        await until(client.post, "an answer")
+        assert client.answer.period_seconds > 0
+        process.send(signal.SIGTERM)
+        assert await process.ended() == 0
+
+
+async def test_two_gateways_share_a_backend(world):
+    simulator = await world.simulator(speed=1)
+    async with metering(*of(simulator)) as (_, first):
+        second = Client(first.url, first._http, name="gw2")
+        await first.post(Begin(1, 0, 0, 10, 0))
+        await second.post(Begin(1, 0, 0, 10, 0))
+        await asyncio.sleep(0.5)
+        await first.post(Progress(1, 450_000, 1), End(1, 0, 30))
+        await second.post(Progress(1, 450_000, 1), End(1, 0, 30))
+        (mine,) = await first.settled(1)
+        (theirs,) = await second.settled(1)
+        assert mine.method == theirs.method == "apportioned"
+        assert mine.microjoules == pytest.approx(theirs.microjoules, rel=0.2)
+
+        async def told():
+            """Idle energy, of which each part is told to one of the two."""
+            for client in (first, second):
+                await client.post()
+            return first.spent["idle"] + second.spent["idle"]
+
+        told = await until(told, "idle energy")
+        _, page = await first.get("/metrics")
+        attributed = total(page, "joulegate_meter_attributed_joules_total", kind="request")
+        assert round(attributed * 1e6) == mine.microjoules + theirs.microjoules
+        idle = total(page, "joulegate_meter_attributed_joules_total", kind="idle")
+        assert 0 < told <= round(idle * 1e6) + 1
+
+
+async def test_only_who_knows_the_secret_may_post(world, tmp_path):
+    simulator = await world.simulator()
+    path = tmp_path / "secret"
+    path.write_text(SECRET + "\n")
+    async with metering(*of(simulator), "--secret-file", path, secret=SECRET) as (_, client):
+        await client.post()
+        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": SECRET}):
+            client._headers = headers
+            status, body = await client.send(b"{}")
+            assert status == 401
+            assert json.loads(body)["error"]["code"] == "invalid_api_key"
+        assert (await client.get("/metrics"))[0] == 200
+
+
+async def test_the_secret_may_come_from_the_environment(world):
+    simulator = await world.simulator()
+    environ = {"JOULEGATE_METER_SECRET": SECRET}
+    async with metering(*of(simulator), environ=environ) as (_, client):
+        assert (await client.send(b"{}"))[0] == 401
+
+
+async def test_bad_input_is_refused_with_a_message_and_harms_nobody(world):
+    simulator = await world.simulator()
+    async with metering(*of(simulator)) as (_, client):
+        good = msgspec.json.encode(Batch("gw", [Place("a")], []))
+        for body in (
+            b"",
+            b"{",
+            b"[]",
+            b"\xff\xfe",
+            b'{"gateway": 5, "backends": [], "events": []}',
+            b'{"gateway": "g", "backends": [], "events": [["x", 1]]}',
+            b'{"gateway": "g", "backends": [], "events": [["p", 1, 2, 1e999]]}',
+            msgspec.json.encode(Batch("g", [], [Begin(1, 0, 3, 10, 0)])),
+            msgspec.json.encode(Batch("g", [], [Progress(1, -1, 0)])),
+        ):
+            status, answer = await client.send(body)
+            assert status == 400, (body, answer)
+            assert set(json.loads(answer)["error"]) == {"message", "type", "param", "code"}
+        status, answer = await client.send(io.BytesIO(b" " * (1 << 20) + good))
+        assert status == 413
+        assert json.loads(answer)["error"]["code"] == "body_too_large"
+        assert (await client.get("/nowhere"))[0] == 404
+        assert (await client.get(PATH))[0] == 405
+        assert (await client.post()).observations == []
+
+
+async def test_a_meter_that_was_started_anew_says_so_and_goes_on(world):
+    simulator = await world.simulator(speed=1)
+    async with metering(*of(simulator)) as (process, client):
+        first = (await client.post(Begin(1, 0, 0, 10, 0), End(1, 0, 1))).meter
+        await client.settled(1)
+        port = client.url.rpartition(":")[2]
+        process.send(signal.SIGKILL)
+        await process.ended()
+        async with joulegate("meter", "--port", port, *of(simulator)) as again:
+            await again.says("metering on")
+            await client.counting()
+            began = time.monotonic()
+            answer = await client.post(Begin(2, 5_000_000, 0, 10, 0))
+            assert answer.meter != first
+            client.received = 0
+            await asyncio.sleep(0.2)
+            age_us = round((time.monotonic() - began) * 1e6)
+            await client.post(End(2, 0, 5), Begin(3, age_us, 0, 10, 0), End(3, 0, 5))
+            two, three = await client.settled(2, 3)
+            assert two.method == "estimated"  # it began before this meter did
+            assert three.method == "apportioned"
+            spent, counted = await balance(client)
+            assert spent == counted
+
+
+async def test_a_backend_that_goes_away_and_comes_back(world):
+    simulator = await world.simulator(speed=1)
+    async with metering(*of(simulator)) as (process, client):
+        await simulator.close()
+        device = simulator.url.removeprefix("http://")
+        await until(lambda: process.said("cannot be read"), "the loss", seconds=30)
+        status, body = await client.get("/health")
+        assert status == 503
+        assert json.loads(body)["status"] == "degraded"
+        await client.post(Begin(1, 0, 0, 10, 0))
+        async with await start(simulator.spec, port=simulator.port):
+            await client.counting()
+            await client.post(Progress(1, 0, 1), End(1, 0, 5))
+            (observation,) = await client.settled(1)
+            assert observation.method == "estimated"
+            _, page = await client.get("/metrics")
+            assert total(page, "joulegate_meter_source_errors_total") >= 1
+            assert (
+                total(page, "joulegate_meter_source_info", device=device, source="simulator") == 1
+            )
+            spent, counted = await balance(client)
+            assert spent == counted
+
+
+async def test_a_config_of_two_ledgers(world, tmp_path):
+    one, two = await world.simulator(speed=1), await world.simulator("mistral-7b", speed=1)
+    path = tmp_path / "meter.yaml"
+    ledgers = [
+        {
+            "name": name,
+            "source": "simulator",
+            "url": simulator.url,
+            "backends": [{"url": simulator.url, "names": [f"{name}:8000"]}],
+        }
+        for name, simulator in (("phi", one), ("mistral", two))
+    ]
+    path.write_text(yaml.safe_dump({"ledgers": ledgers, "secret": "${S}", "hz": 50}))
+    async with metering("--config", path, secret=SECRET, environ={"S": SECRET}) as (_, client):
+        client.places = [Place("mistral:8000"), Place("elsewhere"), Place("phi:8000")]
+        await client.post(
+            Begin(1, 400_000, 0, 10, 0), Progress(1, 300_000, 1), End(1, 0, 20),
+            Begin(2, 0, 1, 10, 0), End(2, 0, 20),
+        )  # fmt: skip
+        assert client.answer.unknown == ["elsewhere"]
+        await client.settled(1)
+        assert 2 not in client.observed
+        _, page = await client.get("/metrics")
+        name = "joulegate_meter_attributed_joules_total"
+        assert total(page, name, ledger="mistral", kind="request") > 0
+        assert total(page, name, ledger="phi", kind="request") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--source", "nvidia"), 2, "nvidia"),
+        (("--source", "simulator"), 2, "url"),
+        (("--source", "simulator", "--url", "nonsense"), 2, "nonsense"),
+        (("--source", "rapl", "--url", "http://a:1"), 2, "url"),
+        (("--hz", "0"), 2, "hz"),
+        (("--config", "none.yaml"), 2, "none.yaml"),
+        (("--config", "none.yaml", "--device", "0"), 2, "--device"),
+        (("--secret-file", "none.txt"), 2, "none.txt"),
+        (("--log-level", "loud"), 2, "loud"),
+    ],
+)
+async def test_options_that_cannot_be_used(arguments, code, said):
+    async with joulegate("meter", *arguments) as process:
+        assert await process.ended() == code
+    assert any(said in line for line in process.lines), process.lines
+    assert not any("Traceback" in line for line in process.lines)
+
+
+async def test_a_meter_within_a_process_sees_an_update_every_period(world):
+    simulator = await world.simulator(speed=1)
+    source = Simulated(simulator.url, period_seconds=0.1)
+    async with await server.start([LedgerSpec("gpu", source)]) as running:
+        (station,) = running.meter.stations.values()
+        await until(lambda: station.sampler.period_us, "the period", seconds=30)
+        assert station.sampler.period_us == pytest.approx(100_000, rel=0.1)
+        assert running.ledgers["gpu"] is station.ledger
+    assert not station.sampler._thread.is_alive()
