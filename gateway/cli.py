@@ -48,11 +48,14 @@ def demo(
         bool, typer.Option("--loop", help="Show drift, recalibration and new routing instead.")
     ] = False,
     speed: Annotated[
-        float, typer.Option(min=0.1, max=1000, help="Simulated seconds per second.")
-    ] = 20.0,
+        float | None,
+        typer.Option(
+            min=0.1, max=1000, help="Simulated seconds per second; default: 20, --loop 40."
+        ),
+    ] = None,
 ) -> None:
-    """Three simulated backends and the gateway on loopback, and a table of what it chose."""
-    _run("demo", port=port, once=once, speed=speed, loop=loop)
+    """Simulated backends, a meter and the gateway on loopback, and a table of what it chose."""
+    _run("demo", port=port, once=once, speed=speed or (40.0 if loop else 20.0), loop=loop)
 
 
 @app.command()
@@ -141,11 +144,23 @@ def meter(
 def check(
     config: _Config = None,
     profile: Annotated[Path | None, typer.Option(help="A profile file by itself.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the config's schema.")] = False,
+    meter: Annotated[Path | None, typer.Option("--meter", help="meter.yaml.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print gateway.yaml's schema.")] = False,
+    meter_schema: Annotated[
+        bool, typer.Option("--meter-schema", help="Print meter.yaml's schema.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Validate a config and its profile, or print the config's JSON Schema."""
-    _run("check", config=config, profile=profile, schema=schema, as_json=as_json)
+    """Validate a config and its profile, or the meter's, or print a config's JSON Schema."""
+    _run(
+        "check",
+        config=config,
+        profile=profile,
+        meter=meter,
+        schema=schema,
+        meter_schema=meter_schema,
+        as_json=as_json,
+    )
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -1,22 +1,32 @@
-"""`joulegate check`: tell whether a config, or a profile, is fit for use."""
+"""`joulegate check`: tell whether a config, of gateway or meter, or a profile is fit for use."""
 
 from pathlib import Path
 
 import msgspec
 
 from gateway import config as configs
+from gateway import meter_config as meters
 from gateway import profile as profiles
 from gateway.commands.console import OK, complain, out
 from gateway.commands.serve import check_profile
 
 
-def run(*, config: Path | None, profile: Path | None, schema: bool, as_json: bool) -> int:
+def run(
+    *,
+    config: Path | None,
+    profile: Path | None,
+    meter: Path | None,
+    schema: bool,
+    meter_schema: bool,
+    as_json: bool,
+) -> int:
     """Check what is given; print what was found."""
-    if schema:
-        print(msgspec.json.format(msgspec.json.encode(configs.json_schema())).decode())  # noqa: T201
+    if schema or meter_schema:
+        shown = configs.json_schema() if schema else meters.json_schema()
+        print(msgspec.json.format(msgspec.json.encode(shown)).decode())  # noqa: T201
         return OK
-    if config is None and profile is None:
-        return complain("nothing to check: give --config or --profile")
+    if config is None and profile is None and meter is None:
+        return complain("nothing to check: give --config, --profile or --meter")
     found: dict[str, object] = {}
     try:
         if config is not None:
@@ -31,6 +41,12 @@ def run(*, config: Path | None, profile: Path | None, schema: bool, as_json: boo
             found["profile"] = str(profile)
             found["profile_version"] = loaded.version
             found["profile_models"] = sorted(loaded.models)
+        if meter is not None:
+            found["meter"] = str(meter)
+            found["ledgers"] = {
+                ledger.name: [backend.root for backend in ledger.backends]
+                for ledger in meters.load(meter).ledgers
+            }
     except (configs.ConfigError, profiles.ProfileError) as error:
         return complain(error)
     if as_json:

@@ -70,7 +70,7 @@ class Row(NamedTuple):
     true_joules: float
 
 
-def run(*, port: int, once: bool, speed: float, loop: bool = False) -> int:
+def run(*, port: int, once: bool, speed: float, loop: bool) -> int:
     """Run the demo; the exit code."""
     try:
         import openai  # noqa: F401, PLC0415 - an extra, asked for only here

@@ -194,6 +194,19 @@ def test_a_profile_by_itself(tmp_path):
     assert run("check").exit_code == 2
 
 
+def test_a_meters_config_is_checked_too(tmp_path):
+    path = tmp_path / "meter.yaml"
+    path.write_text("ledgers: [{name: gpu0, backends: [{url: 'http://127.0.0.1:8000/v1'}]}]")
+    result = run("check", "--meter", str(path), "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["ledgers"] == {"gpu0": ["http://127.0.0.1:8000"]}
+    path.write_text("ledger: []")
+    result = run("check", "--meter", str(path))
+    assert result.exit_code == 2
+    assert "did you mean 'ledgers'?" in result.stderr
+    assert json.loads(run("check", "--meter-schema").stdout)["$defs"]["LedgerConfig"]
+
+
 # --- backend -----------------------------------------------------------------------------------
 
 
