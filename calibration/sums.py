@@ -43,6 +43,7 @@ _EPS = float(np.finfo(float).eps)
 _SLACK = 1e-9
 _STUCK_REQUESTS = 10
 _OUTRUN_REQUESTS = 100
+_OUTRUN_SCRAPES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +160,14 @@ def _outrun(
     terms: Sequence[str], where: str, shown: Floats, steps: Floats, began: NDArray[np.bool_],
     times: Sequence[float],
 ) -> list[Fault]:  # fmt: skip
-    """Find a term that fell while n rose: no restart catches up with a long life in one scrape."""
+    """Find a term that fell while n rose: no restart catches up with a long life in one scrape.
+
+    A long life is many times what any one scrape has added.
+    """
     n = terms.index("n")
-    odd = began & (steps[:, n] >= 0.0) & (shown[:-1, n] >= _OUTRUN_REQUESTS)
+    usual = float(steps[~began, n].max(initial=0.0))
+    long = shown[:-1, n] >= max(_OUTRUN_REQUESTS, _OUTRUN_SCRAPES * usual)
+    odd = began & (steps[:, n] >= 0.0) & long
     if not odd.any():
         return []
     at = int(np.argmax(odd))

@@ -73,13 +73,7 @@ class MeterConfig(Struct, frozen=True, forbid_unknown_fields=True):
                         )
                     called.add(name)
         if self.secret is not None:
-            check_secret(self.secret)
-
-
-def check_secret(secret: str) -> None:
-    """Raise ValueError unless it can be sent as a header."""
-    if not (secret and secret.isascii() and secret.isprintable() and secret == secret.strip()):
-        raise ValueError("secret: must be printable ASCII, it is sent as a header")
+            structured.check_secret("secret", self.secret)
 
 
 def load(path: Path) -> MeterConfig:

@@ -67,6 +67,12 @@ def parse(
         raise ConfigError(f"{origin}: refers to itself") from None
 
 
+def check_secret(key: str, secret: str) -> None:
+    """Raise ValueError unless it can be sent as a header."""
+    if not (secret and secret.isascii() and secret.isprintable() and secret == secret.strip()):
+        raise ValueError(f"{key}: must be printable ASCII, it is sent as a header")
+
+
 def check_url(key: str, url: str) -> None:
     """Raise ValueError unless `url` is a plain http(s) address of a server."""
     try:

@@ -118,8 +118,9 @@ class MeterLink:
                 try:
                     while await self.exchange():
                         pass
-                except Exception:  # noqa: BLE001 - a bug here must not end metering
+                except Exception as error:  # noqa: BLE001 - a bug here must not end metering
                     _log.exception("meter %s: a bug in telling it", self.label)
+                    self._failed(error)
 
     async def exchange(self) -> bool:
         """Post one batch and take in the answer; tell whether there is more to post at once."""

@@ -98,7 +98,7 @@ async def _outermost(request: web.Request, handler: Any) -> web.StreamResponse:
         answer: web.StreamResponse = await handler(request)
     except web.HTTPException as error:
         answer = _error(error.status, error.reason, error.reason.lower().replace(" ", "_"))
-    except Exception:
+    except Exception:  # noqa: BLE001 - one bug must not end the meter
         _log.exception("a bug in answering %s", request.path)
         answer = _error(500, "the meter failed; its log says why", "internal_error")
     return answer
@@ -188,7 +188,7 @@ async def _work(meter: Meter) -> None:
     def counted(root: str, prompt_tokens: int, generated_tokens: int) -> None:
         try:
             meter.counted(root, clock_us(), prompt_tokens, generated_tokens)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one bug must not end the meter
             _log.exception("a bug in counting tokens")
 
     async with asyncio.TaskGroup() as tasks:
@@ -200,6 +200,6 @@ async def _tidy(meter: Meter) -> None:
     while True:
         try:
             meter.tidy(clock_us())
-        except Exception:
+        except Exception:  # noqa: BLE001 - one bug must not end the meter
             _log.exception("a bug in tidying")
         await asyncio.sleep(_TIDY_SECONDS)

@@ -31,6 +31,7 @@ class Tracked:
         "first_us", "fresh", "in_turns", "incomplete", "key", "last_us", "may_change",
         "microjoules", "prefill_from_us", "prefill_microjoules", "prompt_tokens", "rate",
         "reported_prompt_tokens", "steady_from_us", "steady_to_us", "times",
+        "weighed_prompt_tokens",
     )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
@@ -51,6 +52,8 @@ class Tracked:
         """Those that were computed."""
         self.reported_prompt_tokens = 0
         """All of them, as vLLM's own counter has them."""
+        self.weighed_prompt_tokens = 0
+        """How many of these `other` was last weighed against."""
         self.prefill_microjoules = 0.0
         self.times: list[int] = []
         self.counts: list[int] = []

@@ -4,10 +4,12 @@ PURE: no clock, no I/O. Times are integer microseconds of the meter's clock.
 
 Rules:
 - A poll closes a window. Once all events up to its end are known, what the backend counted in it
-  minus what gateways reported for it is carried; what is above 0 is other's, spread evenly over the
-  window. A shortfall is kept (a token counted just before and reported just after a poll is no
-  other's), down to `MAX_SHORTFALL_TOKENS`.
-- A prompt counts when its prefill ends, all of it, as the backend's own counter does it.
+  minus what gateways reported for it is carried. Once that is beyond the noise (two tokens a
+  request that was there, and a tenth of the prompts reported, which are estimates until their ends)
+  it is other's, spread evenly over the window. A shortfall is kept (a token counted just before and
+  reported just after a poll is no other's), down to `MAX_SHORTFALL_TOKENS`.
+- A prompt counts when its prefill ends, all of it, as the backend's own counter does it; what its
+  end says is another count is made up for then.
 - Intervals wait for the poll that covers them, three periods at most, and not at all once polls
   have stopped.
 - A counter that falls has been reset: its window says nothing.
@@ -23,6 +25,8 @@ from backends.meter.tracked import Tracked
 MAX_SHORTFALL_TOKENS = 2000.0
 _MAX_WINDOWS = 600
 _PERIODS = 3
+_NOISE_TOKENS = 2.0
+_NOISE_SHARE = 0.1
 
 
 class _Window(NamedTuple):
@@ -102,17 +106,29 @@ class Unreported:
 
     def _weigh(self, window: _Window, requests: Collection[Tracked]) -> None:
         prompt, generated = window.prompt, window.generated
+        noise = reported = 0.0
         for request in requests:
-            if request.backend == self.backend and request.begin_us < window.to_us:
-                generated -= request.value(window.to_us) - request.value(window.from_us)
-                if window.from_us < min(request.first_us, request.end_us) <= window.to_us:
-                    prompt -= request.reported_prompt_tokens
-        prompt, self._prompt_carry = _carried(prompt + self._prompt_carry)
-        generated, self._generated_carry = _carried(generated + self._generated_carry)
+            if request.backend != self.backend or request.begin_us >= window.to_us:
+                continue
+            if request.end_us <= window.from_us:
+                continue
+            noise += _NOISE_TOKENS
+            generated -= request.value(window.to_us) - request.value(window.from_us)
+            if window.from_us < request.prefilled_us <= window.to_us:
+                reported += request.reported_prompt_tokens
+                request.weighed_prompt_tokens = request.reported_prompt_tokens
+            elif window.from_us < request.end_us <= window.to_us:
+                prompt -= request.reported_prompt_tokens - request.weighed_prompt_tokens
+        prompt += self._prompt_carry - reported
+        generated += self._generated_carry
+        prompt, self._prompt_carry = _carried(prompt, noise + _NOISE_SHARE * reported)
+        generated, self._generated_carry = _carried(generated, noise)
         if prompt or generated:
             self._others.append(window._replace(prompt=prompt, generated=generated))
 
 
-def _carried(tokens: float) -> tuple[float, float]:
+def _carried(tokens: float, noise: float) -> tuple[float, float]:
     """What of them is other's, and what is carried on."""
-    return max(0.0, tokens), max(-MAX_SHORTFALL_TOKENS, min(0.0, tokens))
+    if tokens > noise:
+        return tokens, 0.0
+    return 0.0, max(-MAX_SHORTFALL_TOKENS, tokens)

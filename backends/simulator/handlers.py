@@ -251,7 +251,7 @@ class Server:
         """GET /simulator/energy: the counter, as a GPU's would be read."""
         self.pump.settle_idle()
         body = {
-            "microjoules": self.engine.microjoules,
+            "microjoules": self.pump.microjoules,
             "idle_microjoules": self.engine.idle_microjoules,
             "seconds": self.engine.seconds,
             "speed": self.spec.speed,

@@ -48,8 +48,6 @@ class Metrics:
     def ended(self, truth: RequestTruth, finish_reason: str) -> None:
         """Count a request that the engine is done with."""
         self.finished[finish_reason if finish_reason in self.finished else "stop"] += 1
-        if truth.prefill_joules:
-            self.prompt_tokens += truth.tokens_in
         if truth.tokens_out:
             self.first_token.observe(truth.first_token_seconds / self._speed)
         if not truth.aborted:

@@ -61,6 +61,10 @@ class Pump:
         self.metrics = metrics
         self.speed = speed
         self._jobs: dict[str, tuple[Call, int, str]] = {}
+        self._prompts: dict[str, int] = {}
+        """Prompt tokens of those that have no token yet."""
+        self._step: tuple[float, float, int] | None = None
+        """When the one under way began and will end, and its microjoules."""
         self._work = asyncio.Event()
         self._idle_since: float | None = time.monotonic()
         self._task: asyncio.Task[None] | None = None
@@ -85,6 +89,7 @@ class Pump:
             request_id = f"{call_id}-{answer.index}"
             self.engine.submit(request_id, answer.tokens_in, answer.tokens_out)
             self._jobs[request_id] = (call, answer.index, answer.finish_reason)
+            self._prompts[request_id] = answer.tokens_in
         self._idle_since = None
         self._work.set()
         return call
@@ -93,10 +98,20 @@ class Pump:
         """Drop what is left of a call at once; nothing happens for what has ended."""
         for answer in answers:
             request_id = f"{call_id}-{answer.index}"
+            self._prompts.pop(request_id, None)
             if self._jobs.pop(request_id, None) is not None:
                 truth = self.engine.abort(request_id)
                 if truth is not None:
                     self.metrics.ended(truth, "abort")
+
+    @property
+    def microjoules(self) -> int:
+        """The energy counter at this moment: a step is spent evenly over its time."""
+        if self._step is None:
+            return self.engine.microjoules
+        began, ends, microjoules = self._step
+        left = (ends - time.monotonic()) / (ends - began)
+        return self.engine.microjoules - round(microjoules * min(max(left, 0.0), 1.0))
 
     def settle_idle(self) -> None:
         """Bring the engine's clock and its idle energy up to now."""
@@ -116,7 +131,11 @@ class Pump:
             while (step := engine.step()) is not None:
                 behind = time.monotonic() - start - engine.seconds / speed
                 # sleep(0) still lets every stream write before the next step
+                if behind < 0.0:
+                    now = time.monotonic()
+                    self._step = (now, now - behind, step.microjoules)
                 await asyncio.sleep(max(0.0, -behind))
+                self._step = None
                 start += max(0.0, behind - _MAX_LAG_SECONDS)
                 self._deliver(step)
             self._idle_since = time.monotonic()
@@ -125,6 +144,7 @@ class Pump:
         jobs = self._jobs
         woken: dict[int, Call] = {}
         for request_id, count in step.tokens:
+            self.metrics.prompt_tokens += self._prompts.pop(request_id, 0)
             job = jobs.get(request_id)
             if job is not None:  # else its client has left during the step
                 job[0].pending.extend([job[1]] * count)

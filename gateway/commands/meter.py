@@ -13,7 +13,7 @@ from backends.meter.sources import SourceError
 from backends.meter.station import BackendSpec, LedgerSpec
 from gateway import meter_config as configs
 from gateway.commands.console import FAILED, OK, complain, err, told_to_stop
-from gateway.structured import ConfigError, text_of
+from gateway.structured import ConfigError, check_secret, text_of
 
 _log = logging.getLogger("joulegate")
 
@@ -95,7 +95,7 @@ def _secret(path: Path | None) -> str | None:
         secret, origin = text_of(path).strip(), str(path)
     if secret is not None:
         try:
-            configs.check_secret(secret)
+            check_secret("secret", secret)
         except ValueError as error:
             raise ConfigError(f"{origin}: {error}") from None
     return secret

@@ -66,7 +66,8 @@ class Profiles:
     def _reload_shadow(self) -> None:
         fresh = None if self._shadow is None else self._read(self._shadow)
         if fresh is not None:
-            self._drift.reset(SHADOW)
+            if self.shadow is None or fresh.profile.version != self.shadow.profile.version:
+                self._drift.reset(SHADOW)
             self.shadow = fresh
             self._publish()
             _log.info("profile %s predicts in shadow", fresh.profile.version)

@@ -135,6 +135,7 @@ class Record:
             "predicted": self.predicted(),
             "observed": {
                 "seconds": self.seconds,
+                "serving_seconds": self.serving_seconds,
                 "ttft_seconds": self.ttft_seconds,
                 "joules": self.final_joules,
                 "method": self.final_method,
@@ -144,6 +145,9 @@ class Record:
                 "live": self.live and self.live._asdict(),
                 "shadow": self.shadow and self.shadow._asdict(),
             },
+            "running": self.running,
+            "counted_tokens": self.counted_tokens,
+            "asked_tokens": self.asked_tokens,
             "attempts": [attempt._asdict() for attempt in self.attempts],
             "decision": decision
             and decision.to_dict(request_id=self.id, decision_us=self.decision_us),

@@ -141,3 +141,37 @@ def test_windows_are_bounded():
     ledger.settle(FAR)
     assert len(unreported._others) <= 600
     assert ledger.unsettled == 0
+
+
+def test_noise_is_not_others():
+    # A lone stream: each poll is a token ahead of what was reported, or behind.
+    ledger = polled(5, counted=[(0, 0), (8, 1), (8, 11), (8, 22), (8, 31), (8, 41)])
+    ledger.begin(("g", 1), 0, "b", 7, 1, False)
+    ledger.progress(("g", 1), S, 0)
+    for second in range(2, 6):
+        ledger.progress(("g", 1), second * S, 10 * (second - 1))
+    ledger.end(("g", 1), 5 * S, 40)
+    assert ledger.settle(7 * S) == [(("g", 1), 500, "exclusive")]
+    assert ledger.other == 0
+
+
+def test_little_by_little_is_others_all_the_same():
+    ledger = polled(20, counted=[(0, second) for second in range(21)])
+    ledger.begin(("g", 1), 0, "b", 0, 0, False)
+    ledger.progress(("g", 1), S, 0)
+    ledger.end(("g", 1), 20 * S, 0)
+    ledger.settle(23 * S)
+    # A token a second that nobody reports is beyond the noise every third second.
+    assert ledger.other == 6 * 100
+
+
+def test_prompts_counted_short_until_their_ends_are_not_others_for_long():
+    # Gateways count four fifths of what vLLM does, and learn of it at each stream's end.
+    counted = [(100 * second, 10 * second) for second in range(31)]
+    ledger = polled(30, counted=[(0, 0), *counted[:-1]])
+    for number in range(29):
+        ledger.begin(("g", number), number * S, "b", 80, 1, False)
+        ledger.progress(("g", number), (number + 1) * S + S // 2, 1)
+        ledger.end(("g", number), (number + 2) * S, 10, 100)
+    ledger.settle(33 * S)
+    assert ledger.other <= 100

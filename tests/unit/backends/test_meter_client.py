@@ -1,5 +1,6 @@
 """The gateway's link to its meter, against a meter that a test scripts: loss, restarts, bounds."""
 
+import asyncio
 import time
 
 import msgspec
@@ -268,3 +269,21 @@ async def test_a_large_backlog_goes_in_several_batches(link, meter):
     while await link.exchange():
         pass
     assert [len(batch.events) for batch in meter.batches] == [8000, 2000]
+
+
+async def test_a_bug_in_telling_is_a_meter_that_is_away(link, meter, monkeypatch, caplog):
+    monkeypatch.setattr(links, "_PERIOD_SECONDS", 0.001)
+    monkeypatch.setattr(links, "_TIMEOUT_SECONDS", 0.0)
+    one = begun(link)
+    one.end(tokens=1)
+    meter.answers = [TypeError("no such header")]
+    task = asyncio.create_task(link.run())
+    while not link.settled:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.001)
+    assert (link.settled, one.method) == ([one], "estimated")
+    assert "a bug in telling" in caplog.text
+    while not link.up:
+        link._away = False
+        begun(link)
+        await asyncio.sleep(0.001)
+    task.cancel()

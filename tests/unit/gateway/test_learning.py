@@ -1,0 +1,257 @@
+"""What a finished request teaches: which sums it enters, and what it is compared with."""
+
+import random
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry
+
+from backends.registry import Backend, Deployment
+from gateway import profile as profiles
+from gateway.config import parse
+from gateway.scheduling.decision import Decision, Weights
+from gateway.service.learning import Learning
+from gateway.service.profiles import Profiles
+from gateway.telemetry.drift import Drift
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.record import Attempt, Record
+from gateway.telemetry.sums import LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS, Sums
+
+CONFIG = """
+models:
+  - {name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}
+  - {name: phi-3-mini, deployment: l4, context: 200, backends: [{url: "http://a:2"}]}
+"""
+PHI = ("phi-3-mini", "phi-3-mini")
+L4 = ("phi-3-mini", "l4")
+
+
+def scaled(models, factor):
+    """The same models, each cost so many times as high."""
+
+    def regression(one):
+        times = [factor * b for b in one.coefficients]
+        return msgspec.structs.replace(one, coefficients=times, covariance=None)
+
+    return {
+        name: msgspec.structs.replace(
+            one, seconds=regression(one.seconds), joules=regression(one.joules)
+        )
+        for name, one in models.items()
+    }
+
+
+class World:
+    """One that learns, and what it writes into; `shadow` is a factor on all costs."""
+
+    def __init__(self, folder, shadow=None):
+        text = CONFIG
+        if shadow is not None:
+            path = folder / "shadow.json"
+            profiles.save(scaled(profiles.load(None).models, shadow), path)
+            text += f"shadow: {path}\n"
+        self.live_path = folder / "live.json"
+        profiles.save(profiles.load(None).models, self.live_path)
+        config = parse(text + f"profile: {self.live_path}\n", "g.yaml", {})
+        deployments = [
+            Deployment(m.name, m.label, m.name, [Backend(m.backends[0].root)], rng=random.Random(0))
+            for m in config.models
+        ]
+        self.registry = CollectorRegistry()
+        self.sums = Sums((one.model, one.label) for one in deployments)
+        drift = Drift(self.registry, ("phi-3-mini",))
+        self.profiles = Profiles(config, deployments, Metrics(CollectorRegistry()), drift)
+        self.learning = Learning(self.sums, drift, self.profiles)
+
+    def answered(self, where=PHI, **more):
+        """A whole answer, its joules final, decided by the profile that is live now."""
+        live = self.profiles.live
+        weights = Weights(0.5, 0.3, 0.2)
+        fields = {
+            "id": "r", "at": 1.0, "kind": "chat", "requested": "auto", "preset": "default",
+            "stream": True, "model": where[0], "deployment": where[1], "code": 200,
+            "prompt_tokens": 10, "completion_tokens": 20, "running": 3, "seconds": 9.0,
+            "serving_seconds": 1.5, "counted_tokens": 9, "joules": 44.0000004,
+            "method": "exclusive", "option": live.by_name[where].option,
+            "decision": Decision("fair-ols", weights, (), (), True, live.profile.version),
+        }  # fmt: skip
+        record = Record(**{**fields, **more})
+        self.learning.learn(record)
+        self.learning.drift.publish()
+        return record
+
+    def block(self, part, where=PHI):
+        terms = (LOAD_TERMS, LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS)[part]
+        return dict(zip(terms, self.sums.snapshot()[where][part], strict=True))
+
+    @property
+    def counts(self):
+        """Rows of seconds, of joules, of answers' lengths, of prompts' lengths."""
+        return tuple(self.block(part)["n"] for part in range(4))
+
+    def metric(self, name, quantity, profile="live"):
+        labels = {"model": "phi-3-mini", "quantity": quantity, "profile": profile}
+        return self.registry.get_sample_value(f"joulegate_prediction_{name}", labels)
+
+    def compared(self, profile="live"):
+        """How many were compared in seconds, joules, length."""
+        quantities = ("seconds", "joules", "output_tokens")
+        return tuple(self.metric("requests_total", one, profile) for one in quantities)
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_a_whole_answer_enters_every_block(world):
+    world.answered()
+    assert world.counts == (1, 1, 1, 1)
+    seconds, joules = world.block(0), world.block(1)
+    assert (seconds["i"], seconds["o"], seconds["z"]) == (10, 20, 20 * 3)
+    # Seconds are those at the backend, not the client's.
+    assert (seconds["y"], joules["y"]) == (1_500_000, 44_000_000)
+    assert joules["z"] == 20 * 10**9 // 4
+    assert world.block(2) == {"n": 1, "i": 10, "o": 20, "io": 200, "i2": 100, "o2": 400}
+    assert world.block(3) == {"n": 1, "e": 9, "i": 10, "ei": 90, "e2": 81, "i2": 100}
+    assert world.compared() == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        {"code": 499},  # the client left
+        {"code": 503, "error": "broke off"},
+        {"code": 0},
+        {"prompt_tokens": None},
+        {"prompt_tokens": 0},
+        {"completion_tokens": None},
+        {"completion_tokens": 0},
+        {"serving_seconds": None},
+        {"option": None, "deployment": ""},  # nobody answered
+    ],
+)
+def test_what_is_no_whole_answer_teaches_nothing(world, lacking):
+    record = world.answered(**lacking)
+    assert world.counts == (0, 0, 0, 0)
+    assert world.compared() == (0, 0, 0)
+    assert (record.live, record.shadow) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "joules", "learnt"),
+    [
+        ("exclusive", 44.0, 1),
+        ("apportioned", 44.0, 1),
+        ("coarse", 44.0, 0),
+        ("estimated", 44.0, 0),
+        (None, None, 0),
+    ],
+)
+def test_only_joules_measured_for_the_request_are_learnt(world, method, joules, learnt):
+    world.answered(method=method, joules=joules)
+    assert world.counts == (1, learnt, 1, 1)
+    assert world.compared() == (1, learnt, 1)
+
+
+@pytest.mark.parametrize(
+    ("where", "asked", "whole"),
+    [
+        (PHI, None, 1),
+        (PHI, 21, 1),
+        (PHI, 20, 0),
+        (PHI, 5, 0),  # a backend may count the end token too
+        (L4, None, 1),
+    ],
+)
+def test_an_answer_that_was_cut_says_nothing_of_length(world, where, asked, whole):
+    world.answered(where, asked_tokens=asked)
+    assert world.block(2, where)["n"] == whole
+    assert world.block(0, where)["n"] == world.block(3, where)["n"] == 1
+    assert world.compared() == (1, 1, whole)
+
+
+def test_an_answer_that_filled_the_context_was_cut(world):
+    world.answered(L4, prompt_tokens=150, completion_tokens=50)
+    world.answered(L4, prompt_tokens=150, completion_tokens=49)
+    assert world.block(2, L4)["o"] == 49
+    assert world.block(0, L4)["n"] == 2
+
+
+def test_after_a_failure_it_teaches_of_who_answered_and_of_that_attempt_alone(world):
+    attempts = [Attempt(*PHI, "silent"), Attempt("phi-3-mini", "a:2", None)]
+    world.answered(L4, attempts=attempts, seconds=121.5, serving_seconds=1.5)
+    assert world.counts == (0, 0, 0, 0)
+    assert world.block(0, L4)["y"] == 1_500_000
+
+
+def test_a_prompt_that_was_not_counted_is_left_out_of_the_ratio(world):
+    record = world.answered(counted_tokens=None)
+    assert world.counts == (1, 1, 1, 0)
+    option = world.profiles.live.by_name[PHI].option
+    assert record.live.output_tokens == option.output.expected(10, 4096)
+
+
+def test_a_cost_is_compared_at_the_tokens_and_the_load_there_were(world):
+    record = world.answered(completion_tokens=700, running=5)
+    option = world.profiles.live.by_name[PHI].option
+    assert record.live == (
+        world.profiles.live.profile.version,
+        option.seconds.predict(10, 700, 5),
+        option.joules.predict(10, 700, 5),
+        option.output.expected(9, 4096),
+    )
+    assert world.metric("predicted_total", "seconds") == record.live.seconds
+    assert world.metric("observed_total", "seconds") == 1.5
+    assert world.metric("absolute_error_total", "seconds") == record.live.seconds - 1.5
+    assert world.metric("observed_total", "output_tokens") == 700
+    assert world.metric("predicted_total", "output_tokens") == record.live.output_tokens
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 44), (30, 30), (4000, 44)])
+def test_the_expected_length_keeps_within_what_was_asked(world, asked, expected):
+    assert world.answered(asked_tokens=asked).live.output_tokens == expected
+
+
+def test_a_request_is_compared_with_the_profile_that_decided_it(world):
+    before = world.profiles.live
+    decided = world.answered()
+    profiles.save(scaled(before.profile.models, 2.0), world.live_path)
+    world.profiles.reload()
+    after = world.profiles.live.profile.version
+    assert after != before.profile.version
+    # It was decided before the profile changed, and is over only now.
+    late = world.answered(option=before.by_name[PHI].option, decision=decided.decision)
+    assert late.live == decided.live
+    assert late.live.profile_version == before.profile.version
+    fresh = world.answered()
+    assert fresh.live.profile_version == after
+    assert fresh.live.joules == pytest.approx(2.0 * decided.live.joules)
+
+
+def test_a_caller_who_was_sent_without_a_decision_is_learnt_and_not_compared(world):
+    assert world.answered(decision=None).live is None
+    assert world.counts == (1, 1, 1, 1)
+    assert world.compared() == (0, 0, 0)
+
+
+def test_both_profiles_are_compared_with_the_same_request(tmp_path):
+    world = World(tmp_path, shadow=3.0)
+    record = world.answered()
+    assert record.shadow.profile_version == world.profiles.shadow.profile.version
+    assert record.shadow.profile_version != record.live.profile_version
+    assert record.shadow.seconds == pytest.approx(3.0 * record.live.seconds)
+    assert record.shadow.joules == pytest.approx(3.0 * record.live.joules)
+    assert world.compared("live") == world.compared("shadow") == (1, 1, 1)
+    for quantity, observed in (("seconds", 1.5), ("joules", 44.0), ("output_tokens", 20)):
+        for profile in ("live", "shadow"):
+            assert world.metric("observed_total", quantity, profile) == pytest.approx(observed)
+    assert world.metric("predicted_total", "joules", "shadow") == record.shadow.joules
+    # The rows are entered once, whoever predicts them.
+    assert world.counts == (1, 1, 1, 1)
+
+
+def test_without_a_shadow_nothing_is_said_of_one(world):
+    assert world.answered().shadow is None
+    assert world.compared("shadow") == (0, 0, 0)
+    assert world.answered().to_dict()["compared"]["shadow"] is None
