@@ -186,11 +186,17 @@ class Client:
         """Return status and body of a small answer. Raises what `post` and `Answer` raise."""
         try:
             async with asyncio.timeout(seconds):
-                response = await self._session.get(url, headers=headers, allow_redirects=False)
-                answer = Answer(response)
-                try:
-                    return answer.status, await answer.read(limit)
-                finally:
-                    answer.close()
+                while True:
+                    try:
+                        return await self._get(url, headers, limit)
+                    except _StaleConnection:
+                        continue
         except _LOWER as error:
             raise mapped(error) from error
+
+    async def _get(self, url: URL, headers: Mapping[str, str], limit: int) -> tuple[int, bytes]:
+        answer = Answer(await self._session.get(url, headers=headers, allow_redirects=False))
+        try:
+            return answer.status, await answer.read(limit)
+        finally:
+            answer.close()

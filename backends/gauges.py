@@ -5,12 +5,15 @@ process's own requests of that moment is what others have there, and that is add
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from backends.client import Client
 from backends.errors import BackendError
 from backends.exposition import total
 from backends.registry import Backend
+
+_log = logging.getLogger("joulegate.backends")
 
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
@@ -54,6 +57,9 @@ class Gauges:
 
     async def _watch(self, backend: Backend) -> None:
         while True:
-            if not backend.ejected:
-                await self.look(backend)
             await asyncio.sleep(self._seconds)
+            if not backend.ejected:
+                try:
+                    await self.look(backend)
+                except Exception:  # noqa: BLE001 - nobody would begin this loop again
+                    _log.exception("backend %s: a bug in reading its gauges", backend.label)

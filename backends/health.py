@@ -2,11 +2,14 @@
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Sequence
 
 from backends.client import Client
 from backends.errors import BackendError
 from backends.registry import Backend
+
+_log = logging.getLogger("joulegate.backends")
 
 _SERVER_ERROR = 500
 
@@ -54,5 +57,8 @@ class Prober:
         for turn in itertools.count():
             # Looked at each step, because it may be ejected just after a probe found it well.
             if turn % rounds == 0 or backend.ejected:
-                await self.probe(backend)
+                try:
+                    await self.probe(backend)
+                except Exception:  # noqa: BLE001 - nobody would begin this loop again
+                    _log.exception("backend %s: a bug in probing it", backend.label)
             await asyncio.sleep(step)

@@ -19,6 +19,8 @@ from backends.meter.metered import BackendMeter
 
 _log = logging.getLogger("joulegate.backends")
 
+_MOST_REQUESTS = 1e6  # a gauge above it is broken
+
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
@@ -87,9 +89,11 @@ class Backend:
 
     def seen(self, running: float | None, waiting: float | None, *, own: int) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
-        total = (running or 0.0) + (waiting or 0.0)
-        self._foreign = max(0, round(total) - own)
-        self._waited = (round(waiting), own) if waiting else None
+        runs, waits = (
+            round(min(max(gauge or 0.0, 0.0), _MOST_REQUESTS)) for gauge in (running, waiting)
+        )
+        self._foreign = max(0, runs + waits - own)
+        self._waited = (waits, own) if waits else None
 
     @property
     def ejected(self) -> bool:

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import urlsplit
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -21,12 +20,10 @@ from prometheus_client import CollectorRegistry
 from backends.client import Client
 from backends.gauges import Gauges
 from backends.health import Prober
-from backends.meter.client import MeterLink
-from backends.registry import Backend, Deployment, Ejection
 from gateway import tokens
 from gateway.api import errors, health, inference, models, openapi, requests, route
 from gateway.config import Config
-from gateway.service import headers
+from gateway.service import fleet, headers
 from gateway.service.ask import Kind
 from gateway.service.books import Books
 from gateway.service.candidates import Names
@@ -58,9 +55,11 @@ class Runtime:
         decisions = config.log.decisions
         dropped = self.metrics.log_dropped.inc
         self._log = DecisionLog(Path(decisions), dropped) if decisions else None
-        deployments = _deployments(config, rng)
-        self._meters = _meters(config, deployments, self._client)
+        deployments = fleet.deployments(config, rng)
+        self._meters = fleet.meters(config, deployments, self._client)
+        self._tracer = _tracer(config)
         names = Names(config)
+        self.metrics.expect(names.models)
         drift = Drift(self.metrics.registry, names.models)
         sums = Sums((deployment.model, deployment.label) for deployment in deployments)
         self._shared = SharedSums(sums, Path(folder)) if folder is not None else None
@@ -72,7 +71,12 @@ class Runtime:
             deployments=deployments,
             counter=_counter(),
             dispatcher=Dispatcher(
-                self._client, self.metrics, config.timeouts, config.retry, config.limits
+                self._client,
+                self.metrics,
+                config.timeouts,
+                config.retry,
+                config.limits,
+                self._tracer and self._tracer.sampler,
             ),
             metrics=self.metrics,
             books=Books(
@@ -83,6 +87,7 @@ class Runtime:
                 meters=self._meters,
                 carbon=_carbon(config),
                 learning=Learning(sums, drift, self._profiles),
+                trace=self._tracer and self._tracer.add,
             ),
             stall_seconds=config.timeouts.stall_seconds,
         )
@@ -127,8 +132,11 @@ class Runtime:
                 yield
             finally:
                 # The meters learn of the last ends; then what they owe is estimated and logged.
-                await asyncio.gather(*(link.exchange() for link in self._meters))
+                last = (link.exchange() for link in self._meters)
+                await asyncio.gather(*last, return_exceptions=True)
                 self.gateway.books.close()
+                if self._tracer is not None:
+                    await self._tracer.close()
                 if self._shared is not None:
                     self._shared.write()
                 for task in tasks:
@@ -229,49 +237,21 @@ def _counter() -> tokens.Counter:
     return counter
 
 
-def _deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
-    health_config = config.health
-    ejection = Ejection(
-        health_config.eject_after_failures,
-        health_config.eject_seconds,
-        health_config.eject_max_seconds,
-    )
-    return tuple(
-        Deployment(
-            model.name,
-            model.label,
-            model.served_name or model.name,
-            [
-                Backend(backend.root, api_key=backend.api_key, ejection=ejection)
-                for backend in model.backends
-            ],
-            rng=rng,
-        )
-        for model in config.models
-    )
-
-
-def _meters(
-    config: Config, deployments: tuple[Deployment, ...], client: Client
-) -> tuple[MeterLink, ...]:
-    """Connect each backend to its meter; return the meters, each once."""
-    links: dict[str, MeterLink] = {}
-    for model, deployment in zip(config.models, deployments, strict=True):
-        for wanted, backend in zip(model.backends, deployment.backends, strict=True):
-            if wanted.meter is not None:
-                parts = urlsplit(wanted.meter)
-                root = f"{parts.scheme}://{parts.netloc}"
-                if root not in links:
-                    links[root] = MeterLink(root, client, secret=config.meter_secret)
-                backend.meter = links[root].place(backend.label, parts.path.strip("/"))
-    return tuple(links.values())
-
-
 def _carbon(config: Config) -> Carbon | None:
     carbon = config.carbon
     if carbon.grams_per_kwh is None and carbon.file is None:
         return None
     return Carbon(carbon.grams_per_kwh, Path(carbon.file) if carbon.file else None)
+
+
+def _tracer(config: Config) -> Any:
+    """Return the Tracer, or None."""
+    wanted = config.tracing
+    if wanted.endpoint is None:
+        return None
+    from gateway.telemetry.tracing import Tracer  # noqa: PLC0415 - needs an extra
+
+    return Tracer(wanted.endpoint, wanted.sample_ratio, wanted.service_name)
 
 
 def _cors(config: Config) -> CORSConfig | None:

@@ -5,6 +5,7 @@ The structs are the one place where a key is defined: the reference page and the
 """
 
 import difflib
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -17,9 +18,12 @@ from msgspec import Meta, Struct
 from gateway import structured
 from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import PRESETS, Weights
-from gateway.structured import ConfigError, check_url
+from gateway.structured import ConfigError, check_secret, check_url
 
 __all__ = ["Config", "ConfigError", "json_schema", "load", "parse"]
+
+SHIPPED = "shipped"
+"""What `shadow` calls the shipped profile."""
 
 Policy = Annotated[str, Meta(extra_json_schema={"enum": list(POLICIES)})]
 Capability = Literal["chat", "completions", "embeddings", "tools", "images", "audio", "logprobs"]
@@ -62,8 +66,8 @@ class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
         check_url("url", self.url)
         if self.meter is not None:
             check_url("meter", self.meter)
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise ValueError("api_key: must be printable ASCII, it is sent as a header")
+        if self.api_key is not None:
+            check_secret("api_key", self.api_key)
 
     @property
     def root(self) -> str:
@@ -156,6 +160,41 @@ class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
     decisions: str | None = None
 
 
+class TracingConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where OpenTelemetry spans go: an OTLP/HTTP address with its path, or nowhere.
+
+    A request whose caller sent a trace context follows its word; of the others `sample_ratio` are
+    recorded. Without an endpoint here OpenTelemetry's own variables count: see docs/tracing.md.
+    """
+
+    endpoint: str | None = None
+    sample_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+    service_name: Annotated[str, Meta(min_length=1)] = "joulegate"
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None:
+            check_url("endpoint", self.endpoint)
+        elif (self.sample_ratio, self.service_name) != (1.0, "joulegate"):
+            raise ValueError("endpoint: is missing")
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> "TracingConfig":
+        """Read OpenTelemetry's variables. Raises ConfigError."""
+        root = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (
+            root and f"{root.rstrip('/')}/v1/traces"
+        )
+        if not endpoint or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return cls()
+        ratio = environ.get("OTEL_TRACES_SAMPLER_ARG") or "1"
+        name = environ.get("OTEL_SERVICE_NAME") or "joulegate"
+        given = {"endpoint": endpoint, "sample_ratio": ratio, "service_name": name}
+        try:
+            return msgspec.convert(given, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"OTEL_* in the environment, as `tracing`: {error}") from None
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -172,6 +211,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
     meter_secret: str | None = None
     carbon: CarbonConfig = CarbonConfig()
+    tracing: TracingConfig = TracingConfig()
     cors_origins: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
@@ -179,6 +219,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             close = difflib.get_close_matches(self.policy, POLICIES, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(POLICIES)}"
             raise ValueError(f"policy: {self.policy!r} is not a policy ({hint})")
+        if self.meter_secret is not None:
+            check_secret("meter_secret", self.meter_secret)
         seen: set[tuple[str, str]] = set()
         urls: set[str] = set()
         for index, model in enumerate(self.models):
@@ -214,10 +256,31 @@ def load(path: Path) -> Config:
     return msgspec.structs.replace(
         config,
         profile=config.profile and str(path.parent / config.profile),
-        shadow=config.shadow and str(path.parent / config.shadow),
+        shadow=config.shadow and _beside(path, config.shadow),
         log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
         carbon=carbon,
+        tracing=_tracing(config.tracing),
     )
+
+
+def _tracing(given: TracingConfig) -> TracingConfig:
+    """Return where spans go, once what it takes is there. Raises ConfigError."""
+    tracing = given if given.endpoint is not None else TracingConfig.of(os.environ)
+    if tracing.endpoint is not None:
+        try:
+            found = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
+        except ModuleNotFoundError:
+            found = None
+        if found is None or importlib.util.find_spec("opentelemetry.sdk") is None:
+            raise ConfigError(
+                f"tracing: spans for {tracing.endpoint} need the extra `otel`: "
+                "pip install 'joulegate[otel]'"
+            )
+    return tracing
+
+
+def _beside(path: Path, shadow: str) -> str:
+    return shadow if shadow == SHIPPED else str(path.parent / shadow)
 
 
 def parse(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Config:

@@ -19,6 +19,8 @@ from gateway.scheduling.features import OutputModel
 
 SCHEMA_VERSION = 1
 SHIPPED = "published.json"
+# msgspec lets bad UTF-8 through as Python's own error.
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Sane = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
@@ -147,7 +149,7 @@ def parse(raw: bytes, origin: str) -> Profile:
         # The version is read by itself first: a newer file may hold fields unknown here.
         version = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("version")
         number = msgspec.json.decode(version, type=int) if version is not None else None
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ProfileError(f"{origin}: not a profile: {error}") from None
     if number is None:
         raise ProfileError(f'{origin}: no version: a profile starts with {{"version": 1, …}}')
@@ -156,7 +158,7 @@ def parse(raw: bytes, origin: str) -> Profile:
         raise ProfileError(msg)
     try:
         parsed = msgspec.json.decode(raw, type=ProfileFile)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ProfileError(f"{origin}: {error}") from None
     return Profile(parsed.models, hashlib.sha256(raw).hexdigest()[:12])
 

@@ -19,6 +19,7 @@ from gateway.service.errors import (
     UnsupportedEncoding,
 )
 from gateway.service.steering import PREFIX
+from gateway.telemetry.trace_context import HEADERS, Trace, received
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _REQUEST_ID = names.REQUEST_ID.encode()
@@ -38,6 +39,7 @@ class Head:
     length: int | None
     expects_continue: bool
     error: BadRequest | None
+    trace: Trace | None
 
 
 def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
@@ -47,6 +49,7 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
     length: int | None = None
     expects_continue = False
     error: BadRequest | None = None
+    context: list[tuple[bytes, bytes]] = []
     for name, value in scope["headers"]:
         if name.startswith(PREFIX):
             if name in steering:
@@ -61,6 +64,8 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
             error = UnsupportedEncoding("the body must not be compressed")
         elif name == b"expect":
             expects_continue = True
+        elif name in HEADERS:
+            context.append((name, value))
     if scope["method"] != method:
         error = MethodNotAllowed(f"use {method} here")
     return Head(
@@ -69,6 +74,7 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
         length,
         expects_continue,
         error,
+        received(context) if context else None,
     )
 
 

@@ -48,6 +48,7 @@ async def _infer(
         requested=OTHER,
         preset="none",
         stream=False,
+        trace=head.trace,
     )
     lifeline = Lifeline()
     watcher: asyncio.Task[None] | None = None

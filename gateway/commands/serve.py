@@ -108,7 +108,9 @@ def create() -> ASGIApp:
 def check_profile(config: configs.Config) -> profiles.Profile:
     """Load the config's profiles and see that they have every model. Raises ProfileError."""
     live = profiles.load(Path(config.profile) if config.profile else None)
-    shadow = profiles.load(Path(config.shadow)) if config.shadow else live
+    shadow = live
+    if config.shadow is not None and config.shadow != configs.SHIPPED:
+        shadow = profiles.load(Path(config.shadow))
     for profile in (live, shadow):
         for index, model in enumerate(config.models):
             try:

@@ -62,6 +62,20 @@ class Ask:
     stream: bool
     wants_usage: bool
 
+    @property
+    def single(self) -> bool:
+        """Whether one prompt is to get one answer, as far as can be told at a glance."""
+        members = self.members
+        return (
+            bytes(members.get("n", _ONE)) in _ONES
+            and bytes(members.get("best_of", _ONE)) in _ONES
+            and not bytes(members.get("prompt", _ONE)).startswith(b"[")
+        )
+
+
+_ONE = Raw(b"1")
+_ONES = (b"1", b"null")
+
 
 class _Part(Struct):
     type: str = ""

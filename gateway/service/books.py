@@ -5,7 +5,7 @@ A request is entered twice: all but its joules as soon as it is over, its joules
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from backends.meter.client import MeterLink
 from backends.meter.metered import Metered
@@ -33,6 +33,7 @@ class Books:
         meters: tuple[MeterLink, ...] = (),
         carbon: Carbon | None = None,
         learning: Learning | None = None,
+        trace: Callable[[Record], None] | None = None,
     ) -> None:
         self.recent = recent
         self.meters = meters
@@ -40,6 +41,7 @@ class Books:
         self._decision_log = decision_log
         self._carbon = carbon
         self._learning = learning
+        self._trace = trace
         self._model_at = {
             backend.label: deployment.model
             for deployment in deployments
@@ -112,3 +114,5 @@ class Books:
             self._learning.learn(record)
         if self._decision_log is not None:
             self._decision_log.add(record)
+        if self._trace is not None:
+            self._trace(record)

@@ -22,21 +22,17 @@ from gateway.service.ask import Ask, encode
 from gateway.service.budget import RetryBudget
 from gateway.service.candidates import Picks, Place, Snapshot
 from gateway.service.errors import (
-    ApiError,
     BadGateway,
-    GatewayTimeout,
-    Overloaded,
     Rejected,
-    Unavailable,
 )
+from gateway.service.exhausted import RATE_LIMITED, UNAUTHORISED, exhausted
 from gateway.service.forward import forwarded
 from gateway.service.lifeline import Cut, Lifeline
 from gateway.service.relay import Stream, Whole, parse_whole
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Attempt, Record, Wasted
+from gateway.telemetry.trace_context import Sampler
 
-_RATE_LIMITED = 429
-_UNAUTHORISED = (401, 403)
 _SERVER_ERROR = 500
 _REDIRECT = 300
 _WORKED_FOR_NOTHING = ("abandoned", Silent.reason)
@@ -75,12 +71,14 @@ class Dispatcher:
         timeouts: TimeoutsConfig,
         retry: RetryConfig,
         limits: LimitsConfig,
+        sampler: Sampler | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
         self._timeouts = timeouts
         self._max_attempts = retry.max_attempts
         self._max_answer_bytes = limits.max_answer_bytes
+        self._sampler = sampler
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
     async def open(
@@ -97,6 +95,8 @@ class Dispatcher:
         The backend's in-flight count stays up until `close`. Raises Rejected, Unavailable,
         Overloaded, BadGateway or GatewayTimeout once nobody is left to ask.
         """
+        if self._sampler is not None:
+            record.trace = self._sampler.begin(record.trace)
         failures: list[BackendError] = []
         took = False
         try:
@@ -119,12 +119,12 @@ class Dispatcher:
 
     def close(self, opened: Opened) -> None:
         """Give up or give back the connection, and count the request out."""
-        if opened.stream is not None:
-            opened.ended = time.monotonic()
-            if opened.metered is not None:
+        try:
+            if opened.metered is not None and opened.stream is not None:
                 metering.streamed(opened.metered, opened.stream)
-        opened.answer.close()
-        opened.backend.end(trial=opened.trial)
+        finally:
+            opened.answer.close()
+            opened.backend.end(trial=opened.trial)
 
     def _order(
         self, ranked: Sequence[Scored], snapshot: Snapshot, picks: Picks
@@ -159,7 +159,7 @@ class Dispatcher:
         opened: Opened | None = None
         reason: str | None = "abandoned"
         try:
-            opened = await self._open(ask, scored, place.deployment, backend, record.id, lifeline)
+            opened = await self._open(ask, scored, place.deployment, backend, record, lifeline)
             opened.trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
             reason = None
@@ -181,9 +181,11 @@ class Dispatcher:
             if metered is not None and opened.stream is not None:
                 metering.answering(metered, record, opened.stream, lifeline)
             elif metered is not None:
-                metering.answered(metered, record, opened.whole, place.option)
+                metering.answered(metered, record, opened.whole or Whole(), place.option)
         finally:
             record.attempts.append(Attempt(scored.model, backend.label, reason))
+            if self._sampler is not None:
+                self._sampler.asked(record.trace, began)
             if opened is None:
                 backend.end(trial=trial)
                 wasted = _wasted(reason, scored, time.monotonic() - began)
@@ -198,16 +200,18 @@ class Dispatcher:
         scored: Scored,
         deployment: Deployment,
         backend: Backend,
-        request_id: str,
+        record: Record,
         lifeline: Lifeline,
     ) -> Opened:
         seconds = self._timeouts.first_token_seconds if ask.stream else self._timeouts.unary_seconds
         headers = {
             "Content-Type": "application/json",
             # A suffix of our own: vLLM must not meet one id twice, whatever clients send.
-            "X-Request-Id": f"{request_id}-{next(_serial):x}",
+            "X-Request-Id": f"{record.id}-{next(_serial):x}",
             **backend.headers,
         }
+        if record.trace is not None:
+            headers["traceparent"] = record.trace.header
         body = encode(forwarded(ask, deployment.served_name))
         answer: Answer | None = None
         opened: Opened | None = None
@@ -258,7 +262,7 @@ def _judge(error: Refused, backend: Backend) -> None:
     """Tell a backend's failure from a refusal of the request itself, which raises Rejected."""
     if error.status >= _SERVER_ERROR:
         backend.failed(str(error))
-    elif error.status not in (_RATE_LIMITED, *_UNAUTHORISED):
+    elif error.status not in (RATE_LIMITED, *UNAUTHORISED):
         backend.succeeded()
         raise Rejected(error.status, error.body) from None
 
@@ -269,36 +273,3 @@ def _wasted(reason: str | None, scored: Scored, seconds: float) -> list[Wasted]:
         return []
     share = min(1.0, seconds / scored.predicted_seconds)
     return [Wasted(scored.model, scored.predicted_joules * share)]
-
-
-def exhausted(failures: Sequence[BackendError]) -> ApiError:
-    """Return the error for a request that nobody answered."""
-    if not failures:
-        return Unavailable(
-            "no usable backend for this request at the moment", retry_after_seconds=1
-        )
-    last = failures[-1]
-    said = f"{len(failures)} attempt(s) failed; the last: {last}"
-    if all(isinstance(error, Refused) and error.status == _RATE_LIMITED for error in failures):
-        return Overloaded(said, retry_after_seconds=_retry_after(failures))
-    if isinstance(last, Refused) and last.status in _UNAUTHORISED:
-        return BadGateway(
-            "the backend refused the gateway's own key",
-            code="upstream_auth_failed",
-            retry_after_seconds=60,
-        )
-    if isinstance(last, Silent):
-        return GatewayTimeout(said, retry_after_seconds=1)
-    if isinstance(last, BadAnswer):
-        return BadGateway(said, retry_after_seconds=1)
-    return Unavailable(said, retry_after_seconds=1, code="backends_failed")
-
-
-def _retry_after(failures: Sequence[BackendError]) -> int:
-    """Return the shortest wait that a rate-limited backend named, 1 to 60 seconds."""
-    named = [
-        int(error.retry_after)
-        for error in failures
-        if isinstance(error, Refused) and error.retry_after and error.retry_after.isdecimal()
-    ]
-    return max(1, min([*named, 60])) if named else 1

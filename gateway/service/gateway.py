@@ -83,8 +83,11 @@ class Gateway:
         try:
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
-                self._lifelines.sweep()
-                self.books.settle()
+                try:
+                    self._lifelines.sweep()
+                    self.books.settle()
+                except Exception:  # noqa: BLE001 - nobody would begin this loop again
+                    _log.exception("a bug in keeping deadlines and books")
         finally:
             self.books.settle()
 
@@ -152,7 +155,7 @@ class Gateway:
         started: float,
     ) -> None:
         ask = read(_KINDS[record.kind], await load())
-        record.stream = ask.stream
+        record.stream, record.single = ask.stream, ask.single
         target = self.names.resolve(ask.model)
         record.requested, record.preset = target.label, target.preset
         made = plan(ask, target, headers, self.profiles.live, self._counter)
@@ -190,11 +193,15 @@ class Gateway:
                 opened.backend.failed("stalled within a stream")
             raise
         finally:
-            if opened.stream is not None:
-                note_usage(record, opened.stream.usage)
-            estimate_joules(record, opened, made.snapshot)
-            self._dispatcher.close(opened)
-            record.serving_seconds = opened.ended - opened.began
+            try:
+                if opened.stream is not None:
+                    note_usage(record, opened.stream.usage)
+                    # What comes after the last chunk is the client's time, or the connection's.
+                    opened.ended = max(opened.ended, lifeline.last)
+                record.serving_seconds = opened.ended - opened.began
+                estimate_joules(record, opened, made.snapshot)
+            finally:
+                self._dispatcher.close(opened)
 
     async def _tell(
         self, record: Record, reply: Reply, lifeline: Lifeline, error: ApiError

@@ -85,6 +85,8 @@ class Learning:
             option.joules.predict(row.tokens_in, row.tokens_out, record.running),
             option.output.expected(tokens_in, room if asked is None else min(asked, room)),
         )
+        if version != self._in_force(profile):
+            return expected  # decided by one that has been replaced; its bias is not the new one's
         add = self.drift.add
         add(record.model, profile, SECONDS, expected.seconds, row.seconds)
         if row.joules is not None:
@@ -93,10 +95,16 @@ class Learning:
             add(record.model, profile, OUTPUT_TOKENS, expected.output_tokens, row.tokens_out)
         return expected
 
+    def _in_force(self, profile: str) -> str | None:
+        snapshot = self._profiles.shadow if profile == SHADOW else self._profiles.live
+        return None if snapshot is None else snapshot.profile.version
+
 
 def _row(record: Record) -> Row | None:
     """Return what a request teaches, or None."""
-    if record.code != _OK or not record.prompt_tokens or not record.completion_tokens:
+    if record.code != _OK or not record.single:
+        return None
+    if not record.prompt_tokens or not record.completion_tokens:
         return None
     if record.serving_seconds is None:
         return None

@@ -16,7 +16,7 @@ from gateway.scheduling.decision import Scored
 from gateway.service.candidates import Place
 from gateway.service.lifeline import Lifeline
 from gateway.service.relay import Stream, Whole
-from gateway.service.sse import Usage
+from gateway.service.sse import UNREADABLE, Usage
 from gateway.telemetry.record import Record, Wasted
 
 _MOST_MILLISECONDS: Final = 1e9
@@ -47,10 +47,9 @@ def streamed(metered: Metered, stream: Stream) -> None:
     )
 
 
-def answered(metered: Metered, record: Record, whole: Whole | None, option: Option) -> None:
+def answered(metered: Metered, record: Record, whole: Whole, option: Option) -> None:
     """Note that a whole answer has come at once."""
     _owe(metered, record, record)
-    whole = whole or Whole()
     usage = whole.usage or Usage()
     timings = _timings(whole.metrics)
     first, rest = timings.get("time_to_first_token_ms"), timings.get("generation_time_ms")
@@ -95,7 +94,7 @@ def _timings(raw: Raw) -> dict[str, float]:
         return {}
     try:
         members: Any = msgspec.json.decode(raw)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return {}
     if not isinstance(members, dict):
         return {}

@@ -65,10 +65,8 @@ def note_usage(record: Record, usage: Usage | None) -> None:
     """Note the tokens that the backend counted."""
     if usage is None:
         return
-    # A backend may say anything; a counter takes no step back.
-    record.prompt_tokens = max(0, usage.prompt_tokens)
-    if usage.completion_tokens is not None:
-        record.completion_tokens = max(0, usage.completion_tokens)
+    record.prompt_tokens = usage.prompt_tokens
+    record.completion_tokens = usage.completion_tokens
     record.cached_tokens = usage.cached_tokens
 
 

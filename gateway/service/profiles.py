@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backends.registry import Deployment
-from gateway.config import Config
+from gateway.config import SHIPPED, Config
 from gateway.profile import ProfileError, Watched
 from gateway.service.candidates import Snapshot
 from gateway.telemetry.drift import LIVE, SHADOW, Drift
@@ -34,7 +34,9 @@ class Profiles:
         self._drift = drift
         self._models = tuple(dict.fromkeys(model.name for model in config.models))
         self._live = Watched(Path(config.profile) if config.profile else None)
-        self._shadow = Watched(Path(config.shadow)) if config.shadow else None
+        shipped = config.shadow == SHIPPED
+        shadow = None if shipped or config.shadow is None else Path(config.shadow)
+        self._shadow = None if config.shadow is None else Watched(shadow)
         self.live = Snapshot(config, deployments, self._live.current)
         self.shadow = Snapshot(config, deployments, self._shadow.current) if self._shadow else None
         self._publish()
@@ -48,10 +50,13 @@ class Profiles:
         """Take changed files into force until cancelled."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            if self._live.changed():
-                self._reload_live()
-            if self._shadow is not None and self._shadow.changed():
-                self._reload_shadow()
+            try:
+                if self._live.changed():
+                    self._reload_live()
+                if self._shadow is not None and self._shadow.changed():
+                    self._reload_shadow()
+            except Exception:  # noqa: BLE001 - nobody would begin this loop again
+                _log.exception("a bug in taking a profile into force")
 
     def _reload_live(self) -> None:
         fresh = self._read(self._live)
@@ -84,7 +89,9 @@ class Profiles:
         versions = dict.fromkeys(self._models, self.live.profile.version)
         self._metrics.publish_profile(versions)
         for model in self._config.models:
-            fitted = self.live.profile.model(model.profile or model.name)
+            key = model.profile or model.name
+            self._metrics.deployment_info.labels(model.name, model.label, key).set(1)
+            fitted = self.live.profile.model(key)
             for quantity, cost in (("seconds", fitted.seconds), ("joules", fitted.joules)):
                 self._metrics.publish_cost(
                     model.name, model.label, quantity, cost.coefficients, cost.covariance

@@ -68,7 +68,7 @@ def parse_whole(body: bytes) -> Whole:
     """Validate a unary answer. Raises BadAnswer, or Refused for an error sent with status 200."""
     try:
         parsed = _whole.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except sse.UNREADABLE as error:
         raise BadAnswer(f"an answer that is not JSON as vLLM sends it: {error}") from None
     if sse.is_error(parsed.error):
         raise Refused(_status_of(parsed.error), body)
@@ -221,6 +221,6 @@ def _status_of(error: Raw) -> int:
     """Return the HTTP status an error object stands for; vLLM puts it into `code`."""
     try:
         code = msgspec.json.decode(error, type=_Code).code
-    except msgspec.MsgspecError:
+    except sse.UNREADABLE:
         return 500
     return code if isinstance(code, int) and 400 <= code <= 599 else 500  # noqa: PLR2004

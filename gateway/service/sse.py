@@ -17,10 +17,14 @@ ERROR = b'"error"'
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What decoding a backend's bytes may raise; bad UTF-8 comes as Python's own error."""
+
 ABSENT = Raw(b"")
 """Default of a raw member that is not there; msgspec has no union with Raw."""
 
 _SEPARATOR = b"\n\n"
+_MOST_TOKENS = 100_000_000
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
@@ -58,19 +62,26 @@ class Splitter:
 
 
 class Usage(Struct):
-    """OpenAI's token counts; what a server leaves out is 0 or None."""
+    """OpenAI's token counts; what a server leaves out, or cannot be, is 0 or None."""
 
     prompt_tokens: int = 0
     completion_tokens: int | None = None
     total_tokens: int | None = None
     prompt_tokens_details: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.prompt_tokens <= _MOST_TOKENS:
+            self.prompt_tokens = 0
+        if not 0 <= (self.completion_tokens or 0) <= _MOST_TOKENS:
+            self.completion_tokens = None
+
     @property
     def cached_tokens(self) -> int | None:
         """How much of the prompt came from vLLM's prefix cache, where it says so."""
         cached = (self.prompt_tokens_details or {}).get("cached_tokens")
-        known = isinstance(cached, int) and not isinstance(cached, bool) and cached >= 0
-        return cached if known else None
+        if not isinstance(cached, int) or isinstance(cached, bool):
+            return None
+        return cached if 0 <= cached <= self.prompt_tokens else None
 
 
 class Choice(Struct):
@@ -116,7 +127,7 @@ def decode(data: bytes) -> Event:
     """Decode an event's payload. Raises BadAnswer."""
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadAnswer(f"an event that is not JSON as vLLM sends it: {error}") from None
 
 

@@ -33,6 +33,12 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 _OK = 200
 _TERMS = 5
+EXCLUSIONS = ("capability", "context", "down", "bound")
+FAILURES = (
+    "unreachable", "connection_lost", "silent", "bad_answer", "rate_limited", "status_4xx",
+    "status_5xx",
+)  # fmt: skip
+BREAKS = ("connection_lost", "bad_answer", "oversized", "status_5xx", "stalled", "draining")
 NO_MODEL = "none"
 """The `model` label of a request that reached no model."""
 
@@ -133,6 +139,12 @@ class Metrics:
             "livemax",
             "model", "deployment", "quantity", "term",
         )  # fmt: skip
+        self.deployment_info = gauge(
+            "deployment_info",
+            "1 for the key of the profile that a deployment is predicted by",
+            "livemax",
+            "model", "deployment", "profile",
+        )  # fmt: skip
         self.shadow_info = gauge(
             "shadow_profile_info", "1 for the profile version that predicts in shadow", "livemax",
             "model", "version",
@@ -166,6 +178,16 @@ class Metrics:
         self._hungriest = self.baseline_energy.labels("hungriest")
         for result in ("adopted", "refused"):
             self.profile_reloads.labels(result)
+
+    def expect(self, models: Iterable[str]) -> None:
+        """Show what may come as 0: a rate does not see a series that begins at 1."""
+        for model in models:
+            for reason in EXCLUSIONS:
+                self.exclusion_count(model, reason)
+            for reason in FAILURES:
+                self.retry_count(model, reason)
+            for reason in BREAKS:
+                self.broken_count(model, reason)
 
     def finished(self, record: Record) -> None:
         """Count one finished request; only whole answers enter the times and predictions."""

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from gateway.scheduling.decide import Option
 from gateway.scheduling.decision import Decision
+from gateway.telemetry.trace_context import Trace
 
 ESTIMATED = "estimated"
 """How joules were had where no meter measured them."""
@@ -75,6 +76,8 @@ class Record:
     """From sending it to the end of the backend's answer."""
     counted_tokens: int | None = None
     """The gateway's own count of the prompt, before the model's ratio."""
+    single: bool = True
+    """Whether one prompt was to get one answer; usage is the sum over several."""
     asked_tokens: int | None = None
     """The most new tokens that the client asked for."""
     option: Option | None = None
@@ -85,6 +88,8 @@ class Record:
     """Attempts whose joules a meter has yet to tell."""
     entered: bool = False
     """Whether all but its joules is in the books."""
+    trace: Trace | None = None
+    """Where it stands in a trace: None without tracing, unless its client sent a context."""
     attempts: list[Attempt] = field(default_factory=list)
     wasted: list[Wasted] = field(default_factory=list)
 

@@ -102,6 +102,7 @@ class Recorder:
     async def __aenter__(self):
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._health)
         app.router.add_route("*", "/{path:.*}", self._take)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5

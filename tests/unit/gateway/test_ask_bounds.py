@@ -223,3 +223,21 @@ def test_draining_does_not_tell_an_sdk_to_give_up():
     headers = dict(Draining("stopping", retry_after_seconds=1).headers())
     assert headers.get(b"x-should-retry") != b"false"
     assert headers[b"retry-after"] == b"1"
+
+
+@pytest.mark.parametrize(
+    ("members", "single"),
+    [
+        ({}, True),
+        ({"n": 1}, True),
+        ({"n": None}, True),
+        ({"n": 2}, False),
+        ({"best_of": 3}, False),
+        ({"prompt": "one"}, True),
+        ({"prompt": ["one", "two"]}, False),
+    ],
+)
+def test_whether_one_prompt_gets_one_answer(members, single):
+    body = json.dumps({"model": "auto", "messages": [], **members}).encode()
+    kind = Kind.COMPLETIONS if "prompt" in members else Kind.CHAT
+    assert read(kind, decode(body)).single is single

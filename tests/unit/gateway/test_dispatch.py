@@ -6,8 +6,8 @@ import pytest
 
 from backends.errors import BadAnswer, ConnectionLost, Refused, Silent, Unreachable
 from gateway.service.ask import Kind, decode, encode, read
-from gateway.service.dispatch import exhausted
 from gateway.service.errors import BadGateway, GatewayTimeout, Overloaded, Unavailable
+from gateway.service.exhausted import exhausted
 from gateway.service.forward import forwarded
 
 

@@ -224,9 +224,17 @@ def test_a_request_is_compared_with_the_profile_that_decided_it(world):
     late = world.answered(option=before.by_name[PHI].option, decision=decided.decision)
     assert late.live == decided.live
     assert late.live.profile_version == before.profile.version
+    # What the old one was off by is no error, and no drift, of the new one.
+    assert world.compared() == (1, 1, 1)
     fresh = world.answered()
+    assert world.compared() == (2, 2, 2)
     assert fresh.live.profile_version == after
     assert fresh.live.joules == pytest.approx(2.0 * decided.live.joules)
+
+
+def test_several_answers_to_one_request_teach_nothing(world):
+    world.answered(single=False)
+    assert world.counts == (0, 0, 0, 0)
 
 
 def test_a_caller_who_was_sent_without_a_decision_is_learnt_and_not_compared(world):

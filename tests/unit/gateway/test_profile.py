@@ -63,6 +63,7 @@ def test_a_missing_model_is_named_beside_those_there_are():
         (b"[]", "not a profile"),
         (b"{", "not a profile"),
         (b"\xff\xfe", "not a profile"),
+        (b'{"version": 1, "models": {"m\xfc": {}}}', "codec can't decode"),
         (b"[" * 100_000, "not a profile"),
         ({"models": {}}, "no version"),
         ({"version": "one", "models": {}}, "not a profile"),

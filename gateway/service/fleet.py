@@ -1,0 +1,46 @@
+"""From the config to deployments, their backends, and the meters beside these."""
+
+import random
+from urllib.parse import urlsplit
+
+from backends.client import Client
+from backends.meter.client import MeterLink
+from backends.registry import Backend, Deployment, Ejection
+from gateway.config import Config
+
+
+def deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
+    """Make every deployment with its backends, in the config's order."""
+    health_config = config.health
+    ejection = Ejection(
+        health_config.eject_after_failures,
+        health_config.eject_seconds,
+        health_config.eject_max_seconds,
+    )
+    return tuple(
+        Deployment(
+            model.name,
+            model.label,
+            model.served_name or model.name,
+            [
+                Backend(backend.root, api_key=backend.api_key, ejection=ejection)
+                for backend in model.backends
+            ],
+            rng=rng,
+        )
+        for model in config.models
+    )
+
+
+def meters(config: Config, made: tuple[Deployment, ...], client: Client) -> tuple[MeterLink, ...]:
+    """Connect each backend to its meter; return the meters, each once."""
+    links: dict[str, MeterLink] = {}
+    for model, deployment in zip(config.models, made, strict=True):
+        for wanted, backend in zip(model.backends, deployment.backends, strict=True):
+            if wanted.meter is not None:
+                parts = urlsplit(wanted.meter)
+                root = f"{parts.scheme}://{parts.netloc}"
+                if root not in links:
+                    links[root] = MeterLink(root, client, secret=config.meter_secret)
+                backend.meter = links[root].place(backend.label, parts.path.strip("/"))
+    return tuple(links.values())
