@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-e2e test-lowest bench lock docs clean
+.PHONY: help demo test check format test-e2e test-lowest bench lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,7 +28,7 @@ $(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
 	@$(PIP) install --constraint $(LOCK) --editable '.[calibration,demo,meter,otel]' --group dev
 	@touch $@ $(VENV)/.run
 
-demo: $(VENV)/.run  ## three simulated backends and the gateway on 127.0.0.1:8080 (ARGS=--once ends by itself)
+demo: $(VENV)/.run  ## simulated backends, a meter and the gateway on 127.0.0.1:8080 (ARGS=--once or --loop ends by itself)
 	@$(BIN)/joulegate demo $(ARGS)
 
 test: $(VENV)/.dev  ## unit and integration tests, no network needed
@@ -40,6 +40,8 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts, generated referen
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python helm/generate.py --check
+	$(BIN)/python helm/dashboards/build.py --check
 
 format: $(VENV)/.dev  ## rewrite the code in the house's format
 	$(BIN)/ruff format .
@@ -47,8 +49,10 @@ format: $(VENV)/.dev  ## rewrite the code in the house's format
 
 docs: $(VENV)/.dev  ## write the generated references again
 	$(BIN)/python docs/generate.py
+	$(BIN)/python helm/generate.py
+	$(BIN)/python helm/dashboards/build.py
 
-test-e2e: $(VENV)/.dev  ## real vLLM on the CPU, the OpenAI SDKs for Python and JavaScript
+test-e2e: $(VENV)/.dev  ## real vLLM on the CPU, the OpenAI SDKs, a real Prometheus, the real helm
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
 
 test-lowest: | $(BIN)/python  ## the suite on the oldest versions that pyproject.toml allows
@@ -64,6 +68,9 @@ lock: $(VENV)/.dev  ## resolve .ci/requirements.lock anew
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --extra calibration --extra demo --extra meter --extra otel --group dev --upgrade --output-file $(LOCK) pyproject.toml
+
+image: ## the container image, where docker is
+	docker build --tag joulegate .
 
 clean:  ## remove what make made
 	rm -rf $(VENV) .cache build dist

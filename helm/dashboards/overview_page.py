@@ -1,0 +1,291 @@
+"""The page that is looked at first: is it well, how fast is it, what does it use and save."""
+
+# ruff: noqa: INP001 - a script's helper
+
+from parts import (
+    GRAMS,
+    HERE,
+    JOULES,
+    OF,
+    PER_SECOND,
+    RATE,
+    REQUESTS,
+    SECONDS,
+    SHARE,
+    SPAN,
+    WATTS,
+    Page,
+    Panel,
+    Query,
+    Row,
+    quantiles,
+)
+
+_REQUESTS = f"namespace_model_code:joulegate_requests:rate5m{{{OF}}}"
+_DURATION = f"namespace_model_le:joulegate_request_duration_seconds_bucket:rate5m{{{OF}}}"
+_TTFT = f"namespace_model_le:joulegate_time_to_first_token_seconds_bucket:rate5m{{{OF}}}"
+_TPOT = f"namespace_model_le:joulegate_time_per_output_token_seconds_bucket:rate5m{{{OF}}}"
+_ENERGY = "namespace_model_method:joulegate_energy_joules:rate5m"
+_SPENT = f"namespace_model:joulegate_request_energy_joules_sum:rate5m{{{OF}}}"
+_COUNTED = f"namespace_model:joulegate_request_energy_joules_count:rate5m{{{OF}}}"
+_TOKENS = f"namespace_model_type:joulegate_tokens:rate5m{{{OF}}}"
+_SERVED = 'type=~"prompt|completion"'
+_ATTRIBUTED, _IDLE = 'method!~"idle|other"', 'method="idle"'
+_BASELINE = f"joulegate_baseline_energy_joules_total{{{HERE}}}"
+_PREDICTED = f"joulegate_predicted_energy_joules_total{{{HERE}}}"
+
+
+def _tokens(by: str = "") -> str:
+    return f"sum{by} (namespace_model_type:joulegate_tokens:rate5m{{{OF}, {_SERVED}}})"
+
+
+_NOW = Row(
+    "Now",
+    [
+        Panel(
+            "Requests",
+            "Requests per second over 5 minutes, refused and abandoned ones included.",
+            REQUESTS,
+            [Query(f"sum({_REQUESTS})")],
+            "number",
+            3,
+        ),
+        Panel(
+            "Errors",
+            "Share of requests answered with a 5xx or broken off, over 5 minutes.",
+            SHARE,
+            [Query(f'(sum({_REQUESTS[:-1]}, code=~"5.."}}) or vector(0)) / sum({_REQUESTS})')],
+            "number",
+            3,
+            ((None, "green"), (0.01, "orange"), (0.05, "red")),
+            decimals=2,
+        ),
+        Panel(
+            "Answer, p95",
+            "One answer in twenty takes longer, from the request's head to the end.",
+            SECONDS,
+            [query._replace(legend="") for query in quantiles(_DURATION, "", 0.95)],
+            "number",
+            3,
+        ),
+        Panel(
+            "First token, p95",
+            "One streamed answer in twenty begins later.",
+            SECONDS,
+            [query._replace(legend="") for query in quantiles(_TTFT, "", 0.95)],
+            "number",
+            3,
+            ((None, "green"), (5, "orange"), (10, "red")),
+        ),
+        Panel(
+            "Per request",
+            "Mean joules of a request, measured or estimated, over 5 minutes.",
+            JOULES,
+            [Query(f"sum({_SPENT}) / sum({_COUNTED})")],
+            "number",
+            3,
+            decimals=0,
+        ),
+        Panel(
+            "Power",
+            "Watts of the models' devices: requests, idle and other together.",
+            WATTS,
+            [Query(f"sum({_ENERGY}{{{OF}}})")],
+            "number",
+            3,
+            decimals=0,
+        ),
+        Panel(
+            "Saved",
+            "Share of the joules that the hungriest able model was predicted to need and the "
+            "chosen ones were not; over the dashboard's time, of all models.",
+            SHARE,
+            [
+                Query(
+                    f"1 - sum(increase({_PREDICTED}[{SPAN}])) / "
+                    f'sum(increase({_BASELINE[:-1]}, baseline="hungriest"}}[{SPAN}]))'
+                )
+            ],
+            "number",
+            3,
+            least=None,
+        ),
+        Panel(
+            "CO2e",
+            "Grams of CO2e of the dashboard's time; 0 unless `carbon` is configured.",
+            GRAMS,
+            [Query(f"sum(increase(joulegate_co2e_grams_total{{{OF}}}[{SPAN}]))")],
+            "number",
+            3,
+        ),
+    ],
+)
+
+_TRAFFIC = Row(
+    "Traffic",
+    [
+        Panel(
+            "Requests by code",
+            "Status codes; 499 is a client that left. A stream that broke off counts as its error.",
+            REQUESTS,
+            [Query(f"sum by (code) ({_REQUESTS})", "{{code}}")],
+            "stack",
+        ),
+        Panel(
+            "Errors by model",
+            "Share of a model's requests that got a 5xx; none is requests that reached no model.",
+            SHARE,
+            [
+                Query(
+                    "sum by (model) (namespace_model:joulegate_request_errors:ratio_rate5m"
+                    f"{{{OF}}})",
+                    "{{model}}",
+                )
+            ],
+            steps=((None, "green"), (0.05, "red")),
+        ),
+        Panel(
+            "Share by model",
+            "Who answers: each model's share of the requests that reached one.",
+            REQUESTS,
+            [Query(f'sum by (model) ({_REQUESTS[:-1]}, model!="none"}})', "{{model}}")],
+            "share",
+        ),
+        Panel(
+            "Answer time",
+            "From the request's head to the end of the answer.",
+            SECONDS,
+            quantiles(_DURATION, "", 0.5, 0.95, 0.99),
+        ),
+        Panel(
+            "Time to first token",
+            "Of streamed answers, from the request's head to the first content.",
+            SECONDS,
+            quantiles(_TTFT, "", 0.5, 0.95, 0.99),
+            steps=((None, "green"), (10, "red")),
+        ),
+        Panel(
+            "Time per output token",
+            "Mean of each streamed answer, p95 by model.",
+            SECONDS,
+            quantiles(_TPOT, "model", 0.95),
+        ),
+        Panel(
+            "Answer time by model, p95",
+            "One answer in twenty takes longer.",
+            SECONDS,
+            quantiles(_DURATION, "model", 0.95),
+        ),
+        Panel(
+            "Tokens",
+            "Tokens per second: of prompts, found in a prefix cache (part of those), generated.",
+            PER_SECOND,
+            [Query(f"sum by (type) ({_TOKENS})", "{{type}}")],
+        ),
+        Panel(
+            "Clients that left",
+            "Requests whose client was gone before the answer was whole.",
+            PER_SECOND,
+            [Query(f"sum(rate(joulegate_client_disconnects_total{{{HERE}}}[{RATE}]))", "left")],
+        ),
+    ],
+)
+
+_JOULES = Row(
+    "Energy",
+    [
+        Panel(
+            "Joules per request",
+            "Mean of 5 minutes by model, measured where there is a meter.",
+            JOULES,
+            [Query(f"sum by (model) ({_SPENT}) / (sum by (model) ({_COUNTED}) > 0)", "{{model}}")],
+        ),
+        Panel(
+            "Joules per 1,000 tokens",
+            "Joules of requests over their tokens, prompt and generated together.",
+            JOULES,
+            [
+                Query(
+                    f"1000 * sum by (model) ({_SPENT}) / ({_tokens(' by (model)')} > 0)",
+                    "{{model}}",
+                )
+            ],
+        ),
+        Panel(
+            "How joules were had",
+            "Exclusive and apportioned are measured, coarse is from a slow counter, estimated is "
+            "predicted because no meter measured it.",
+            SHARE,
+            [Query(f"sum by (method) ({_ENERGY}{{{OF}, {_ATTRIBUTED}}})", "{{method}}")],
+            "share",
+        ),
+        Panel(
+            "Watts attributed and idle",
+            "What requests used, what devices used while idle, and what nobody answers for.",
+            WATTS,
+            [
+                Query(f"sum({_ENERGY}{{{OF}, {_ATTRIBUTED}}})", "requests"),
+                Query(f"sum({_ENERGY}{{{OF}, {_IDLE}}})", "idle"),
+                Query(f'sum({_ENERGY}{{{OF}, method="other"}}) or on() vector(0)', "other"),
+            ],
+            "stack",
+        ),
+        Panel(
+            "Watts of requests by model",
+            "Power that requests used.",
+            WATTS,
+            [Query(f"sum by (model) ({_ENERGY}{{{OF}, {_ATTRIBUTED}}})", "{{model}}")],
+            "stack",
+        ),
+        Panel(
+            "Idle watts by model",
+            "Power used while no request ran: the price of keeping a model ready.",
+            WATTS,
+            [Query(f"sum by (model) ({_ENERGY}{{{OF}, {_IDLE}}})", "{{model}}")],
+            "stack",
+        ),
+        Panel(
+            "Savings, predicted",
+            "Watts that always asking the hungriest, or the most accurate, able model would have "
+            "cost beyond those chosen. Below 0: it would have cost less. Of all models.",
+            WATTS,
+            [
+                Query(
+                    f"sum by (baseline) (rate({_BASELINE}[{RATE}])) - on() group_left() "
+                    f"sum(rate({_PREDICTED}[{RATE}]))",
+                    "against {{baseline}}",
+                )
+            ],
+            least=None,
+        ),
+        Panel(
+            "Spent against baselines",
+            "Joules in the dashboard's time as predicted: chosen models, and the baselines.",
+            JOULES,
+            [
+                Query(f"sum(increase({_PREDICTED}[{SPAN}]))", "chosen"),
+                Query(f"sum by (baseline) (increase({_BASELINE}[{SPAN}]))", "{{baseline}}"),
+            ],
+            "number",
+        ),
+        Panel(
+            "CO2e per hour",
+            "Grams of CO2e an hour at the configured grid intensity; 0 without `carbon`.",
+            GRAMS,
+            [
+                Query(
+                    f"3600 * sum by (model) (rate(joulegate_co2e_grams_total{{{OF}}}[{RATE}]))",
+                    "{{model}}",
+                )
+            ],
+            "stack",
+        ),
+    ],
+)
+
+PAGE = Page(
+    "overview",
+    "Overview",
+    "Requests, times, joules and savings. Needs the recording rules in helm/rules.",
+    (_NOW, _TRAFFIC, _JOULES),
+)

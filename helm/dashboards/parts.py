@@ -1,0 +1,181 @@
+"""What a page of the dashboards is made of, and how that becomes Grafana's panels.
+
+Rules of this file:
+
+- A panel says what it shows in its description, has a unit, and queries the variable datasource.
+- A counter of what seldom happens has no series until it does; `or_zero` shows that as 0.
+- Intervals are `$__rate_interval`, but for what a recording rule has computed over its own.
+"""
+
+# ruff: noqa: INP001 - a script's helper
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from grafana_foundation_sdk.builders import common as looks
+from grafana_foundation_sdk.builders import dashboard, prometheus, stat, statetimeline, timeseries
+from grafana_foundation_sdk.models import common as look
+from grafana_foundation_sdk.models import dashboard as models
+
+Kind = Literal["lines", "stack", "share", "number", "states"]
+Step = tuple[float | None, str]
+
+SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+HERE = 'namespace=~"$namespace"'
+"""Selects by namespace alone: the meter's series have no model."""
+OF = f'{HERE}, model=~"$model"'
+"""Selects by namespace and model."""
+RATE = "$__rate_interval"
+SPAN = "$__range"
+SECONDS, JOULES, WATTS, GRAMS = "s", "joule", "watt", "massg"
+SHARE, COUNT, PER_SECOND, REQUESTS = "percentunit", "short", "ops", "reqps"
+_SMALL = 4
+UP: tuple[Step, ...] = ((None, "red"), (1, "green"))
+
+
+class Query(NamedTuple):
+    """An expression, and its legend in Grafana's `{{label}}` form."""
+
+    expr: str
+    legend: str = ""
+    dotted: bool = False
+    """Drawn thin, dotted and not in the legend: belongs to the query of the same legend."""
+
+
+class Panel(NamedTuple):
+    """One panel; `width` is of 24, `steps` are thresholds from the lowest on."""
+
+    title: str
+    text: str
+    unit: str
+    queries: Sequence[Query]
+    kind: Kind = "lines"
+    width: int = 8
+    steps: Sequence[Step] = ()
+    least: float | None = 0
+    """The axis' lower end; None is whatever comes."""
+    decimals: int | None = None
+
+
+class Row(NamedTuple):
+    """A heading and the panels below it."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+class Page(NamedTuple):
+    """One dashboard."""
+
+    name: str
+    title: str
+    text: str
+    rows: Sequence[Row]
+
+
+def or_zero(expr: str, label: str) -> str:
+    """Return the expression; where it has no series at all one of 0, whose label says none."""
+    return f'({expr}) or on() label_replace(vector(0), "{label}", "none", "", "")'
+
+
+def quantiles(series: str, by: str, *shares: float) -> list[Query]:
+    """Return a query for each quantile of recorded bucket rates, over what `by` does not name."""
+    labels = f"{by}, le" if by else "le"
+    prefix = "".join(f"{{{{{label}}}}} " for label in by.split(", ") if label)
+    return [
+        Query(
+            f"histogram_quantile({share:g}, sum by ({labels}) ({series}))",
+            f"{prefix}p{share * 100:g}",
+        )
+        for share in shares
+    ]
+
+
+def built(panel: Panel, number: int) -> Any:
+    """Return a panel's builder."""
+    made = _KINDS[panel.kind](panel)
+    made.id(number).title(panel.title).description(panel.text).datasource(SOURCE)
+    made.span(panel.width).height(4 if panel.width < _SMALL else 8).unit(panel.unit)
+    if panel.least is not None:
+        made.min(panel.least)
+    if panel.decimals is not None:
+        made.decimals(panel.decimals)
+    steps = [models.Threshold(value, colour) for value, colour in panel.steps or ((None, "green"),)]
+    made.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
+    if any(query.dotted for query in panel.queries):
+        # What belongs together has one name, and so one colour.
+        by_name = models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME
+        made.color_scheme(dashboard.FieldColor().mode(by_name))
+    for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
+        target = prometheus.Dataquery().expr(query.expr).ref_id(letter).datasource(SOURCE)
+        made.with_target(target.range().legend_format(query.legend or "__auto"))
+        if query.dotted:
+            made.override_by_query(
+                letter,
+                [
+                    models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [2, 6]}),
+                    models.DynamicConfigValue("custom.lineWidth", 1),
+                    models.DynamicConfigValue(
+                        "custom.hideFrom", {"legend": True, "tooltip": False, "viz": False}
+                    ),
+                ],
+            )
+    return made
+
+
+def _lines(panel: Panel) -> timeseries.Panel:
+    made = timeseries.Panel().line_width(2).fill_opacity(8).show_points(look.VisibilityMode.NEVER)
+    made.legend(
+        looks.VizLegendOptions()
+        .display_mode(look.LegendDisplayMode.LIST)
+        .placement(look.LegendPlacement.BOTTOM)
+        .show_legend(True)
+        .calcs([])
+    )
+    made.tooltip(
+        looks.VizTooltipOptions()
+        .mode(look.TooltipDisplayMode.MULTI)
+        .sort(look.SortOrder.DESCENDING)
+    )
+    if panel.steps:
+        mode = look.GraphThresholdsStyleMode.DASHED
+        made.thresholds_style(looks.GraphThresholdsStyleConfig().mode(mode))
+    return made
+
+
+def _stack(panel: Panel) -> timeseries.Panel:
+    mode = look.StackingMode.PERCENT if panel.kind == "share" else look.StackingMode.NORMAL
+    made = _lines(panel).stacking(looks.StackingConfig().mode(mode).group("A"))
+    return made.line_width(1).fill_opacity(55)
+
+
+def _number(_: Panel) -> stat.Panel:
+    made = stat.Panel().graph_mode(look.BigValueGraphMode.AREA)
+    made.color_mode(look.BigValueColorMode.VALUE)
+    return made.reduce_options(looks.ReduceDataOptions().calcs(["lastNotNull"]))
+
+
+def _states(_: Panel) -> statetimeline.Panel:
+    made = statetimeline.Panel().fill_opacity(70).line_width(0)
+    made.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+    legend = looks.VizLegendOptions().display_mode(look.LegendDisplayMode.LIST)
+    made.legend(legend.placement(look.LegendPlacement.BOTTOM).show_legend(False).calcs([]))
+    return made.mappings(
+        [
+            models.ValueMap(
+                {
+                    "0": models.ValueMappingResult(text="no", color="red", index=0),
+                    "1": models.ValueMappingResult(text="yes", color="green", index=1),
+                }
+            )
+        ]
+    )
+
+
+_KINDS: dict[Kind, Any] = {
+    "lines": _lines,
+    "stack": _stack,
+    "share": _stack,
+    "number": _number,
+    "states": _states,
+}

@@ -1,0 +1,89 @@
+{{/* The meter's container, beside a server or alone on a node. */}}
+
+{{- define "joulegate.meterPorts" -}}
+ports:
+  - {name: meter, containerPort: 9464, protocol: TCP}
+# No readiness probe: a server without its meter still serves, with energies that say `estimated`.
+livenessProbe:
+  tcpSocket: {port: meter}
+  periodSeconds: 10
+  failureThreshold: 6
+{{- end -}}
+
+{{/* (list root model) */}}
+{{- define "joulegate.meterContainer" -}}
+{{- $root := index . 0 -}}
+{{- $model := index . 1 -}}
+{{- $values := $root.Values.meter -}}
+- name: meter
+  {{- include "joulegate.container" $root | nindent 2 }}
+  {{- if eq $model.mode "simulator" }}
+  args:
+    - meter
+    - --source=simulator
+    - --url=http://localhost:8000
+    - --backend=http://localhost:8000
+    - --host={{ $root.Values.listenAddress }}
+    - --port=9464
+    - --hz={{ $values.hz }}
+    {{- if $values.secret.name }}
+    - --secret-file=/etc/meter/secret
+    {{- end }}
+  {{- else }}
+  # The server's GPUs and no others.
+  command:
+    - sh
+    - -c
+    - |
+      trap 'exit 0' TERM
+      until [ -s /run/gpus/uuids ]; do sleep 1; done
+      while read -r uuid; do set -- "$@" "--device=$uuid"; done </run/gpus/uuids
+      exec joulegate meter "$@"
+    - meter
+  args:
+    - --source=nvml
+    - --backend=http://localhost:8000
+    - --host={{ $root.Values.listenAddress }}
+    - --port=9464
+    - --hz={{ $values.hz }}
+    {{- if $values.secret.name }}
+    - --secret-file=/etc/meter/secret
+    {{- end }}
+  env:
+    # NVIDIA's runtime gives a container without GPUs of its own the driver's library and a view of all.
+    - {name: NVIDIA_VISIBLE_DEVICES, value: all}
+    - {name: NVIDIA_DRIVER_CAPABILITIES, value: utility}
+  {{- end }}
+  {{- include "joulegate.meterPorts" $root | nindent 2 }}
+  # The server's container may start much later: its image is large.
+  startupProbe:
+    tcpSocket: {port: meter}
+    periodSeconds: 5
+    failureThreshold: {{ divf $model.startupSeconds 5 | ceil }}
+  resources: {{- toYaml $values.resources | nindent 4 }}
+  {{- $mounts := include "joulegate.meterSecretMount" $root }}
+  {{- if ne $model.mode "simulator" }}
+  {{- $mounts = printf "- {name: gpus, mountPath: /run/gpus, readOnly: true}\n%s" $mounts }}
+  {{- end }}
+  {{- with $mounts }}
+  volumeMounts: {{- . | trim | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{- define "joulegate.meterSecretMount" -}}
+{{- if .Values.meter.secret.name -}}
+- {name: meter-secret, mountPath: /etc/meter, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "joulegate.meterSecretVolume" -}}
+{{- with .Values.meter.secret -}}
+{{- if .name -}}
+- name: meter-secret
+  secret:
+    secretName: {{ .name }}
+    items: [{key: {{ .key }}, path: secret}]
+    defaultMode: 0440
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,113 @@
+{{/* The models as they are served: each with what it takes from modelDefaults. Mistakes end here. */}}
+
+{{- define "joulegate.models" -}}
+{{- $models := list -}}
+{{- range $key, $own := .Values.models -}}
+{{- $model := mergeOverwrite (deepCopy $.Values.modelDefaults) (deepCopy ($own | default dict)) -}}
+{{- if $model.enabled -}}
+{{- $name := $model.name | default $key -}}
+{{- if eq $model.mode "external" -}}
+{{- if not $model.backends -}}
+{{- fail (printf "models.%s: mode external needs `backends`" $key) -}}
+{{- end -}}
+{{- else if $model.backends -}}
+{{- fail (printf "models.%s: `backends` are for mode external" $key) -}}
+{{- else if eq $model.mode "simulator" -}}
+{{- if not (has $key (list "phi-3-mini" "mistral-7b" "falcon-7b")) -}}
+{{- fail (printf "models.%s: mode simulator knows phi-3-mini, mistral-7b and falcon-7b" $key) -}}
+{{- end -}}
+{{- else if not $model.model -}}
+{{- fail (printf "models.%s: mode vllm needs `model`, a name at the hub or a folder" $key) -}}
+{{- end -}}
+{{- if and (eq $model.cache.type "claim") (not $model.cache.claim) (eq $model.mode "vllm") -}}
+{{- fail (printf "models.%s: cache.type claim needs `cache.claim`" $key) -}}
+{{- end -}}
+{{- $models = append $models (merge (dict "key" $key "name" $name "object" (include "joulegate.named" (list $ $key))) $model) -}}
+{{- end -}}
+{{- end -}}
+{{- if not $models -}}
+{{- fail "models: none is enabled; the gateway needs one at least" -}}
+{{- end -}}
+{{- toYaml $models -}}
+{{- end -}}
+
+{{/* Whether a meter stands beside each of the servers of a model that is served here: (list root model) */}}
+{{- define "joulegate.hasSidecar" -}}
+{{- if and (eq (index . 0).Values.meter.mode "sidecar") (or (eq (index . 1).mode "simulator") (gt (int (index . 1).gpus) 0)) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the variable that holds a backend's key: (list key number) */}}
+{{- define "joulegate.keyVariable" -}}
+BACKEND_KEY_{{ index . 0 | replace "-" "_" | upper }}{{ with index . 1 }}_{{ . }}{{ end }}
+{{- end -}}
+
+{{/* The model's backends as gateway.yaml has them: (list root model) */}}
+{{- define "joulegate.backends" -}}
+{{- $root := index . 0 -}}
+{{- $model := index . 1 -}}
+{{- $backends := list -}}
+{{- if eq $model.mode "external" -}}
+{{- range $number, $given := $model.backends -}}
+{{- $backend := pick $given "url" "meter" -}}
+{{- if $given.apiKeySecret -}}
+{{- $_ := set $backend "api_key" (printf "${%s}" (include "joulegate.keyVariable" (list $model.key (toString $number)))) -}}
+{{- end -}}
+{{- $backends = append $backends $backend -}}
+{{- end -}}
+{{- else -}}
+{{- range $number := until (int $model.replicas) -}}
+{{- $host := printf "%s-%d.%s.%s.svc.%s" $model.object $number $model.object $root.Release.Namespace $root.Values.clusterDomain -}}
+{{- $backend := dict "url" (printf "http://%s:8000" $host) -}}
+{{- if include "joulegate.hasSidecar" (list $root $model) -}}
+{{- $_ := set $backend "meter" (printf "http://%s:9464" $host) -}}
+{{- end -}}
+{{- if $model.apiKeySecret.name -}}
+{{- $_ := set $backend "api_key" (printf "${%s}" (include "joulegate.keyVariable" (list $model.key ""))) -}}
+{{- end -}}
+{{- $backends = append $backends $backend -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $backends -}}
+{{- end -}}
+
+{{/* gateway.yaml */}}
+{{- define "joulegate.config" -}}
+{{- $models := list -}}
+{{- range $model := include "joulegate.models" . | fromYamlArray -}}
+{{- $entry := dict "name" $model.name "context" (int $model.context) "capabilities" $model.capabilities "backends" (include "joulegate.backends" (list $ $model) | fromYamlArray) -}}
+{{- with $model.profile -}}{{- $_ := set $entry "profile" . -}}{{- end -}}
+{{- with $model.servedName -}}{{- $_ := set $entry "served_name" . -}}{{- end -}}
+{{- if ne $model.name $model.key -}}{{- $_ := set $entry "deployment" $model.key -}}{{- end -}}
+{{- $models = append $models $entry -}}
+{{- end -}}
+{{- $config := merge (dict "models" $models "profile" "profile.json") .Values.gateway.config -}}
+{{- if .Values.meter.secret.name -}}{{- $_ := set $config "meter_secret" "${METER_SECRET}" -}}{{- end -}}
+{{- if .Values.profile.shadow -}}{{- $_ := set $config "shadow" "shadow.json" -}}{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* Environment of the gateway: the secrets that gateway.yaml refers to, and the user's own. */}}
+{{- define "joulegate.gatewayEnv" -}}
+{{- $env := list -}}
+{{- with .Values.meter.secret -}}
+{{- if .name -}}
+{{- $env = append $env (dict "name" "METER_SECRET" "valueFrom" (dict "secretKeyRef" (dict "name" .name "key" .key))) -}}
+{{- end -}}
+{{- end -}}
+{{- range $model := include "joulegate.models" . | fromYamlArray -}}
+{{- if eq $model.mode "external" -}}
+{{- range $number, $given := $model.backends -}}
+{{- with $given.apiKeySecret -}}
+{{- $env = append $env (dict "name" (include "joulegate.keyVariable" (list $model.key (toString $number))) "valueFrom" (dict "secretKeyRef" .)) -}}
+{{- end -}}
+{{- end -}}
+{{- else if $model.apiKeySecret.name -}}
+{{- $env = append $env (dict "name" (include "joulegate.keyVariable" (list $model.key "")) "valueFrom" (dict "secretKeyRef" $model.apiKeySecret)) -}}
+{{- end -}}
+{{- end -}}
+{{- with concat $env .Values.gateway.env -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,66 @@
+{{/* Names and labels. They do not change between upgrades: selectors hang on them. */}}
+
+{{- define "joulegate.chartName" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "joulegate.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "joulegate.chartName" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "joulegate.chartName" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list root suffix): fits what Kubernetes hangs on it (StatefulSet revisions, Job numbers: 52 characters). */}}
+{{- define "joulegate.named" -}}
+{{- $name := printf "%s-%s" (include "joulegate.fullname" (index . 0)) (index . 1) -}}
+{{- if gt (len $name) 52 -}}
+{{- printf "%s-%s" ($name | trunc 43 | trimSuffix "-") (sha256sum $name | trunc 8) -}}
+{{- else -}}
+{{- $name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list root component [model]) */}}
+{{- define "joulegate.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "joulegate.chartName" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- if gt (len .) 2 }}
+joulegate.io/model: {{ index . 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* (list root component [model]) */}}
+{{- define "joulegate.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "joulegate.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "joulegate.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "joulegate.fullname" .) -}}
+{{- end -}}
+
+{{/* (dict "repository" "tag" "digest") */}}
+{{- define "joulegate.imageOf" -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "joulegate.image" -}}
+{{- $image := .Values.image -}}
+{{- include "joulegate.imageOf" (dict "repository" $image.repository "digest" $image.digest "tag" ($image.tag | default .Chart.AppVersion)) -}}
+{{- end -}}

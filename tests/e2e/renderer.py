@@ -1,0 +1,218 @@
+"""Draws a dashboard's JSON as a picture from the answers to its queries, roughly as Grafana would.
+
+Enough to see what is empty, crowded or wrongly scaled: lines, stacks, numbers and states.
+"""
+
+import itertools
+import json
+import math
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
+
+Series = tuple[dict[str, str], list[tuple[float, float]]]
+Ask = Callable[[str], list[Series]]
+
+COLOURS = (
+    "#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#b877d9", "#f2495c", "#8ab8ff", "#37872d",
+    "#fade2a", "#c4162a", "#8f3bb8", "#96d98d",
+)  # fmt: skip
+THRESHOLDS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
+BACK, PLATE, INK, DIM = "#111217", "#181b1f", "#d8d9da", "#8e8e8e"
+_UNITS = {"s": "s", "joule": "J", "watt": "W", "massg": "g", "ops": "/s", "reqps": "/s"}
+_COLUMNS, _INCHES_WIDE, _INCHES_HIGH = 24, 20.0, 0.36
+_MILLE = 1000
+
+
+def substituted(expr: str, *, interval: str, span: str) -> str:
+    """Return a panel's expression as Grafana would send it, with all variables on All."""
+    expr = expr.replace("$__rate_interval", interval).replace("$__range", span)
+    return re.sub(r"\$(namespace|model)\b", ".*", expr)
+
+
+def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the panels that show something."""
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def draw(path: Path, ask: Ask, out: Path) -> None:
+    """Draw the dashboard at `path` into the PNG `out`; `ask` answers an expression over time."""
+    dashboard = json.loads(path.read_text(encoding="utf-8"))
+    rows = max(one["gridPos"]["y"] + one["gridPos"]["h"] for one in dashboard["panels"])
+    figure = Figure(figsize=(_INCHES_WIDE, rows * _INCHES_HIGH), facecolor=BACK)
+    FigureCanvasAgg(figure)
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        left, top = place["x"] / _COLUMNS, 1 - place["y"] / rows
+        if panel["type"] == "row":
+            figure.text(0.006, top - 0.7 / rows, panel["title"], color=INK, size=12, weight="bold")
+            continue
+        wide, high = place["w"] / _COLUMNS, place["h"] / rows
+        number = panel["type"] == "stat"
+        foot = 0.25 if number else 2.1
+        margin = 0.004 if number else 0.032
+        if panel["type"] == "state-timeline":
+            margin = 0.12
+        axes = figure.add_axes(
+            (
+                left + margin,
+                top - high + foot / rows,
+                wide - margin - 0.008,
+                high - (foot + 1.1) / rows,
+            ),
+            facecolor=PLATE,
+        )
+        axes.set_title(panel["title"], color=INK, size=9, loc="left", pad=4)
+        _KINDS[panel["type"]](axes, panel, _answered(panel, ask))
+    figure.savefig(out, dpi=72, facecolor=BACK)
+
+
+def _answered(panel: dict[str, Any], ask: Ask) -> list[tuple[str, str, np.ndarray]]:
+    """Return (query's letter, legend, times and values as two rows) of every series."""
+    found = []
+    for target in panel["targets"]:
+        for labels, samples in ask(target["expr"]):
+            legend = target["legendFormat"]
+            for label in re.findall(r"{{(\w+)}}", legend):
+                legend = legend.replace(f"{{{{{label}}}}}", labels.get(label, ""))
+            legend = "" if legend == "__auto" else legend.strip()
+            found.append((target["refId"], legend, np.array(samples).T))
+    return found
+
+
+def shown(value: float, unit: str, decimals: int | None = None) -> str:
+    """Return a value in its unit, with a prefix for large and small ones."""
+    if not math.isfinite(value):
+        return "-"
+    if unit == "percentunit":
+        return f"{100 * value:.{1 if decimals is None else decimals}f}%"
+    suffix = _UNITS.get(unit, "")
+    thousands = math.floor(math.log10(abs(value)) / 3) if value else 0
+    thousands = min(max(thousands, -2 if suffix == "s" else 0), 3)
+    value /= _MILLE**thousands
+    text = f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
+    return f"{text} {('', 'k', 'M', 'G', 'µ', 'm')[thousands]}{suffix}".strip()
+
+
+def _nothing(axes: Axes) -> None:
+    axes.text(0.5, 0.5, "No data", color="#f2495c", ha="center", transform=axes.transAxes)
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(colors=DIM, labelsize=7, length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _lines(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.ndarray]]) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    unit, decimals = defaults["unit"], defaults.get("decimals")
+    dotted = {
+        one["matcher"]["options"]
+        for one in panel["fieldConfig"]["overrides"]
+        if any(each["id"] == "custom.lineStyle" for each in one["properties"])
+    }
+    _plain(axes)
+    axes.grid(color="#2c3235", linewidth=0.5)
+    drawn = [one for one in found if np.isfinite(one[2][1]).any()]
+    if not drawn:
+        _nothing(axes)
+        return
+    stacking = defaults["custom"].get("stacking", {}).get("mode")
+    if stacking:
+        _stack(axes, drawn, share=stacking == "percent")
+        unit = "percentunit" if stacking == "percent" else unit
+    colours: dict[str, str] = {}
+    for letter, legend, (times, values) in drawn if not stacking else []:
+        # Grafana's palette by name: what has one name has one colour.
+        colour = colours.setdefault(legend, COLOURS[len(colours) % len(COLOURS)])
+        style = ":" if letter in dotted else "-"
+        label = "_" if letter in dotted else legend or "value"
+        axes.plot(times, values, color=colour, linestyle=style, linewidth=1.3, label=label)
+    for step in defaults["thresholds"]["steps"][1:]:
+        _, top = axes.get_ylim()
+        if step["value"] <= 2 * top:
+            axes.axhline(step["value"], color=THRESHOLDS[step["color"]], dashes=(6, 4), lw=0.8)
+    if "min" in defaults:
+        axes.set_ylim(bottom=defaults["min"])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, unit, decimals)))
+    _, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(-0.08, -0.1),
+        ncols=4 if max(map(len, labels)) < 22 else 2,
+        fontsize=6.5,
+        labelcolor=INK,
+        frameon=False,
+        columnspacing=1,
+        handlelength=1,
+    )
+    first = min(one[2][0][0] for one in drawn)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at - first:.0f} s"))
+
+
+def _stack(axes: Axes, found: list[tuple[str, str, np.ndarray]], *, share: bool) -> None:
+    times = sorted(set(itertools.chain.from_iterable(one[2][0] for one in found)))
+    table = []
+    for _, _, (at, values) in found:
+        known = dict(zip(at, values, strict=True))
+        table.append([known.get(time, 0.0) for time in times])
+    heights = np.nan_to_num(np.array(table))
+    if share:
+        heights = heights / np.maximum(heights.sum(axis=0), 1e-12)
+    labels = [legend or "value" for _, legend, _ in found]
+    colours = itertools.islice(itertools.cycle(COLOURS), len(labels))
+    axes.stackplot(times, heights, labels=labels, colors=list(colours), alpha=0.7, linewidth=0.5)
+
+
+def _number(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.ndarray]]) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    axes.set_axis_off()
+    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, color=PLATE, zorder=0))
+    if not found:
+        _nothing(axes)
+        return
+    for place, (_, legend, (_, values)) in enumerate(found):
+        finite = values[np.isfinite(values)]
+        last = float(finite[-1]) if finite.size else math.nan
+        colour = "#73bf69"
+        for step in defaults["thresholds"]["steps"]:
+            if step["value"] is None or last >= step["value"]:
+                colour = THRESHOLDS[step["color"]]
+        text = shown(last, defaults["unit"], defaults.get("decimals"))
+        x, across = (place + 0.5) / len(found), axes.transAxes
+        axes.text(x, 0.4, text, color=colour, size=20, weight="bold", ha="center", transform=across)
+        axes.text(x, 0.2, legend, color=INK, size=8, ha="center", transform=across)
+
+
+def _states(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.ndarray]]) -> None:
+    _plain(axes)
+    if not found:
+        _nothing(axes)
+        return
+    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    for row, (_, _, (times, values)) in enumerate(found):
+        colours = [THRESHOLDS[steps[0]["color"]]] * len(times)
+        for step in steps[1:]:
+            above = THRESHOLDS[step["color"]]
+            colours = [
+                above if value >= step["value"] else colour
+                for value, colour in zip(values, colours, strict=True)
+            ]
+        axes.scatter(times, [row] * len(times), marker="s", s=60, color=colours)
+    axes.set_yticks(range(len(found)), [textwrap.shorten(one[1], 34) for one in found])
+    axes.set_ylim(-0.7, len(found) - 0.3)
+    first = min(one[2][0][0] for one in found)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at - first:.0f} s"))
+
+
+_KINDS = {"timeseries": _lines, "stat": _number, "state-timeline": _states}

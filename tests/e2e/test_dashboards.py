@@ -1,0 +1,180 @@
+"""Dashboards, recording rules and alerts against a real Prometheus that scrapes all of it, loaded.
+
+JOULEGATE_PICTURES names a folder in which the dashboards' pictures are kept.
+"""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from backends.vllm.recipes import RECIPES
+from tests.e2e.monitored import FALCON, MISTRAL, PHI, RULES, monitored, until
+from tests.e2e.renderer import draw, panels, substituted
+
+DASHBOARDS = sorted((RULES.parent / "dashboards").glob("*.json"))
+INTERVAL = "10s"
+PROMTOOL = shutil.which("promtool")
+ALERTS = {
+    rule["alert"]: rule
+    for group in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+}
+RECORDED = {
+    rule["record"]: rule["expr"]
+    for group in yaml.safe_load((RULES / "recording.yaml").read_text())["groups"]
+    for rule in group["rules"]
+}
+SLOW = {"slow_headers": {"delay_s": 12}}
+SLOWER = {"slow_headers": {"delay_s": 1}}
+DEAD = {"status": {"status": 500}, "unhealthy": {}}
+
+
+class Watched:
+    """The stack, and what Prometheus knows of it since it was started."""
+
+    def __init__(self, stack, prometheus, began):
+        self.stack, self.prometheus, self.began = stack, prometheus, began
+
+    def over_time(self, expr):
+        """Answer a panel's expression over all the time there has been."""
+        now = time.time()
+        asked = substituted(expr, interval=INTERVAL, span=f"{now - self.began:.0f}s")
+        found = self.prometheus.api("query_range", query=asked, start=self.began, end=now, step=1)
+        return [
+            (one["metric"], [(at, float(value)) for at, value in one["values"]])
+            for one in found["result"]
+        ]
+
+    def has_data(self, expr):
+        series = self.over_time(expr)
+        return any(math.isfinite(value) for _, samples in series for _, value in samples)
+
+
+def recalibrated(stack, prometheus):
+    """Multiply the profile by how far it has been off of late, so that at first nothing drifts."""
+    ratio = " / ".join(
+        "sum by (model, quantity) "
+        f'(increase(joulegate_prediction_{what}_total{{profile="live"}}[15s]))'
+        for what in ("observed", "predicted")
+    )
+    found = prometheus.query(ratio)
+    stack.adopt({(of["model"], of["quantity"]): at[-1][1] for of, at in found})
+    adopted = 'max(joulegate_profile_reloads_total{result="adopted"})'
+    until(lambda: prometheus.value(adopted) == 1, "the profile is adopted")
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """Everything under load, past a few failures, with a profile that fits."""
+    began = time.time()
+    with monitored(tmp_path_factory.mktemp("monitored")) as (stack, prometheus):
+        stack.fault(PHI, {"status": {"count": 4}, "die_after": {"count": 4}}, only=1)
+        enough = 'min(joulegate_prediction_requests_total{quantity!="output_tokens"})'
+        until(lambda: prometheus.value(enough) >= 20, "each model has been compared")
+        recalibrated(stack, prometheus)
+        until(lambda: not prometheus.alerts(), "nothing fires", 120)
+        yield Watched(stack, prometheus, began)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = os.environ.get("JOULEGATE_PICTURES")
+    return Path(folder) if folder else tmp_path_factory.mktemp("pictures")
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no `promtool` on the PATH")
+@pytest.mark.parametrize(
+    "argv",
+    [("check", "rules", *RULES.glob("*.yaml")), ("test", "rules", *RULES.glob("tests/*.yaml"))],
+    ids=["check", "test"],
+)
+def test_promtool_accepts_the_rules_and_their_tests(argv):
+    done = subprocess.run([PROMTOOL, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS" in done.stdout
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_query_of_every_panel_returns_data(watched, path):
+    empty = [
+        f"{panel['title']}: {target['expr']}"
+        for panel in panels(json.loads(path.read_text()))
+        for target in panel["targets"]
+        if not watched.has_data(target["expr"])
+    ]
+    assert empty == []
+
+
+def test_the_variables_find_their_values(watched):
+    models = httpx.get(f"{watched.prometheus.url}/api/v1/label/model/values").json()["data"]
+    assert set(RECIPES) <= set(models)
+
+
+def test_every_recording_rule_returns_data_and_is_recorded(watched):
+    assert [name for name, expr in RECORDED.items() if not watched.has_data(expr)] == []
+    assert [name for name in RECORDED if not watched.has_data(name)] == []
+
+
+def test_prometheus_takes_every_rule(watched):
+    groups = watched.prometheus.api("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {rule["name"] for rule in rules} == {*ALERTS, *RECORDED}
+    assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
+
+
+def test_the_shipped_alerts_can_be_evaluated(watched):
+    # The copy that Prometheus evaluates has shorter windows; what alerted within those here fires.
+    firing = {name for name, rule in ALERTS.items() if watched.prometheus.query(rule["expr"])}
+    assert firing <= {"JoulegateDrift"}
+
+
+def test_alerts_fire_and_clear(watched):
+    stack, prometheus = watched.stack, watched.prometheus
+    until(lambda: not prometheus.alerts(), "nothing fires")
+    stack.fault(FALCON, DEAD)
+    stack.fault(MISTRAL, SLOW)
+    stack.fault(PHI, SLOWER)
+    stack.meter.kill()
+    stack.lie = 7.0
+    expected = set(ALERTS) - {"JoulegateAbsent"}
+    until(lambda: expected <= set(prometheus.alerts()), "all alerts", 150)
+    firing = prometheus.alerts()
+    assert set(firing) == expected
+    assert {of["model"] for of in firing["JoulegateErrorRate"]} <= {FALCON, "none"}
+    assert {of["model"] for of in firing["JoulegateNoUsableBackend"]} == {FALCON}
+    urls = {one.url.removeprefix("http://") for one in stack.by_model[FALCON]}
+    assert {of["backend"] for of in firing["JoulegateBackendEjected"]} == urls
+    assert {of["model"] for of in firing["JoulegateFirstTokenSlow"]} == {MISTRAL}
+    assert PHI in {of["model"] for of in firing["JoulegateDrift"]}
+    assert (PHI, "seconds") in {
+        (of["model"], of["quantity"]) for of in firing["JoulegateProfileStale"]
+    }
+    assert len(firing["JoulegateMeterMissing"]) == len(firing["JoulegateConservationBroken"]) == 1
+    for model in RECIPES:
+        stack.fault(model, {})
+    stack.lie = 0.0
+    stack.meter.start()
+    until(lambda: not prometheus.alerts(), "all alerts have cleared", 150)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_can_be_drawn(watched, path, pictures):
+    out = pictures / f"{path.stem}.png"
+    draw(path, watched.over_time, out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_gateway_that_is_gone_is_missed(watched):
+    stack, prometheus = watched.stack, watched.prometheus
+    stack.gateway.kill()
+    until(lambda: set(prometheus.alerts()) == {"JoulegateAbsent"}, "its absence is noticed")
+    stack.gateway.start()
+    until(lambda: "JoulegateAbsent" not in prometheus.alerts(), "its return is noticed")
