@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -75,17 +74,17 @@ class Backend:
             return self.urls[path]
 
     @property
-    def load(self) -> "Load":
-        """What it has to do now: this process's requests, and those of others it was seen to have.
+    def load(self) -> tuple[int, int]:
+        """How many it runs now and how many wait there: this process's, and others' it has shown.
 
         A queue that was seen grows by what has been sent since.
         """
         total = self.inflight + self._foreign
         if self._waited is None:
-            return Load(total, 0)
+            return total, 0
         waiting, own = self._waited
         queued = min(total, max(0, waiting + self.inflight - own))
-        return Load(total - queued, queued)
+        return total - queued, queued
 
     def seen(self, running: float | None, waiting: float | None, *, own: int) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
@@ -174,13 +173,6 @@ class Backend:
         self._failures = 0
         self._trial = False
         self.ejections += 1
-
-
-class Load(NamedTuple):
-    """Requests that a backend runs, and those that wait there for room."""
-
-    running: int
-    queued: int
 
 
 class Deployment:

@@ -6,7 +6,7 @@ time, then name. The same inputs give the same decision on every machine.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.scheduling import fair_ols, hybrid
@@ -43,6 +43,11 @@ class Option:
     capabilities: frozenset[str] = frozenset()
     output: OutputModel = DEFAULT_OUTPUT
     ratio: float = 1.0
+    name: tuple[str, str] = field(init=False, repr=False, compare=False)
+    """(model, deployment)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", (self.model, self.deployment))
 
 
 class Candidate(NamedTuple):
@@ -101,7 +106,7 @@ def decide(
     if able:
         ranked = _rank(able, weights, normalise)
     elif broken and best_effort:
-        by_name = {_name(estimate.candidate.option): violation for violation, estimate in broken}
+        by_name = {estimate.candidate.option.name: violation for violation, estimate in broken}
         ranked = _rank([estimate for _, estimate in broken], weights, normalise)
         ranked.sort(key=lambda scored: by_name[scored.model, scored.deployment])
     return Decision(
@@ -222,7 +227,3 @@ def _order(scored: Scored) -> tuple[float, float, float, float, str, str]:
         scored.model,
         scored.deployment,
     )
-
-
-def _name(option: Option) -> tuple[str, str]:
-    return option.model, option.deployment

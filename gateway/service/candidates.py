@@ -51,9 +51,7 @@ class Snapshot:
             )
             for model, deployment in zip(config.models, deployments, strict=True)
         )
-        self.by_name = {
-            (place.option.model, place.option.deployment): place for place in self.places
-        }
+        self.by_name = {place.option.name: place for place in self.places}
 
 
 class Target(NamedTuple):
@@ -109,9 +107,9 @@ def candidates(snapshot: Snapshot, model: str | None) -> tuple[list[Candidate], 
             if backend is None:
                 found.append(Candidate(option, up=False))
             else:
-                picks[option.model, option.deployment] = backend
+                picks[option.name] = backend
                 running, queued = backend.load
-                found.append(Candidate(option, running, up=True, queued=queued))
+                found.append(Candidate(option, running, True, queued))
     return found, picks
 
 

@@ -153,7 +153,7 @@ class Dispatcher:
     ) -> Opened | None:
         """Ask one backend; None where another should be. Raises Rejected."""
         began = time.monotonic()
-        running = backend.load.running
+        running, _ = backend.load
         trial = backend.begin()
         metered = metering.begin(backend, place, scored)
         opened: Opened | None = None

@@ -50,7 +50,7 @@ async def test_a_reset_of_a_kept_connection_ends_no_probe_and_no_look_at_gauges(
             asyncio.create_task(Gauges(client, [backend], seconds=0.02, timeout_seconds=1.0).run()),
             asyncio.create_task(Prober(client, [backend], **times).run()),
         ]
-        await until(lambda: backend.load.running == 3, "the gauges")
+        await until(lambda: backend.load == (3, 0), "the gauges")
         talk.dying = True
         await until(lambda: talk.resets > 3, "some resets")
         talk.dying = False
