@@ -5,6 +5,7 @@ Gates, in the order in which they are asked:
     faults      sums that no requests can have given (calibration.sums says which)
     requests    at least so many; with too few, a cost is left as it was
     scrapes     at least so many scrape intervals with requests in them: they are the clusters
+    zero        lengths and costs that are not 0 throughout
     lengths     standard deviation over mean of prompt and answer lengths, at least
     condition   of the columns, scaled to unit length, at most
     signs       no token costs less than nothing, and the mean request more
@@ -23,11 +24,18 @@ import numpy as np
 
 from calibration.moments import Moments
 from calibration.refit import Refit
-from calibration.sums import PROMPT, Block
+from calibration.sums import PROMPT, TERMS, Block
 
 LEAST_WHOLE = 0.5
 FEW, GAIN = "requests", "gain"
 """The gates that leave a cost as it was, and hold up nothing else."""
+_MEANT = {
+    "e": "the gateway's own token counts of prompts",
+    "i": "prompt lengths",
+    "o": "answer lengths",
+    "y": "costs",
+}
+"""What cannot be 0 in every request, by its term."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +79,20 @@ def of_block(block: Block, limits: Limits) -> Iterator[Refusal]:
     if scrapes < limits.min_scrapes:
         text = f"{scrapes} with requests, at least {limits.min_scrapes} needed (--min-scrapes)"
         yield Refusal("scrapes", text, scrapes, limits.min_scrapes)
-    sides = {"prompt": "e"} if block.basis == PROMPT else {"prompt": "i", "answer": "o"}
-    for what, term in sides.items():
+    nothing = [
+        text
+        for term, text in _MEANT.items()
+        if term in TERMS[block.basis] and not block.total(term)
+    ]
+    for what in nothing:
+        yield Refusal("zero", f"{what} are 0 in all {block.n} requests")
+    if nothing or block.basis == PROMPT:  # any length tells a ratio
+        return
+    for what, term in (("prompt", "i"), ("answer", "o")):
         moments = Moments.of(block, ("n",), term)
         mean = moments.mean_y
         spread = float(np.sqrt(max(0.0, moments.yy.sum() / moments.n - mean**2))) / mean
-        if block.basis != PROMPT and spread < limits.min_spread:
+        if spread < limits.min_spread:
             text = (
                 f"{what}s are all of about {mean:.0f} tokens (sd {spread:.2%} of the mean, at "
                 f"least {limits.min_spread:.0%} needed: --min-spread), so what a token costs "

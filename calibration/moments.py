@@ -210,8 +210,10 @@ class Moments:
         left = self.residual(b)
         scores = left.xy / scale / n
         correction = clusters / (clusters - 1.0) * (n - 1.0) / (n - k)
-        spread = correction * scores.T @ scores + pull * variance / n
-        covariance = bread @ spread @ bread / np.outer(scale, scale)
+        half = scores @ bread  # squared afterwards, so that rounding gives no variance below 0
+        known = bread @ pull @ bread * variance / n
+        covariance = (correction * half.T @ half + known) / np.outer(scale, scale)
+        np.fill_diagonal(covariance, np.maximum(np.diag(covariance), 0.0))
         squares = max(0.0, float(left.yy.sum()))
         total = float(self.yy.sum()) - n * self.mean_y**2
         reach = quantile(clusters) * np.sqrt(np.diag(covariance))

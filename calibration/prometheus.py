@@ -29,6 +29,11 @@ _HINTS = {
 class PrometheusError(Exception):
     """Prometheus cannot be reached, refuses, or is something else; the message says which."""
 
+    def __init__(self, text: str, code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        """The HTTP status, where there was one."""
+
 
 def duration_seconds(text: str) -> float:
     """Return the seconds of a duration as Prometheus writes it (90s, 15m, 1h30m, 7d).
@@ -49,6 +54,11 @@ class Series(msgspec.Struct, frozen=True):
     metric: dict[str, str]
     values: list[tuple[float, str]] = []
 
+    def instance(self, names: frozenset[str]) -> str:
+        """Return whose it is, in words: every label but `names`."""
+        rest = (f"{k}={v}" for k, v in sorted(self.metric.items()) if k not in names)
+        return ", ".join(rest) or "the only instance"
+
 
 class _Data(msgspec.Struct, frozen=True):
     resultType: str = ""  # noqa: N815 - Prometheus's name
@@ -68,6 +78,11 @@ class Found:
 
     series: list[Series]
     warnings: list[str]
+
+    @property
+    def warned(self) -> list[str]:
+        """The warnings, with who gives them."""
+        return [f"Prometheus warns: {warning}" for warning in self.warnings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +131,7 @@ class Prometheus:
         if code != httpx.codes.OK or (parsed is not None and parsed.status != "success"):
             said = parsed.error if parsed is not None else _excerpt(answer)
             text = f"{self.shown}: HTTP {code}: {said or answer.reason_phrase}"
-            raise PrometheusError(text + _HINTS.get(code, ""))
+            raise PrometheusError(text + _HINTS.get(code, ""), code)
         if parsed is None:
             text = f"{self.shown}: this is not Prometheus: it answers {_excerpt(answer)!r}"
             raise PrometheusError(text)

@@ -120,7 +120,7 @@ def gather(server: Prometheus, window: str, at: float) -> Window:
     def read(basis: str, quantity: str) -> bool:
         selector = f'{sums.METRIC}{{basis="{basis}",quantity="{quantity}"}}'
         found = server.samples(selector, window, at)
-        warnings.extend(found.warnings)
+        warnings.extend(found.warned)
         for key, block in sums.read(basis, found.series).items():
             blocks.setdefault(key, {})[basis, quantity] = block
         return bool(found.series)
@@ -207,7 +207,10 @@ def _output(block: Block, live: ModelProfile, seconds: Block, limits: Limits) ->
     line = None
     if not refusals:
         table = Moments.of(block, ("n", "i"), "o")
-        solved = table.solve()
+        try:
+            solved = table.solve()
+        except Singular as error:
+            return Part("output", block, None, (Refusal("condition", str(error)),))
         intercept, slope = (float(b) for b in solved.coefficients)
         mean = table.mean
         half = solved.half(mean)

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from calibration import previous, recalibrate, recalibrate_report, sums
+from calibration import keys, previous, recalibrate, recalibrate_report
 from calibration.columns import BadInput
 from calibration.prometheus import Prometheus, PrometheusError, duration_seconds
-from calibration.recalibrate import Key, Outcome, Settings, Window
+from calibration.recalibrate import Outcome, Settings
 from gateway import profile
 from gateway.profile import ModelProfile, Profile
 from gateway.scheduling.cost import Form
@@ -75,7 +75,11 @@ def run(
     try:
         while True:  # one bad round does not end it: the next may find Prometheus back
             began = clock()
-            _round(options, began)
+            try:
+                _round(options, began)
+            except Exception as error:  # noqa: BLE001 - whatever it is, other data may not have it
+                said = " ".join(f"{type(error).__name__}: {error}".split())
+                _err.print(f"joulegate: this round failed: {said}", markup=False)
             sleep(max(0.0, every - (clock() - began)))
     except KeyboardInterrupt:
         return OK
@@ -88,13 +92,19 @@ def _round(options: Options, at: float) -> int:
         server = _server(options)
         with _err.status("reading Prometheus", spinner="line"):
             window = recalibrate.gather(server, options.window, at)
-        keys = _keys(window, live, options.model)
-        outcomes = recalibrate.recalibrate(window, live, keys, options.settings)
+        chosen = keys.choose(
+            window.blocks,
+            live,
+            options.model,
+            lambda: server.samples(keys.INFO, options.window, at),
+        )
+        outcomes = recalibrate.recalibrate(window, live, chosen.deployments, options.settings)
         adopted = [one for one in outcomes if one.entry is not None]
         source = _source(server, options, at, live)
-        report = recalibrate_report.as_json(outcomes, window.warnings, live, source)
+        warnings = tuple(dict.fromkeys((*window.warnings, *chosen.warnings)))
+        report = recalibrate_report.as_json(outcomes, warnings, live, source)
         if not options.as_json:
-            recalibrate_report.show(_out, outcomes, window.warnings, live, source)
+            recalibrate_report.show(_out, outcomes, warnings, live, source)
         version = None
         if adopted and options.out is not None and not options.dry_run:
             parent = live.version if options.out == options.profile else None
@@ -158,47 +168,13 @@ def _headers(options: Options) -> dict[str, str]:
             raise BadInput(f"--header {name.strip()}: want 'Name: value'")
         found[name.strip()] = value.strip()
     if options.bearer_token_file is not None:
-        token = options.bearer_token_file.read_text(encoding="utf-8").strip()
+        try:
+            token = options.bearer_token_file.read_text(encoding="ascii").strip()
+        except UnicodeDecodeError:
+            text = f"--bearer-token-file {options.bearer_token_file}: is no token, but other bytes"
+            raise BadInput(text) from None
         found["Authorization"] = f"Bearer {token}"
     return found
-
-
-def _keys(window: Window, live: Profile, wanted: Iterable[str]) -> dict[str, list[Key]]:
-    """Tell which deployments feed which profile key. Raises BadInput where that is not clear.
-
-    A deployment feeds the key of its own name, else that of its model's; NAME=KEY says otherwise.
-    """
-    if not window.blocks:
-        raise PrometheusError(
-            f"no series {sums.METRIC} in the window: does Prometheus scrape the "
-            "gateways, and is --window long enough?"
-        )
-    keys: dict[str, list[Key]] = {}
-    chosen = dict(_pair(text) for text in wanted)
-    for model, deployment in sorted(window.blocks):
-        name = deployment if deployment in chosen else model
-        if chosen and name not in chosen:
-            continue
-        key = chosen.get(name) or (deployment if deployment in live.models else model)
-        if key not in live.models:
-            have = ", ".join(sorted(live.models))
-            raise BadInput(
-                f"deployment {deployment!r} is in the sums, but not in the profile (it has: "
-                f"{have}); say which is its, --model {deployment}=KEY, or name the others"
-            )
-        keys.setdefault(key, []).append((model, deployment))
-    missing = set(chosen) - {name for pair in window.blocks for name in pair}
-    if missing or not keys:
-        have = ", ".join(sorted({deployment for _, deployment in window.blocks}))
-        raise BadInput(f"--model {', '.join(sorted(missing))}: the sums have only {have}")
-    return keys
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, _, key = text.partition("=")
-    if not name.strip():
-        raise BadInput(f"--model {text}: want NAME, or NAME=KEY")
-    return name.strip(), key.strip()
 
 
 def _source(server: Prometheus, options: Options, at: float, live: Profile) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def show(
         f"{live.version}",
     )
     for warning in warnings:
-        _say(console, f"! Prometheus warns: {warning}")
+        _say(console, f"! {warning}")
     for one in outcomes:
         console.print()
         costs = [part for part in one.parts if isinstance(part.found, Refit)]

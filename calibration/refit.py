@@ -64,6 +64,8 @@ class Seen:
         low, high = self.load
         if quantity is Quantity.SECONDS:
             return low, high
+        if low <= 0.0:  # more at once than can be counted
+            return None
         return max(0.0, 1.0 / high - 1.0), max(0.0, 1.0 / low - 1.0)
 
 
@@ -229,16 +231,19 @@ def _tell(whole: Moments, variant: _Variant, live: Regression, max_condition: fl
 
 
 def _seen(block: Block) -> Seen:
-    busy = block.clusters[block.of("n") > 0.0]
-    one = Block(block.basis, busy)
-    n, i, o = (np.maximum(one.of(term), np.finfo(float).tiny) for term in ("n", "i", "o"))
+    """Look at each scrape by itself; one whose divisor is 0 tells nothing."""
+
+    def shares(term: str, per: str) -> Floats:
+        some = block.of(per) > 0.0
+        return np.asarray(block.of(term)[some] / block.of(per)[some])
+
     load = None
     if block.basis == LOAD:
-        share = one.of("z") / o
+        share = shares("z", "o")
         load = (float(share.min()), float(share.max()))
     return Seen(
-        (float((i / n).min()), float((one.of("i2") / i).max())),
-        (float((o / n).min()), float((one.of("o2") / o).max())),
+        (float(shares("i", "n").min()), float(shares("i2", "i").max())),
+        (float(shares("o", "n").min()), float(shares("o2", "o").max())),
         load,
     )
 

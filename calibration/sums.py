@@ -110,10 +110,9 @@ def read(basis: str, series: Iterable[Series]) -> dict[tuple[str, str], Block]:
     grouped: dict[tuple[str, str], dict[str, list[Series]]] = defaultdict(lambda: defaultdict(list))
     for one in series:
         labels = one.metric
-        where = ", ".join(f"{k}={v}" for k, v in sorted(labels.items()) if k not in _NAMES)
         model = labels.get("model", "")
         key = (model, labels.get("deployment", model))
-        grouped[key][where or "the only instance"].append(one)
+        grouped[key][one.instance(_NAMES)].append(one)
     return {
         key: add([_instance(basis, where, found) for where, found in sorted(instances.items())])
         for key, instances in grouped.items()

@@ -137,7 +137,8 @@ class Bias:
 
 async def run(base: str, profile: Path, changing: Running) -> int:
     """Show the circle; the exit code tells whether routing moved as it should."""
-    samples = Samples(f"{base}/metrics", NAME, scrape_seconds=_SCRAPE_SECONDS)
+    kept = (NAME, "joulegate_deployment_info")
+    samples = Samples(f"{base}/metrics", *kept, scrape_seconds=_SCRAPE_SECONDS)
     traffic = Traffic(base)
     truth = changing.spec.truth
     began = time.monotonic()

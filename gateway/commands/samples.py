@@ -1,6 +1,6 @@
 """Enough of Prometheus for a demonstration: it scrapes one gateway and gives raw samples back.
 
-It keeps one metric for ten minutes and answers `metric{label="value"}[window]` at a moment, which
+It keeps a few metrics for ten minutes and answers `metric{label="value"}[window]` at a moment, which
 is all that `joulegate recalibrate` asks. Anything more wants the real one.
 """
 
@@ -23,15 +23,15 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Samples:
-    """Scrapes `metric` from a page; answers queries as `handler` of POST /api/v1/query."""
+    """Scrapes `metrics` from a page; answers queries as `handler` of POST /api/v1/query."""
 
-    def __init__(self, page: str, metric: str, *, scrape_seconds: float) -> None:
+    def __init__(self, page: str, *metrics: str, scrape_seconds: float) -> None:
         self.latest: dict[str, dict[Labels, float]] = {}
         """Every counter and gauge of the last scrape, by name."""
         self._page = page
-        self._metric = metric
+        self._metrics = metrics
         self._scrape_seconds = scrape_seconds
-        self._series: dict[Labels, deque[tuple[float, float]]] = {}
+        self._series: dict[tuple[str, Labels], deque[tuple[float, float]]] = {}
 
     async def run(self) -> None:
         """Scrape until cancelled."""
@@ -51,29 +51,30 @@ class Samples:
                 labels = tuple(sorted(sample.labels.items()))
                 latest.setdefault(sample.name, {})[labels] = sample.value
         self.latest = latest
-        for labels, value in latest.get(self._metric, {}).items():
-            kept = self._series.setdefault(labels, deque())
-            kept.append((at, value))
-            while kept[0][0] < at - _KEPT_SECONDS:
-                kept.popleft()
+        for metric in self._metrics:
+            for labels, value in latest.get(metric, {}).items():
+                kept = self._series.setdefault((metric, labels), deque())
+                kept.append((at, value))
+                while kept[0][0] < at - _KEPT_SECONDS:
+                    kept.popleft()
 
     async def handler(self, request: web.Request) -> web.Response:
         """Answer a query as Prometheus does."""
         form = await request.post()
         asked = _QUERY.fullmatch(str(form.get("query", "")))
-        if asked is None or asked[1] != self._metric:
-            error = f"only {self._metric}[window] is answered here"
+        if asked is None or asked[1] not in self._metrics:
+            error = f"only {' and '.join(self._metrics)}[window] are answered here"
             return web.json_response({"status": "error", "error": error}, status=400)
         until = float(str(form.get("time", time.time())))
         since = until - int(asked[3]) * _SECONDS[asked[4]]
         wanted = set(re.findall(r'(\w+)\s*=\s*"([^"]*)"', asked[2] or ""))
         result = [
             {
-                "metric": {"__name__": self._metric, **dict(labels + _JOB)},
+                "metric": {"__name__": metric, **dict(labels + _JOB)},
                 "values": [[at, repr(value)] for at, value in kept if since < at <= until],
             }
-            for labels, kept in self._series.items()
-            if wanted <= {*labels, *_JOB}
+            for (metric, labels), kept in self._series.items()
+            if metric == asked[1] and wanted <= {*labels, *_JOB}
         ]
         data = {"resultType": "matrix", "result": result}
         return web.json_response({"status": "success", "data": data})

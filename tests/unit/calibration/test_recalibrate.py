@@ -1,37 +1,30 @@
 """`joulegate recalibrate` as it is called: what it adopts, refuses, writes, and takes back."""
 
 import json
-import re
-from urllib.parse import parse_qs
 
-import httpx
 import numpy as np
 import pytest
 import respx
 from statsmodels.regression.linear_model import OLS
-from typer.testing import CliRunner
 
 from calibration import recalibrate_command
-from calibration.cli import app
 from calibration.prometheus import Series
-from calibration.sums import LOAD, OUTPUT, PROMPT, TOKENS
+from calibration.sums import LOAD, OUTPUT, TOKENS
 from gateway import profile
-from gateway.profile import Accuracy, ModelProfile, Output, Prefill, Regression
+from gateway.profile import Output, Prefill
 from gateway.scheduling.cost import Form
+from tests.unit.calibration.recalibrating import (
+    QUERY,
+    URL,
+    Server,
+    call,
+    model,
+    part,
+    recalibrate,
+    served,
+    told,
+)
 from tests.unit.calibration.sums_of_rows import clusters, series, traffic
-
-URL = "http://prom:9090"
-QUERY = f"{URL}/api/v1/query"
-
-
-def model(**other):
-    return ModelProfile(
-        accuracy=Accuracy(0.7),
-        seconds=Regression(form=Form.ADDITIVE, coefficients=[0.1, 0.0005, 0.03]),
-        joules=Regression(form=Form.ADDITIVE, coefficients=[30.0, 0.06, 1.5]),
-        provenance={"hardware": "H200", "accuracy": "given with --accuracy", "rows": {"read": 9}},
-        **other,
-    )
 
 
 @pytest.fixture
@@ -41,74 +34,12 @@ def live(tmp_path):
     return path
 
 
-class Server:
-    """A Prometheus that holds series by (basis, quantity), and says what it was asked."""
-
-    def __init__(self):
-        self.held = {}
-        self.warnings = []
-
-    def add(self, found):
-        for one in found:
-            key = one.metric["basis"], one.metric["quantity"]
-            self.held.setdefault(key, []).append(one)
-
-    def __call__(self, request):
-        (query,) = parse_qs(request.content.decode())["query"]
-        asked = re.fullmatch(
-            r'joulegate_ols_sum_total\{basis="(\w+)",quantity="(\w+)"\}\[6h\]', query
-        )
-        found = self.held.get(asked.groups(), [])
-        result = [{"metric": one.metric, "values": one.values} for one in found]
-        data = {"resultType": "matrix", "result": result}
-        return httpx.Response(
-            200, json={"status": "success", "data": data, "warnings": self.warnings}
-        )
-
-
-def served(size=3000, name="phi-3-mini", bases=(LOAD, OUTPUT, PROMPT), joules=True, **how):
-    """Return the series of a model that served `size` requests, and its rows."""
-    factor = how.pop("factor", 1.0)
-    seconds = traffic(size, 1, factor=factor)[0]
-    energy = traffic(size, 1, quantity="joules", factor=factor)[0]
-    found = []
-    for basis in bases:
-        if basis in {OUTPUT, PROMPT}:
-            found += series(seconds, basis, quantity="tokens", model=name, **how)
-        else:
-            found += series(seconds, basis, quantity="seconds", model=name, **how)
-            if joules:
-                found += series(energy, basis, quantity="joules", model=name, **how)
-    return found, {"seconds": seconds, "joules": energy}
-
-
 @pytest.fixture
 def server():
     with respx.mock:
         held = Server()
         respx.post(QUERY).mock(side_effect=held)
         yield held
-
-
-def call(*arguments):
-    """Run it; returns exit code, stdout, stderr."""
-    result = CliRunner().invoke(app, ["recalibrate", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
-def recalibrate(live, *arguments):
-    return call("--prometheus", URL, "--profile", live, *arguments)
-
-
-def told(live, *arguments):
-    code, text, _ = recalibrate(live, "--json", *arguments)
-    return code, json.loads(text)
-
-
-def part(report, name, key="phi-3-mini"):
-    (found,) = [one for one in report["models"] if one["model"] == key]
-    return next(one for one in found["parts"] if one["name"] == name)
 
 
 def test_a_model_is_refitted_from_its_traffic(server, live):
