@@ -1,7 +1,7 @@
 """Enough of Prometheus for a demonstration: it scrapes one gateway and gives raw samples back.
 
-It keeps a few metrics for ten minutes and answers `metric{label="value"}[window]` at a moment, which
-is all that `joulegate recalibrate` asks. Anything more wants the real one.
+It keeps a few metrics for ten minutes and answers `metric{label="value"}[window]` at a moment: all
+that `joulegate recalibrate` asks. Anything more wants the real one.
 """
 
 import asyncio

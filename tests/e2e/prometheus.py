@@ -1,6 +1,7 @@
 """A real Prometheus on a free port, its data in a folder of its own, and pages made for it.
 
-Where there is no `prometheus` on the PATH, tests that are marked NEEDED skip.
+Where there is no `prometheus` on the PATH, tests skip; those marked NEEDED before
+they have started anything else.
 """
 
 import contextlib
@@ -16,16 +17,16 @@ import yaml
 
 from tests.e2e.processes import Server, free_port
 
-NEEDED = pytest.mark.skipif(
-    shutil.which("prometheus") is None,
-    reason="no `prometheus` on the PATH (Debian: apt-get install prometheus)",
-)
+_MISSING = "no `prometheus` on the PATH (Debian: apt-get install prometheus)"
+NEEDED = pytest.mark.skipif(shutil.which("prometheus") is None, reason=_MISSING)
 
 
 class Prometheus(Server):
     """A server that scrapes `jobs` (name: targets) every so often."""
 
     def __init__(self, folder: Path, jobs: Mapping[str, Sequence[str]], every: str = "1s") -> None:
+        if shutil.which("prometheus") is None:
+            pytest.skip(_MISSING)
         config = {
             "global": {"scrape_interval": every, "scrape_timeout": every},
             "scrape_configs": [

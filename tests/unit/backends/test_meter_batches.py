@@ -3,71 +3,14 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
 
 from backends.exposition import total
 from backends.meter.counter import MICRO
-from backends.meter.meter import BadBatchError, CrowdedError, Meter
-from backends.meter.metrics import Metrics
+from backends.meter.meter import BadBatchError, CrowdedError
 from backends.meter.sampler import News
-from backends.meter.sources import Device
 from backends.meter.station import BackendSpec, LedgerSpec
-from backends.meter.wire import Batch, Begin, End, Place, Progress
-
-A = Place("a")
-
-
-class Silent:
-    """A source that nobody reads: the tests tell the ledger themselves."""
-
-    kind = "scripted"
-    coarse = False
-
-    def open(self):
-        return (Device("g", "G"),)
-
-    def read(self, _device):
-        return 0
-
-    def close(self):
-        pass
-
-
-class World:
-    """A meter, a clock, and counters that run at 1 W."""
-
-    def __init__(self, *ledgers):
-        self.meter = Meter(ledgers or [LedgerSpec("l", Silent())])
-        self.now_us = 0
-        for name, station in self.meter.stations.items():
-            station.sampler._news.append(News("start", 0, {}))
-            station.energy = {f"gpu-{name}": 0}
-
-    def pass_seconds(self, seconds):
-        for _ in range(round(seconds * 10)):
-            self.now_us += 100_000
-            for name, station in self.meter.stations.items():
-                station.sampler._news.append(News("advance", self.now_us, {f"gpu-{name}": 100_000}))
-
-    def post(self, *events, gateway="gw", places=(A,), received=0):
-        return self.meter.receive(Batch(gateway, list(places), list(events), received), self.now_us)
-
-    def serve(self, number, seconds=1, gateway="gw", places=(A,), backend=0):
-        """A request from its beginning to its end."""
-        who = {"gateway": gateway, "places": places}
-        self.post(Begin(number, 0, backend, 10, 100_000), **who)
-        self.pass_seconds(seconds)
-        self.post(Progress(number, round(seconds * 5e5), 1), End(number, 0, 20), **who)
-
-    def settled(self, gateway="gw", places=(A,)):
-        """What a gateway is told once all can be known."""
-        self.pass_seconds(5)
-        return self.post(gateway=gateway, places=places)
-
-    def page(self):
-        registry = CollectorRegistry()
-        registry.register(Metrics(self.meter))
-        return generate_latest(registry)
+from backends.meter.wire import Begin, End, Place, Progress
+from tests.unit.backends.metering import A, Silent, World
 
 
 def two_ledgers():

@@ -118,7 +118,7 @@ async def test_what_ends_while_a_batch_travels_is_told_by_the_next(link, meter):
 async def away(link, meter, clock):
     meter.answers = [ConnectionLost("no"), ConnectionLost("no")]
     await link.exchange()
-    clock.now += 3.0
+    clock.now += 5.0
     await link.exchange()
 
 
@@ -154,6 +154,75 @@ async def test_a_meter_that_stays_away_holds_nothing(link, meter, clock):
     await link.exchange()
     assert meter.kinds() == ["Begin"]
     assert three.told == 1
+
+
+@pytest.mark.parametrize("failures", [(2.05,), (0.0, 0.25, 3.9), (9.0,)])
+async def test_a_meter_that_is_slow_once_or_gone_for_a_moment_is_waited_for(
+    link, meter, clock, failures
+):
+    one, two = begun(link), begun(link)
+    one.end(tokens=2)
+    await link.exchange()
+    two.end(tokens=2)
+    started = clock.now
+    for at in failures:
+        clock.now = started + at
+        meter.answers = [ConnectionLost("no")]
+        await link.exchange()
+    assert (link.up, link.settled) == (False, [])
+    told = [Observation(n, m.id, 5, "exclusive") for n, m in enumerate((one, two), 1)]
+    meter.answers = [Answer("one", told, [])]
+    await link.exchange()
+    assert (link.settled, link.dropped) == ([one, two], 0)
+
+
+async def test_ends_that_a_meter_waits_for_are_told_when_it_is_back(link, meter, clock):
+    """Whoever it has heard begin; else it holds up everybody for two minutes."""
+    before, meanwhile, running = begun(link), begun(link), begun(link)
+    await link.exchange()
+    lost = begun(link)  # its beginning goes into a batch that is not answered
+    before.end(tokens=2)
+    lost.end(tokens=3)
+    await away(link, meter, clock)
+    meanwhile.end(tokens=4)
+    unheard = begun(link)
+    unheard.end(tokens=5)
+    assert link.settled == [before, lost, meanwhile, unheard]
+    assert {one.method for one in link.settled} == {"estimated"}
+    assert [one.owner for one in link._owed.values()] == [None] * 3
+    await link.exchange()
+    assert meter.kinds() == []
+    await link.exchange()
+    told = [(type(one).__name__, one.id) for one in meter.batches[-1].events]
+    assert told == [("End", before.id), ("Begin", lost.id), ("End", lost.id), ("End", meanwhile.id)]
+    assert (link._owed, running.told, link.dropped) == ({}, 1, 4)
+    meter.answers = [Answer("one", [Observation(1, before.id, 5, "exclusive")], [])]
+    await link.exchange()
+    assert meter.kinds() == []
+    assert (len(link.settled), before.method) == (4, "estimated")
+
+
+async def test_another_meter_is_owed_nothing(link, meter, clock):
+    one = begun(link)
+    await link.exchange()
+    one.end(tokens=2)
+    await away(link, meter, clock)
+    meter.name = "two"
+    for _ in range(2):
+        await link.exchange()
+    assert meter.kinds() == []
+    assert link._owed == {}
+
+
+async def test_what_is_owed_is_bounded(link, meter, clock, monkeypatch):
+    monkeypatch.setattr(links, "_MOST_WAITING", 3)
+    many = [begun(link) for _ in range(5)]
+    await link.exchange()
+    await away(link, meter, clock)
+    for one in many:
+        one.end(tokens=1)
+    assert link.settled == many
+    assert list(link._owed) == [one.id for one in many[2:]]
 
 
 async def test_another_meter_is_told_of_everything_anew(link, meter):
@@ -276,7 +345,7 @@ async def test_a_bug_in_telling_is_a_meter_that_is_away(link, meter, monkeypatch
     monkeypatch.setattr(links, "_TIMEOUT_SECONDS", 0.0)
     one = begun(link)
     one.end(tokens=1)
-    meter.answers = [TypeError("no such header")]
+    meter.answers = [TypeError("no such header"), TypeError("no such header")]
     task = asyncio.create_task(link.run())
     while not link.settled:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.001)

@@ -122,6 +122,22 @@ def test_tokens_a_chunk_are_learnt_from_whole_answers(place):
     assert metered.tokens == 100
 
 
+@pytest.mark.parametrize("odd", [2_000_000_000, 0])
+def test_nonsense_about_tokens_a_chunk_is_soon_forgotten(place, odd):
+    place.learn(odd, 60)
+    for _ in range(50):
+        place.learn(57, 60)
+    assert place.tokens_per_chunk == pytest.approx(1.0, abs=0.05)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 31), st.integers(0, 1 << 31))))
+def test_tokens_a_chunk_stay_within_reason(answers):
+    place = BackendMeter(Link(), 0, "a", "")
+    for tokens, chunks in answers:
+        place.learn(tokens, chunks)
+        assert 0.1 <= place.tokens_per_chunk <= 64.0
+
+
 def test_a_cached_prompt_is_remembered(place):
     begun(place).end(tokens=1, cached_tokens=0)
     assert not place.caches

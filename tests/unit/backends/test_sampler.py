@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.meter import sampler as samplers
 from backends.meter.counter import MICRO
 from backends.meter.sampler import Sampler
 from backends.meter.sources import Device, SourceError
@@ -257,6 +258,30 @@ def test_a_source_that_does_not_open_is_counted_for_its_ledger():
         sampler.fail("no driver")
         assert sampler.errors == {"l": times}
     assert sampler.take() == []
+
+
+@pytest.mark.parametrize("flapping", [False, True])
+def test_news_that_nobody_takes_is_given_up_and_leaves_a_hole(monkeypatch, flapping):
+    monkeypatch.setattr(samplers, "_MOST_NEWS", 5)
+    source = Counters()
+    source.values["a"] = lambda now_us: now_us * 100
+    sampler = opened(source)
+    for _ in range(6):
+        source.now_us += 50_000
+        if flapping:
+            sampler.fail("it went away")
+            sampler.open()
+        else:
+            sampler.read()
+        assert len(sampler._news) <= 5
+    news = sampler.take()
+    assert news[0].kind in ({"lost", "start"} if flapping else {"start"})
+    assert [one.kind for one in news if one.kind == "advance"] == []
+    assert news[-1].at_us == source.now_us
+    source.now_us += 50_000
+    sampler.read()
+    (one,) = sampler.take()
+    assert one.microjoules == {"a": 5_000_000}
 
 
 @given(
