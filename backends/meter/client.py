@@ -3,10 +3,12 @@
 A request costs it one object. Four times a second the objects are read, what is new about them is
 posted, and what the meter has settled comes back with the answer. Nothing is queued: each batch is
 made from the objects anew, so a batch that is lost costs nothing. A meter that does not answer is
-asked again each second; meanwhile whatever has ended is given up as `estimated`.
+asked again each second; meanwhile whatever has ended is given up as `estimated`. What it may have
+heard begin is kept until it has heard the end too: it would wait for it with everything else.
 """
 
 import asyncio
+import copy
 import itertools
 import logging
 import secrets
@@ -35,6 +37,8 @@ _log = logging.getLogger("joulegate.meter")
 _PERIOD_SECONDS = 0.25
 _HEARTBEAT_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
+_FAILURES = 2
+"""After so many in a row, over more than as many timeouts, nothing is waited for."""
 _PATIENCE_SECONDS = 130.0
 """How long an end may go unanswered: what the meter waits at most, and some more."""
 _MOST_EVENTS = 8_000
@@ -69,9 +73,12 @@ class MeterLink:
         self._live: dict[int, Metered] = {}
         self._ended: dict[int, Metered] = {}
         self._waiting: dict[int, Metered] = {}
+        self._owed: dict[int, Metered] = {}
+        """Given up here, open at the meter."""
         self._meter = ""
         self._received = 0
         self._answered_at = time.monotonic()
+        self._failures = 0
         self._away = False
         self._complained = ""
 
@@ -105,6 +112,7 @@ class MeterLink:
             for metered in kind.values():
                 self._give_up(metered)
             kind.clear()
+        self._owed.clear()
 
     async def run(self) -> None:
         """Tell and ask until cancelled."""
@@ -112,7 +120,8 @@ class MeterLink:
         while True:
             await asyncio.sleep(_PERIOD_SECONDS)
             rested += _PERIOD_SECONDS
-            busy = bool(self._live or self._ended or self._waiting) and not self._away
+            held = self._live or self._ended or self._waiting or self._owed
+            busy = bool(held) and not self._away
             if busy or rested >= _HEARTBEAT_SECONDS:
                 rested = 0.0
                 try:
@@ -128,9 +137,10 @@ class MeterLink:
         events: list[Event] = []
         sent: list[Metered] = []
         # While the meter is away only an empty batch is sent, to see whether it is back.
-        open_ = () if self._away else (*self._ended.values(), *self._live.values())
-        for metered in open_:
+        kinds = () if self._away else (self._ended, self._owed, self._live)
+        for metered in [one for kind in kinds for one in kind.values()]:
             if news := metered.news(now):
+                metered.told_at = now
                 events += news
                 sent.append(metered)
                 if len(events) >= _MOST_EVENTS:
@@ -164,6 +174,7 @@ class MeterLink:
             _log.info("meter %s answers", self.label)
         self.up = True
         self._away = False
+        self._failures = 0
         self._complained = ""
         self._answered_at = now
         self.period_seconds = answer.period_seconds
@@ -174,9 +185,11 @@ class MeterLink:
         for metered, stage, tokens in stages:
             metered.told = stage
             metered.told_tokens = tokens
-            if stage == OVER and self._ended.pop(metered.id, None) is not None:
-                metered.told_at = now
-                self._waiting[metered.id] = metered
+            if stage == OVER:
+                self._owed.pop(metered.id, None)
+                if self._ended.pop(metered.id, None) is not None:
+                    metered.told_at = now
+                    self._waiting[metered.id] = metered
         unknown = set(answer.unknown)
         for place in self._places:
             if place.known and place.label in unknown:
@@ -197,6 +210,7 @@ class MeterLink:
             metered = kind.pop(observation.id, None)
             if metered is not None:
                 if observation.method == "estimated":
+                    metered.told = FORSAKEN  # no more need be said of it
                     self._give_up(metered)
                     return
                 metered.microjoules = observation.microjoules
@@ -210,6 +224,7 @@ class MeterLink:
         """Forget what an earlier meter was told."""
         if self._meter:
             _log.warning("meter %s was started anew; what it had not settled is lost", self.label)
+            self._owed.clear()
         self._meter = meter
         self._received = 0
         self._drop(self._waiting, lambda _: True)
@@ -233,8 +248,10 @@ class MeterLink:
             _log.warning("meter %s: %s; joules are estimated meanwhile", self.label, said)
         self._complained = said
         self.up = False
-        # Once is chance; twice means that nothing more will come for what has ended.
-        if time.monotonic() - self._answered_at > _TIMEOUT_SECONDS:
+        self._failures += 1
+        # One slow answer is chance, and a network may be gone for a moment.
+        silent_seconds = time.monotonic() - self._answered_at
+        if self._failures >= _FAILURES and silent_seconds > _FAILURES * _TIMEOUT_SECONDS:
             self._away = True
             self._drop(self._ended, lambda _: True)
             self._drop(self._waiting, lambda _: True)
@@ -244,6 +261,13 @@ class MeterLink:
             self._give_up(kind.pop(number))
 
     def _give_up(self, metered: Metered) -> None:
+        # In a batch that was never answered it may have been heard of nonetheless.
+        heard_of = metered.told_at and metered.told < OVER and metered.place.known
+        if metered.ended and heard_of:
+            owed = self._owed[metered.id] = copy.copy(metered)
+            owed.owner = None
+            if len(self._owed) > _MOST_WAITING:
+                del self._owed[next(iter(self._owed))]
         metered.method = "estimated"
         self.dropped += metered.owner is not None
         self.settled.append(metered)

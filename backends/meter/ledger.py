@@ -103,12 +103,12 @@ class Ledger:
         self._push(at_us, 0, hole=True)
         self._lost = False
 
-    def advance(self, at_us: int, microjoules: int) -> None:
-        """The counters moved by that much since the last call. Raises ValueError if they fell."""
+    def advance(self, at_us: int, microjoules: int, *, hole: bool = False) -> None:
+        """The counters moved by that much (`hole`: not surely). Raises ValueError if they fell."""
         if microjoules < 0:
             raise ValueError(f"a counter moved by {microjoules} microjoules")
         self.advanced += microjoules
-        self._push(max(at_us, self._at_us + 1), microjoules, hole=self._lost)
+        self._push(max(at_us, self._at_us + 1), microjoules, hole=self._lost or hole)
         self._lost = False
 
     def lost(self, at_us: int) -> None:

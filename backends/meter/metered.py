@@ -12,6 +12,7 @@ from backends.meter.wire import Begin, End, Event, Method, Progress
 _CHUNKS_TO_LEARN = 20
 _FRAME_CHUNKS = 3  # the role, the usage and the end: chunks without a token of their own
 _LEARNING_RATE = 0.1
+_TOKENS_PER_CHUNK = (0.1, 64.0)  # beyond that it is nonsense, which must not last
 _MOST_TOKENS = 1 << 31
 _MOST_QUEUE_SECONDS = 1e6
 _MOST_PREFILL_JOULES = 1e9
@@ -191,4 +192,6 @@ class BackendMeter:
         """Learn from a whole answer how many tokens a chunk of its stream holds."""
         chunks -= _FRAME_CHUNKS
         if chunks >= _CHUNKS_TO_LEARN:
-            self.tokens_per_chunk += _LEARNING_RATE * (tokens / chunks - self.tokens_per_chunk)
+            least, most = _TOKENS_PER_CHUNK
+            seen = min(max(tokens / chunks, least), most)
+            self.tokens_per_chunk += _LEARNING_RATE * (seen - self.tokens_per_chunk)

@@ -99,6 +99,11 @@ class Metrics(Collector):
             "Events of a time that was settled before they came",
             labels=["ledger"],
         )
+        dropped = CounterMetricFamily(
+            "joulegate_meter_dropped_events",
+            "Events refused for want of room, or whose request's beginning never came",
+            labels=["ledger"],
+        )
         for name, station in self._meter.stations.items():
             ledger = station.ledger
             attributed.add_metric([name, "request"], ledger.attributed / MICRO)
@@ -109,4 +114,5 @@ class Metrics(Collector):
                 idle_watts.add_metric([name], station.idle_watts)
             open_.add_metric([name], ledger.open_requests)
             late.add_metric([name], ledger.late_events)
-        yield from (attributed, unsettled, idle_watts, open_, late)
+            dropped.add_metric([name], ledger.dropped_events)
+        yield from (attributed, unsettled, idle_watts, open_, late, dropped)

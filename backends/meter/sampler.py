@@ -11,7 +11,8 @@ Rules:
 - A counter that was reset leaves a hole, and so does one that cannot be read, until it can; tries
   are 1 s apart, doubling to 30 s.
 
-News waits in a queue until `take` is called: nobody is woken twenty times a second.
+News waits in a queue until `take` is called: nobody is woken twenty times a second. If nobody calls
+for very long, what it told is given up: the counter is known anew from there on.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ _COARSE_EVERY_SECONDS = 1.0
 _CLOSE_AFTER_US = 1_000_000
 _CLOSE_COARSE_AFTER_US = 60_000_000
 _STILL_PERIODS = 10
+_MOST_NEWS = 10_000
 
 
 def clock_us() -> int:
@@ -92,8 +94,17 @@ class Sampler:
 
     def take(self) -> list[News]:
         """Return what has happened since the last call, in its order."""
-        news = self._news
-        return [news.popleft() for _ in range(len(news))]
+        taken: list[News] = []
+        with contextlib.suppress(IndexError):  # it is emptied by the other thread when it is full
+            for _ in range(len(self._news)):
+                taken.append(self._news.popleft())  # noqa: PERF401 - keeps what was taken by then
+        return taken
+
+    def _tell(self, news: News) -> None:
+        if len(self._news) >= _MOST_NEWS:
+            self._news.clear()
+            news = News("lost" if news.kind == "lost" else "start", news.at_us)
+        self._news.append(news)
 
     @property
     def period_us(self) -> int | None:
@@ -142,7 +153,7 @@ class Sampler:
         )
         self._closed_us = at_us
         self._finding_until_us = 0 if self.source.coarse else at_us + _FIND_FOR_US
-        self._news.append(News("start", at_us))
+        self._tell(News("start", at_us))
         self.last_error = None
         listed = ", ".join(f"{device.id} ({device.name})" for device in devices)
         _log.info("ledger %s: %s counts %s", self.name, self.source.kind, listed)
@@ -165,7 +176,7 @@ class Sampler:
         """Take note that the source cannot be read; what was not told yet is not known."""
         self.errors[self._asked] = self.errors.get(self._asked, 0) + 1
         if self.counters:
-            self._news.append(News("lost", self._closed_us))
+            self._tell(News("lost", self._closed_us))
             self.counters = ()
         if message != self.last_error:
             _log.warning("ledger %s: %s", self.name, message)
@@ -177,7 +188,7 @@ class Sampler:
 
     def _close(self, at_us: int) -> None:
         """End the interval here."""
-        self._news.append(News("advance", at_us, {c.device.id: c.unclosed for c in self.counters}))
+        self._tell(News("advance", at_us, {c.device.id: c.unclosed for c in self.counters}))
         self._closed_us = at_us
         for counter in self.counters:
             counter.unclosed = 0
@@ -186,12 +197,12 @@ class Sampler:
     def _reset(self, values: list[int], at_us: int) -> None:
         """Start anew from these readings."""
         _log.warning("ledger %s: a counter has fallen; it starts anew", self.name)
-        self._news.append(News("lost", self._closed_us))
+        self._tell(News("lost", self._closed_us))
         for counter, value in zip(self.counters, values, strict=True):
             counter.value, counter.moved_us, counter.unclosed = value, at_us, 0
             counter.moved = False
         self._closed_us = at_us
-        self._news.append(News("start", at_us))
+        self._tell(News("start", at_us))
 
     def _patience_us(self) -> int:
         """How long an interval may wait for a counter that does not move."""

@@ -2,6 +2,10 @@
 
 A backend goes by the name that a gateway has for it. Where the config lists it, all names it goes
 by mean one backend, called by its root; so does any name on a ledger with one backend and no names.
+
+A device at work draws power, so a counter that stands still beyond its time is not to be believed:
+who is in flight then, or when it moves again, has not been measured. Idle energy is told to
+gateways from the first on that any was heard.
 """
 
 from collections import deque
@@ -17,6 +21,7 @@ from backends.meter.sources import Source
 
 _MOST_NAMES = 1000
 _IDLE_STEPS = 60
+_IDLE_STEP_US = 5_000_000
 _COARSE_US = 900_000
 """A counter that means to move once a second is coarse, though it may be found a little faster."""
 
@@ -54,7 +59,8 @@ class Station:
         self._only_root = spec.backends[0].root if only else None
         self._heard: set[str] = set()
         self._untold: dict[str, tuple[int, int]] = {}
-        self._idle_told = 0
+        self._stood = False
+        self._idle_told: int | None = None
         self._other_told: dict[str, int] = {}
         self._idle_steps: deque[tuple[int, int]] = deque(maxlen=_IDLE_STEPS)
         for root in self.roots:
@@ -70,6 +76,8 @@ class Station:
         if backend not in self._heard and len(self._heard) >= _MOST_NAMES:
             return None
         self._heard.add(backend)
+        if self._idle_told is None:
+            self._idle_told = self.ledger.idle
         return backend
 
     def forget(self, backends: Iterable[str]) -> None:
@@ -82,7 +90,8 @@ class Station:
             if news.kind == "advance":
                 for device, microjoules in news.microjoules.items():
                     self.energy[device] = self.energy.get(device, 0) + microjoules
-                self.ledger.advance(news.at_us, sum(news.microjoules.values()))
+                moved = news.microjoules.values()
+                self.ledger.advance(news.at_us, sum(moved), hole=self._doubtful(moved))
             elif news.kind == "start":
                 self.ledger.start(news.at_us)
             else:
@@ -90,13 +99,21 @@ class Station:
         slow = (self.sampler.period_us or 0) >= _COARSE_US
         self.ledger.coarse = self.source.coarse or slow
 
+    def _doubtful(self, moved: Iterable[int]) -> bool:
+        """Whether a counter stood still in this interval, or in the last one with work there."""
+        stood, stood_before = not all(moved), self._stood
+        self._stood = stood and self.ledger.open_requests > 0
+        return stood or stood_before
+
     def settle(self, now_us: int) -> list[Settled]:
         """Settle what can be settled by now."""
         ledger = self.ledger
         before_us, idle, used = ledger.settled_us, ledger.idle, ledger.attributed + ledger.other
         settled = ledger.settle(now_us)
         step_us = ledger.settled_us - before_us
-        if ledger.idle > idle and ledger.attributed + ledger.other == used:
+        # A step over a hole, or the first one, has time in it that no counter has measured.
+        measured = step_us <= _IDLE_STEP_US
+        if measured and ledger.idle > idle and ledger.attributed + ledger.other == used:
             self._idle_steps.append((ledger.idle - idle, step_us))
         return settled
 
@@ -119,7 +136,7 @@ class Station:
     def _share_out(self) -> None:
         """Split new idle energy evenly over the backends heard of; `other` has its own."""
         heard = sorted(self._heard)
-        if heard:
+        if heard and self._idle_told is not None:
             each, left = divmod(self.ledger.idle - self._idle_told, len(heard))
             self._idle_told = self.ledger.idle
             for index, backend in enumerate(heard):

@@ -40,9 +40,13 @@ async def _poll(client: Client, root: str, counted: Counted) -> None:
     url = URL(root + "/metrics")
     answering = True
     while True:
-        found = await _ask(client, url)
-        if found is not None:
-            counted(root, *found)
+        found = None
+        try:
+            found = await _ask(client, url)
+            if found is not None:
+                counted(root, *found)
+        except Exception:  # noqa: BLE001 - nobody would begin this loop again
+            _log.exception("%s: a bug in counting tokens", url)
         if (found is not None) != answering:
             answering = not answering
             _log.log(

@@ -1,6 +1,7 @@
 """`python -m tests.bench`: what the gateway costs, in one run; docs/benchmarks.md explains it.
 
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
+`python -m tests.bench forms`: how much better joules are predicted by a form that knows the load.
 """
 
 import argparse
@@ -14,12 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.bench import energy, load, machine, metering, serving
-from tests.bench.report import Figure, number, share_of, table
+from tests.bench.report import Figure, say, share_of
+from tests.bench.shown import BUSY, show
 
 _PARTS = ("startup", "unary", "streams", "decisions")
 _INTERVAL_SECONDS = 0.02
 """50 tokens a second."""
-_BUSY = 32
 _LEFT_SECONDS = 3.0
 
 
@@ -77,7 +78,7 @@ class Bench:
     def _starts(self, ports: list[int]) -> None:
         seconds = []
         for turn in range(self._plan.starts):
-            _say(f"start {turn + 1}/{self._plan.starts}")
+            say(f"start {turn + 1}/{self._plan.starts}")
             with serving.gateway(self._cores.gateway, ports) as gateway:
                 seconds.append(gateway.started_seconds)
         self.result["start_seconds"] = Figure.of(seconds)._asdict()
@@ -90,7 +91,7 @@ class Bench:
             one = load.unary(port, 1, plan.seconds, 0.2, meter)
             _add(seen, "p50_ms", share_of(one.latencies, 0.5) * 1e3)
             _add(seen, "p99_ms", share_of(one.latencies, 0.99) * 1e3)
-            many = load.unary(port, _BUSY, plan.seconds, 0.3, meter)
+            many = load.unary(port, BUSY, plan.seconds, 0.3, meter)
             _add(seen, "requests_per_second", many.whole / many.seconds)
             _add(seen, "busy_p99_ms", share_of(many.latencies, 0.99) * 1e3)
             _add(seen, "broken", one.broken + many.broken)
@@ -138,7 +139,7 @@ class Bench:
         seen: dict[str, Rounds] = {"direct": {}, "through": {}}
         for turn in range(rounds):
             for name, port in (("direct", direct), ("through", through)):
-                _say(f"{what} {turn + 1}/{rounds} {name}")
+                say(f"{what} {turn + 1}/{rounds} {name}")
                 measure(name, port, seen[name])
         return {
             name: {figure: Figure.of(values)._asdict() for figure, values in figures.items()}
@@ -146,7 +147,7 @@ class Bench:
         }
 
     def _decisions(self) -> None:
-        _say("decision times")
+        say("decision times")
         command = [sys.executable, "-m", "tests.bench.decisions", f"{self._plan.decision_seconds}"]
         with machine.on_core(self._cores.gateway):
             done = subprocess.run(command, cwd=serving.ROOT, check=True, capture_output=True)
@@ -163,84 +164,6 @@ def _left(port: int) -> int:
     while (left := serving.inflight(port)) and time.perf_counter() < until:
         time.sleep(0.1)
     return left
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def show(result: dict[str, Any]) -> str:
-    """Return the run as text."""
-    parts = ["\n".join(f"{key:12} {value}" for key, value in result["machine"].items())]
-    beside = [*_unary_rows(result), *_stream_rows(result)]
-    if beside:
-        head = ("", "direct", "through", "difference", "ratio", "spread")
-        parts.append(table(head, beside))
-    rows: list[tuple[str, ...]] = []
-    if "start_seconds" in result:
-        start = result["start_seconds"]
-        rows.append(("start to ready, s", number(start["median"]), _range(start)))
-    for when, value in result.get("memory_mb", {}).items():
-        rows.append((f"resident memory, {when}, MB", number(value), ""))
-    if "left_in_flight" in result:
-        rows.append(("left in flight at the end", str(result["left_in_flight"]), ""))
-    if rows:
-        parts.append(table(("the process", "", "range"), rows))
-    if "decisions" in result:
-        columns = ("decision, us", "bytes", "decode", "p50", "p99", "cpu p50", "cpu p99")
-        keys = ("size", "decode_us", "p50_us", "p99_us", "cpu_p50_us", "cpu_p99_us")
-        timed = [(row["text"], *(number(row[key]) for key in keys)) for row in result["decisions"]]
-        parts.append(table(columns, timed))
-    return "\n\n".join(parts)
-
-
-def _unary_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    if "unary" not in result:
-        return []
-    both = result["unary"]
-    return [
-        _row("unary, 1 connection: p50, ms", both, "p50_ms"),
-        _row("unary, 1 connection: p99, ms", both, "p99_ms"),
-        _row(f"unary, {_BUSY} connections: requests/s", both, "requests_per_second"),
-        _row(f"unary, {_BUSY} connections: p99, ms", both, "busy_p99_ms"),
-        _row("unary: gateway CPU, us/request", both, "cpu_us_per_request"),
-        _row("unary: gateway CPU, of a core", both, "cpu_share"),
-        _row("unary: taken of that core by others", both, "others_share"),
-        _row("unary: broken", both, "broken"),
-    ]
-
-
-def _stream_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for count, both in result.get("streams", {}).items():
-        name = f"{count} streams"
-        rows += [
-            _row(f"{name}: tokens/s", both, "tokens_per_second"),
-            _row(f"{name}: first token p50, ms", both, "ttft_p50_ms"),
-            _row(f"{name}: first token p99, ms", both, "ttft_p99_ms"),
-            _row(f"{name}: gap p50, ms", both, "gap_p50_ms"),
-            _row(f"{name}: gap p99, ms", both, "gap_p99_ms"),
-            _row(f"{name}: gateway CPU, of a core", both, "cpu_share"),
-            _row(f"{name}: taken of that core by others", both, "others_share"),
-            _row(f"{name}: broken", both, "broken"),
-        ]
-    return rows
-
-
-def _row(label: str, both: dict[str, Any], figure: str) -> tuple[str, ...]:
-    through = both["through"][figure]
-    spread = _range(through)
-    direct = both["direct"].get(figure)
-    if direct is None:
-        return label, "", number(through["median"]), "", "", spread
-    difference = through["median"] - direct["median"]
-    ratio = number(through["median"] / direct["median"]) if direct["median"] else ""
-    cells = (number(direct["median"]), number(through["median"]), number(difference), ratio)
-    return label, *cells, spread
-
-
-def _range(figure: dict[str, float]) -> str:
-    return f"{number(figure['low'])} to {number(figure['high'])}"
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -275,10 +198,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def main() -> int:
     """Read the arguments, measure, print."""
-    if sys.argv[1:2] == ["energy"]:
-        return energy.main(sys.argv[2:])
-    if sys.argv[1:2] == ["metering"]:
-        return metering.main(sys.argv[2:])
+    others = {"energy": energy.main, "metering": metering.main}
+    if len(sys.argv) > 1 and sys.argv[1] in others:
+        return others[sys.argv[1]](sys.argv[2:])
+    if sys.argv[1:2] == ["forms"]:
+        from tests.bench import forms  # the others need no numpy
+
+        return forms.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute; rough figures")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON")
@@ -294,7 +220,7 @@ def main() -> int:
     if not hasattr(os, "sched_setaffinity"):
         parser.error("needs Linux: it pins processes to cores and reads /proc")
     if len(os.sched_getaffinity(0)) == 1:
-        _say("one core for both sides: figures are lower than they would be on two")
+        say("one core for both sides: figures are lower than they would be on two")
     machine.allow_many_files()
     bench = Bench(_plan(arguments))
     bench.run()

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -30,7 +29,7 @@ from backends.simulator.server import Running, start
 from backends.simulator.truth import Truth
 from gateway import profile as profiles
 from tests.bench import machine, serving
-from tests.bench.report import share_of, table
+from tests.bench.report import say, share_of, table
 
 _LEVELS = (1, 8, 32, 128)
 _MODEL = "phi-3-mini"
@@ -63,7 +62,7 @@ class Bench:
         """Measure."""
         os.sched_setaffinity(0, {self._cores.load})
         for period in (0.1, 1.0):
-            _say(f"counter of {period:g} s, {self._seconds:g} s")
+            say(f"counter of {period:g} s, {self._seconds:g} s")
             asyncio.run(self._measure(period))
 
     async def _measure(self, period: float) -> None:
@@ -205,10 +204,6 @@ def _row(
         "sum": metered / true - 1,
         "methods": {method: count / len(kept) for method, count in methods.items()},
     }
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def show(rows: list[dict[str, Any]]) -> str:

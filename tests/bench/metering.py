@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.bench import load, machine, serving
-from tests.bench.report import Figure, number, share_of, table
+from tests.bench.report import Figure, number, say, share_of, table
 
 _INTERVAL_SECONDS = 1 / 30
 _STREAMS = 300
@@ -64,7 +64,7 @@ class Bench:
         seen: dict[str, Rounds] = {name: {} for name in gateways}
         for turn in range(self._rounds):
             for name, gateway in gateways.items():
-                _say(f"{_STREAMS} streams {turn + 1}/{self._rounds}, metering {name}")
+                say(f"{_STREAMS} streams {turn + 1}/{self._rounds}, metering {name}")
                 used = serving.Meter(gateway.pid, self._cores.gateway)
                 sample = load.streams(
                     gateway.port, _STREAMS, _STREAM_TOKENS, _INTERVAL_SECONDS, self._seconds, used
@@ -82,7 +82,7 @@ class Bench:
             with self._metering() as pid:
                 _until_up(gateway.port)
                 for name, rounds in seen.items():
-                    _say(f"{_PER_SECOND} requests/s {turn + 1}/{self._rounds}, meter {name}")
+                    say(f"{_PER_SECOND} requests/s {turn + 1}/{self._rounds}, meter {name}")
                     striking = _Striking(pid) if name == "killed" else contextlib.nullcontext()
                     sample = load.paced(gateway.port, _PER_SECOND, self._seconds, 1.0, striking)
                     for label, share in (("p50_ms", 0.5), ("p99_ms", 0.99)):
@@ -125,10 +125,6 @@ def _figures(seen: dict[str, Rounds]) -> dict[str, dict[str, Any]]:
         name: {figure: Figure.of(values)._asdict() for figure, values in figures.items()}
         for name, figures in seen.items()
     }
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 _STREAM_ROWS = (

@@ -1,6 +1,7 @@
 """Figures as a person reads them."""
 
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -45,3 +46,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         lines.append("  ".join([row[0].ljust(widths[0]), *rest]).rstrip())
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Tell on stderr how far a run is."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
