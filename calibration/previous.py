@@ -4,8 +4,6 @@ Rules: each of the two files is replaced whole; the one before is in its place b
 is, so that there is no moment without a way back.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,7 +30,7 @@ def replace(models: Mapping[str, ModelProfile], path: Path, parent: str | None) 
         old = path.read_bytes()
         if parent is not None and profile.parse(old, str(path)).version != parent:
             raise Changed(f"{path}: was replaced meanwhile, so nothing was written")
-        _write(beside(path), old)
+        profile.write_whole(beside(path), old)
     profile.save(models, path)
     return profile.load(path).version
 
@@ -47,21 +45,6 @@ def exchange(path: Path) -> tuple[str, str]:
         raise BadInput(f"{before}: is not there, so there is nothing to go back to")
     now, then = profile.load(path), profile.load(before)
     old, new = path.read_bytes(), before.read_bytes()
-    _write(path, new)
-    _write(before, old)
+    profile.write_whole(path, new)
+    profile.write_whole(before, old)
     return now.version, then.version
-
-
-def _write(path: Path, raw: bytes) -> None:
-    """Write bytes atomically: readers see the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -180,10 +180,15 @@ def save(models: Mapping[str, ModelProfile], path: Path) -> None:
     """Write a profile atomically: readers see the old file or the new one. Raises OSError."""
     encoded = msgspec.json.encode(ProfileFile(SCHEMA_VERSION, dict(models)))
     parse(encoded, str(path))
+    write_whole(path, msgspec.json.format(encoded, indent=2) + b"\n")
+
+
+def write_whole(path: Path, raw: bytes) -> None:
+    """Write bytes atomically: readers see the old file or the new one. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(encoded, indent=2) + b"\n")
+            file.write(raw)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
