@@ -47,6 +47,10 @@ def recalibrate(
     bearer_token_file: Annotated[
         Path | None, typer.Option(help="File with a token to send.")
     ] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option(help="LABEL=VALUE that series must have: one's own among several gateways'."),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 30.0,
     watch: Annotated[str | None, typer.Option(help="Again and again, each 15m, say.")] = None,
     rollback: Annotated[
@@ -78,6 +82,7 @@ def recalibrate(
             ),
             few=pull.Few(prior_requests, enough_requests),
         ),
+        match=match or [],
         header=header or [],
         bearer_token_file=bearer_token_file,
         timeout=timeout,

@@ -87,11 +87,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """A server's HTTP API. Raises PrometheusError for what is no address."""
+    """A server's HTTP API. Raises PrometheusError for what is no address.
+
+    `matchers`, in PromQL, narrow every query: a server often holds more than one's own series.
+    """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float = 30.0
+    matchers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -106,11 +110,13 @@ class Prometheus:
         """The address without any credentials."""
         return str(httpx.URL(self.url).copy_with(username=None, password=None))
 
-    def samples(self, selector: str, window: str, at: float) -> Found:
+    def samples(self, metric: str, window: str, at: float, **labels: str) -> Found:
         """Return the raw samples of the `window` (a duration) that ends at `at` (Unix seconds).
 
         Raises PrometheusError.
         """
+        matchers = [*(f'{name}="{value}"' for name, value in labels.items()), *self.matchers]
+        selector = f"{metric}{{{','.join(matchers)}}}" if matchers else metric
         try:
             answer = httpx.post(
                 f"{self.url.rstrip('/')}/api/v1/query",
@@ -140,6 +146,18 @@ class Prometheus:
             kind = parsed.data.resultType or "nothing"
             raise PrometheusError(f"{self.shown}: not raw samples but {kind} came back")
         return Found(series, parsed.warnings)
+
+
+def matcher(text: str) -> str:
+    """Return NAME=VALUE, NAME!=VALUE, NAME=~REGEX or NAME!~REGEX as PromQL; quotes are optional.
+
+    Raises ValueError.
+    """
+    found = re.fullmatch(r'([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*("?)(.*)\3', text.strip())
+    if found is None or '"' in found[4]:
+        raise ValueError(f"{text!r} is no label matcher such as namespace=llm")
+    value = found[4].replace("\\", "\\\\")
+    return f'{found[1]}{found[2]}"{value}"'
 
 
 def _decoded(raw: bytes, kind: type[Any]) -> Any:

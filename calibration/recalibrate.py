@@ -118,8 +118,7 @@ def gather(server: Prometheus, window: str, at: float) -> Window:
     warnings: list[str] = []
 
     def read(basis: str, quantity: str) -> bool:
-        selector = f'{sums.METRIC}{{basis="{basis}",quantity="{quantity}"}}'
-        found = server.samples(selector, window, at)
+        found = server.samples(sums.METRIC, window, at, basis=basis, quantity=quantity)
         warnings.extend(found.warned)
         for key, block in sums.read(basis, found.series).items():
             blocks.setdefault(key, {})[basis, quantity] = block

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from calibration import keys, previous, recalibrate, recalibrate_report
 from calibration.columns import BadInput
-from calibration.prometheus import Prometheus, PrometheusError, duration_seconds
+from calibration.prometheus import Prometheus, PrometheusError, duration_seconds, matcher
 from calibration.recalibrate import Outcome, Settings
 from gateway import profile
 from gateway.profile import ModelProfile, Profile
@@ -44,6 +44,7 @@ class Options:
     model: list[str] = field(default_factory=list)
     form: str = BEST
     settings: Settings = field(default_factory=Settings)
+    match: list[str] = field(default_factory=list)
     header: list[str] = field(default_factory=list)
     bearer_token_file: Path | None = None
     timeout: float = 30.0
@@ -156,7 +157,11 @@ def _duration(option: str, text: str) -> float:
 
 
 def _server(options: Options) -> Prometheus:
-    return Prometheus(str(options.prometheus), _headers(options), options.timeout)
+    try:
+        match = tuple(matcher(text) for text in options.match)
+    except ValueError as error:
+        raise BadInput(f"--match {error}") from None
+    return Prometheus(str(options.prometheus), _headers(options), options.timeout, match)
 
 
 def _headers(options: Options) -> dict[str, str]:
@@ -182,6 +187,7 @@ def _source(server: Prometheus, options: Options, at: float, live: Profile) -> d
     begin = at - duration_seconds(options.window)
     return {
         "prometheus": server.shown,
+        "match": list(server.matchers),
         "window": options.window,
         "from": _iso(begin),
         "to": _iso(at),

@@ -6,7 +6,7 @@ import httpx
 import pytest
 import respx
 
-from calibration.prometheus import Prometheus, PrometheusError, duration_seconds
+from calibration.prometheus import Prometheus, PrometheusError, duration_seconds, matcher
 
 URL = "http://prom:9090"
 QUERY = f"{URL}/api/v1/query"
@@ -20,7 +20,7 @@ MATRIX = {
 
 
 def ask(url=URL, **more):
-    return Prometheus(url, **more).samples('x{basis="load"}', "6h", 1234.5)
+    return Prometheus(url, **more).samples("x", "6h", 1234.5, basis="load")
 
 
 @respx.mock
@@ -138,3 +138,37 @@ def test_durations(text, seconds):
 def test_other_texts_are_no_durations(text):
     with pytest.raises(ValueError, match="is no"):
         duration_seconds(text)
+
+
+@respx.mock
+def test_matchers_narrow_every_query():
+    route = respx.post(QUERY).respond(json=MATRIX)
+    server = Prometheus(URL, matchers=(matcher("namespace=llm"), matcher('job!~"a|b"')))
+    server.samples("x", "6h", 1.0, basis="load")
+    server.samples("y", "6h", 1.0)
+    asked = [parse_qs(call.request.content.decode())["query"] for call in route.calls]
+    assert asked == [
+        ['x{basis="load",namespace="llm",job!~"a|b"}[6h]'],
+        ['y{namespace="llm",job!~"a|b"}[6h]'],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "promql"),
+    [
+        ("namespace=llm", 'namespace="llm"'),
+        ('namespace="llm"', 'namespace="llm"'),
+        (" pod =~ gw-.* ", 'pod=~"gw-.*"'),
+        (r"pod=~gw\.a", r'pod=~"gw\\.a"'),
+        ("empty=", 'empty=""'),
+        ("a!=b=c", 'a!="b=c"'),
+    ],
+)
+def test_a_matcher_as_promql(text, promql):
+    assert matcher(text) == promql
+
+
+@pytest.mark.parametrize("text", ["", "llm", "=llm", "1a=b", 'a="b"} or up{"', 'a=b"', "a b=c"])
+def test_what_is_no_matcher(text):
+    with pytest.raises(ValueError, match="no label matcher"):
+        matcher(text)
