@@ -32,6 +32,9 @@ def recalibrate(
     max_change: Annotated[
         float, typer.Option(min=1, help="Gate: largest factor between old and new.")
     ] = 3.0,
+    max_influence: Annotated[
+        float, typer.Option(min=0, help="Gate: most that one scrape may move the mean, as a share.")
+    ] = 0.1,
     min_gain: Annotated[
         float, typer.Option(min=0, max=1, help="Gate: least fall of the RMSE, as a share.")
     ] = 0.0,
@@ -78,6 +81,7 @@ def recalibrate(
                 max_condition=max_condition,
                 max_interval=max_interval,
                 max_change=max_change,
+                max_influence=max_influence,
                 min_gain=min_gain,
             ),
             few=pull.Few(prior_requests, enough_requests),

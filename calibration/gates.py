@@ -48,6 +48,7 @@ class Limits:
     max_condition: float = 300.0
     max_interval: float = 0.25
     max_change: float = 3.0
+    max_influence: float = 0.1
     min_gain: float = 0.0
 
 
@@ -117,6 +118,12 @@ def of_refit(found: Refit, limits: Limits) -> Iterator[Refusal]:
     if widest > limits.max_interval:
         text = f"predictions are known to {widest:.0%}, {limits.max_interval:.0%} at most"
         yield Refusal("interval", f"{text} (--max-interval)", widest, limits.max_interval)
+    if found.influence > limits.max_influence:
+        text = (
+            f"one scrape alone moves the mean request's prediction by {found.influence:.0%}, "
+            f"{limits.max_influence:.0%} at most (--max-influence): did a server stand still?"
+        )
+        yield Refusal("influence", text, found.influence, limits.max_influence)
     yield from of_change(predicted, found.drift.predicted, limits)
     gain = 1.0 - found.solved.rmse / found.drift.rmse if found.drift.rmse > 0.0 else 0.0
     if gain < limits.min_gain:

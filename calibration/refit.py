@@ -105,6 +105,11 @@ class Refit:
     mean: Floats
     """The window's mean request, as all five columns."""
     sd: Floats
+    influence: float
+    """By how much one scrape moves the mean request's prediction, at most, as a share of the mean.
+
+    Least squares with a constant: that is its residuals' sum over n.
+    """
 
     @property
     def coefficients(self) -> list[float]:
@@ -184,7 +189,13 @@ def refit(
         passed_over=tuple(passed),
         mean=np.append(whole.mean, missing),
         sd=np.append(whole.sd, missing),
+        influence=_influence(whole.pick(variant.used), solved),
     )
+
+
+def _influence(chosen: Moments, solved: Solved) -> float:
+    left = chosen.residual(solved.coefficients).xy[:, 0]
+    return float(np.abs(left).max()) / (chosen.n * abs(chosen.mean_y))
 
 
 @dataclass(frozen=True, slots=True)

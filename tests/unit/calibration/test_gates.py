@@ -127,3 +127,18 @@ def test_a_live_profile_that_predicts_nothing_cannot_be_compared():
 def test_an_interval_about_nothing_is_too_wide():
     assert only(gates.of_interval(0.0, 1.0, LIMITS)).number == float("inf")
     assert not list(gates.of_interval(1.0, 0.2, LIMITS))
+
+
+def test_a_scrape_in_which_a_server_stood_still():
+    rows = traffic(2000)[0]
+    rows["y"] = np.array(rows["y"], dtype=float)
+    mean = rows["y"].mean()
+    assert fitted(rows).influence < 0.01
+    rows["y"][700:707] += 100.0 * mean  # one scrape's worth of answers, each 100 times as long
+    one = next(r for r in gates.of_refit(fitted(rows), LIMITS) if r.gate == "influence")
+    # 7 answers of 2,000 hold a quarter of all the time there was.
+    assert one.number == pytest.approx(700 / 2700, rel=0.2)
+    assert "--max-influence" in str(one)
+    assert not [
+        r for r in gates.of_refit(fitted(rows), Limits(max_influence=0.5)) if r.gate == "influence"
+    ]
