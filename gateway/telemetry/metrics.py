@@ -182,6 +182,7 @@ class Metrics:
     def expect(self, models: Iterable[str]) -> None:
         """Show what may come as 0: a rate does not see a series that begins at 1."""
         for model in models:
+            self.floored_count(model)
             for reason in EXCLUSIONS:
                 self.exclusion_count(model, reason)
             for reason in FAILURES:

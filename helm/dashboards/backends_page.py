@@ -31,6 +31,12 @@ def _rate(metric: str, by: str, of: str = OF) -> str:
     return f"sum by ({by}) (rate({metric}{{{of}}}[{RATE}]))"
 
 
+def _happening(metric: str) -> Query:
+    """Return what there is of each model and reason, or a legend of zeros would fill the panel."""
+    happens = f"{_rate(metric, 'model, reason')} > 0"
+    return Query(or_zero(happens, _rate(metric, "model")), "{{model}} {{reason}}")
+
+
 _SEEN = Row(
     "As the gateway sees them",
     [
@@ -60,24 +66,14 @@ _SEEN = Row(
             "Failovers",
             "Further attempts because an earlier one failed, by model and failure.",
             PER_SECOND,
-            [
-                Query(
-                    or_zero(_rate("joulegate_retries_total", "model, reason"), "reason"),
-                    "{{model}} {{reason}}",
-                )
-            ],
+            [_happening("joulegate_retries_total")],
             "stack",
         ),
         Panel(
             "Broken streams",
             "Answers that had begun and ended in an error frame: no failover is possible then.",
             PER_SECOND,
-            [
-                Query(
-                    or_zero(_rate("joulegate_streams_broken_total", "model, reason"), "reason"),
-                    "{{model}} {{reason}}",
-                )
-            ],
+            [_happening("joulegate_streams_broken_total")],
             "stack",
         ),
     ],
@@ -190,7 +186,7 @@ _METERS = Row(
             COUNT,
             [Query(f"min by (meter) (joulegate_meter_up{_METER})", "{{meter}}")],
             "states",
-            8,
+            6,
             UP,
         ),
         Panel(
@@ -198,6 +194,7 @@ _METERS = Row(
             "Per second, of those that a meter should have measured.",
             REQUESTS,
             [Query(_rate("joulegate_unmetered_requests_total", "meter", HERE), "{{meter}}")],
+            width=6,
         ),
         Panel(
             "Failed readings",
@@ -209,6 +206,20 @@ _METERS = Row(
                     "{{device}}",
                 )
             ],
+            width=6,
+        ),
+        Panel(
+            "Events dropped",
+            "Per second, by ledger: refused for want of room, or of requests whose beginning never "
+            "came. Their requests are estimated.",
+            PER_SECOND,
+            [
+                Query(
+                    _rate("joulegate_meter_dropped_events_total", "instance, ledger", HERE),
+                    "{{ledger}} {{instance}}",
+                )
+            ],
+            width=6,
         ),
     ],
 )

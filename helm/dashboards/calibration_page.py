@@ -165,6 +165,21 @@ PAGE = Page(
                         )
                     ],
                     "states",
+                    12,
+                    steps=((None, "red"), (1, "green")),
+                ),
+                Panel(
+                    "Predicted by",
+                    "Which key of the profile each deployment is predicted by, and refitted as.",
+                    COUNT,
+                    [
+                        Query(
+                            f"max by (deployment, profile) (joulegate_deployment_info{{{OF}}})",
+                            "{{deployment}} by {{profile}}",
+                        )
+                    ],
+                    "states",
+                    12,
                     steps=((None, "red"), (1, "green")),
                 ),
                 Panel(
@@ -178,6 +193,7 @@ PAGE = Page(
                         )
                     ],
                     "states",
+                    12,
                     steps=((None, "red"), (1, "green")),
                 ),
                 Panel(
@@ -191,6 +207,7 @@ PAGE = Page(
                             "{{result}}",
                         )
                     ],
+                    width=12,
                 ),
             ],
         ),

@@ -18,10 +18,13 @@ from parts import (
     Panel,
     Query,
     Row,
+    or_zero,
     quantiles,
 )
 
 _REQUESTS = f"namespace_model_code:joulegate_requests:rate5m{{{OF}}}"
+_FAILED = f'{_REQUESTS[:-1]}, code=~"5.."}}'
+_ALL = f"sum({_REQUESTS})"
 _DURATION = f"namespace_model_le:joulegate_request_duration_seconds_bucket:rate5m{{{OF}}}"
 _TTFT = f"namespace_model_le:joulegate_time_to_first_token_seconds_bucket:rate5m{{{OF}}}"
 _TPOT = f"namespace_model_le:joulegate_time_per_output_token_seconds_bucket:rate5m{{{OF}}}"
@@ -30,7 +33,7 @@ _SPENT = f"namespace_model:joulegate_request_energy_joules_sum:rate5m{{{OF}}}"
 _COUNTED = f"namespace_model:joulegate_request_energy_joules_count:rate5m{{{OF}}}"
 _TOKENS = f"namespace_model_type:joulegate_tokens:rate5m{{{OF}}}"
 _SERVED = 'type=~"prompt|completion"'
-_ATTRIBUTED, _IDLE = 'method!~"idle|other"', 'method="idle"'
+_ATTRIBUTED, _IDLE, _OTHER = 'method!~"idle|other"', 'method="idle"', 'method="other"'
 _BASELINE = f"joulegate_baseline_energy_joules_total{{{HERE}}}"
 _PREDICTED = f"joulegate_predicted_energy_joules_total{{{HERE}}}"
 
@@ -54,7 +57,7 @@ _NOW = Row(
             "Errors",
             "Share of requests answered with a 5xx or broken off, over 5 minutes.",
             SHARE,
-            [Query(f'(sum({_REQUESTS[:-1]}, code=~"5.."}}) or vector(0)) / sum({_REQUESTS})')],
+            [Query(f"({or_zero(f'sum({_FAILED})', _ALL)}) / {_ALL}")],
             "number",
             3,
             ((None, "green"), (0.01, "orange"), (0.05, "red")),
@@ -226,7 +229,9 @@ _JOULES = Row(
             [
                 Query(f"sum({_ENERGY}{{{OF}, {_ATTRIBUTED}}})", "requests"),
                 Query(f"sum({_ENERGY}{{{OF}, {_IDLE}}})", "idle"),
-                Query(f'sum({_ENERGY}{{{OF}, method="other"}}) or on() vector(0)', "other"),
+                Query(
+                    or_zero(f"sum({_ENERGY}{{{OF}, {_OTHER}}})", f"sum({_ENERGY}{{{OF}}})"), "other"
+                ),
             ],
             "stack",
         ),

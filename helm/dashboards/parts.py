@@ -3,7 +3,8 @@
 Rules of this file:
 
 - A panel says what it shows in its description, has a unit, and queries the variable datasource.
-- A counter of what seldom happens has no series until it does; `or_zero` shows that as 0.
+- A counter of what seldom happens may have no series until it does; `or_zero` shows that as 0,
+  but only beside what there is: a panel without data has to look like one.
 - Intervals are `$__rate_interval`, but for what a recording rule has computed over its own.
 """
 
@@ -73,9 +74,9 @@ class Page(NamedTuple):
     rows: Sequence[Row]
 
 
-def or_zero(expr: str, label: str) -> str:
-    """Return the expression; where it has no series at all one of 0, whose label says none."""
-    return f'({expr}) or on() label_replace(vector(0), "{label}", "none", "", "")'
+def or_zero(expr: str, beside: str) -> str:
+    """Return the expression, and 0 for each series of `beside` that it has none for."""
+    return f"{expr} or 0 * {beside}"
 
 
 def quantiles(series: str, by: str, *shares: float) -> list[Query]:

@@ -86,7 +86,7 @@ _CHOSEN = Row(
             "Candidates left out per second: capability, context, down, bound (the caller's "
             "limits).",
             REQUESTS,
-            [Query(or_zero(f"sum by (reason) ({_EXCLUDED})", "reason"), "{{reason}}")],
+            [Query(f"sum by (reason) ({_EXCLUDED})", "{{reason}}")],
             "stack",
             12,
         ),
@@ -94,7 +94,7 @@ _CHOSEN = Row(
             "Exclusions by model",
             "The same by the model that was left out.",
             REQUESTS,
-            [Query(or_zero(f"sum by (model) ({_EXCLUDED})", "model"), "{{model}}")],
+            [Query(f"sum by (model) ({_EXCLUDED})", "{{model}}")],
             "stack",
             12,
         ),
@@ -138,19 +138,19 @@ _PREDICTED = Row(
             "Retries",
             "Attempts made because an earlier one failed, by that failure.",
             REQUESTS,
-            [
-                Query(
-                    or_zero(f"sum by (reason) ({_RETRIED})", "reason"),
-                    "{{reason}}",
-                )
-            ],
+            [Query(f"sum by (reason) ({_RETRIED})", "{{reason}}")],
             "stack",
         ),
         Panel(
             "Predictions floored",
             "Predictions at or below 0, per second: the profile is outside what it knows.",
             REQUESTS,
-            [Query(or_zero(f"sum by (model) ({_FLOORED})", "model"), "{{model}}")],
+            [
+                Query(
+                    or_zero(f"sum by (model) ({_FLOORED})", f"sum by (model) ({_DECISIONS})"),
+                    "{{model}}",
+                )
+            ],
             "stack",
         ),
     ],

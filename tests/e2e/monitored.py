@@ -35,6 +35,7 @@ EACH = 2
 SHORTENED = {
     r"\[5m\]": "[15s]",
     r"\[(1|6)h\]": "[20s]",
+    r"\[1d\]": "[1m]",
     r"offset 1d": "offset 10s",
     r"(?m)^( +for): \w+$": r"\1: 2s",
 }
@@ -199,13 +200,14 @@ class Stack:
             factor = factors.get((name, quantity), 1.0)
             factor /= SPEED if quantity == "seconds" else 1.0
             cost = model[quantity]
-            # The form that has every term, so that no panel of a coefficient stays empty.
+            # The form that has every term, so that no panel of a coefficient stays empty, or at 0.
             cost["form"] = "load"
-            cost["coefficients"] = [*(factor * value for value in cost["coefficients"]), 0.0, 0.0]
+            known = [factor * value for value in cost["coefficients"]]
+            cost["coefficients"] = [*known, 1e-12, 1e-9]
             rows = cost["covariance"]
-            known = [[factor**2 * value for value in row] + [0.0, 0.0] for row in rows]
+            sure = [[factor**2 * value for value in row] + [0.0, 0.0] for row in rows]
             unsure = [[0.0] * 3 + [1e-14, 0.0], [0.0] * 4 + [1e-10]]
-            cost["covariance"] = known + unsure
+            cost["covariance"] = sure + unsure
             cost["rmse"] = None
         fresh = self.profile.with_suffix(".new")
         fresh.write_text(json.dumps(tree))

@@ -143,6 +143,15 @@ def test_every_metric_of_a_panel_exists(path):
 
 
 @every_dashboard
+def test_a_panel_of_nothing_shows_nothing(path):
+    # A constant is there whatever is scraped; a 0 may stand only beside series that are.
+    for target in targets(path):
+        assert not re.search(r"\b(vector|scalar|time|absent)\b *\(", target["expr"])
+        _, *fallbacks = target["expr"].split(" or ")
+        assert all(named(one) and one.startswith("0 * sum") for one in fallbacks), target["expr"]
+
+
+@every_dashboard
 def test_every_selector_heeds_the_variables(path):
     for target in targets(path):
         selectors = dict(labels_of(target["expr"]))
