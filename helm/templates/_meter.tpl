@@ -10,13 +10,18 @@ livenessProbe:
   failureThreshold: 6
 {{- end -}}
 
+{{/* As joulegate.container, with the meter's image. */}}
+{{- define "joulegate.meterRuntime" -}}
+{{- include "joulegate.container" . | replace (include "joulegate.image" . | quote) (include "joulegate.meterImage" . | quote) -}}
+{{- end -}}
+
 {{/* (list root model) */}}
 {{- define "joulegate.meterContainer" -}}
 {{- $root := index . 0 -}}
 {{- $model := index . 1 -}}
 {{- $values := $root.Values.meter -}}
 - name: meter
-  {{- include "joulegate.container" $root | nindent 2 }}
+  {{- include "joulegate.meterRuntime" $root | nindent 2 }}
   {{- if eq $model.mode "simulator" }}
   args:
     - meter
@@ -37,7 +42,13 @@ livenessProbe:
     - |
       trap 'exit 0' TERM
       until [ -s /run/gpus/uuids ]; do sleep 1; done
-      while read -r uuid; do set -- "$@" "--device=$uuid"; done </run/gpus/uuids
+      while read -r uuid; do
+        case $uuid in MIG-*)
+          echo "the server has $uuid, a part of a GPU, and energy counters are the whole GPU's: set meter.mode none" >&2
+          exit 1
+        esac
+        set -- "$@" "--device=$uuid"
+      done </run/gpus/uuids
       exec joulegate meter "$@"
     - meter
   args:
@@ -81,8 +92,8 @@ livenessProbe:
 {{- if .name -}}
 - name: meter-secret
   secret:
-    secretName: {{ .name }}
-    items: [{key: {{ .key }}, path: secret}]
+    secretName: {{ .name | quote }}
+    items: [{key: {{ .key | quote }}, path: secret}]
     defaultMode: 0440
 {{- end -}}
 {{- end -}}

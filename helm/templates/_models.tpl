@@ -31,6 +31,15 @@
 {{- toYaml $models -}}
 {{- end -}}
 
+{{/* Seconds that the gateway's rollout may take: until a server has loaded, for without one the gateway is not ready. */}}
+{{- define "joulegate.rolloutSeconds" -}}
+{{- $seconds := 0 -}}
+{{- range include "joulegate.models" . | fromYamlArray -}}
+{{- if eq .mode "vllm" -}}{{- $seconds = max $seconds .startupSeconds -}}{{- end -}}
+{{- end -}}
+{{- add $seconds 600 -}}
+{{- end -}}
+
 {{/* Whether a meter stands beside each of the servers of a model that is served here: (list root model) */}}
 {{- define "joulegate.hasSidecar" -}}
 {{- if and (eq (index . 0).Values.meter.mode "sidecar") (or (eq (index . 1).mode "simulator") (gt (int (index . 1).gpus) 0)) -}}
@@ -38,9 +47,9 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Name of the variable that holds a backend's key: (list key number) */}}
+{{/* Name of the variable that holds a backend's key: (list key number). The number goes first, for a model's key may end in one. */}}
 {{- define "joulegate.keyVariable" -}}
-BACKEND_KEY_{{ index . 0 | replace "-" "_" | upper }}{{ with index . 1 }}_{{ . }}{{ end }}
+BACKEND_{{ with index . 1 }}{{ . }}_{{ end }}KEY_{{ index . 0 | replace "-" "_" | upper }}
 {{- end -}}
 
 {{/* The model's backends as gateway.yaml has them: (list root model) */}}

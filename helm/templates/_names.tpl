@@ -27,24 +27,29 @@
 {{/* (list root component [model]) */}}
 {{- define "joulegate.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "joulegate.chartName" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ include "joulegate.chartName" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- if gt (len .) 2 }}
 joulegate.io/model: {{ index . 2 }}
 {{- end }}
 {{- end -}}
 
+{{/* Those of a pod. What changes with the chart is not among them: it would restart every server. (list root component [model]) */}}
+{{- define "joulegate.podLabels" -}}
+{{ include "joulegate.selectorLabels" . }}
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* (list root component [model]) */}}
 {{- define "joulegate.labels" -}}
 {{- $root := index . 0 -}}
-{{ include "joulegate.selectorLabels" . }}
+{{ include "joulegate.podLabels" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{- define "joulegate.serviceAccount" -}}
@@ -63,4 +68,12 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "joulegate.image" -}}
 {{- $image := .Values.image -}}
 {{- include "joulegate.imageOf" (dict "repository" $image.repository "digest" $image.digest "tag" ($image.tag | default .Chart.AppVersion)) -}}
+{{- end -}}
+
+{{/* The meter's: a tag or digest of its own, or all of the image's. */}}
+{{- define "joulegate.meterImage" -}}
+{{- $own := .Values.meter.image -}}
+{{- $image := .Values.image -}}
+{{- if or $own.tag $own.digest -}}{{- $image = $own -}}{{- end -}}
+{{- include "joulegate.imageOf" (dict "repository" ($own.repository | default .Values.image.repository) "digest" $image.digest "tag" ($image.tag | default .Chart.AppVersion)) -}}
 {{- end -}}

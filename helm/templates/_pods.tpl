@@ -1,7 +1,7 @@
 {{/* What every pod has. */}}
 
 {{- define "joulegate.podSpec" -}}
-serviceAccountName: {{ include "joulegate.serviceAccount" . }}
+serviceAccountName: {{ include "joulegate.serviceAccount" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
@@ -14,7 +14,7 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- define "joulegate.placement" -}}
 {{- range $key := list "priorityClassName" "runtimeClassName" -}}
 {{- with get $ $key }}
-{{ $key }}: {{ . }}
+{{ $key }}: {{ quote . }}
 {{- end -}}
 {{- end -}}
 {{- range $key := list "nodeSelector" "tolerations" "affinity" -}}

@@ -27,7 +27,7 @@ readinessProbe:
     - --host={{ $root.Values.listenAddress }}
     - --port=8000
     - --speed={{ $model.simulator.speed }}
-    - --seed={{ $model.simulator.seed }}
+    - --seed={{ int64 $model.simulator.seed }}
   {{- with $model.env }}
   env: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -84,7 +84,8 @@ readinessProbe:
     - sh
     - -c
     - |
-      nvidia-smi --query-gpu=uuid --format=csv,noheader >/run/gpus/new && mv /run/gpus/new /run/gpus/uuids
+      { nvidia-smi --query-gpu=uuid --format=csv,noheader && nvidia-smi -L | sed -n 's/.*UUID: \(MIG-[^)]*\)).*/\1/p'
+      } >/run/gpus/new && mv /run/gpus/new /run/gpus/uuids
       exec python3 -m vllm.entrypoints.openai.api_server "$@"
     - vllm
   {{- else }}

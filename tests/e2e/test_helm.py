@@ -190,7 +190,7 @@ def test_a_misspelt_value_is_refused(values, said):
         (
             {
                 "gateway": {
-                    "keda": {"enabled": True, "serverAddress": "http://prometheus:9090"},
+                    "keda": {"enabled": True, "serverAddress": "http://p:9090", "query": "up"},
                     "autoscaling": {"enabled": True},
                 }
             },

@@ -1,4 +1,4 @@
-"""The chart's routes, monitoring, network policies and recalibration, as helm renders them."""
+"""The chart's routes, monitoring and recalibration, as helm renders them."""
 
 import json
 import re
@@ -10,6 +10,7 @@ import typer
 import yaml
 
 import calibration.cli
+from calibration import prometheus
 from tests.e2e.helm_tools import CHART, CI_VALUES, containers, of_ci, one, pods, rendered
 
 MONITORED = {"monitoring": dict.fromkeys(("rules", "dashboards"), True)}
@@ -67,47 +68,6 @@ def test_monitors_find_their_ports():
         assert one(objects, kind)["metadata"]["labels"]["release"] == "kube-prometheus-stack"
 
 
-def policy(objects, name):
-    return one(objects, "NetworkPolicy", name)["spec"]
-
-
-def test_servers_and_meters_are_open_to_the_gateway_and_to_monitoring_only():
-    spec = policy(rendered({}), "jg-joulegate-models")
-    (rule,) = spec["ingress"]
-    gateway, monitoring = rule["from"]
-    labels = gateway["podSelector"]["matchLabels"]
-    assert labels["app.kubernetes.io/component"] == "gateway"
-    assert "namespaceSelector" not in gateway
-    assert monitoring["namespaceSelector"]["matchLabels"] == {
-        "kubernetes.io/metadata.name": "monitoring"
-    }
-    assert spec["policyTypes"] == ["Ingress", "Egress"]
-
-
-def test_servers_that_need_no_hub_reach_dns_only():
-    offline = {"modelDefaults": {"hub": {"offline": True}}}
-    assert len(policy(rendered(offline), "jg-joulegate-models")["egress"]) == 1
-    assert len(policy(of_ci("demo"), "jg-joulegate-models")["egress"]) == 1
-    _, hub = policy(rendered({}), "jg-joulegate-models")["egress"]
-    assert hub["ports"] == [{"port": 443, "protocol": "TCP"}]
-
-
-def test_the_gateway_reaches_its_servers_and_what_is_named():
-    dns, servers = policy(rendered({}), "jg-joulegate")["egress"]
-    assert {port["port"] for port in dns["ports"]} == {53}
-    assert {port["port"] for port in servers["ports"]} == {8000, 9464}
-    *_, named = policy(of_ci("external"), "jg-joulegate")["egress"]
-    assert named == {"to": [{"ipBlock": {"cidr": "10.20.0.0/16"}}]}
-
-
-def test_named_clients_shut_everybody_else_out_but_the_chart_s_own_test():
-    (rule,) = policy(rendered({}), "jg-joulegate")["ingress"]
-    assert "from" not in rule
-    (rule,) = policy(of_ci("full"), "jg-gate")["ingress"]
-    assert len(rule["from"]) == 3
-    assert rule["from"][-1]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
-
-
 def test_recalibration_may_patch_one_object_and_nothing_else():
     objects = of_ci("full")
     (rule,) = one(objects, "Role")["rules"]
@@ -154,13 +114,43 @@ def test_recalibration_s_options_are_those_of_the_command():
     known = {option for each in command.params for option in each.opts}
     assert {option.partition("=")[0] for option in first["args"][1:]} <= known
     assert "--model=zephyr-7b=mistral-7b" in first["args"]
+    matches = [option for option in first["args"] if option.startswith("--match")]
+    assert matches == ['--match=namespace="llm"', '--match=service="jg-gate"']
+    for option in matches:
+        prometheus.matcher(option.removeprefix("--match="))
     out = "/work/profile.json"
     assert f"--out={out}" in first["args"]
     (publish,) = job["containers"]
     assert publish["args"] == ["jg-gate-profile", "/etc/joulegate/profile.json", out]
 
 
-@pytest.mark.parametrize(("code", "writes", "ends"), [(0, True, 0), (1, True, 0), (1, False, 1)])
+@pytest.mark.parametrize(
+    ("values", "matches"),
+    [
+        ({}, ['--match=namespace="llm"']),
+        ({"match": []}, []),
+        ({"match": ["cluster=~a|b"]}, ["--match=cluster=~a|b"]),
+    ],
+)
+def test_recalibration_reads_its_own_release(values, matches):
+    recalibration = {"enabled": True, "prometheus": "http://prometheus:9090", **values}
+    job = pods(rendered({"recalibration": recalibration}))["CronJob/jg-joulegate-recalibration"]
+    args = job["initContainers"][0]["args"]
+    assert [option for option in args if option.startswith("--match")] == matches
+
+
+def test_recalibration_can_wait():
+    recalibration = {"enabled": True, "prometheus": "http://p:9090", "deadlineSeconds": 1000000}
+    spec = one(rendered({"recalibration": recalibration}), "CronJob")["spec"]
+    assert spec["suspend"] is False
+    assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 1000000
+    recalibration["suspend"] = True
+    assert one(rendered({"recalibration": recalibration}), "CronJob")["spec"]["suspend"] is True
+
+
+@pytest.mark.parametrize(
+    ("code", "writes", "ends"), [(0, True, 0), (0, False, 0), (1, True, 0), (1, False, 1)]
+)
 def test_what_was_adopted_is_published_even_where_some_was_refused(tmp_path, code, writes, ends):
     (first,) = pods(of_ci("full"))["CronJob/jg-gate-recalibration"]["initContainers"]
     shell, flag, text, name = first["command"]
@@ -208,8 +198,10 @@ def test_the_notes_give_the_next_command(chart, values):
     )
     objects = rendered(values, chart=chart)
     text = one(objects, "Notes")["text"]
-    name = one(objects, "Deployment")["metadata"]["name"]
-    assert f"kubectl -n llm rollout status deployment/{name}" in text
+    deployment = one(objects, "Deployment")
+    name = deployment["metadata"]["name"]
+    seconds = deployment["spec"]["progressDeadlineSeconds"]
+    assert f"kubectl -n llm rollout status deployment/{name} --timeout={seconds}s" in text
     assert f"port-forward service/{name} 8080:80" in text
     full, ingress = values.stem == "full-values", values.stem == "no-operators-values"
     assert ("https://llm.example.org/v1" in text) is full

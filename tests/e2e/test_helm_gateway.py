@@ -215,56 +215,6 @@ def test_a_pod_has_time_to_drain():
     assert container["livenessProbe"]["httpGet"]["path"] == "/health"
 
 
-@pytest.mark.parametrize(
-    ("values", "replicas", "budget"),
-    [
-        ({"replicas": 1}, 1, False),
-        ({"replicas": 2}, 2, True),
-        ({"replicas": 0}, 0, False),
-        ({"replicas": 3, "podDisruptionBudget": {"enabled": False}}, 3, False),
-        ({"replicas": 1, "autoscaling": {"enabled": True}}, None, True),
-        ({"autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 1}}, None, False),
-        ({"keda": {"enabled": True, "serverAddress": "http://p:9090"}}, None, True),
-    ],
-)
-def test_replicas_are_the_scaler_s_where_there_is_one_and_a_budget_never_stops_a_drain(
-    values, replicas, budget
-):
-    objects = rendered({"gateway": values})
-    assert deployment(objects)["spec"].get("replicas") == replicas
-    budgets = [tree for tree in objects if tree["kind"] == "PodDisruptionBudget"]
-    assert bool(budgets) is budget
-    for each in budgets:
-        assert each["spec"]["maxUnavailable"] == 1
-        assert "minAvailable" not in each["spec"]
-
-
-def test_scaling_by_cpu_and_by_streams_in_flight():
-    scaled = {"enabled": True, "inflight": 150}
-    metrics = one(rendered({"gateway": {"autoscaling": scaled}}), "HorizontalPodAutoscaler")[
-        "spec"
-    ]["metrics"]
-    assert [metric["type"] for metric in metrics] == ["Resource", "Pods"]
-    assert metrics[1]["pods"]["metric"]["name"] == "joulegate_backend_inflight"
-    (trigger,) = one(of_ci("full"), "ScaledObject")["spec"]["triggers"]
-    wanted = 'sum(joulegate_backend_inflight{namespace="llm",service="jg-gate"})'
-    assert trigger["metadata"]["query"] == wanted
-
-
-def test_distance_between_pods_is_wished_demanded_or_neither():
-    def spec(values):
-        return deployment(rendered({"gateway": values}))["spec"]["template"]["spec"]
-
-    soft = spec({})
-    assert "preferredDuringSchedulingIgnoredDuringExecution" in soft["affinity"]["podAntiAffinity"]
-    assert soft["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "ScheduleAnyway"
-    hard = spec({"antiAffinity": "hard", "zoneSpread": "hard"})
-    assert "requiredDuringSchedulingIgnoredDuringExecution" in hard["affinity"]["podAntiAffinity"]
-    assert hard["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"
-    none = spec({"antiAffinity": "none", "zoneSpread": "none"})
-    assert not {"affinity", "topologySpreadConstraints"} & none.keys()
-
-
 @every_ci
 def test_every_option_is_one_that_joulegate_has(name):
     for pod in pods(of_ci(name)).values():
@@ -284,6 +234,33 @@ def test_a_digest_takes_the_tag_s_place():
     objects = rendered({"image": {"tag": "1.2.3", "digest": digest}})
     image = pods(objects)["Deployment/jg-joulegate"]["containers"][0]["image"]
     assert image == f"ghcr.io/joulegate/joulegate@{digest}"
+
+
+def test_names_that_look_like_numbers_stay_names():
+    names = [str(number) for number in range(7001, 7014)]
+    given = iter(names)
+    values = {
+        "nameOverride": next(given),
+        "serviceAccount": {"name": next(given)},
+        "modelDefaults": {
+            "hub": {"secretName": next(given), "secretKey": next(given)},
+            "cache": {"storageClass": next(given)},
+            "runtimeClassName": next(given),
+            "apiKeySecret": {"name": next(given)},
+        },
+        "models": {"phi-3-mini": {"cache": {"type": "claim", "claim": next(given)}}},
+        "meter": {"secret": {"name": next(given), "key": next(given)}},
+        "ingress": {"enabled": True, "className": next(given), "tlsSecret": next(given)},
+        "recalibration": {
+            "enabled": True,
+            "prometheus": "http://prometheus:9090",
+            "bearerTokenSecret": {"name": next(given)},
+        },
+    }
+    text = json.dumps(rendered(values, release="7000"))
+    for name in ("7000", *names):
+        assert f'"{name}"' in text
+        assert not re.search(rf"[ \[]{name}[,\]}}]", text)
 
 
 def test_nothing_of_the_profile_is_lost_on_the_way(tmp_path):

@@ -152,6 +152,34 @@ def test_external_backends_deploy_nothing_of_their_own():
     assert set(re.findall(r"\$\{(\w+)\}", text)) == given
 
 
+def test_a_backend_s_key_is_no_other_model_s():
+    """Of `llama` the fourth backend, and the only key of `llama-4`."""
+    given = [
+        {"url": f"http://h{place}:8000", "apiKeySecret": {"name": f"s{place}", "key": "k"}}
+        for place in range(5)
+    ]
+    values = {
+        "llama": {"mode": "external", "backends": given},
+        "llama-4": {"model": "x/y", "apiKeySecret": {"name": "other"}},
+        "3-key": {"model": "x/y", "apiKeySecret": {"name": "third"}},
+    }
+    objects = rendered({"models": values})
+    env = pods(objects)["Deployment/jg-joulegate"]["containers"][0]["env"]
+    assert len(env) == len({variable["name"] for variable in env}) == 7
+    secrets = {variable["name"]: variable["valueFrom"]["secretKeyRef"]["name"] for variable in env}
+    text = one(objects, "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"]
+    models = config.parse(text, "gateway.yaml", secrets).models
+    keys = {model.label: [backend.api_key for backend in model.backends] for model in models}
+    assert keys["llama"] == [f"s{place}" for place in range(5)]
+    assert (keys["llama-4"], keys["3-key"]) == (["other"], ["third"])
+
+
+def test_a_long_seed_stays_a_whole_number():
+    values = {"modelDefaults": {"mode": "simulator", "simulator": {"seed": 1234567890}}}
+    args = container(server(rendered(values), "jg-joulegate-phi-3-mini"), "server")["args"]
+    assert "--seed=1234567890" in args
+
+
 def test_a_server_and_its_meter_end_up_in_the_gateway_s_config_together():
     for values, metered in (({}, True), ({"meter": {"mode": "none"}}, False)):
         objects = rendered(values)
@@ -199,6 +227,32 @@ def test_the_server_tells_its_meter_which_gpus_are_its_own(tmp_path):
     text = beside["command"][2].replace("/run/gpus", str(tmp_path))
     said = _said([*beside["command"][:2], text, beside["command"][3], *beside["args"]], env)
     assert said == ["meter", *beside["args"], "--device=GPU-1", "--device=GPU-2"]
+
+
+def test_a_meter_refuses_a_part_of_a_gpu(tmp_path):
+    pod = server(of_ci("full"), "jg-gate-falcon-7b")
+    part = "GPU 0: NVIDIA A100 (UUID: GPU-1)\\n  MIG 1g.5gb     Device  0: (UUID: MIG-2)\\n"
+    programs = {
+        "nvidia-smi": f'[ "$1" = -L ] && printf "{part}" || echo GPU-1',
+        "python3": 'echo "$@"',
+        "joulegate": 'echo "$@"',
+    }
+    mine, beside = container(pod, "server"), container(pod, "meter")
+    text, env = _script(mine["command"][2], tmp_path, programs)
+    # The server itself starts.
+    assert _said([*mine["command"][:2], text, mine["command"][3], *mine["args"]], env)
+    text = beside["command"][2].replace("/run/gpus", str(tmp_path))
+    done = subprocess.run(
+        [*beside["command"][:2], text, beside["command"][3], *beside["args"]],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "MIG-2, a part of a GPU" in done.stderr
+    assert "meter.mode none" in done.stderr
 
 
 def test_a_server_starts_where_nvidia_smi_does_not_work(tmp_path):

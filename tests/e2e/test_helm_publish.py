@@ -78,7 +78,8 @@ def publish(certificate, tmp_path):
     def run(*, status=200, new=NEW, trust=certificate / "ca.crt", host="127.0.0.1"):
         (account / "ca.crt").write_bytes(trust.read_bytes())
         (tmp_path / "live.json").write_text(OLD, "utf-8")
-        (tmp_path / "new.json").write_text(new, "utf-8")
+        if new is not None:
+            (tmp_path / "new.json").write_text(new, "utf-8")
         api = Api(certificate, status)
         threading.Thread(target=api.serve_forever, daemon=True).start()
         try:
@@ -117,8 +118,10 @@ def test_the_new_profile_is_written_and_the_old_one_kept_beside_it(publish):
     assert "t0ken" not in said
 
 
-def test_an_unchanged_profile_is_not_written(publish):
-    code, said, seen = publish(new=OLD)
+@pytest.mark.parametrize("new", [OLD, None])
+def test_an_unchanged_profile_is_not_written(publish, new):
+    """Recalibration writes none where the live one holds."""
+    code, said, seen = publish(new=new)
     assert (code, seen) == (0, [])
     assert "as it was" in said
 
