@@ -124,7 +124,7 @@ def lines(path):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(farm, tmp_path, how):
-    slow = farm.add(speed=100.0)
+    slow = farm.add(speed=20.0)
     path = tmp_path / "rows.csv"
     arguments = ("--backend", f"phi-3-mini={slow.url}", "--out", path, *SMALL)
     with spawn(*arguments) as process:
