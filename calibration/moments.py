@@ -170,7 +170,8 @@ class Moments:
         total = self.xx.sum(axis=0)
         share = self.xx[:, 0, at] / np.maximum(self.xx[:, 0, per], np.finfo(float).tiny)
         others = list(range(at))
-        scale = np.sqrt(np.diagonal(total))[others]
+        squares = np.diagonal(total)[others]
+        scale = np.sqrt(np.where(squares > 0.0, squares, 1.0))
         bread = np.linalg.pinv(total[np.ix_(others, others)] / np.outer(scale, scale))
         mean = share @ self.xx[:, per, :][:, others] / scale  # the cluster's mean, with the others
         own = total[at, others] / scale

@@ -35,6 +35,15 @@ class Farm:
     def close(self):
         for server in self._servers:
             self.do(server.close())
+        self.do(self._cut_late_comers())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    async def _cut_late_comers(self):
+        """Close what was accepted as its server was closing: nobody else knows of it."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for transport in list(self.loop._transports.values()):
+            transport.abort()
+        await asyncio.sleep(0)

@@ -142,6 +142,9 @@ class Raw:
 
     async def __aexit__(self, *_):
         self._server.close()
+        # A connection that has just come has its task, which has yet to begin.
+        for _ in range(3):
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
