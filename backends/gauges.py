@@ -5,15 +5,13 @@ process's own requests of that moment is what others have there, and that is add
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from backends.client import Client
 from backends.errors import BackendError
 from backends.exposition import total
 from backends.registry import Backend
-
-_log = logging.getLogger("joulegate.backends")
+from backends.rounds import rounds
 
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
@@ -56,10 +54,9 @@ class Gauges:
                 group.create_task(self._watch(backend))
 
     async def _watch(self, backend: Backend) -> None:
-        while True:
-            await asyncio.sleep(self._seconds)
+        async def turn() -> None:
             if not backend.ejected:
-                try:
-                    await self.look(backend)
-                except Exception:  # noqa: BLE001 - nobody would begin this loop again
-                    _log.exception("backend %s: a bug in reading its gauges", backend.label)
+                await self.look(backend)
+
+        await asyncio.sleep(self._seconds)
+        await rounds(turn, self._seconds, f"reading the gauges of {backend.label}")

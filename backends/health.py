@@ -2,14 +2,12 @@
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Sequence
 
 from backends.client import Client
 from backends.errors import BackendError
 from backends.registry import Backend
-
-_log = logging.getLogger("joulegate.backends")
+from backends.rounds import rounds
 
 _SERVER_ERROR = 500
 
@@ -53,12 +51,12 @@ class Prober:
 
     async def _watch(self, backend: Backend) -> None:
         step = min(self._out_seconds, self._well_seconds)
-        rounds = max(1, round(self._well_seconds / step))
-        for turn in itertools.count():
+        every = max(1, round(self._well_seconds / step))
+        turns = itertools.count()
+
+        async def turn() -> None:
             # Looked at each step, because it may be ejected just after a probe found it well.
-            if turn % rounds == 0 or backend.ejected:
-                try:
-                    await self.probe(backend)
-                except Exception:  # noqa: BLE001 - nobody would begin this loop again
-                    _log.exception("backend %s: a bug in probing it", backend.label)
-            await asyncio.sleep(step)
+            if next(turns) % every == 0 or backend.ejected:
+                await self.probe(backend)
+
+        await rounds(turn, step, f"probing {backend.label}")

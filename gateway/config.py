@@ -71,8 +71,8 @@ class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def root(self) -> str:
-        """The server's root without a trailing slash or /v1, whichever way it was written."""
-        return self.url.rstrip("/").removesuffix("/v1").rstrip("/")
+        """The server's root."""
+        return structured.server_root(self.url)
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -241,6 +241,16 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
                 raise ValueError(f"presets.{name}: lower-case letters, digits, _ and - only")
 
+    @property
+    def profile_file(self) -> Path | None:
+        """Where the profile that decides is; None for the shipped one."""
+        return Path(self.profile) if self.profile else None
+
+    @property
+    def shadow_file(self) -> Path | None:
+        """Where the one in shadow is, if `shadow` names one; None for the shipped one."""
+        return None if self.shadow in {None, SHIPPED} else Path(str(self.shadow))
+
     def preset_weights(self) -> dict[str, Weights]:
         """Return every preset's weights by name, the built-in ones included."""
         mine = {name: preset.weights.weights() for name, preset in self.presets.items()}
@@ -256,7 +266,7 @@ def load(path: Path) -> Config:
     return msgspec.structs.replace(
         config,
         profile=config.profile and str(path.parent / config.profile),
-        shadow=config.shadow and _beside(path, config.shadow),
+        shadow=(config.shadow_file and str(path.parent / config.shadow_file)) or config.shadow,
         log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
         carbon=carbon,
         tracing=_tracing(config.tracing),
@@ -279,10 +289,6 @@ def _tracing(given: TracingConfig) -> TracingConfig:
     return tracing
 
 
-def _beside(path: Path, shadow: str) -> str:
-    return shadow if shadow == SHIPPED else str(path.parent / shadow)
-
-
 def parse(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Config:
     """Validate a configuration's text; `origin` names it in errors. Raises ConfigError."""
     return structured.parse(text, origin, Config, environ, named={"presets": PresetConfig})
@@ -290,5 +296,4 @@ def parse(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Co
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the file."""
-    schema = msgspec.json.schema(Config)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return structured.json_schema(Config)

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import msgspec
 from msgspec import Meta, Struct
 
 from gateway import structured
@@ -27,8 +26,8 @@ class MeteredBackend(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def root(self) -> str:
-        """The server's root without a trailing slash or /v1."""
-        return self.url.rstrip("/").removesuffix("/v1").rstrip("/")
+        """The server's root."""
+        return structured.server_root(self.url)
 
 
 class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,5 +82,4 @@ def load(path: Path) -> MeterConfig:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the file."""
-    schema = msgspec.json.schema(MeterConfig)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return structured.json_schema(MeterConfig)

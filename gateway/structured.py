@@ -67,6 +67,17 @@ def parse(
         raise ConfigError(f"{origin}: refers to itself") from None
 
 
+def json_schema(struct: type[Struct]) -> dict[str, Any]:
+    """Return the JSON Schema of a file that holds this struct."""
+    schema = msgspec.json.schema(struct)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def server_root(url: str) -> str:
+    """Return a server's root without a trailing slash or /v1, whichever way it was written."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
 def check_secret(key: str, secret: str) -> None:
     """Raise ValueError unless it can be sent as a header."""
     if not (secret and secret.isascii() and secret.isprintable() and secret == secret.strip()):

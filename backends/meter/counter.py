@@ -9,6 +9,7 @@ Rules:
   to come, within a look, corrects the period and so the time of the next.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -19,6 +20,16 @@ _MIN_GAPS = 3
 _MAX_GAPS = 400
 _LOOK_EVERY_US = 2_000
 _MAX_WATTS = 20_000
+
+
+def slowest(periods_us: Iterable[int | None]) -> int | None:
+    """Return the longest of some periods, once all are known and there are any."""
+    longest = 0
+    for period_us in periods_us:
+        if period_us is None:
+            return None
+        longest = max(longest, period_us)
+    return longest or None
 
 
 @dataclass(slots=True)

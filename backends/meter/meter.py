@@ -14,7 +14,7 @@ import itertools
 import secrets
 from collections.abc import Sequence
 
-from backends.meter.counter import MICRO
+from backends.meter.counter import MICRO, slowest
 from backends.meter.outbox import Outbox
 from backends.meter.station import LedgerSpec, Station
 from backends.meter.wire import VANISHED_SECONDS, Answer, Batch, Begin, End, Place, Progress
@@ -86,7 +86,9 @@ class Meter:
                     gateway.told_spent_us = now_us
                     gateway.outbox.spend(called[backend], idle=idle, other=other)
         observations, spendings = gateway.outbox.tell()
-        return Answer(self.id, observations, spendings, _slowest(gateway.called), gateway.unknown)
+        period_us = slowest(station.sampler.period_us for station in gateway.called)
+        seconds = period_us and period_us / MICRO
+        return Answer(self.id, observations, spendings, seconds, gateway.unknown)
 
     def counted(self, root: str, now_us: int, prompt_tokens: int, generated_tokens: int) -> None:
         """Take a backend's own token counters."""
@@ -218,13 +220,6 @@ class Meter:
                         event.queue_us,
                     )
             self.events[_KINDS[type(event)]] += 1
-
-
-def _slowest(stations: dict[Station, dict[str, str]]) -> float | None:
-    """Return the slowest counter's period in seconds, once all are known."""
-    periods = [station.sampler.period_us for station in stations]
-    known = [period for period in periods if period is not None]
-    return max(known) / MICRO if known and len(known) == len(periods) else None
 
 
 def _check(batch: Batch) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 from backends.meter.dcgm import DcgmSource
 from backends.meter.nvml import NvmlSource
 from backends.meter.powercap import RaplSource
+from backends.meter.simulated import Simulated
 from backends.meter.sources import Source, SourceError
 
 AUTO: Final = "auto"
@@ -14,9 +15,9 @@ _MAKERS: Final[Makers] = {
     "nvml": lambda devices, _: NvmlSource(devices),
     "rapl": lambda devices, _: RaplSource(devices),
     "dcgm": lambda devices, url: DcgmSource(url, devices),
+    "simulator": lambda _, url: Simulated(url),
 }
 _TRIED: Final = ("nvml", "rapl")
-KINDS: Final = (AUTO, *_MAKERS)
 
 
 def pick(

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from backends.meter.counter import MICRO, Counter
+from backends.meter.counter import MICRO, Counter, slowest
 from backends.meter.sources import Device, Source, SourceError
 
 _log = logging.getLogger("joulegate.meter")
@@ -109,9 +109,7 @@ class Sampler:
     @property
     def period_us(self) -> int | None:
         """The slowest counter's period, once all are known."""
-        periods = [counter.period_us for counter in self.counters]
-        known = [period for period in periods if period is not None]
-        return max(known) if known and len(known) == len(periods) else None
+        return slowest(counter.period_us for counter in self.counters)
 
     def still(self, counter: Counter) -> bool:
         """Whether a counter has stood for ten of its periods, and for a second."""

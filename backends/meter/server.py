@@ -19,6 +19,7 @@ from backends.meter.metrics import Metrics
 from backends.meter.sampler import clock_us
 from backends.meter.station import LedgerSpec
 from backends.meter.wire import PATH, Batch
+from backends.rounds import rounds
 
 _log = logging.getLogger("joulegate.meter")
 
@@ -190,13 +191,4 @@ async def _work(meter: Meter) -> None:
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tokens.poll(sorted(set(roots)), counted))
-        tasks.create_task(_tidy(meter))
-
-
-async def _tidy(meter: Meter) -> None:
-    while True:
-        try:
-            meter.tidy(clock_us())
-        except Exception:  # noqa: BLE001 - one bug must not end the meter
-            _log.exception("a bug in tidying")
-        await asyncio.sleep(_TIDY_SECONDS)
+        tasks.create_task(rounds(lambda: meter.tidy(clock_us()), _TIDY_SECONDS, "tidying"))

@@ -14,6 +14,7 @@ from yarl import URL
 from backends import exposition
 from backends.client import Client
 from backends.errors import BackendError
+from backends.rounds import rounds
 
 _log = logging.getLogger("joulegate.meter")
 
@@ -39,14 +40,10 @@ async def poll(roots: Sequence[str], counted: Counted) -> None:
 async def _poll(client: Client, root: str, counted: Counted) -> None:
     url = URL(root + "/metrics")
     answering = True
-    while True:
-        found = None
-        try:
-            found = await _ask(client, url)
-            if found is not None:
-                counted(root, *found)
-        except Exception:  # noqa: BLE001 - nobody would begin this loop again
-            _log.exception("%s: a bug in counting tokens", url)
+
+    async def turn() -> None:
+        nonlocal answering
+        found = await _ask(client, url)
         if (found is not None) != answering:
             answering = not answering
             _log.log(
@@ -55,7 +52,10 @@ async def _poll(client: Client, root: str, counted: Counted) -> None:
                 url,
                 "answers" if answering else "has no token counters of vLLM's",
             )
-        await asyncio.sleep(PERIOD_SECONDS)
+        if found is not None:
+            counted(root, *found)
+
+    await rounds(turn, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
 async def _ask(client: Client, url: URL) -> tuple[int, int] | None:

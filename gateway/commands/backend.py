@@ -9,8 +9,7 @@ import msgspec
 
 from backends.vllm import launcher, recipes
 from gateway import profile as profiles
-from gateway.commands.console import FAILED, OK, complain, err, told_to_stop
-from gateway.commands.serve import log_to_stderr
+from gateway.commands.console import FAILED, OK, complain, err, log_to_stderr, told_to_stop
 
 if TYPE_CHECKING:
     from backends.simulator.answers import Spec

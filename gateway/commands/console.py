@@ -1,6 +1,7 @@
 """What the commands print with: results on stdout, everything else on stderr."""
 
 import asyncio
+import logging
 import signal
 import sys
 
@@ -20,6 +21,17 @@ def complain(error: object) -> int:
     """Print one clear message; return the exit code for something that cannot be used."""
     err.print(f"joulegate: {error}", markup=False)
     return UNUSABLE
+
+
+LEVELS = ("debug", "info", "warning", "error")
+"""What --log-level takes."""
+
+
+def log_to_stderr(level: str) -> None:
+    """Log one line an event."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
 
 
 def told_to_stop() -> asyncio.Event:

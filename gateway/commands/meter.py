@@ -8,18 +8,16 @@ from typing import cast
 
 from backends.meter import server
 from backends.meter.picking import pick
-from backends.meter.simulated import Simulated
 from backends.meter.sources import SourceError
 from backends.meter.station import BackendSpec, LedgerSpec
 from gateway import meter_config as configs
-from gateway.commands.console import FAILED, OK, complain, err, told_to_stop
+from gateway.commands.console import FAILED, LEVELS, OK, complain, err, log_to_stderr, told_to_stop
 from gateway.structured import ConfigError, check_secret, text_of
 
 _log = logging.getLogger("joulegate")
 
 _SECRET = "JOULEGATE_METER_SECRET"  # noqa: S105 - the variable's name
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 def run(
@@ -36,8 +34,8 @@ def run(
     log_level: str,
 ) -> int:
     """Meter until told to stop."""
-    if log_level not in _LEVELS:
-        return complain(f"--log-level: {log_level!r} is not one of {', '.join(_LEVELS)}")
+    if log_level not in LEVELS:
+        return complain(f"--log-level: {log_level!r} is not one of {', '.join(LEVELS)}")
     given = {"--source": source, "--device": devices, "--backend": backends, "--url": url}
     try:
         if config is None:
@@ -49,9 +47,7 @@ def run(
         secret = _secret(secret_file) or parsed.secret
     except ConfigError as error:
         return complain(error)
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(log_level)
     # One line a second of each query of Prometheus would bury the rest.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
@@ -103,12 +99,9 @@ def _secret(path: Path | None) -> str | None:
 
 def _ledger(config: configs.LedgerConfig) -> LedgerSpec:
     """Find the source of a ledger. Raises SourceError."""
-    url = config.url or ""
-    devices = [str(device) for device in config.devices]
-    source = Simulated(url) if config.source == "simulator" else pick(config.source, devices, url)
     return LedgerSpec(
         config.name,
-        source,
+        pick(config.source, [str(device) for device in config.devices], config.url or ""),
         tuple(BackendSpec(backend.root, backend.names) for backend in config.backends),
     )
 

@@ -35,8 +35,7 @@ def run(
     """Decide for one prompt and print the ranking."""
     try:
         parsed = configs.load(config) if config else three_models()
-        chosen = Path(parsed.profile) if parsed.profile else None
-        loaded = profiles.load(profile or chosen)
+        loaded = profiles.load(profile or parsed.profile_file)
         text = sys.stdin.read() if prompt == "-" else prompt
         made = decide(parsed, loaded, text, steering, model=model, max_tokens=max_tokens)
     except (configs.ConfigError, profiles.ProfileError, ApiError) as error:

@@ -13,14 +13,13 @@ from litestar.types import ASGIApp
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
-from gateway.commands.console import FAILED, OK, complain, err
+from gateway.commands.console import FAILED, LEVELS, OK, complain, err, log_to_stderr
 from gateway.telemetry import SHARED_DIR
 
 _log = logging.getLogger("joulegate")
 
 _CONFIG = "JOULEGATE_CONFIG"
 _LEVEL = "JOULEGATE_LOG_LEVEL"
-_LEVELS = ("debug", "info", "warning", "error")
 _GRACE_SECONDS = 5
 """What uvicorn waits beyond the drain deadline, for the error frames to get out."""
 
@@ -37,8 +36,8 @@ class _NotOurUnfinished(logging.Filter):
 
 def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> int:
     """Serve until told to stop."""
-    if log_level not in _LEVELS:
-        return complain(f"--log-level: {log_level!r} is not one of {', '.join(_LEVELS)}")
+    if log_level not in LEVELS:
+        return complain(f"--log-level: {log_level!r} is not one of {', '.join(LEVELS)}")
     try:
         parsed = configs.load(config)
         check_profile(parsed)
@@ -53,7 +52,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(parsed.timeouts.drain_seconds) + _GRACE_SECONDS,
     )
-    log_to_stderr(log_level)
+    _log_to_stderr(log_level)
     try:
         listener = _listen(host, port, parsed.timeouts.stall_seconds)
     except OSError as error:
@@ -101,16 +100,14 @@ def create() -> ASGIApp:
     # Only now: prometheus_client decides at import whether values are shared between workers.
     from gateway.app import create_app, lead  # noqa: PLC0415
 
-    log_to_stderr(os.environ[_LEVEL])
+    _log_to_stderr(os.environ[_LEVEL])
     return lead(create_app(configs.load(Path(os.environ[_CONFIG])), signals=True))
 
 
 def check_profile(config: configs.Config) -> profiles.Profile:
     """Load the config's profiles and see that they have every model. Raises ProfileError."""
-    live = profiles.load(Path(config.profile) if config.profile else None)
-    shadow = live
-    if config.shadow is not None and config.shadow != configs.SHIPPED:
-        shadow = profiles.load(Path(config.shadow))
+    live = profiles.load(config.profile_file)
+    shadow = live if config.shadow is None else profiles.load(config.shadow_file)
     for profile in (live, shadow):
         for index, model in enumerate(config.models):
             try:
@@ -121,9 +118,6 @@ def check_profile(config: configs.Config) -> profiles.Profile:
     return live
 
 
-def log_to_stderr(level: str) -> None:
-    """Log one line an event."""
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+def _log_to_stderr(level: str) -> None:
+    log_to_stderr(level)
     logging.getLogger("uvicorn.error").addFilter(_NotOurUnfinished())

@@ -8,6 +8,7 @@ from functools import partial
 
 from backends.errors import BackendError, Oversized
 from backends.registry import Backend, Deployment
+from backends.rounds import rounds
 from gateway.service import headers as names
 from gateway.service.ask import Ask, Kind, Members, read
 from gateway.service.books import Books
@@ -81,15 +82,13 @@ class Gateway:
     async def tick(self) -> None:
         """Keep the deadlines, and the books of what has finished, until cancelled."""
         try:
-            while True:
-                await asyncio.sleep(SWEEP_SECONDS)
-                try:
-                    self._lifelines.sweep()
-                    self.books.settle()
-                except Exception:  # noqa: BLE001 - nobody would begin this loop again
-                    _log.exception("a bug in keeping deadlines and books")
+            await rounds(self._turn, SWEEP_SECONDS, "keeping deadlines and books")
         finally:
             self.books.settle()
+
+    def _turn(self) -> None:
+        self._lifelines.sweep()
+        self.books.settle()
 
     def plan(self, ask: Ask, headers: Mapping[bytes, bytes]) -> Plan:
         """Decide without sending. Raises BadRequest or UnknownModel."""

@@ -37,8 +37,7 @@ def answering(metered: Metered, record: Record, stream: Stream, lifeline: Lifeli
 
 def streamed(metered: Metered, stream: Stream) -> None:
     """Note that a stream is over, whole or not."""
-    timings = _timings(stream.timings)
-    metered.queue_seconds = timings.get("queue_time_ms")
+    metered.queue_seconds = _timings(stream.timings).get("queue_time")
     usage = stream.usage or Usage()
     metered.end(
         tokens=usage.completion_tokens,
@@ -52,8 +51,8 @@ def answered(metered: Metered, record: Record, whole: Whole, option: Option) -> 
     _owe(metered, record, record)
     usage = whole.usage or Usage()
     timings = _timings(whole.metrics)
-    first, rest = timings.get("time_to_first_token_ms"), timings.get("generation_time_ms")
-    metered.queue_seconds = timings.get("queue_time_ms")
+    first, rest = timings.get("time_to_first_token"), timings.get("generation_time")
+    metered.queue_seconds = timings.get("queue_time")
     tokens = usage.completion_tokens or 0
     if first is not None and rest is not None and first + rest > 0.0:
         share = first / (first + rest)
@@ -89,7 +88,7 @@ def _share(option: Option, tokens_in: int, tokens_out: int) -> float:
 
 
 def _timings(raw: Raw) -> dict[str, float]:
-    """Return vLLM's milliseconds by name; those in `queue_time_ms` as seconds."""
+    """Return vLLM's times in seconds, by their names without `_ms`."""
     if not bytes(raw):
         return {}
     try:
@@ -98,13 +97,10 @@ def _timings(raw: Raw) -> dict[str, float]:
         return {}
     if not isinstance(members, dict):
         return {}
-    found = {
-        name: float(value)
+    return {
+        name.removesuffix("_ms"): value / 1e3
         for name, value in members.items()
         if isinstance(value, int | float)
         and not isinstance(value, bool)
         and 0.0 <= value <= _MOST_MILLISECONDS
     }
-    if "queue_time_ms" in found:
-        found["queue_time_ms"] /= 1e3
-    return found

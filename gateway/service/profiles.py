@@ -5,13 +5,12 @@ file is refused whole and the last good one stays. A swap is one assignment of a
 snapshot: a request keeps the one that it began with.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from backends.registry import Deployment
-from gateway.config import SHIPPED, Config
+from backends.rounds import rounds
+from gateway.config import Config
 from gateway.profile import ProfileError, Watched
 from gateway.service.candidates import Snapshot
 from gateway.telemetry.drift import LIVE, SHADOW, Drift
@@ -33,10 +32,8 @@ class Profiles:
         self._metrics = metrics
         self._drift = drift
         self._models = tuple(dict.fromkeys(model.name for model in config.models))
-        self._live = Watched(Path(config.profile) if config.profile else None)
-        shipped = config.shadow == SHIPPED
-        shadow = None if shipped or config.shadow is None else Path(config.shadow)
-        self._shadow = None if config.shadow is None else Watched(shadow)
+        self._live = Watched(config.profile_file)
+        self._shadow = None if config.shadow is None else Watched(config.shadow_file)
         self.live = Snapshot(config, deployments, self._live.current)
         self.shadow = Snapshot(config, deployments, self._shadow.current) if self._shadow else None
         self._publish()
@@ -48,15 +45,13 @@ class Profiles:
 
     async def watch(self) -> None:
         """Take changed files into force until cancelled."""
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            try:
-                if self._live.changed():
-                    self._reload_live()
-                if self._shadow is not None and self._shadow.changed():
-                    self._reload_shadow()
-            except Exception:  # noqa: BLE001 - nobody would begin this loop again
-                _log.exception("a bug in taking a profile into force")
+        await rounds(self._look, _POLL_SECONDS, "taking a profile into force")
+
+    def _look(self) -> None:
+        if self._live.changed():
+            self._reload_live()
+        if self._shadow is not None and self._shadow.changed():
+            self._reload_shadow()
 
     def _reload_live(self) -> None:
         fresh = self._read(self._live)

@@ -7,35 +7,21 @@ gateway is another. All levels run side by side, each with a backend of its own.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
-import msgspec
 
-from backends.meter import server as meters
-from backends.meter.simulated import Simulated
-from backends.meter.station import BackendSpec, LedgerSpec
-from backends.simulator.answers import Spec
-from backends.simulator.server import Running, start
-from backends.simulator.truth import Truth
-from gateway import profile as profiles
-from tests.bench import machine, serving
+from tests.bench import levels, machine, serving
 from tests.bench.report import say, share_of, table
 
 _LEVELS = (1, 8, 32, 128)
-_MODEL = "phi-3-mini"
 _SETTLE_SECONDS = 20.0
-_PROMPT_TOKENS = (20, 400)
-_ANSWER_TOKENS = (20, 200)
 _WORD = " word"
 """A token of the simulator, and of the gateway that counts before it knows."""
 
@@ -66,36 +52,14 @@ class Bench:
             asyncio.run(self._measure(period))
 
     async def _measure(self, period: float) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            running = {
-                level: await stack.enter_async_context(self._backend(level)) for level in _LEVELS
-            }
-            ledgers = [
-                LedgerSpec(
-                    f"gpu{level}",
-                    Simulated(backend.url, period_seconds=period),
-                    (BackendSpec(backend.url),),
-                )
-                for level, backend in running.items()
-            ]
-            meter = await stack.enter_async_context(await meters.start(ledgers))
-            config = _config(running, meter.url)
-            gateway = serving.configured(self._cores.gateway, config)
-            served = await asyncio.to_thread(gateway.__enter__)
-            try:
-                await asyncio.sleep(3.0)  # the meter finds its counters' period
-                asked = await self._load(served.port)
-                observed = await _observed(served.folder / "decisions.jsonl", asked)
-            finally:
-                await asyncio.to_thread(gateway.__exit__, None, None, None)
+        made = levels.served(self._cores.gateway, _LEVELS, noise=self._noise, period_seconds=period)
+        async with made as served:
+            await asyncio.sleep(3.0)  # the meter finds its counters' period
+            asked = await self._load(served.port)
+            log = served.folder / "decisions.jsonl"
+            lines = await levels.logged(log, len(asked), seconds=_SETTLE_SECONDS)
+        observed = {name: line["observed"] for name, line in lines.items()}
         self.rows += [_row(period, level, asked, observed) for level in _LEVELS]
-
-    @contextlib.asynccontextmanager
-    async def _backend(self, level: int) -> AsyncIterator[Running]:
-        fitted = msgspec.to_builtins(profiles.load(None).model(_MODEL))
-        truth = Truth.of_profile(fitted, context=4096, noise=self._noise)
-        async with await start(Spec(_name(level), truth, seed=level)) as running:
-            yield running
 
     async def _load(self, port: int) -> dict[str, Asked]:
         """Keep so many requests going for each level, then let them end."""
@@ -135,9 +99,9 @@ async def _ask(
 ) -> tuple[float, float]:
     """Ask for a stream; return when it ended and its true joules."""
     body = {
-        "model": _name(level),
-        "messages": [{"role": "user", "content": _WORD * rng.randint(*_PROMPT_TOKENS)}],
-        "max_tokens": rng.randint(*_ANSWER_TOKENS),
+        "model": levels.name(level),
+        "messages": [{"role": "user", "content": _WORD * rng.randint(*levels.PROMPT_TOKENS)}],
+        "max_tokens": rng.randint(*levels.ANSWER_TOKENS),
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -149,39 +113,6 @@ async def _ask(
             if b'"simulated"' in line:
                 last = line
     return time.monotonic(), json.loads(last.removeprefix(b"data: "))["simulated"]["energy_joules"]
-
-
-def _name(level: int) -> str:
-    return f"phi-{level}"
-
-
-def _config(running: dict[int, Running], meter: str) -> str:
-    lines = ["models:"]
-    for level, backend in running.items():
-        lines += [
-            f"  - name: {_name(level)}",
-            f"    profile: {_MODEL}",
-            "    context: 4096",
-            f"    backends: [{{url: '{backend.url}', meter: '{meter}/gpu{level}'}}]",
-        ]
-    return "\n".join([*lines, "log: {decisions: decisions.jsonl}"]) + "\n"
-
-
-async def _observed(log: Path, asked: dict[str, Asked]) -> dict[str, dict[str, Any]]:
-    """Wait until the log has all of them; return what was observed of each."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    found: dict[str, dict[str, Any]] = {}
-    while len(found) < len(asked):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{len(asked) - len(found)} requests were not settled")
-        await asyncio.sleep(0.5)
-        found = await asyncio.to_thread(_read, log)
-    return found
-
-
-def _read(log: Path) -> dict[str, dict[str, Any]]:
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return {line["id"]: line["observed"] for line in map(json.loads, lines)}
 
 
 def _row(

@@ -7,44 +7,31 @@ that ran alone (`interaction`). Both predict the second half, whose true joules 
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import random
 import statistics
-import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
-import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from backends.meter import server as meters
-from backends.meter.simulated import Simulated
-from backends.meter.station import BackendSpec, LedgerSpec
-from backends.simulator.answers import Spec
-from backends.simulator.server import Running, start
-from backends.simulator.truth import Truth
 from calibration import sums
 from calibration.prometheus import Series
 from calibration.pull import Few
 from calibration.refit import refit
 from gateway import profile as profiles
 from gateway.scheduling.cost import Cost, Form, Quantity
-from tests.bench import machine, serving
-from tests.bench.report import share_of, table
+from tests.bench import levels, machine, serving
+from tests.bench.report import say, share_of, table
 
 _LEVELS = (1, 8, 32, 64)
-_MODEL = "phi-3-mini"
 _SPEED = 20.0
 _HZ = 200.0
 _SCRAPE_SECONDS = 1.0
 _SETTLE_SECONDS = 30.0
-_PROMPT_TOKENS = (20, 400)
-_ANSWER_TOKENS = (20, 200)
 _WORD = " joule"
 """A token of the simulator's."""
 _MOST = 1 / 3
@@ -73,7 +60,7 @@ class Bench:
     def run(self) -> None:
         """Measure."""
         os.sched_setaffinity(0, {self._cores.load})
-        _say(f"{self._seconds:g} s of load")
+        say(f"{self._seconds:g} s of load")
         half, logged = asyncio.run(self._measure())
         forms = {
             "alone": _fit(self._pages, half, (1,), Form.INTERACTION),
@@ -94,29 +81,15 @@ class Bench:
 
     async def _measure(self) -> tuple[float, dict[str, dict[str, Any]]]:
         """Serve; return when the second half began, and the decision log by request."""
-        async with contextlib.AsyncExitStack() as stack:
-            running = {
-                level: await stack.enter_async_context(await _backend(level, self._noise))
-                for level in _LEVELS
-            }
-            ledgers = [
-                LedgerSpec(f"gpu{level}", Simulated(backend.url), (BackendSpec(backend.url),))
-                for level, backend in running.items()
-            ]
-            meter = await stack.enter_async_context(await meters.start(ledgers, hz=_HZ))
-            gateway = serving.configured(self._cores.gateway, _config(running, meter.url))
-            served = await asyncio.to_thread(gateway.__enter__)
-            try:
-                timeout = aiohttp.ClientTimeout(total=None)
-                connector = aiohttp.TCPConnector(limit=0)
-                base = f"http://{serving.HOST}:{served.port}"
-                async with aiohttp.ClientSession(
-                    base, timeout=timeout, connector=connector
-                ) as http:
-                    half = await self._load(http)
-                logged = await _logged(served.folder / "decisions.jsonl", len(self._asked))
-            finally:
-                await asyncio.to_thread(gateway.__exit__, None, None, None)
+        made = levels.served(self._cores.gateway, _LEVELS, noise=self._noise, speed=_SPEED, hz=_HZ)
+        async with made as served:
+            timeout = aiohttp.ClientTimeout(total=None)
+            connector = aiohttp.TCPConnector(limit=0)
+            base = f"http://{serving.HOST}:{served.port}"
+            async with aiohttp.ClientSession(base, timeout=timeout, connector=connector) as http:
+                half = await self._load(http)
+            log = served.folder / "decisions.jsonl"
+            logged = await levels.logged(log, len(self._asked), seconds=_SETTLE_SECONDS)
         return half, logged
 
     async def _load(self, http: aiohttp.ClientSession) -> float:
@@ -146,9 +119,11 @@ class Bench:
         count = 0
         while (began := time.monotonic()) < until:
             body = {
-                "model": _name(level),
-                "messages": [{"role": "user", "content": _WORD * rng.randint(*_PROMPT_TOKENS)}],
-                "max_tokens": rng.randint(*_ANSWER_TOKENS),
+                "model": levels.name(level),
+                "messages": [
+                    {"role": "user", "content": _WORD * rng.randint(*levels.PROMPT_TOKENS)}
+                ],
+                "max_tokens": rng.randint(*levels.ANSWER_TOKENS),
                 "ignore_eos": True,
             }
             headers = {"x-request-id": f"{name}-{count}"}
@@ -159,45 +134,7 @@ class Bench:
             count += 1
 
 
-async def _backend(level: int, noise: float) -> Running:
-    fitted = msgspec.to_builtins(profiles.load(None).model(_MODEL))
-    truth = Truth.of_profile(fitted, context=4096, noise=noise)
-    return await start(Spec(_name(level), truth, speed=_SPEED, seed=level))
-
-
-def _name(level: int) -> str:
-    return f"phi-{level}"
-
-
-def _config(running: dict[int, Running], meter: str) -> str:
-    lines = ["models:"]
-    for level, backend in running.items():
-        lines += [
-            f"  - name: {_name(level)}",
-            f"    profile: {_MODEL}",
-            "    context: 4096",
-            f"    backends: [{{url: '{backend.url}', meter: '{meter}/gpu{level}'}}]",
-        ]
-    return "\n".join([*lines, "log: {decisions: decisions.jsonl}"]) + "\n"
-
-
-async def _logged(log: Path, count: int) -> dict[str, dict[str, Any]]:
-    """Wait until the log has so many; return its lines by request."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    lines: list[str] = []
-    while len(lines) < count:
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{count - len(lines)} requests were not settled")
-        await asyncio.sleep(0.5)
-        lines = _lines(log)
-    return {line["id"]: line for line in map(json.loads, lines)}
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def _fit(pages: list[tuple[float, str]], half: float, levels: tuple[int, ...], form: Form) -> Cost:
+def _fit(pages: list[tuple[float, str]], half: float, among: tuple[int, ...], form: Form) -> Cost:
     """Refit the joules out of what was scraped of these levels in the first half."""
     samples: dict[tuple[tuple[str, str], ...], list[tuple[float, str]]] = defaultdict(list)
     for at, page in pages:
@@ -208,8 +145,8 @@ def _fit(pages: list[tuple[float, str]], half: float, levels: tuple[int, ...], f
                     if (one.labels["basis"], one.labels["quantity"]) == (sums.LOAD, "joules"):
                         samples[tuple(one.labels.items())].append((at, repr(one.value)))
     blocks = sums.read(sums.LOAD, [Series(dict(key), found) for key, found in samples.items()])
-    block = sums.add([blocks[_name(level), _name(level)] for level in levels])
-    live = profiles.load(None).model(_MODEL).joules
+    block = sums.add([blocks[levels.name(level), levels.name(level)] for level in among])
+    live = profiles.load(None).model(levels.MODEL).joules
     found = refit(
         Quantity.JOULES, block, live, form=form, few=Few(prior_requests=0.0), max_condition=300.0
     )
@@ -226,10 +163,6 @@ def _row(level: str, errors: dict[str, list[float]]) -> dict[str, Any]:
         "load_p95": share_of(errors["load"], 0.95),
         "ratio": knowing / without,
     }
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def show(rows: list[dict[str, Any]]) -> str:

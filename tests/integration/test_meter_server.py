@@ -1,101 +1,21 @@
 """`joulegate meter` as a process of its own, over simulated backends."""
 
 import asyncio
-import contextlib
-import io
 import json
-import os
 import signal
 import time
 
-import aiohttp
-import msgspec
 import pytest
 import yaml
 
 from backends.meter import server
 from backends.meter.simulated import Simulated
 from backends.meter.station import LedgerSpec
-from backends.meter.wire import PATH, Answer, Batch, Begin, End, Place, Progress
+from backends.meter.wire import Begin, End, Place, Progress
 from backends.simulator.server import start
 from tests.integration.harness import total, until
+from tests.integration.meters import SECRET, Client, metering, of
 from tests.integration.process import joulegate
-
-SECRET = "wattever"
-
-
-class Client:
-    """One gateway's side, by hand."""
-
-    def __init__(self, url, http, name="gw", secret=None):
-        self.url = url
-        self.name = name
-        self.places = [Place("a")]
-        self.observed = {}
-        self.spent = {"idle": 0, "other": 0}
-        self.received = 0
-        self.answer = None
-        self._http = http
-        self._headers = {"authorization": f"Bearer {secret}"} if secret else {}
-
-    async def get(self, path):
-        async with self._http.get(self.url + path) as response:
-            return response.status, await response.text()
-
-    async def send(self, body, **headers):
-        async with self._http.post(
-            self.url + PATH, data=body, headers=self._headers | headers
-        ) as response:
-            return response.status, await response.read()
-
-    async def post(self, *events):
-        batch = Batch(self.name, self.places, list(events), self.received)
-        status, body = await self.send(msgspec.json.encode(batch))
-        assert status == 200, body
-        self.answer = msgspec.json.decode(body, type=Answer)
-        for observation in self.answer.observations:
-            self.observed[observation.id] = observation
-        for spending in self.answer.spendings:
-            if spending.number > self.received:
-                self.spent[spending.kind] += spending.microjoules
-        numbers = [one.number for one in (*self.answer.observations, *self.answer.spendings)]
-        self.received = max([self.received, *numbers])
-        return self.answer
-
-    async def settled(self, *numbers):
-        """Post until these requests are observed."""
-
-        async def found():
-            await self.post()
-            return all(number in self.observed for number in numbers)
-
-        await until(found, f"{numbers} to settle", seconds=30)
-        return [self.observed[number] for number in numbers]
-
-    async def counting(self):
-        async def found():
-            with contextlib.suppress(OSError):
-                return (await self.get("/health"))[0] == 200
-            return False
-
-        await until(found, "the counters", seconds=60)
-        return self
-
-
-@contextlib.asynccontextmanager
-async def metering(*arguments, secret=None, environ=None):
-    """A meter that counts, with a client for it."""
-    options = {"env": os.environ | environ} if environ else {}
-    async with (
-        joulegate("meter", "--port", 0, *arguments, **options) as process,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http,
-    ):
-        found = await process.says(r"metering on (http://127\.0\.0\.1:\d+)")
-        yield process, await Client(found[1], http, secret=secret).counting()
-
-
-def of(simulator):
-    return "--source", "simulator", "--url", simulator.url
 
 
 async def balance(client):
@@ -158,53 +78,6 @@ async def test_two_gateways_share_a_backend(world):
         assert round(attributed * 1e6) == mine.microjoules + theirs.microjoules
         idle = total(page, "joulegate_meter_attributed_joules_total", kind="idle")
         assert 0 < told <= round(idle * 1e6) + 1
-
-
-async def test_only_who_knows_the_secret_may_post(world, tmp_path):
-    simulator = await world.simulator()
-    path = tmp_path / "secret"
-    path.write_text(SECRET + "\n")
-    async with metering(*of(simulator), "--secret-file", path, secret=SECRET) as (_, client):
-        await client.post()
-        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": SECRET}):
-            client._headers = headers
-            status, body = await client.send(b"{}")
-            assert status == 401
-            assert json.loads(body)["error"]["code"] == "invalid_api_key"
-        assert (await client.get("/metrics"))[0] == 200
-
-
-async def test_the_secret_may_come_from_the_environment(world):
-    simulator = await world.simulator()
-    environ = {"JOULEGATE_METER_SECRET": SECRET}
-    async with metering(*of(simulator), environ=environ) as (_, client):
-        assert (await client.send(b"{}"))[0] == 401
-
-
-async def test_bad_input_is_refused_with_a_message_and_harms_nobody(world):
-    simulator = await world.simulator()
-    async with metering(*of(simulator)) as (_, client):
-        good = msgspec.json.encode(Batch("gw", [Place("a")], []))
-        for body in (
-            b"",
-            b"{",
-            b"[]",
-            b"\xff\xfe",
-            b'{"gateway": 5, "backends": [], "events": []}',
-            b'{"gateway": "g", "backends": [], "events": [["x", 1]]}',
-            b'{"gateway": "g", "backends": [], "events": [["p", 1, 2, 1e999]]}',
-            msgspec.json.encode(Batch("g", [], [Begin(1, 0, 3, 10, 0)])),
-            msgspec.json.encode(Batch("g", [], [Progress(1, -1, 0)])),
-        ):
-            status, answer = await client.send(body)
-            assert status == 400, (body, answer)
-            assert set(json.loads(answer)["error"]) == {"message", "type", "param", "code"}
-        status, answer = await client.send(io.BytesIO(b" " * (1 << 20) + good))
-        assert status == 413
-        assert json.loads(answer)["error"]["code"] == "body_too_large"
-        assert (await client.get("/nowhere"))[0] == 404
-        assert (await client.get(PATH))[0] == 405
-        assert (await client.post()).observations == []
 
 
 async def test_a_meter_that_was_started_anew_says_so_and_goes_on(world):
@@ -282,27 +155,6 @@ async def test_a_config_of_two_ledgers(world, tmp_path):
         name = "joulegate_meter_attributed_joules_total"
         assert total(page, name, ledger="mistral", kind="request") > 0
         assert total(page, name, ledger="phi", kind="request") == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (("--source", "nvidia"), 2, "nvidia"),
-        (("--source", "simulator"), 2, "url"),
-        (("--source", "simulator", "--url", "nonsense"), 2, "nonsense"),
-        (("--source", "rapl", "--url", "http://a:1"), 2, "url"),
-        (("--hz", "0"), 2, "hz"),
-        (("--config", "none.yaml"), 2, "none.yaml"),
-        (("--config", "none.yaml", "--device", "0"), 2, "--device"),
-        (("--secret-file", "none.txt"), 2, "none.txt"),
-        (("--log-level", "loud"), 2, "loud"),
-    ],
-)
-async def test_options_that_cannot_be_used(arguments, code, said):
-    async with joulegate("meter", *arguments) as process:
-        assert await process.ended() == code
-    assert any(said in line for line in process.lines), process.lines
-    assert not any("Traceback" in line for line in process.lines)
 
 
 async def test_a_meter_within_a_process_sees_an_update_every_period(world):

@@ -1,64 +1,15 @@
-"""The simulator's engine: exact alone, conserving always, cheaper in company."""
+"""The simulator's engine: exact alone, and conserving always."""
 
 from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backends.simulator.engine import MAX_PREFILL_STEP_SECONDS, Engine, RequestTruth, Step
+from backends.simulator.engine import MAX_PREFILL_STEP_SECONDS, Engine
 from backends.simulator.truth import Cost, Truth
-
-PHI = Truth(
-    seconds=Cost("additive", (-0.0249, 0.0071, 0.0468)),
-    joules=Cost("additive", (40.90, 0.337, 5.787)),
-)
-LOAD = Truth(
-    seconds=Cost("load", (0.02, 0.001, 0.03, 1e-6, 0.0004)),
-    joules=Cost("load", (10.0, 0.1, 0.6, 1e-4, 5.0)),
-)
-
-# The machine may be busy: a property has no deadline.
-PROPERTY = settings(deadline=None, max_examples=60)
-
-# Zero or far enough from it that a relative 1e-9 means something.
-positive = st.floats(1e-4, 20.0)
-intercepts = st.floats(-2.0, 60.0)
-tokens = st.integers(1, 600)
-
-
-@st.composite
-def costs(draw):
-    form = draw(st.sampled_from(["additive", "interaction", "load"]))
-    coefficients = [draw(intercepts), draw(positive), draw(positive)]
-    if form != "additive":
-        coefficients.append(draw(st.floats(0.0, 0.01)))
-    if form == "load":
-        coefficients.append(draw(st.floats(0.0, 5.0)))
-    return Cost(form, tuple(coefficients))
-
-
-truths = st.builds(
-    Truth,
-    seconds=costs(),
-    joules=costs(),
-    shared_fraction=st.floats(0.0, 1.0),
-    slowdown_per_running=st.floats(0.0, 0.2),
-    noise=st.sampled_from([0.0, 0.2]),
-    max_num_seqs=st.integers(1, 8),
-)
-
-
-def run(engine: Engine) -> list[Step]:
-    steps = []
-    while (step := engine.step()) is not None:
-        steps.append(step)
-    return steps
-
-
-def ended(steps: list[Step]) -> dict[str, RequestTruth]:
-    return {truth.request_id: truth for step in steps for truth in step.finished}
+from tests.unit.backends.engines import PHI, PROPERTY, ended, run, tokens, truths
 
 
 def form(cost: Cost, i: int, o: int, *, energy: bool) -> float:
@@ -172,89 +123,6 @@ def test_the_same_seed_and_calls_give_the_same_run(truth, script):
     assert play(truth, script)[1:] == play(truth, script)[1:]
 
 
-@PROPERTY
-@given(truths, tokens, st.integers(2, 30), st.integers(2, 8))
-def test_company_never_costs_a_request_energy(truth, i, o, n):
-    truth = replace(truth, noise=0.0, max_num_seqs=8)
-    engine = Engine(truth)
-    for k in range(n):
-        engine.submit(f"r{k}", i, o + k)
-    for one in ended(run(engine)).values():
-        alone = truth.total_joules(i, one.tokens_out)
-        assert one.joules <= alone * (1 + 1e-9)
-
-
-@pytest.mark.parametrize("truth", [PHI, LOAD])
-def test_batching_lowers_energy_per_request_and_slows_each(truth):
-    per_request, slowest = [], []
-    for n in (1, 4, 16, 64):
-        engine = Engine(truth)
-        for k in range(n):
-            engine.submit(f"r{k}", 30, 50)
-        done = ended(run(engine)).values()
-        per_request.append(sum(r.joules for r in done) / n)
-        slowest.append(max(r.seconds for r in done))
-    assert per_request == sorted(per_request, reverse=True)
-    assert per_request[-1] < 0.5 * per_request[0]
-    assert slowest == sorted(slowest)
-
-
-def test_equal_requests_in_a_batch_follow_the_load_form_exactly():
-    engine, n, i, o = Engine(LOAD), 8, 40, 25
-    for k in range(n):
-        engine.submit(f"r{k}", i, o)
-    b, c = LOAD.joules.b, LOAD.seconds.b
-    for one in ended(run(engine)).values():
-        energy = b[0] + b[1] * i + b[2] * o + b[3] * i * o + b[4] * o / n
-        seconds = c[0] + c[1] * i + c[2] * o + c[3] * i * o + c[4] * o * (n - 1)
-        assert one.joules == pytest.approx(energy, rel=1e-9)
-        assert one.seconds == pytest.approx(seconds, rel=1e-9)
-
-
-def test_requests_beyond_the_batch_wait_and_abort_frees_a_place():
-    engine = Engine(replace(PHI, max_num_seqs=2))
-    for name in "abc":
-        engine.submit(name, 10, 20)
-    engine.step()
-    assert (engine.running, engine.waiting) == (2, 1)
-    assert engine.kv_usage > 0
-    gone = engine.abort("a")
-    assert gone is not None
-    assert gone.aborted
-    assert gone.tokens_out == 0
-    assert engine.abort("a") is None
-    assert engine.running == 1
-    waiting = engine.abort("c")
-    assert waiting is not None
-    assert (waiting.joules, waiting.queue_seconds) == (0.0, waiting.seconds)
-    assert set(ended(run(engine))) == {"b"}
-    assert (engine.running, engine.waiting, engine.kv_usage) == (0, 0, 0.0)
-
-
-def test_a_full_cache_makes_requests_wait():
-    engine = Engine(replace(PHI, kv_tokens=100))
-    engine.submit("a", 40, 20)
-    engine.submit("b", 40, 20)
-    engine.submit("huge", 400, 20)
-    engine.step()
-    assert (engine.running, engine.waiting) == (1, 2)
-    done = ended(run(engine))
-    assert set(done) == {"a", "b", "huge"}
-    assert done["b"].queue_seconds == pytest.approx(done["a"].seconds)
-
-
-def test_others_go_on_decoding_during_a_long_prefill():
-    engine = Engine(PHI)
-    engine.submit("a", 10, 100)
-    while not (step := engine.step()).tokens:
-        pass
-    engine.submit("long", 1000, 5)  # seven seconds of prefill
-    stall = 0.0
-    for step in iter(engine.step, None):
-        stall = 0.0 if step.tokens else stall + step.duration_seconds
-        assert stall <= MAX_PREFILL_STEP_SECONDS + 1e-9 or not engine.running > 1
-
-
 def test_a_replaced_truth_counts_for_those_who_come_later():
     engine = Engine(PHI)
     engine.submit("before", 10, 10)
@@ -286,27 +154,3 @@ def test_what_cannot_be_submitted_is_refused():
     for counts in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least one"):
             engine.submit("b", *counts)
-
-
-def test_answers_have_the_models_mean_length():
-    rng = Random(3)
-    drawn = [PHI.draw_tokens_out(30, rng) for _ in range(4000)]
-    mean = 1.028 * 30 + 44.12
-    assert sum(drawn) / len(drawn) == pytest.approx(mean, rel=0.03)
-    assert len(set(drawn)) > 50
-    assert replace(PHI, output_sd=0.0).draw_tokens_out(30, rng) == round(mean)
-
-
-def test_a_truth_comes_from_a_profile_entry():
-    entry = {
-        "accuracy": {"default": 0.685},
-        "output": {"slope": 0.028, "intercept": 44.12},
-        "seconds": {"form": "additive", "coefficients": [1, 2, 3], "n": 5},
-        "joules": {"form": "interaction", "coefficients": [1, 2, 3, 4]},
-    }
-    truth = Truth.of_profile(entry, idle_watts=10.0)
-    assert truth.seconds == Cost("additive", (1.0, 2.0, 3.0))
-    assert truth.joules == Cost("interaction", (1.0, 2.0, 3.0, 4.0))
-    assert (truth.output, truth.idle_watts) == ((0.028, 44.12), 10.0)
-    with pytest.raises(ValueError, match="has 3 coefficients"):
-        Cost("additive", (1.0, 2.0))

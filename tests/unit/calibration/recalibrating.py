@@ -5,11 +5,14 @@ import re
 from urllib.parse import parse_qs
 
 import httpx
+import pytest
+import respx
 from typer.testing import CliRunner
 
 from calibration.cli import app
 from calibration.keys import INFO
 from calibration.sums import LOAD, OUTPUT, PROMPT
+from gateway import profile
 from gateway.profile import Accuracy, ModelProfile, Regression
 from gateway.scheduling.cost import Form
 from tests.unit.calibration.sums_of_rows import series, traffic
@@ -95,3 +98,18 @@ def told(live, *arguments):
 def part(report, name, key="phi-3-mini"):
     (found,) = [one for one in report["models"] if one["model"] == key]
     return next(one for one in found["parts"] if one["name"] == name)
+
+
+@pytest.fixture
+def live(tmp_path):
+    path = tmp_path / "profile.json"
+    profile.save({"phi-3-mini": model(), "mistral-7b": model()}, path)
+    return path
+
+
+@pytest.fixture
+def server():
+    with respx.mock:
+        held = Server()
+        respx.post(QUERY).mock(side_effect=held)
+        yield held

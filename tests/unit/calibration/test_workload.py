@@ -209,7 +209,7 @@ WANTED = ["Add.\n\n1 and 2", "Sing."]
         json.dumps(ALPACA, indent=1).encode(),
         "\n".join(json.dumps(one) for one in ALPACA).encode() + b"\n\n",
         b'\xef\xbb\xbfinstruction,input,output\nAdd.,1 and 2,3\n"Sing.",,La\n',
-        gzip.compress(json.dumps(ALPACA).encode()),
+        gzip.compress(json.dumps(ALPACA).encode(), mtime=0),
         b"instruction; input;output\r\nAdd.;1 and 2;3\r\nSing.;;La\r\n",
         b"instruction\tinput\nAdd.\t1 and 2\nSing.\t\n",
     ],
@@ -253,7 +253,7 @@ def test_a_column_can_be_named(tmp_path):
         (b'prompt\n"a"b"\n', ":2: "),
         (b"prompt\nHello, you\n", ":2: more fields than the header has"),
         (b"prompt\n\xff\n", "not UTF-8"),
-        (gzip.compress(b"prompt\na\n")[:-9], "Compressed file ended"),
+        (gzip.compress(b"prompt\na\n", mtime=0)[:-9], "Compressed file ended"),
     ],
 )
 def test_a_bad_prompts_file_says_where(tmp_path, content, words):

@@ -1,0 +1,62 @@
+"""A link to a meter that a test scripts."""
+
+import msgspec
+import pytest
+
+from backends.meter.client import MeterLink
+from backends.meter.wire import Answer, Batch
+
+
+class Reply:
+    """An answer as Client.post returns it."""
+
+    def __init__(self, body, status=200):
+        self.status = status
+        self._body = body
+
+    async def read(self, limit):
+        assert len(self._body) <= limit
+        return self._body
+
+    def close(self):
+        pass
+
+
+class Meter:
+    """Stands where the HTTP client would: takes batches, gives the next of `answers`."""
+
+    def __init__(self):
+        self.batches = []
+        self.answers = []
+        self.name = "one"
+
+    async def post(self, url, body, headers):
+        self.url, self.headers = str(url), headers
+        self.batches.append(msgspec.json.decode(body, type=Batch))
+        answer = self.answers.pop(0) if self.answers else Answer(self.name, [], [])
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, Reply):
+            return answer
+        return Reply(msgspec.json.encode(answer))
+
+    def kinds(self, batch=-1):
+        return [type(event).__name__ for event in self.batches[batch].events]
+
+
+@pytest.fixture
+def meter():
+    return Meter()
+
+
+@pytest.fixture
+def link(meter):
+    made = MeterLink("http://meter:9464", meter, secret="s")
+    made.place("a:8000", "")
+    return made
+
+
+def begun(link):
+    metered = link.begin(link._places[0], 10, 1000)
+    metered.owner = ("record", "target")
+    return metered
