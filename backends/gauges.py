@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from backends.client import Client
 from backends.errors import BackendError
 from backends.exposition import total
+from backends.periodic import rounds
 from backends.registry import Backend
-from backends.rounds import rounds
 
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"

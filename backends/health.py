@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from backends.client import Client
 from backends.errors import BackendError
+from backends.periodic import rounds
 from backends.registry import Backend
-from backends.rounds import rounds
 
 _SERVER_ERROR = 500
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
-from backends.meter.metered import BackendMeter
+from backends.meter.client.request_handle import BackendMeter
 
 _log = logging.getLogger("joulegate.backends")
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from calibration import cli_pictures, cli_recalibrate
+from calibration.plots import options as cli_pictures
+from calibration.recalibrate import options as cli_recalibrate
 
 app = typer.Typer(
     name="joulegate",
@@ -56,7 +57,8 @@ def profile(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Measure backends under designed load, one row a request; see docs/profiling.md."""
-    from calibration import profile_options, profiling  # noqa: PLC0415
+    from calibration.profile import command as profiling  # noqa: PLC0415
+    from calibration.profile import options as profile_options  # noqa: PLC0415
 
     options = profile_options.Options(
         backends=backend,
@@ -120,7 +122,7 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Fit cost regressions to measured rows and write a profile; see docs/fitting.md."""
-    from calibration import fit_command  # noqa: PLC0415
+    from calibration.fit import command as fit_command  # noqa: PLC0415
 
     options = fit_command.Options(
         files=files,
@@ -208,7 +210,8 @@ def accuracy(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Set a model's accuracy from scores, labels or a graded run; see docs/accuracy.md."""
-    from calibration import accuracy_command, accuracy_options  # noqa: PLC0415
+    from calibration.accuracy import command as accuracy_command  # noqa: PLC0415
+    from calibration.accuracy import options as accuracy_options  # noqa: PLC0415
 
     options = accuracy_options.Options(
         file=file,
@@ -277,7 +280,7 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Run recorded requests through other weights, policies or profiles; see docs/replay.md."""
-    from calibration import replay_command  # noqa: PLC0415
+    from calibration.replay import command as replay_command  # noqa: PLC0415
 
     options = replay_command.Options(
         file=file,

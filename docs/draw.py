@@ -9,8 +9,8 @@ Okabe and Ito's palette, told apart with any colour vision; every length also st
 from html import escape
 
 from gateway import profile
+from gateway.commands.demo.example_config import three_models
 from gateway.commands.route import decide
-from gateway.commands.three import three_models
 from gateway.scheduling.decision import Decision, Scored
 
 PROMPT = "Explain reinforcement learning"

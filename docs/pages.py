@@ -13,11 +13,10 @@ import typer
 from msgspec import inspect as types
 
 import calibration.cli
-from gateway import cli, config, meter_config, profile
+from gateway import cli, config, console, meter_config, profile
 from gateway.api import openapi
-from gateway.commands import console
 from gateway.scheduling.decision import PRESETS
-from gateway.service import errors, headers
+from gateway.service.client import errors, headers
 
 
 def config_page() -> Iterator[str]:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import NODEFAULT
 from msgspec import inspect as types
 
-from gateway.service import errors
+from gateway.service.client import errors
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,13 +9,13 @@ import reading
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.metrics import Histogram, MetricWrapperBase
 
-from backends.meter import metrics as meter_metrics
-from backends.meter.meter import Meter
-from backends.meter.simulated import Simulated
-from backends.meter.station import LedgerSpec
+from backends.meter.daemon import metrics as meter_metrics
+from backends.meter.daemon.ledger_runner import LedgerSpec
+from backends.meter.daemon.service import Meter
+from backends.meter.sources.simulated import Simulated
 from gateway.telemetry.drift import Drift
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.sums import SumsCollector
+from gateway.telemetry.ols_sums import SumsCollector
 
 
 class Series(NamedTuple):

@@ -23,21 +23,22 @@ from backends.health import Prober
 from gateway import tokens
 from gateway.api import errors, health, inference, models, openapi, requests, route
 from gateway.config import Config
-from gateway.service import fleet, headers
-from gateway.service.ask import Kind
-from gateway.service.books import Books
-from gateway.service.candidates import Names
-from gateway.service.dispatch import Dispatcher
-from gateway.service.gateway import Gateway
-from gateway.service.learning import Learning
-from gateway.service.profiles import Profiles
+from gateway.service import fleet
+from gateway.service.accounting.accounting import Books
+from gateway.service.accounting.learning import Learning
+from gateway.service.client import headers
+from gateway.service.pipeline import Gateway
+from gateway.service.request.body import Kind
+from gateway.service.request.profiles import Profiles
+from gateway.service.request.routing_table import Names
+from gateway.service.upstream.dispatcher import Dispatcher
 from gateway.telemetry import SHARED_DIR, workers
 from gateway.telemetry.carbon import Carbon
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import Drift
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.ols_sums import SharedSums, Sums
 from gateway.telemetry.recent import Recent
-from gateway.telemetry.sums import SharedSums, Sums
 
 _log = logging.getLogger("joulegate")
 _PUBLISH_SECONDS = 1.0

@@ -12,6 +12,7 @@ from zlib import crc32
 import msgspec
 
 from backends.simulator import text, tokens
+from backends.simulator.cost_model import Truth
 from backends.simulator.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -20,7 +21,6 @@ from backends.simulator.protocol import (
     SimulatorError,
     Tool,
 )
-from backends.simulator.truth import Truth
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite
 from random import Random
 
-from backends.simulator.truth import Truth
+from backends.simulator.cost_model import Truth
 
 MAX_PREFILL_STEP_SECONDS = 0.25
 MAX_BATCHED_TOKENS = 2048  # prompt tokens prefilled together, vLLM's usual budget

@@ -32,7 +32,7 @@ from backends.simulator.protocol import (
     TokenizeRequest,
     parse,
 )
-from backends.simulator.pump import Pump
+from backends.simulator.scheduler_loop import Pump
 from backends.simulator.wire import FaultyWire, SeveredError, Wire
 
 VERSION = "0.32.0+simulated"

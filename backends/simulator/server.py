@@ -10,12 +10,12 @@ from typing import Self
 from aiohttp import web
 
 from backends.simulator.answers import Spec
+from backends.simulator.cost_model import Truth
 from backends.simulator.engine import Engine
+from backends.simulator.fault_middleware import misbehave
 from backends.simulator.faults import Faults
 from backends.simulator.handlers import Handler, Server, json_response
 from backends.simulator.protocol import SimulatorError, error_body
-from backends.simulator.trouble import misbehave
-from backends.simulator.truth import Truth
 
 SERVER = web.AppKey("server", Server)
 _MAX_BODY_BYTES = 64 << 20

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from calibration.design import terms
-from calibration.intervals import Z_95
 from calibration.plots import style
-from calibration.plots.material import Material, regression
 from calibration.plots.picture import Picture, Table
+from calibration.plots.plot_data import Material, regression
+from calibration.stats.design import terms
+from calibration.stats.intervals import Z_95
 from gateway.scheduling.cost import Form, Quantity
 
 NAMES = ("coefficients",)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from calibration.columns import BadInput
-from calibration.plots import gallery, material, output, style
+from calibration.plots import gallery, output, style
+from calibration.plots import plot_data as material
+from calibration.tables.columns import BadInput
 
 FORMATS = {"png": ("png",), "svg": ("svg",), "both": ("png", "svg")}
 

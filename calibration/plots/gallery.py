@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 
-from calibration.columns import BadInput
 from calibration.plots import (
     coefficients,
     lengths_map,
@@ -13,8 +12,9 @@ from calibration.plots import (
     tradeoff,
     triangle,
 )
-from calibration.plots.material import Material, Told
 from calibration.plots.picture import Nothing, Picture
+from calibration.plots.plot_data import Material, Told
+from calibration.tables.columns import BadInput
 
 _FAMILIES: tuple[tuple[tuple[str, ...], Callable[[Material], list[Picture]]], ...] = (
     (tradeoff.NAMES, tradeoff.draw),

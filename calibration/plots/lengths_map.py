@@ -8,8 +8,8 @@ from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from calibration.plots import choices, style
-from calibration.plots.material import Material
 from calibration.plots.picture import Picture, Table, twins_text, weights_text
+from calibration.plots.plot_data import Material
 from gateway.profile import ModelProfile
 from gateway.scheduling.decision import Weights
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from calibration.columns import BadInput
-from calibration.plots.material import Told
-from calibration.prompts import PromptFileError
+from calibration.plots.plot_data import Told
+from calibration.tables.columns import BadInput
+from calibration.tables.prompts import PromptFileError
 from gateway import profile
 
 OK = 0

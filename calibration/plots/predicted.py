@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from calibration.design import UNITS
 from calibration.plots import style
-from calibration.plots.material import Floats, Material, Measured
 from calibration.plots.picture import Nothing, Picture, Table
+from calibration.plots.plot_data import Floats, Material, Measured
+from calibration.stats.design import UNITS
 from gateway.scheduling.cost import Quantity
 
 NAMES = ("predicted",)

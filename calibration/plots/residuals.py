@@ -5,11 +5,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from calibration.design import UNITS
 from calibration.plots import style
-from calibration.plots.material import Floats, Material, Measured
 from calibration.plots.picture import Nothing, Picture, Table
+from calibration.plots.plot_data import Floats, Material, Measured
 from calibration.plots.predicted import NO_ROWS, bins, sample, shown_text
+from calibration.stats.design import UNITS
 from gateway.scheduling.cost import Quantity
 
 NAMES = ("residuals-seconds", "residuals-joules")

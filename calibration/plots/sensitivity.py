@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from calibration.plots import choices, style
-from calibration.plots.material import Material
 from calibration.plots.picture import Picture, Table, twins_text
+from calibration.plots.plot_data import Material
 
 NAMES = ("sensitivity",)
 STEPS = 201

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from calibration.intervals import Z_95
 from calibration.plots import choices, style
-from calibration.plots.material import Material, regression
 from calibration.plots.picture import Picture, Table, length_text
+from calibration.plots.plot_data import Material, regression
+from calibration.stats.intervals import Z_95
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import FLOOR, Quantity
 

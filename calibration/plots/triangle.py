@@ -6,8 +6,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 
 from calibration.plots import choices, style
-from calibration.plots.material import Material
 from calibration.plots.picture import Picture, Table, length_text, twins_text, weights_text
+from calibration.plots.plot_data import Material
 from gateway.scheduling.decision import Weights
 
 NAMES = ("triangle",)

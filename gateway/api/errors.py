@@ -7,8 +7,8 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from gateway.api.incoming import request_id
-from gateway.service import headers as names
-from gateway.service.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
+from gateway.service.client import headers as names
+from gateway.service.client.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 
 _log = logging.getLogger("joulegate")
 _SERVER_ERROR = 500

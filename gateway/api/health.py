@@ -6,7 +6,7 @@ from litestar import Response, get
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from gateway.service.gateway import Gateway
+from gateway.service.pipeline import Gateway
 
 
 def handlers(gateway: Gateway, scraped: CollectorRegistry) -> list[Any]:

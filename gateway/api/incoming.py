@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from litestar.types import HTTPRequestEvent, HTTPScope, Receive, ReceiveMessage
 
-from gateway.service import headers as names
-from gateway.service.ask import Members, decode
-from gateway.service.errors import (
+from gateway.service.client import headers as names
+from gateway.service.client.errors import (
     BadRequest,
     BodyTimeout,
     MethodNotAllowed,
     TooLarge,
     UnsupportedEncoding,
 )
-from gateway.service.steering import PREFIX
+from gateway.service.request.body import Members, decode
+from gateway.service.request.steering import PREFIX
 from gateway.telemetry.trace_context import HEADERS, Trace, received
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")

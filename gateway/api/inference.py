@@ -11,11 +11,11 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from gateway.api.incoming import ClientLeft, read_head, read_members
 from gateway.api.protocol import LINK, Link
 from gateway.config import LimitsConfig, TimeoutsConfig
-from gateway.service.ask import Kind, Members
-from gateway.service.candidates import OTHER
-from gateway.service.gateway import Gateway
-from gateway.service.lifeline import Cut, Lifeline
-from gateway.service.reply import Reply
+from gateway.service.client.cancellation import Cut, Lifeline
+from gateway.service.client.response import Reply
+from gateway.service.pipeline import Gateway
+from gateway.service.request.body import Kind, Members
+from gateway.service.request.routing_table import OTHER
 from gateway.telemetry.record import Record
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Request, get
 
 from gateway.config import Config
-from gateway.service.candidates import AUTO, Names
+from gateway.service.request.routing_table import AUTO, Names
 
 
 def handlers(config: Config, names: Names) -> list[Any]:

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 from litestar import get
 
-from gateway.service import errors, steering
-from gateway.service import headers as names
-from gateway.service.ask import Kind
+from gateway.service.client import errors
+from gateway.service.client import headers as names
+from gateway.service.request import steering
+from gateway.service.request.body import Kind
 
 _Json = dict[str, Any]
 _TEXT = {"type": "string"}

@@ -12,7 +12,7 @@ from typing import Protocol
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.service.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
+from gateway.service.client.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
 
 LINK = "joulegate.link"
 """Key of this connection among a scope's extensions: see `Link`."""

@@ -4,8 +4,8 @@ from typing import Any
 
 from litestar import Request, get
 
-from gateway.service.errors import NotFound
-from gateway.service.gateway import Gateway
+from gateway.service.client.errors import NotFound
+from gateway.service.pipeline import Gateway
 
 
 def handler(gateway: Gateway) -> Any:

@@ -7,11 +7,11 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.api.incoming import ClientLeft, read_head, read_members
 from gateway.config import LimitsConfig, TimeoutsConfig
-from gateway.service.ask import Kind, Members, read
-from gateway.service.errors import ApiError
-from gateway.service.gateway import Gateway
-from gateway.service.plan import nobody
-from gateway.service.reply import Reply
+from gateway.service.client.errors import ApiError
+from gateway.service.client.response import Reply
+from gateway.service.pipeline import Gateway
+from gateway.service.request.body import Kind, Members, read
+from gateway.service.request.plan import nobody
 
 
 def handler(gateway: Gateway, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:

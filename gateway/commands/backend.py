@@ -9,7 +9,7 @@ import msgspec
 
 from backends.vllm import launcher, recipes
 from gateway import profile as profiles
-from gateway.commands.console import FAILED, OK, complain, err, log_to_stderr, told_to_stop
+from gateway.console import FAILED, OK, complain, err, log_to_stderr, told_to_stop
 
 if TYPE_CHECKING:
     from backends.simulator.answers import Spec
@@ -71,7 +71,7 @@ def _simulate(
     if extra:
         return complain(f"unknown option for the simulator: {extra[0]}")
     from backends.simulator.answers import Spec  # noqa: PLC0415 - vLLM needs none of it
-    from backends.simulator.truth import Truth  # noqa: PLC0415
+    from backends.simulator.cost_model import Truth  # noqa: PLC0415
 
     fitted = profiles.load(profile).model(model)
     recipe = recipes.recipe(model)

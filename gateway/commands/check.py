@@ -7,8 +7,8 @@ import msgspec
 from gateway import config as configs
 from gateway import meter_config as meters
 from gateway import profile as profiles
-from gateway.commands.console import OK, complain, out
 from gateway.commands.serve import check_profile
+from gateway.console import OK, complain, out
 
 
 def run(

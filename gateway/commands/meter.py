@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import cast
 
-from backends.meter import server
-from backends.meter.picking import pick
-from backends.meter.sources import SourceError
-from backends.meter.station import BackendSpec, LedgerSpec
+from backends.meter.daemon import server
+from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
+from backends.meter.sources.choose import pick
+from backends.meter.sources.source import SourceError
 from gateway import meter_config as configs
-from gateway.commands.console import FAILED, LEVELS, OK, complain, err, log_to_stderr, told_to_stop
+from gateway.console import FAILED, LEVELS, OK, complain, err, log_to_stderr, told_to_stop
 from gateway.structured import ConfigError, check_secret, text_of
 
 _log = logging.getLogger("joulegate")

@@ -12,14 +12,14 @@ from backends.registry import Backend, Deployment
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway import tokens
-from gateway.commands.console import FAILED, OK, complain, err, out
-from gateway.commands.three import three_models
+from gateway.commands.demo.example_config import three_models
+from gateway.console import FAILED, OK, complain, err, out
 from gateway.scheduling.decision import Decision
-from gateway.service.ask import Kind, read
-from gateway.service.candidates import Names, Snapshot
-from gateway.service.errors import ApiError
-from gateway.service.plan import Plan, nobody, plan
-from gateway.service.steering import PREFIX
+from gateway.service.client.errors import ApiError
+from gateway.service.request.body import Kind, read
+from gateway.service.request.plan import Plan, nobody, plan
+from gateway.service.request.routing_table import Names, Snapshot
+from gateway.service.request.steering import PREFIX
 
 
 def run(

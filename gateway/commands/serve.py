@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
-from gateway.commands.console import FAILED, LEVELS, OK, complain, err, log_to_stderr
+from gateway.console import FAILED, LEVELS, OK, complain, err, log_to_stderr
 from gateway.telemetry import SHARED_DIR
 
 _log = logging.getLogger("joulegate")

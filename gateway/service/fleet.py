@@ -4,7 +4,7 @@ import random
 from urllib.parse import urlsplit
 
 from backends.client import Client
-from backends.meter.client import MeterLink
+from backends.meter.client.meter_client import MeterLink
 from backends.registry import Backend, Deployment, Ejection
 from gateway.config import Config
 

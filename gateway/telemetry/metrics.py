@@ -18,14 +18,14 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
-from backends.meter.client import MeterLink
+from backends.meter.client.meter_client import MeterLink
 from backends.registry import Deployment
 from gateway.scheduling.decision import Decision, Scored
-from gateway.telemetry.answers import Answers
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
 from gateway.telemetry.record import Record
+from gateway.telemetry.response_metrics import Answers
 
 # `_created` series double the page and would clash where names differ by `_total` alone.
 disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -12,9 +12,9 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from gateway.telemetry import SHARED_DIR
-from gateway.telemetry.answers import Recast
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.sums import SharedSums, Sums, SumsCollector
+from gateway.telemetry.ols_sums import SharedSums, Sums, SumsCollector
+from gateway.telemetry.response_metrics import Recast
 
 
 def scraped(metrics: Metrics, sums: Sums, shared: SharedSums | None) -> CollectorRegistry:

@@ -4,9 +4,9 @@ import asyncio
 import sys
 import time
 
-from backends.meter import server
-from backends.meter.sources import Device
-from backends.meter.station import LedgerSpec
+from backends.meter.daemon import server
+from backends.meter.daemon.ledger_runner import LedgerSpec
+from backends.meter.sources.source import Device
 
 _WATTS = 300
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from gateway.app import create_app
-from gateway.commands.three import three_models
-from gateway.service.ask import Kind, decode, read
+from gateway.commands.demo.example_config import three_models
+from gateway.service.request.body import Kind, decode, read
 from tests.bench.report import share_of
 from tests.bench.serving import ROOT
 

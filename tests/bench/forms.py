@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from calibration import sums
-from calibration.prometheus import Series
-from calibration.pull import Few
-from calibration.refit import refit
+from calibration.recalibrate import sums
+from calibration.recalibrate.prior import Few
+from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.refit import refit
 from gateway import profile as profiles
 from gateway.scheduling.cost import Cost, Form, Quantity
 from tests.bench import levels, machine, serving

@@ -20,7 +20,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 
-from calibration.sums import METRIC
+from calibration.recalibrate.sums import METRIC
 from tests.e2e.processes import Server, free_port, total
 from tests.e2e.prometheus import Prometheus, started
 

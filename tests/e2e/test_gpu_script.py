@@ -1,6 +1,6 @@
 """The script that profiles on a GPU, rehearsed on the CPU so that it fails here first."""
 
-from calibration.observations import read
+from calibration.profile.rows_file import read
 from gateway import profile
 from tests.e2e import install
 from tests.gpu import profile_gpu

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 import calibration.cli
-from calibration import prometheus
+from calibration.recalibrate import prometheus
 from tests.e2e.helm_tools import CHART, CI_VALUES, containers, of_ci, one, pods, rendered
 
 MONITORED = {"monitoring": dict.fromkeys(("rules", "dashboards"), True)}

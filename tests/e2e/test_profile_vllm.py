@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from backends.vllm.recipes import RECIPES
-from calibration.observations import read
+from calibration.profile.rows_file import read
 from gateway import profile
 from gateway.scheduling.cost import Quantity
 from tests.e2e.fleet import gateway_server, running

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from calibration import prometheus as api
-from calibration.moments import Moments
-from calibration.recalibrate import gather
-from calibration.sums import LOAD, METRIC
+from calibration.recalibrate import prometheus as api
+from calibration.recalibrate.moments import Moments
+from calibration.recalibrate.refit_models import gather
+from calibration.recalibrate.sums import LOAD, METRIC
 from gateway import profile as profiles
 from tests.e2e.circle import TRUTH, Traffic, circle, settled
 from tests.e2e.prometheus import NEEDED

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from calibration.sums import METRIC
+from calibration.recalibrate.sums import METRIC
 from gateway import profile as profiles
-from gateway.telemetry.sums import LOAD_TERMS, Sums, SumsCollector
+from gateway.telemetry.ols_sums import LOAD_TERMS, Sums, SumsCollector
 from tests.e2e.circle import JOULEGATE
 from tests.e2e.prometheus import NEEDED, exporter, started
 

@@ -12,11 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from statsmodels.regression.linear_model import OLS
 
-from calibration import prometheus as api
-from calibration.moments import Moments
-from calibration.recalibrate import gather
-from calibration.sums import LOAD, METRIC
-from gateway.telemetry.sums import Sums, SumsCollector
+from calibration.recalibrate import prometheus as api
+from calibration.recalibrate.moments import Moments
+from calibration.recalibrate.refit_models import gather
+from calibration.recalibrate.sums import LOAD, METRIC
+from gateway.telemetry.ols_sums import Sums, SumsCollector
 from tests.e2e.prometheus import NEEDED, exporter, started
 
 pytestmark = NEEDED

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from backends.meter.wire import PATH
+from backends.meter.protocol import PATH
 
 
 class FakeMeter:

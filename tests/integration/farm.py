@@ -4,8 +4,8 @@ import asyncio
 import threading
 
 from backends.simulator.answers import Spec
+from backends.simulator.cost_model import Cost, Truth
 from backends.simulator.server import start
-from backends.simulator.truth import Cost, Truth
 
 TRUTH = Truth(
     seconds=Cost("additive", (0.02, 0.001, 0.02)),

@@ -16,12 +16,12 @@ import msgspec
 import openai
 import uvicorn
 
-from backends.meter import server as meters
-from backends.meter.simulated import Simulated
-from backends.meter.station import BackendSpec, LedgerSpec
+from backends.meter.daemon import server as meters
+from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
+from backends.meter.sources.simulated import Simulated
 from backends.simulator.answers import Spec
+from backends.simulator.cost_model import Truth
 from backends.simulator.server import Running, start
-from backends.simulator.truth import Truth
 from gateway import profile as profiles
 from gateway.app import create_app, lead
 from gateway.commands.serve import server_options

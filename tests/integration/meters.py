@@ -6,7 +6,7 @@ import os
 import aiohttp
 import msgspec
 
-from backends.meter.wire import PATH, Answer, Batch, Place
+from backends.meter.protocol import PATH, Answer, Batch, Place
 from tests.integration.harness import until
 from tests.integration.process import joulegate
 

@@ -11,9 +11,9 @@ import urllib.request
 import pytest
 from typer.testing import CliRunner
 
-from backends.simulator.truth import Cost, Truth
+from backends.simulator.cost_model import Cost, Truth
 from calibration.cli import app
-from calibration.intervals import wilson
+from calibration.stats.intervals import wilson
 from gateway import profile
 from tests.integration.farm import Farm
 

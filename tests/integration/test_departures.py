@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from backends.simulator.truth import Cost
+from backends.simulator.cost_model import Cost
 from tests.integration.harness import CHAT, ENDLESS, STREAM, model, spent, until
 
 BODIES = [CHAT | ENDLESS, STREAM | ENDLESS]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from gateway.service import headers as names
+from gateway.service.client import headers as names
 from tests.integration.harness import CHAT, STREAM, model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

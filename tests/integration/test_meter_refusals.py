@@ -6,7 +6,7 @@ import json
 import msgspec
 import pytest
 
-from backends.meter.wire import PATH, Batch, Begin, Place, Progress
+from backends.meter.protocol import PATH, Batch, Begin, Place, Progress
 from tests.integration.meters import SECRET, metering, of
 from tests.integration.process import joulegate
 

@@ -8,10 +8,10 @@ import time
 import pytest
 import yaml
 
-from backends.meter import server
-from backends.meter.simulated import Simulated
-from backends.meter.station import LedgerSpec
-from backends.meter.wire import Begin, End, Place, Progress
+from backends.meter.daemon import server
+from backends.meter.daemon.ledger_runner import LedgerSpec
+from backends.meter.protocol import Begin, End, Place, Progress
+from backends.meter.sources.simulated import Simulated
 from backends.simulator.server import start
 from tests.integration.harness import total, until
 from tests.integration.meters import SECRET, Client, metering, of

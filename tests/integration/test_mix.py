@@ -9,8 +9,8 @@ import openai
 
 from gateway import profile as profiles
 from gateway.app import create_app
-from gateway.commands import demo
-from gateway.commands.three import three_models
+from gateway.commands.demo import command as demo
+from gateway.commands.demo.example_config import three_models
 from tests.integration.harness import DONE, HELLO, total, until
 
 COUNT = 1000

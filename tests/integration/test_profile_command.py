@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.observations import HEADER, read
+from calibration.profile.rows_file import HEADER, read
 from tests.integration.farm import TRUTH, Farm
 
 KEY = "sesame"

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.observations import read
+from calibration.profile.rows_file import read
 from tests.integration.farm import Farm
 
 SMALL = ("--grid", "small", "--min-cell-seconds", "0", "--max-repeats", "5")

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.observations import read
+from calibration.profile.rows_file import read
 from gateway import profile
 from gateway.cli import app as gateway
 from gateway.scheduling.cost import Form, Quantity

@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from calibration.prometheus import Prometheus, PrometheusError
-from gateway.commands.samples import Samples, serve
+from calibration.recalibrate.prometheus import Prometheus, PrometheusError
+from gateway.commands.demo.scraper import Samples, serve
 
 METRIC = "joulegate_ols_sum_total"
 

@@ -8,7 +8,7 @@ import signal
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.sums import NAME
+from gateway.telemetry.ols_sums import NAME
 from tests.integration.harness import CHAT, STREAM, until
 from tests.integration.process import serve
 

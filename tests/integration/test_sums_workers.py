@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.sums import LABELS, SharedSums, Sums, SumsCollector
+from gateway.telemetry.ols_sums import LABELS, SharedSums, Sums, SumsCollector
 
 NAMES = (("phi-3-mini", "phi-3-mini"), ("mistral-7b", "h100"))
 

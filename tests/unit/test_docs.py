@@ -14,9 +14,10 @@ import calibration.cli
 from gateway import config, profile
 from gateway.cli import app
 from gateway.scheduling.decision import PRESETS
-from gateway.service import headers, steering
-from gateway.service.ask import Kind
-from gateway.service.steering import Steering
+from gateway.service.client import headers
+from gateway.service.request import steering
+from gateway.service.request.body import Kind
+from gateway.service.request.steering import Steering
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))

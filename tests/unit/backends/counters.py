@@ -1,8 +1,8 @@
 """Counters that a test moves, and a sampler of them under a fake clock."""
 
-from backends.meter.counter import MICRO
-from backends.meter.sampler import Sampler
-from backends.meter.sources import Device, SourceError
+from backends.meter.daemon.counter import MICRO
+from backends.meter.daemon.sampler import Sampler
+from backends.meter.sources.source import Device, SourceError
 
 
 class Counters:

@@ -3,8 +3,8 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from backends.simulator.cost_model import Cost, Truth
 from backends.simulator.engine import Engine, RequestTruth, Step
-from backends.simulator.truth import Cost, Truth
 
 PHI = Truth(
     seconds=Cost("additive", (-0.0249, 0.0071, 0.0468)),

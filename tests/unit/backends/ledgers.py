@@ -1,6 +1,6 @@
 """A ledger and what is done to it, in few words."""
 
-from backends.meter.ledger import Ledger
+from backends.meter.ledger.ledger import Ledger
 
 S = 1_000_000
 FAR = 100_000 * S

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from backends.meter.client import MeterLink
-from backends.meter.wire import Answer, Batch
+from backends.meter.client.meter_client import MeterLink
+from backends.meter.protocol import Answer, Batch
 
 
 class Reply:

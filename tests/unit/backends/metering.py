@@ -2,13 +2,13 @@
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from backends.meter.counter import MICRO
-from backends.meter.meter import Meter
-from backends.meter.metrics import Metrics
-from backends.meter.sampler import News
-from backends.meter.sources import Device
-from backends.meter.station import LedgerSpec
-from backends.meter.wire import Batch, Begin, End, Place, Progress
+from backends.meter.daemon.counter import MICRO
+from backends.meter.daemon.ledger_runner import LedgerSpec
+from backends.meter.daemon.metrics import Metrics
+from backends.meter.daemon.sampler import News
+from backends.meter.daemon.service import Meter
+from backends.meter.protocol import Batch, Begin, End, Place, Progress
+from backends.meter.sources.source import Device
 
 A = Place("a")
 

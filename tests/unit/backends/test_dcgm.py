@@ -6,8 +6,8 @@ import httpx
 import pytest
 import respx
 
-from backends.meter.dcgm import SERIES, DcgmSource
-from backends.meter.sources import SourceError
+from backends.meter.sources.dcgm import SERIES, DcgmSource
+from backends.meter.sources.source import SourceError
 
 URL = "http://prometheus:9090"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.simulator.cost_model import Cost, Truth
 from backends.simulator.engine import MAX_PREFILL_STEP_SECONDS, Engine
-from backends.simulator.truth import Cost, Truth
 from tests.unit.backends.engines import PHI, PROPERTY, ended, run, tokens, truths
 
 LOAD = Truth(

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from backends import exposition
-from backends.meter import tokens
+from backends.meter.daemon import token_poller as tokens
+from backends.simulator.cost_model import Cost, Truth
 from backends.simulator.engine import Engine
 from backends.simulator.metrics import Metrics
-from backends.simulator.truth import Cost, Truth
 
 # Two engines of one vLLM, and what else such a page has.
 PAGE = b"""# HELP vllm:prompt_tokens_total Number of prefill tokens processed.

@@ -1,8 +1,8 @@
 """Whatever comes, a ledger's memory is bounded."""
 
-from backends.meter.ledger import MAX_ORPHANS, Ledger
-from backends.meter.spans import MAX_SPANS
-from backends.meter.tracked import MAX_FRESH, MAX_POINTS
+from backends.meter.ledger.intervals import MAX_SPANS
+from backends.meter.ledger.ledger import MAX_ORPHANS, Ledger
+from backends.meter.ledger.request import MAX_FRESH, MAX_POINTS
 
 S = 1_000_000
 FAR = 100_000 * S

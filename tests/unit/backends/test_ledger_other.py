@@ -1,7 +1,7 @@
 """Tokens that a backend counted and no gateway reported."""
 
-from backends.meter.ledger import Ledger
-from backends.meter.unreported import MAX_SHORTFALL_TOKENS
+from backends.meter.ledger.ledger import Ledger
+from backends.meter.ledger.unreported import MAX_SHORTFALL_TOKENS
 
 S = 1_000_000
 FAR = 100_000 * S

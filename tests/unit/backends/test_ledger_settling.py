@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.meter.ledger import Ledger
+from backends.meter.ledger.ledger import Ledger
 from tests.unit.backends.ledgers import (
     FAR,
     S,

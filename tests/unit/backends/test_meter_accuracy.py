@@ -13,9 +13,9 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from backends.meter.ledger import Ledger, Settled
+from backends.meter.ledger.ledger import Ledger, Settled
+from backends.simulator.cost_model import Truth
 from backends.simulator.engine import Engine, RequestTruth
-from backends.simulator.truth import Truth
 from gateway import profile as profiles
 
 S = 1_000_000

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from backends.errors import ConnectionLost
-from backends.meter import client as meter_client
-from backends.meter.wire import Answer, Observation
+from backends.meter.client import meter_client
+from backends.meter.protocol import Answer, Observation
 from tests.unit.backends import links
 from tests.unit.backends.links import begun
 

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.exposition import total
-from backends.meter.counter import MICRO
-from backends.meter.meter import BadBatchError, CrowdedError
-from backends.meter.sampler import News
-from backends.meter.station import BackendSpec, LedgerSpec
-from backends.meter.wire import Begin, End, Place, Progress
+from backends.meter.daemon.counter import MICRO
+from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
+from backends.meter.daemon.sampler import News
+from backends.meter.daemon.service import BadBatchError, CrowdedError
+from backends.meter.protocol import Begin, End, Place, Progress
 from tests.unit.backends.metering import A, Silent, World
 
 

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.errors import ConnectionLost
-from backends.meter import client as links
-from backends.meter import metered as requests
-from backends.meter.client import MeterLink
-from backends.meter.wire import Batch
+from backends.meter.client import meter_client as links
+from backends.meter.client import request_handle as requests
+from backends.meter.client.meter_client import MeterLink
+from backends.meter.protocol import Batch
 from tests.unit.backends.metering import World
 
 NETWORK = ("well", "request lost", "answer lost")

@@ -3,7 +3,7 @@
 import pytest
 
 from backends.errors import ConnectionLost
-from backends.meter.wire import Answer, Observation, Spending
+from backends.meter.protocol import Answer, Observation, Spending
 from tests.unit.backends import links
 from tests.unit.backends.links import Reply, begun
 

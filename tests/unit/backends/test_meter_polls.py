@@ -6,7 +6,7 @@ import pytest
 
 from backends.client import Client
 from backends.errors import ConnectionLost
-from backends.meter import tokens
+from backends.meter.daemon import token_poller as tokens
 
 PAGE = b"vllm:prompt_tokens_total 5\nvllm:generation_tokens_total 6\n"
 

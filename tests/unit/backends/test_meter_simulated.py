@@ -2,8 +2,8 @@
 
 import pytest
 
-from backends.meter.simulated import Simulated
-from backends.meter.sources import SourceError
+from backends.meter.sources.simulated import Simulated
+from backends.meter.sources.source import SourceError
 
 
 class Steady(Simulated):

@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.meter.metered import ANSWERING, BEGUN, FORSAKEN, OVER, BackendMeter, Metered
-from backends.meter.wire import Begin, End, Progress
+from backends.meter.client.request_handle import (
+    ANSWERING,
+    BEGUN,
+    FORSAKEN,
+    OVER,
+    BackendMeter,
+    Metered,
+)
+from backends.meter.protocol import Begin, End, Progress
 
 
 class Link:

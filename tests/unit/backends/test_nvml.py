@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from backends.meter.nvml import NvmlSource
-from backends.meter.nvml_session import Session
-from backends.meter.sources import SourceError
+from backends.meter.sources.nvml import NvmlSource
+from backends.meter.sources.nvml_session import Session
+from backends.meter.sources.source import SourceError
 
 
 class Library:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.meter.gpu_counter import CHECK_EVERY_US, CHECK_US, GpuCounter, Integral
+from backends.meter.sources.gpu_counter import CHECK_EVERY_US, CHECK_US, GpuCounter, Integral
 
 SECOND = 1_000_000
 STEP = 50_000

@@ -2,8 +2,8 @@
 
 import pytest
 
-from backends.meter import picking
-from backends.meter.sources import Device, SourceError
+from backends.meter.sources import choose as picking
+from backends.meter.sources.source import Device, SourceError
 
 
 class Fake:

@@ -5,8 +5,8 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.meter.outbox import Outbox
-from backends.meter.wire import Observation, Spending
+from backends.meter.daemon.outbox import Outbox
+from backends.meter.protocol import Observation, Spending
 
 
 def told(outbox):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.meter.powercap import RaplSource
-from backends.meter.sources import SourceError
+from backends.meter.sources.rapl import RaplSource
+from backends.meter.sources.source import SourceError
 
 
 def zone(root, name, title, energy="1000", most="262143328850"):

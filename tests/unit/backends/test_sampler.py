@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.meter import sampler as samplers
-from backends.meter.sampler import Sampler
-from backends.meter.sources import Device, SourceError
+from backends.meter.daemon import sampler as samplers
+from backends.meter.daemon.sampler import Sampler
+from backends.meter.sources.source import Device, SourceError
 from tests.unit.backends.counters import Counters, opened, turn
 
 WRAP = 1_000_000_000

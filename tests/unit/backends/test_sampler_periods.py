@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.meter.counter import MICRO
-from backends.meter.sources import Device
+from backends.meter.daemon.counter import MICRO
+from backends.meter.sources.source import Device
 from tests.unit.backends.counters import Counters, opened, turn, updated_every
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from backends.exposition import total
-from backends.meter.wire import Begin, End, Progress
+from backends.meter.protocol import Begin, End, Progress
 from tests.unit.backends.metering import World
 
 

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from backends.simulator.truth import Cost, Truth
+from backends.simulator.cost_model import Cost, Truth
 from tests.unit.backends.engines import PHI
 
 

@@ -10,8 +10,8 @@ import respx
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.keys import INFO
-from calibration.sums import LOAD, OUTPUT, PROMPT
+from calibration.recalibrate.profile_keys import INFO
+from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT
 from gateway import profile
 from gateway.profile import Accuracy, ModelProfile, Regression
 from gateway.scheduling.cost import Form

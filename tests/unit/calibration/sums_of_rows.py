@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from calibration.prometheus import Series
-from calibration.sums import TERMS, powers
+from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.sums import TERMS, powers
 
 ONE = ("phi-3-mini", "phi-3-mini")
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.intervals import wilson
+from calibration.stats.intervals import wilson
 from gateway import profile
 
 NEWER = '{"version": 2, "models": {"a": {"new": true}}}'

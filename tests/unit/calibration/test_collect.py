@@ -6,15 +6,15 @@ import itertools
 import pytest
 
 from backends.errors import BadAnswer, ConnectionLost, Refused, Unreachable
-from calibration.collect import Collector
-from calibration.energy import NoMeter
-from calibration.gauges import Gauges
-from calibration.job import Job
-from calibration.observations import Log, read
-from calibration.patience import CollectError
-from calibration.stream import Reply
-from calibration.target import Info, Target, TargetError, _gauge
-from calibration.workload import Cell, Rule, visits
+from calibration.endpoint.retry import CollectError
+from calibration.endpoint.server import Info, Target, TargetError, _gauge
+from calibration.endpoint.stream import Reply
+from calibration.profile.collector import Collector
+from calibration.profile.energy import NoMeter
+from calibration.profile.load import Gauges
+from calibration.profile.measurement_job import Job
+from calibration.profile.rows_file import Log, read
+from calibration.profile.workload import Cell, Rule, visits
 from gateway import tokens
 
 COUNTER = tokens.Counter(None, "estimate")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from calibration.columns import BadInput, Columns
+from calibration.tables.columns import BadInput, Columns
 
 PUBLISHED = ["prompt_id", "input_tokens", "output_tokens", "runtime_seconds", "energy_joules"]
 OURS = ["tokens_in", "tokens_out", "seconds", "joules", "model"]

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from backends.simulator.cost_model import Cost, Truth
 from backends.simulator.engine import Engine
-from backends.simulator.truth import Cost, Truth
-from calibration import design, fit, ols
-from calibration.rows import Rows, Source
+from calibration.fit import model as fit
+from calibration.stats import design, ols
+from calibration.tables.rows import Rows, Source
 from gateway.scheduling.cost import Form, Quantity
 
 SEEDS = 100

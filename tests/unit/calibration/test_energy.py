@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.energy import (
+from calibration.endpoint.stream import Reply, Simulated
+from calibration.profile.energy import (
     Measurement,
     MeterError,
     NoMeter,
@@ -17,7 +18,6 @@ from calibration.energy import (
     Ticks,
     nvml_meter,
 )
-from calibration.stream import Reply, Simulated
 
 
 def reply(began=0.0, ended=1.0, simulated=None):
@@ -127,7 +127,7 @@ async def test_under_load_a_request_gets_its_share(gpu_meter):
 
 
 async def test_a_slow_source_is_coarse(gpu_meter, monkeypatch):
-    monkeypatch.setattr("calibration.energy.COARSE_SECONDS", 0.01)
+    monkeypatch.setattr("calibration.profile.energy.COARSE_SECONDS", 0.01)
     meter = gpu_meter(Gpu(), "a card")
     window = await meter.begin_window(alone=True)
     measured = await meter.end_window(window, reply(0.0, time.perf_counter()), 1.0)
@@ -135,7 +135,7 @@ async def test_a_slow_source_is_coarse(gpu_meter, monkeypatch):
 
 
 async def test_a_counter_that_stands_still_or_fails_is_said(gpu_meter, monkeypatch):
-    monkeypatch.setattr("calibration.energy._WARM_UP_SECONDS", 0.05)
+    monkeypatch.setattr("calibration.profile.energy._WARM_UP_SECONDS", 0.05)
     with pytest.raises(MeterError, match="stands still"):
         await gpu_meter(lambda: 5, "a card").begin_window(alone=True)
 

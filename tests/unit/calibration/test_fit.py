@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calibration import cost_fit, design, fit
-from calibration.columns import BadInput
-from calibration.rows import Rows, Source
+from calibration.fit import cost as cost_fit
+from calibration.fit import model as fit
+from calibration.stats import design
+from calibration.tables.columns import BadInput
+from calibration.tables.rows import Rows, Source
 from gateway.scheduling.cost import Form
 
 

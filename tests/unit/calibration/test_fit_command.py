@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from calibration import merge
 from calibration.cli import app
-from calibration.observations import COLUMNS
+from calibration.fit import merge
+from calibration.profile.rows_file import COLUMNS
 from gateway import profile
 from gateway.scheduling.cost import Form
 

@@ -10,15 +10,15 @@ import statistics
 import msgspec
 import pytest
 
+from backends.simulator.cost_model import Truth
 from backends.simulator.engine import Engine
-from backends.simulator.truth import Truth
-from calibration.prometheus import Series
-from calibration.pull import Few
-from calibration.refit import refit
-from calibration.sums import LOAD, METRIC, read
+from calibration.recalibrate.prior import Few
+from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.refit import refit
+from calibration.recalibrate.sums import LOAD, METRIC, read
 from gateway.profile import Regression
 from gateway.scheduling.cost import Cost, Form, Quantity
-from gateway.telemetry.sums import Sums, SumsCollector
+from gateway.telemetry.ols_sums import Sums, SumsCollector
 
 LEVELS = (1, 8, 32, 64)
 NAME = ("phi-3-mini", "phi-3-mini")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from calibration import gates
-from calibration.gates import Limits
-from calibration.pull import Few
-from calibration.refit import refit
-from calibration.sums import LOAD, PROMPT, Block, Fault, read
+from calibration.recalibrate import gates
+from calibration.recalibrate.gates import Limits
+from calibration.recalibrate.prior import Few
+from calibration.recalibrate.refit import refit
+from calibration.recalibrate.sums import LOAD, PROMPT, Block, Fault, read
 from gateway.profile import Regression
 from gateway.scheduling.cost import Form, Quantity
 from tests.unit.calibration.sums_of_rows import ONE, series, traffic

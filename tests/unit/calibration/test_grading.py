@@ -2,7 +2,7 @@
 
 import pytest
 
-from calibration.grading import Kind, extract, gold, letters, majority, same
+from calibration.accuracy.grading import Kind, extract, gold, letters, majority, same
 
 FOUR = "Which one?\nA. 8\nB. 2\nC. 24\nD. 120"
 

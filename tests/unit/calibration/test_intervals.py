@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from calibration.intervals import mean_of_shares, normal, wilson
+from calibration.stats.intervals import mean_of_shares, normal, wilson
 
 # Newcombe (1998), Statistics in Medicine 17, table I: Wilson's score method without correction.
 KNOWN = [

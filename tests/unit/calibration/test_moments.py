@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from calibration.moments import Moments, Prior, Singular, wald
-from calibration.sums import LOAD, Block, read
+from calibration.recalibrate.moments import Moments, Prior, Singular, wald
+from calibration.recalibrate.sums import LOAD, Block, read
 from tests.unit.calibration.sums_of_rows import ONE, by_scrape, clusters, series, terms, traffic
 
 COLUMNS = ("n", "i", "o", "io", "z")

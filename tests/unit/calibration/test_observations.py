@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.observations import (
+from calibration.profile.rows_file import (
     COLUMNS,
     HEADER,
     METHODS,

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from calibration import design, folds, ols
+from calibration.stats import cross_validation as folds
+from calibration.stats import design, ols
 from gateway.scheduling.cost import Cost, Form, Quantity
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from calibration.plots import choices, lengths_map, material, predicted, sensitivity, style
+from calibration.plots import choices, lengths_map, predicted, sensitivity, style
+from calibration.plots import plot_data as material
 from gateway.profile import Accuracy, ModelProfile, Regression, Tokens
 from gateway.scheduling.cost import Form
 from gateway.scheduling.decide import Candidate, decide

@@ -6,7 +6,12 @@ import httpx
 import pytest
 import respx
 
-from calibration.prometheus import Prometheus, PrometheusError, duration_seconds, matcher
+from calibration.recalibrate.prometheus import (
+    Prometheus,
+    PrometheusError,
+    duration_seconds,
+    matcher,
+)
 
 URL = "http://prom:9090"
 QUERY = f"{URL}/api/v1/query"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from calibration.sums import TOKENS
+from calibration.recalibrate.sums import TOKENS
 from gateway import profile
 from gateway.profile import Prefill
 from gateway.scheduling.cost import Form

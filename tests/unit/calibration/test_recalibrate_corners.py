@@ -10,11 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from calibration import keys, recalibrate, recalibrate_command, recalibrate_report, sums
-from calibration.gates import Limits
-from calibration.pull import Few
-from calibration.recalibrate import Settings, Window
-from calibration.sums import LOAD, OUTPUT, PROMPT
+from calibration.recalibrate import command as recalibrate_command
+from calibration.recalibrate import profile_keys as keys
+from calibration.recalibrate import refit_models as recalibrate
+from calibration.recalibrate import report as recalibrate_report
+from calibration.recalibrate import sums
+from calibration.recalibrate.gates import Limits
+from calibration.recalibrate.prior import Few
+from calibration.recalibrate.refit_models import Settings, Window
+from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT
 from gateway import profile
 from gateway.profile import Profile, Regression
 from gateway.scheduling.cost import Form

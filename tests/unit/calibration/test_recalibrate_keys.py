@@ -4,8 +4,8 @@ import httpx
 import pytest
 import respx
 
-from calibration.keys import INFO
-from calibration.prometheus import Series
+from calibration.recalibrate.profile_keys import INFO
+from calibration.recalibrate.prometheus import Series
 from gateway import profile
 from tests.unit.calibration.recalibrating import (
     QUERY,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from calibration.prometheus import Series
-from calibration.sums import LOAD, OUTPUT
+from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.sums import LOAD, OUTPUT
 from gateway import profile
 from gateway.profile import Output
 from tests.unit.calibration import recalibrating

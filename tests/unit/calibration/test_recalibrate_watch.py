@@ -2,7 +2,7 @@
 
 import json
 
-from calibration import recalibrate_command
+from calibration.recalibrate import command as recalibrate_command
 from gateway import profile
 from tests.unit.calibration import recalibrating
 from tests.unit.calibration.recalibrating import (

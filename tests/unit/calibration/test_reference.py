@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from calibration import fit, reference
-from calibration.columns import BadInput, Columns
-from calibration.rows import read
+from calibration.fit import model as fit
+from calibration.fit import published as reference
+from calibration.tables.columns import BadInput, Columns
+from calibration.tables.rows import read
 from gateway.scheduling.cost import Form
 
 COLUMNS = [

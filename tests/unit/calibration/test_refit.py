@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from calibration import pull
-from calibration.moments import Singular
-from calibration.pull import Few
-from calibration.refit import refit
-from calibration.sums import LOAD, TOKENS, read
+from calibration.recalibrate import prior as pull
+from calibration.recalibrate.moments import Singular
+from calibration.recalibrate.prior import Few
+from calibration.recalibrate.refit import refit
+from calibration.recalibrate.sums import LOAD, TOKENS, read
 from gateway.profile import Regression
 from gateway.scheduling.cost import Form, Quantity
 from tests.unit.calibration.sums_of_rows import ONE, by_scrape, clusters, series, traffic

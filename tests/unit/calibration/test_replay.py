@@ -6,10 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration import outcomes, replay
-from calibration.recorded import Place, Request
-from calibration.replay import Scenario
-from calibration.scenarios import scenarios
+from calibration.replay import replay
+from calibration.replay import statistics as outcomes
+from calibration.replay.decision_log_reader import Place, Request
+from calibration.replay.replay import Scenario
+from calibration.replay.scenarios import scenarios
 from gateway import profile
 from gateway.scheduling.cost import Quantity
 from gateway.scheduling.decide import Candidate, decide

@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import pytest
 from typer.testing import CliRunner
 
-from calibration import report
 from calibration.cli import app
-from calibration.plots import gallery, material, output, style
+from calibration.plots import gallery, output, style
+from calibration.plots import html_report as report
+from calibration.plots import plot_data as material
 from gateway import profile
 
 

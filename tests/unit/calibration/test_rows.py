@@ -6,8 +6,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from calibration.columns import BadInput, Columns
-from calibration.rows import read
+from calibration.tables.columns import BadInput, Columns
+from calibration.tables.rows import read
 
 HEADER = "model,tokens_in,tokens_out,seconds,joules\n"
 

@@ -7,9 +7,19 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from calibration.prometheus import Series
-from calibration.sums import LOAD, METRIC, OUTPUT, PROMPT, TERMS, TOKENS, name, powers, read
-from gateway.telemetry.sums import Sums, SumsCollector
+from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.sums import (
+    LOAD,
+    METRIC,
+    OUTPUT,
+    PROMPT,
+    TERMS,
+    TOKENS,
+    name,
+    powers,
+    read,
+)
+from gateway.telemetry.ols_sums import Sums, SumsCollector
 from tests.unit.calibration.sums_of_rows import ONE, clusters, labels, series, terms, traffic
 
 SIZE = 300

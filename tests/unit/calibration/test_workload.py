@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from calibration import requests_file
-from calibration.prompts import WORDS, Maker, PromptFileError, prompt_tokens, read_prompts
-from calibration.workload import (
+from calibration.profile.workload import (
     GRIDS,
     Cell,
     PlanError,
@@ -26,6 +24,8 @@ from calibration.workload import (
     t_quantile,
     visits,
 )
+from calibration.replay import requests as requests_file
+from calibration.tables.prompts import WORDS, Maker, PromptFileError, prompt_tokens, read_prompts
 from gateway import tokens
 
 

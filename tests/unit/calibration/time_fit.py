@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calibration import fit_command
+from calibration.fit import command as fit_command
 
 ROWS = 100_000
 

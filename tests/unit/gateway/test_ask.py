@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.service.ask import MAX_NESTING, decode, encode
-from gateway.service.errors import BadRequest
+from gateway.service.client.errors import BadRequest
+from gateway.service.request.body import MAX_NESTING, decode, encode
 
 spelled = st.sampled_from(
     [

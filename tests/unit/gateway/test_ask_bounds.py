@@ -9,10 +9,10 @@ import pytest
 
 from backends.registry import Backend, Deployment
 from gateway.config import parse
-from gateway.service.ask import Kind, decode, measure, read
-from gateway.service.candidates import Names, Snapshot
-from gateway.service.errors import BadRequest, Draining
-from gateway.service.plan import plan
+from gateway.service.client.errors import BadRequest, Draining
+from gateway.service.request.body import Kind, decode, measure, read
+from gateway.service.request.plan import plan
+from gateway.service.request.routing_table import Names, Snapshot
 from gateway.tokens import Counter
 
 SIZE = 32 * 1024 * 1024

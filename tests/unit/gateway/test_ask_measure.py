@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.service.ask import IMAGE_TOKENS, Kind, decode, measure, read
-from gateway.service.errors import BadRequest
+from gateway.service.client.errors import BadRequest
+from gateway.service.request.body import IMAGE_TOKENS, Kind, decode, measure, read
 from gateway.tokens import Counter
 
 

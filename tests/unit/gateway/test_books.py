@@ -6,9 +6,9 @@ from random import Random
 import pytest
 from prometheus_client import CollectorRegistry
 
-from backends.meter.wire import Spending
+from backends.meter.protocol import Spending
 from backends.registry import Backend, Deployment
-from gateway.service.books import Books
+from gateway.service.accounting.accounting import Books
 from gateway.telemetry.carbon import Carbon
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent

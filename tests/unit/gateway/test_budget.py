@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.service.budget import RetryBudget
+from gateway.service.upstream.retry_budget import RetryBudget
 
 
 def taken(budget, tries=1000):

@@ -8,8 +8,8 @@ from backends.registry import Backend, Deployment
 from gateway.config import parse
 from gateway.profile import ProfileError
 from gateway.scheduling.decision import PRESETS, Weights
-from gateway.service.candidates import AUTO, OTHER, Names, Snapshot, candidates
-from gateway.service.errors import UnknownModel
+from gateway.service.client.errors import UnknownModel
+from gateway.service.request.routing_table import AUTO, OTHER, Names, Snapshot, candidates
 
 CONFIG = parse(
     """

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from backends.errors import BadAnswer, ConnectionLost, Refused, Silent, Unreachable
-from gateway.service.ask import Kind, decode, encode, read
-from gateway.service.errors import BadGateway, GatewayTimeout, Overloaded, Unavailable
-from gateway.service.exhausted import exhausted
-from gateway.service.forward import forwarded
+from gateway.service.client.errors import BadGateway, GatewayTimeout, Overloaded, Unavailable
+from gateway.service.request.body import Kind, decode, encode, read
+from gateway.service.upstream.failure_response import exhausted
+from gateway.service.upstream.upstream_body import forwarded
 
 
 def sent(body, kind=Kind.CHAT, served="microsoft/Phi-3"):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gateway.service import errors
-from gateway.service.errors import ApiError, Rejected
+from gateway.service.client import errors
+from gateway.service.client.errors import ApiError, Rejected
 
 
 def family(kind):

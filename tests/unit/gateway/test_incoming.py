@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gateway.api.incoming import read_head
-from gateway.service.errors import MethodNotAllowed, UnsupportedEncoding
+from gateway.service.client.errors import MethodNotAllowed, UnsupportedEncoding
 
 
 def head(*headers, method="POST"):

@@ -10,12 +10,12 @@ from backends.registry import Backend, Deployment
 from gateway import profile as profiles
 from gateway.config import parse
 from gateway.scheduling.decision import Decision, Weights
-from gateway.service.learning import Learning
-from gateway.service.profiles import Profiles
+from gateway.service.accounting.learning import Learning
+from gateway.service.request.profiles import Profiles
 from gateway.telemetry.drift import Drift
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.ols_sums import LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS, Sums
 from gateway.telemetry.record import Attempt, Record
-from gateway.telemetry.sums import LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS, Sums
 
 CONFIG = """
 models:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gateway.service.lifeline import Cut, Lifeline, Lifelines
+from gateway.service.client.cancellation import Cut, Lifeline, Lifelines
 
 
 async def for_ever():

@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from gateway.scheduling.cost import Quantity
 from gateway.scheduling.decide import Option
-from gateway.service.metering import _share, _timings
+from gateway.service.upstream.metering import _share, _timings
 
 JSON = st.recursive(
     st.none()

@@ -13,14 +13,14 @@ from backends.client import Client
 from backends.registry import Backend, Deployment
 from gateway.config import parse
 from gateway.scheduling.decision import Decision, Scored, Weights
-from gateway.service.ask import decode
-from gateway.service.books import Books
-from gateway.service.candidates import Names
-from gateway.service.dispatch import Dispatcher
-from gateway.service.gateway import Gateway
-from gateway.service.lifeline import Lifeline
-from gateway.service.profiles import Profiles
-from gateway.service.reply import Reply
+from gateway.service.accounting.accounting import Books
+from gateway.service.client.cancellation import Lifeline
+from gateway.service.client.response import Reply
+from gateway.service.pipeline import Gateway
+from gateway.service.request.body import decode
+from gateway.service.request.profiles import Profiles
+from gateway.service.request.routing_table import Names
+from gateway.service.upstream.dispatcher import Dispatcher
 from gateway.telemetry.drift import Drift
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent

@@ -9,10 +9,10 @@ import pytest
 from backends.registry import Backend, Deployment
 from gateway.config import parse
 from gateway.scheduling.decision import Decision, Excluded, Weights
-from gateway.service.ask import Kind, decode, read
-from gateway.service.candidates import Names, Snapshot
-from gateway.service.errors import ContextExceeded, Infeasible, Unavailable, Unsupported
-from gateway.service.plan import nobody, plan
+from gateway.service.client.errors import ContextExceeded, Infeasible, Unavailable, Unsupported
+from gateway.service.request.body import Kind, decode, read
+from gateway.service.request.plan import nobody, plan
+from gateway.service.request.routing_table import Names, Snapshot
 
 CONFIG = parse(
     """

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from backends.registry import Backend, Deployment
 from gateway import profile as profiles
 from gateway.config import BackendConfig, Config, ModelConfig
-from gateway.service.candidates import Snapshot
+from gateway.service.request.routing_table import Snapshot
 
 
 def place(profile, name="phi-3-mini"):

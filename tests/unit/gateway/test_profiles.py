@@ -11,7 +11,7 @@ from backends.registry import Backend, Deployment
 from gateway import profile as profiles
 from gateway.config import parse
 from gateway.profile import ProfileError
-from gateway.service.profiles import Profiles
+from gateway.service.request.profiles import Profiles
 from gateway.telemetry.drift import JOULES, LIVE, SHADOW, Drift
 from gateway.telemetry.metrics import Metrics
 

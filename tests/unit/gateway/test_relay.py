@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.errors import BadAnswer, Refused
-from gateway.service.relay import Rename, explained, parse_whole, renaming
+from gateway.service.upstream.relay import Rename, explained, parse_whole, renaming
 
 # A real answer of vLLM 0.32, shortened.
 WHOLE = (

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.errors import BadAnswer
-from gateway.service import sse
-from gateway.service.sse import Splitter, decode, events, has_content, payload
+from gateway.service.upstream import sse
+from gateway.service.upstream.sse import Splitter, decode, events, has_content, payload
 
 # Bodies as servers write them: JSON on one line, of any text, or [DONE], or a comment.
 texts = st.text(max_size=12)

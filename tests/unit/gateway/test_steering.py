@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.scheduling.decision import NO_BOUNDS, Bounds, Weights
-from gateway.service import headers as names
-from gateway.service.errors import BadRequest
-from gateway.service.steering import Steering, steer
+from gateway.service.client import headers as names
+from gateway.service.client.errors import BadRequest
+from gateway.service.request.steering import Steering, steer
 
 DEFAULT = Steering(Weights.of(0.5, 0.3, 0.2), "fair-ols")
 NUMBERS = (

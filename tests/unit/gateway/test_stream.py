@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.errors import BadAnswer, ConnectionLost, Refused
-from gateway.service.lifeline import Lifeline
-from gateway.service.relay import Stream
-from gateway.service.reply import Reply
+from gateway.service.client.cancellation import Lifeline
+from gateway.service.client.response import Reply
+from gateway.service.upstream.relay import Stream
 
 HEAD = '{"id":"chatcmpl-9","object":"chat.completion.chunk","created":1795155016,"model":"served",'
 ROLE = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.sums import NAME, SharedSums, Sums, SumsCollector
+from gateway.telemetry.ols_sums import NAME, SharedSums, Sums, SumsCollector
 
 NAMES = (("phi-3-mini", "phi-3-mini"), ("mistral-7b", "h100"), ("mistral-7b", "l4"))
 COST = "n i o io i2 o2 i2o io2 i2o2 y iy oy ioy y2"

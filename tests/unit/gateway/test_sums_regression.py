@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from statsmodels.regression.linear_model import OLS
 
-from gateway.telemetry.sums import Sums, SumsCollector
+from gateway.telemetry.ols_sums import Sums, SumsCollector
 
 NAME = ("phi-3-mini", "phi-3-mini")
 ROWS = 1_000_000

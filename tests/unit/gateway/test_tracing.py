@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from gateway import cli, config
 from gateway.api.incoming import read_head
-from gateway.commands.console import OK, UNUSABLE
+from gateway.console import OK, UNUSABLE
 from gateway.telemetry.record import Attempt, Record
 from gateway.telemetry.trace_context import Asked, Sampler, Trace, received
 from gateway.telemetry.tracing import _Finished, _span

@@ -1,0 +1,221 @@
+"""Reads a ledger's counters in a thread and tells of each interval between their changes.
+
+Rules:
+- To find their update periods, counters are read every 5 ms for 2 s; a coarse source is spared
+  that and is read once a second.
+- Then they are read `hz` times a second. A counter that is updated less often than that is looked
+  at when its next update is due and every 2 ms until it has come, so that an interval's end is
+  known to 2 ms at no greater cost.
+- An interval closes when every counter has moved since the last one did, or after a second (after
+  two periods of a slower counter): a counter that stands still must not hold the others up.
+- A counter that was reset leaves a hole, and so does one that cannot be read, until it can; tries
+  are 1 s apart, doubling to 30 s.
+
+News waits in a queue until `take` is called: nobody is woken twenty times a second. If nobody calls
+for very long, what it told is given up: the counter is known anew from there on.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from backends.meter.daemon.counter import MICRO, Counter, slowest
+from backends.meter.sources.source import Device, Source, SourceError
+
+_log = logging.getLogger("joulegate.meter")
+
+_FIND_EVERY_SECONDS = 0.005
+_FIND_FOR_US = 2_000_000
+_COARSE_EVERY_SECONDS = 1.0
+_CLOSE_AFTER_US = 1_000_000
+_CLOSE_COARSE_AFTER_US = 60_000_000
+_STILL_PERIODS = 10
+_MOST_NEWS = 10_000
+
+
+def clock_us() -> int:
+    """Return the one clock of a meter: monotonic microseconds."""
+    return time.monotonic_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A counter that is known from `at_us` on, an interval that ended there, or a loss there."""
+
+    kind: Literal["start", "advance", "lost"]
+    at_us: int
+    microjoules: dict[str, int] = field(default_factory=dict)
+    """By device; for an interval."""
+
+
+class Sampler:
+    """One ledger's source and the thread that reads it."""
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        *,
+        hz: float = 20.0,
+        back_off_seconds: tuple[float, float] = (1.0, 30.0),
+        clock: Callable[[], int] = clock_us,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.counters: tuple[Counter, ...] = ()
+        """Empty while there is none."""
+        self.errors: dict[str, int] = {}
+        """How often each device (before there is one: the ledger) could not be read."""
+        self.last_error: str | None = None
+        self._every_seconds = _COARSE_EVERY_SECONDS if source.coarse else 1.0 / hz
+        self._back_off_seconds = back_off_seconds
+        self._clock = clock
+        self._news: deque[News] = deque()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"meter-{name}", daemon=True)
+        self._asked = name
+        self._closed_us = 0
+        self._finding_until_us = 0
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading; returns once the source is closed, or after 5 s if it hangs."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+
+    def take(self) -> list[News]:
+        """Return what has happened since the last call, in its order."""
+        taken: list[News] = []
+        with contextlib.suppress(IndexError):  # it is emptied by the other thread when it is full
+            for _ in range(len(self._news)):
+                taken.append(self._news.popleft())  # noqa: PERF401 - keeps what was taken by then
+        return taken
+
+    def _tell(self, news: News) -> None:
+        if len(self._news) >= _MOST_NEWS:
+            self._news.clear()
+            news = News("lost" if news.kind == "lost" else "start", news.at_us)
+        self._news.append(news)
+
+    @property
+    def period_us(self) -> int | None:
+        """The slowest counter's period, once all are known."""
+        return slowest(counter.period_us for counter in self.counters)
+
+    def still(self, counter: Counter) -> bool:
+        """Whether a counter has stood for ten of its periods, and for a second."""
+        expected_us = max(_STILL_PERIODS * (counter.period_us or 0), MICRO)
+        if self.source.coarse and counter.period_us is None:
+            return False
+        return self._clock() - counter.moved_us > expected_us
+
+    def _run(self) -> None:
+        wait, longest = self._back_off_seconds
+        back_off = wait
+        while not self._stop.is_set():
+            try:
+                self.open()
+                back_off = wait
+                while not self._stop.is_set():
+                    time.sleep(self.pause_seconds())  # a wait for the event costs more CPU
+                    self.read()
+            except SourceError as error:
+                self.fail(str(error))
+            except Exception as error:  # noqa: BLE001 - the next try of a broken driver may go well
+                _log.exception("ledger %s: the source broke", self.name)
+                self.fail(f"{type(error).__name__}: {error}")
+            with contextlib.suppress(Exception):
+                self.source.close()
+            self._stop.wait(back_off)
+            back_off = min(2 * back_off, longest)
+
+    def open(self) -> None:
+        """Find the devices and take their first readings. Raises SourceError."""
+        self._asked = self.name
+        devices = self.source.open()
+        if not devices:
+            raise SourceError("no device found")
+        values = [self._value(device) for device in devices]
+        at_us = self._clock()
+        self.counters = tuple(
+            Counter(device, value, at_us) for device, value in zip(devices, values, strict=True)
+        )
+        self._closed_us = at_us
+        self._finding_until_us = 0 if self.source.coarse else at_us + _FIND_FOR_US
+        self._tell(News("start", at_us))
+        self.last_error = None
+        listed = ", ".join(f"{device.id} ({device.name})" for device in devices)
+        _log.info("ledger %s: %s counts %s", self.name, self.source.kind, listed)
+
+    def read(self) -> None:
+        """Read every counter once and tell what came of it. Raises SourceError."""
+        before_us = self._clock()
+        values = [self._value(counter.device) for counter in self.counters]
+        at_us = (before_us + self._clock()) // 2
+        shown = [c.show(value, at_us) for c, value in zip(self.counters, values, strict=True)]
+        if not all(shown):
+            self._reset(values, at_us)
+        elif all(c.moved for c in self.counters) or at_us - self._closed_us >= self._patience_us():
+            self._close(at_us)
+        if self._finding_until_us < at_us:
+            for counter in self.counters:
+                counter.settle_period()
+
+    def fail(self, message: str) -> None:
+        """Take note that the source cannot be read; what was not told yet is not known."""
+        self.errors[self._asked] = self.errors.get(self._asked, 0) + 1
+        if self.counters:
+            self._tell(News("lost", self._closed_us))
+            self.counters = ()
+        if message != self.last_error:
+            _log.warning("ledger %s: %s", self.name, message)
+        self.last_error = message
+
+    def _value(self, device: Device) -> int:
+        self._asked = device.id
+        return self.source.read(device)
+
+    def _close(self, at_us: int) -> None:
+        """End the interval here."""
+        self._tell(News("advance", at_us, {c.device.id: c.unclosed for c in self.counters}))
+        self._closed_us = at_us
+        for counter in self.counters:
+            counter.unclosed = 0
+            counter.moved = False
+
+    def _reset(self, values: list[int], at_us: int) -> None:
+        """Start anew from these readings."""
+        _log.warning("ledger %s: a counter has fallen; it starts anew", self.name)
+        self._tell(News("lost", self._closed_us))
+        for counter, value in zip(self.counters, values, strict=True):
+            counter.value, counter.moved_us, counter.unclosed = value, at_us, 0
+            counter.moved = False
+        self._closed_us = at_us
+        self._tell(News("start", at_us))
+
+    def _patience_us(self) -> int:
+        """How long an interval may wait for a counter that does not move."""
+        period_us = self.period_us
+        if period_us is None:
+            return _CLOSE_COARSE_AFTER_US if self.source.coarse else _CLOSE_AFTER_US
+        return max(_CLOSE_AFTER_US, 2 * period_us)
+
+    def pause_seconds(self) -> float:
+        """How long to wait before the next reading."""
+        now_us = self._clock()
+        if now_us < self._finding_until_us:
+            return _FIND_EVERY_SECONDS
+        if self.source.coarse:
+            return self._every_seconds
+        every_us = round(self._every_seconds * MICRO)
+        awaited = [c.look_in_us(now_us, every_us) for c in self.counters if not c.moved]
+        return min(awaited, default=every_us) / MICRO

@@ -1,0 +1,78 @@
+"""Asks backends for their own token counters, so that tokens nobody reported are seen.
+
+Prompt tokens are those that were computed: a prefix cache's cost nothing. An old vLLM does not
+tell them apart; then all are taken, and a cached prompt may count as somebody else's.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+from yarl import URL
+
+from backends import exposition
+from backends.client import Client
+from backends.errors import BackendError
+from backends.periodic import rounds
+
+_log = logging.getLogger("joulegate.meter")
+
+_CONNECT_SECONDS = 1.0
+_TIMEOUT_SECONDS = 2.0
+_MAX_PAGE_BYTES = 8 << 20
+_OK = 200
+PERIOD_SECONDS = 1.0
+
+Counted = Callable[[str, int, int], None]
+"""Takes a backend's root and its prompt and generated tokens so far."""
+
+
+async def poll(roots: Sequence[str], counted: Counted) -> None:
+    """Ask every backend once a second, until cancelled."""
+    if not roots:
+        return
+    async with Client(connect_seconds=_CONNECT_SECONDS) as client, asyncio.TaskGroup() as tasks:
+        for root in roots:
+            tasks.create_task(_poll(client, root, counted))
+
+
+async def _poll(client: Client, root: str, counted: Counted) -> None:
+    url = URL(root + "/metrics")
+    answering = True
+
+    async def turn() -> None:
+        nonlocal answering
+        found = await _ask(client, url)
+        if (found is not None) != answering:
+            answering = not answering
+            _log.log(
+                logging.INFO if answering else logging.WARNING,
+                "%s %s",
+                url,
+                "answers" if answering else "has no token counters of vLLM's",
+            )
+        if found is not None:
+            counted(root, *found)
+
+    await rounds(turn, PERIOD_SECONDS, f"counting tokens at {url}")
+
+
+async def _ask(client: Client, url: URL) -> tuple[int, int] | None:
+    """Return prompt and generated tokens so far; None where they cannot be had now."""
+    with contextlib.suppress(BackendError):
+        status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
+        if status == _OK:
+            return read(page)
+    return None
+
+
+def read(page: bytes) -> tuple[int, int] | None:
+    """Return prompt and generated tokens of vLLM's page, None where it has none."""
+    prompt = exposition.total(page, "vllm:prompt_tokens_by_source_total", source="local_compute")
+    if prompt is None:
+        prompt = exposition.total(page, "vllm:prompt_tokens_total")
+    generated = exposition.total(page, "vllm:generation_tokens_total")
+    if prompt is None or generated is None:
+        return None
+    return round(prompt), round(generated)

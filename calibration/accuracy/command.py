@@ -1,0 +1,267 @@
+"""`joulegate accuracy`: scores from a file or a graded run, and with a profile to write, into it.
+
+Everything is read, asked and checked before a byte of the profile is written; it is replaced whole.
+"""
+
+import asyncio
+import hashlib
+import shlex
+import signal
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as Grid
+from rich.text import Text
+
+from backends.errors import BackendError
+from calibration.accuracy import graded_run as exam
+from calibration.accuracy import labels, lm_eval, questions, scores
+from calibration.accuracy import merge as accuracy
+from calibration.accuracy import options as accuracy_options
+from calibration.accuracy.merge import Change
+from calibration.accuracy.options import Options
+from calibration.accuracy.questions import Question
+from calibration.accuracy.results_file import Results
+from calibration.accuracy.scores import Found
+from calibration.endpoint.retry import CollectError
+from calibration.endpoint.server import TargetError
+from calibration.tables import records as table
+from calibration.tables.columns import BadInput
+from gateway import profile
+
+OK, FAILED, UNUSABLE = 0, 1, 2
+_PIPE_COLUMNS: Final = 160
+_LINE_EVERY: Final = 200
+
+_out: Final = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+_err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _Unfinished(Exception):
+    """The run did not get all its answers; what it got is in the file."""
+
+
+def run(options: Options) -> int:
+    """Do it; return the exit code. Complaints go to stderr, the profile is then as it was."""
+    try:
+        report = _run(options)
+    except (BadInput, TargetError, profile.ProfileError) as error:
+        _complain(error)
+        return UNUSABLE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror or error}")
+        return UNUSABLE
+    except (CollectError, BackendError, _Unfinished) as error:
+        _complain(error)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _complain("stopped")
+    else:
+        if options.as_json:
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+        return OK
+    path = accuracy_options.results_path(options)
+    if path.exists():
+        _err.print(f"the answers so far are in {path}; to go on from there:", markup=False)
+        _err.print(f"  joulegate {shlex.join(sys.argv[1:])}", markup=False)
+    return FAILED
+
+
+def _complain(error: object) -> None:
+    _err.print(f"joulegate: {error}", markup=False)
+
+
+def _run(options: Options) -> dict[str, Any]:
+    old = accuracy_options.base(options)
+    found, exam_report = _find(options, old)
+    names = accuracy_options.named(options.model, "--model")
+    wanted = scores.chosen(found, {} if _one_named(found) else names, old.models)
+    wanted = scores.with_overall(wanted, options.overall, found.notes)
+    models, changes = accuracy.merged(old.models, wanted, found)
+    where, version = options.written, None
+    if not options.as_json:
+        _show(changes, found)
+    if where is not None:
+        profile.save(models, where)
+        version = profile.load(where).version
+    if not options.as_json:
+        _tell_where(options, where, version)
+    return {
+        "source": found.kind,
+        "files": found.sources,
+        "changes": [change.as_json() for change in changes],
+        "notes": found.notes,
+        **exam_report,
+        "out": str(where) if where else None,
+        "profile_version": version,
+    }
+
+
+def _one_named(found: Found) -> bool:
+    """Whether the models were named by options already (lm-eval's files name none of ours)."""
+    return found.kind in {"lm-eval", "questions"}
+
+
+def _find(options: Options, old: profile.Profile) -> tuple[Found, dict[str, Any]]:
+    """Return the scores of the source, and what a run has to say beside."""
+    kind = accuracy_options.source(options)
+    depth = options.task_depth
+    if kind == "lm-eval":
+        return _lm_eval(options), {}
+    with _err.status("reading") if _err.is_terminal else nullcontext():
+        read = table.read(options.file)
+        if kind == "scores":
+            return labels.of_scores(read), {}
+        if kind == "labels":
+            columns = accuracy_options.label_columns(options)
+            if columns is None:
+                return labels.of_labels(read, depth), {}
+            return labels.of_wide_labels(read, columns, depth), {}
+    targets = accuracy_options.targets(options)
+    for target, _ in targets:
+        old.model(target.name)
+    asked = questions.of_table(read, options.kind, depth)
+    return _examine(options, questions.some(asked, options.limit, options.seed), read)
+
+
+def _lm_eval(options: Options) -> Found:
+    if len(options.model) != 1 or "=" in options.model[0]:
+        raise BadInput("--from lm-eval: whose results are they? One --model NAME, of the profile")
+    tasks = {
+        theirs: ours for ours, theirs in accuracy_options.named(options.task, "--task").items()
+    }
+    sha256 = hashlib.sha256(table.raw_bytes(options.file)).hexdigest()
+    return lm_eval.read(
+        options.file, sha256, model=options.model[0], metric=options.metric, tasks=tasks
+    )
+
+
+def _examine(
+    options: Options, asked: list[Question], read: table.Table
+) -> tuple[Found, dict[str, Any]]:
+    settings = accuracy_options.settings(options)
+    targets = accuracy_options.targets(options)
+    with Results.open(accuracy_options.results_path(options)) as results:
+        if results.cut_bytes:
+            _err.print("cut off the half line of a run that was killed", markup=False)
+        total = len(targets) * len(asked) * settings.samples
+        with _Bar(total) as bar:
+            one = exam.Exam(targets, asked, settings, results, bar.step)
+            bar.start(one.before)
+            asyncio.run(_asked(one))
+        path = results.path
+    names = [target.name for target, _ in targets]
+    marks, tallies = exam.grade(names, asked, one.given, settings)
+    missing = sum(tally.missing for tally in tallies.values())
+    if missing:
+        raise _Unfinished(f"{missing} questions are without an answer; the profile is as it was")
+    found = Found(
+        marks.scores(), "questions", [{"name": read.name.rpartition("/")[2], "sha256": read.sha256}]
+    )
+    silent = [name for name in names if name not in found.models]
+    if silent:
+        words = "; ".join(_refusals(one, silent[0])) or "no question was answered"
+        raise _Unfinished(f"{silent[0]} answered no question: {words}")
+    what = "the majority's answer" if settings.score == exam.MAJORITY else "the samples' mean"
+    if settings.samples > 1:
+        found.notes.append(f"each question counts once, by {what} of {settings.samples} samples")
+    for name, tally in tallies.items():
+        for count, words in (
+            (tally.no_answer_found, "answers hold no answer in the form asked for; they are wrong"),
+            (tally.cut, f"answers ran into --max-tokens {settings.max_tokens}"),
+            (tally.refused, "questions were refused by the server and left out"),
+        ):
+            if count:
+                found.notes.append(f"{name}: {count} {words}")
+    return found, {
+        "run": settings.run,
+        "results": str(path),
+        "answers": len(one.given) - one.before,
+        "answers_before": one.before,
+        "score": settings.score,
+        "models": {name: asdict(tally) for name, tally in tallies.items()},
+    }
+
+
+def _refusals(one: exam.Exam, name: str) -> list[str]:
+    return one.trouble[name].refusals
+
+
+async def _asked(one: exam.Exam) -> None:
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await one.run()
+
+
+class _Bar:
+    """Progress: a bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._bar = Progress(
+            TextColumn("asking {task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=_err,
+            transient=True,
+            disable=not _err.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total)
+
+    def start(self, before: int) -> None:
+        """Begin after what was answered before."""
+        self._done = before
+        self._bar.update(self._task, completed=before)
+        if before:
+            _err.print(f"going on after {before} of {self._total} answers", markup=False)
+
+    def step(self, model: str) -> None:
+        """Count one answer."""
+        self._done += 1
+        self._bar.update(self._task, completed=self._done, description=model)
+        if not _err.is_terminal and self._done % _LINE_EVERY == 0:
+            _err.print(f"{self._done} of {self._total} answers", markup=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _show(changes: list[Change], found: Found) -> None:
+    grid = Grid(box=None, pad_edge=False)
+    for name in ("model", "task"):
+        grid.add_column(name, overflow="fold")
+    for name in ("old", "new", "n", "95% interval"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for change in changes:
+        score = change.score
+        ends = f"{score.interval.low:.4f} to {score.interval.high:.4f}" if score.interval else "-"
+        grid.add_row(
+            *(Text(score.model), Text(score.task or "overall")),
+            "-" if change.old is None else f"{change.old:.4f}",
+            *(f"{change.new:.4f}", str(score.n or "-"), ends),
+        )
+    _out.print(grid)
+    for note in found.notes:
+        _out.print(f"! {note}", markup=False, soft_wrap=True)
+
+
+def _tell_where(options: Options, where: Path | None, version: str | None) -> None:
+    if where is not None:
+        _out.print(f"\nwrote {where} (version {version})", markup=False, soft_wrap=True)
+    elif options.dry_run:
+        _out.print("\nnothing written (--dry-run)")
+    else:
+        _out.print("\nnothing written: name --profile FILE to change it, or --out FILE")

@@ -1,0 +1,205 @@
+"""The options of `joulegate accuracy`, and what they must be to make sense."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from calibration.accuracy import graded_run as exam
+from calibration.accuracy import labels
+from calibration.accuracy.grading import Kind
+from calibration.accuracy.scores import OVERALLS, POOLED
+from calibration.endpoint.server import Target, TargetError
+from calibration.fit.merge import SHIPPED
+from calibration.tables import records as table
+from calibration.tables.columns import BadInput
+from gateway import profile
+from gateway.profile import Profile
+
+SOURCES: Final = ("scores", "labels", "questions", "lm-eval")
+_SAMPLED_TEMPERATURE: Final = 0.7
+_MOST: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line's options, as they were given."""
+
+    file: Path
+    source: str | None = None
+    profile: str | None = None
+    out: Path | None = None
+    model: list[str] = field(default_factory=list)
+    task: list[str] = field(default_factory=list)
+    overall: str = POOLED
+    task_depth: int | None = None
+    label_columns: str | None = None
+    metric: str | None = None
+    backend: list[str] = field(default_factory=list)
+    results: Path | None = None
+    kind: str | None = None
+    samples: int = 1
+    score: str = exam.MEAN
+    temperature: float | None = None
+    max_tokens: int = 1024
+    seed: int = 0
+    concurrency: int = 8
+    limit: int | None = None
+    api: str = "chat"
+    suffix: str | None = None
+    system: str | None = None
+    body: str | None = None
+    api_key_env: str | None = None
+    dry_run: bool = False
+    as_json: bool = False
+
+    @property
+    def written(self) -> Path | None:
+        """Where the profile goes; None where nothing is to be written."""
+        if self.dry_run:
+            return None
+        if self.out is not None:
+            return self.out
+        return Path(self.profile) if self.profile not in (None, SHIPPED) else None
+
+
+def base(options: Options) -> Profile:
+    """Return the profile to change. Raises ProfileError, BadInput."""
+    _one_of(options.overall, "--overall", OVERALLS)
+    _one_of(options.score, "--score", (exam.MEAN, exam.MAJORITY))
+    _one_of(options.api, "--api", tuple(exam.PATHS))
+    if options.kind is not None:
+        _one_of(options.kind, "--kind", tuple(Kind))
+    out = options.out
+    if out is not None:
+        if out.exists() and options.file.exists() and out.samefile(options.file):
+            raise BadInput(f"--out {out}: is the file to read")
+        if not out.parent.is_dir():
+            raise BadInput(f"--out {out}: there is no directory {out.parent}")
+        if out.is_dir():
+            raise BadInput(f"--out {out}: is a directory")
+    if options.profile == SHIPPED:
+        old = profile.load(None)
+    elif options.profile is not None:
+        old = profile.load(Path(options.profile))
+    else:
+        old = profile.load(out if out is not None and out.exists() else None)
+    if out is not None and out.exists():
+        profile.load(out)  # whatever else it is, or a newer version's, is not overwritten
+    return old
+
+
+def source(options: Options) -> str:
+    """Return which kind of file it is: as said, or as its content tells. Raises BadInput."""
+    if options.source is not None:
+        return _one_of(options.source, "--from", SOURCES)
+    if options.backend:
+        return "questions"
+    if options.label_columns is not None:
+        return "labels"
+    opening = table.opens_with(options.file)
+    if opening == "{" and b'"results"' in table.raw_bytes(options.file)[: 1 << 20]:
+        try:
+            whole = msgspec.json.decode(table.raw_bytes(options.file), type=dict[str, Any])
+        except msgspec.MsgspecError:
+            whole = {}
+        if isinstance(whole.get("results"), dict):
+            return "lm-eval"
+    header = table.read(options.file).header
+    for column, kind in (("accuracy", "scores"), ("correct", "labels"), ("answer", "questions")):
+        if column in header:
+            return kind
+    raise BadInput(
+        f"{options.file}: it has: {', '.join(header[:12])}; want accuracy (scores), correct "
+        "(labels), columns of labels (--label-columns A,B), or answer (questions, with --backend)"
+    )
+
+
+def named(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """Read `OURS=THEIRS`, or a name that is both. Raises BadInput."""
+    found = {}
+    for text in pairs:
+        ours, _, theirs = (part.strip() for part in text.partition("="))
+        if not ours:
+            raise BadInput(f"{option} {text}: want NAME, or NAME=THEIRS")
+        found[ours] = theirs or ours
+    return found
+
+
+def targets(options: Options) -> list[tuple[Target, str | None]]:
+    """Return the backends to ask, with their key. Raises BadInput."""
+    key = None
+    if options.api_key_env is not None:
+        key = os.environ.get(options.api_key_env)
+        if not key:
+            raise BadInput(f"--api-key-env: {options.api_key_env} is not set")
+    found = []
+    for text in options.backend:
+        name, equals, url = text.partition("=")
+        if not (name and equals and url):
+            raise BadInput(f"--backend {text}: want MODEL=URL, as in phi-3-mini=http://host:8000")
+        try:
+            found.append((Target(name, url, key), key))
+        except TargetError as error:
+            raise BadInput(f"--backend {text}: {error}") from None
+    if not found:
+        raise BadInput("questions need models to ask: --backend MODEL=URL, as often as needed")
+    if len({target.name for target, _ in found}) < len(found):
+        raise BadInput("--backend: a model can be named once only")
+    return found
+
+
+def settings(options: Options) -> exam.Settings:
+    """Return how to ask. Raises BadInput."""
+    temperature = options.temperature
+    if temperature is None:
+        temperature = _SAMPLED_TEMPERATURE if options.samples > 1 else 0.0
+    if not (isfinite(temperature) and temperature >= 0.0):
+        raise BadInput(f"--temperature {temperature}: want a number of 0 or more")
+    if options.samples > 1 and temperature == 0.0:
+        raise BadInput("--samples: at temperature 0 all samples are the same; raise --temperature")
+    for option, value in (("--samples", options.samples), ("--concurrency", options.concurrency)):
+        if not 1 <= value <= _MOST:
+            raise BadInput(f"{option} {value}: want 1 to {_MOST}")
+    return exam.Settings(
+        samples=options.samples,
+        temperature=temperature,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+        api=options.api,
+        suffix=options.suffix,
+        system=options.system,
+        body=_body(options.body),
+        concurrency=options.concurrency,
+        score=options.score,
+    )
+
+
+def results_path(options: Options) -> Path:
+    """Return the results file: --results, else beside the questions."""
+    path = options.results or Path(f"{options.file.name.split('.')[0]}.answers.jsonl")
+    if path.exists() and options.file.exists() and path.samefile(options.file):
+        raise BadInput(f"--results {path}: is the file of questions")
+    return path
+
+
+def label_columns(options: Options) -> dict[str, str] | None:
+    """Return the columns of labels by model; None for a long file."""
+    return None if options.label_columns is None else labels.columns_of(options.label_columns)
+
+
+def _body(text: str | None) -> dict[str, Any]:
+    try:
+        return {} if text is None else msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"--body {text}: not a JSON object: {error}") from None
+
+
+def _one_of(value: str, option: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise BadInput(f"{option} {value}: is none of {', '.join(known)}")
+    return value

@@ -1,0 +1,95 @@
+"""Trying again: which failures of a backend are lived with, and which end a run."""
+
+import asyncio
+import collections
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from backends.errors import BackendError, Refused
+from calibration.endpoint.server import Target
+
+TRIES: Final = 4
+MOST_FAILURES_IN_A_ROW: Final = 5
+_AGAIN: Final = frozenset({408, 409, 425, 429})
+_WRONG_KEY: Final = frozenset({401, 403})
+_SERVER_ERROR: Final = 500
+
+T = TypeVar("T")
+
+
+def unreached(target: Target, error: BackendError) -> str:
+    """Say that a backend does not tell what it is, and what to check."""
+    return (
+        f"{target.name} at {target.url}: {error}; is its server up, and that its address? "
+        f"curl {target.url}/v1/models should list the model (--api-key-env, if it wants a key)"
+    )
+
+
+class CollectError(Exception):
+    """The run cannot go on; what was measured is in the file."""
+
+
+@dataclass(slots=True)
+class Trouble:
+    """What went wrong and was lived with."""
+
+    retries: collections.Counter[str] = field(default_factory=collections.Counter)
+    """Failed tries by reason."""
+    given_up: int = 0
+    """Requests that failed `TRIES` times, or that the server refused."""
+    refusals: list[str] = field(default_factory=list)
+    """The first few of the server's own words."""
+
+
+class Patience:
+    """Runs requests against one target; waits `retry_seconds`, then twice as long, and so on."""
+
+    def __init__(self, target: Target, trouble: Trouble, retry_seconds: float) -> None:
+        self._target = target
+        self._trouble = trouble
+        self._retry_seconds = retry_seconds
+        self._failed_in_a_row = 0
+
+    async def once(self, act: Callable[[], Awaitable[T]]) -> T | None:
+        """Do something that may fail without harm; None if it did."""
+        try:
+            return await act()
+        except BackendError as error:
+            self._trouble.retries[error.reason] += 1
+            return None
+
+    async def insist(self, act: Callable[[], Awaitable[T]]) -> T | None:
+        """Do it, again if that may help; None if not. Raises CollectError for a dead backend."""
+        last: BackendError | None = None
+        for attempt in range(TRIES):
+            if attempt:
+                await asyncio.sleep(self._retry_seconds * 2 ** (attempt - 1))
+            try:
+                done = await act()
+            except BackendError as error:
+                last = error
+                self._trouble.retries[error.reason] += 1
+                if isinstance(error, Refused) and self._final(error):
+                    return None
+            else:
+                self._failed_in_a_row = 0
+                return done
+        self._failed_in_a_row += 1
+        name = self._target.name
+        if not await self._target.alive():
+            raise CollectError(f"{name}: the backend at {self._target.url} is gone: {last}")
+        if self._failed_in_a_row >= MOST_FAILURES_IN_A_ROW:
+            raise CollectError(f"{name}: {self._failed_in_a_row} requests in a row failed: {last}")
+        return None
+
+    def _final(self, error: Refused) -> bool:
+        """Note the server's words; whether asking again is no use."""
+        words = f"{error.status}: {error.body[:300].decode('utf-8', 'replace')}"
+        if error.status in _WRONG_KEY:
+            raise CollectError(
+                f"{self._target.name}: the backend wants another key (--api-key-env): {words}"
+            )
+        if len(self._trouble.refusals) < TRIES:
+            self._trouble.refusals.append(words)
+        return error.status < _SERVER_ERROR and error.status not in _AGAIN

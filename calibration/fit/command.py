@@ -1,0 +1,231 @@
+"""`joulegate fit`: from files and options to a report and, with --out, a profile file.
+
+Everything is read, fitted and checked before a byte is written; a profile is replaced whole.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from calibration.fit import merge
+from calibration.fit import model as fit
+from calibration.fit import published as reference
+from calibration.fit import report as fit_report
+from calibration.tables.columns import BadInput, Columns
+from calibration.tables.rows import Rows, read
+from gateway import profile
+from gateway.scheduling.cost import Form
+
+OK = 0
+UNUSABLE = 2
+BEST = "best"
+REFERENCE = "reference"
+MAX_BAD = 0.01
+_PIPE_COLUMNS = 160
+
+_out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line's options, as they were given."""
+
+    files: list[Path]
+    col: list[str] = field(default_factory=list)
+    scale: list[str] = field(default_factory=list)
+    where: list[str] = field(default_factory=list)
+    model: list[str] = field(default_factory=list)
+    output_includes_prompt: bool = False
+    form: str = BEST
+    folds: int = fit.FOLDS
+    max_bad: float = MAX_BAD
+    out: Path | None = None
+    merge: str | None = None
+    accuracy: list[str] = field(default_factory=list)
+    hardware: str | None = None
+    engine: str | None = None
+    report: str = "fit"
+    as_json: bool = False
+
+
+def run(options: Options) -> int:
+    """Do it; return the exit code. Complaints go to stderr, nothing is written then."""
+    try:
+        report = _reference(options) if options.report == REFERENCE else _fit(options)
+    except (BadInput, profile.ProfileError) as error:
+        _err.print(f"joulegate: {error}", markup=False)
+        return UNUSABLE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _err.print(f"joulegate: {where}{error.strerror or error}", markup=False)
+        return UNUSABLE
+    if options.as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+    return OK
+
+
+def _fit(options: Options) -> dict[str, Any]:
+    form = None if options.form == BEST else Form(_one_of(options.form, "--form", (*Form, BEST)))
+    _one_of(options.report, "--report", ("fit", REFERENCE))
+    _check_out(options.out, options.files)
+    said = merge.Said(
+        _accuracies(options.accuracy), options.hardware, options.engine, _given(options)
+    )
+    old = merge.base(options.merge, options.out)
+    with _progress(options) as (on_bytes, on_model):
+        rows = _read(options, on_bytes)
+        on_model("")
+        fits = fit.fit_all(rows, form=form, folds=options.folds, on_model=on_model)
+    pooled = fit.pooled_output(rows)
+    version = None
+    models = None
+    if options.out is not None:
+        models = merge.merged(fits, rows, old, said)
+    if not options.as_json:  # before the file is replaced: what cannot be told is not written
+        fit_report.show(_out, fits, rows, pooled)
+    if options.out is not None and models is not None:
+        profile.save(models, options.out)
+        version = profile.load(options.out).version
+        if not options.as_json:
+            _written(options.out, version, models, {one.model for one in fits})
+    return {
+        **fit_report.as_json(fits, rows, pooled),
+        "out": str(options.out) if options.out else None,
+        "profile_version": version,
+        "profile": models,
+    }
+
+
+def _reference(options: Options) -> dict[str, Any]:
+    if options.out is not None:
+        raise BadInput("--report reference writes no profile: leave out --out")
+    if options.output_includes_prompt:
+        raise BadInput(
+            "--report reference is about the published columns as they are: leave out "
+            "--output-includes-prompt"
+        )
+    accuracy = _accuracies(options.accuracy)
+    with _progress(options) as (on_bytes, _):
+        rows = _read(options, on_bytes)
+    found = reference.reproduce(rows, accuracy)
+    if not options.as_json:
+        fit_report.show_reference(_out, found, rows)
+    return {**fit_report.rows_json(rows), **fit_report.reference_json(found)}
+
+
+def _read(options: Options, on_bytes: Any) -> Rows:
+    columns = Columns.of_options(
+        options.col,
+        options.scale,
+        options.where,
+        options.model,
+        output_includes_prompt=options.output_includes_prompt,
+    )
+    rows = read(options.files, columns, on_bytes)
+    bad = rows.unusable()
+    count = sum(one.count for one in bad)
+    share = count / len(rows.frame)
+    if share > options.max_bad:
+        reasons = "; ".join(f"{one.count}: {one.reason} (first: {one.first})" for one in bad)
+        hint = (
+            "are the columns right (--col)?"
+            if count == len(rows.frame)
+            else f"mend them, or fit the rest with --max-bad {min(1.0, share + 0.001):.3f}"
+        )
+        raise BadInput(
+            f"{count} of {len(rows.frame)} rows cannot be used, more than {options.max_bad:.1%}: "
+            f"{reasons}; {hint}"
+        )
+    return rows
+
+
+def _check_out(out: Path | None, files: list[Path]) -> None:
+    """Refuse, before any work, a place where no profile can or should be written."""
+    if out is None:
+        return
+    if any(
+        out == path or (out.exists() and path.exists() and out.samefile(path)) for path in files
+    ):
+        raise BadInput(f"--out {out}: is one of the files to read")
+    if not out.parent.is_dir():
+        raise BadInput(f"--out {out}: there is no directory {out.parent}")
+    if out.is_dir():
+        raise BadInput(f"--out {out}: is a directory")
+    if out.exists():
+        profile.load(out)  # whatever else it is, or a newer version's, is not overwritten
+
+
+def _accuracies(given: Iterable[str]) -> dict[str, float]:
+    """Read `MODEL=SHARE`, or a plain share for every model (under "")."""
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, value = text.rpartition("=")
+        try:
+            share = float(value)
+        except ValueError:
+            share = -1.0
+        if not 0.0 <= share <= 1.0:
+            raise BadInput(f"--accuracy {text}: want SHARE or MODEL=SHARE, a share from 0 to 1")
+        found[name.strip()] = share
+    return found
+
+
+def _one_of(value: str, option: str, known: Iterable[str]) -> str:
+    if value not in known:
+        raise BadInput(f"{option} {value}: is none of {', '.join(known)}")
+    return value
+
+
+def _given(options: Options) -> dict[str, Any]:
+    """Those options that changed how the rows were read and fitted."""
+    found: dict[str, Any] = {
+        "col": options.col,
+        "scale": options.scale,
+        "where": options.where,
+        "model": options.model,
+        "output_includes_prompt": options.output_includes_prompt,
+        "form": options.form,
+        "folds": options.folds,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _written(
+    out: Path, version: str | None, models: dict[str, profile.ModelProfile], fitted: set[str]
+) -> None:
+    kept = sorted(set(models) - fitted)
+    also = f"; left as they were: {', '.join(kept)}" if kept else ""
+    _out.print(f"\nwrote {out} (version {version}){also}", markup=False, soft_wrap=True)
+    for name in sorted(fitted):
+        was = str(models[name].provenance["accuracy"])
+        if was.startswith("ASSUMED"):
+            _out.print(f"! {name}: accuracy {was}, or --accuracy", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(options: Options) -> Iterator[tuple[Any, Any]]:
+    """Show a bar on a terminal while files are read and models fitted."""
+    total = sum(path.stat().st_size for path in options.files if path.is_file())
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=_err,
+        transient=True,
+        disable=not _err.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("reading", total=total or None)
+
+        def on_model(name: str) -> None:
+            bar.update(task, description=f"fitting {name}", total=None)
+
+        yield (lambda count: bar.advance(task, count)), on_model

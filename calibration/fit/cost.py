@@ -1,0 +1,208 @@
+"""One cost (seconds or joules) of one model: the forms tried, and the one chosen.
+
+The choice, simplest form first: a richer form takes over where its out-of-fold RMSE is lower *and*
+the 95% interval of a coefficient that it adds excludes zero (anything less is noise, and the
+simpler form extrapolates better); and never where it makes a token cost less than nothing somewhere
+in the fitted range while the simpler form does not. A form that predicts a cost below zero in the
+fitted range is chosen only where every form does, and then no profile may be written of it.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from calibration.stats import cross_validation as folds
+from calibration.stats import design, ols
+from calibration.tables.columns import BadInput
+from gateway.scheduling.cost import Cost, Form, Quantity
+
+LEAST_ROWS_PER_TERM = 4
+_LEVELS = 2
+_CLOSE_R2 = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A form that was fitted, or the reason why it was not (`refused`)."""
+
+    form: Form
+    fitted: ols.Fitted | None = None
+    errors: folds.Errors | None = None
+    corners: tuple[design.Corner, ...] = ()
+    refused: str | None = None
+    negative: str | None = None
+    """Where it predicts a cost below zero inside the fitted range, and what to do."""
+
+    @property
+    def plausible(self) -> bool:
+        """Whether no token costs less than nothing in the fitted range."""
+        return all(min(at.per_token_in, at.per_token_out) >= 0.0 for at in self.corners)
+
+
+@dataclass(frozen=True, slots=True)
+class CostFit:
+    """The chosen fit of one cost; `rows` is what it was fitted to."""
+
+    quantity: Quantity
+    form: Form
+    fitted: ols.Fitted
+    errors: folds.Errors
+    corners: tuple[design.Corner, ...]
+    ranges: dict[str, tuple[float, float]]
+    tried: tuple[Tried, ...]
+    why: str
+    negative: str | None
+    """Why no profile may be written of it, None where one may."""
+    rows: pd.DataFrame
+
+    @property
+    def cost(self) -> Cost:
+        """The pure cost as the scheduler evaluates it."""
+        return Cost(self.quantity, self.form, tuple(map(float, self.fitted.coefficients)))
+
+
+def fit(
+    model: str, quantity: Quantity, rows: pd.DataFrame, *, form: Form | None, folds_: int
+) -> CostFit:
+    """Fit one cost; `form` None picks the best. Raises BadInput saying what to do about it."""
+    label = f"{model}: {quantity.value}"
+    _check(label, quantity, rows)
+    forms = list(Form) if form is None else [form]
+    tried = tuple(_try(one, quantity, rows, folds_) for one in forms)
+    usable = [one for one in tried if one.refused is None]
+    if not usable:
+        raise BadInput(f"{label}: {'; '.join(f'{t.form.value}: {t.refused}' for t in tried)}")
+    sound = [one for one in usable if one.negative is None] or usable[:1]
+    chosen = sound[0]
+    why = "the form that was asked for" if form else "the simplest form; no richer one does better"
+    for rich in sound[1:]:
+        if _takes_over(chosen, rich):
+            why = f"better than {chosen.form.value} out of fold, and by more than noise"
+            chosen = rich
+    assert chosen.fitted is not None  # noqa: S101 - refused is None
+    assert chosen.errors is not None  # noqa: S101
+    return CostFit(
+        quantity=quantity,
+        form=chosen.form,
+        fitted=chosen.fitted,
+        errors=chosen.errors,
+        corners=chosen.corners,
+        ranges=design.ranges(chosen.form, rows),
+        tried=tried,
+        why=why,
+        negative=chosen.negative,
+        rows=rows,
+    )
+
+
+def _check(label: str, quantity: Quantity, rows: pd.DataFrame) -> None:
+    """Refuse rows that cannot tell any form."""
+    need = LEAST_ROWS_PER_TERM * Form.ADDITIVE.terms
+    if len(rows) < need:
+        raise BadInput(
+            f"{label}: too few rows: {len(rows)} usable, at least {need} needed; measure more "
+            "(joulegate profile), or leave the model out with --model"
+        )
+    for name in ("tokens_in", "tokens_out"):
+        if rows[name].nunique() < _LEVELS:
+            raise BadInput(
+                f"{label}: {name} is {rows[name].iloc[0]:g} in every row, so what a token costs "
+                "cannot be told; measure several lengths (joulegate profile's grid does)"
+            )
+    if rows[quantity.value].nunique() < _LEVELS:
+        raise BadInput(
+            f"{label}: the same value in every row ({rows[quantity.value].iloc[0]:g}); "
+            f"is --col {quantity.value}=… the right column?"
+        )
+
+
+def _try(form: Form, quantity: Quantity, rows: pd.DataFrame, folds_: int) -> Tried:
+    refused = _unfit(form, rows)
+    if refused:
+        return Tried(form, refused=refused)
+    x = design.matrix(form, quantity, rows)
+    y = rows[quantity.value].to_numpy(dtype=float)
+    try:
+        fitted = ols.fit(x, y)
+    except ols.Singular as error:
+        return Tried(form, refused=f"{error}: vary tokens in and tokens out independently")
+    errors = folds.cross_validate(x, y, min(folds_, len(rows)))
+    cost = Cost(quantity, form, tuple(map(float, fitted.coefficients)))
+    found = tuple(design.corners(cost, design.ranges(form, rows)))
+    return Tried(form, fitted, errors, found, negative=_negative(quantity, rows, found))
+
+
+def _negative(
+    quantity: Quantity, rows: pd.DataFrame, found: tuple[design.Corner, ...]
+) -> str | None:
+    """Say where a form predicts less than nothing, and what to do."""
+    lowest = min(found, key=lambda corner: corner.cost)
+    if lowest.cost >= 0.0:
+        return None
+    hint = (
+        "if tokens_out counts the prompt too, say --output-includes-prompt; else "
+        if includes_prompt(rows)
+        else ""
+    )
+    if bent_by_load(quantity, rows):
+        hint = (
+            "the rows under load do it, those alone fit well, so leave out the load "
+            "(--where concurrency=1), or measure it with short prompts (joulegate profile); else "
+        )
+    return (
+        f"predicts {lowest.cost:.3g} {design.UNITS[quantity]} at {lowest}, below zero inside the "
+        f"fitted range: {hint}measure short and long lengths more often, leave out lengths that "
+        "will not be served (--where), or try another --form"
+    )
+
+
+def alone(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows that ran with no company."""
+    return rows[rows["running"] == 0.0]
+
+
+def bent_by_load(quantity: Quantity, rows: pd.DataFrame) -> bool:
+    """Tell whether the rows alone, without those under load, carry a sound and close fit."""
+    quiet = alone(rows)
+    if len(quiet) == len(rows) or _unfit(Form.ADDITIVE, quiet):
+        return False
+    y = quiet[quantity.value].to_numpy(dtype=float)
+    try:
+        fitted = ols.fit(design.matrix(Form.ADDITIVE, quantity, quiet), y)
+    except ols.Singular:
+        return False
+    cost = Cost(quantity, Form.ADDITIVE, tuple(map(float, fitted.coefficients)))
+    lowest = min(at.cost for at in design.corners(cost, design.ranges(Form.ADDITIVE, quiet)))
+    return lowest >= 0.0 and fitted.r2 >= _CLOSE_R2
+
+
+def includes_prompt(rows: pd.DataFrame) -> bool:
+    """Tell whether no answer is shorter than its prompt, as where it is counted with it."""
+    return bool((rows["tokens_out"] >= rows["tokens_in"]).all())
+
+
+def _unfit(form: Form, rows: pd.DataFrame) -> str | None:
+    """Say why a form cannot be fitted to these rows at all."""
+    if form is Form.LOAD:
+        running = rows["running"]
+        blank = int(running.isna().sum())
+        if blank:
+            return f"running is not known in {blank} rows (--col running=NAME)"
+        if running.nunique() < _LEVELS:
+            return (
+                f"running never varies ({running.iloc[0]:g} in every row); "
+                "measure at several concurrencies"
+            )
+    need = LEAST_ROWS_PER_TERM * form.terms
+    if len(rows) < need:
+        return f"too few rows: {len(rows)}, at least {need} needed"
+    return None
+
+
+def _takes_over(simple: Tried, rich: Tried) -> bool:
+    if simple.fitted is None or rich.fitted is None or not (simple.errors and rich.errors):
+        return False
+    added = slice(simple.form.terms, rich.form.terms)
+    clear = bool(((rich.fitted.low[added] > 0.0) | (rich.fitted.high[added] < 0.0)).any())
+    sound = rich.plausible or not simple.plausible
+    return clear and sound and folds.better(simple.errors, rich.errors)

@@ -1,0 +1,289 @@
+"""What `joulegate fit` says, in tables and in JSON; docs/fitting.md explains the figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from calibration.fit.cost import CostFit, Tried
+from calibration.fit.model import ModelFit
+from calibration.fit.published import Reference
+from calibration.stats.design import UNITS, terms
+from calibration.stats.lengths import Line, Ratio
+from calibration.tables.rows import Rows
+
+_REFERENCE_COLUMNS = ("const", "in_tokens", "out_tokens", "R2")
+
+
+def as_json(fits: Sequence[ModelFit], rows: Rows, pooled: Line | str) -> dict[str, Any]:
+    """Return the report as plain values; errors of shares are shares (0.1 = 10%)."""
+    return {
+        **rows_json(rows),
+        "models": [_model(fit) for fit in fits],
+        "pooled_output": _line(pooled),
+    }
+
+
+def rows_json(rows: Rows) -> dict[str, Any]:
+    """Return what was read and what of it could not be used."""
+    return {
+        "files": [{"name": one.name, "sha256": one.sha256, "rows": one.rows} for one in rows.files],
+        "rows": {
+            "read": sum(one.rows for one in rows.files),
+            "left_out": rows.left_out,
+            "unusable": [
+                {"reason": one.reason, "count": one.count, "first": one.first}
+                for one in rows.unusable()
+            ],
+        },
+        "notes": rows.notes,
+    }
+
+
+def reference_json(found: Reference) -> dict[str, Any]:
+    """Return the reference figures under the names of the published files."""
+    return {
+        "normalization_stats": found.stats,
+        "model_regression_summary": found.regressions,
+        "pooled_output": _line(found.output),
+    }
+
+
+def _model(fit: ModelFit) -> dict[str, Any]:
+    return {
+        "model": fit.model,
+        "rows": fit.rows,
+        "usable": len(fit.usable),
+        "unusable": {one.reason: one.count for one in fit.unusable},
+        "seconds": _cost(fit.seconds),
+        "joules": _cost(fit.joules) if fit.joules else None,
+        "output": _line(fit.output),
+        "token_ratio": _ratio(fit.ratio),
+        "flags": fit.flags,
+    }
+
+
+def _cost(fit: CostFit) -> dict[str, Any]:
+    fitted, odd = fit.fitted, fit.fitted.odd
+    return {
+        "form": fit.form.value,
+        "why": fit.why,
+        "coefficients": [
+            {
+                "name": term.name,
+                "times": term.factor,
+                "unit": term.unit,
+                "value": float(fitted.coefficients[at]),
+                "low": float(fitted.low[at]),
+                "high": float(fitted.high[at]),
+                "standard_error": float(fitted.errors[at]),
+                "degrees_of_freedom": float(fitted.freedom[at]),
+            }
+            for at, term in enumerate(terms(fit.form, fit.quantity))
+        ],
+        "covariance": fitted.covariance.tolist(),
+        "robust": fitted.robust,
+        "n": fitted.n,
+        "r2": fitted.r2,
+        "rmse": fitted.rmse,
+        "cross_validated": _errors(fit),
+        "condition": fitted.condition,
+        "leverage": {
+            "max": odd.leverage_max,
+            "rows_over_3k_n": odd.leverage_rows,
+            "cook_max": odd.cook_max,
+        },
+        "residuals": {"over_6_sd": odd.far, "worst_sd": odd.worst_sd},
+        "fitted_range": {name: list(ends) for name, ends in fit.ranges.items()},
+        "forms": [
+            {
+                "form": one.form.value,
+                "r2": one.fitted.r2 if one.fitted else None,
+                "cross_validated": _errors(one),
+                "refused": one.refused,
+                "negative": one.negative,
+            }
+            for one in fit.tried
+        ],
+    }
+
+
+def _errors(fit: CostFit | Tried) -> dict[str, float] | None:
+    if fit.errors is None:
+        return None
+    return {
+        "rmse": fit.errors.rmse,
+        "median_ape": fit.errors.median_ape,
+        "p90_ape": fit.errors.p90_ape,
+    }
+
+
+def _line(line: Line | str) -> dict[str, Any]:
+    if isinstance(line, str):
+        return {"missing": line}
+    return {
+        "slope": line.slope,
+        "slope_interval": list(line.slope_interval),
+        "intercept": line.intercept,
+        "intercept_interval": list(line.intercept_interval),
+        "r2": line.r2,
+        "n": line.n,
+        "unsuited": line.unsuited,
+    }
+
+
+def _ratio(ratio: Ratio | str) -> dict[str, Any]:
+    if isinstance(ratio, str):
+        return {"missing": ratio}
+    return {"value": ratio.value, "interval": list(ratio.interval), "n": ratio.n}
+
+
+def show(console: Console, fits: Sequence[ModelFit], rows: Rows, pooled: Line | str) -> None:
+    """Print the report."""
+    show_rows(console, rows)
+    for fit in fits:
+        console.print()
+        console.print(_table(fit))
+        for cost in fit.costs:
+            _say(console, _forms(cost))
+        _say(console, f"tokens out: {_line_text(fit.output)}")
+        _say(console, f"token ratio: {_ratio_text(fit.ratio)}")
+        for flag in fit.flags:
+            console.print("[bold]![/] ", end="")
+            _say(console, flag)
+    if len(fits) > 1:
+        console.print()
+        _say(console, f"tokens out, all models together: {_line_text(pooled)}")
+
+
+def show_rows(console: Console, rows: Rows) -> None:
+    """Print what was read and what of it could not be used."""
+    _say(console, f"{sum(one.rows for one in rows.files)} rows in {len(rows.files)} file(s)")
+    if rows.left_out:
+        _say(console, f"{rows.left_out} left out by --where or --model")
+    for one in rows.unusable():
+        _say(console, f"{one.count} not used: {one.reason} (first: {one.first})")
+    for note in rows.notes:
+        _say(console, note)
+
+
+def show_reference(console: Console, found: Reference, rows: Rows) -> None:
+    """Print the reference figures."""
+    show_rows(console, rows)
+    stats = _grid("normalization_stats", ("model", "column", "figure", "value"))
+    for model, columns in found.stats.items():
+        for column, figures in columns.items():
+            for figure, value in figures.items():
+                stats.add_row(*map(Text, (model, column, figure, f"{value:.10g}")))
+    summary = _grid("model_regression_summary", ("model", "cost", *_REFERENCE_COLUMNS))
+    for row in found.regressions:
+        for cost in ("runtime", "energy"):
+            texts = (f"{row[f'{cost}_{name}']:.10g}" for name in _REFERENCE_COLUMNS)
+            summary.add_row(Text(row["model"]), cost, *texts)
+    for table in (stats, summary):
+        console.print()
+        console.print(table)
+    console.print()
+    line = found.output
+    _say(console, "tokens out on tokens in, all models together: "
+         f"slope {line.slope:.10f}, intercept {line.intercept:.10f}, R2 {line.r2:.4f}, "
+         f"{line.n} rows")  # fmt: skip
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def _grid(title: str, names: Sequence[str]) -> Table:
+    table = Table(title=Text(title, "table.title"), title_justify="left", box=None, pad_edge=False)
+    for name in names:
+        numeric = name in {*_REFERENCE_COLUMNS, "value"}
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    return table
+
+
+def _table(fit: ModelFit) -> Table:
+    table = Table(
+        title=Text(f"{fit.model}: {len(fit.usable)} of {fit.rows} rows", "table.title"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    table.add_column("", no_wrap=True)
+    for cost in fit.costs:
+        table.add_column(f"{cost.quantity.value}", justify="right", no_wrap=True)
+        table.add_column("95% interval", justify="left", no_wrap=True)
+    most = max(fit.costs, key=lambda cost: cost.form.terms)
+    for at, term in enumerate(terms(most.form, most.quantity)):
+        cells = [f"{term.name} per {term.factor}" if at else "b0"]
+        if at == 4:  # noqa: PLR2004 - the load term differs between seconds and joules
+            cells = ["b4 load"]
+        for cost in fit.costs:
+            cells += _coefficient(cost, at)
+        table.add_row(*cells)
+    for name in ("form", "rows", "R2", "RMSE", "RMSE out of fold", "median error", "p90 error",
+                 "condition", "max leverage"):  # fmt: skip
+        cells = [name]
+        for cost in fit.costs:
+            cells += [_figure(cost, name), ""]
+        table.add_row(*cells)
+    if fit.joules is None:
+        table.caption = "no joules in these rows"
+    return table
+
+
+def _coefficient(cost: CostFit, at: int) -> list[str]:
+    fitted = cost.fitted
+    if at >= len(fitted.coefficients):
+        return ["-", ""]
+    return [
+        f"{fitted.coefficients[at]:.5g}",
+        f"{fitted.low[at]:.5g} to {fitted.high[at]:.5g} {terms(cost.form, cost.quantity)[at].unit}",
+    ]
+
+
+def _figure(cost: CostFit, name: str) -> str:
+    unit = UNITS[cost.quantity]
+    return {
+        "form": cost.form.value,
+        "rows": str(cost.fitted.n),
+        "R2": f"{cost.fitted.r2:.4f}",
+        "RMSE": f"{cost.fitted.rmse:.4g} {unit}",
+        "RMSE out of fold": f"{cost.errors.rmse:.4g} {unit}",
+        "median error": f"{cost.errors.median_ape:.1%}",
+        "p90 error": f"{cost.errors.p90_ape:.1%}",
+        "condition": f"{cost.fitted.condition:.1f}",
+        "max leverage": f"{cost.fitted.odd.leverage_max:.3f}",
+    }[name]
+
+
+def _forms(cost: CostFit) -> str:
+    tried = "; ".join(f"{one.form.value} {_outcome(one)}" for one in cost.tried)
+    return f"{cost.quantity.value}: {cost.form.value}, {cost.why} ({tried})"
+
+
+def _outcome(one: Tried) -> str:
+    if one.errors is None:
+        return f"not fitted: {one.refused}"
+    below = ", below zero in its range" if one.negative else ""
+    return f"out-of-fold RMSE {one.errors.rmse:.4g}{below}"
+
+
+def _line_text(line: Line | str) -> str:
+    if isinstance(line, str):
+        return f"not fitted: {line}"
+    text = (
+        f"{line.slope:.10g} x tokens in + {line.intercept:.10g} (slope {line.slope_interval[0]:.4g}"
+        f" to {line.slope_interval[1]:.4g}, R2 {line.r2:.4f})"
+    )
+    return text if line.unsuited is None else f"{text}; not for the profile: {line.unsuited}"
+
+
+def _ratio_text(ratio: Ratio | str) -> str:
+    if isinstance(ratio, str):
+        return f"not fitted: {ratio}"
+    low, high = ratio.interval
+    return f"{ratio.value:.4f} per tiktoken token (95% interval {low:.4f} to {high:.4f})"

@@ -1,0 +1,202 @@
+"""`joulegate report`: every picture, its numbers and its weaknesses in one HTML file.
+
+The file needs nothing else: pictures are inline SVG, there is no script and no request to anyone.
+"""
+
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from string import Template
+
+from calibration.plots import gallery, output, style
+from calibration.plots import plot_data as material
+from calibration.plots.inline import inline
+from calibration.plots.picture import Picture, Table
+from calibration.plots.plot_data import Material, regression
+from calibration.plots.theme import PAGE
+from calibration.stats.design import UNITS, terms
+from gateway.scheduling.cost import Quantity
+
+_LONG = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line's options, as they were given; `command` is what made the report."""
+
+    sources: material.Sources
+    out: Path
+    command: str | None = None
+
+
+def run(options: Options) -> int:
+    """Do it; return the exit code."""
+    return output.guarded(lambda: _run(options))
+
+
+def _run(options: Options) -> None:
+    output.check(options.out, options.sources.files)
+    command = options.command or shlex.join(["joulegate", *sys.argv[1:]])
+    with output.progress() as told:
+        found = material.gather(options.sources, told)
+        pictures, missing = gallery.draw(found, told=told)
+        told("writing the report")
+        content = page(found, pictures, missing, options.sources, command)
+    output.write({options.out: content.encode()})
+    output.tell(f"wrote {options.out} ({len(content.encode()) / 1e6:.1f} MB)")
+
+
+def page(
+    found: Material,
+    pictures: list[Picture],
+    missing: dict[str, str],
+    sources: material.Sources,
+    command: str,
+) -> str:
+    """Return the whole page; the same inputs give the same text."""
+    links = [(one.name, one.title) for one in pictures]
+    links += [("weaknesses", "Weaknesses"), ("provenance", "Provenance")]
+    contents = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in links)
+    return Template(PAGE).substitute(
+        ink=style.INK,
+        paper=style.PAPER,
+        muted=style.MUTED,
+        origin=escape(found.origin),
+        version=found.profile.version,
+        command=escape(command),
+        contents=contents,
+        models=_table(_models(found)),
+        pictures="\n".join(_picture(one) for one in pictures),
+        weaknesses=_weaknesses(found, pictures, missing),
+        provenance=_provenance(found, sources),
+        made=escape(_made()),
+    )
+
+
+def _picture(one: Picture) -> str:
+    notes = "".join(f"<li>{escape(note)}</li>" for note in one.notes)
+    tables = "".join(_table(table) for table in one.tables)
+    return (
+        f'<section id="{one.name}"><h2>{escape(one.title)}</h2><p>{escape(one.reading)}</p>'
+        f"{f'<ul>{notes}</ul>' if notes else ''}"
+        f'<figure role="img" aria-label="{escape(one.title)}">{inline(one)}</figure>'
+        "<details open><summary>Numbers</summary>"
+        f'<div class="tables">{tables}</div></details></section>'
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(_cell(cell) for cell in row[1:])
+        + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<div class="wide"><table><caption>{escape(table.title)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(text: str) -> str:
+    long = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{long}>{escape(text)}</td>"
+
+
+def _models(found: Material) -> Table:
+    """Return what the profile says of each model."""
+    rows = []
+    for name, model in found.profile.models.items():
+        line = model.output_model()
+        cells = [name, f"{model.accuracy.default:.1%}"]
+        for quantity in Quantity:
+            cost = regression(model, quantity)
+            parts = zip(cost.coefficients, terms(cost.form, quantity), strict=True)
+            text = " + ".join(
+                f"{value:.4g}" + (f" {term.factor}" if at else "")
+                for at, (value, term) in enumerate(parts)
+            )
+            cells += [
+                f"{text} {UNITS[quantity]}".replace("+ -", "− "),
+                "-" if cost.r2 is None else f"{cost.r2:.3f}",
+                "-" if cost.n is None else f"{cost.n:,}",
+            ]
+        cells += [f"{line.slope:.4g} in + {line.intercept:.4g}", f"{model.tokens.ratio:.3g}"]
+        rows.append(cells)
+    return Table(
+        "The profile",
+        ("model", "accuracy", *("seconds", "R2", "rows"), *("joules", "R2", "rows"),
+         "expected tokens out", "token ratio"),
+        rows,
+    )  # fmt: skip
+
+
+def _weaknesses(found: Material, pictures: list[Picture], missing: dict[str, str]) -> str:
+    said: list[tuple[str, str]] = []
+    for name, model in found.profile.models.items():
+        weakness = model.provenance.get("weakness")
+        if weakness:
+            said.append((f"{name}, profile", str(weakness)))
+        flags = model.provenance.get("flags")
+        said += [(f"{name}, profile", str(one)) for one in flags if one] if flags else []
+        if not weakness and not flags:
+            said.append((f"{name}, profile", "its provenance names no weakness"))
+    said += [(f"{name}, rows", flag) for name, one in found.fits.items() for flag in one.flags]
+    said += [("inputs", note) for note in found.notes]
+    said += [(name, f"not drawn: {why}") for name, why in missing.items()]
+    said += [(one.name, note) for one in pictures for note in one.notes]
+    said += [
+        ("every picture", "a cost is a mean over requests: one request may cost much more or less"),
+        ("every picture", "contexts, capabilities and bounds are the config's, and are left out"),
+        ("every picture", f"{found.running} other requests are taken to be running at each model"),
+        ("every picture", "accuracies are shares on somebody's tasks, without an interval"),
+    ]  # fmt: skip
+    return _table(Table("What to keep in mind", ("of", "what"), list(dict.fromkeys(said))))
+
+
+def _provenance(found: Material, sources: material.Sources) -> str:
+    rows: list[tuple[str, str, str]] = []
+    for name, model in found.profile.models.items():
+        told = {key: value for key, value in model.provenance.items() if key != "weakness"}
+        rows += [(name, key, _text(value)) for key, value in told.items() if key != "flags"]
+        if not told:
+            rows.append((name, "-", "the profile says nothing of where it comes from"))
+    files = [(str(path), material.sha256(path), "") for path in sources.files]
+    if found.rows is not None:
+        counts = {one.sha256: f"{one.rows:,} rows" for one in found.rows.files}
+        files = [(path, digest, counts.get(digest, "")) for path, digest, _ in files]
+    if sources.profile is None:
+        files.insert(0, ("the shipped profile", f"version {found.profile.version}", ""))
+    tables = [
+        Table("Files read", ("file", "sha256", "holds"), files),
+        Table("Where the profile comes from", ("model", "what", "says"), rows),
+    ]
+    return f"<p>Prompts: {escape(found.prompts_from)}.</p>" + "".join(map(_table, tables))
+
+
+def _text(value: object) -> str:
+    """Write a provenance value, which may be anything that JSON can be."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_text(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    return str(value)
+
+
+def _made() -> str:
+    names = ("joulegate", "matplotlib", "numpy", "pandas", "statsmodels")
+    return f"Python {platform.python_version()}, " + ", ".join(
+        f"{name} {_version(name)}" for name in names
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"

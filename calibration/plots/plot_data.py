@@ -1,0 +1,275 @@
+"""What the pictures are drawn from: a profile, measured rows and their fits, prompts, lengths.
+
+Everything is read and checked here, before the first picture; a model that cannot be fitted is
+noted, a file that cannot be read is refused.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from calibration.fit import model as fit
+from calibration.fit.cost import CostFit
+from calibration.plots import choices, style
+from calibration.stats import design
+from calibration.tables.columns import BadInput, Columns
+from calibration.tables.prompts import prompt_tokens, read_prompts
+from calibration.tables.rows import UNTRUSTED_METHODS, Rows
+from calibration.tables.rows import read as read_rows
+from gateway import profile, tokens
+from gateway.profile import ModelProfile, Profile
+from gateway.scheduling.cost import FLOOR, Form, Quantity
+from gateway.scheduling.decision import Weights
+
+Floats = NDArray[np.float64]
+Told = Callable[[str], None]
+
+BUILT_IN = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+"""Tokens in of the prompts where no file of them is given."""
+LENGTHS = ("32:45", "512:128", "2048:512")
+WEIGHTS = ("0.5,0.3,0.2", "0.8,0.1,0.1", "1,1,1")
+_LARGEST = 10_000_000
+_MOST_PANELS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The command line's inputs, as they were given."""
+
+    profile: Path | None = None
+    rows: list[Path] = field(default_factory=list)
+    prompts: Path | None = None
+    prompt_column: str | None = None
+    length: list[str] = field(default_factory=list)
+    weights: list[str] = field(default_factory=list)
+    running: int = 0
+    col: list[str] = field(default_factory=list)
+    scale: list[str] = field(default_factory=list)
+    where: list[str] = field(default_factory=list)
+    model: list[str] = field(default_factory=list)
+    output_includes_prompt: bool = False
+    max_bad: float = 0.01
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that is read."""
+        return [path for path in (self.profile, *self.rows, self.prompts) if path is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One cost of one model as measured (y) and as predicted, row by row."""
+
+    model: str
+    quantity: Quantity
+    y: Floats
+    predicted: Floats
+    tokens_in: Floats
+    tokens_out: Floats
+    by: str
+    """Who predicted: the profile, or a fit to these very rows."""
+
+
+@dataclass(slots=True)
+class Material:
+    """All that pictures may use."""
+
+    profile: Profile
+    origin: str
+    running: int
+    lengths: list[tuple[int, int]]
+    weights: list[Weights]
+    prompts: dict[int, int]
+    """Tokens in -> number of prompts of that length."""
+    prompts_from: str
+    rows: Rows | None = None
+    fits: dict[str, fit.ModelFit] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """Models of the profile, then those that only the rows have."""
+        more = self.rows.models if self.rows else []
+        return list(dict.fromkeys([*self.profile.models, *more]))
+
+    def look(self, name: str) -> style.Look:
+        """Return how a model looks in every picture."""
+        return style.look(self.names.index(name))
+
+    def price(self, length: tuple[int, int | None], policy: str = "fair-ols") -> choices.Priced:
+        """Ask the scheduler what a request of (tokens in, tokens out) costs on each model."""
+        options = [choices.option(name, one) for name, one in self.profile.models.items()]
+        return choices.price(options, *length, policy=policy, running=self.running)
+
+    def measured(self, quantity: Quantity) -> list[Measured]:
+        """Return the usable rows beside their predictions, per model that has any."""
+        found: list[Measured] = []
+        if self.rows is None:
+            return found
+        for name in self.names:
+            frame = trusted(self.rows.of(name), quantity)
+            how = self._predictor(name, quantity)
+            if len(frame) and how is not None:
+                form, coefficients, by = how
+                frame = frame.assign(running=frame["running"].fillna(0.0))
+                raw = design.matrix(form, quantity, frame) @ coefficients
+                found.append(
+                    Measured(
+                        name,
+                        quantity,
+                        frame[quantity.value].to_numpy(dtype=float),
+                        np.maximum(raw, FLOOR),
+                        frame["tokens_in"].to_numpy(dtype=float),
+                        frame["tokens_out"].to_numpy(dtype=float),
+                        by,
+                    )
+                )
+        return found
+
+    def fitted(self, name: str, quantity: Quantity) -> CostFit | None:
+        """Return the fit to the rows, where there is one."""
+        one = self.fits.get(name)
+        if one is None:
+            return None
+        return one.seconds if quantity is Quantity.SECONDS else one.joules
+
+    def _predictor(self, name: str, quantity: Quantity) -> tuple[Form, Floats, str] | None:
+        if name in self.profile.models:
+            cost = regression(self.profile.models[name], quantity)
+            return cost.form, np.array(cost.coefficients), "the profile"
+        own = self.fitted(name, quantity)
+        return (own.form, own.fitted.coefficients, "a fit to these rows") if own else None
+
+
+def regression(model: ModelProfile, quantity: Quantity) -> profile.Regression:
+    """Return one of the two costs of a profile's model."""
+    return model.seconds if quantity is Quantity.SECONDS else model.joules
+
+
+def trusted(frame: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+    """Return the rows whose cost was measured."""
+    if quantity is Quantity.SECONDS:
+        return frame
+    return frame[frame["joules"].notna() & ~frame["method"].isin(list(UNTRUSTED_METHODS))]
+
+
+def gather(sources: Sources, told: Told = lambda _: None) -> Material:
+    """Read everything. Raises BadInput, ProfileError, PromptFileError and OSError."""
+    lengths = [_length(text) for text in sources.length or LENGTHS]
+    weights = [_weights(text) for text in sources.weights or WEIGHTS]
+    for given, option in ((lengths, "--length"), (weights, "--weights")):
+        if len(given) > _MOST_PANELS:
+            raise BadInput(f"{option}: {len(given)} given, at most {_MOST_PANELS} fit a picture")
+    loaded = profile.load(sources.profile)
+    told("counting prompts")
+    counts, came = _prompts(sources)
+    found = Material(
+        profile=loaded,
+        origin=str(sources.profile) if sources.profile else "the shipped profile",
+        running=sources.running,
+        lengths=lengths,
+        weights=weights,
+        prompts=counts,
+        prompts_from=came,
+    )
+    if sources.rows:
+        _add_rows(found, sources, told)
+    if len(loaded.models) == 1:
+        only = next(iter(loaded.models))
+        found.notes.append(f"The profile has one model, {only}: it wins everywhere.")
+    return found
+
+
+def sha256(path: Path) -> str:
+    """Return what names a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _add_rows(found: Material, sources: Sources, told: Told) -> None:
+    columns = Columns.of_options(
+        sources.col,
+        sources.scale,
+        sources.where,
+        sources.model,
+        output_includes_prompt=sources.output_includes_prompt,
+    )
+    told("reading rows")
+    read = read_rows(sources.rows, columns)
+    bad = read.unusable()
+    count, total = sum(one.count for one in bad), len(read.frame)
+    reasons = "; ".join(f"{one.count}: {one.reason} (first: {one.first})" for one in bad)
+    if count > sources.max_bad * total or count == total:
+        raise BadInput(
+            f"{count} of {total} rows cannot be used, more than {sources.max_bad:.1%}: {reasons}; "
+            "are the columns right (--col)? else mend them, or raise --max-bad"
+        )
+    if bad:
+        found.notes.append(f"Rows that were not used: {reasons}.")
+    found.notes += [f"{note[0].upper()}{note[1:]}." for note in read.notes]
+    found.rows = read
+    for name in read.models:
+        told(f"fitting {name}")
+        try:
+            found.fits[name] = fit.fit_model(read, name)
+        except BadInput as error:
+            found.notes.append(f"Not fitted: {error}.")
+        if not len(trusted(read.of(name), Quantity.JOULES)):
+            found.notes.append(f"No measured joules in the rows of {name}.")
+        if name not in found.profile.models:
+            have = ", ".join(found.profile.models)
+            found.notes.append(
+                f"The rows' model {name} is not in the profile (it has: {have}): its predictions "
+                f"are those of a fit to its own rows. If it is one of them: --model NAME={name}."
+            )
+    found.notes += [
+        f"No rows of {name}: what is shown of it is what the profile says."
+        for name in found.profile.models
+        if name not in read.models
+    ]
+
+
+def _prompts(sources: Sources) -> tuple[dict[int, int], str]:
+    if sources.prompts is None:
+        return dict.fromkeys(BUILT_IN, 1), (
+            f"{len(BUILT_IN)} built-in lengths, {BUILT_IN[0]} to {BUILT_IN[-1]} tokens in, one each"
+        )
+    texts = read_prompts(sources.prompts, sources.prompt_column)
+    counter = tokens.load()
+    counts = Counter(prompt_tokens(counter, text) for text in texts)
+    return dict(sorted(counts.items())), (
+        f"{len(texts):,} prompts of {sources.prompts.name}, "
+        f"{min(counts)} to {max(counts)} tokens in"
+    )
+
+
+def _length(text: str) -> tuple[int, int]:
+    left, _, right = text.partition(":")
+    try:
+        found = int(left), int(right)
+    except ValueError:
+        found = 0, 0
+    if not all(1 <= one <= _LARGEST for one in found):
+        raise BadInput(f"--length {text}: want IN:OUT, two numbers of tokens, as 512:128")
+    return found
+
+
+def _weights(text: str) -> Weights:
+    try:
+        accuracy, energy, time = map(float, _three(text))
+        return Weights.of(accuracy, energy, time)
+    except ValueError as error:
+        why = str(error) if str(error).startswith("weights") else "want ACCURACY,ENERGY,TIME"
+        raise BadInput(f"--weights {text}: {why}, as 0.5,0.3,0.2") from None
+
+
+def _three(text: str) -> Sequence[str]:
+    parts = text.split(",")
+    if len(parts) != len(choices.METRICS):
+        raise ValueError
+    return parts

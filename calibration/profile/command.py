@@ -1,0 +1,228 @@
+"""`joulegate profile`: options in, one model after the other, a summary out."""
+
+import asyncio
+import errno
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+
+from backends.client import Client
+from backends.errors import BackendError
+from backends.vllm.recipes import RECIPES
+from calibration.endpoint.retry import CollectError, unreached
+from calibration.endpoint.server import Info, Target, TargetError
+from calibration.profile.collector import Collector
+from calibration.profile.energy import Meter, MeterError, NoMeter, SimulatorMeter, nvml_meter
+from calibration.profile.measurement_job import Job
+from calibration.profile.options import Options, Wanted, checked
+from calibration.profile.progress import Outlook, Progress, show_plan
+from calibration.profile.rows_file import Log, ObservationError, read
+from calibration.profile.workload import GRIDS, Cell, PlanError, grid_cells, run_name, visits
+from calibration.tables.prompts import PromptFileError
+from gateway import profile as profiles
+from gateway import tokens
+
+OK, FAILED, UNUSABLE = 0, 1, 2
+_CONTEXT_TOKENS: Final = 4096  # where a server does not tell
+_CONNECT_SECONDS: Final = 5.0
+_UNUSABLE: Final = (
+    *(PlanError, PromptFileError, TargetError, ObservationError, MeterError),
+    profiles.ProfileError,
+)
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def run(options: Options) -> int:
+    """Measure, or show the plan; returns the exit code."""
+    try:
+        wanted = checked(options)
+        return asyncio.run(_main(wanted))
+    except _UNUSABLE as error:
+        _complain(error)
+        return UNUSABLE
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else error)
+        return FAILED if error.errno in _NO_ROOM else UNUSABLE
+    except (CollectError, BackendError) as error:
+        _complain(error)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _complain("stopped")
+    if options.out is not None and options.out.exists():
+        argv = [arg for arg in sys.argv[1:] if arg != "--no-resume"]
+        _err.print(f"what was measured is in {options.out}; to go on from there:", markup=False)
+        _err.print(f"  joulegate {shlex.join(argv)}", markup=False)
+    return FAILED
+
+
+def _complain(error: object) -> None:
+    _err.print(f"joulegate: {error}", markup=False)
+
+
+async def _main(wanted: Wanted) -> int:
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with Client(connect_seconds=_CONNECT_SECONDS) as client:
+        with ExitStack() as stack:
+            jobs = [await _job(wanted, target, client, stack) for target in wanted.targets]
+            outlooks = [Outlook(job) for job in jobs]
+            if wanted.options.dry_run:
+                show_plan(outlooks, as_json=wanted.options.as_json)
+                return OK
+            return await _measure(wanted, jobs, outlooks, stack)
+
+
+async def _job(wanted: Wanted, target: Target, client: Client, stack: ExitStack) -> Job:
+    """Plan one model. Raises CollectError, TargetError, PlanError or MeterError."""
+    options = wanted.options
+    try:
+        info = await target.describe(client)
+    except BackendError as error:
+        if not options.dry_run:
+            raise CollectError(unreached(target, error)) from error
+        _err.print(f"{target.name}: no answer from {target.url}; guessing", markup=False)
+        recipe = RECIPES.get(target.name)
+        context = recipe.context_tokens if recipe else None
+        info = Info(target.name, context, "", None, tokenizes=False)
+    meter = NoMeter() if options.dry_run else _meter(wanted, target, info)
+    stack.callback(meter.close)
+    cells: list[Cell] = []
+    grid = options.grid or (None if wanted.prompts else "full")
+    if grid is not None:
+        context = info.context_tokens or _CONTEXT_TOKENS
+        cells += grid_cells(GRIDS[grid], context, wanted.levels)
+    if wanted.prompts:
+        cells += [Cell(0, 0, level) for level in wanted.prompt_levels]
+    return Job(
+        target=target,
+        info=info,
+        meter=meter,
+        run=run_name(
+            cells,
+            wanted.rule.blocks,
+            options.seed,
+            wanted.prompts,
+            api=options.api,
+            max_tokens=options.max_tokens,
+        ),
+        rule=wanted.rule,
+        visits=visits(cells, wanted.rule, options.seed, target.name),
+        prompts=wanted.prompts,
+        api=options.api,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+        hardware=options.hardware if options.hardware is not None else meter.hardware,
+    )
+
+
+def _meter(wanted: Wanted, target: Target, info: Info) -> Meter:
+    """Choose where joules come from. Raises MeterError for one that was named and is not there."""
+    kind = wanted.options.meter
+    if kind == "none":
+        return NoMeter()
+    if info.simulated_speed is not None and kind != "nvml":
+        return SimulatorMeter()
+    if kind == "simulator":
+        raise MeterError(f"--meter simulator: {target.name} at {target.url} is no simulator")
+    if kind == "nvml":
+        return nvml_meter(wanted.gpus)
+    if not target.local:
+        _err.print(
+            f"{target.name}: runs elsewhere, so joules will be missing (run this beside it)",
+            markup=False,
+        )
+        return NoMeter()
+    try:
+        return nvml_meter(wanted.gpus)
+    except MeterError as error:
+        _err.print(f"{target.name}: joules will be missing: {error}", markup=False)
+        return NoMeter()
+
+
+async def _measure(
+    wanted: Wanted, jobs: Sequence[Job], outlooks: Sequence[Outlook], stack: ExitStack
+) -> int:
+    options, began = wanted.options, time.monotonic()
+    if options.out is None:  # pragma: no cover - checked before
+        raise PlanError("--out is missing")
+    log = stack.enter_context(Log.open(options.out))
+    earlier = foreign = 0
+    for line, row in enumerate(read(options.out), 2):
+        try:
+            taken = any([job.take(row) for job in jobs])  # noqa: C419 - at most one does
+        except PlanError as error:
+            raise PlanError(
+                f"{options.out}:{line}: cell {row.cell}: {error}; delete one of the two rows"
+            ) from None
+        earlier, foreign = earlier + taken, foreign + (not taken)
+    if log.cut_bytes:
+        _err.print("cut off the half row of a run that was killed", markup=False)
+    if earlier:
+        _err.print(f"going on after {earlier} rows", markup=False)
+    if foreign:
+        _err.print(f"{foreign} rows of other plans stay as they are", markup=False)
+    counter = tokens.load()
+    collectors = []
+    with Progress(outlooks, _err) as progress:
+        for job, outlook in zip(jobs, outlooks, strict=True):
+            progress.start(outlook)
+            collector = Collector(job, log, counter, progress.request)
+            collectors.append(collector)
+            await collector.run()
+    models = {c.job.target.name: _summary(c) for c in collectors}
+    complete = all(model["complete"] for model in models.values())
+    summary = {
+        "out": str(options.out),
+        "rows": log.appended,
+        "rows_before": earlier,
+        "wall_seconds": round(time.monotonic() - began, 3),
+        "complete": complete,
+        "models": models,
+    }
+    _tell(summary, as_json=options.as_json)
+    return OK if complete else FAILED
+
+
+def _summary(collector: Collector) -> dict[str, Any]:
+    job, trouble = collector.job, collector.trouble
+    tallies = job.tallies.values()
+    left = {visit.cell.name for visit in job.visits if job.wants(visit)}
+    return {
+        "run": job.run,
+        "rows": sum(len(tally.seconds) for tally in tallies),
+        "rows_with_joules": sum(len(tally.joules) for tally in tallies),
+        "cells": len({visit.cell for visit in job.visits}),
+        # A prompt that the server refuses will be refused again.
+        "complete": all(name.startswith("prompts") for name in left),
+        "unfinished": sorted(left),
+        "failed_tries": dict(trouble.retries),
+        "given_up": trouble.given_up,
+        "refusals": trouble.refusals,
+    }
+
+
+def _tell(summary: Mapping[str, Any], *, as_json: bool) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    if as_json:
+        out.print(msgspec.json.encode(summary).decode(), markup=False)
+        return
+    for name, model in summary["models"].items():
+        words = f"{name}: {model['rows']} rows over {model['cells']} cells"
+        words += f", {model['rows_with_joules']} with joules"
+        if model["given_up"]:
+            words += f"; {model['given_up']} requests given up: {model['failed_tries']}"
+        if not model["complete"]:
+            words += f"; unfinished: {', '.join(model['unfinished'])}"
+        out.print(words, markup=False)
+        for refusal in model["refusals"]:
+            out.print(f"  refused {refusal}", markup=False)
+    seconds = summary["wall_seconds"]
+    out.print(f"{summary['rows']} new rows in {summary['out']} after {seconds:.0f} s", markup=False)

@@ -1,0 +1,283 @@
+"""`joulegate recalibrate`: from Prometheus to a profile file, once or every so often.
+
+Nothing is written before everything was read, refitted, checked and shown.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from calibration.recalibrate import profile_keys as keys
+from calibration.recalibrate import refit_models as recalibrate
+from calibration.recalibrate import report as recalibrate_report
+from calibration.recalibrate import rollback as previous
+from calibration.recalibrate.prometheus import (
+    Prometheus,
+    PrometheusError,
+    duration_seconds,
+    matcher,
+)
+from calibration.recalibrate.refit_models import Outcome, Settings
+from calibration.tables.columns import BadInput
+from gateway import profile
+from gateway.profile import ModelProfile, Profile
+from gateway.scheduling.cost import Form
+
+OK = 0
+REFUSED = 1
+UNUSABLE = 2
+BEST = "best"
+_PIPE_COLUMNS = 160
+
+_out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line's options, as they were given."""
+
+    prometheus: str | None = None
+    window: str = "6h"
+    profile: Path | None = None
+    out: Path | None = None
+    model: list[str] = field(default_factory=list)
+    form: str = BEST
+    settings: Settings = field(default_factory=Settings)
+    match: list[str] = field(default_factory=list)
+    header: list[str] = field(default_factory=list)
+    bearer_token_file: Path | None = None
+    timeout: float = 30.0
+    watch: str | None = None
+    rollback: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+
+
+def run(
+    options: Options,
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Do it; return the exit code. Complaints go to stderr, nothing is written then."""
+    try:
+        if options.rollback:
+            return _rollback(options)
+        every = _check(options)
+    except (BadInput, profile.ProfileError) as error:
+        _err.print(f"joulegate: {error}", markup=False)
+        return UNUSABLE
+    except OSError as error:
+        _err.print(f"joulegate: {_said(error)}", markup=False)
+        return REFUSED
+    if every is None:
+        return _round(options, clock())
+    try:
+        while True:  # one bad round does not end it: the next may find Prometheus back
+            began = clock()
+            try:
+                _round(options, began)
+            except Exception as error:  # noqa: BLE001 - whatever it is, other data may not have it
+                said = " ".join(f"{type(error).__name__}: {error}".split())
+                _err.print(f"joulegate: this round failed: {said}", markup=False)
+            sleep(max(0.0, every - (clock() - began)))
+    except KeyboardInterrupt:
+        return OK
+
+
+def _round(options: Options, at: float) -> int:
+    """Recalibrate once."""
+    try:
+        live = profile.load(options.profile)
+        server = _server(options)
+        with _err.status("reading Prometheus", spinner="line"):
+            window = recalibrate.gather(server, options.window, at)
+        chosen = keys.choose(
+            window.blocks,
+            live,
+            options.model,
+            lambda: server.samples(keys.INFO, options.window, at),
+        )
+        outcomes = recalibrate.recalibrate(window, live, chosen.deployments, options.settings)
+        adopted = [one for one in outcomes if one.entry is not None]
+        source = _source(server, options, at, live)
+        warnings = tuple(dict.fromkeys((*window.warnings, *chosen.warnings)))
+        report = recalibrate_report.as_json(outcomes, warnings, live, source)
+        if not options.as_json:
+            recalibrate_report.show(_out, outcomes, warnings, live, source)
+        version = None
+        if adopted and options.out is not None and not options.dry_run:
+            parent = live.version if options.out == options.profile else None
+            models = _merged(live, adopted, report, source)
+            version = previous.replace(models, options.out, parent)
+        _conclude(options, report, version, outcomes)
+    except (BadInput, profile.ProfileError) as error:
+        _err.print(f"joulegate: {error}", markup=False)
+        return UNUSABLE
+    except (PrometheusError, previous.Changed) as error:
+        _err.print(f"joulegate: {error}", markup=False)
+        return REFUSED
+    except OSError as error:
+        _err.print(f"joulegate: {_said(error)}", markup=False)
+        return REFUSED
+    done = bool(adopted) or any(one.holds for one in outcomes)
+    return OK if done and not any(one.refused for one in outcomes) else REFUSED
+
+
+def _check(options: Options) -> float | None:
+    """Refuse what cannot be used before any work; the seconds between rounds, None for once."""
+    if options.prometheus is None:
+        raise BadInput("--prometheus URL is needed: where do the gateways' metrics go?")
+    try:
+        _server(options)
+    except PrometheusError as error:
+        raise BadInput(f"--prometheus: {error}") from None
+    if options.form not in (*Form, BEST):
+        raise BadInput(f"--form {options.form}: is none of {', '.join((*Form, BEST))}")
+    _duration("--window", options.window)
+    profile.load(options.profile)
+    if not options.dry_run:
+        if options.out is None:
+            raise BadInput(
+                "where to write? --out FILE, or --profile FILE to replace it; or --dry-run"
+            )
+        if not options.out.parent.is_dir():
+            raise BadInput(f"--out {options.out}: there is no directory {options.out.parent}")
+        if options.out.exists():
+            profile.load(options.out)  # whatever else it is, or a newer version's, is kept
+    return _duration("--watch", options.watch) if options.watch else None
+
+
+def _duration(option: str, text: str) -> float:
+    try:
+        return duration_seconds(text)
+    except ValueError as error:
+        raise BadInput(f"{option} {error}") from None
+
+
+def _server(options: Options) -> Prometheus:
+    try:
+        match = tuple(matcher(text) for text in options.match)
+    except ValueError as error:
+        raise BadInput(f"--match {error}") from None
+    return Prometheus(str(options.prometheus), _headers(options), options.timeout, match)
+
+
+def _headers(options: Options) -> dict[str, str]:
+    """Read the headers to send; a token file is read each time, for tokens are renewed."""
+    found = {}
+    for text in options.header:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise BadInput(f"--header {name.strip()}: want 'Name: value'")
+        found[name.strip()] = value.strip()
+    if options.bearer_token_file is not None:
+        try:
+            token = options.bearer_token_file.read_text(encoding="ascii").strip()
+        except UnicodeDecodeError:
+            text = f"--bearer-token-file {options.bearer_token_file}: is no token, but other bytes"
+            raise BadInput(text) from None
+        found["Authorization"] = f"Bearer {token}"
+    return found
+
+
+def _source(server: Prometheus, options: Options, at: float, live: Profile) -> dict[str, Any]:
+    """Say where the window's sums come from, for report and provenance."""
+    begin = at - duration_seconds(options.window)
+    return {
+        "prometheus": server.shown,
+        "match": list(server.matchers),
+        "window": options.window,
+        "from": _iso(begin),
+        "to": _iso(at),
+        "parent_version": live.version,
+    }
+
+
+def _merged(
+    live: Profile,
+    adopted: Iterable[Outcome],
+    report: Mapping[str, Any],
+    source: Mapping[str, Any],
+) -> dict[str, ModelProfile]:
+    """Return all models of the new profile, those adopted with their provenance."""
+    told = {one["model"]: one for one in report["models"]}
+    models = dict(live.models)
+    for one in adopted:
+        assert one.entry is not None  # noqa: S101 - adopted
+        before = one.entry.provenance
+        kept = {name: before[name] for name in ("hardware", "engine", "accuracy") if name in before}
+        models[one.key] = msgspec.structs.replace(
+            one.entry,
+            provenance={
+                **kept,
+                "source": f"joulegate recalibrate {metadata.version('joulegate')}",
+                "method": "recalibrated",
+                **source,
+                "dates": [source["from"], source["to"]],
+                "fitted": _iso(time.time()),
+                **{
+                    part["name"]: recalibrate_report.provenance(part)
+                    for part in told[one.key]["parts"]
+                },
+            },
+        )
+    return models
+
+
+def _rollback(options: Options) -> int:
+    """Exchange the file with its previous one."""
+    path = options.out or options.profile
+    if path is None:
+        raise BadInput("--rollback: of which file? --profile FILE")
+    now, then = previous.exchange(path)
+    if options.as_json:
+        _json({"out": str(path), "profile_version": then, "previous_version": now})
+    else:
+        text = f"{path} is version {then} again; {now} is kept as {previous.beside(path)}"
+        _out.print(text, markup=False, soft_wrap=True)
+    return OK
+
+
+def _conclude(
+    options: Options,
+    report: dict[str, Any],
+    version: str | None,
+    outcomes: Iterable[Outcome],
+) -> None:
+    out = str(options.out) if version else None
+    if options.as_json:
+        _json({**report, "out": out, "profile_version": version}, line=options.watch is not None)
+        return
+    adopted = ", ".join(one.key for one in outcomes if one.entry is not None)
+    if version:
+        text = f"wrote {out} (version {version}): {adopted}"
+    elif adopted:
+        text = f"would adopt: {adopted} (--dry-run: nothing was written)"
+    else:
+        text = "nothing was adopted; the live profile stays as it is"
+    _out.print(f"\n{text}", markup=False, soft_wrap=True)
+
+
+def _json(report: Mapping[str, Any], *, line: bool = False) -> None:
+    raw = msgspec.json.encode(report)
+    sys.stdout.write((raw if line else msgspec.json.format(raw)).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _said(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

@@ -1,0 +1,233 @@
+"""What `joulegate recalibrate` says, in tables and in JSON; docs/recalibration.md explains it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from calibration.recalibrate.refit import Refit
+from calibration.recalibrate.refit_models import Line, Outcome, Part, Ratio
+from calibration.stats.design import UNITS, terms
+from gateway.profile import Profile, Regression
+from gateway.scheduling.cost import Quantity
+
+_LOUD = 0.05
+
+
+def as_json(
+    outcomes: Sequence[Outcome], warnings: Sequence[str], live: Profile, source: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the report as plain values; shares are shares (0.1 = 10%)."""
+    return {
+        **source,
+        "warnings": list(warnings),
+        "models": [
+            {
+                "model": one.key,
+                "deployments": [deployment for _, deployment in one.deployments],
+                "adopted": one.entry is not None,
+                "parts": [_part(part, _live(one, part, live)) for part in one.parts],
+            }
+            for one in outcomes
+        ],
+    }
+
+
+def provenance(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the profile keeps of a part of the JSON report."""
+    names = ("requests", "instances", "scrapes", "resets", "condition", "bias", "prior_share",
+             "b4_kept", "refused")  # fmt: skip
+    return {"adopted": part["adopted"], **{name: part[name] for name in names if part.get(name)}}
+
+
+def _live(outcome: Outcome, part: Part, live: Profile) -> Regression | None:
+    model = live.model(outcome.key)
+    return {"seconds": model.seconds, "joules": model.joules}.get(part.name)
+
+
+def _part(part: Part, live: Regression | None) -> dict[str, Any]:
+    block = part.block
+    return {
+        "name": part.name,
+        "adopted": part.passed,
+        "requests": block.n,
+        "scrapes": len(block.clusters),
+        "instances": block.instances,
+        "resets": block.resets,
+        "incomplete_scrapes": block.incomplete,
+        "refused": [msgspec.to_builtins(one) for one in part.refusals],
+        **_found(part.found, live),
+    }
+
+
+def _found(found: Refit | Line | Ratio | None, live: Regression | None) -> dict[str, Any]:
+    if isinstance(found, Line):
+        return {"slope": found.slope, "intercept": found.intercept, "r2": found.r2,
+                "mean_tokens_in": found.mean_in, "interval_at_mean": found.half}  # fmt: skip
+    if isinstance(found, Ratio):
+        return {"ratio": found.value, "interval": found.half}
+    if found is None or live is None:
+        return {}
+    solved, drift = found.solved, found.drift
+    shares = dict(zip(found.used, solved.prior_share.tolist(), strict=True))
+    place = {at: where for where, at in enumerate(found.used)}
+    return {
+        "form": found.form.value,
+        "passed_over": list(found.passed_over),
+        "coefficients": [
+            {
+                "name": term.name,
+                "times": term.factor,
+                "unit": term.unit,
+                "value": found.coefficients[at],
+                "low": float(solved.low[place[at]]) if at in place else 0.0,
+                "high": float(solved.high[place[at]]) if at in place else 0.0,
+                "standard_error": float(solved.errors[place[at]]) if at in place else 0.0,
+                "live": live.coefficients[at] if at < live.form.terms else None,
+                "prior_share": shares.get(at, 0.0),
+            }
+            for at, term in enumerate(terms(found.form, found.quantity))
+        ],
+        "covariance": found.covariance,
+        "r2": solved.r2,
+        "rmse": solved.rmse,
+        "condition": solved.condition,
+        "prior_share": max(shares.values()),
+        "b4_kept": found.kept_load,
+        "live_form": live.form.value,
+        "mean_observed": drift.observed,
+        "mean_predicted_live": drift.predicted,
+        "bias": drift.bias,
+        "live_rmse": drift.rmse,
+        "chow": {"f": drift.chow.f, "p": drift.chow.p, "k": drift.chow.k,
+                 "freedom": drift.chow.freedom} if drift.chow else None,
+        "mean_request": {"tokens_in": float(found.mean[1]), "tokens_out": float(found.mean[2])},
+    }  # fmt: skip
+
+
+def show(
+    console: Console,
+    outcomes: Sequence[Outcome],
+    warnings: Sequence[str],
+    live: Profile,
+    source: Mapping[str, Any],
+) -> None:
+    """Print the report."""
+    _say(
+        console,
+        f"{source['window']} of {source['prometheus']}, to {source['to']}; live profile "
+        f"{live.version}",
+    )
+    for warning in warnings:
+        _say(console, f"! {warning}")
+    for one in outcomes:
+        console.print()
+        costs = [part for part in one.parts if isinstance(part.found, Refit)]
+        if costs:
+            console.print(_table(one, costs, live))
+        else:
+            console.print(Text(one.key, "bold"))
+        for part in one.parts:
+            _part_lines(console, part)
+        verdict = "passed" if one.entry is not None else "not adopted: the live entry stays"
+        _say(console, f"{one.key}: {verdict}")
+
+
+def _part_lines(console: Console, part: Part) -> None:
+    found, block = part.found, part.block
+    if isinstance(found, Refit):
+        for text in found.passed_over:
+            _say(console, f"{part.name}: not {text}")
+        if found.kept_load:
+            _say(console, f"{part.name}: b4 kept from the live profile, at the window's level")
+        share = max(found.solved.prior_share)
+        if share > _LOUD:
+            shares = ", ".join(f"{one:.0%}" for one in found.solved.prior_share)
+            _say(console, f"{part.name}: share of the live profile in each coefficient: {shares}")
+    elif isinstance(found, Line):
+        _say(
+            console,
+            f"tokens out: {found.slope:.4g} x tokens in + {found.intercept:.4g} (R2 "
+            f"{found.r2:.3f}, {block.n} answers)",
+        )
+    elif isinstance(found, Ratio):
+        _say(console, f"token ratio: {found.value:.4f} +- {found.half:.4f} ({block.n} prompts)")
+    if block.incomplete:
+        _say(console, f"{part.name}: {block.incomplete} scrapes left out, a term was missing")
+    for refusal in part.refusals:
+        mark = "left as it was" if part.left else "refused"
+        _say(console, f"! {part.name}: {mark}: {refusal}")
+
+
+def _table(outcome: Outcome, parts: Sequence[Part], live: Profile) -> Table:
+    table = Table(
+        title=Text(outcome.key, "table.title"), title_justify="left", box=None, pad_edge=False,
+        header_style="bold",
+    )  # fmt: skip
+    table.add_column("", no_wrap=True)
+    for part in parts:
+        table.add_column(part.name, justify="right", no_wrap=True)
+        table.add_column("95% interval", no_wrap=True)
+        table.add_column("live", justify="right", no_wrap=True)
+    fits = [(part, part.found, _live(outcome, part, live)) for part in parts]
+    most = max(fit.form.terms for _, fit, _ in fits if isinstance(fit, Refit))
+    names = ["b0", "b1 per in", "b2 per out", "b3 per in x out", "b4 load"][:most]
+    for at, name in enumerate(names):
+        row = [name]
+        for _, fit, before in fits:
+            row += _cells(fit, before, at)
+        table.add_row(*row)
+    for name in ("form", "requests", "scrapes", "instances", "restarts", "R2", "RMSE", "condition",
+                 "live is off by", "Chow test"):  # fmt: skip
+        row = [name]
+        for part, fit, before in fits:
+            row += _figure(part, fit, before, name) if isinstance(fit, Refit) and before else [""]
+        table.add_row(*row)
+    return table
+
+
+def _cells(fit: object, before: Regression | None, at: int) -> list[str]:
+    if not isinstance(fit, Refit) or before is None:
+        return ["", "", ""]
+    was = f"{before.coefficients[at]:.5g}" if at < before.form.terms else "-"
+    if at >= fit.form.terms:
+        return ["-", "", was]
+    if at not in fit.used:
+        return ["0", "left out", was]
+    place = fit.used.index(at)
+    unit = terms(fit.form, fit.quantity)[at].unit
+    interval = f"{fit.solved.low[place]:.5g} to {fit.solved.high[place]:.5g} {unit}"
+    return [f"{fit.coefficients[at]:.5g}", interval, was]
+
+
+def _figure(part: Part, fit: Refit, before: Regression, name: str) -> list[str]:
+    """Return a figure, what stands beside it, and the live profile's in this window."""
+    unit, drift = UNITS[Quantity(part.name)], fit.drift
+    chow = drift.chow
+    return {
+        "form": [fit.form.value, "", before.form.value],
+        "requests": [str(part.block.n), "", ""],
+        "scrapes": [str(len(part.block.clusters)), "", ""],
+        "instances": [str(part.block.instances), "", ""],
+        "restarts": [str(part.block.resets), "", ""],
+        "R2": [f"{fit.solved.r2:.4f}", "", ""],
+        "RMSE": [f"{fit.solved.rmse:.4g} {unit}", "", f"{drift.rmse:.4g} {unit}"],
+        "condition": [f"{fit.solved.condition:.1f}", "", ""],
+        "live is off by": [
+            f"{drift.bias:+.1%}",
+            f"{drift.predicted:.4g} for {drift.observed:.4g} {unit}",
+            "",
+        ],
+        "Chow test": [
+            f"F {chow.f:.3g}" if chow else "-",
+            f"({chow.k}, {chow.freedom}), p {chow.p:.2g}" if chow else "",
+            "",
+        ],
+    }[name]
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

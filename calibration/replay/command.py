@@ -1,0 +1,228 @@
+"""`joulegate replay`: recorded requests through scenarios; a table, or JSON."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from calibration.accuracy.options import named
+from calibration.replay import replay
+from calibration.replay import report as replay_report
+from calibration.replay import requests as requests_file
+from calibration.replay import statistics as outcomes
+from calibration.replay.decision_log_reader import Request
+from calibration.replay.replay import Ints, Scenario, World
+from calibration.replay.report import Group
+from calibration.replay.requests import Requests
+from calibration.replay.scenarios import scenarios
+from calibration.replay.statistics import Comparison
+from calibration.tables.columns import BadInput
+from gateway import profile, tokens
+
+OK, UNUSABLE, STOPPED = 0, 2, 1
+MAX_BAD: Final = 0.05
+RECORDED: Final = "as recorded"
+_PIPE_COLUMNS: Final = 160
+_QUIET_SECONDS: Final = 2.0
+
+_out: Final = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+_err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line's options, as they were given."""
+
+    file: Path
+    weights: list[str] = field(default_factory=list)
+    preset: list[str] = field(default_factory=list)
+    policy: list[str] = field(default_factory=list)
+    profile: list[str] = field(default_factory=list)
+    model: list[str] = field(default_factory=list)
+    context: list[str] = field(default_factory=list)
+    prompt_column: str | None = None
+    pinned: bool = False
+    lengths: str = "recorded"
+    max_bad: float = MAX_BAD
+    replicates: int = outcomes.REPLICATES
+    seed: int = 0
+    as_json: bool = False
+
+
+def run(options: Options) -> int:
+    """Do it; return the exit code. Nothing is ever written."""
+    try:
+        report = _run(options)
+    except (BadInput, profile.ProfileError) as error:
+        _err.print(f"joulegate: {error}", markup=False)
+        return UNUSABLE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _err.print(f"joulegate: {where}{error.strerror or error}", markup=False)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        _err.print("joulegate: stopped")
+        return STOPPED
+    if options.as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+    return OK
+
+
+def _run(options: Options) -> dict[str, Any]:
+    if options.lengths not in ("recorded", "predicted"):
+        raise BadInput(f"--lengths {options.lengths}: is none of recorded, predicted")
+    wanted = scenarios(options.weights, options.preset, options.policy, options.profile)
+    contexts = _contexts(options.context)
+    names = named(options.model, "--model")
+    with _progress() as step:
+        found = requests_file.read(
+            options.file,
+            tokens.load,
+            column=options.prompt_column,
+            pinned=options.pinned,
+            on_row=lambda: step("reading", 1),
+        )
+        _check_bad(found, options.max_bad)
+        profiles = list({id(one.profile): one.profile for one in wanted}.values())
+        keys = replay.keys_of(found.requests, profiles, names)
+        groups = [
+            _group(
+                options,
+                found,
+                [one for one in wanted if one.profile is each],
+                World(each, keys, contexts),
+                step,
+            )
+            for each in profiles
+        ]
+    if not options.as_json:
+        replay_report.show(_out, found, groups)
+    return replay_report.as_json(found, groups, replicates=options.replicates, seed=options.seed)
+
+
+def _group(
+    options: Options,
+    found: Requests,
+    wanted: list[Scenario],
+    world: World,
+    step: Callable[[str, int], None],
+) -> Group:
+    """Run all scenarios of one profile, and what they are compared with."""
+    requests = found.requests
+    plans: dict[str, Ints] = {}
+    for scenario in wanted:
+        plans[scenario.name] = replay.choose(
+            world, requests, scenario, on_row=lambda: step("deciding", 1)
+        )
+    always = {f"always {model}": model for model in world.models}
+    for name, model in always.items():
+        plans[name] = replay.choose(world, requests, wanted[0], only=model)
+    then = replay.recorded(world, requests)
+    if then is not None and (then >= 0).all():
+        plans[RECORDED] = then
+    able = outcomes.served(list(plans.values()))
+    if not len(able):
+        raise BadInput(f"{found.name}: no request fits any model (--context?)")
+    kept = [requests[at] for at in able]
+    plans = {name: chosen[able] for name, chosen in plans.items()}
+    sizes = replay.lengths(world, kept, predicted=options.lengths == "predicted")
+    priced = replay.prices(world, sizes)
+    comparison = Comparison(
+        world,
+        priced,
+        plans,
+        fixed=list(always),
+        replicates=options.replicates,
+        seed=options.seed,
+        on_replicates=lambda count: step("resampling", count * len(kept)),
+    )
+    others = [*always, *([RECORDED] if RECORDED in plans else [])]
+    return Group(
+        profile=world.profile,
+        outcomes=[comparison.outcome(name) for name in plans],
+        savings=[
+            comparison.saving(scenario.name, against) for scenario in wanted for against in others
+        ],
+        requests=len(kept),
+        unserved=len(requests) - len(kept),
+        recorded_lengths=sizes.recorded,
+        floored=priced.floored,
+        outgrown=replay.outgrown(world, sizes),
+        uncertain=comparison.uncertain,
+        certain=sorted(set(world.models) - set(comparison.uncertain)),
+        observed=_observed(kept),
+    )
+
+
+def _observed(kept: list[Request]) -> dict[str, Any]:
+    """Return what was measured then: context for the predictions, not compared with them."""
+    seconds = [one.seconds for one in kept if one.seconds is not None]
+    joules = [one.joules for one in kept if one.joules is not None and one.measured]
+    return {
+        "seconds_per_request": float(np.mean(seconds)) if seconds else None,
+        "seconds_n": len(seconds),
+        "joules_per_request": float(np.mean(joules)) if joules else None,
+        "joules_n": len(joules),
+    }
+
+
+def _check_bad(found: Requests, most: float) -> None:
+    count = sum(found.bad.values())
+    # A gateway that is writing, or was killed, leaves a half line at the end.
+    if count <= 1 or count / found.lines <= most:
+        return
+    reasons = "; ".join(
+        f"{n}: {reason} (first: {found.first_bad[reason]})" for reason, n in found.bad.most_common()
+    )
+    raise BadInput(
+        f"{found.name}: {count} of {found.lines} lines cannot be used, more than {most:.0%}: "
+        f"{reasons}; to replay the rest: --max-bad 1"
+    )
+
+
+def _contexts(given: list[str]) -> dict[str, int]:
+    found = {}
+    for text in given:
+        name, _, size = text.partition("=")
+        if not (name and size.isascii() and size.isdigit() and int(size) > 0):
+            raise BadInput(f"--context {text}: want MODEL=TOKENS")
+        found[name] = int(size)
+    return found
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], None]]:
+    """Show what is done and how far, on a terminal, once it takes more than a moment."""
+    bar = Progress(
+        TextColumn("{task.description} {task.completed:,.0f}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=_err,
+        transient=True,
+        disable=not _err.is_terminal,
+    )
+    task = bar.add_task("reading", total=None)
+    began, counts = time.monotonic(), {"": 0}
+
+    def step(what: str, count: int) -> None:
+        if what not in counts:
+            counts[what] = 0
+            bar.update(task, description=what, completed=0, total=None)
+        counts[what] += count
+        if counts[what] % 256 == 0 or count > 1:
+            if not bar.live.is_started and time.monotonic() - began > _QUIET_SECONDS:
+                bar.start()
+            bar.update(task, completed=counts[what])
+
+    try:
+        yield step
+    finally:
+        bar.stop()

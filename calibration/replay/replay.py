@@ -1,0 +1,275 @@
+"""Recorded requests through other weights, policies and profiles: what would have been chosen.
+
+Rules:
+- A choice is made from what the gateway knows when it decides: its count of tokens in, the
+  profile's expected tokens out, the requests then running. It is priced at the lengths that were
+  recorded, where they were, for every model alike.
+- A request keeps its own candidates; what could not serve it then cannot now.
+- Everything is priced by the profile of its scenario, the recorded choice too, so that two sums
+  differ by the choices alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.vllm.recipes import RECIPES
+from calibration.replay.decision_log_reader import Place, Request
+from calibration.tables.columns import BadInput
+from gateway.profile import ModelProfile, Profile
+from gateway.scheduling.cost import FLOOR, Quantity
+from gateway.scheduling.decide import Candidate, Option, decide
+from gateway.scheduling.decision import Weights
+from gateway.scheduling.features import Features
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+UNLIMITED: Final = 1 << 30
+DEFAULT_WEIGHTS: Final = Weights.of(0.5, 0.3, 0.2)
+DEFAULT_POLICY: Final = "fair-ols"
+_TERMS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What to run the requests through; weights or policy None: each request's own."""
+
+    name: str
+    profile: Profile
+    weights: Weights | None = None
+    policy: str | None = None
+
+
+class World:
+    """The deployments under one profile."""
+
+    def __init__(
+        self, profile: Profile, keys: Mapping[Place, str], contexts: Mapping[str, int]
+    ) -> None:
+        """`keys` maps each place to its model in the profile. Raises ProfileError."""
+        self.profile = profile
+        self.places = list(keys)
+        self.models = list(dict.fromkeys(place.model for place in keys))
+        self.entries = {place: profile.model(key) for place, key in keys.items()}
+        self.options = {
+            place: _option(place, self.entries[place], _context(place, keys[place], contexts))
+            for place in keys
+        }
+
+    def candidates(self, request: Request) -> list[Candidate]:
+        """Return who could have served a request."""
+        running = request.running
+        return [
+            Candidate(option, running.get(place, 0) if running else 0)
+            for place, option in self.options.items()
+            if running is None or place not in request.excluded
+        ]
+
+    def features(self, request: Request) -> Features:
+        """Return what the gateway knew when it decided."""
+        counted = self.options.get(request.counted_for) if request.counted_for else None
+        tokens_in = round(request.tokens_in / counted.ratio) if counted else request.tokens_in
+        asked = request.asked_tokens_out
+        told = request.predicted_tokens_out
+        if asked is None and told and counted and request.profile_version == self.profile.version:
+            # The log has no max_tokens; an expectation below the profile's own line shows it.
+            room = counted.context - request.tokens_in
+            free = counted.output.expected(request.tokens_in, room)
+            asked = told if told < free else None
+        return Features(max(1, tokens_in), asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens and load of each request (rows) on each place (columns), for pricing."""
+
+    tokens_in: Floats
+    tokens_out: Floats
+    running: Floats
+    recorded: int
+    """Requests whose lengths were recorded; the others' are expected ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Seconds and joules of each request (rows) on each place (columns), and their terms."""
+
+    seconds: Floats
+    joules: Floats
+    terms: Mapping[Quantity, Floats]
+    """Requests x places x 5: what each coefficient is multiplied by; 0 where floored."""
+    accuracy: Floats
+    floored: int
+
+
+def lengths(world: World, requests: Sequence[Request], *, predicted: bool = False) -> Lengths:
+    """Return the lengths to price by: as recorded unless `predicted`, scaled by token ratios."""
+    shape = (len(requests), len(world.places))
+    tokens_in, tokens_out, running = np.empty(shape), np.empty(shape), np.zeros(shape)
+    recorded = 0
+    ratios = np.array([option.ratio for option in world.options.values()])
+    for at, request in enumerate(requests):
+        features = world.features(request)
+        told = request.prompt_tokens if request.answered in world.options else None
+        base = float(features.tokens_in)
+        if told and request.answered and not predicted:
+            base = told / world.options[request.answered].ratio
+        tokens_in[at] = np.maximum(1, np.round(base * ratios))
+        if request.running:
+            running[at] = [request.running.get(place, 0) for place in world.places]
+        if request.tokens_out and told and not predicted:
+            tokens_out[at] = request.tokens_out
+            recorded += 1
+            continue
+        for column, option in enumerate(world.options.values()):
+            own = int(tokens_in[at, column])
+            room = max(1, option.context - own)
+            asked = features.asked_tokens_out
+            tokens_out[at, column] = option.output.expected(
+                own, room if asked is None else min(asked, room)
+            )
+    return Lengths(tokens_in, tokens_out, running, recorded)
+
+
+def outgrown(world: World, sizes: Lengths) -> dict[str, int]:
+    """Return how many requests do not fit a model's context, where there are such."""
+    found: dict[str, int] = {}
+    for at, (place, option) in enumerate(world.options.items()):
+        count = int((sizes.tokens_in[:, at] + sizes.tokens_out[:, at] > option.context).sum())
+        if count:
+            found[place.model] = max(count, found.get(place.model, 0))
+    return found
+
+
+def prices(world: World, sizes: Lengths) -> Prices:
+    """Price every request on every place."""
+    found: dict[Quantity, Floats] = {}
+    terms: dict[Quantity, Floats] = {}
+    floored = np.zeros(sizes.tokens_in.shape, dtype=bool)
+    for quantity in Quantity:
+        rows = _terms(quantity, sizes)
+        coefficients = np.zeros((len(world.places), _TERMS))
+        for at, entry in enumerate(world.entries.values()):
+            b = getattr(entry, quantity.value).coefficients
+            coefficients[at, : len(b)] = b
+        raw = np.einsum("rpt,pt->rp", rows, coefficients)
+        low = raw < FLOOR
+        floored |= low
+        found[quantity] = np.maximum(raw, FLOOR)
+        terms[quantity] = np.where(low[:, :, None], 0.0, rows)
+    accuracy = np.array([option.accuracy for option in world.options.values()])
+    return Prices(
+        found[Quantity.SECONDS], found[Quantity.JOULES], terms, accuracy, int(floored.sum())
+    )
+
+
+def _terms(quantity: Quantity, sizes: Lengths) -> Floats:
+    """Return each coefficient's factor (`gateway.scheduling.cost` has the forms)."""
+    i, o, r = sizes.tokens_in, sizes.tokens_out, sizes.running
+    load = o * r if quantity is Quantity.SECONDS else o / (1 + r)
+    return np.stack([np.ones_like(i), i, o, i * o, load], axis=2)
+
+
+def choose(
+    world: World,
+    requests: Sequence[Request],
+    scenario: Scenario,
+    *,
+    only: str | None = None,
+    on_row: Callable[[], None] = lambda: None,
+) -> Ints:
+    """Return the column of the place chosen for each request, -1 where none can serve it.
+
+    `only` restricts to one model's places, as a client that names it does: whether the request
+    fits its context is then not asked (`outgrown` tells).
+    """
+    columns = {place: at for at, place in enumerate(world.places)}
+    chosen = np.full(len(requests), -1, dtype=np.intp)
+    alone = [place for place in world.places if place.model == only]
+    if len(alone) == 1:
+        chosen[:] = columns[alone[0]]
+        return chosen
+    for at, request in enumerate(requests):
+        on_row()
+        candidates = world.candidates(request)
+        features = world.features(request)
+        if only is not None:
+            candidates = [Candidate(world.options[place]) for place in alone]
+            features = replace(features, lenient=True)
+        best = decide(
+            features,
+            candidates,
+            scenario.weights or request.weights or DEFAULT_WEIGHTS,
+            policy=scenario.policy or request.policy or DEFAULT_POLICY,
+        ).best
+        if best is not None:
+            chosen[at] = columns[Place(best.model, best.deployment)]
+    return chosen
+
+
+def recorded(world: World, requests: Sequence[Request]) -> Ints | None:
+    """Return the column of the place that answered each request; None where nothing tells."""
+    columns = {place: at for at, place in enumerate(world.places)}
+    found = [columns.get(one.answered, -1) if one.answered else -1 for one in requests]
+    return np.array(found, dtype=np.intp) if any(at >= 0 for at in found) else None
+
+
+def keys_of(
+    requests: Sequence[Request], profiles: Sequence[Profile], names: Mapping[str, str]
+) -> dict[Place, str]:
+    """Return every place to consider and its key in the profiles.
+
+    Those of the log, else the first profile's models; with `names` (model -> key) exactly these.
+    Raises BadInput for one that a profile lacks.
+    """
+    places: dict[Place, None] = {}
+    for request in requests:
+        places.update(dict.fromkeys(request.running or ()))
+        if request.answered:
+            places[request.answered] = None
+    if not places:
+        places = dict.fromkeys(Place(name, name) for name in names or profiles[0].models)
+    elif names:
+        logged = {place.model for place in places}
+        places = {place: None for place in places if place.model in names}
+        places.update({Place(name, name): None for name in names if name not in logged})
+    found = {}
+    for place in places:
+        wanted = names.get(place.model)
+        options = [wanted] if wanted else [place.deployment, place.model]
+        for profile in profiles:
+            key = next((one for one in options if one in profile.models), None)
+            if key is None:
+                have = ", ".join(sorted(profile.models))
+                raise BadInput(
+                    f"no model {options[-1]!r} in profile {profile.version} (it has: {have}); "
+                    f"--model {place.model}=KEY says which it is; --model A --model B leaves the "
+                    "others out"
+                )
+        found[place] = str(key)
+    return found
+
+
+def _option(place: Place, entry: ModelProfile, context: int) -> Option:
+    return Option(
+        model=place.model,
+        deployment=place.deployment,
+        accuracy=entry.accuracy.default,
+        seconds=entry.seconds.cost(Quantity.SECONDS),
+        joules=entry.joules.cost(Quantity.JOULES),
+        context=context,
+        output=entry.output_model(),
+        ratio=entry.tokens.ratio,
+    )
+
+
+def _context(place: Place, key: str, contexts: Mapping[str, int]) -> int:
+    """Return the context in tokens: as said, or as shipped; else no limit."""
+    if place.model in contexts:
+        return contexts[place.model]
+    recipe = RECIPES.get(place.model) or RECIPES.get(key)
+    return recipe.context_tokens if recipe else UNLIMITED

@@ -1,0 +1,209 @@
+"""What a replay found, for people and for machines."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from calibration.replay.requests import LOG, Requests
+from calibration.replay.statistics import Estimate, Outcome, Saving
+from gateway.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All plans under one profile."""
+
+    profile: Profile
+    outcomes: list[Outcome]
+    savings: list[Saving]
+    requests: int
+    unserved: int
+    recorded_lengths: int
+    floored: int
+    outgrown: dict[str, int]
+    uncertain: list[str]
+    """Models whose fit has a covariance."""
+    certain: list[str]
+    observed: dict[str, Any] = field(default_factory=dict)
+
+
+def show(out: Console, found: Requests, groups: list[Group]) -> None:
+    """Print it."""
+    out.print(f"{found.name}: {_counts(found)}", markup=False, soft_wrap=True)
+    for group in groups:
+        _show_group(out, group, found)
+
+
+def _show_group(out: Console, group: Group, found: Requests) -> None:
+    size = group.requests
+    out.print(f"\nprofile {group.profile.version}, {size} requests", markup=False)
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("plan", overflow="fold")
+    for name in ("J per request", "s per request", "accuracy"):
+        grid.add_column(name, justify="right")
+    grid.add_column("share by model", overflow="fold")
+    for one in group.outcomes:
+        shares = "\n".join(
+            f"{model} {_percent(share)}"
+            for model, share in one.shares.items()
+            if share.value and not one.fixed
+        )
+        grid.add_row(
+            Text(one.name),
+            _number(one.joules),
+            _number(one.seconds),
+            _share(one.accuracy),
+            Text(shares),
+        )
+    out.print(grid)
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("plan", overflow="fold")
+    grid.add_column("against", overflow="fold")
+    for name in ("joules saved", "seconds saved", "accuracy gained", "answered by another"):
+        grid.add_column(name, justify="right")
+    for saving in group.savings:
+        grid.add_row(
+            Text(saving.plan),
+            Text(saving.against),
+            _percent(saving.joules),
+            _percent(saving.seconds),
+            _share(saving.accuracy, signed=True),
+            _percent(saving.changed),
+        )
+    out.print()
+    out.print(grid)
+    for note in notes(group, found):
+        out.print(f"! {note}", markup=False, soft_wrap=True)
+
+
+def notes(group: Group, found: Requests) -> list[str]:
+    """Say what the figures stand on."""
+    size = group.requests
+    said = ["(…) is the 95% interval over requests (bootstrap)"]
+    if group.uncertain:
+        said[0] += "; {…} has the uncertainty of the profile's coefficients in it, too"
+    if group.certain:
+        said.append(
+            f"no covariance in the profile for {', '.join(group.certain)}: {{…}} counts their "
+            "coefficients as certain"
+            if group.uncertain
+            else "the profile has no covariance: its coefficients are counted as certain"
+        )
+    if group.recorded_lengths:
+        rest = size - group.recorded_lengths
+        more = f", {rest} by expected ones" if rest else ""
+        said.append(
+            f"{group.recorded_lengths} requests are priced by their recorded tokens{more}; another "
+            "model's answer is taken to be as long"
+        )
+    else:
+        said.append("priced by expected tokens out")
+    if found.kind == LOG and not any(one.name == "as recorded" for one in group.outcomes):
+        said.append("not compared with what was recorded: --model leaves out who answered then")
+    if group.unserved:
+        said.append(f"{group.unserved} requests left out: some plan has no model that they fit")
+    for model, count in group.outgrown.items():
+        said.append(
+            f"{count} requests outgrow the context of {model}: always {model} is priced as if it "
+            "could serve them"
+        )
+    if group.floored:
+        said.append(f"{group.floored} predictions were below zero and stand at the floor")
+    observed = group.observed
+    if observed.get("seconds_n"):
+        text = f"measured then: {observed['seconds_per_request']:.4g} s per request"
+        if observed["joules_n"]:
+            text += f", {observed['joules_per_request']:.4g} J ({observed['joules_n']} metered)"
+        said.append(text)
+    return said
+
+
+def as_json(found: Requests, groups: list[Group], *, replicates: int, seed: int) -> dict[str, Any]:
+    """Return it for machines; costs are means per request."""
+    return {
+        "file": found.name,
+        "kind": found.kind,
+        "lines": found.lines,
+        "requests": len(found.requests),
+        "bad": [
+            {"reason": reason, "count": count, "first": found.first_bad[reason]}
+            for reason, count in found.bad.most_common()
+        ],
+        "left_out": _reasons(found.left_out),
+        "replicates": replicates,
+        "seed": seed,
+        "profiles": [
+            {
+                "profile_version": group.profile.version,
+                "requests": group.requests,
+                "unserved": group.unserved,
+                "recorded_lengths": group.recorded_lengths,
+                "floored": group.floored,
+                "outgrown": group.outgrown,
+                "covariance": {"models": group.uncertain, "missing": group.certain},
+                "observed": group.observed,
+                "plans": [_outcome(one, group.requests) for one in group.outcomes],
+                "savings": [_saving(one) for one in group.savings],
+                "notes": notes(group, found),
+            }
+            for group in groups
+        ],
+    }
+
+
+def _outcome(one: Outcome, size: int) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "shares": {model: share.as_json() for model, share in one.shares.items()},
+        "joules_per_request": one.joules.as_json(),
+        "seconds_per_request": one.seconds.as_json(),
+        "accuracy": one.accuracy.as_json(),
+        "total": {"joules": one.joules.value * size, "seconds": one.seconds.value * size},
+    }
+
+
+def _saving(one: Saving) -> dict[str, Any]:
+    return {
+        "plan": one.plan,
+        "against": one.against,
+        "joules_saved_share": one.joules.as_json(),
+        "seconds_saved_share": one.seconds.as_json(),
+        "accuracy_gained": one.accuracy.as_json(),
+        "changed_share": one.changed.as_json(),
+    }
+
+
+def _reasons(counts: Counter[str]) -> list[dict[str, Any]]:
+    return [{"reason": reason, "count": count} for reason, count in counts.most_common()]
+
+
+def _counts(found: Requests) -> str:
+    parts = [f"{len(found.requests)} requests of {found.lines} lines"]
+    parts += [f"{count} left out: {reason}" for reason, count in found.left_out.most_common()]
+    parts += [
+        f"{count} bad: {reason} (first: {found.first_bad[reason]})"
+        for reason, count in found.bad.most_common()
+    ]
+    return "; ".join(parts)
+
+
+def _number(one: Estimate) -> str:
+    low, high = one.requests
+    text = f"{one.value:.4g} ({low:.4g} to {high:.4g})"
+    return text + (f"\n{{{one.both.low:.4g} to {one.both.high:.4g}}}" if one.both else "")
+
+
+def _percent(one: Estimate) -> str:
+    low, high = one.requests
+    text = f"{one.value:.1%} ({low:.1%} to {high:.1%})"
+    return text + (f"\n{{{one.both.low:.1%} to {one.both.high:.1%}}}" if one.both else "")
+
+
+def _share(one: Estimate, *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    low, high = one.requests
+    return f"{one.value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})"

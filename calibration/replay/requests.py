@@ -1,0 +1,144 @@
+"""Requests to replay: the gateway's decision log, or a file of prompts. Bad lines are counted."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from calibration.replay import decision_log_reader as recorded
+from calibration.replay.decision_log_reader import LARGEST, BadLine, LeftOut, Request
+from calibration.tables import records as table
+from calibration.tables.columns import BadInput
+from calibration.tables.prompts import (
+    PromptFileError,
+    prompt_column,
+    prompt_of,
+    prompt_tokens,
+    records,
+)
+from gateway.tokens import Counter as TokenCounter
+
+LOG, PROMPTS = "log", "prompts"
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+_LOOKED_AT: Final = 100
+
+
+@dataclass(slots=True)
+class Requests:
+    """All that can be replayed of one file, and what cannot, by reason."""
+
+    name: str
+    kind: str
+    requests: list[Request] = field(default_factory=list)
+    lines: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    """Lines that are not what they should be."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Requests that are fine and not for replay."""
+    first_bad: dict[str, str] = field(default_factory=dict)
+
+    def spoil(self, reason: str, place: str) -> None:
+        """Count a bad line."""
+        self.bad[reason] += 1
+        self.first_bad.setdefault(reason, place)
+
+
+def read(
+    path: Path,
+    counter: Callable[[], TokenCounter],
+    *,
+    column: str | None = None,
+    pinned: bool = False,
+    on_row: Callable[[], None] = lambda: None,
+) -> Requests:
+    """Read a decision log (JSON lines with a `decision`) or a file of prompts.
+
+    `pinned` takes requests that named their model, too. Raises BadInput for a file that is
+    neither, or has nothing to replay.
+    """
+    opening = table.opens_with(path)
+    if not opening:
+        raise BadInput(f"{path}: the file is empty")
+    if opening == "{":
+        raw = table.raw_bytes(path)
+        if _is_log(raw):
+            return _checked(_log(path, table.json_lines(raw), pinned=pinned, on_row=on_row))
+    return _checked(_prompts(path, counter(), column, on_row))
+
+
+def _is_log(raw: bytes) -> bool:
+    """Tell whether one of the first lines has a decision."""
+    return any(line and "decision" in line for _, line in islice(table.json_lines(raw), _LOOKED_AT))
+
+
+def _checked(found: Requests) -> Requests:
+    if not found.requests:
+        counts = found.bad + found.left_out
+        why = "; ".join(f"{count}: {reason}" for reason, count in counts.most_common(5))
+        raise BadInput(f"{found.name}: nothing to replay in {found.lines} lines ({why})")
+    return found
+
+
+def _log(
+    path: Path,
+    lines: Iterable[tuple[int, dict[str, Any] | None]],
+    *,
+    pinned: bool,
+    on_row: Callable[[], None],
+) -> Requests:
+    found = Requests(str(path), LOG)
+    for number, line in lines:
+        found.lines += 1
+        on_row()
+        if line is None:
+            found.spoil("not a JSON object", f"line {number}")
+            continue
+        try:
+            found.requests.append(recorded.read(line, pinned=pinned))
+        except BadLine as error:
+            found.spoil(str(error), f"line {number}")
+        except LeftOut as error:
+            found.left_out[str(error)] += 1
+    return found
+
+
+def _prompts(
+    path: Path, counter: TokenCounter, column: str | None, on_row: Callable[[], None]
+) -> Requests:
+    found = Requests(str(path), PROMPTS)
+    read = list(records(path))
+    if not read:
+        raise BadInput(f"{path}: no prompts in it")
+    first = next((one.values for one in read if one.values is not None), {})
+    if prompt_column(first, column) is None:
+        have = ", ".join(list(first)[:12]) or "nothing"
+        what = f"no column {column!r}" if column else "neither a decision log nor prompts"
+        raise BadInput(f"{path}: {what}; it has: {have} (--prompt-column says which are prompts)")
+    limit = next((one for one in _LIMITS if one in first), _LIMITS[0])
+    for record in read:
+        found.lines += 1
+        on_row()
+        values = record.values
+        if values is None:
+            found.spoil("not a JSON object", record.place)
+            continue
+        try:
+            prompt = prompt_of(record, column)
+            asked = _asked(values.get(limit), limit)
+        except (PromptFileError, BadLine) as error:
+            found.spoil(str(error), record.place)
+            continue
+        found.requests.append(Request(prompt_tokens(counter, prompt), asked))
+    return found
+
+
+def _asked(value: Any, name: str) -> int | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if type(value) is not int or not 1 <= value <= LARGEST:
+        raise BadLine(f"{name} is not a whole number of 1 or more")
+    return value

@@ -1,0 +1,90 @@
+"""`--weights`, `--preset`, `--policy` and `--profile` into scenarios: each with each."""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Final
+
+from calibration.fit.merge import SHIPPED
+from calibration.replay.replay import DEFAULT_WEIGHTS, Scenario
+from calibration.tables.columns import BadInput
+from gateway import profile
+from gateway.profile import Profile
+from gateway.scheduling import decision
+from gateway.scheduling.decide import POLICIES
+from gateway.scheduling.decision import Weights
+
+OWN: Final = "own"
+"""Each request's own weights or policy, as a name on the command line."""
+PRESETS: Final = {"default": DEFAULT_WEIGHTS, **decision.PRESETS}
+"""The gateway's built-in presets; those of a config are given as --weights."""
+_METRICS: Final = ("accuracy", "energy", "time")
+
+
+def scenarios(
+    weights: Sequence[str], presets: Sequence[str], policies: Sequence[str], files: Sequence[str]
+) -> list[Scenario]:
+    """Return every combination, named by what differs. Raises BadInput, ProfileError."""
+    mixes: dict[str, Weights | None] = {}
+    for text in weights:
+        name, mix = _weights(text)
+        mixes[name] = mix
+    for text in presets:
+        name = text.removeprefix("auto:")
+        if name not in PRESETS:
+            raise BadInput(f"--preset {text}: is none of {', '.join(PRESETS)}; use --weights")
+        mixes[name] = PRESETS[name]
+    for text in policies:
+        if text not in (*POLICIES, OWN):
+            raise BadInput(f"--policy {text}: is none of {', '.join((*POLICIES, OWN))}")
+    profiles = _profiles(files)
+    found = []
+    for (mix_name, mix), policy, (label, loaded) in product(
+        (mixes or {"own weights": None}).items(),
+        dict.fromkeys(policies or [OWN]),
+        profiles.items(),
+    ):
+        parts = [mix_name]
+        parts += [policy] if policy != OWN or len(policies) > 1 else []
+        parts += [label] if len(profiles) > 1 else []
+        name = ", ".join(parts)
+        found.append(Scenario(name, loaded, mix, None if policy == OWN else policy))
+    return found
+
+
+def _weights(text: str) -> tuple[str, Weights | None]:
+    """Read `accuracy=0.7,energy=0.2[,time=0.1]`, with `NAME:` before it if wanted, or `own`."""
+    if text.strip() == OWN:
+        return "own weights", None
+    name, _, rest = text.rpartition(":")
+    given: dict[str, float] = {}
+    for part in rest.split(","):
+        metric, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if metric not in _METRICS or metric in given or value < 0.0:
+            raise BadInput(
+                f"--weights {text}: want accuracy=N,energy=N,time=N (N of 0 or more; a name and a "
+                "colon may stand before)"
+            )
+        given[metric] = value
+    try:
+        mix = Weights.of(**given)
+    except ValueError as error:
+        raise BadInput(f"--weights {text}: {error}") from None
+    return name.strip() or rest.strip(), mix
+
+
+def _profiles(files: Sequence[str]) -> dict[str, Profile]:
+    """Read `FILE`, `NAME=FILE` or `shipped`; the shipped one where there is none."""
+    found: dict[str, Profile] = {}
+    for text in files or [SHIPPED]:
+        name, equals, place = text.partition("=")
+        if not equals or Path(text).exists():
+            name, place = text, text
+        if name in found:
+            raise BadInput(f"--profile {text}: {name!r} is named twice")
+        found[name] = profile.load(None if place == SHIPPED else Path(place))
+    return found

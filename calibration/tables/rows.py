@@ -1,0 +1,283 @@
+"""Measured rows from CSV files: read once, every row kept, those that cannot be used marked why.
+
+Rules:
+- A row is unusable where a token count, the seconds or a joules value is not a number that such a
+  thing can be. It is counted under the first reason found, never dropped without a word.
+- Joules that are blank were not measured: the row still tells its seconds. The same goes for joules
+  had by a method that must not feed a fit (coarse, estimated).
+- No new tokens make a row unusable, unless `--output-includes-prompt` found that by subtraction:
+  then an empty answer was counted by re-tokenising it, and its prompt was paid for.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from calibration.tables.columns import NEEDED, NUMBERS, BadInput, Columns
+from calibration.tables.csv_file import CsvFile
+from gateway import tokens
+
+Floats = NDArray[np.float64]
+
+UNTRUSTED_METHODS = frozenset({"coarse", "estimated"})
+"""Ways of having joules that must not feed a fit (DESIGN section 5)."""
+_TOO_LARGE = 1e12
+_SURPLUS = "more fields than the header has"
+_TEXTS = ("method", "hardware", "engine", "at", "cell")
+_TOKENS = ("tokens_in", "tokens_out")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file that was read."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why rows were not used: how many, and where the first of them is (1 = first data row)."""
+
+    reason: str
+    count: int
+    first: str
+
+
+class Rows:
+    """Everything that was read; `frame` has one line per row kept by --where and --model.
+
+    Its columns are those of `columns.NUMBERS` (float, NaN where blank), `model`, the texts, and
+    `reason` ("" where the row is usable).
+    """
+
+    def __init__(self, frame: pd.DataFrame, files: list[Source], *, left_out: int = 0) -> None:
+        self.frame = frame
+        self.files = files
+        self.left_out = left_out
+        """Rows that --where or --model set aside."""
+        self.notes: list[str] = []
+
+    @property
+    def models(self) -> list[str]:
+        """The models of the rows, in order of appearance."""
+        return [str(name) for name in self.frame["model"].unique() if name]
+
+    def of(self, model: str) -> pd.DataFrame:
+        """The usable rows of one model."""
+        frame = self.frame
+        return frame[(frame["model"] == model) & (frame["reason"] == "")]
+
+    def unusable(self, model: str | None = None) -> list[Unusable]:
+        """Count the rows that cannot be used by reason, the most frequent first."""
+        bad = self.frame[self.frame["reason"] != ""]
+        if model is not None:
+            bad = bad[bad["model"] == model]
+        firsts = bad.drop_duplicates("reason")
+        place = {
+            reason: f"{self.files[file].name} row {row}"
+            for reason, file, row in zip(
+                firsts["reason"], firsts["file"], firsts["row"], strict=True
+            )
+        }
+        return [
+            Unusable(reason, count, place[reason])
+            for reason, count in Counter(bad["reason"]).most_common()
+        ]
+
+
+def read(
+    files: Iterable[Path], columns: Columns, on_bytes: Callable[[int], None] = lambda _: None
+) -> Rows:
+    """Read CSV files, plain or gzip. Raises BadInput for files that hold no such rows.
+
+    `on_bytes` is told how many bytes of the files were consumed since it was last called.
+    """
+    parts: list[pd.DataFrame] = []
+    sources: list[Source] = []
+    notes: list[str] = []
+    seen: Counter[str] = Counter()
+    left_out = 0
+    for number, path in enumerate(files):
+        with CsvFile(path, on_bytes) as file:
+            chosen = columns.of_file(file.header, str(path))
+            named = _named_by_file(path, chosen, columns)
+            if named is not None and not columns.models:
+                notes.append(f"{path.name} has no model column: its rows are of model {named!r}")
+            wanted = {*chosen.values(), *columns.where} - _unasked(chosen, columns)
+            texts = {chosen[name] for name in (*_TEXTS, "model", "prompt") if name in chosen}
+            count = 0
+            for chunk in file.chunks(wanted, texts | set(columns.where)):
+                part = _sort_out(_pick(chunk, columns), chosen, columns, named)
+                count += len(chunk)
+                seen.update(map(str, part["model"].unique()))
+                kept = _only(part, columns, named)
+                kept["file"] = number
+                left_out += len(chunk) - len(kept)
+                parts.append(kept)
+            if file.skipped:
+                parts.append(_surplus(file.skipped, number))
+                count += len(file.skipped)
+            sources.append(Source(path.name, file.sha256(), count))
+    if not sum(source.rows for source in sources):
+        raise BadInput(f"{', '.join(source.name for source in sources)}: no rows, only a header")
+    frame = pd.concat(parts, ignore_index=True)
+    _check_models(frame, columns, seen)
+    if frame.empty:
+        wheres = " ".join(f"--where {k}={t}" for k, ts in columns.where.items() for t in sorted(ts))
+        raise BadInput(f"no row is left after {wheres}")
+    rows = Rows(frame, sources, left_out=left_out)
+    rows.notes = notes
+    return rows
+
+
+def _unasked(chosen: dict[str, str], columns: Columns) -> set[str]:
+    """Prompts are long: read them only where they are asked for and needed."""
+    if "prompt" in chosen and ("prompt" not in columns.names or "tiktoken_in" in chosen):
+        return {chosen["prompt"]} - set(columns.where)
+    return set()
+
+
+def _named_by_file(path: Path, chosen: dict[str, str], columns: Columns) -> str | None:
+    """The model of a file without a model column; None where the rows say it."""
+    if "model" in chosen:
+        return None
+    stem = path.name.split(".csv")[0].removesuffix(".gz").removeprefix("metrics_")
+    if not columns.models:
+        return stem
+    if (
+        len(columns.models) == 1
+        and next(iter(columns.models.items()))[0] in columns.models.values()
+    ):
+        return next(iter(columns.models))
+    for text in columns.models.values():
+        if text in {path.name, stem, str(path)}:
+            return text
+    keys = ", ".join(columns.models)
+    raise BadInput(
+        f"{path}: which of {keys} is it? It has no model column: --model NAME={path.name}"
+    )
+
+
+def _only(part: pd.DataFrame, columns: Columns, named: str | None) -> pd.DataFrame:
+    """Keep the models asked for, under the names asked for."""
+    if not columns.models:
+        return part
+    keys = {text: key for key, text in columns.models.items()}
+    if named is not None:
+        part["model"] = keys.get(named, named)
+        return part
+    part = part[part["model"].isin([*keys, ""])].copy()
+    part["model"] = part["model"].replace(keys)
+    return part
+
+
+def _check_models(frame: pd.DataFrame, columns: Columns, seen: Counter[str]) -> None:
+    have = set(frame["model"].unique())
+    for key, text in columns.models.items():
+        if key not in have:
+            known = ", ".join(sorted(name for name in seen if name)) or "none"
+            raise BadInput(
+                f"--model {key}: no row of model {text!r}; the rows have: {known}; "
+                f"to fit one of them as {key}: --model {key}=THAT"
+            )
+
+
+def _pick(chunk: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Keep the rows that --where asks for."""
+    for name, texts in columns.where.items():
+        chunk = chunk[chunk[name].fillna("").str.strip().isin(texts)]
+    return chunk
+
+
+def _surplus(skipped: list[int], file: int) -> pd.DataFrame:
+    """Stand-ins for rows that could not even be told apart into fields."""
+    blank = dict.fromkeys(NUMBERS, np.nan) | dict.fromkeys((*_TEXTS, "model"), "")
+    return pd.DataFrame(
+        [{**blank, "row": row, "file": file, "reason": _SURPLUS} for row in skipped]
+    )
+
+
+def _sort_out(
+    chunk: pd.DataFrame, chosen: dict[str, str], columns: Columns, named: str | None
+) -> pd.DataFrame:
+    """Turn one piece of a file into our columns and say of each row whether it can be used."""
+    size = len(chunk)
+    reason = np.full(size, "", dtype=object)
+    reason[(chunk["_extra"].notna()).to_numpy(dtype=bool)] = _SURPLUS
+    data: dict[str, object] = {"row": chunk["_row"].to_numpy()}
+    for ours in NUMBERS:
+        if ours not in chosen:
+            data[ours] = np.full(size, np.nan)
+            continue
+        values, problem = _numbers(chunk[chosen[ours]], ours)
+        _mark(reason, problem)
+        data[ours] = values * columns.scales.get(ours, 1.0)
+    if columns.output_includes_prompt:
+        new = np.asarray(data["tokens_out"]) - np.asarray(data["tokens_in"])
+        data["tokens_out"] = new
+        _mark(reason, _where(new < 0, "fewer tokens_out than tokens_in: they hold no prompt"))
+    else:
+        out = np.asarray(data["tokens_out"])
+        _mark(reason, _where(out == 0, "tokens_out is zero"))
+    for ours in _TEXTS:
+        data[ours] = _texts(chunk[chosen[ours]]) if ours in chosen else np.full(size, "", object)
+    if "model" in chosen:
+        data["model"] = _texts(chunk[chosen["model"]])
+        _mark(reason, _where(np.asarray(data["model"]) == "", "model is missing"))
+    else:
+        data["model"] = np.full(size, named, object)
+    if "prompt" in columns.names and "tiktoken_in" not in chosen:
+        counter = tokens.load()
+        data["tiktoken_in"] = np.fromiter(
+            (counter.count(text) for text in _texts(chunk[chosen["prompt"]])), float, size
+        )
+    data["reason"] = reason
+    return pd.DataFrame(data)
+
+
+def _texts(column: pd.Series) -> NDArray[np.object_]:
+    return column.fillna("").str.strip().to_numpy(dtype=object)
+
+
+def _where(condition: NDArray[np.bool_], text: str) -> NDArray[np.object_]:
+    return np.where(condition, text, "").astype(object)
+
+
+def _mark(reason: NDArray[np.object_], problem: NDArray[np.object_]) -> None:
+    """Give rows their first reason only."""
+    fresh = (reason == "") & (problem != "")
+    reason[fresh] = problem[fresh]
+
+
+def _numbers(column: pd.Series, ours: str) -> tuple[Floats, NDArray[np.object_]]:
+    """Values of a column, NaN where blank or unusable, and what is wrong with each."""
+    problem = np.full(len(column), "", dtype=object)
+    blank = column.isna().to_numpy(dtype=bool)
+    if pd.api.types.is_bool_dtype(column):
+        values: Floats = np.full(len(column), np.nan)
+    elif pd.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(dtype=float)
+    else:
+        text = column.astype(str).str.strip()
+        blank = blank | (text == "").to_numpy(dtype=bool)
+        values = pd.to_numeric(text.where(~blank), errors="coerce").to_numpy(dtype=float)
+    with np.errstate(invalid="ignore"):
+        checks: Iterator[tuple[NDArray[np.bool_], str]] = iter(
+            (
+                (blank & (ours in NEEDED), f"{ours} is missing"),
+                (~blank & np.isnan(values), f"{ours} is not a number"),
+                (values < 0, f"{ours} is negative"),
+                (values > _TOO_LARGE, f"{ours} is too large"),
+                ((values == 0) & (ours in {"tokens_in", "seconds"}), f"{ours} is zero"),
+            )
+        )
+        for found, text_ in checks:
+            _mark(problem, _where(found, text_))
+    return values, problem

@@ -1,0 +1,220 @@
+"""`joulegate demo --loop`: a model changes, figures drift, recalibration finds it, routing moves.
+
+Three streams of requests go through the gateway all the time, each caring for one thing only. The
+simulator's truth is changed under them; everything else happens as it would in production:
+the same metrics, `joulegate recalibrate` as a command of its own, the profile file that is swapped.
+"""
+
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+
+from backends.simulator.server import Running
+from gateway.commands.demo.scraper import Samples, serve
+from gateway.console import FAILED, OK, out
+from gateway.service.client import headers as names
+from gateway.telemetry.ols_sums import NAME
+
+_SCRAPE_SECONDS = 0.5
+_SHOW_SECONDS = 3.0
+_SENDERS = {"accuracy": 3, "energy": 6, "time": 4}
+_SETTLE_SECONDS = 4.0
+"""From a change until what was measured before it is settled and summed."""
+_TOLD = ("live is off", "passed", "wrote")
+"""The lines of the report that matter here."""
+_WORDS = "the gateway measures what a model spends and moves its traffic to where it is spent best "
+_STREAMS = tuple(_SENDERS)
+WATCHED = "phi-3-mini"
+_OTHER = "mistral-7b"
+
+
+class Phase(NamedTuple):
+    """A change of the truth, and what should come of it."""
+
+    title: str
+    seconds: float
+    joules: float
+    moves: str | None
+    """The stream whose requests should go elsewhere once the change is known."""
+
+
+PHASES = (
+    Phase("the shipped profile was fitted to one request at a time; this is traffic", 1, 1, None),
+    Phase(f"{WATCHED} becomes 2 times as slow", 2, 1, "time"),
+    Phase(f"{WATCHED} becomes 2.5 times as hungry as well", 2, 2.5, "energy"),
+)
+
+
+class Traffic:
+    """Requests without end; `chosen` counts who answered which stream since it was last cleared."""
+
+    def __init__(self, base: str) -> None:
+        self.chosen: dict[str, Counter[str]] = {stream: Counter() for stream in _STREAMS}
+        self.failed = 0
+        self.sent = 0
+        self._url = f"{base}/v1/chat/completions"
+        self._random = random.Random(1)  # noqa: S311 - a demonstration
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http,
+            asyncio.TaskGroup() as senders,
+        ):
+            for stream in _STREAMS:
+                for _ in range(_SENDERS[stream]):
+                    senders.create_task(self._send(http, stream))
+
+    async def _send(self, http: aiohttp.ClientSession, stream: str) -> None:
+        headers = {f"x-joulegate-weight-{stream}": "1"}
+        while True:
+            body = {
+                "model": "auto",
+                "max_tokens": self._random.randint(10, 80),
+                "messages": [{"role": "user", "content": _WORDS * self._random.randint(1, 12)}],
+            }
+            async with http.post(self._url, json=body, headers=headers) as response:
+                await response.read()
+                self.sent += 1
+                if response.ok:
+                    self.chosen[stream][response.headers[names.MODEL]] += 1
+                else:
+                    self.failed += 1
+
+    def share(self, stream: str, model: str) -> float:
+        """Return how much of a stream a model has answered since the last `clear`."""
+        found = self.chosen[stream]
+        return found[model] / found.total() if found else 0.0
+
+    def clear(self) -> None:
+        """Count anew."""
+        for found in self.chosen.values():
+            found.clear()
+
+
+class Bias:
+    """Observed over predicted since `mark`, by quantity, from the gateway's own counters."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        self._from: dict[tuple[str, str], float] = {}
+
+    def mark(self) -> None:
+        """Count from here."""
+        self._from = {
+            (side, quantity): self._total(side, quantity)
+            for side in ("observed", "predicted")
+            for quantity in ("seconds", "joules")
+        }
+
+    def of(self, quantity: str) -> float | None:
+        """Return the ratio; None where nothing was observed."""
+        observed, predicted = (
+            self._total(side, quantity) - self._from[side, quantity]
+            for side in ("observed", "predicted")
+        )
+        return observed / predicted if predicted > 0.0 else None
+
+    @property
+    def alarms(self) -> int:
+        """How often the tests for drift have given an alarm since the start, all models."""
+        series = self._samples.latest.get("joulegate_prediction_drift_alarms_total", {})
+        return round(sum(series.values()))
+
+    def _total(self, side: str, quantity: str) -> float:
+        series = self._samples.latest.get(f"joulegate_prediction_{side}_total", {})
+        labels = (("model", WATCHED), ("profile", "live"), ("quantity", quantity))
+        return series.get(labels, 0.0)
+
+
+async def run(base: str, profile: Path, changing: Running) -> int:
+    """Show the circle; the exit code tells whether routing moved as it should."""
+    kept = (NAME, "joulegate_deployment_info")
+    samples = Samples(f"{base}/metrics", *kept, scrape_seconds=_SCRAPE_SECONDS)
+    traffic = Traffic(base)
+    truth = changing.spec.truth
+    began = time.monotonic()
+    moved = True
+    async with _running(traffic, samples) as prometheus:
+        bias = Bias(samples)
+        for phase in PHASES:
+            out.print(f"\n[bold]{_clock(began)} {phase.title}[/]")
+            changing.set_truth(truth.scaled(seconds=phase.seconds, joules=phase.joules))
+            await asyncio.sleep(_SETTLE_SECONDS)
+            window = await _watch(traffic, bias, began, 12.0)
+            out.print(f"{_clock(began)} joulegate recalibrate --window {window}")
+            if not await _recalibrate(prometheus, profile, window):
+                return FAILED
+            await asyncio.sleep(_SETTLE_SECONDS)
+            await _watch(traffic, bias, began, 6.0)
+            if phase.moves is not None:
+                share = traffic.share(phase.moves, _OTHER)
+                moved = moved and share > 0.5  # noqa: PLR2004 - most of it
+                out.print(f"  requests that care for {phase.moves} go to {_OTHER}: {share:.0%}")
+    out.print(f"\n{_clock(began)} {traffic.sent} requests, {traffic.failed} of them failed")
+    return OK if moved and not traffic.failed else FAILED
+
+
+@contextlib.asynccontextmanager
+async def _running(traffic: Traffic, samples: Samples) -> AsyncIterator[str]:
+    """Send and scrape meanwhile; yields where samples are queried."""
+    runner, url = await serve(samples)
+    tasks = [asyncio.create_task(traffic.run()), asyncio.create_task(samples.run())]
+    try:
+        yield url
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await runner.cleanup()
+
+
+async def _watch(traffic: Traffic, bias: Bias, began: float, seconds: float) -> str:
+    """Show the figures as they come; returns the window that was watched."""
+    traffic.clear()
+    bias.mark()
+    start = time.monotonic()
+    while (passed := time.monotonic() - start) < seconds:
+        await asyncio.sleep(min(_SHOW_SECONDS, seconds - passed))
+        shares = "  ".join(
+            f"{stream} to " + "/".join(f"{m} {traffic.share(stream, m):.0%}" for m in _used(found))
+            for stream, found in traffic.chosen.items()
+        )
+        ratios = "  ".join(
+            f"{quantity} {'-' if (ratio := bias.of(quantity)) is None else f'{ratio:.2f}x'}"
+            for quantity in ("seconds", "joules")
+        )
+        alarms = f"drift alarms {bias.alarms}"
+        out.print(f"  {_clock(began)} {WATCHED} observed/predicted: {ratios}; {alarms}")
+        out.print(f"            requests that care for {shares}")
+    return f"{round(time.monotonic() - start)}s"
+
+
+def _used(found: Counter[str]) -> list[str]:
+    return [model for model, _ in found.most_common()]
+
+
+async def _recalibrate(prometheus: str, profile: Path, window: str) -> bool:
+    """Run the command as an operator or a CronJob would; tell whether it adopted a profile."""
+    argv = ("-m", "gateway.cli", "recalibrate", "--prometheus", prometheus, "--window", window)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *argv, "--profile", str(profile), "--min-requests", "50",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    printed, _ = await process.communicate()
+    for line in printed.decode().splitlines():
+        if any(word in line for word in _TOLD) or process.returncode != OK:
+            out.print(f"            {line}", markup=False, style="dim")
+    return process.returncode == OK
+
+
+def _clock(began: float) -> str:
+    return f"[{time.monotonic() - began:5.1f} s]".replace("[", "\\[")

@@ -1,0 +1,117 @@
+"""What finished requests teach: the sums for the next regression, and how far the profiles are off.
+
+A cost is compared at the tokens that there really were, so that an answer of another length than
+expected counts against the expected length alone. The profile in shadow predicts here and decides
+nothing.
+"""
+
+from typing import NamedTuple
+
+from gateway.scheduling.decide import Option
+from gateway.service.request.profiles import Profiles
+from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, Drift
+from gateway.telemetry.ols_sums import Sums
+from gateway.telemetry.record import Expected, Record
+
+_OK = 200
+_MICRO = 1_000_000
+_LEARNT_FROM = ("exclusive", "apportioned")
+
+
+class Row(NamedTuple):
+    """A whole answer as a regression sees it."""
+
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    joules: float | None
+    """Only what was measured for it alone."""
+
+
+class Learning:
+    """Takes in what is final."""
+
+    def __init__(self, sums: Sums, drift: Drift, profiles: Profiles) -> None:
+        self.drift = drift
+        self._sums = sums
+        self._profiles = profiles
+
+    def learn(self, record: Record) -> None:
+        """Take in one request, its joules final; one without a whole answer teaches nothing."""
+        row = _row(record)
+        if row is None or record.option is None:
+            return
+        option = record.option
+        asked = record.asked_tokens
+        truncated = row.tokens_in + row.tokens_out >= option.context or (
+            asked is not None and row.tokens_out >= asked
+        )
+        self._sums.add(
+            record.model,
+            record.deployment,
+            tokens_in=row.tokens_in,
+            tokens_out=row.tokens_out,
+            running=record.running,
+            microseconds=round(row.seconds * _MICRO),
+            microjoules=None if row.joules is None else round(row.joules * _MICRO),
+            estimated_tokens=record.counted_tokens,
+            truncated=truncated,
+        )
+        if record.decision is not None:
+            version = record.decision.profile_version
+            record.live = self._compare(record, row, option, LIVE, version, truncated=truncated)
+        shadow = self._profiles.shadow
+        if shadow is not None:
+            option = shadow.by_name[record.model, record.deployment].option
+            version = shadow.profile.version
+            record.shadow = self._compare(record, row, option, SHADOW, version, truncated=truncated)
+
+    def _compare(
+        self,
+        record: Record,
+        row: Row,
+        option: Option,
+        profile: str,
+        version: str,
+        *,
+        truncated: bool,
+    ) -> Expected:
+        counted = record.counted_tokens
+        tokens_in = row.tokens_in if counted is None else max(1, round(counted * option.ratio))
+        asked, room = record.asked_tokens, option.context - tokens_in
+        expected = Expected(
+            version,
+            option.seconds.predict(row.tokens_in, row.tokens_out, record.running),
+            option.joules.predict(row.tokens_in, row.tokens_out, record.running),
+            option.output.expected(tokens_in, room if asked is None else min(asked, room)),
+        )
+        if version != self._in_force(profile):
+            return expected  # decided by one that has been replaced; its bias is not the new one's
+        add = self.drift.add
+        add(record.model, profile, SECONDS, expected.seconds, row.seconds)
+        if row.joules is not None:
+            add(record.model, profile, JOULES, expected.joules, row.joules)
+        if not truncated:
+            add(record.model, profile, OUTPUT_TOKENS, expected.output_tokens, row.tokens_out)
+        return expected
+
+    def _in_force(self, profile: str) -> str | None:
+        snapshot = self._profiles.shadow if profile == SHADOW else self._profiles.live
+        return None if snapshot is None else snapshot.profile.version
+
+
+def _row(record: Record) -> Row | None:
+    """Return what a request teaches, or None."""
+    if record.code != _OK or not record.single:
+        return None
+    if not record.prompt_tokens or not record.completion_tokens:
+        return None
+    if record.serving_seconds is None:
+        return None
+    measured = record.method in _LEARNT_FROM
+    return Row(
+        record.prompt_tokens,
+        record.completion_tokens,
+        record.serving_seconds,
+        record.joules if measured else None,
+    )

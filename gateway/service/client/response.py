@@ -1,0 +1,80 @@
+"""The client's side of a request: ASGI messages out, with OpenAI's error shape where it breaks."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from gateway.service.client.errors import ApiError
+
+Header = tuple[bytes, bytes]
+JSON: Header = (b"content-type", b"application/json")
+SSE: Sequence[Header] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # nginx would otherwise hold a stream back until its buffer is full.
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class Reply:
+    """Sends one answer.
+
+    `status` is 0 until the head is out, after which errors become frames; `blocked` while the
+    client is not reading; `ended` once the last piece is out.
+    """
+
+    __slots__ = ("_abort", "_request_id", "_send", "blocked", "ended", "status")
+
+    def __init__(
+        self,
+        send: Callable[[Any], Awaitable[None]],
+        request_id: str,
+        *,
+        abort: Callable[[], None] | None = None,
+    ) -> None:
+        self._send = send
+        self._abort = abort
+        self._request_id = request_id.encode()
+        self.status = 0
+        self.blocked = False
+        self.ended = False
+
+    async def start(self, status: int, headers: Sequence[Header]) -> None:
+        """Send status and headers."""
+        self.status = status
+        head = [(b"x-request-id", self._request_id), *headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+
+    async def write(self, body: bytes) -> None:
+        """Send a piece of the body; waits, `blocked`, while the client's side is full."""
+        self.blocked = True
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self.blocked = False
+
+    async def end(self, body: bytes = b"") -> None:
+        """Send the last piece of the body; waits, `blocked`, while the client's side is full."""
+        self.blocked = True
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self.blocked = False
+        self.ended = True
+
+    async def whole(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
+        """Send a complete JSON answer."""
+        length = (b"content-length", str(len(body)).encode())
+        await self.start(status, [JSON, length, *headers])
+        await self.end(body)
+
+    def abort(self) -> None:
+        """Drop the connection: closing would wait for a client that does not read."""
+        if self._abort is not None:
+            self._abort()
+
+    async def error(self, error: ApiError, headers: Sequence[Header] = ()) -> None:
+        """Send an error: as an answer, or within a stream as one frame.
+
+        After a frame the body is left without its end, which makes the server close the
+        connection: a client that ignores the frame still sees a broken answer.
+        """
+        if not self.status:
+            await self.whole(error.status, error.encode(), [*error.headers(), *headers])
+        else:
+            await self.write(b"data: " + error.encode() + b"\n\n")

@@ -1,0 +1,307 @@
+"""A client's request, decoded once: raw members for forwarding, the few that matter here parsed.
+
+Rules: a body is decoded as `dict[str, Raw]`, so that every unknown member reaches vLLM byte for
+byte; only members that steer, count or route are looked into; whatever is wrong is a BadRequest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.scheduling.features import Features
+from gateway.service.client.errors import BadRequest
+from gateway.tokens import EXACT_BYTES, Counter
+
+MAX_NESTING = 64
+IMAGE_TOKENS = 576
+"""Fixed cost of an image: 24 x 24 patches, as LLaVA-like models use."""
+_MESSAGE_TOKENS = 4
+_ANSWER_TOKENS = 3
+"""What a chat template adds around each message, and before the answer (OpenAI's figures)."""
+
+Members = dict[str, Raw]
+
+
+class Kind(StrEnum):
+    """Which endpoint was asked; the value is the capability it needs."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+    @property
+    def path(self) -> str:
+        """The endpoint's path, here and at vLLM."""
+        return _PATHS[self]
+
+    @property
+    def prompt(self) -> str:
+        """The member that holds what the model is to read."""
+        return _PROMPTS[self]
+
+
+_PATHS = {
+    Kind.CHAT: "/v1/chat/completions",
+    Kind.COMPLETIONS: "/v1/completions",
+    Kind.EMBEDDINGS: "/v1/embeddings",
+}
+_PROMPTS = {Kind.CHAT: "messages", Kind.COMPLETIONS: "prompt", Kind.EMBEDDINGS: "input"}
+
+
+@dataclass(slots=True)
+class Ask:
+    """One decoded request."""
+
+    kind: Kind
+    members: Members
+    model: str
+    stream: bool
+    wants_usage: bool
+
+    @property
+    def single(self) -> bool:
+        """Whether one prompt is to get one answer, as far as can be told at a glance."""
+        members = self.members
+        return (
+            bytes(members.get("n", _ONE)) in _ONES
+            and bytes(members.get("best_of", _ONE)) in _ONES
+            and not bytes(members.get("prompt", _ONE)).startswith(b"[")
+        )
+
+
+_ONE = Raw(b"1")
+_ONES = (b"1", b"null")
+
+
+class _Part(Struct):
+    type: str = ""
+    text: str = ""
+    refusal: str = ""
+
+
+class _Message(Struct):
+    role: str
+    content: str | list[_Part | str] | None = None
+    tool_calls: Raw = Raw(b"")
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+_members = msgspec.json.Decoder(Members)
+_messages = msgspec.json.Decoder(list[_Message])
+_inputs = msgspec.json.Decoder(str | list[Any])
+_text = msgspec.json.Decoder(str)
+_flag = msgspec.json.Decoder(bool | None)
+_limit = msgspec.json.Decoder(int | float | None)
+_stream_options = msgspec.json.Decoder(_StreamOptions | None)
+_capabilities = {kind: frozenset({kind.value}) for kind in Kind}
+# A member that is absent, null, false or empty asks for nothing.
+_NOTHING = frozenset({b"null", b"false", b"[]"})
+
+
+def decode(body: bytes) -> Members:
+    """Decode a body into raw members. Raises BadRequest."""
+    _check_nesting(body)
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8 text") from None
+    try:
+        return _members.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadRequest(f"the body is not a JSON object: {error}") from None
+
+
+def read(kind: Kind, members: Members) -> Ask:
+    """Look into the members that route a request. Raises BadRequest."""
+    if "model" not in members:
+        raise BadRequest("you must name a model; `auto` lets the gateway choose", param="model")
+    # vLLM's embeddings know no streaming; asking for it there changes nothing.
+    stream = kind is not Kind.EMBEDDINGS and bool(_get(members, "stream", _flag))
+    options = _get(members, "stream_options", _stream_options) if stream else None
+    wants_usage = bool(options and options.include_usage)
+    return Ask(kind, members, _get(members, "model", _text), stream, wants_usage)
+
+
+def measure(ask: Ask, counter: Counter) -> Features:
+    """Count the prompt's tokens and find what capabilities it needs. Raises BadRequest."""
+    members = ask.members
+    raw = members.get(ask.kind.prompt)
+    if raw is None:
+        raise BadRequest(f"you must provide {ask.kind.prompt!r}", param=ask.kind.prompt)
+    if ask.kind is Kind.CHAT:
+        prompt = _measure_chat(members, raw, counter)
+    else:
+        prompt = _measure_inputs(ask.kind, raw, counter)
+    needs = _capabilities[ask.kind]
+    more = prompt.needs
+    if _asks(members, "tools") or _asks(members, "functions"):
+        more = (*more, "tools")
+    if _asks(members, "logprobs") or _asks(members, "top_logprobs", unless=b"0"):
+        more = (*more, "logprobs")
+    if ask.kind is Kind.EMBEDDINGS:
+        return Features(prompt.tokens, 1, needs)
+    asked = _tokens_asked(members, "max_completion_tokens")
+    if asked is None:
+        asked = _tokens_asked(members, "max_tokens")
+    return Features(prompt.tokens, asked, needs.union(more) if more else needs)
+
+
+class _Prompt(NamedTuple):
+    tokens: int
+    needs: tuple[str, ...] = ()
+
+
+def _measure_chat(members: Members, raw: Raw, counter: Counter) -> _Prompt:
+    try:
+        messages = _messages.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _wrong("messages", error) from None
+    if not messages:
+        raise BadRequest("messages: must not be empty", param="messages")
+    texts: list[str] = []
+    media: list[str] = []
+    for message in messages:
+        content = message.content
+        if isinstance(content, str):
+            texts.append(content)
+        elif content is not None:
+            _read_parts(content, texts, media)
+        if bytes(message.tool_calls) not in (b"", b"null"):
+            texts.append(bytes(message.tool_calls).decode())
+    if _asks(members, "tools"):
+        texts.append(bytes(members["tools"]).decode())
+    tokens = counter.count(texts[0] if len(texts) == 1 else "\n".join(texts))
+    overhead = _MESSAGE_TOKENS * len(messages) + _ANSWER_TOKENS + IMAGE_TOKENS * len(media)
+    needs = {"audio" if "audio" in kind else "images" for kind in media}
+    return _Prompt(tokens + overhead, tuple(needs))
+
+
+def _read_parts(parts: list[_Part | str], texts: list[str], media: list[str]) -> None:
+    """Add a content list's texts to `texts` and the types of its media to `media`."""
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        else:
+            texts.append(part.text or part.refusal)
+            if _is_media(part.type):
+                media.append(part.type)
+
+
+def _measure_inputs(kind: Kind, raw: Raw, counter: Counter) -> _Prompt:
+    """Count a text, a list of texts, a list of token ids, or a list of such lists."""
+    name = kind.prompt
+    text = bytes(raw)
+    if text.startswith(b"[") and not text.translate(None, b"[], \t\r\n0123456789"):
+        # Token ids, nested or not: a comma stands between any two, so nothing need be decoded.
+        if not text.translate(None, b"[], \t\r\n"):
+            raise BadRequest(f"{name}: must not be empty", param=name)
+        return _Prompt(text.count(b",") + 1)
+    if len(text) > EXACT_BYTES and text.startswith(b"["):
+        # Long lists of texts are counted as they stand; the sample bounds the cost.
+        return _Prompt(counter.count(text.decode()))
+    try:
+        value = _inputs.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _wrong(name, error) from None
+    if isinstance(value, str):
+        return _Prompt(counter.count(value))
+    if all(isinstance(item, str) for item in value):
+        return _Prompt(counter.count("\n".join(value)))
+    if all(isinstance(item, dict) for item in value):
+        # vLLM takes multimodal embedding inputs; counting their JSON bounds them from above.
+        return _Prompt(counter.count(text.decode()))
+    raise BadRequest(f"{name}: must be text, a list of texts or token ids", param=name)
+
+
+def _tokens_asked(members: Members, name: str) -> int | None:
+    asked = _get(members, name, _limit)
+    if asked is None:
+        return None
+    # vLLM takes 100.0 for 100, as pydantic does.
+    if asked < 1:
+        raise BadRequest(f"{name}: must be at least 1", param=name)
+    if asked != asked // 1:
+        raise BadRequest(f"{name}: must be a whole number", param=name)
+    return int(asked)
+
+
+def _is_media(kind: str) -> bool:
+    """Tell whether a content part of this type holds a picture, a film or sound."""
+    return "image" in kind or "video" in kind or "audio" in kind
+
+
+def _asks(members: Members, name: str, *, unless: bytes = b"null") -> bool:
+    """Tell whether a member is there and asks for something; `unless` is one more nothing."""
+    raw = members.get(name)
+    if raw is None:
+        return False
+    value = bytes(raw).translate(None, b" \t\r\n")
+    return value not in _NOTHING and value != unless
+
+
+def _get(members: Members, name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """Decode one member; None where it is absent. Raises BadRequest."""
+    if name not in members:
+        return None
+    try:
+        return decoder.decode(members[name])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _wrong(name, error) from None
+
+
+def _wrong(name: str, error: Exception) -> BadRequest:
+    text = str(error).replace("`$", f"`{name}")
+    return BadRequest(f"{name}: {text}", param=name)
+
+
+def _check_nesting(body: bytes) -> None:
+    """Raise BadRequest where brackets nest deeper than `MAX_NESTING`.
+
+    Linear, mostly memchr, and bounded in memory: 32 MB of anything take well under a second.
+    """
+    quotes = body.count(b'"')
+    brackets = body.count(b"{") + body.count(b"[")
+    if quotes > 2 * _MAX_PIECES:
+        raise BadRequest(f"the body has more than {_MAX_PIECES} strings")
+    if brackets <= MAX_NESTING:
+        return
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
+    found: list[bytes] = []
+    inside = 0
+    for start in range(0, len(bare), _WINDOW_BYTES):
+        # Without escapes every other piece between quotes lies outside a string.
+        pieces = bare[start : start + _WINDOW_BYTES].split(b'"')
+        found.append(b"".join(pieces[inside::2]).translate(_ONE_KIND, delete=_NOT_BRACKETS))
+        inside = (inside + len(pieces) - 1) % 2
+    nest = b"".join(found)
+    if len(nest) > 2 * _MAX_PIECES:
+        raise BadRequest(f"the body has more than {_MAX_PIECES} pairs of brackets")
+    for _ in range(MAX_NESTING):
+        # One pass takes away the innermost level of every branch, and no more.
+        left = nest.replace(b"[]", b"")
+        if not left or len(left) == len(nest):
+            nest = left
+            break
+        nest = left
+    if nest:
+        raise BadRequest(
+            f"the body nests deeper than {MAX_NESTING} levels, or its brackets do not match"
+        )
+
+
+_MAX_PIECES = 1_000_000
+_WINDOW_BYTES = 1 << 18
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+
+
+def encode(members: Mapping[str, Raw]) -> bytes:
+    """Encode members for a backend."""
+    return msgspec.json.encode(members)

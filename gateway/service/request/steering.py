@@ -1,0 +1,182 @@
+"""What a caller wants of the decision: weights, policy, bounds.
+
+Strongest first: headers, the body's `joulegate` object, the preset in the model's name, the
+config. Each of weights, policy, every single bound, infeasible and explain is looked up that way
+by itself; weights are taken as a set, never mixed from two places.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from gateway.scheduling.decide import POLICIES
+from gateway.scheduling.decision import NO_BOUNDS, Bounds, Weights
+from gateway.service.client import headers as names
+from gateway.service.client.errors import BadRequest
+
+PREFIX = b"x-joulegate-"
+
+_NUMBER = re.compile(rb"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_WEIGHTS = {
+    names.WEIGHT_ACCURACY: "accuracy",
+    names.WEIGHT_ENERGY: "energy",
+    names.WEIGHT_TIME: "time",
+}
+_BOUNDS = {
+    names.MAX_LATENCY_MS: "max_latency_ms",
+    names.MAX_ENERGY_JOULES: "max_energy_joules",
+    names.MIN_ACCURACY: "min_accuracy",
+}
+_TRUE = {b"true": True, b"1": True, b"false": False, b"0": False}
+
+
+class Steering(NamedTuple):
+    """One request's wishes, every default filled in."""
+
+    weights: Weights
+    policy: str
+    bounds: Bounds = NO_BOUNDS
+    reject: bool = False
+    explain: bool = False
+
+
+class WeightsMember(Struct, forbid_unknown_fields=True):
+    """`joulegate.weights` in a body."""
+
+    accuracy: float = 0.0
+    energy: float = 0.0
+    time: float = 0.0
+
+
+class BoundsMember(Struct, forbid_unknown_fields=True):
+    """`joulegate.bounds` in a body."""
+
+    max_latency_ms: float | None = None
+    max_energy_joules: float | None = None
+    min_accuracy: float | None = None
+
+
+class Member(Struct, forbid_unknown_fields=True):
+    """The `joulegate` object in a body; it never reaches a backend."""
+
+    weights: WeightsMember | None = None
+    policy: str | None = None
+    bounds: BoundsMember | None = None
+    infeasible: Literal["best-effort", "reject"] | None = None
+    explain: bool | None = None
+
+
+_member = msgspec.json.Decoder(Member)
+
+
+def steer(
+    headers: Mapping[bytes, bytes], member: msgspec.Raw | None, default: Steering
+) -> Steering:
+    """Apply a body's `joulegate` object and then the headers to `default`.
+
+    `headers` holds the x-joulegate-* headers only. Raises BadRequest naming header or member.
+    """
+    if member is not None and bytes(member) != b"null":
+        default = _from_member(member, default)
+    return _from_headers(headers, default) if headers else default
+
+
+def _from_member(raw: msgspec.Raw, default: Steering) -> Steering:
+    try:
+        member = _member.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        text = str(error).replace("`$", "`joulegate")
+        raise BadRequest(f"joulegate: {text}", param="joulegate") from None
+    weights, policy, bounds, reject, explain = default
+    if member.weights is not None:
+        found = member.weights
+        weights = _weights((found.accuracy, found.energy, found.time), "joulegate.weights")
+    if member.policy is not None:
+        policy = _policy(member.policy, "joulegate.policy")
+    if member.bounds is not None:
+        given = {
+            name: _bound(value, f"joulegate.bounds.{name}")
+            for name in _BOUNDS.values()
+            if (value := getattr(member.bounds, name)) is not None
+        }
+        bounds = _merged(bounds, given)
+    if member.infeasible is not None:
+        reject = member.infeasible == "reject"
+    if member.explain is not None:
+        explain = member.explain
+    return Steering(weights, policy, bounds, reject, explain)
+
+
+def _from_headers(headers: Mapping[bytes, bytes], default: Steering) -> Steering:
+    weights, policy, bounds, reject, explain = default
+    given_weights: dict[str, float] = {}
+    given_bounds: dict[str, float] = {}
+    for raw_name, value in headers.items():
+        name = raw_name.decode("latin-1")
+        if name in _WEIGHTS:
+            given_weights[name] = _number(name, value)
+        elif name in _BOUNDS:
+            given_bounds[_BOUNDS[name]] = _bound(_number(name, value), name)
+        elif name == names.POLICY:
+            policy = _policy(value.decode("latin-1"), name)
+        elif name == names.INFEASIBLE:
+            if value not in {b"best-effort", b"reject"}:
+                raise BadRequest(f"{name}: must be best-effort or reject", param=name)
+            reject = value == b"reject"
+        elif name == names.EXPLAIN:
+            if value.lower() not in _TRUE:
+                raise BadRequest(f"{name}: must be true or false", param=name)
+            explain = _TRUE[value.lower()]
+    if given_weights:
+        triple = (
+            given_weights.get(names.WEIGHT_ACCURACY, 0.0),
+            given_weights.get(names.WEIGHT_ENERGY, 0.0),
+            given_weights.get(names.WEIGHT_TIME, 0.0),
+        )
+        weights = _weights(triple, next(iter(given_weights)))
+    return Steering(weights, policy, _merged(bounds, given_bounds), reject, explain)
+
+
+def _number(name: str, value: bytes) -> float:
+    """Parse a header's non-negative decimal number; float() alone takes nan, 1_000 and ٣."""
+    if not _NUMBER.fullmatch(value):
+        shown = value.decode("latin-1")[:40]
+        raise BadRequest(f"{name}: {shown!r} is not a non-negative decimal number", param=name)
+    number = float(value)
+    if not math.isfinite(number):
+        raise BadRequest(f"{name}: is too large", param=name)
+    return number
+
+
+def _weights(triple: tuple[float, float, float], param: str) -> Weights:
+    try:
+        return Weights.of(*triple)
+    except ValueError as error:
+        raise BadRequest(f"{param}: {error}", param=param) from None
+
+
+def _policy(name: str, param: str) -> str:
+    if name not in POLICIES:
+        known = ", ".join(POLICIES)
+        raise BadRequest(f"{param}: {name[:40]!r} is not one of {known}", param=param)
+    return name
+
+
+def _bound(value: float, param: str) -> float:
+    if not (math.isfinite(value) and value >= 0.0):
+        raise BadRequest(f"{param}: must be finite and not negative", param=param)
+    if value > 1.0 and param.endswith(("min-accuracy", "min_accuracy")):
+        raise BadRequest(f"{param}: is a share, from 0 to 1", param=param)
+    return value
+
+
+def _merged(bounds: Bounds, given: Mapping[str, float]) -> Bounds:
+    """Return `bounds` with those given in their place."""
+    if not given:
+        return bounds
+    now = {name: getattr(bounds, name) for name in _BOUNDS.values()}
+    return Bounds(**{**now, **given})

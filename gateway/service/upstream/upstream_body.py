@@ -1,0 +1,37 @@
+"""What a backend is sent: the client's own members, but for the few that must differ."""
+
+from functools import cache
+
+import msgspec
+from msgspec import Raw
+
+from gateway.service.request.body import Ask, Kind, Members
+
+
+@cache
+def _encoded(name: str) -> Raw:
+    return Raw(msgspec.json.encode(name))
+
+
+def forwarded(ask: Ask, served_name: str) -> Members:
+    """Return the members a backend is sent: the client's, but for what must differ."""
+    members = dict(ask.members)
+    members.pop("joulegate", None)
+    members["model"] = _encoded(served_name)
+    if ask.stream and not ask.wants_usage and ask.kind is not Kind.EMBEDDINGS:
+        members["stream_options"] = _with_usage(members.get("stream_options"))
+    return members
+
+
+_PLAIN_USAGE = Raw(b'{"include_usage":true}')
+
+
+def _with_usage(options: Raw | None) -> Raw:
+    """Ask for the usage chunk that the client did not ask for, keeping its other options."""
+    if options is None or bytes(options) == b"null":
+        return _PLAIN_USAGE
+    members = msgspec.json.decode(options, type=dict[str, Raw])
+    members["include_usage"] = Raw(b"true")
+    # Without include_usage vLLM ignores it; with ours it would put usage into every chunk.
+    members.pop("continuous_usage_stats", None)
+    return Raw(msgspec.json.encode(members))
