@@ -16,13 +16,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway import structured
+from gateway.profile import SHIPPED
 from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import PRESETS, Weights
 from gateway.structured import ConfigError, check_secret, check_url
 
 __all__ = ["Config", "ConfigError", "json_schema", "load", "parse"]
 
-SHIPPED = "shipped"
 """What `shadow` calls the shipped profile."""
 
 Policy = Annotated[str, Meta(extra_json_schema={"enum": list(POLICIES)})]

@@ -18,7 +18,9 @@ from gateway.scheduling.cost import LARGEST, Cost, Form, Quantity
 from gateway.scheduling.features import OutputModel
 
 SCHEMA_VERSION = 1
-SHIPPED = "published.json"
+SHIPPED = "shipped"
+"""What options and config keys call the profile in the package."""
+_SHIPPED_FILE = "published.json"
 # msgspec lets bad UTF-8 through as Python's own error.
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
@@ -167,7 +169,8 @@ def load(path: Path | None) -> Profile:
     """Read a profile file, or the shipped one where `path` is None. Raises ProfileError."""
     if path is None:
         return parse(
-            (resources.files(__package__) / "profiles" / SHIPPED).read_bytes(), "shipped profile"
+            (resources.files(__package__) / "profiles" / _SHIPPED_FILE).read_bytes(),
+            "shipped profile",
         )
     try:
         raw = path.read_bytes()

@@ -32,7 +32,7 @@ from calibration.accuracy.scores import Found
 from calibration.endpoint.retry import CollectError
 from calibration.endpoint.server import TargetError
 from calibration.tables import records as table
-from calibration.tables.columns import BadInput
+from calibration.tables.columns import BadInput, named
 from gateway import profile
 
 OK, FAILED, UNUSABLE = 0, 1, 2
@@ -80,7 +80,7 @@ def _complain(error: object) -> None:
 def _run(options: Options) -> dict[str, Any]:
     old = accuracy_options.base(options)
     found, exam_report = _find(options, old)
-    names = accuracy_options.named(options.model, "--model")
+    names = named(options.model, "--model")
     wanted = scores.chosen(found, {} if _one_named(found) else names, old.models)
     wanted = scores.with_overall(wanted, options.overall, found.notes)
     models, changes = accuracy.merged(old.models, wanted, found)
@@ -133,9 +133,7 @@ def _find(options: Options, old: profile.Profile) -> tuple[Found, dict[str, Any]
 def _lm_eval(options: Options) -> Found:
     if len(options.model) != 1 or "=" in options.model[0]:
         raise BadInput("--from lm-eval: whose results are they? One --model NAME, of the profile")
-    tasks = {
-        theirs: ours for ours, theirs in accuracy_options.named(options.task, "--task").items()
-    }
+    tasks = {theirs: ours for ours, theirs in named(options.task, "--task").items()}
     sha256 = hashlib.sha256(table.raw_bytes(options.file)).hexdigest()
     return lm_eval.read(
         options.file, sha256, model=options.model[0], metric=options.metric, tasks=tasks

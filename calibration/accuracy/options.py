@@ -14,11 +14,10 @@ from calibration.accuracy import labels
 from calibration.accuracy.grading import Kind
 from calibration.accuracy.scores import OVERALLS, POOLED
 from calibration.endpoint.server import Target, TargetError
-from calibration.fit.merge import SHIPPED
 from calibration.tables import records as table
 from calibration.tables.columns import BadInput
 from gateway import profile
-from gateway.profile import Profile
+from gateway.profile import SHIPPED, Profile
 
 SOURCES: Final = ("scores", "labels", "questions", "lm-eval")
 _SAMPLED_TEMPERATURE: Final = 0.7
@@ -117,17 +116,6 @@ def source(options: Options) -> str:
         f"{options.file}: it has: {', '.join(header[:12])}; want accuracy (scores), correct "
         "(labels), columns of labels (--label-columns A,B), or answer (questions, with --backend)"
     )
-
-
-def named(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """Read `OURS=THEIRS`, or a name that is both. Raises BadInput."""
-    found = {}
-    for text in pairs:
-        ours, _, theirs = (part.strip() for part in text.partition("="))
-        if not ours:
-            raise BadInput(f"{option} {text}: want NAME, or NAME=THEIRS")
-        found[ours] = theirs or ours
-    return found
 
 
 def targets(options: Options) -> list[tuple[Target, str | None]]:

@@ -20,9 +20,8 @@ from calibration.stats.lengths import Line, Ratio
 from calibration.tables.columns import BadInput
 from calibration.tables.rows import Rows
 from gateway import profile
-from gateway.profile import Accuracy, ModelProfile, Output, Profile, Regression, Tokens
+from gateway.profile import SHIPPED, Accuracy, ModelProfile, Output, Profile, Regression, Tokens
 
-SHIPPED = "shipped"
 NOTHING = "none"
 ASSUMED_ACCURACY = 0.5
 

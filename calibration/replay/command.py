@@ -13,7 +13,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from calibration.accuracy.options import named
 from calibration.replay import replay
 from calibration.replay import report as replay_report
 from calibration.replay import requests as requests_file
@@ -24,7 +23,7 @@ from calibration.replay.report import Group
 from calibration.replay.requests import Requests
 from calibration.replay.scenarios import scenarios
 from calibration.replay.statistics import Comparison
-from calibration.tables.columns import BadInput
+from calibration.tables.columns import BadInput, named
 from gateway import profile, tokens
 
 OK, UNUSABLE, STOPPED = 0, 2, 1

@@ -5,11 +5,10 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from calibration.fit.merge import SHIPPED
 from calibration.replay.replay import DEFAULT_WEIGHTS, Scenario
 from calibration.tables.columns import BadInput
 from gateway import profile
-from gateway.profile import Profile
+from gateway.profile import SHIPPED, Profile
 from gateway.scheduling import decision
 from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import Weights

@@ -4,7 +4,7 @@ The names on the left are ours (those that `joulegate profile` writes); a file t
 no option at all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import isfinite
@@ -105,6 +105,17 @@ def _likely(ours: str, have: list[str]) -> str | None:
         if found:
             return found[0]
     return None
+
+
+def named(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """Read `OURS=THEIRS`, or a name that is both. Raises BadInput."""
+    found = {}
+    for text in pairs:
+        ours, _, theirs = (part.strip() for part in text.partition("="))
+        if not ours:
+            raise BadInput(f"{option} {text}: want NAME, or NAME=THEIRS")
+        found[ours] = theirs or ours
+    return found
 
 
 def _pair(given: str, option: str) -> tuple[str, str]:
