@@ -1,0 +1,33 @@
+"""A simulated model's truth: where it comes from, and how long its answers are."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from backends.simulator.cost_model import Cost, Truth
+from tests.unit.backends.simulator.engines import PHI
+
+
+def test_answers_have_the_models_mean_length():
+    rng = Random(3)
+    drawn = [PHI.draw_tokens_out(30, rng) for _ in range(4000)]
+    mean = 1.028 * 30 + 44.12
+    assert sum(drawn) / len(drawn) == pytest.approx(mean, rel=0.03)
+    assert len(set(drawn)) > 50
+    assert replace(PHI, output_sd=0.0).draw_tokens_out(30, rng) == round(mean)
+
+
+def test_a_truth_comes_from_a_profile_entry():
+    entry = {
+        "accuracy": {"default": 0.685},
+        "output": {"slope": 0.028, "intercept": 44.12},
+        "seconds": {"form": "additive", "coefficients": [1, 2, 3], "n": 5},
+        "joules": {"form": "interaction", "coefficients": [1, 2, 3, 4]},
+    }
+    truth = Truth.of_profile(entry, idle_watts=10.0)
+    assert truth.seconds == Cost("additive", (1.0, 2.0, 3.0))
+    assert truth.joules == Cost("interaction", (1.0, 2.0, 3.0, 4.0))
+    assert (truth.output, truth.idle_watts) == ((0.028, 44.12), 10.0)
+    with pytest.raises(ValueError, match="has 3 coefficients"):
+        Cost("additive", (1.0, 2.0))

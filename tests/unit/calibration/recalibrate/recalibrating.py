@@ -1,0 +1,115 @@
+"""What tests of `joulegate recalibrate` share: a stand-in for Prometheus, and calls."""
+
+import json
+import re
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+import respx
+from typer.testing import CliRunner
+
+from calibration.cli import app
+from calibration.recalibrate.profile_keys import INFO
+from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT
+from gateway import profile
+from gateway.profile import Accuracy, ModelProfile, Regression
+from gateway.scheduling.cost import Form
+from tests.unit.calibration.recalibrate.sums_of_rows import series, traffic
+
+URL = "http://prom:9090"
+QUERY = f"{URL}/api/v1/query"
+
+
+def model(**other):
+    return ModelProfile(
+        accuracy=Accuracy(0.7),
+        seconds=Regression(form=Form.ADDITIVE, coefficients=[0.1, 0.0005, 0.03]),
+        joules=Regression(form=Form.ADDITIVE, coefficients=[30.0, 0.06, 1.5]),
+        provenance={"hardware": "H200", "accuracy": "given with --accuracy", "rows": {"read": 9}},
+        **other,
+    )
+
+
+class Server:
+    """A Prometheus that holds series by (basis, quantity), and says what it was asked."""
+
+    def __init__(self):
+        self.held = {}
+        self.info = []
+        """Series of INFO; None where such a query is not taken."""
+        self.warnings = []
+
+    def add(self, found):
+        for one in found:
+            key = one.metric["basis"], one.metric["quantity"]
+            self.held.setdefault(key, []).append(one)
+
+    def __call__(self, request):
+        (query,) = parse_qs(request.content.decode())["query"]
+        if query == f"{INFO}[6h]":
+            found = self.info
+        else:
+            asked = re.fullmatch(
+                r'joulegate_ols_sum_total\{basis="(\w+)",quantity="(\w+)"\}\[6h\]', query
+            )
+            found = self.held.get(asked.groups(), [])
+        if found is None:
+            return httpx.Response(400, json={"status": "error", "error": "only sums are known"})
+        result = [{"metric": one.metric, "values": one.values} for one in found]
+        data = {"resultType": "matrix", "result": result}
+        return httpx.Response(
+            200, json={"status": "success", "data": data, "warnings": self.warnings}
+        )
+
+
+def served(size=3000, name="phi-3-mini", bases=(LOAD, OUTPUT, PROMPT), joules=True, **how):
+    """Return the series of a model that served `size` requests, and its rows."""
+    factor = how.pop("factor", 1.0)
+    seconds = traffic(size, 1, factor=factor)[0]
+    energy = traffic(size, 1, quantity="joules", factor=factor)[0]
+    found = []
+    for basis in bases:
+        if basis in {OUTPUT, PROMPT}:
+            found += series(seconds, basis, quantity="tokens", model=name, **how)
+        else:
+            found += series(seconds, basis, quantity="seconds", model=name, **how)
+            if joules:
+                found += series(energy, basis, quantity="joules", model=name, **how)
+    return found, {"seconds": seconds, "joules": energy}
+
+
+def call(*arguments):
+    """Run it; returns exit code, stdout, stderr."""
+    result = CliRunner().invoke(app, ["recalibrate", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def recalibrate(live, *arguments):
+    return call("--prometheus", URL, "--profile", live, *arguments)
+
+
+def told(live, *arguments):
+    code, text, _ = recalibrate(live, "--json", *arguments)
+    return code, json.loads(text)
+
+
+def part(report, name, key="phi-3-mini"):
+    (found,) = [one for one in report["models"] if one["model"] == key]
+    return next(one for one in found["parts"] if one["name"] == name)
+
+
+@pytest.fixture
+def live(tmp_path):
+    path = tmp_path / "profile.json"
+    profile.save({"phi-3-mini": model(), "mistral-7b": model()}, path)
+    return path
+
+
+@pytest.fixture
+def server():
+    with respx.mock:
+        held = Server()
+        respx.post(QUERY).mock(side_effect=held)
+        yield held

@@ -1,0 +1,172 @@
+"""Least squares from sums against statsmodels on the rows that they are sums of."""
+
+import numpy as np
+import pytest
+from statsmodels.regression.linear_model import OLS
+
+from calibration.recalibrate.moments import Moments, Prior, Singular, wald
+from calibration.recalibrate.sums import LOAD, Block, read
+from tests.unit.calibration.recalibrate.sums_of_rows import (
+    ONE,
+    by_scrape,
+    clusters,
+    series,
+    terms,
+    traffic,
+)
+
+COLUMNS = ("n", "i", "o", "io", "z")
+
+
+def of_rows(rows, **how):
+    return Moments.of(read(LOAD, series(rows, LOAD, **how))[ONE], COLUMNS, "y")
+
+
+def reference(rows, groups):
+    return OLS(rows["y"], rows["x"]).fit(
+        cov_type="cluster", cov_kwds={"groups": groups}, use_t=True
+    )
+
+
+def three_instances():
+    """Return the moments of three instances with restarts, all their rows, and the clusters."""
+    found, parts, groups = [], [], []
+    for k, (size, restarts) in enumerate(((900, (400,)), (700, (7, 300)), (500, ()))):
+        rows = traffic(size, 10 + k)[0]
+        found += series(rows, LOAD, instance=f"gw-{k}", restarts=restarts, every=6 + k)
+        parts.append(rows)
+        groups.append(clusters(size, 6 + k, restarts) + 1000 * k)
+    rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    block = read(LOAD, found)[ONE]
+    assert block.resets == 3
+    return Moments.of(block, COLUMNS, "y"), rows, np.concatenate(groups)
+
+
+def test_three_instances_with_restarts_give_what_the_rows_give():
+    moments, rows, groups = three_instances()
+    solved, known = moments.solve(), reference(rows, groups)
+    assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
+    assert solved.errors == pytest.approx(known.bse, rel=1e-9)
+    assert solved.covariance == pytest.approx(known.cov_params(), rel=1e-9)
+    assert np.column_stack([solved.low, solved.high]) == pytest.approx(known.conf_int(), rel=1e-9)
+    assert solved.r2 == pytest.approx(known.rsquared, rel=1e-9)
+    assert solved.rmse == pytest.approx(np.sqrt(known.ssr / len(rows["y"])), rel=1e-9)
+    assert solved.condition == pytest.approx(
+        np.linalg.cond(rows["x"] / np.sqrt((rows["x"] ** 2).mean(axis=0))), rel=1e-6
+    )
+    assert (solved.n, solved.clusters) == (2100, len(set(groups)))
+    assert solved.prior_share.tolist() == [0.0] * 5
+
+
+@pytest.fixture(scope="module")
+def million():
+    return traffic(1_000_000, 1)[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_window_of_200_after_a_million_requests(million, seed):
+    rows = traffic(200, seed)[0]
+    solved, known = of_rows(rows, start=million).solve(), reference(rows, clusters(200))
+    assert solved.coefficients == pytest.approx(known.params, rel=1e-8)
+    assert solved.errors == pytest.approx(known.bse, rel=1e-8)
+
+
+def test_a_million_requests(million):
+    each = terms(million, LOAD)
+    block = Block(LOAD, np.add.reduceat(each, np.arange(0, len(each), 500)))
+    solved = Moments.of(block, COLUMNS, "y").solve()
+    known = reference(million, np.arange(len(each)) // 500)
+    assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
+    assert solved.errors == pytest.approx(known.bse, rel=1e-9)
+
+
+def test_wald_is_that_of_statsmodels():
+    moments, rows, groups = three_instances()
+    _, truth = traffic(1)
+    before = truth * 1.02
+    found = wald(moments.residual(before).solve())
+    known = reference(rows, groups).wald_test((np.eye(5), before), use_f=True, scalar=True)
+    assert found.f == pytest.approx(float(known.statistic), rel=1e-6)
+    assert found.p == pytest.approx(float(known.pvalue), rel=1e-6)
+    assert (found.k, found.freedom) == (5, len(set(groups)) - 1)
+
+
+def test_wald_needs_more_clusters_than_coefficients():
+    assert wald(of_rows(traffic(30)[0], every=6).solve()) is None
+
+
+def test_means_and_spreads():
+    rows = traffic(400)[0]
+    moments = of_rows(rows)
+    assert moments.mean == pytest.approx(rows["x"].mean(axis=0))
+    assert moments.sd[1:] == pytest.approx(rows["x"].std(axis=0)[1:])
+    assert moments.mean_y == pytest.approx(rows["y"].mean())
+    b = np.array([1.0, 0.0, 0.02, 0.0, 0.0])
+    assert moments.squares(b) == pytest.approx(((rows["y"] - rows["x"] @ b) ** 2).sum())
+
+
+def test_tolerance_is_what_other_columns_leave():
+    rows = traffic(400)[0]
+    x = rows["x"]
+    z, others = x[:, 4], x[:, :4]
+    left = z - others @ np.linalg.lstsq(others, z, rcond=None)[0]
+    assert of_rows(rows).tolerance(4) == pytest.approx((left @ left) / (z @ z), rel=1e-6)
+
+
+def test_columns_that_cannot_be_told_apart_are_refused():
+    rows = traffic(400, steady=7)[0]
+    moments = of_rows(rows)
+    assert moments.tolerance(4) == 0.0
+    with pytest.raises(Singular, match="cannot be told apart"):
+        moments.solve()
+    with pytest.raises(Singular, match="cannot be told apart"):
+        of_rows(traffic(400, steady=0)[0]).solve()
+    with pytest.raises(Singular, match="5 requests in 1 scrapes for 5 coefficients"):
+        of_rows(traffic(5)[0]).solve()
+
+
+def test_a_prior_joins_as_rows_would():
+    # Rows of one variance s²: a prior from 50 rows of their own with precision X'X/s² is them.
+    rows = traffic(400)[0]
+    moments = of_rows(rows)
+    variance = moments.variance()
+    more = traffic(50, 8)[0]
+    mean = OLS(more["y"], more["x"]).fit().params
+    prior = Prior(mean, more["x"].T @ more["x"] / variance)
+    solved = moments.solve(prior)
+    both = OLS(np.append(rows["y"], more["y"]), np.vstack([rows["x"], more["x"]])).fit()
+    assert solved.coefficients == pytest.approx(both.params, rel=1e-9)
+    assert (solved.prior_share > 0).all()
+    assert (solved.prior_share < 1).all()
+
+
+@pytest.mark.parametrize(("weight", "share"), [(1e-12, 0.0), (1e12, 1.0)])
+def test_a_prior_of_no_weight_or_of_all(weight, share):
+    moments = of_rows(traffic(400)[0])
+    plain = moments.solve()
+    mean = 2.0 * plain.coefficients
+    solved = moments.solve(Prior(mean, weight * np.linalg.inv(plain.covariance)))
+    assert solved.prior_share == pytest.approx(share, abs=1e-6)
+    assert solved.coefficients == pytest.approx(mean if share else plain.coefficients, rel=1e-6)
+
+
+def test_a_prior_on_one_column_lets_the_others_be_told():
+    rows, truth = traffic(400, steady=7)
+    precision = np.zeros((5, 5))
+    precision[4, 4] = 1e12
+    solved = of_rows(rows).solve(Prior(truth, precision))
+    rest = OLS(rows["y"] - truth[4] * rows["z"], rows["x"][:, :4]).fit()
+    assert solved.coefficients[4] == pytest.approx(truth[4])
+    assert solved.coefficients[:4] == pytest.approx(rest.params, rel=1e-6)
+    assert solved.prior_share[4] == pytest.approx(1.0)
+    assert solved.prior_share[[0, 1, 3]] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("every", "least", "most"), [(50, 0.9, 1.0), (7, 0.9, 1.0)])
+def test_load_that_differs_between_scrapes(every, least, most):
+    rows, _ = by_scrape(every)
+    assert least < of_rows(rows, every=every).between(4, per=2) <= most
+
+
+def test_load_that_differs_within_scrapes_only():
+    assert abs(of_rows(traffic(2000)[0], every=20).between(4, per=2)) < 0.1

@@ -1,0 +1,135 @@
+"""`joulegate recalibrate` as it is called: what it adopts of whose sums, and what it says of it."""
+
+import numpy as np
+import pytest
+from statsmodels.regression.linear_model import OLS
+
+from calibration.recalibrate.sums import TOKENS
+from gateway import profile
+from gateway.profile import Prefill
+from gateway.scheduling.cost import Form
+from tests.unit.calibration.recalibrate import recalibrating
+from tests.unit.calibration.recalibrate.recalibrating import (
+    URL,
+    model,
+    part,
+    recalibrate,
+    served,
+    told,
+)
+from tests.unit.calibration.recalibrate.sums_of_rows import clusters
+
+live, server = recalibrating.live, recalibrating.server
+
+
+def test_a_model_is_refitted_from_its_traffic(server, live):
+    found, rows = served(restarts=(700, 2000))
+    server.add(found)
+    before = profile.load(live)
+    code, report = told(live)
+    assert code == 0
+    after = profile.load(live)
+    assert report["profile_version"] == after.version != before.version
+    assert report["parent_version"] == before.version
+    new = after.model("phi-3-mini")
+    for name, one in (("seconds", new.seconds), ("joules", new.joules)):
+        known = OLS(rows[name]["y"], rows[name]["x"]).fit(
+            cov_type="cluster", cov_kwds={"groups": clusters(3000, 7, (700, 2000))}
+        )
+        assert one.form is Form.LOAD
+        assert one.coefficients == pytest.approx(known.params, rel=1e-9)
+        assert np.array(one.covariance) == pytest.approx(known.cov_params(), rel=1e-9)
+        assert (one.n, one.r2) == (3000, pytest.approx(known.rsquared))
+        assert part(report, name)["resets"] == 2
+        assert set(one.fitted_range) == {"tokens_in", "tokens_out", "running"}
+    line = OLS(rows["seconds"]["o"], rows["seconds"]["x"][:, :2]).fit().params
+    assert [new.output.intercept, new.output.slope] == pytest.approx(line, rel=1e-9)
+    assert new.tokens.ratio == pytest.approx(
+        rows["seconds"]["i"].sum() / rows["seconds"]["e"].sum()
+    )
+    assert new.accuracy == before.model("phi-3-mini").accuracy
+    assert after.model("mistral-7b") == before.model("mistral-7b")
+
+
+def test_a_prompts_own_joules_stay_those_of_profiling(server, live):
+    server.add(served()[0])
+    recalibrate(live)
+    assert profile.load(live).model("phi-3-mini").prefill == Prefill(30.0, 0.06)
+    recalibrate(live)
+    assert profile.load(live).model("phi-3-mini").prefill == Prefill(30.0, 0.06)
+    profile.save({"phi-3-mini": model(prefill=Prefill(7.0, 0.5))}, live)
+    recalibrate(live)
+    assert profile.load(live).model("phi-3-mini").prefill == Prefill(7.0, 0.5)
+
+
+def test_provenance_says_where_the_numbers_come_from(server, live):
+    server.add(served()[0])
+    parent = profile.load(live).version
+    recalibrate(live)
+    said = profile.load(live).model("phi-3-mini").provenance
+    assert said["method"] == "recalibrated"
+    assert said["parent_version"] == parent
+    assert (said["prometheus"], said["window"]) == (URL, "6h")
+    assert said["dates"] == [said["from"], said["to"]]
+    assert (said["hardware"], said["accuracy"]) == ("H200", "given with --accuracy")
+    assert "rows" not in said
+    assert (said["seconds"]["requests"], said["seconds"]["instances"]) == (3000, 1)
+
+
+def test_the_report_on_a_terminal(server, live):
+    server.add(served()[0])
+    server.warnings = ["a store is down"]
+    code, text, errors = recalibrate(live)
+    assert code == 0
+    assert errors == ""
+    for said in (
+        "! Prometheus warns: a store is down",
+        "95% interval",
+        "b4 load",
+        "Chow test",
+        "live is off by",
+        "tokens out: ",
+        "token ratio: 1.1",
+        "phi-3-mini: passed",
+        f"wrote {live} (version {profile.load(live).version}): phi-3-mini",
+    ):
+        assert said in text
+
+
+def test_without_a_meter_seconds_are_refitted_alone(server, live):
+    server.add(served(joules=False)[0])
+    before = profile.load(live).model("phi-3-mini")
+    assert recalibrate(live)[0] == 0
+    after = profile.load(live).model("phi-3-mini")
+    assert after.seconds.form is Form.LOAD
+    assert after.joules == before.joules
+    assert after.prefill is None
+
+
+def test_sums_without_load_still_serve(server, live):
+    server.add(served(bases=(TOKENS,))[0])
+    assert recalibrate(live)[0] == 0
+    assert profile.load(live).model("phi-3-mini").seconds.form is Form.INTERACTION
+
+
+def test_deployments_and_profile_keys(server, live):
+    server.add(served(deployment="phi-on-l4")[0])
+    code, report = told(live)  # by its model's name
+    assert (code, report["models"][0]["deployments"]) == (0, ["phi-on-l4"])
+    code, report = told(live, "--model", "phi-on-l4=mistral-7b", "--max-change", 50)
+    assert (code, report["models"][0]["model"]) == (0, "mistral-7b")
+    code, _, said = recalibrate(live, "--model", "other")
+    assert code == 2
+    assert "--model other: the sums have only phi-on-l4" in said
+    code, _, said = recalibrate(live, "--model", "phi-on-l4=other")
+    assert code == 2
+    assert "is in the sums, but not in the profile (it has: mistral-7b, phi-3-mini)" in said
+
+
+def test_two_deployments_of_one_profile_are_added(server, live):
+    server.add(served(1000, deployment="a")[0])
+    server.add(served(1000, deployment="b")[0])
+    _, report = told(live)
+    assert report["models"][0]["deployments"] == ["a", "b"]
+    assert part(report, "seconds")["requests"] == 2000
+    assert part(report, "seconds")["instances"] == 2
