@@ -1,24 +1,24 @@
 """What can go wrong between the gateway and a backend.
 
     BackendError
-     +- Unreachable      no connection: refused, DNS, TLS, connect timeout
-     +- ConnectionLost   a connection that broke before or within an answer
-     +- Silent           nothing came within a deadline
-     +- BadAnswer        bytes that are not what vLLM sends (HTML, cut JSON, no [DONE], a redirect)
-     |   +- Oversized    more bytes than the gateway holds; the request's doing, not the server's
-     +- Refused          an HTTP status of 400 or above; carries status, body, Retry-After
+     +- BackendUnreachable    no connection: refused, DNS, TLS, connect timeout
+     +- ConnectionLost        a connection that broke before or within an answer
+     +- BackendTimeout        nothing came within a deadline
+     +- InvalidResponse       not what vLLM sends (HTML, cut JSON, no [DONE], a redirect)
+     |   +- ResponseTooLarge  more bytes than the gateway holds: the request's doing
+     +- BackendStatusError    an HTTP status of 400 or above; carries status, body, Retry-After
 
 `backends.client` turns every error of the HTTP library into one of these; nothing else escapes it.
 """
 
 __all__ = [
     "BackendError",
-    "BadAnswer",
+    "BackendStatusError",
+    "BackendTimeout",
+    "BackendUnreachable",
     "ConnectionLost",
-    "Oversized",
-    "Refused",
-    "Silent",
-    "Unreachable",
+    "InvalidResponse",
+    "ResponseTooLarge",
 ]
 
 
@@ -28,7 +28,7 @@ class BackendError(Exception):
     reason = "error"
 
 
-class Unreachable(BackendError):
+class BackendUnreachable(BackendError):
     """No connection could be made."""
 
     reason = "unreachable"
@@ -40,25 +40,25 @@ class ConnectionLost(BackendError):
     reason = "connection_lost"
 
 
-class Silent(BackendError):
+class BackendTimeout(BackendError):
     """Nothing came within the deadline."""
 
     reason = "silent"
 
 
-class BadAnswer(BackendError):
+class InvalidResponse(BackendError):
     """The answer is not what an OpenAI-compatible server sends."""
 
     reason = "bad_answer"
 
 
-class Oversized(BadAnswer):
+class ResponseTooLarge(InvalidResponse):
     """The answer is over a limit of the gateway's."""
 
     reason = "oversized"
 
 
-class Refused(BackendError):
+class BackendStatusError(BackendError):
     """The backend answered with an error status."""
 
     def __init__(self, status: int, body: bytes, retry_after: str | None = None) -> None:

@@ -134,8 +134,8 @@ def definitions() -> dict[str, Schema]:
         "meter": {"secret", "hz"},
     }
     for prefix, schema in (
-        ("gateway", config.json_schema()),
-        ("meter", meter_config.json_schema()),
+        ("gateway", config.build_json_schema()),
+        ("meter", meter_config.build_json_schema()),
     ):
         for name, shape in schema["$defs"].items():
             found[f"{prefix}.{name}"] = _moved(shape, prefix)
@@ -164,7 +164,7 @@ def _moved(shape: Any, prefix: str) -> Any:
 
 def _used(found: dict[str, Schema]) -> dict[str, Schema]:
     """Leave out what only the keys that the chart writes refer to."""
-    roots, kept = [*DEFINITIONS, "gateway.Config", "meter.MeterConfig"], {}
+    roots, kept = [*DEFINITIONS, "gateway.GatewayConfig", "meter.MeterConfig"], {}
     while roots:
         name = roots.pop()
         if name not in kept:

@@ -50,7 +50,7 @@ async def test_a_unary_request_that_its_client_gave_up(world):
     simulator = await world.simulator(speed=1.0)
     gate = await world.gate(model("phi-3-mini", simulator))
     task = asyncio.create_task(gate.ask(CHAT | ENDLESS, {"x-request-id": "left"}))
-    await until(lambda: simulator.engine.running == 1)
+    await until(lambda: simulator.engine.running_requests == 1)
     await asyncio.sleep(0.3)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -64,7 +64,7 @@ async def test_a_unary_request_that_its_client_gave_up(world):
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_an_attempt_that_timed_out(world, body):
     simulator = await world.simulator()
-    simulator.faults.set("silent")
+    simulator.faults.set_fault("silent")
     gate = await world.gate(model("phi-3-mini", simulator), timeouts=QUIET)
     got = await gate.ask(body)
     assert got.status == 504
@@ -73,7 +73,7 @@ async def test_an_attempt_that_timed_out(world, body):
 
 async def test_an_attempt_that_timed_out_is_not_booked_on_who_answered(world):
     silent, good = await world.simulator(), await world.recorder()
-    silent.faults.set("silent")
+    silent.faults.set_fault("silent")
     gate = await world.gate(
         model("phi-3-mini", silent),
         model("mistral-7b", good),
@@ -93,7 +93,7 @@ async def test_an_attempt_that_timed_out_is_not_booked_on_who_answered(world):
 async def test_nobody_pays_for_a_backend_that_was_never_reached(world):
     simulator = await world.simulator()
     gate = await world.gate(model("phi-3-mini", simulator))
-    simulator.faults.set("refuse")
+    simulator.faults.set_fault("refuse")
     got = await gate.ask()
     assert got.status == 503
     assert not (await gate.record(got))["observed"]["joules"]

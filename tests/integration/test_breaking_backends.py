@@ -55,12 +55,12 @@ async def test_breaking_every_stream_ejects(world, kind):
     backend = await world.recorder(first_token_only(kind))
     gate = await world.gate(model("phi-3-mini", backend), health=HEALTH, timeouts=QUICK)
     for asked in range(1, 4):
-        assert not gate.backend(backend).ejected
+        assert not gate.backend(backend).is_ejected
         got = await gate.ask(STREAM)
         assert got.status == 200
         assert "error" in got.chunks[-1]
         assert len(backend.seen) == asked
-    assert gate.backend(backend).ejected
+    assert gate.backend(backend).is_ejected
     got = await gate.ask(STREAM)
     assert (got.status, len(backend.seen)) == (503, 3)
     assert gate.idle
@@ -76,7 +76,7 @@ async def test_one_whole_stream_starts_the_count_anew(world, kind):
         got = await gate.ask(STREAM)
         assert (got.events[-1] == DONE) is answer.well
     assert len(backend.seen) == 7
-    assert not gate.backend(backend).ejected
+    assert not gate.backend(backend).is_ejected
 
 
 async def test_a_half_open_backend_that_breaks_its_trial_stays_out(world):
@@ -91,13 +91,13 @@ async def test_a_half_open_backend_that_breaks_its_trial_stays_out(world):
         await gate.ask(STREAM)
     assert state.ejections == 1
     for ejections in (2, 3):
-        await until(lambda: state.usable, "the door to open a little")
+        await until(lambda: state.is_available, "the door to open a little")
         await gate.ask(STREAM)
-        assert (state.ejections, state.ejected, state.usable) == (ejections, True, False)
+        assert (state.ejections, state.is_ejected, state.is_available) == (ejections, True, False)
     answer.well = True
-    await until(lambda: state.usable, "the door to open a little")
+    await until(lambda: state.is_available, "the door to open a little")
     assert (await gate.ask(STREAM)).events[-1] == DONE
-    assert not state.ejected
+    assert not state.is_ejected
     await until(lambda: gate.idle)
 
 
@@ -127,7 +127,7 @@ async def test_a_client_that_stops_reading_is_not_the_backends_failure(world):
 
         await until(cut, "the client to be cut")
         assert gate.idle
-    assert not gate.backend(backend).ejected
+    assert not gate.backend(backend).is_ejected
     assert gate.backend(backend)._failures == 0
 
 
@@ -164,7 +164,7 @@ async def test_ejection_and_recovery_are_logged_once_each(world, caplog, probe_s
     for asked in range(3):
         assert len(told(caplog, state.label)) == 0, asked
         await gate.ask()
-    assert state.ejected
+    assert state.is_ejected
     out = told(caplog, state.label)
     assert len(out) == 1
     assert out[0].levelno == logging.WARNING
@@ -173,7 +173,7 @@ async def test_ejection_and_recovery_are_logged_once_each(world, caplog, probe_s
     await asyncio.sleep(0.4)
     for _ in range(4):
         assert (await gate.ask()).status == 200
-    assert not state.ejected
+    assert not state.is_ejected
     both = told(caplog, state.label)
     assert len(both) == 2, [record.getMessage() for record in both]
     assert both[0].getMessage() != both[1].getMessage()
@@ -185,15 +185,15 @@ async def test_a_backend_lost_to_probes_is_logged_once(world, caplog):
     health = HealthConfig(probe_seconds=0.03, idle_probe_seconds=0.03, eject_after_failures=2)
     gate = await world.gate(model("phi-3-mini", simulator), health=health)
     state = gate.backend(simulator)
-    simulator.faults.set("unhealthy")
-    await until(lambda: state.ejected, "two probes")
+    simulator.faults.set_fault("unhealthy")
+    await until(lambda: state.is_ejected, "two probes")
     await asyncio.sleep(0.3)
     assert len(told(caplog, state.label)) == 1
-    simulator.faults.clear()
-    await until(lambda: state.usable, "a probe")
+    simulator.faults.clear_faults()
+    await until(lambda: state.is_available, "a probe")
     assert (await gate.ask()).status == 200
     await asyncio.sleep(0.2)
-    assert not state.ejected
+    assert not state.is_ejected
     assert len(told(caplog, state.label)) == 2
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from backends.simulator.cost_model import Cost
+from backends.simulator.cost_model import SimulatedCost
 from tests.integration.harness import CHAT, ENDLESS, STREAM, model, spent, until
 
 BODIES = [CHAT | ENDLESS, STREAM | ENDLESS]
@@ -40,23 +40,23 @@ async def settled(world, gate, left):
 async def test_while_queued(world, lonely, body):
     simulator, gate = lonely
     running = asyncio.create_task(gate.ask(STREAM | ENDLESS))
-    await until(lambda: simulator.engine.running == 1)
+    await until(lambda: simulator.engine.running_requests == 1)
     queued = asyncio.create_task(gate.ask(body))
-    await until(lambda: simulator.engine.waiting == 1)
+    await until(lambda: simulator.engine.waiting_requests == 1)
     await leave(queued)
-    await until(lambda: simulator.engine.waiting == 0)
-    assert simulator.engine.running == 1
+    await until(lambda: simulator.engine.waiting_requests == 0)
+    assert simulator.engine.running_requests == 1
     await leave(running)
     await settled(world, gate, 2)
 
 
 @pytest.mark.parametrize("body", BODIES)
 async def test_during_prefill(world, body):
-    seconds = Cost("additive", (3600.0, 0.0, 0.01))
+    seconds = SimulatedCost("additive", (3600.0, 0.0, 0.01))
     simulator = await world.simulator(speed=1.0, truth_fields={"seconds": seconds})
     gate = await world.gate(model("phi-3-mini", simulator))
     task = asyncio.create_task(gate.ask(body))
-    await until(lambda: simulator.engine.running == 1)
+    await until(lambda: simulator.engine.running_requests == 1)
     await leave(task)
     await settled(world, gate, 1)
 
@@ -99,14 +99,14 @@ async def test_before_the_body_is_whole(world, lonely):
     host, port = gate.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, port)
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
-    await until(lambda: gate.gateway.inflight == 1)
+    await until(lambda: gate.gateway.inflight_requests == 1)
     writer.transport.abort()
     await settled(world, gate, 1)
 
 
 async def test_while_a_backend_stays_silent_and_before_a_retry(world):
     silent = await world.simulator()
-    silent.faults.set("silent")
+    silent.faults.set_fault("silent")
     gate = await world.gate(model("phi-3-mini", silent))
     task = asyncio.create_task(gate.ask())
     await until(lambda: silent.faults.served["silent"] == 1)
@@ -120,10 +120,10 @@ async def test_one_of_many_on_one_server(world):
     simulator = await world.simulator(speed=1.0)
     gate = await world.gate(model("phi-3-mini", simulator))
     tasks = [asyncio.create_task(gate.ask(STREAM | ENDLESS)) for _ in range(8)]
-    await until(lambda: simulator.engine.running == 8)
+    await until(lambda: simulator.engine.running_requests == 8)
     await leave(tasks[3])
-    await until(lambda: simulator.engine.running == 7)
-    assert gate.gateway.inflight == 7
+    await until(lambda: simulator.engine.running_requests == 7)
+    assert gate.gateway.inflight_requests == 7
     for task in tasks:
         await leave(task)
     await settled(world, gate, 8)

@@ -43,7 +43,7 @@ async def test_after_five_failures_nobody_is_asked_any_more(world, body):
         assert (await gate.get("/ready")).status == 200
         assert (await gate.ask(body)).status == 503
         assert len(backend.seen) == k + 1
-    assert gate.backend(backend).ejected
+    assert gate.backend(backend).is_ejected
     for _ in range(3):
         got = await gate.ask(body)
         assert (got.status, got.json["error"]["code"]) == (503, "no_backend_available")
@@ -69,7 +69,7 @@ async def test_an_answer_in_between_starts_the_count_anew(world):
         answer.well = k % 5 == 4
         assert (await gate.ask()).status == (200 if answer.well else 503)
     assert len(backend.seen) == 12
-    assert not gate.backend(backend).ejected
+    assert not gate.backend(backend).is_ejected
 
 
 async def test_the_others_go_on_and_the_ejected_one_is_excluded(world):
@@ -93,7 +93,7 @@ async def test_the_twin_takes_over_within_the_deployment(world):
     gate = await world.gate(model("phi-3-mini", bad, good), health=health())
     for _ in range(100):
         assert (await gate.ask()).status == 200
-        if gate.backend(bad).ejected:
+        if gate.backend(bad).is_ejected:
             break
     assert len(bad.seen) == 5
     for _ in range(10):
@@ -108,12 +108,12 @@ async def test_half_open_lets_one_through_and_a_success_closes_it(world):
     state = gate.backend(backend)
     for _ in range(5):
         await gate.ask()
-    assert state.ejected
-    await until(lambda: state.usable, "the door to open a little")
-    assert state.ejected
+    assert state.is_ejected
+    await until(lambda: state.is_available, "the door to open a little")
+    assert state.is_ejected
     answer.well = True
     assert (await gate.ask()).status == 200
-    assert not state.ejected
+    assert not state.is_ejected
     assert (await gate.ask()).status == 200
     assert len(backend.seen) == 7
 
@@ -125,12 +125,12 @@ async def test_half_open_a_failure_ejects_again_for_twice_as_long(world):
     for _ in range(5):
         await gate.ask()
     for ejections in (2, 3):
-        await until(lambda: state.usable, "the door to open a little")
+        await until(lambda: state.is_available, "the door to open a little")
         assert (await gate.ask()).json["error"]["code"] == "backends_failed"
         assert state.ejections == ejections
-        assert not state.usable
+        assert not state.is_available
     assert len(backend.seen) == 7
-    assert state._opens_at - state._clock() > 0.2
+    assert state._half_open_at - state._clock() > 0.2
 
 
 @pytest.mark.parametrize("idle_probe_seconds", [0.05, NEVER])
@@ -146,24 +146,24 @@ async def test_a_probe_brings_it_back_before_its_time(world, idle_probe_seconds)
     state = gate.backend(backend)
     for _ in range(5):
         await gate.ask()
-        if state.ejected:
+        if state.is_ejected:
             break
     assert state.ejections == 1
     answer.well = True
-    await until(lambda: state.usable, "a probe", seconds=5)
+    await until(lambda: state.is_available, "a probe", seconds=5)
     assert (await gate.ask()).status == 200
-    assert not state.ejected
+    assert not state.is_ejected
 
 
 async def test_a_backend_that_is_down_from_the_start_is_never_asked(world):
     simulator = await world.simulator()
-    simulator.faults.set("refuse")
+    simulator.faults.set_fault("refuse")
     gate = await world.gate(model("phi-3-mini", simulator), health=health(probe_seconds=0.05))
     got = await gate.ask()
     assert (got.status, got.headers["x-joulegate-attempts"]) == (503, "0")
     assert (await gate.get("/ready")).status == 503
-    simulator.faults.clear()
-    await until(lambda: gate.backend(simulator).usable, "a probe")
+    simulator.faults.clear_faults()
+    await until(lambda: gate.backend(simulator).is_available, "a probe")
     assert (await gate.ask()).status == 200
     assert (await gate.get("/ready")).status == 200
 
@@ -175,9 +175,9 @@ async def test_probes_alone_eject_a_backend_that_dies_idle(world):
         health=health(probe_seconds=0.05, idle_probe_seconds=0.05),
     )
     assert (await gate.ask()).status == 200
-    simulator.faults.set("unhealthy")
-    await until(lambda: gate.backend(simulator).ejected, "five probes")
+    simulator.faults.set_fault("unhealthy")
+    await until(lambda: gate.backend(simulator).is_ejected, "five probes")
     assert (await gate.ask()).json["error"]["code"] == "no_backend_available"
-    simulator.faults.clear()
-    await until(lambda: gate.backend(simulator).usable, "a probe")
+    simulator.faults.clear_faults()
+    await until(lambda: gate.backend(simulator).is_available, "a probe")
     assert (await gate.ask()).status == 200

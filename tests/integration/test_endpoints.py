@@ -23,7 +23,7 @@ async def test_health_and_ready(gate):
 @pytest.mark.asyncio(loop_scope="function")
 async def test_not_ready_without_a_usable_backend_or_while_draining(world):
     backend = await world.simulator()
-    backend.faults.set("unhealthy")
+    backend.faults.set_fault("unhealthy")
     gate = await world.gate(model("phi-3-mini", backend))
     got = await gate.get("/ready")
     assert (got.status, got.json["usable_backends"]) == (503, 0)

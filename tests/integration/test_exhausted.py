@@ -53,7 +53,7 @@ async def test_all_fail(fleet, gate, stream, kind, fields, status, kind_of_error
 
 async def test_the_shortest_wait_that_was_named_is_passed_on(fleet, gate):
     for wait, server in zip(("30", "7", "nonsense", "20"), fleet.all, strict=True):
-        server.faults.set("status", status=429, retry_after=wait)
+        server.faults.set_fault("status", status=429, retry_after=wait)
     got = await gate.ask()
     assert (got.status, got.headers["retry-after"]) == (429, "7")
     assert got.json["error"]["code"] == "rate_limited"

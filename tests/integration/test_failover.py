@@ -97,7 +97,7 @@ async def test_a_named_model_does_not_turn_into_another(fleet, gate, stream):
     got = await gate.ask(body(stream) | {"model": "phi-3-mini"})
     assert got.status == 503
     assert got.headers["x-joulegate-attempts"] == "2"
-    assert fleet.mistral.engine.running == 0
+    assert fleet.mistral.engine.running_requests == 0
 
 
 async def test_different_failures_one_after_the_other(fleet, gate):
@@ -124,8 +124,8 @@ async def test_split_events_arrive_as_if_whole(fleet, gate):
         fleet.fail(fleet.phi, "split_events")
         split, last = plain(await gate.ask(ask, ENERGY))
         assert sum(server.faults.served["split_events"] for server in fleet.phi) > 0
-        fleet.phi[0].faults.clear()
-        fleet.phi[1].faults.clear()
+        fleet.phi[0].faults.clear_faults()
+        fleet.phi[1].faults.clear_faults()
         for chunk in (*whole, *split):
             chunk.pop("simulated", None)
         assert split == whole
@@ -142,7 +142,7 @@ async def test_a_slow_head_is_waited_for(fleet, gate):
 async def test_a_redirect_is_not_followed(fleet, gate):
     before = spent(fleet.falcon)
     for server in fleet.phi:
-        server.faults.set("redirect", location=f"{fleet.falcon.url}/v1/chat/completions")
+        server.faults.set_fault("redirect", location=f"{fleet.falcon.url}/v1/chat/completions")
     got = await gate.ask(headers=ENERGY)
     check_whole(got, False, "mistral-7b")
     assert spent(fleet.falcon) == before

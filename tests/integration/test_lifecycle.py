@@ -63,10 +63,10 @@ async def test_running_streams_finish(world, http, tmp_path, number):
         unary = asyncio.create_task(
             http.post(f"{served.url}/v1/chat/completions", json=CHAT | {"max_tokens": 40})
         )
-        await until(lambda: simulator.engine.running == 4)
+        await until(lambda: simulator.engine.running_requests == 4)
         served.process.send(number)
         await until(lambda: turned_away(served), "new clients to be turned away")
-        assert simulator.engine.running
+        assert simulator.engine.running_requests
         for got in await asyncio.gather(*tasks):
             assert (got.status, got.error, got.events[-1]) == (200, None, DONE)
         async with await unary as response:
@@ -85,7 +85,7 @@ async def test_past_the_drain_deadline_streams_end_in_an_error_frame(world, http
         unary = asyncio.create_task(
             http.post(f"{served.url}/v1/chat/completions", json=CHAT | ENDLESS)
         )
-        await until(lambda: simulator.engine.running == 3)
+        await until(lambda: simulator.engine.running_requests == 3)
         served.process.send(signal.SIGTERM)
         for got in await asyncio.gather(*tasks):
             assert got.error is not None

@@ -19,7 +19,7 @@ async def test_the_load_of_another_gateway_is_seen(world):
     one = await world.gate(model("phi-3-mini", phi), health=LOOKING)
     other = await world.gate(model("phi-3-mini", phi), health=LOOKING)
     streams = [asyncio.create_task(other.ask(STREAM | ENDLESS)) for _ in range(5)]
-    await until(lambda: phi.engine.running == 5, "the other's streams")
+    await until(lambda: phi.engine.running_requests == 5, "the other's streams")
 
     async def seen():
         return (await candidates(one))["phi-3-mini"]["running"] == 5

@@ -116,7 +116,7 @@ async def test_a_restart_that_nobody_noticed_leaves_nothing_waiting(world):
         await until(lambda: gate.metric("joulegate_meter_up"), "the meter to answer")
         body = STREAM | {"max_tokens": 300, "ignore_eos": True}
         asks = [asyncio.create_task(gate.ask(body)) for _ in range(3)]
-        await until(lambda: simulator.engine.running == 3, "the streams")
+        await until(lambda: simulator.engine.running_requests == 3, "the streams")
         process.send(signal.SIGKILL)
         await process.ended()
     async with meter_of(simulator, meter.port) as process:

@@ -87,8 +87,8 @@ async def test_joules_reach_the_record_the_metrics_and_the_log_once_they_are_fin
         assert observed["co2e_grams"] == pytest.approx(observed["joules"] / 3.6e6 * 360)
     assert await gate.metric("joulegate_request_energy_joules_count", model="phi-3-mini") == 3
     joules = sum(record["observed"]["joules"] for record in records.values())
-    (ledger,) = meter.ledgers.values()
-    assert ledger.attributed / 1e6 == pytest.approx(joules)
+    (ledger,) = meter.ledgers_by_name.values()
+    assert ledger.attributed_microjoules / 1e6 == pytest.approx(joules)
     assert await gate.metric("joulegate_request_energy_joules_sum") == pytest.approx(joules)
     assert await of_requests(gate, model="phi-3-mini") == pytest.approx(joules)
     grams = await gate.metric("joulegate_co2e_grams_total")
@@ -163,7 +163,7 @@ async def test_an_attempt_in_vain_is_counted_to_the_model_that_spent_it(world):
 
 async def test_a_silent_backend_costs_what_the_meter_saw(world):
     silent = await world.simulator(truth_fields=steady())
-    silent.faults.set("silent")
+    silent.faults.set_fault("silent")
     gate = await world.gate(
         model("phi-3-mini", metered(silent, await world.meter(silent))), timeouts=QUIET
     )
@@ -178,7 +178,7 @@ async def test_a_silent_backend_costs_what_the_meter_saw(world):
 
 async def test_a_refused_attempt_is_nobodys(world):
     refusing = await world.simulator(truth_fields=steady())
-    refusing.faults.set("status", status=503)
+    refusing.faults.set_fault("status", status=503)
     good = await world.simulator("mistral-7b", speed=4.0, truth_fields=steady("mistral-7b"))
     meter = await world.meter(refusing, good)
     gate = await world.gate(
@@ -209,9 +209,16 @@ async def test_requests_in_company_add_up_to_what_the_meter_counted(world):
     records = [await settled(gate, name) for name in names]
     assert {record["observed"]["method"] for record in records} <= SEEN
     assert "apportioned" in {record["observed"]["method"] for record in records}
-    attributed = sum(ledger.attributed for ledger in meter.ledgers.values()) / 1e6
+    attributed = (
+        sum(ledger.attributed_microjoules for ledger in meter.ledgers_by_name.values()) / 1e6
+    )
     assert await of_requests(gate) == pytest.approx(attributed, rel=1e-9)
     assert sum(r["observed"]["joules"] for r in records) == pytest.approx(attributed, rel=1e-9)
-    for ledger in meter.ledgers.values():
-        parts = ledger.attributed + ledger.idle + ledger.other + ledger.unsettled
-        assert parts == ledger.advanced > 0
+    for ledger in meter.ledgers_by_name.values():
+        parts = (
+            ledger.attributed_microjoules
+            + ledger.idle_microjoules
+            + ledger.other_microjoules
+            + ledger.unsettled_microjoules
+        )
+        assert parts == ledger.advanced_microjoules > 0

@@ -43,16 +43,22 @@ async def run(world, replicas):
     asks = []
     for place in range(len(LENGTHS)):
         asks.append(asyncio.create_task(ask(gates[place % replicas], place)))
-        await until(lambda place=place: simulator.engine.running == place + 1, "it to run")
+        await until(lambda place=place: simulator.engine.running_requests == place + 1, "it to run")
     found = await asyncio.gather(*asks)
     counted = 0.0
     for gate in gates:
         for method in ("exclusive", "apportioned", "coarse", "estimated"):
             counted += await gate.metric("joulegate_energy_joules_total", method=method)
-    (ledger,) = meter.ledgers.values()
-    assert counted == pytest.approx(ledger.attributed / 1e6, rel=1e-9)
+    (ledger,) = meter.ledgers_by_name.values()
+    assert counted == pytest.approx(ledger.attributed_microjoules / 1e6, rel=1e-9)
     assert counted == pytest.approx(sum(joules for joules, _ in found), rel=1e-9)
-    assert ledger.advanced == ledger.attributed + ledger.idle + ledger.other + ledger.unsettled
+    assert (
+        ledger.advanced_microjoules
+        == ledger.attributed_microjoules
+        + ledger.idle_microjoules
+        + ledger.other_microjoules
+        + ledger.unsettled_microjoules
+    )
     return [ratio for _, ratio in found]
 
 
@@ -68,7 +74,7 @@ async def test_idle_energy_is_told_to_one_of_them_only(world):
     simulator = await world.simulator(speed=1.0)
     meter = await world.meter(simulator)
     gates = [await world.gate(model("phi-3-mini", metered(simulator, meter))) for _ in range(2)]
-    (ledger,) = meter.ledgers.values()
+    (ledger,) = meter.ledgers_by_name.values()
 
     async def idle():
         name = "joulegate_energy_joules_total"
@@ -83,5 +89,5 @@ async def test_idle_energy_is_told_to_one_of_them_only(world):
 
         told = await until(more, "more of them")
         # Twice the ledger's would be told if both gateways were.
-        assert told <= ledger.idle / 1e6 * (1 + 1e-9)
-    assert told > ledger.idle / 1e6 / 2
+        assert told <= ledger.idle_microjoules / 1e6 * (1 + 1e-9)
+    assert told > ledger.idle_microjoules / 1e6 / 2

@@ -150,7 +150,7 @@ async def test_a_backend_that_the_meter_does_not_know_is_estimated_at_once(world
         model("phi-3-mini", metered(backends[0], meter)),
         model("mistral-7b", metered(backends[1], meter)),
     )
-    await until(lambda: len(meter.batches) > 0 and not gate.backend(backends[0]).meter.known)
+    await until(lambda: len(meter.batches) > 0 and not gate.backend(backends[0]).meter.has_ledger)
     strange = await gate.ask(CHAT | {"model": "phi-3-mini"})
     known = await gate.ask(CHAT | {"model": "mistral-7b"})
     assert (await gate.record(strange))["observed"]["method"] == "estimated"

@@ -34,7 +34,7 @@ async def test_embeddings_that_ask_for_a_stream_are_answered_in_one_piece(world)
         got = await gate.ask(body, path="/v1/embeddings")
         assert (got.status, got.headers["content-type"]) == (200, "application/json")
         assert got.json == EMBEDDING
-    assert not gate.backend(backend).ejected
+    assert not gate.backend(backend).is_ejected
     record = await gate.record(got)
     assert (record["code"], record["usage"]["prompt_tokens"]) == (200, 3)
     assert await gate.metric("joulegate_requests_total", code="200") == 3
@@ -89,7 +89,7 @@ async def test_an_answer_too_large_ends_it_and_is_no_failure(world, answer, body
     # Another model would be asked in vain for the same.
     assert other.seen == []
     state = gate.backend(big)
-    assert (state.ejected, state.ejections, gate.idle) == (False, 0, True)
+    assert (state.is_ejected, state.ejections, gate.idle) == (False, 0, True)
     assert await gate.metric("joulegate_requests_total", model="phi-3-mini", code="502") == times
     assert await gate.metric("joulegate_retries_total") == 0
 
@@ -109,7 +109,7 @@ async def test_an_endless_event_after_the_first_content_breaks_the_stream_only(w
         assert contents == ["one"]
         assert got.chunks[-1]["error"]["type"] == "server_error"
         assert got.error is not None
-    assert not gate.backend(backend).ejected
+    assert not gate.backend(backend).is_ejected
     assert gate.idle
 
 
@@ -163,7 +163,7 @@ async def test_backends_behind_one_proxy_are_told_apart(world):
     gate = await world.gate(model("phi-3-mini", *paths), health=TOUCHY)
     for _ in range(60):
         assert (await gate.ask()).status == 200
-        if gate.backend(paths[1]).ejected:
+        if gate.backend(paths[1]).is_ejected:
             break
     page = (await gate.get("/metrics")).raw.decode()
     up = [line for line in page.splitlines() if line.startswith("joulegate_backend_up{")]

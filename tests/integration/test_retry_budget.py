@@ -70,7 +70,7 @@ async def test_with_everything_failing(world, body, clients, retry, most):
 async def test_a_retry_that_ends_gives_its_place_back(world):
     bad = await world.simulator("phi-3-mini")
     good = await world.simulator("mistral-7b")
-    bad.faults.set("status", status=500)
+    bad.faults.set_fault("status", status=500)
     gate = await world.gate(
         model("phi-3-mini", bad),
         model("mistral-7b", good),

@@ -44,11 +44,11 @@ async def test_alone_it_is_a_504(fleet, gate, stream, kind):
 
 async def test_the_deadline_for_a_first_token_does_not_end_a_stream_that_has_begun(fleet, gate):
     # A stream of some three seconds, three times the deadline.
-    slow = fleet.falcon.spec.truth.scaled(seconds=3 * 200 / 6)
-    fleet.falcon.set_truth(slow)
+    slow = fleet.falcon.spec.truth.scale_costs(seconds=3 * 200 / 6)
+    fleet.falcon.set_cost_model(slow)
     try:
         got = await gate.ask(STREAM | {"model": "falcon-7b"})
     finally:
-        fleet.falcon.set_truth(fleet.falcon.spec.truth)
+        fleet.falcon.set_cost_model(fleet.falcon.spec.truth)
     assert (got.status, got.error, got.events[-1]) == (200, None, DONE)
     assert (await gate.record(got))["observed"]["seconds"] > 1

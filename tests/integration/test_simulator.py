@@ -6,7 +6,7 @@ import json
 import aiohttp
 import pytest
 
-from backends.simulator.server import start
+from backends.simulator.server import start_simulator
 from tests.integration import simulated
 from tests.integration.simulated import CHAT, HELLO, SPEC, TRUTH, metric, spec
 
@@ -47,7 +47,7 @@ class TestAnswers:
         assert body["simulated"]["energy_joules"] == pytest.approx(TRUTH.total_joules(i, 30))
         assert body["simulated"]["seconds"] == pytest.approx(TRUTH.total_seconds(i, 30))
         assert body["simulated"]["speed"] == 200.0
-        assert running.engine.running == 0
+        assert running.engine.running_requests == 0
 
     async def test_a_stream_is_one_compact_chunk_per_token(self, http):
         body = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
@@ -138,7 +138,7 @@ class TestAnswers:
     async def test_per_request_metrics_and_cached_tokens_when_switched_on(self):
         flags = spec(per_request_metrics=True, prompt_tokens_details=True)
         async with (
-            await start(flags) as server,
+            await start_simulator(flags) as server,
             aiohttp.ClientSession(server.url) as session,
             session.post("/v1/chat/completions", json=CHAT) as response,
         ):
@@ -211,5 +211,5 @@ async def test_the_same_seed_gives_the_same_answer_on_another_server(http):
         async with session.post("/v1/chat/completions", json=body) as response:
             return (await response.json())["choices"][0]["message"]["content"]
 
-    async with await start(SPEC) as twin, aiohttp.ClientSession(twin.url) as session:
+    async with await start_simulator(SPEC) as twin, aiohttp.ClientSession(twin.url) as session:
         assert await ask(session, "one") == await ask(http, "one") != await ask(http, "two")

@@ -76,8 +76,9 @@ def test_nothing_of_opentelemetry_is_loaded_unless_configured():
     script = """
 import sys
 from gateway.app import create_app
-from gateway.config import parse
-create_app(parse("models: [{name: phi-3-mini, context: 9, backends: [{url: 'http://a:1'}]}]", "x"))
+from gateway.config import parse_config
+text = "models: [{name: phi-3-mini, context: 9, backends: [{url: 'http://a:1'}]}]"
+create_app(parse_config(text, "x"))
 heavy = ("opentelemetry.sdk", "opentelemetry.exporter", "gateway.telemetry.tracing")
 assert not [name for name in sys.modules if name.startswith(heavy)]
 """

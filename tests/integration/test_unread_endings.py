@@ -88,7 +88,7 @@ async def test_a_client_that_does_not_read_the_end_is_gone(world, caplog, kind, 
     sock = await ask(gate, "unread")
     try:
         await until(lambda: blocked(gate), "the client's side to be full")
-        assert gate.gateway.inflight == 1
+        assert gate.gateway.inflight_requests == 1
         answer.go.set()
         # The last piece, or the error frame, waits for the client by then.
         await asyncio.sleep(0.25)
@@ -136,8 +136,8 @@ async def test_a_draining_gateway_does_not_forbid_trying_again(world, body):
     simulator = await world.simulator(speed=1.0)
     gate = await world.gate(model("phi-3-mini", simulator))
     task = asyncio.create_task(gate.ask(body))
-    await until(lambda: simulator.engine.running == 1)
-    gate.gateway.cut_all()
+    await until(lambda: simulator.engine.running_requests == 1)
+    gate.gateway.cancel_all()
     got = await task
     assert (got.status, got.json["error"]["code"]) == (503, "draining")
     # Another gateway, or this one restarted, will take it.

@@ -151,7 +151,12 @@ async def test_streams_of_a_killed_worker_are_not_in_flight(world, tmp_path):
         await until(lambda: inflight(24), "all in flight")
         await kill_one(served, 3)
         await until(lambda: open_streams < 24, "streams to break")
-        await until(lambda: simulator.engine.running + simulator.engine.waiting == open_streams)
+        await until(
+            lambda: (
+                simulator.engine.running_requests + simulator.engine.waiting_requests
+                == open_streams
+            )
+        )
         await until(lambda: inflight(open_streams), "only the survivor's")
         for task in tasks:
             task.cancel()
@@ -177,12 +182,12 @@ async def test_a_killed_worker_does_not_pin_a_backend_down(world, tmp_path):
             return await served.metric("joulegate_backend_up") == expected
 
         await until(lambda: up(1), "well at first")
-        simulator.faults.set("unhealthy")
+        simulator.faults.set_fault("unhealthy")
         await until(lambda: up(0), "both workers to find it ill")
         # The gauges are published once a second: by then both say so.
         await asyncio.sleep(1.5)
         await kill_one(served, 3)
-        simulator.faults.clear()
+        simulator.faults.clear_faults()
 
         async def well():
             with contextlib.suppress(aiohttp.ClientError, OSError):

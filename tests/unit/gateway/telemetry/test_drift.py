@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry import drift
-from gateway.telemetry.drift import Drift, PageHinkley
+from gateway.telemetry.drift import DriftMetrics, PageHinkley
 
 values = st.lists(st.floats(-5, 5), max_size=60)
 
@@ -34,7 +34,7 @@ def test_without_decay_it_is_the_published_statistic(xs, delta):
     test = PageHinkley(delta, threshold=1e9)
     found = []
     for x in xs:
-        assert not test.add(x)
+        assert not test.add_value(x)
         found.append((test.rise, test.fall, test.score))
     rises, falls = textbook(xs, delta, 1), textbook(xs, delta, -1)
     for (rise, fall, score), a, b in zip(found, rises, falls, strict=True):
@@ -45,7 +45,7 @@ def test_without_decay_it_is_the_published_statistic(xs, delta):
 def test_a_rise_is_a_fall_seen_from_below(xs):
     up, down = (PageHinkley(0.1, 2.0, 0.99) for _ in range(2))
     for x in xs:
-        assert up.add(x) == down.add(-x)
+        assert up.add_value(x) == down.add_value(-x)
         assert (up.rise, up.fall) == (down.fall, down.rise)
 
 
@@ -53,7 +53,7 @@ def test_a_rise_is_a_fall_seen_from_below(xs):
 def test_what_was_always_so_is_no_change(level, noise, count):
     test = PageHinkley(0.5 + abs(noise), 5.0)
     for k in range(count):
-        assert not test.add(level + (noise if k % 2 else -noise))
+        assert not test.add_value(level + (noise if k % 2 else -noise))
     assert test.score < 5.0
 
 
@@ -61,19 +61,19 @@ def test_what_was_always_so_is_no_change(level, noise, count):
 def test_a_change_is_found_within_hundreds_and_noise_alone_is_not(factor):
     rng = random.Random(7)
     test = PageHinkley(0.05, 25.0, 0.9999)
-    assert not any(test.add(rng.gauss(0.2, 0.3)) for _ in range(50_000))
-    test.reset()
-    assert not any(test.add(rng.gauss(0.2, 0.3)) for _ in range(2_000))
+    assert not any(test.add_value(rng.gauss(0.2, 0.3)) for _ in range(50_000))
+    test.reset_test()
+    assert not any(test.add_value(rng.gauss(0.2, 0.3)) for _ in range(2_000))
     shift = math.log(factor)
-    after = next(k for k in range(1_000) if test.add(rng.gauss(0.2 + shift, 0.3)))
+    after = next(k for k in range(1_000) if test.add_value(rng.gauss(0.2 + shift, 0.3)))
     assert after < 60 / abs(shift)
 
 
 def test_an_alarm_begins_anew_and_the_new_level_is_the_usual_one():
     test = PageHinkley(0.05, 5.0)
     for _ in range(100):
-        assert not test.add(0.0)
-    alarms = sum(test.add(1.0) for _ in range(500))
+        assert not test.add_value(0.0)
+    alarms = sum(test.add_value(1.0) for _ in range(500))
     assert alarms == 1
     assert test.score == 0.0
 
@@ -82,7 +82,7 @@ def test_decay_forgets_what_is_long_past():
     keeps, forgets = PageHinkley(0.1, 100.0), PageHinkley(0.1, 100.0, 0.9)
     for k in range(130):
         for test in (keeps, forgets):
-            test.add(1.0 if 100 <= k < 110 else 0.0)
+            test.add_value(1.0 if 100 <= k < 110 else 0.0)
     assert keeps.score > 3.0
     assert forgets.score == 0.0
 
@@ -105,14 +105,14 @@ WHAT = {
 }
 
 
-class Watched(Drift):
+class Watched(DriftMetrics):
     def __init__(self):
         self.registry = CollectorRegistry()
         super().__init__(self.registry, ("phi-3-mini", "mistral-7b"))
 
     def page(self):
         """{(what, model, quantity, profile): value} once what is new has been published."""
-        self.publish()
+        self.publish_metrics()
         return {
             (one.name.removeprefix("joulegate_prediction_"), *map(one.labels.get, drift._LABELS)): (
                 one.value
@@ -139,9 +139,9 @@ def test_every_series_is_there_from_the_start(watched):
 
 
 def test_sums_of_what_was_predicted_and_what_came(watched):
-    watched.add("phi-3-mini", drift.LIVE, drift.SECONDS, 2.0, 3.0)
-    watched.add("phi-3-mini", drift.LIVE, drift.SECONDS, 4.0, 2.5)
-    watched.add("phi-3-mini", drift.SHADOW, drift.SECONDS, 1.0, 1.0)
+    watched.add_comparison("phi-3-mini", drift.LIVE, drift.SECONDS, 2.0, 3.0)
+    watched.add_comparison("phi-3-mini", drift.LIVE, drift.SECONDS, 4.0, 2.5)
+    watched.add_comparison("phi-3-mini", drift.SHADOW, drift.SECONDS, 1.0, 1.0)
     page = watched.page()
     of = {what: page[what, "phi-3-mini", "seconds", "live"] for what in WHAT}
     assert of.pop("drift_score") > 0
@@ -159,13 +159,13 @@ def test_sums_of_what_was_predicted_and_what_came(watched):
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
 def test_what_is_no_amount_is_left_out_whole(watched, bad):
     before = watched.page()
-    watched.add("phi-3-mini", drift.LIVE, drift.JOULES, bad, 1.0)
-    watched.add("phi-3-mini", drift.LIVE, drift.JOULES, 1.0, bad)
+    watched.add_comparison("phi-3-mini", drift.LIVE, drift.JOULES, bad, 1.0)
+    watched.add_comparison("phi-3-mini", drift.LIVE, drift.JOULES, 1.0, bad)
     assert watched.page() == before
 
 
 def test_zero_counts_and_does_not_enter_the_test(watched):
-    watched.add("phi-3-mini", drift.LIVE, drift.OUTPUT_TOKENS, 10.0, 0.0)
+    watched.add_comparison("phi-3-mini", drift.LIVE, drift.OUTPUT_TOKENS, 10.0, 0.0)
     page = watched.page()
     assert page["absolute_error_total", "phi-3-mini", "output_tokens", "live"] == 10
     assert page["drift_score", "phi-3-mini", "output_tokens", "live"] == 0
@@ -176,8 +176,10 @@ def test_a_model_twice_as_slow_raises_one_alarm_of_its_own(watched, quantity):
     rng = random.Random(3)
     for k in range(4_000):
         truth = 10 * (1 if k < 2_000 else 2) * rng.lognormvariate(0, 0.4)
-        watched.add("phi-3-mini", drift.LIVE, quantity, 10.0, truth)
-        watched.add("mistral-7b", drift.LIVE, quantity, 10.0, 10 * rng.lognormvariate(0, 0.4))
+        watched.add_comparison("phi-3-mini", drift.LIVE, quantity, 10.0, truth)
+        watched.add_comparison(
+            "mistral-7b", drift.LIVE, quantity, 10.0, 10 * rng.lognormvariate(0, 0.4)
+        )
     page = watched.page()
     alarms = {name[1:]: value for name, value in page.items() if name[0] == "drift_alarms_total"}
     assert alarms.pop(("phi-3-mini", quantity, "live")) == 1
@@ -186,18 +188,18 @@ def test_a_model_twice_as_slow_raises_one_alarm_of_its_own(watched, quantity):
 
 
 def test_what_is_published_is_not_published_again(watched):
-    watched.add("phi-3-mini", drift.LIVE, drift.SECONDS, 2.0, 3.0)
+    watched.add_comparison("phi-3-mini", drift.LIVE, drift.SECONDS, 2.0, 3.0)
     assert watched.page() == watched.page()
-    watched.add("phi-3-mini", drift.LIVE, drift.SECONDS, 2.0, 3.0)
+    watched.add_comparison("phi-3-mini", drift.LIVE, drift.SECONDS, 2.0, 3.0)
     assert watched.page()["requests_total", "phi-3-mini", "seconds", "live"] == 2
 
 
 def test_another_profile_begins_its_tests_anew(watched):
     for profile in drift.PROFILES:
         for observed in (1.0, 4.0):
-            watched.add("phi-3-mini", profile, drift.SECONDS, 1.0, observed)
+            watched.add_comparison("phi-3-mini", profile, drift.SECONDS, 1.0, observed)
     assert watched.page()["drift_score", "phi-3-mini", "seconds", "live"] > 0
-    watched.reset(drift.LIVE)
+    watched.reset_tests(drift.LIVE)
     page = watched.page()
     assert page["drift_score", "phi-3-mini", "seconds", "live"] == 0
     assert page["drift_score", "phi-3-mini", "seconds", "shadow"] > 0
@@ -207,11 +209,11 @@ def test_another_profile_begins_its_tests_anew(watched):
 WORKER = """
 import sys
 from prometheus_client import CollectorRegistry
-from gateway.telemetry.drift import Drift
-watched = Drift(CollectorRegistry(), ("phi-3-mini",))
+from gateway.telemetry.drift import DriftMetrics
+watched = DriftMetrics(CollectorRegistry(), ("phi-3-mini",))
 for observed in map(float, sys.argv[1:]):
-    watched.add("phi-3-mini", "live", "seconds", 1.0, observed)
-watched.publish()
+    watched.add_comparison("phi-3-mini", "live", "seconds", 1.0, observed)
+watched.publish_metrics()
 print("done", flush=True)
 sys.stdin.read()
 """

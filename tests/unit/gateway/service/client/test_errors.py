@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.service.client import errors
-from gateway.service.client.errors import ApiError, Rejected
+from gateway.service.client.errors import ApiError, UpstreamRejection
 
 
 def family(kind):
@@ -14,7 +14,7 @@ def family(kind):
         yield from family(child)
 
 
-OWN = sorted(set(family(ApiError)) - {Rejected}, key=lambda kind: kind.__name__)
+OWN = sorted(set(family(ApiError)) - {UpstreamRejection}, key=lambda kind: kind.__name__)
 TABLE = {
     "ApiError": (500, "server_error", "internal_error"),
     "BadRequest": (400, "invalid_request_error", None),
@@ -25,20 +25,20 @@ TABLE = {
     "HeadTooLarge": (431, "invalid_request_error", "headers_too_large"),
     "UnsupportedEncoding": (415, "invalid_request_error", "unsupported_content_encoding"),
     "BodyTimeout": (408, "invalid_request_error", "request_timeout"),
-    "Unsupported": (400, "invalid_request_error", "unsupported_capability"),
+    "UnsupportedCapability": (400, "invalid_request_error", "unsupported_capability"),
     "ContextExceeded": (400, "invalid_request_error", "context_length_exceeded"),
-    "Infeasible": (422, "invalid_request_error", "no_feasible_model"),
-    "Unavailable": (503, "server_error", "no_backend_available"),
-    "Draining": (503, "server_error", "draining"),
-    "Overloaded": (429, "rate_limit_error", "rate_limited"),
+    "NoFeasibleModel": (422, "invalid_request_error", "no_feasible_model"),
+    "BackendsUnavailable": (503, "server_error", "no_backend_available"),
+    "GatewayDraining": (503, "server_error", "draining"),
+    "BackendsRateLimited": (429, "rate_limit_error", "rate_limited"),
     "BadGateway": (502, "server_error", "bad_gateway"),
     "GatewayTimeout": (504, "server_error", "upstream_timeout"),
-    "Interrupted": (502, "server_error", "stream_interrupted"),
+    "StreamInterrupted": (502, "server_error", "stream_interrupted"),
 }
 
 
 def shown(error):
-    body = json.loads(error.encode())
+    body = json.loads(error.encode_json())
     assert body.keys() == {"error"}
     inner = body["error"]
     assert list(inner) == ["message", "type", "param", "code"]
@@ -52,7 +52,7 @@ def shown(error):
 def test_the_table_has_every_error():
     assert [kind.__name__ for kind in OWN] == sorted(TABLE)
     drawn = errors.__doc__
-    for name in (*TABLE, "Rejected"):
+    for name in (*TABLE, "UpstreamRejection"):
         assert name in drawn
 
 
@@ -79,12 +79,12 @@ def test_param_and_code_may_be_given(kind):
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.__name__)
 def test_an_sdk_is_told_not_to_multiply_our_retries(kind):
     error = kind("m", retry_after_seconds=7)
-    headers = dict(error.headers())
+    headers = dict(error.build_headers())
     assert headers[b"retry-after"] == b"7"
     # Another replica may answer what one that stops cannot.
-    spent = TABLE[kind.__name__][0] >= 429 and kind.__name__ != "Draining"
+    spent = TABLE[kind.__name__][0] >= 429 and kind.__name__ != "GatewayDraining"
     assert headers.get(b"x-should-retry") == (b"false" if spent else None)
-    assert b"retry-after" not in dict(kind("m").headers())
+    assert b"retry-after" not in dict(kind("m").build_headers())
 
 
 # Bodies of a real vLLM 0.32, as they came.
@@ -130,14 +130,14 @@ EMPTY = (
     ],
 )
 def test_vllms_refusals_are_openais(status, body, param, code, begins):
-    error = Rejected(status, body)
+    error = UpstreamRejection(status, body)
     inner = shown(error)
     assert error.status == status
     assert inner["type"] == "invalid_request_error"
     assert (inner["param"], inner["code"]) == (param, code)
     assert inner["message"].startswith(begins)
     assert inner["message"] == json.loads(body)["error"]["message"]
-    assert error.headers() == []
+    assert error.build_headers() == []
 
 
 @pytest.mark.parametrize(
@@ -157,24 +157,24 @@ def test_vllms_refusals_are_openais(status, body, param, code, begins):
     ],
 )
 def test_other_shapes_of_refusal(status, body, message):
-    error = Rejected(status, body)
+    error = UpstreamRejection(status, body)
     inner = shown(error)
     assert (error.status, inner["message"], inner["param"]) == (status, message, None)
 
 
 def test_a_list_of_validation_errors_becomes_text():
     detail = [{"loc": ["body", "model"], "msg": "field required", "type": "missing"}]
-    inner = shown(Rejected(422, json.dumps({"detail": detail}).encode()))
+    inner = shown(UpstreamRejection(422, json.dumps({"detail": detail}).encode()))
     assert "field required" in inner["message"]
 
 
 def test_a_path_that_vllm_does_not_have_is_no_missing_model():
     # `{"detail": …}` is the router's 404: nothing was looked up by name.
-    assert shown(Rejected(404, b'{"detail":"Not Found"}'))["code"] != "model_not_found"
+    assert shown(UpstreamRejection(404, b'{"detail":"Not Found"}'))["code"] != "model_not_found"
 
 
 @pytest.mark.parametrize(
     "body", [b"x" * 100_000, b"[" * 100_000, b'{"error":[1]}', b'{"error":{"message":[1]}}', b"[]"]
 )
 def test_nonsense_is_shown_in_part(body):
-    assert 0 < len(shown(Rejected(400, body))["message"]) <= 500
+    assert 0 < len(shown(UpstreamRejection(400, body))["message"]) <= 500

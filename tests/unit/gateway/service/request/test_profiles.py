@@ -9,36 +9,38 @@ from prometheus_client import CollectorRegistry
 
 from backends.registry import Backend, Deployment
 from gateway import profile as profiles
-from gateway.config import parse
+from gateway.config import parse_config
 from gateway.profile import ProfileError
-from gateway.service.request.profiles import Profiles
-from gateway.telemetry.drift import JOULES, LIVE, SHADOW, Drift
-from gateway.telemetry.metrics import Metrics
+from gateway.service.request.profiles import ActiveProfiles
+from gateway.telemetry.drift import JOULES, LIVE, SHADOW, DriftMetrics
+from gateway.telemetry.metrics import GatewayMetrics
 
 CONFIG = 'models: [{name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}]\n'
 
 
 def write(path, accuracy):
     """A profile in which phi-3-mini is this accurate; return its version."""
-    phi = profiles.load(None).model("phi-3-mini")
-    new = msgspec.structs.replace(phi, accuracy=profiles.Accuracy(accuracy))
-    profiles.save({"phi-3-mini": new}, path)
-    return profiles.load(path).version
+    phi = profiles.load_profile(None).get_model("phi-3-mini")
+    new = msgspec.structs.replace(phi, accuracy=profiles.AccuracyProfile(accuracy))
+    profiles.save_profile({"phi-3-mini": new}, path)
+    return profiles.load_profile(path).version
 
 
 class World:
     def __init__(self, folder, *keys):
         self.live, self.shadow = folder / "live.json", folder / "shadow.json"
         paths = {"profile": self.live, "shadow": self.shadow}
-        config = parse(CONFIG + "".join(f"{key}: {paths[key]}\n" for key in keys), "g.yaml", {})
+        config = parse_config(
+            CONFIG + "".join(f"{key}: {paths[key]}\n" for key in keys), "g.yaml", {}
+        )
         rng = random.Random(0)
         deployments = [
             Deployment("phi-3-mini", "phi-3-mini", "p", [Backend("http://a:1")], rng=rng)
         ]
         self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry)
-        self.drift = Drift(CollectorRegistry(), ("phi-3-mini",))
-        self.profiles = Profiles(config, deployments, self.metrics, self.drift)
+        self.metrics = GatewayMetrics(self.registry)
+        self.drift = DriftMetrics(CollectorRegistry(), ("phi-3-mini",))
+        self.profiles = ActiveProfiles(config, deployments, self.metrics, self.drift)
 
     def info(self, name):
         """Versions that a metric shows, with its values."""
@@ -57,7 +59,7 @@ class World:
     def drifted(self, profile):
         """Tell a test of something else than before, so that it has a score."""
         for observed in (1.0, 1.0, 3.0):
-            self.drift.add("phi-3-mini", profile, JOULES, 1.0, observed)
+            self.drift.add_comparison("phi-3-mini", profile, JOULES, 1.0, observed)
 
     def score(self, profile):
         return self.drift._watches["phi-3-mini", profile, JOULES].test.score
@@ -73,9 +75,9 @@ def both(tmp_path):
 def test_without_files_the_shipped_one_is_live_and_nothing_is_in_shadow(tmp_path):
     world = World(tmp_path)
     assert world.profiles.shadow is None
-    assert world.info("joulegate_profile_info") == {profiles.load(None).version: 1}
+    assert world.info("joulegate_profile_info") == {profiles.load_profile(None).version: 1}
     assert world.info("joulegate_shadow_profile_info") == {}
-    world.profiles.reload()
+    world.profiles.reload_profiles()
     assert world.profiles.shadow is None
     assert world.reloads == (1, 0)
 
@@ -91,7 +93,10 @@ def test_a_bad_profile_to_begin_with_is_an_error(tmp_path, key, text):
 
 
 def test_each_is_shown_by_its_version(both):
-    live, shadow = profiles.load(both.live).version, profiles.load(both.shadow).version
+    live, shadow = (
+        profiles.load_profile(both.live).version,
+        profiles.load_profile(both.shadow).version,
+    )
     assert both.info("joulegate_profile_info") == {live: 1}
     assert both.info("joulegate_shadow_profile_info") == {shadow: 1}
     assert both.accuracy(both.profiles.live) == 0.5
@@ -101,7 +106,7 @@ def test_each_is_shown_by_its_version(both):
 def test_a_new_live_profile_takes_over_and_the_shadow_stays(both):
     before, shadow = both.profiles.live, both.profiles.shadow.profile.version
     version = write(both.live, 0.6)
-    both.profiles.reload()
+    both.profiles.reload_profiles()
     assert both.accuracy(both.profiles.live) == 0.6
     # What a request has begun with does not change under it.
     assert both.accuracy(before) == 0.5
@@ -131,14 +136,14 @@ def test_a_bad_file_is_refused_whole_and_the_last_good_one_stays(both, bad, capl
         else:
             path.write_text(bad)
     shown = [both.info(f"joulegate_{one}profile_info") for one in ("", "shadow_")]
-    both.profiles.reload()
+    both.profiles.reload_profiles()
     assert both.profiles.live is live
     assert both.profiles.shadow is shadow
     assert [both.info(f"joulegate_{one}profile_info") for one in ("", "shadow_")] == shown
     assert both.reloads == (0, 1)
     assert sum("the last good one stays" in line for line in caplog.messages) == 2
     write(both.live, 0.7)
-    both.profiles.reload()
+    both.profiles.reload_profiles()
     assert both.accuracy(both.profiles.live) == 0.7
     assert both.reloads == (1, 1)
 
@@ -159,7 +164,7 @@ def test_another_profile_begins_its_tests_of_drift_anew_and_only_its_own(both):
 
 def test_reading_the_shadow_again_unchanged_keeps_its_test_of_drift(both):
     both.drifted(SHADOW)
-    both.profiles.reload()
+    both.profiles.reload_profiles()
     assert both.score(SHADOW) > 0
 
 
@@ -172,7 +177,7 @@ async def until(condition):
 
 
 async def test_changed_files_are_noticed_each_by_itself(both):
-    task = asyncio.create_task(both.profiles.watch())
+    task = asyncio.create_task(both.profiles.watch_files())
     try:
         write(both.shadow, 0.8)
         await until(lambda: both.accuracy(both.profiles.shadow) == 0.8)
