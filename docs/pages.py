@@ -116,15 +116,11 @@ def cli_page() -> Iterator[str]:
         "used as given."
     )
     for app in (cli.app, calibration.cli.app):
-        group: Any = typer.main.get_command(app)
-        for info in app.registered_commands:
-            callback: Any = info.callback
-            command = group.commands[info.name or callback.__name__]
-            hints = typing.get_type_hints(callback)
+        for title, command, hints in _commands(app, "joulegate"):
             parameters = [one for one in command.params if one.name in hints]
             if not parameters:
                 continue  # handed on by name to the other application, which describes it
-            yield f"## joulegate {command.name}"
+            yield f"## {title}"
             yield str(command.help)
             yield reading.table(
                 ("argument or option", "type", "default", "meaning"),
@@ -138,6 +134,18 @@ def cli_page() -> Iterator[str]:
                     for parameter in parameters
                 ),
             )
+
+
+def _commands(app: typer.Typer, before: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield each command as it is typed, the command, and its parameters' types."""
+    group: Any = typer.main.get_command(app)
+    for info in app.registered_commands:
+        callback: Any = info.callback
+        command = group.commands[info.name or callback.__name__]
+        yield f"{before} {command.name}", command, typing.get_type_hints(callback)
+    for inner in app.registered_groups:
+        if inner.typer_instance is not None:
+            yield from _commands(inner.typer_instance, f"{before} {inner.name}")
 
 
 def api_page() -> Iterator[str]:

@@ -98,6 +98,8 @@ class Truth:
         output = model.get("output")
         if output:
             costs["output"] = (float(output["slope"]), float(output["intercept"]))
+        if model.get("idle_watts") is not None:
+            costs["idle_watts"] = float(model["idle_watts"])
         return cls(**{**costs, **fields})
 
     def scaled(self, *, seconds: float = 1.0, joules: float = 1.0) -> "Truth":

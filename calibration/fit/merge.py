@@ -97,6 +97,7 @@ def _entry(
         joules=joules,
         tokens=tokens,
         output=output,
+        idle_watts=before.idle_watts if before else None,
         provenance={
             **_measured(fit, rows, said),
             "accuracy": accuracy_from,
