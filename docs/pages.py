@@ -15,6 +15,8 @@ from msgspec import inspect as types
 import calibration.cli
 from gateway import cli, config, console, meter_config, profile
 from gateway.api import openapi
+from gateway.library import shipped
+from gateway.library import table as library_rows
 from gateway.scheduling.decision import PRESETS
 from gateway.service.client import errors, headers
 
@@ -222,6 +224,14 @@ def profile_page() -> Iterator[str]:
 
 
 _TERMS = ("", " i", " o", " i·o", " o·load")
+
+
+def library_table() -> str:
+    """Return every entry of the library with its leave-one-out errors, and those over all."""
+    library = shipped.load_library()
+    entries = ((f"`{row.name}`", *row.cells[1:]) for row in library_rows.list_rows(library))
+    overall = "\n".join(f"- {line}" for line in library_rows.describe_errors(library))
+    return f"{reading.table(library_rows.HEAD, entries)}\n\n{overall}"
 
 
 def openapi_file() -> str:
