@@ -131,6 +131,18 @@ def test_the_simulator_obeys_an_entry(name, batch):
     assert seconds == pytest.approx(entry.seconds_per_token(batch - 1), rel=0.01)
 
 
+@pytest.mark.parametrize("batch", [1, 4, 16, 64])
+def test_a_simulated_batch_spends_what_the_form_says(batch):
+    model = build_model_profile(LIBRARY, "Qwen3-14B@H100")
+    engine = Engine(Truth.of_profile(msgspec.to_builtins(model)))
+    for number in range(batch):
+        engine.submit(str(number), 100, 300)
+    while engine.step() is not None:
+        pass
+    joules = model.joules.cost(Quantity.JOULES).predict(100, 300, batch - 1)
+    assert engine.microjoules / 1e6 == pytest.approx(batch * joules, rel=0.02)
+
+
 def test_the_simulator_draws_an_entrys_idle_watts():
     truth = Truth.of_profile(
         msgspec.to_builtins(build_model_profile(LIBRARY, "Llama-3.1-70B-Instruct@4xH100"))
