@@ -11,7 +11,7 @@ import typer
 from calibration.library.build import build_library, encode_file
 from calibration.library.measured_series import read_series
 from calibration.tables.columns import BadInput
-from gateway.console import FAILED, OK, complain, err, out
+from gateway.console import FAILED, OK, err, out, report_usage_error
 from gateway.library import table
 
 LIBRARY_FILE = Path("gateway/profiles/library.json")
@@ -33,7 +33,7 @@ def run_build(points: Path, root: Path, *, write: bool) -> int:
     try:
         made, sums = build_library(read_series(points))
     except BadInput as error:
-        return complain(error)
+        return report_usage_error(error)
     out.print(table.draw_table(table.list_rows(made)))
     for line in table.describe_errors(made):
         out.print(line, markup=False)

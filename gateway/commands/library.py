@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway import profile as profiles
-from gateway.console import FAILED, OK, complain, err, out
+from gateway.console import FAILED, OK, err, out, report_usage_error
 from gateway.library import table
 from gateway.library.model_profile import build_model_profile
 from gateway.library.shipped import LibraryError, load_library
@@ -23,7 +23,9 @@ def list_entries(containing: str, *, as_json: bool) -> int:
     library = load_library()
     rows = table.list_rows(library, containing)
     if not rows:
-        return complain(f"no entry has {containing!r} in its name (joulegate library list)")
+        return report_usage_error(
+            f"no entry has {containing!r} in its name (joulegate library list)"
+        )
     if as_json:
         shown = {
             "source": library.source,
@@ -49,7 +51,7 @@ def show_entry(name: str, *, as_json: bool) -> int:
         full, entry = load_library().find_entry(name)
         model = build_model_profile(load_library(), full)
     except LibraryError as error:
-        return complain(error)
+        return report_usage_error(error)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode({full: model})).decode())  # noqa: T201
         return OK
@@ -90,19 +92,19 @@ def _print_coefficients(quantity: str, unit: str, model: ModelProfile) -> None:
 def add_entry(name: str, key: str, profile: Path, *, accuracy: float | None, replace: bool) -> int:
     """Merge an entry into a profile file under `key`."""
     if not key.strip():
-        return complain("--as: a model needs a name")
+        return report_usage_error("--as: a model needs a name")
     try:
-        models = dict(profiles.load(profile).models) if profile.exists() else {}
+        models = dict(profiles.load_profile(profile).models) if profile.exists() else {}
         before = models.get(key)
         if before is not None and not replace:
-            return complain(
+            return report_usage_error(
                 f"{profile} has a model {key!r} already; --replace takes the library's costs "
                 "and keeps its accuracy, tokens and output"
             )
         models[key] = build_model_profile(load_library(), name, accuracy=accuracy, before=before)
-        profiles.save(models, profile)
+        profiles.save_profile(models, profile)
     except ProfileError as error:
-        return complain(error)
+        return report_usage_error(error)
     except OSError as error:
         err.print(f"joulegate: {profile}: {error.strerror}", markup=False)
         return FAILED

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.library.shipped import Library, LibraryEntry
-from gateway.profile import Accuracy, ModelProfile, Output, Regression
-from gateway.scheduling.cost import Form
+from gateway.profile import AccuracyProfile, CostRegression, ModelProfile, OutputCoefficients
+from gateway.scheduling.cost import RegressionForm
 
 ASSUMED_ACCURACY = 0.5
 POOR_ERROR = 0.2
@@ -30,8 +30,8 @@ def build_model_profile(
         "tokens": "1 assumed",
         "output": f"mean answer of the source's {entry.task} prompts; yours will differ",
     }
-    given["accuracy"] = Accuracy(ASSUMED_ACCURACY)
-    given["output"] = Output(slope=0.0, intercept=entry.answer_tokens)
+    given["accuracy"] = AccuracyProfile(ASSUMED_ACCURACY)
+    given["output"] = OutputCoefficients(slope=0.0, intercept=entry.answer_tokens)
     if before is not None:
         kept = ["accuracy", "tokens"] + (["output"] if before.output is not None else [])
         for field in kept:
@@ -39,7 +39,7 @@ def build_model_profile(
             was = before.provenance.get(field)
             told[field] = was if isinstance(was, str) else "kept from the profile before"
     if accuracy is not None:
-        given["accuracy"] = Accuracy(accuracy, before.accuracy.tasks if before else {})
+        given["accuracy"] = AccuracyProfile(accuracy, before.accuracy.tasks if before else {})
         told["accuracy"] = "given with --accuracy"
     return ModelProfile(
         **given,
@@ -50,10 +50,10 @@ def build_model_profile(
     )
 
 
-def _make_regression(entry: LibraryEntry, coefficients: list[float]) -> Regression:
+def _make_regression(entry: LibraryEntry, coefficients: list[float]) -> CostRegression:
     low, high = entry.batch
-    return Regression(
-        form=Form.LOAD,
+    return CostRegression(
+        form=RegressionForm.LOAD,
         coefficients=list(coefficients),
         n=entry.points,
         fitted_range={"running": [low - 1.0, high - 1.0]},

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from backends.simulator.cost_model import Truth
+from backends.simulator.cost_model import CostModel
 from gateway.library.model_profile import build_model_profile
 from gateway.library.shipped import load_library
 from tests.integration.harness import until
@@ -39,7 +39,7 @@ async def test_a_library_entry_is_simulated_with_its_costs_and_idle_watts(tmp_pa
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     model, base = arguments[0], f"http://127.0.0.1:{port}"
-    truth = Truth.of_profile(msgspec.to_builtins(build_model_profile(load_library(), ENTRY)))
+    truth = CostModel.from_profile(msgspec.to_builtins(build_model_profile(load_library(), ENTRY)))
     body = {
         "model": model,
         "messages": [{"role": "user", "content": "Hello there"}],

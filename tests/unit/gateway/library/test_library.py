@@ -5,12 +5,12 @@ from statistics import median
 import msgspec
 import pytest
 
-from backends.simulator.cost_model import Truth
-from backends.simulator.engine import Engine
+from backends.simulator.cost_model import CostModel
+from backends.simulator.engine import BatchingEngine
 from gateway import profile
 from gateway.library.model_profile import build_model_profile
 from gateway.library.shipped import LibraryError, load_library, name_entry
-from gateway.scheduling.cost import Form, Quantity
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 
 LIBRARY = load_library()
 every_entry = pytest.mark.parametrize("name", LIBRARY.entries)
@@ -45,12 +45,12 @@ def test_an_unknown_name_is_told_what_comes_close():
 def test_an_entry_makes_a_valid_profile_that_predicts_it(name, tmp_path):
     entry = LIBRARY.entries[name]
     made = build_model_profile(LIBRARY, name)
-    profile.save({"m": made}, tmp_path / "profile.json")
-    model = profile.load(tmp_path / "profile.json").model("m")
+    profile.save_profile({"m": made}, tmp_path / "profile.json")
+    model = profile.load_profile(tmp_path / "profile.json").get_model("m")
     for running in (0, 7, 31):
         joules, seconds = (
             getattr(model, quantity.value).cost(quantity).per_token(0.0, running)
-            for quantity in (Quantity.JOULES, Quantity.SECONDS)
+            for quantity in (CostQuantity.JOULES, CostQuantity.SECONDS)
         )
         assert joules == pytest.approx(entry.joules_per_token(running))
         assert seconds == pytest.approx(entry.seconds_per_token(running))
@@ -91,11 +91,11 @@ def test_the_prompts_arithmetic_by_hand():
 
 def test_what_a_model_already_has_is_kept():
     known = profile.ModelProfile(
-        accuracy=profile.Accuracy(0.8, {"maths": 0.7}),
-        tokens=profile.Tokens(1.2),
-        output=profile.Output(0.1, 90.0),
-        seconds=profile.Regression(Form.ADDITIVE, [0.0, 0.0, 0.1]),
-        joules=profile.Regression(Form.ADDITIVE, [0.0, 0.0, 9.0]),
+        accuracy=profile.AccuracyProfile(0.8, {"maths": 0.7}),
+        tokens=profile.TokenRatio(1.2),
+        output=profile.OutputCoefficients(0.1, 90.0),
+        seconds=profile.CostRegression(RegressionForm.ADDITIVE, [0.0, 0.0, 0.1]),
+        joules=profile.CostRegression(RegressionForm.ADDITIVE, [0.0, 0.0, 9.0]),
         provenance={"accuracy": "scores.csv"},
     )
     made = build_model_profile(LIBRARY, "Qwen3-14B@H100", before=known)
@@ -103,7 +103,7 @@ def test_what_a_model_already_has_is_kept():
     assert made.provenance["accuracy"] == "scores.csv"
     assert made.provenance["tokens"] == "kept from the profile before"
     given = build_model_profile(LIBRARY, "Qwen3-14B@H100", before=known, accuracy=0.9)
-    assert given.accuracy == profile.Accuracy(0.9, {"maths": 0.7})
+    assert given.accuracy == profile.AccuracyProfile(0.9, {"maths": 0.7})
 
 
 def test_a_poor_entry_says_so_first():
@@ -117,12 +117,12 @@ def test_a_poor_entry_says_so_first():
 @pytest.mark.parametrize("name", ["Qwen3-14B@H100", "Llama-3.1-70B-Instruct@4xH100"])
 def test_the_simulator_obeys_an_entry(name, batch):
     entry = LIBRARY.entries[name]
-    truth = Truth.of_profile(msgspec.to_builtins(build_model_profile(LIBRARY, name)))
-    engine = Engine(truth)
+    truth = CostModel.from_profile(msgspec.to_builtins(build_model_profile(LIBRARY, name)))
+    engine = BatchingEngine(truth)
     for number in range(batch):
-        engine.submit(str(number), 640, 200)
+        engine.submit_request(str(number), 640, 200)
     full = []
-    while (step := engine.step()) is not None:
+    while (step := engine.run_step()) is not None:
         if len(step.tokens) == batch:
             full.append(step)
     joules = median(step.joules for step in full) / batch
@@ -134,20 +134,20 @@ def test_the_simulator_obeys_an_entry(name, batch):
 @pytest.mark.parametrize("batch", [1, 4, 16, 64])
 def test_a_simulated_batch_spends_what_the_form_says(batch):
     model = build_model_profile(LIBRARY, "Qwen3-14B@H100")
-    engine = Engine(Truth.of_profile(msgspec.to_builtins(model)))
+    engine = BatchingEngine(CostModel.from_profile(msgspec.to_builtins(model)))
     for number in range(batch):
-        engine.submit(str(number), 100, 300)
-    while engine.step() is not None:
+        engine.submit_request(str(number), 100, 300)
+    while engine.run_step() is not None:
         pass
-    joules = model.joules.cost(Quantity.JOULES).predict(100, 300, batch - 1)
+    joules = model.joules.to_cost_function(CostQuantity.JOULES).predict_cost(100, 300, batch - 1)
     assert engine.microjoules / 1e6 == pytest.approx(batch * joules, rel=0.02)
 
 
 def test_the_simulator_draws_an_entrys_idle_watts():
-    truth = Truth.of_profile(
+    truth = CostModel.from_profile(
         msgspec.to_builtins(build_model_profile(LIBRARY, "Llama-3.1-70B-Instruct@4xH100"))
     )
     assert truth.idle_watts == 300.0
-    engine = Engine(truth)
-    engine.idle(10.0)
+    engine = BatchingEngine(truth)
+    engine.advance_idle(10.0)
     assert engine.microjoules == 3_000_000_000

@@ -46,7 +46,7 @@ def test_entries_are_added_to_a_profile_that_may_be_new(tmp_path):
     told = run("add", "Qwen3-14B@H100", "--as", "qwen", "--profile", path, "--accuracy", 0.8)
     assert "accuracy: given with --accuracy" in told.stdout
     run("add", "Llama-3.1-8B-Instruct@H100", "--as", "llama", "--profile", path)
-    models = profile.load(path).models
+    models = profile.load_profile(path).models
     assert set(models) == {"qwen", "llama"}
     assert models["qwen"].accuracy.default == 0.8
     assert models["llama"].accuracy.default == 0.5
@@ -61,7 +61,7 @@ def test_a_model_that_is_there_is_replaced_only_if_that_is_asked(tmp_path):
     assert "--replace" in refused.stderr
     assert path.read_bytes() == before
     run("add", "Qwen3-14B@B200", "--as", "qwen", "--profile", path, "--replace")
-    model = profile.load(path).model("qwen")
+    model = profile.load_profile(path).get_model("qwen")
     assert model.provenance["hardware"] == "1 x NVIDIA B200"
     assert model.accuracy.default == 0.8
 
