@@ -1,4 +1,4 @@
-"""Write docs/reference and docs/images from the definitions in the code.
+"""Write docs/reference, docs/images and the library's table from the definitions in the code.
 
 `python docs/generate.py` writes every page; with `--check` it writes nothing, lists the pages that
 are stale and exits 1. A page holds only what the code says: to change it, change the code.
@@ -11,17 +11,34 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import draw
+import draw_load
 import pages
 import series
 
 DOCS = Path(__file__).parent
 _NOTE = "<!-- Written by docs/generate.py; change {source} instead. -->\n"
+_BEGIN = "<!-- This table is written by docs/generate.py from {source}. -->"
+_END = "<!-- End of the table. -->"
 
 
 def _page(make: Callable[[], Iterable[str]], source: str) -> Callable[[], str]:
     return lambda: (
         "\n\n".join([_NOTE.format(source=source), *make()]).replace("\n\n\n", "\n\n") + "\n"
     )
+
+
+def _filled(name: str, make: Callable[[], str], source: str) -> Callable[[], str]:
+    """Return what makes a written page's text anew, its one marked block replaced."""
+
+    def fill() -> str:
+        text = (DOCS / name).read_text(encoding="utf-8")
+        before, _, rest = text.partition(_BEGIN.format(source=source))
+        _, end, after = rest.partition(_END)
+        if not end:
+            raise ValueError(f"docs/{name} has no block that begins and ends as {_BEGIN!r} says")
+        return f"{before}{_BEGIN.format(source=source)}\n\n{make()}\n\n{_END}{after}"
+
+    return fill
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -34,7 +51,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/api.md": _page(pages.api_page, "gateway/api/openapi.py"),
     "reference/profile.md": _page(pages.profile_page, "gateway/profiles/published.json"),
     "reference/openapi.json": pages.openapi_file,
+    "library.md": _filled("library.md", pages.library_table, "gateway/profiles/library.json"),
     "images/decision.svg": draw.picture,
+    "images/load.svg": draw_load.load_picture,
 }
 """Every generated file under docs/, and what makes its text."""
 

@@ -15,6 +15,8 @@ from msgspec import inspect as types
 import calibration.cli
 from gateway import cli, config, console, meter_config, profile
 from gateway.api import openapi
+from gateway.library import shipped
+from gateway.library import table as library_rows
 from gateway.scheduling.decision import PRESETS
 from gateway.service.client import errors, headers
 
@@ -116,15 +118,11 @@ def cli_page() -> Iterator[str]:
         "used as given."
     )
     for app in (cli.app, calibration.cli.app):
-        group: Any = typer.main.get_command(app)
-        for info in app.registered_commands:
-            callback: Any = info.callback
-            command = group.commands[info.name or callback.__name__]
-            hints = typing.get_type_hints(callback)
+        for title, command, hints in _commands(app, "joulegate"):
             parameters = [one for one in command.params if one.name in hints]
             if not parameters:
                 continue  # handed on by name to the other application, which describes it
-            yield f"## joulegate {command.name}"
+            yield f"## {title}"
             yield str(command.help)
             yield reading.table(
                 ("argument or option", "type", "default", "meaning"),
@@ -138,6 +136,18 @@ def cli_page() -> Iterator[str]:
                     for parameter in parameters
                 ),
             )
+
+
+def _commands(app: typer.Typer, before: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield each command as it is typed, the command, and its parameters' types."""
+    group: Any = typer.main.get_command(app)
+    for info in app.registered_commands:
+        callback: Any = info.callback
+        command = group.commands[info.name or callback.__name__]
+        yield f"{before} {command.name}", command, typing.get_type_hints(callback)
+    for inner in app.registered_groups:
+        if inner.typer_instance is not None:
+            yield from _commands(inner.typer_instance, f"{before} {inner.name}")
 
 
 def api_page() -> Iterator[str]:
@@ -214,6 +224,14 @@ def profile_page() -> Iterator[str]:
 
 
 _TERMS = ("", " i", " o", " i·o", " o·load")
+
+
+def library_table() -> str:
+    """Return every entry of the library with its leave-one-out errors, and those over all."""
+    library = shipped.load_library()
+    entries = ((f"`{row.name}`", *row.cells[1:]) for row in library_rows.list_rows(library))
+    overall = "\n".join(f"- {line}" for line in library_rows.describe_errors(library))
+    return f"{reading.table(library_rows.HEAD, entries)}\n\n{overall}"
 
 
 def openapi_file() -> str:

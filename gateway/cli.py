@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.commands import library_options
+
 app = typer.Typer(
     name="joulegate",
     help="An OpenAI-compatible gateway that picks the vLLM model with the best accuracy, energy "
@@ -168,7 +170,13 @@ def check(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def backend(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="phi-3-mini, mistral-7b or falcon-7b.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="phi-3-mini, mistral-7b or falcon-7b; with --simulate also a model of --profile, "
+            "or MODEL@GPU of the library."
+        ),
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     model_path: Annotated[Path | None, typer.Option(help="Local weights to load instead.")] = None,
@@ -196,6 +204,9 @@ def backend(
         show=show,
         extra=context.args,
     )
+
+
+app.add_typer(library_options.app, name="library")
 
 
 def main() -> None:

@@ -106,6 +106,8 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
     tokens: TokenRatio = TokenRatio()
     output: OutputCoefficients | None = None
     prefill: PrefillEnergy | None = None
+    idle_watts: Annotated[float, Meta(ge=0.0, le=LARGEST_COEFFICIENT)] | None = None
+    """Watts of the backend's GPUs, all together, with the model loaded and no request."""
     provenance: dict[str, Any] = {}
 
     def to_output_model(self) -> OutputModel:

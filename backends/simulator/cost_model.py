@@ -15,6 +15,9 @@ _SIZES: dict[str, int] = {"additive": 3, "interaction": 4, "load": 5}
 # Prefill and decode each keep at least this share of a request's total, so that a negative
 # intercept (the published phi-3 T has b0 = -0.0249 s) cannot make a step run backwards.
 _LEAST_SHARE = 0.02
+# Without one the prompt's share is the form's own, however small: two percent of what a request
+# takes alone is half of what it takes in a batch of 64.
+_TINY_SHARE = 1e-6
 # A form that comes out negative far from where it was fitted still has to take some time.
 _LEAST_TOTAL = 1e-6
 # Noise is symmetric; a draw below this factor would make work nearly free.
@@ -98,6 +101,8 @@ class CostModel:
         output = model.get("output")
         if output:
             costs["output"] = (float(output["slope"]), float(output["intercept"]))
+        if model.get("idle_watts") is not None:
+            costs["idle_watts"] = float(model["idle_watts"])
         return cls(**{**costs, **fields})
 
     def scale_costs(self, *, seconds: float = 1.0, joules: float = 1.0) -> "CostModel":
@@ -161,5 +166,6 @@ def _split_phases(
     """Divide a total into phases: what the floor adds to one phase is taken out of the other."""
     b0, b1, *_ = cost.all_coefficients
     least = _LEAST_SHARE * total
-    prefill = min(max(factor * (b0 + b1 * tokens_in), least), total - least)
+    least_prefill = least if b0 < 0.0 else _TINY_SHARE * total
+    prefill = min(max(factor * (b0 + b1 * tokens_in), least_prefill), total - least)
     return PhaseSplit(prefill, (total - prefill) / tokens_out)

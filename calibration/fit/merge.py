@@ -110,6 +110,7 @@ def _build_model_profile(
         joules=joules,
         tokens=tokens,
         output=output,
+        idle_watts=before.idle_watts if before else None,
         provenance={
             **_build_provenance(fit, rows, said),
             "accuracy": accuracy_from,

@@ -1,4 +1,4 @@
-"""`joulegate backend MODEL`: vLLM for one of the three models, or the simulator in its place."""
+"""`joulegate backend MODEL`: vLLM for one of the three models, or a simulator of any model."""
 
 import asyncio
 import shlex
@@ -10,11 +10,15 @@ import msgspec
 from backends.vllm import launcher, recipes
 from gateway import profile as profiles
 from gateway.console import FAILED, OK, err, log_to_stderr, make_stop_event, report_usage_error
+from gateway.library.model_profile import build_model_profile
+from gateway.library.shipped import load_library
 
 if TYPE_CHECKING:
     from backends.simulator.answers import SimulatorSpec
 
 _DEVICES = ("auto", "cpu", "gpu")
+_SIMULATED_CONTEXT_TOKENS = 32768
+"""Context of a simulated model that has no recipe: what the library's were measured within."""
 
 
 def run(
@@ -35,9 +39,9 @@ def run(
     if device not in _DEVICES:
         return report_usage_error(f"--device: {device!r} is not one of {', '.join(_DEVICES)}")
     try:
-        recipe = recipes.get_recipe(model)
         if simulate:
             return _run_simulator(model, host, port, speed, seed, profile, extra)
+        recipe = recipes.get_recipe(model)
         if not show:
             launcher.launch_vllm(
                 recipe,
@@ -75,9 +79,13 @@ def _run_simulator(
     from backends.simulator.answers import SimulatorSpec  # noqa: PLC0415 - vLLM needs none of it
     from backends.simulator.cost_model import CostModel  # noqa: PLC0415
 
-    fitted = profiles.load_profile(profile).get_model(model)
-    recipe = recipes.get_recipe(model)
-    truth = CostModel.from_profile(msgspec.to_builtins(fitted), context=recipe.context_tokens)
+    if profile is None and "@" in model:
+        fitted = build_model_profile(load_library(), model)
+    else:
+        fitted = profiles.load_profile(profile).get_model(model)
+    recipe = recipes.RECIPES.get(model)
+    context = recipe.context_tokens if recipe else _SIMULATED_CONTEXT_TOKENS
+    truth = CostModel.from_profile(msgspec.to_builtins(fitted), context=context)
     log_to_stderr("info")
     spec = SimulatorSpec(model, truth, speed=speed, seed=seed)
     err.print(f"simulated {model} on http://{host}:{port}, {speed:g} x real time", markup=False)

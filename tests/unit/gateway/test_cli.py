@@ -241,7 +241,10 @@ def test_a_backend_that_cannot_be(arguments):
 # --- all of it ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["demo"], ["route"], ["check"], ["backend"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["serve"], ["demo"], ["route"], ["check"], ["backend"], ["library"], ["library", "add"]],
+)
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_everywhere(command, option):
     result = run(*command, option)

@@ -1,0 +1,1 @@
+"""The room that makes the library: measured figures in, shipped coefficients out."""
