@@ -49,7 +49,9 @@ def test_an_entry_makes_a_valid_profile_that_predicts_it(name, tmp_path):
     model = profile.load_profile(tmp_path / "profile.json").get_model("m")
     for running in (0, 7, 31):
         joules, seconds = (
-            getattr(model, quantity.value).to_cost_function(quantity).cost_per_output_token(0.0, running)
+            getattr(model, quantity.value)
+            .to_cost_function(quantity)
+            .cost_per_output_token(0.0, running)
             for quantity in (CostQuantity.JOULES, CostQuantity.SECONDS)
         )
         assert joules == pytest.approx(entry.joules_per_token(running))
