@@ -1,20 +1,21 @@
 """What a refit must pass before it may replace the live profile; each refusal with its number.
 
-Gates, in the order in which they are asked:
+Gates, in the order in which they are checked:
 
     faults      sums that no requests can have given (calibration.recalibrate.sums says which)
-    requests    at least so many; with too few, a cost is left as it was
+    requests    at least so many; with too few, the live cost is kept
     scrapes     at least so many scrape intervals with requests in them: they are the clusters
     zero        lengths and costs that are not 0 throughout
     lengths     standard deviation over mean of prompt and answer lengths, at least
     condition   of the columns, scaled to unit length, at most
-    signs       no token costs less than nothing, and the mean request more
+    signs       no negative marginal cost, and the mean request's cost is over 0
     interval    half the 95% interval over the prediction, at the mean request and one standard
                 deviation longer in either length, at most
+    influence   share by which one scrape interval alone moves the mean request's prediction, at most
     change      prediction of the mean request over the live profile's, from 1/3 to 3
-    gain        share by which the RMSE in the window falls, at least (by default no matter);
-                below that the live profile holds, and the cost is left as it was
-    cut         share of the answers that no limit cut, at least (output line only)
+    gain        share by which the RMSE in the window falls, at least (by default 0);
+                below that the live profile's cost is kept
+    cut         share of the answers that no token limit truncated, at least (output line only)
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from calibration.recalibrate.sums import PROMPT, TERMS, SumBlock
 
 MIN_UNCUT_SHARE = 0.5
 FEW, GAIN = "requests", "gain"
-"""The gates that leave a cost as it was, and hold up nothing else."""
+"""Gates that keep the live cost without refusing the model's other costs."""
 _NONZERO_TERMS = {
     "e": "the gateway's own token counts of prompts",
     "i": "prompt lengths",
