@@ -11,11 +11,11 @@ Gates, in the order in which they are checked:
     signs       no negative marginal cost, and the mean request's cost is over 0
     interval    half the 95% interval over the prediction, at the mean request and one standard
                 deviation longer in either length, at most
-    influence   share by which one scrape interval alone moves the mean request's prediction, at most
+    influence   share by which one scrape alone moves the mean request's prediction, at most
     change      prediction of the mean request over the live profile's, from 1/3 to 3
     gain        share by which the RMSE in the window falls, at least (by default 0);
                 below that the live profile's cost is kept
-    cut         share of the answers that no token limit truncated, at least (output line only)
+    cut         share of the answers that no limit truncated, at least (output line only)
 """
 
 from collections.abc import Iterator
