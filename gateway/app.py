@@ -110,8 +110,8 @@ class GatewayRuntime:
         prober = HealthProber(
             self._client,
             self.gateway.backends,
-            out_seconds=times.probe_seconds,
-            well_seconds=times.idle_probe_seconds,
+            ejected_period_seconds=times.probe_seconds,
+            healthy_period_seconds=times.idle_probe_seconds,
             timeout_seconds=times.probe_timeout_seconds,
         )
         gauges = GaugePoller(

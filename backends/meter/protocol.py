@@ -1,13 +1,13 @@
-"""What gateways and meters say to each other: one POST, JSON both ways.
+"""The protocol between gateways and meters: one POST, JSON both ways.
 
-    gateway -> meter   POST /v1/events   Batch
-    meter -> gateway   200               Answer
+    gateway -> meter   POST /v1/events   EventBatch
+    meter -> gateway   200               MeterAck
 
 Times are ages: microseconds before the batch was sent, by the sender's own clock. Token counts are
-cumulative, so an event may be lost, repeated or come late and the next one mends it. A gateway with
+cumulative, so where an event is lost, repeated or late, the next one corrects it. A gateway with
 requests in flight posts at least once a second, if only an empty batch; one that falls silent for
-`VANISHED_SECONDS` is taken to be gone. Observations are repeated until their number comes back in
-`received`.
+`VANISHED_SECONDS` is taken to be gone. Observations are resent until `received`
+acknowledges their number.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ EVENTS_PATH = "/v1/events"
 VANISHED_SECONDS = 10.0
 
 MeteringMethod = Literal["exclusive", "apportioned", "coarse", "estimated"]
-"""How joules were had; `estimated` from a meter means that it did not see all of the request."""
+"""How joules were measured; `estimated` from a meter: it did not see all of the request."""
 
 
 class RequestBegin(Struct, array_like=True, tag="b"):
@@ -71,7 +71,7 @@ class EventBatch(Struct):
     backends: list[BackendRef]
     events: list[MeterEvent]
     received: int = 0
-    """The highest number seen among observations and spendings; those up to it are not repeated."""
+    """The highest number seen among observations and spendings; it acknowledges all up to it."""
 
 
 class EnergyObservation(Struct, array_like=True):
@@ -84,7 +84,7 @@ class EnergyObservation(Struct, array_like=True):
 
 
 class UnattributedEnergy(Struct, array_like=True):
-    """Energy of a backend that no request answers for; told to one gateway only."""
+    """Energy of a backend that no request used; reported to one gateway only."""
 
     number: int
     backend: str
@@ -93,7 +93,7 @@ class UnattributedEnergy(Struct, array_like=True):
 
 
 class MeterAck(Struct):
-    """What has been settled; `meter` changes when the meter starts anew and has forgotten all."""
+    """What has been settled; `meter` changes when the meter restarts, its state lost."""
 
     meter: str
     observations: list[EnergyObservation]

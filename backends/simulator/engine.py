@@ -1,7 +1,8 @@
 """Continuous batching in discrete steps, with the time and energy of each.
 
-PURE: this file knows no clock, socket or event loop. Whoever drives it calls `step()` while there
-is work and `idle()` for the time in between, and decides how long a simulated second lasts.
+PURE: this file knows no clock, socket or event loop. Whoever drives it calls `run_step()` while
+there is work and `advance_idle()` for the time in between, and decides how long a simulated second
+lasts.
 
 Rules:
 - A request alone takes exactly T(i, o) seconds and E(i, o) joules of its truth's forms.

@@ -1,6 +1,6 @@
 """Drives an engine at the pace of a clock and wakes those who wait for its tokens.
 
-A virtual clock keeps the pace: after each step the pump sleeps until start + virtual / speed, and
+A virtual clock keeps the pace: after each step the loop sleeps until start + virtual / speed, and
 not at all when it is behind, so the total is right even where single sleeps are coarse (uvloop's
 are whole milliseconds).
 """
@@ -18,14 +18,14 @@ _MAX_LAG_SECONDS = 1.0
 
 
 class SimulatedCall:
-    """One client's request: one or more choices in the engine, told of in one place."""
+    """One client's request: one or more choices in the engine, their progress in one place."""
 
     __slots__ = ("_waiter", "_wants_tokens", "choices_left", "costs", "pending")
 
     def __init__(self, choices: int, *, wants_tokens: bool) -> None:
         self.choices_left = choices
         self.pending: list[int] = []
-        """Index of the choice of each token that came since `tokens` was last awaited."""
+        """Index of the choice of each token that came since `wait_for_tokens` was last awaited."""
         self.costs: list[RequestCost] = []
         self._wants_tokens = wants_tokens
         self._waiter: asyncio.Future[None] | None = None

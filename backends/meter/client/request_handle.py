@@ -1,7 +1,7 @@
-"""One request to one backend, as its meter is told of it.
+"""One attempt, as it is reported to the backend's meter.
 
 Written to by whoever serves the request, read four times a second by the link to the meter; what is
-new since it was last told becomes events.
+new since the last acknowledged batch becomes events.
 """
 
 import time
@@ -23,7 +23,7 @@ _MAX_TOKENS = 1 << 31
 _MAX_QUEUE_SECONDS = 1e6
 _MAX_PREFILL_JOULES = 1e9
 BEGUN, ANSWERING, ENDED, ABANDONED = 1, 2, 3, 4
-"""How much of a request a meter has been told; FORSAKEN: the meter has given it up."""
+"""How much of a request is acknowledged by the meter; ABANDONED: the meter has expired it."""
 
 
 class ChunkCounter(Protocol):
@@ -99,7 +99,7 @@ class MeteredAttempt:
         self.reported_tokens = 0
 
     def record_first_content(self, stream: ChunkCounter, heard: LastChunkClock) -> None:
-        """Note the first content, and what will know of the rest."""
+        """Note the first content, and what counts and times the rest."""
         self.first_content_at = time.monotonic()
         self.stream = stream
         self.last_chunk_clock = heard
@@ -144,7 +144,7 @@ class MeteredAttempt:
 
     @property
     def progress_stage(self) -> int:
-        """How much there is to tell."""
+        """The stage it has reached: BEGUN, ANSWERING or ENDED."""
         if self.ended_at:
             return ENDED
         return ANSWERING if self.first_content_at else BEGUN
@@ -156,7 +156,7 @@ class MeteredAttempt:
         return max(1, round((self.stream.chunks - 1) * self.backend_meter.tokens_per_chunk))
 
     def collect_events(self, now: float) -> list[MeterEvent]:
-        """Return what the meter has not been told yet."""
+        """Return the events that the meter has not acknowledged yet."""
         place = self.backend_meter
         found: list[MeterEvent] = []
         if self.reported_stage == ABANDONED:

@@ -1,4 +1,4 @@
-"""How one interval's energy is divided: prefill first, the rest to decode (DESIGN section 5).
+"""How one interval's energy is divided: prefill first, the rest to decode.
 
 PURE: no clock, no I/O.
 """

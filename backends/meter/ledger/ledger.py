@@ -1,4 +1,4 @@
-"""The energy of a set of devices, divided among the requests that used it: DESIGN section 5.
+"""The energy of a set of devices, attributed to the requests that used it.
 
 PURE: no clock, no I/O, nothing random. Times are integer microseconds of one monotonic clock,
 energy is integer microjoules.
@@ -9,10 +9,10 @@ Rules:
   nothing of either: idle. Requests + other + idle + unsettled = advanced, exactly, always.
 - Intervals settle oldest first, once everyone in flight is known up to their end; `cap_us` after
   it with what is known. `stall_us` without an event counts as no tokens.
-- A request settles once, when it has ended and its intervals are settled. `estimated` says that
+- A request is settled once, when it has ended and its intervals are settled. `estimated` says that
   part of it was not seen (no counter, or it was reported too late), `coarse` that an interval was
   long, `exclusive` that nobody else used the devices in its time.
-- The result does not depend on the order of events between two calls of `settle`.
+- The result does not depend on the order of events between two calls of `settle_requests`.
 - Memory is bounded: what goes beyond is refused and counted, intervals are merged.
 """
 

@@ -3,8 +3,8 @@
 PURE: no clock, no I/O. Times are integer microseconds of the meter's clock.
 
 Rules:
-- Events are only noted as they come; `absorb` takes what was noted since, sorted, so that the order
-  of a batch cannot matter. Of several beginnings or ends in one batch the smallest counts.
+- Events are only noted as they come; `apply_events` applies what was noted since, sorted, so that
+  the order of a batch cannot matter. Of several begins or ends in one batch the smallest counts.
 - Tokens grow along straight lines between events: an event's increase is spread evenly over the gap
   before it, the first one's since the beginning. A count below an earlier one is ignored.
 - A request and its prefill last at least a microsecond, so that there is something to spread over.
