@@ -93,7 +93,7 @@ class GatewayMetrics:
         )
         self.exclusions = make_counter(
             "exclusions_total",
-            "Candidates left out: capability, context, down, bound",
+            "Candidates excluded, by reason: capability, context, down, bound",
             "model", "reason",
         )  # fmt: skip
         self.backend_up = make_gauge(
@@ -110,7 +110,7 @@ class GatewayMetrics:
         )  # fmt: skip
         self.backend_ejections = make_counter(
             "backend_ejections_total",
-            "Times the backend was left alone after failing",
+            "Times the backend was ejected",
             "model", "backend",
         )  # fmt: skip
         self.retries = make_counter(
@@ -119,7 +119,8 @@ class GatewayMetrics:
             "model", "reason",
         )  # fmt: skip
         self.disconnects = make_counter(
-            "client_disconnects_total", "Clients that left before their answer was whole"
+            "client_disconnects_total",
+            "Clients that disconnected before their response was complete",
         )
         self.streams_broken = make_counter(
             "streams_broken_total",
@@ -152,7 +153,7 @@ class GatewayMetrics:
             "model", "version",
         )  # fmt: skip
         self.profile_reloads = make_counter(
-            "profile_reloads_total", "Profile changes seen, by result: adopted, refused", "result"
+            "profile_reloads_total", "Profile changes, by result: adopted, refused", "result"
         )
         self.log_dropped = make_counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"
@@ -193,7 +194,7 @@ class GatewayMetrics:
                 self.broken_count(model, reason)
 
     def count_finished_request(self, record: RequestRecord) -> None:
-        """Count one finished request; only whole answers enter the times and predictions."""
+        """Count one finished request; only complete responses count in times and predictions."""
         if record.decision is not None:
             self._count_decision(record.decision, record)
         model = record.model or NO_MODEL
@@ -221,7 +222,7 @@ class GatewayMetrics:
             self.responses.for_model(record.model).count_energy(record)
 
     def count_unattributed_energy(self, model: str, kind: str, joules: float) -> None:
-        """Count joules of a model's hardware that no request answers for: idle, other."""
+        """Count unattributed joules of a model's backends: idle, other."""
         self.responses.energy_total.labels(model, kind).inc(joules)
 
     def _count_decision(self, decision: RoutingDecision, record: RequestRecord) -> None:

@@ -8,7 +8,7 @@ from gateway.scheduling.decision import RoutingDecision
 from gateway.telemetry.trace_context import TraceContext
 
 ESTIMATED = "estimated"
-"""How joules were had where no meter measured them."""
+"""The method of joules that no meter measured."""
 
 
 class BackendAttempt(NamedTuple):
@@ -87,7 +87,7 @@ class RequestRecord:
     unsettled: int = 0
     """Attempts whose joules a meter has yet to tell."""
     entered: bool = False
-    """Whether all but its joules is in the books."""
+    """Whether all but its joules is accounted for."""
     trace: TraceContext | None = None
     """Where it stands in a trace: None without tracing, unless its client sent a context."""
     attempts: list[BackendAttempt] = field(default_factory=list)
@@ -105,7 +105,7 @@ class RequestRecord:
 
     @property
     def final_method(self) -> str | None:
-        """How they were had."""
+        """How they were measured."""
         return None if self.unsettled else self.method
 
     def predictions_to_dict(self) -> dict[str, float | None]:

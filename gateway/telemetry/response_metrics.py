@@ -53,12 +53,12 @@ class ResponseMetrics:
         )
         self.energy = histogram(
             "request_energy_joules",
-            "Energy of a request, by how it was had",
+            "Energy of a request, by measurement method",
             JOULES_BUCKETS,
             "model", "method",
         )  # fmt: skip
         self.energy_total = counter(
-            "energy_joules_total", "Energy of requests, by how it was had", "model", "method"
+            "energy_joules_total", "Energy of requests, by measurement method", "model", "method"
         )
         self.predicted_duration = histogram(
             "predicted_duration_seconds",
@@ -74,7 +74,7 @@ class ResponseMetrics:
         )
         # A counter goes by its name without `_total`, in the registry and in the files of several
         # workers; that is the histogram's name here, and the two would be merged. As a gauge it
-        # keeps its whole name, and `Recast` shows it for the counter that it is.
+        # keeps its whole name, and `GaugeAsCounter` exposes it as the counter that it is.
         self.predicted_energy_total = Gauge(
             PREDICTED_ENERGY_TOTAL,
             "Sum of what answered requests were predicted to cost",

@@ -1,4 +1,4 @@
-"""W3C Trace Context: where a request stands in a trace, and what its backend is told of that.
+"""W3C Trace Context: where a request stands in a trace, and what is passed on to its backend.
 
 Rules: a `traceparent` is taken whole or not at all, and what is passed on is made of checked hex
 digits only; a bad `tracestate` costs nothing but itself; a caller's decision whether to record is

@@ -1,7 +1,7 @@
 """`joulegate demo --loop`: a model changes, figures drift, recalibration finds it, routing moves.
 
-Three streams of requests go through the gateway all the time, each caring for one thing only. The
-simulator's truth is changed under them; everything else happens as it would in production:
+Three streams of requests go through the gateway all the time, each weighting one metric only. The
+simulator's true costs are changed under them; everything else happens as it would in production:
 the same metrics, `joulegate recalibrate` as a command of its own, the profile file that is swapped.
 """
 
@@ -51,7 +51,7 @@ PHASES = (
         "the shipped profile was fitted to one request at a time; this is traffic", 1, 1, None
     ),
     DemoPhase(f"{WATCHED} becomes 2 times as slow", 2, 1, "time"),
-    DemoPhase(f"{WATCHED} becomes 2.5 times as hungry as well", 2, 2.5, "energy"),
+    DemoPhase(f"{WATCHED} uses 2.5 times the energy as well", 2, 2.5, "energy"),
 )
 
 

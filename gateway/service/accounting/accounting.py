@@ -1,7 +1,7 @@
-"""What has finished, entered into metrics, recent requests and the log, off the requests' path.
+"""Processes finished requests in the background: metrics, recent requests, decision log.
 
-A request is entered twice: all but its joules as soon as it is over, its joules once they are final
-(a meter may take seconds to settle them). The log gets it with the second.
+A request is processed twice: all but its joules as soon as it is over, its joules once they are
+final (a meter may take seconds to settle them). The decision log gets it with the second.
 """
 
 import logging
@@ -21,7 +21,7 @@ _log = logging.getLogger("joulegate")
 
 
 class RequestAccounting:
-    """Everything that is kept of requests by one process."""
+    """Finished requests of one process, and where their figures go."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class RequestAccounting:
         self._finished: list[RequestRecord] = []
 
     def add_record(self, record: RequestRecord) -> None:
-        """Take a request that is over, to be entered when next settled."""
+        """Queue a finished request for the next flush."""
         self._finished.append(record)
 
     def flush(self) -> None:
-        """Enter what has finished and what meters have settled; called often, and before reads."""
+        """Process finished requests and new observations; called often, and before reads."""
         finished, self._finished = self._finished, []
         for record in finished:
             try:
@@ -64,26 +64,26 @@ class RequestAccounting:
                 if not record.unsettled:
                     self._finalize_energy(record)
             except Exception:  # noqa: BLE001 - one record must not cost the others
-                _log.exception("request %s: a bug in its book-keeping", record.id)
+                _log.exception("request %s: a bug in accounting it", record.id)
         for link in self.meters:
             self._ingest_observations(link)
         if self._learning is not None:
             self._learning.drift.publish_metrics()
 
     def close(self) -> None:
-        """Enter everything that is left; what no meter has settled by now stays estimated."""
+        """Flush what is left; joules that no meter has settled by now stay estimated."""
         for link in self.meters:
             link.close()
         self.flush()
 
     def _ingest_observations(self, link: MeterLink) -> None:
-        """Enter what a meter has told."""
+        """Apply the observations of one meter."""
         settled, link.finished_attempts = link.finished_attempts, []
         for metered in settled:
             try:
                 self._apply_observation(metered)
             except Exception:  # noqa: BLE001 - one record must not cost the others
-                _log.exception("meter %s: a bug in entering what it told", link.label)
+                _log.exception("meter %s: a bug in applying an observation", link.label)
         spendings, link.unattributed_energy = link.unattributed_energy, []
         for spending in spendings:
             model = self._model_at.get(spending.backend)
@@ -103,7 +103,7 @@ class RequestAccounting:
             self._finalize_energy(record)
 
     def _finalize_energy(self, record: RequestRecord) -> None:
-        """Enter a request's joules, which are final now, and let the log have it."""
+        """Count a request's joules, which are final now, and write its decision log line."""
         last = record.wasted[-1] if record.wasted else None
         if record.joules is None and last is not None and last.model == record.model:
             # Nobody got an answer: what the last attempt spent is what the request cost.

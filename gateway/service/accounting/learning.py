@@ -1,7 +1,7 @@
-"""What finished requests teach: the sums for the next regression, and how far the profiles are off.
+"""Finished requests as data: sums for the next refit, and the drift of both profiles.
 
 A cost is compared at the tokens that there really were, so that an answer of another length than
-expected counts against the expected length alone. The profile in shadow predicts here and decides
+expected counts against the expected length alone. The shadow profile predicts here and decides
 nothing.
 """
 
@@ -19,7 +19,7 @@ _LEARNT_FROM = ("exclusive", "apportioned")
 
 
 class ResponseRow(NamedTuple):
-    """A whole answer as a regression sees it."""
+    """A complete response as a row of a regression."""
 
     tokens_in: int
     tokens_out: int
@@ -29,7 +29,7 @@ class ResponseRow(NamedTuple):
 
 
 class TrafficLearner:
-    """Takes in what is final."""
+    """Adds each final request to the sums and the drift metrics."""
 
     def __init__(self, sums: OlsSums, drift: DriftMetrics, profiles: ActiveProfiles) -> None:
         self.drift = drift
@@ -37,7 +37,7 @@ class TrafficLearner:
         self._profiles = profiles
 
     def learn_from(self, record: RequestRecord) -> None:
-        """Take in one request, its joules final; one without a whole answer teaches nothing."""
+        """Add one request, its joules final; one without a complete response is skipped."""
         row = _extract_row(record)
         if row is None or record.option is None:
             return
@@ -107,7 +107,7 @@ class TrafficLearner:
 
 
 def _extract_row(record: RequestRecord) -> ResponseRow | None:
-    """Return what a request teaches, or None."""
+    """Return the row of a complete response, or None."""
     if record.code != _OK or not record.single:
         return None
     if not record.prompt_tokens or not record.completion_tokens:

@@ -1,7 +1,7 @@
 """Which deployments a requested name stands for, and what they look like to the scheduler.
 
-A `Snapshot` joins the configured deployments with one profile; a new profile makes a new one, and
-a request keeps the one it began with, so that no decision mixes two.
+A `RoutingSnapshot` joins the configured deployments with one profile; a new profile makes a new
+one, and a request keeps the one it began with, so that no decision mixes two.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""What a meter is told of one attempt: when it was sent, how far it came, when it was over.
+"""Reports one attempt to the backend's meter: when it was sent, its first token, its end.
 
 vLLM's own timings (--enable-per-request-metrics) are used where an answer carries them; without
-them the first token of a whole answer is put where the seconds' regression would have it.
+them the first token of a unary response is placed where the seconds' regression predicts it.
 """
 
 from typing import Any, Final
@@ -39,13 +39,13 @@ def note_first_token(
     stream: StreamedResponse,
     lifeline: RequestCancellation,
 ) -> None:
-    """Note that a stream's first content is there."""
+    """Note the first token of a stream."""
     _expect_joules(metered, record, record)
     metered.record_first_content(stream, lifeline)
 
 
 def end_streamed(metered: MeteredAttempt, stream: StreamedResponse) -> None:
-    """Note that a stream is over, whole or not."""
+    """Note the end of a stream, complete or not."""
     metered.queue_seconds = _parse_timings(stream.timings).get("queue_time")
     usage = stream.usage or TokenUsage()
     metered.end_attempt(
@@ -58,7 +58,7 @@ def end_streamed(metered: MeteredAttempt, stream: StreamedResponse) -> None:
 def end_unary(
     metered: MeteredAttempt, record: RequestRecord, whole: UnaryResponse, option: DeploymentOption
 ) -> None:
-    """Note that a whole answer has come at once."""
+    """Note a unary response."""
     _expect_joules(metered, record, record)
     usage = whole.usage or TokenUsage()
     timings = _parse_timings(whole.metrics)
@@ -78,7 +78,7 @@ def end_unary(
 
 
 def end_failed(metered: MeteredAttempt, record: RequestRecord, wasted: list[WastedEnergy]) -> None:
-    """Note that an attempt is over without an answer; `wasted` where it was worked on."""
+    """Note a failed attempt; `wasted` where the backend worked on it."""
     if wasted:
         _expect_joules(metered, record, wasted[0])
         metered.end_attempt(tokens=0)
@@ -89,7 +89,7 @@ def end_failed(metered: MeteredAttempt, record: RequestRecord, wasted: list[Wast
 def _expect_joules(
     metered: MeteredAttempt, record: RequestRecord, target: RequestRecord | WastedEnergy
 ) -> None:
-    """Have the joules that the meter will tell entered in `target`."""
+    """Have the joules that the meter will report set on `target`."""
     metered.owner = (record, target)
     record.unsettled += 1
 

@@ -178,7 +178,7 @@ def test_one_record_does_not_cost_the_others(books, link, log, caplog):
     link.finished_attempts = [strange, Told(good, good, 1_000_000, "exclusive")]
     with caplog.at_level(logging.ERROR):
         books.flush()
-    assert "a bug in entering" in caplog.text
+    assert "a bug in applying an observation" in caplog.text
     assert log == [good]
 
 
