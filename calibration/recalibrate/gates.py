@@ -68,7 +68,7 @@ class GateRefusal:
 
 
 def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Look at sums before any fit."""
+    """Check sums before any fit."""
     for fault in block.faults:
         yield GateRefusal(fault.gate, str(fault))
     if block.faults:
@@ -104,7 +104,7 @@ def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
 
 
 def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Look at a refitted cost."""
+    """Check a refitted cost."""
     if not found.kept_load and found.solved.condition > limits.max_condition:
         text = f"{found.solved.condition:.3g}, at most {limits.max_condition:g} (--max-condition)"
         yield GateRefusal("condition", text, found.solved.condition, limits.max_condition)
@@ -133,7 +133,7 @@ def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
 
 
 def check_change(new: float, live: float, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Hold a new prediction of the mean request against the live one."""
+    """Compare a new prediction of the mean request with the live one."""
     change = new / live if live > 0.0 else float("inf")
     if not 1.0 / limits.max_change <= change <= limits.max_change:
         text = (
@@ -145,7 +145,7 @@ def check_change(new: float, live: float, limits: GateLimits) -> Iterator[GateRe
 
 
 def check_interval(value: float, half: float, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Hold half a 95% interval against its value."""
+    """Compare half a 95% interval with its value."""
     width = half / value if value > 0.0 else float("inf")
     if width > limits.max_interval:
         text = f"known to {width:.0%}, {limits.max_interval:.0%} at most (--max-interval)"

@@ -1,4 +1,4 @@
-"""Recorded requests through other weights, policies and profiles: what would have been chosen.
+"""Counterfactual replay: recorded requests under other weights, policies and profiles.
 
 Rules:
 - A choice is made from what the gateway knows when it decides: its count of tokens in, the

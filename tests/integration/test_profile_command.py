@@ -111,7 +111,7 @@ def test_killed_at_random_twenty_times_it_ends_with_the_same_rows(farm, phi, tmp
     with spawn(*arguments) as process:
         _, complaints = process.communicate(timeout=60)
         assert process.returncode == 0, complaints
-    assert "cut off the half row" in complaints
+    assert "truncated an incomplete last row" in complaints
     found = keys(path)
     assert found == keys(whole)
     assert len(set(found)) == len(found)
