@@ -51,7 +51,7 @@ def compute_run_id(settings: dict[str, Any]) -> str:
 
 
 class ResultsFile:
-    """The file, open for appending by one process at a time; `given` is what it held."""
+    """The file, open for appending by one process at a time; `answers` is what it held."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path

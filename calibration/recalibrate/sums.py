@@ -248,7 +248,7 @@ def parse_powers(term: str) -> Counter[str]:
 
 
 def format_term(found: Counter[str]) -> str:
-    """Return the term of those powers; the other way round of `powers`."""
+    """Return the term of those powers; the other way round of `parse_powers`."""
     parts = (f"{v}{found[v] if found[v] > 1 else ''}" for v in _VARIABLES if found[v])
     return "".join(parts) or "n"
 

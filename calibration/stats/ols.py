@@ -38,7 +38,7 @@ class SingularDesignError(ValueError):
 class ResidualDiagnostics:
     """Residuals and leverage of the rows.
 
-    `far` counts rows whose residual is over 6 times the root mean square among rows of like
+    `outlier_rows`: rows whose residual is over 6 times the root mean square among rows of like
     predicted cost (the spread grows with the cost; about zero, so that a form that is off by the
     same for all of them does not pass for stray rows), `worst_sd` is the largest such ratio;
     leverage is the hat matrix's diagonal; `leverage_rows` counts rows above 3 k/n; `cook_max` is

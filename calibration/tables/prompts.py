@@ -111,7 +111,7 @@ class PromptGenerator:
 
 
 class PromptRecord(NamedTuple):
-    """One record of a file; `values` is None where it is no object, and `wrong` says why."""
+    """One record of a file; `values` is None where it is no object, and `problem` says why."""
 
     place: str
     values: Mapping[str, Any] | None

@@ -170,7 +170,7 @@ class GatewayMetrics:
         self._unmetered_seen: dict[str, int] = {}
         self._ejections_seen: dict[str, int] = {}
         self._versions: dict[tuple[bool, str], str] = {}
-        # Bound children, by label values; see `_bound`.
+        # Bound children, by label values; see `_cache_labels`.
         self.request_count = _cache_labels(self.requests)
         self.retry_count = _cache_labels(self.retries)
         self.exclusion_count = _cache_labels(self.exclusions)

@@ -13,7 +13,7 @@ PREDICTED_ENERGY_TOTAL = "joulegate_predicted_energy_joules_total"
 
 
 class ResponseMetrics:
-    """The families; `of` gives one model's children, bound once."""
+    """The families; `for_model` gives one model's children, bound once."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 _PARENT: Final = b"traceparent"
 _STATE: Final = b"tracestate"
 TRACE_HEADERS: Final = frozenset((_PARENT, _STATE))
-"""What `received` reads, in lower case."""
+"""What `parse_trace_context` reads, in lower case."""
 
 _SAMPLED: Final = 0x01
 _KNOWN_FLAGS: Final = 0x03

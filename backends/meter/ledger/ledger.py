@@ -121,7 +121,7 @@ class EnergyLedger:
         self._counter_lost = False
 
     def lose_counter(self, at_us: int) -> None:
-        """The counter is not known from here on, until `start`."""
+        """The counter is not known from here on, until `start_counter`."""
         self._close_interval(at_us, 0, hole=True)
         self._counter_lost = True
 

@@ -78,7 +78,7 @@ class RequestTimeline:
         self.prefill_microjoules = 0.0
         self.times: list[int] = []
         self.counts: list[int] = []
-        # While (steady_from_us, steady_to_us] lasts it only decodes, `rate` tokens a microsecond.
+        # While (steady_from_us, steady_to_us] lasts it only decodes, at `tokens_per_us`.
         self.steady_from_us, self.steady_to_us, self.tokens_per_us = 1, 0, 0.0
         # What came of it.
         self.microjoules = 0

@@ -92,7 +92,7 @@ class DemoTraffic:
                     self.failed += 1
 
     def compute_share(self, stream: str, model: str) -> float:
-        """Return how much of a stream a model has answered since the last `clear`."""
+        """Return how much of a stream a model has answered since the last `clear_counts`."""
         found = self.chosen[stream]
         return found[model] / found.total() if found else 0.0
 
@@ -103,7 +103,7 @@ class DemoTraffic:
 
 
 class PredictionBias:
-    """Observed over predicted since `mark`, by quantity, from the gateway's own counters."""
+    """Observed over predicted since `mark_start`, by quantity, from the gateway's own counters."""
 
     def __init__(self, samples: ScrapedSamples) -> None:
         self._samples = samples
