@@ -7,7 +7,7 @@ from zlib import crc32
 import msgspec
 
 from backends.simulator.answers import Answer, Spec
-from backends.simulator.engine import RequestTruth
+from backends.simulator.engine_request import RequestTruth
 
 DONE = b"data: [DONE]\n\n"
 FINGERPRINT = "simulated"
