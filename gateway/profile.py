@@ -63,6 +63,18 @@ class Prefill(Struct, frozen=True, forbid_unknown_fields=True):
     joules_per_token: Annotated[float, Meta(ge=0.0, le=LARGEST)]
 
 
+class Decode(Struct, frozen=True, forbid_unknown_fields=True):
+    """Joules of a generated token, from profiling the model alone: what meters weigh tokens by.
+
+    Own + per token of context x context + of a step / those that share it; without
+    `joules_per_step` nothing is known of company.
+    """
+
+    joules_per_token: Annotated[float, Meta(ge=0.0, le=LARGEST)]
+    joules_per_context_token: Annotated[float, Meta(ge=0.0, le=LARGEST)] = 0.0
+    joules_per_step: Annotated[float, Meta(ge=0.0, le=LARGEST)] | None = None
+
+
 class Regression(Struct, frozen=True, forbid_unknown_fields=True):
     """One fitted cost: seconds, or joules, per request.
 
@@ -106,6 +118,7 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
     tokens: Tokens = Tokens()
     output: Output | None = None
     prefill: Prefill | None = None
+    decode: Decode | None = None
     provenance: dict[str, Any] = {}
 
     def output_model(self) -> OutputModel:
@@ -120,6 +133,18 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
             return self.prefill.base_joules, self.prefill.joules_per_token
         base, per_token, *_ = self.joules.coefficients
         return base, max(0.0, per_token)
+
+    def decode_joules(self) -> Decode:
+        """Return what a generated token costs: as profiled, or by the cost's other coefficients."""
+        if self.decode is not None:
+            return self.decode
+        _, _, own, context, shared = (*self.joules.coefficients, 0.0, 0.0)[:5]
+        knows_load = self.joules.form is Form.LOAD
+        return Decode(
+            joules_per_token=max(0.0, own),
+            joules_per_context_token=max(0.0, context),
+            joules_per_step=max(0.0, shared) if knows_load else None,
+        )
 
 
 class ProfileFile(Struct, frozen=True, forbid_unknown_fields=True):

@@ -254,6 +254,7 @@ def _entry(before: ModelProfile, parts: Sequence[Part]) -> ModelProfile:
     if Quantity.JOULES.value in changes:
         base, per_token = before.prefill_joules()
         changes["prefill"] = Prefill(base_joules=base, joules_per_token=per_token)
+        changes["decode"] = before.decode_joules()
     return msgspec.structs.replace(before, **changes)
 
 

@@ -21,16 +21,15 @@ with it decisions, policies and switchback arms:
 
     run = Lab(replicas, place=place).run(arrivals)
 
-A choice of model may bring its own answer length: Placed("small", tokens_out=80). `tests/lab/
-deciding.py` places by gateway.scheduling. Without `meter` (`Meter(off=True)`) only the truth is
-kept, several times faster. Twin runs, for the counters' difference
-and what the class was charged:
+A choice of model may bring its own answer length: Placed("small", tokens_out=80).
+With `Meter(off=True)` only the truth is kept, faster. Twin runs, for the counters' difference and
+what the class was charged:
 
     both = twins(lab_of, arrivals, lambda arrival: arrival.tag == "batch")
     both.saved_joules, both.charged_joules
 """
 
-from tests.lab.costs import H100, H100_8B, LONG_CONTEXT, step_profile
+from tests.lab.costs import H100, H100_8B, LONG_CONTEXT, fitted_profile, step_profile
 from tests.lab.lab import Lab, LabBackend, Load, Placed
 from tests.lab.metering import Meter
 from tests.lab.results import LabRequest, LabRun
@@ -51,6 +50,7 @@ __all__ = (
     "Placed",
     "Twins",
     "bursts",
+    "fitted_profile",
     "poisson",
     "step_profile",
     "twins",

@@ -1,8 +1,13 @@
 """Physical truths to test against, and the costs that profiling them alone would find."""
 
 from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+from scipy.optimize import nnls
 
 from backends.simulator.cost_model import Cost, Truth
+from backends.simulator.engine import Engine
 from backends.simulator.step_model import StepCost
 
 # Joules and seconds of a decode step at batch B: a B + b and t0 + t1 B, read off measurements of
@@ -65,3 +70,30 @@ def step_profile(truth: Truth) -> ProfiledCost:
     return ProfiledCost(
         joules.per_prompt_token, joules.per_sequence, joules.fixed, joules.per_context_token
     )
+
+
+def fitted_profile(truth: Truth, seed: int = 1) -> ProfiledCost:
+    """The costs found by profiling it alone: batches of 1 to 64, relative least squares.
+
+    E = b1 i + b2 o + b3 o (i + o/2) + b4 o/(1+r), as the `load` form over `context` has it, with
+    what `joulegate profile` sees: lengths, joules and company.
+    """
+    rng = Random(seed)
+    rows: list[tuple[float, ...]] = []
+    for batch in (1, 1, 1, 2, 4, 8, 16, 32, 64):
+        for _ in range(6):
+            tokens_in, tokens_out = rng.randint(16, 1500), rng.randint(16, 400)
+            engine = Engine(truth, seed)
+            for number in range(batch):
+                engine.submit(str(number), tokens_in, tokens_out)
+            while (step := engine.step()) is not None:
+                rows += [
+                    (tokens_in, tokens_out, tokens_out * (tokens_in + tokens_out / 2),
+                     tokens_out / batch, one.joules)
+                    for one in step.finished
+                ]  # fmt: skip
+    table = np.array(rows)
+    scaled = table[:, :-1] / table[:, -1:]
+    found, _ = nnls(scaled, np.ones(len(rows)))
+    prompt, own, context, shared = map(float, found)
+    return ProfiledCost(prompt, own, shared, context)

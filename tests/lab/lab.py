@@ -73,7 +73,13 @@ class _Server:
             whole = truth.total_seconds(tokens_in, max(tokens_out, 1))
             return min(truth.total_seconds(tokens_in, 1) / whole, 1.0)
 
-        self.teller = Teller(gpu, spec.name, spec.cost or step_profile(truth), first_share)
+        def guess(tokens_in: int, seconds: float) -> int:
+            first = truth.total_seconds(tokens_in, 1)
+            per_token = truth.total_seconds(tokens_in, 101) - first
+            return max(0, round(100 * (seconds - first) / per_token))
+
+        cost = spec.cost or step_profile(truth)
+        self.teller = Teller(gpu, spec.name, cost, first_share, guess)
 
     def load(self, now: float) -> float:
         """Integral of the requests there, by now."""
@@ -268,7 +274,11 @@ class _Run:
 
     def _poll(self, now: float, server: _Server) -> None:
         server.gpu.ledger.counted(
-            server.name, round(now * MICRO), server.prompt_tokens, server.generated_tokens
+            server.name,
+            round(now * MICRO),
+            server.prompt_tokens,
+            server.generated_tokens,
+            server.engine.preemptions,
         )
         self._again(now + self._meter.poll_seconds, self._poll, server)
 

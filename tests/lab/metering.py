@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from random import Random
 
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.ledger.ledger import Ledger
 from backends.simulator.engine import Engine, Step
 from tests.lab.costs import ProfiledCost
 from tests.lab.results import Counters, LabRequest
+from tests.lab.schedule import Arrival
 
 MICRO = 1_000_000
 
@@ -119,11 +121,12 @@ class Gpu:
 class Teller:
     """What one gateway tells of its requests to one backend."""
 
-    def __init__(self, gpu: Gpu, backend: str, cost: ProfiledCost, first_share) -> None:
+    def __init__(self, gpu: Gpu, backend: str, cost: ProfiledCost, first_share, guess) -> None:
         self.gpu = gpu
         self.backend = backend
         self.cost = cost
         self._first_share = first_share
+        self._guess_tokens = guess
         self._caches = False
         self._live: dict[int, list] = {}  # number -> [request, tokens, at, told]
 
@@ -140,6 +143,7 @@ class Teller:
             counted,
             prefill,
             self._caches,
+            told_cost(self.cost),
         )
 
     def tokens(self, number: int, count: int, now: float) -> None:
@@ -172,8 +176,8 @@ class Teller:
         now += arrival.reads_after_seconds
         key, at_us = ("gateway", request.number), round(now * MICRO)
         if not whole:
-            unseen = {} if arrival.stream else {"abandoned": True}
-            self.gpu.ledger.end(key, at_us, seen[1] if arrival.stream else 0, **unseen)
+            tokens = seen[1] if arrival.stream else self._guess(arrival, now)
+            self.gpu.ledger.end(key, at_us, tokens, unseen=not arrival.stream)
             return
         if truth.cached_tokens and meter.cached_told:
             self._caches = True
@@ -194,5 +198,17 @@ class Teller:
             queue_us=round(truth.queue_seconds * MICRO) if meter.timings else None,
         )
 
+    def _guess(self, arrival: Arrival, now: float) -> int:
+        """What a gateway guesses that an unseen answer had, by its profile's seconds."""
+        return self._guess_tokens(arrival.tokens_in, now - arrival.at_seconds)
+
     def _progress(self, number: int, at_seconds: float, tokens: int) -> None:
         self.gpu.ledger.progress(("gateway", number), round(at_seconds * MICRO), tokens)
+
+
+def told_cost(cost: ProfiledCost) -> DecodeCost | None:
+    """What a gateway tells of generated tokens, where the profile has it."""
+    if not (cost.own_joules or cost.shared_joules):
+        return None
+    parts = (cost.own_joules, cost.context_joules, cost.shared_joules)
+    return DecodeCost(*(round(1e9 * part) for part in parts))

@@ -7,6 +7,7 @@ new since it was last told becomes events.
 import time
 from typing import Any, Protocol
 
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.protocol import Begin, End, Event, Method, Progress
 
 _CHUNKS_TO_LEARN = 20
@@ -48,9 +49,9 @@ class Metered:
     """One request to one backend; times are monotonic seconds, `microjoules` once observed."""
 
     __slots__ = (
-        "began", "cached_tokens", "ended", "first", "heard", "id", "method", "microjoules",
-        "owner", "place", "prefill_microjoules", "prompt_tokens", "queue_seconds", "stream",
-        "tokens", "told", "told_at", "told_tokens", "true_prompt_tokens",
+        "began", "cached_tokens", "decode_cost", "ended", "first", "heard", "id", "method",
+        "microjoules", "owner", "place", "prefill_microjoules", "prompt_tokens", "queue_seconds",
+        "stream", "tokens", "told", "told_at", "told_tokens", "true_prompt_tokens", "unseen",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,7 @@ class Metered:
         self.place = place
         self.prompt_tokens = prompt_tokens
         self.prefill_microjoules = prefill_microjoules
+        self.decode_cost: DecodeCost | None = None
         self.began = time.monotonic()
         self.first = 0.0
         self.ended = 0.0
@@ -72,6 +74,8 @@ class Metered:
         self.owner: Any = None
         self.microjoules = 0
         self.method: Method = "estimated"
+        self.unseen = False
+        """Whether its tokens are a guess."""
         self.told = 0
         self.told_at = 0.0
         self.told_tokens = 0
@@ -112,6 +116,11 @@ class Metered:
         self.stream = self.heard = None
         self.place.link.over(self)
 
+    def leave(self, guessed_tokens: int) -> None:
+        """Note that it was given up before anything came; so many tokens it may have had."""
+        self.unseen = True
+        self.end(tokens=guessed_tokens)
+
     def refused(self) -> None:
         """Note that the backend did nothing for it."""
         self.end(tokens=0, prompt_tokens=0)
@@ -139,7 +148,7 @@ class Metered:
             found.append(
                 Begin(
                     self.id, _age(now, self.began), place.index, self.prompt_tokens,
-                    self.prefill_microjoules, place.caches,
+                    self.prefill_microjoules, place.caches, *(self.decode_cost or ()),
                 )
             )  # fmt: skip
         if self.told < ANSWERING and self.first:
@@ -151,7 +160,7 @@ class Metered:
             found.append(
                 End(
                     self.id, _age(now, self.ended), self.tokens, self.true_prompt_tokens,
-                    self.cached_tokens, None if queue is None else round(queue * 1e6),
+                    self.cached_tokens, None if queue is None else round(queue * 1e6), self.unseen,
                 )
             )  # fmt: skip
         elif self.heard is not None and (tokens := self._streamed()) > max(self.told_tokens, 1):
@@ -183,10 +192,14 @@ class BackendMeter:
         self.tokens_per_chunk = 1.0
         self.known = True
 
-    def begin(self, prompt_tokens: int, prefill_joules: float) -> Metered:
+    def begin(
+        self, prompt_tokens: int, prefill_joules: float, decode_cost: DecodeCost | None = None
+    ) -> Metered:
         """Note that a request is being sent; end it exactly once."""
         joules = min(max(0.0, prefill_joules), _MOST_PREFILL_JOULES)
-        return self.link.begin(self, prompt_tokens, round(joules * 1e6))
+        metered = self.link.begin(self, prompt_tokens, round(joules * 1e6))
+        metered.decode_cost = decode_cost
+        return metered
 
     def learn(self, tokens: int, chunks: int) -> None:
         """Learn from a whole answer how many tokens a chunk of its stream holds."""

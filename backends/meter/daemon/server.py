@@ -186,8 +186,8 @@ async def _work(meter: Meter) -> None:
     """Do what has to be done whether gateways post or not."""
     roots = [root for station in meter.stations.values() for root in station.roots]
 
-    def counted(root: str, prompt_tokens: int, generated_tokens: int) -> None:
-        meter.counted(root, clock_us(), prompt_tokens, generated_tokens)
+    def counted(root: str, totals: tokens.TokenTotals) -> None:
+        meter.counted(root, clock_us(), totals)
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tokens.poll(sorted(set(roots)), counted))

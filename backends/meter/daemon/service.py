@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from backends.meter.daemon.counter import MICRO, slowest
 from backends.meter.daemon.ledger_runner import LedgerSpec, Station
 from backends.meter.daemon.outbox import Outbox
+from backends.meter.daemon.token_poller import TokenTotals
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.protocol import VANISHED_SECONDS, Answer, Batch, Begin, End, Place, Progress
 
 _FORGET_US = 300 * MICRO
@@ -90,11 +92,11 @@ class Meter:
         seconds = period_us and period_us / MICRO
         return Answer(self.id, observations, spendings, seconds, gateway.unknown)
 
-    def counted(self, root: str, now_us: int, prompt_tokens: int, generated_tokens: int) -> None:
+    def counted(self, root: str, now_us: int, totals: TokenTotals) -> None:
         """Take a backend's own token counters."""
         for station in self.stations.values():
             if root in station.roots:
-                station.ledger.counted(root, now_us, prompt_tokens, generated_tokens)
+                station.ledger.counted(root, now_us, *totals)
 
     def drain(self) -> None:
         """Take in what the counters did."""
@@ -196,6 +198,7 @@ class Meter:
                     event.prompt_tokens,
                     event.prefill_microjoules,
                     event.prompt_may_change,
+                    _decode_cost(event),
                 )
             else:
                 rest.append(event)
@@ -218,8 +221,16 @@ class Meter:
                         event.prompt_tokens,
                         event.cached_tokens,
                         event.queue_us,
+                        unseen=event.unseen,
                     )
             self.events[_KINDS[type(event)]] += 1
+
+
+def _decode_cost(event: Begin) -> DecodeCost | None:
+    """Return what a gateway told of its generated tokens; None from one that told nothing."""
+    if not event.own_nanojoules and event.shared_nanojoules <= 0:
+        return None
+    return DecodeCost(event.own_nanojoules, event.context_nanojoules, event.shared_nanojoules)
 
 
 def _check(batch: Batch) -> None:
@@ -237,6 +248,8 @@ def _check(batch: Batch) -> None:
             if not 0 <= event.backend < places:
                 raise BadBatchError(f"events[{index}].backend: there is no {event.backend}")
             sane &= 0 <= event.prompt_tokens < limit and 0 <= event.prefill_microjoules < limit
+            sane &= 0 <= event.own_nanojoules < limit and 0 <= event.context_nanojoules < limit
+            sane &= event.shared_nanojoules < limit
         else:
             sane &= 0 <= event.tokens < limit
             if isinstance(event, End):

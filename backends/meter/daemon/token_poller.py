@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from yarl import URL
 
@@ -24,8 +25,19 @@ _MAX_PAGE_BYTES = 8 << 20
 _OK = 200
 PERIOD_SECONDS = 1.0
 
-Counted = Callable[[str, int, int], None]
-"""Takes a backend's root and its prompt and generated tokens so far."""
+
+class TokenTotals(NamedTuple):
+    """A backend's own counters so far."""
+
+    prompt_tokens: int
+    """Those that were computed."""
+    generated_tokens: int
+    preemptions: int = 0
+    """Requests thrown out of a full cache, whose tokens were then computed anew."""
+
+
+Counted = Callable[[str, TokenTotals], None]
+"""Takes a backend's root and its totals."""
 
 
 async def poll(roots: Sequence[str], counted: Counted) -> None:
@@ -53,12 +65,12 @@ async def _poll(client: Client, root: str, counted: Counted) -> None:
                 "answers" if answering else "has no token counters of vLLM's",
             )
         if found is not None:
-            counted(root, *found)
+            counted(root, found)
 
     await rounds(turn, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _ask(client: Client, url: URL) -> tuple[int, int] | None:
+async def _ask(client: Client, url: URL) -> TokenTotals | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
@@ -67,7 +79,7 @@ async def _ask(client: Client, url: URL) -> tuple[int, int] | None:
     return None
 
 
-def read(page: bytes) -> tuple[int, int] | None:
+def read(page: bytes) -> TokenTotals | None:
     """Return prompt and generated tokens of vLLM's page, None where it has none."""
     prompt = exposition.total(page, "vllm:prompt_tokens_by_source_total", source="local_compute")
     if prompt is None:
@@ -75,4 +87,5 @@ def read(page: bytes) -> tuple[int, int] | None:
     generated = exposition.total(page, "vllm:generation_tokens_total")
     if prompt is None or generated is None:
         return None
-    return round(prompt), round(generated)
+    preemptions = exposition.total(page, "vllm:num_preemptions_total") or 0.0
+    return TokenTotals(round(prompt), round(generated), round(preemptions))

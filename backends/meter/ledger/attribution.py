@@ -7,6 +7,7 @@ from collections.abc import Collection
 from math import fsum
 
 from backends.meter.ledger.apportion import Prefill, Sharer, share
+from backends.meter.ledger.decode_weights import weigh_tokens
 from backends.meter.ledger.intervals import Span
 from backends.meter.ledger.request import Tracked
 from backends.meter.ledger.unreported import Unreported
@@ -41,8 +42,22 @@ def divide(
         prefilling = min(int(needed), microjoules) if decoding else microjoules
         share(prefilling, owners, energies if needed else tokens)
     if decoding:
-        share(microjoules - prefilling, sharers, generated)
+        share(microjoules - prefilling, sharers, _weighed(span, requests, generated))
     return True
+
+
+def _weighed(span: Span, requests: list[Tracked], generated: list[float]) -> list[float]:
+    """Return tokens times their weights; those that nobody reported weigh like their mean."""
+    if generated.count(0.0) == len(generated) - 1:
+        return generated
+    weights, coarse = weigh_tokens(span, requests, generated)
+    if coarse:
+        for request, tokens in zip(requests, generated, strict=False):
+            request.coarse |= tokens > 0.0
+    if weights is None:
+        return generated
+    mean = fsum(weights.values()) / len(weights)
+    return [tokens * weights.get(n, mean) for n, tokens in enumerate(generated)]
 
 
 def _meet(

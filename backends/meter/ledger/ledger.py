@@ -10,8 +10,9 @@ Rules:
 - Intervals settle oldest first, once everyone in flight is known up to their end; `cap_us` after
   it with what is known. `stall_us` without an event counts as no tokens.
 - A request settles once, when it has ended and its intervals are settled. `estimated` says that
-  part of it was not seen (no counter, or it was reported too late), `coarse` that an interval was
-  long, `exclusive` that nobody else used the devices in its time.
+  part of it was not seen (no counter, reported too late, or its tokens are a guess), `coarse` that
+  an interval was long, that models met whom no profile can weigh, or that its backend computed
+  something nobody told of, `exclusive` that nobody else used the devices in its time.
 - The result does not depend on the order of events between two calls of `settle`.
 - Memory is bounded: what goes beyond is refused and counted, intervals are merged.
 """
@@ -22,6 +23,7 @@ from typing import Literal, NamedTuple
 
 from backends.meter.ledger.apportion import Key
 from backends.meter.ledger.attribution import divide
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.ledger.intervals import MAX_SPANS, Span, merged
 from backends.meter.ledger.prefill_start import Turns
 from backends.meter.ledger.request import MAX_FRESH, NEVER_US, Tracked
@@ -124,6 +126,7 @@ class Ledger:
         prompt_tokens: int,
         prefill_microjoules: int,
         prompt_may_change: bool,
+        decode_cost: DecodeCost | None = None,
     ) -> None:
         """A request was sent to a backend."""
         request = self._requests.get(key)
@@ -135,7 +138,8 @@ class Ledger:
                 self.dropped_events += 1
                 return
             request = self._requests[key] = self._orphans.pop(key, Tracked(key))
-        request.begin(at_us, backend, prompt_tokens, prefill_microjoules, prompt_may_change)
+        cost = decode_cost or ()
+        request.begin(at_us, backend, prompt_tokens, prefill_microjoules, prompt_may_change, cost)
 
     def progress(self, key: Key, at_us: int, tokens: int) -> None:
         """By then it had so many tokens, all counted; the first such event ends its prefill."""
@@ -153,14 +157,16 @@ class Ledger:
         prompt_tokens: int | None = None,
         cached_tokens: int | None = None,
         queue_us: int | None = None,
+        *,
+        unseen: bool = False,
     ) -> None:
-        """It is over; None where the backend did not say."""
+        """It is over; None where the backend did not say. `unseen`: its tokens are a guess."""
         request = self._find(key)
         if request is not None:
             prompt, cached, queue = (
                 -1 if n is None else n for n in (prompt_tokens, cached_tokens, queue_us)
             )
-            request.end(at_us, tokens, prompt, cached, queue)
+            request.end(at_us, tokens, prompt, cached, queue, unseen)
 
     def vanished(self, gateway: str, at_us: int) -> None:
         """End all that a gateway has open: it is gone."""
@@ -176,11 +182,17 @@ class Ledger:
             self._polled[backend] = Unreported(backend)
 
     def counted(
-        self, backend: str, at_us: int, prompt_tokens_total: int, generated_tokens_total: int
+        self,
+        backend: str,
+        at_us: int,
+        prompt_tokens_total: int,
+        generated_tokens_total: int,
+        preemptions_total: int = 0,
     ) -> None:
         """The backend's own counters, cumulative; one that falls has been reset."""
         self.counts_expected(backend)
-        self._polled[backend].counted(at_us, prompt_tokens_total, generated_tokens_total)
+        totals = (prompt_tokens_total, generated_tokens_total, preemptions_total)
+        self._polled[backend].counted(at_us, *totals)
 
     def settle(self, now_us: int) -> list[Settled]:
         """Divide what is known by now; the requests that are settled thereby."""

@@ -27,22 +27,24 @@ class Tracked:
     """A request, from the first event about it until it is settled."""
 
     __slots__ = (
-        "alone", "backend", "begin_us", "begun", "coarse", "counts", "dirty", "end_us", "ended",
-        "first_us", "fresh", "in_turns", "incomplete", "key", "last_us", "may_change",
-        "microjoules", "prefill_from_us", "prefill_microjoules", "prompt_tokens", "rate",
-        "reported_prompt_tokens", "steady_from_us", "steady_to_us", "times",
-        "weighed_prompt_tokens",
+        "alone", "backend", "begin_us", "begun", "cache_told", "coarse", "counts", "decode_cost",
+        "dirty", "end_us", "ended", "first_us", "fresh", "in_turns", "incomplete", "key", "last_us",
+        "may_change", "microjoules", "prefill_from_us", "prefill_microjoules", "prompt_tokens",
+        "rate", "reported_prompt_tokens", "reports", "steady_from_us", "steady_to_us", "timed",
+        "times", "weighed_prompt_tokens",
     )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
         self.key = key
         # Noted, not absorbed yet.
-        self.begun: tuple[int, str, int, int, bool] | None = None
-        self.ended: tuple[int, int, int, int, int] | None = None  # -1: not said
+        self.begun: tuple[int, str, int, int, bool, tuple[int, ...]] | None = None
+        self.ended: tuple[int, int, int, int, int, bool] | None = None  # -1: not said
         self.fresh: list[tuple[int, int]] = []
         self.dirty = False
         # Absorbed.
         self.backend = ""
+        self.decode_cost: tuple[int, ...] = ()
+        """A decode_weights.DecodeCost; empty: not profiled."""
         self.begin_us = self.end_us = self.first_us = NEVER_US
         self.last_us = -NEVER_US
         self.may_change = False
@@ -59,6 +61,10 @@ class Tracked:
         self.counts: list[int] = []
         # While (steady_from_us, steady_to_us] lasts it only decodes, `rate` tokens a microsecond.
         self.steady_from_us, self.steady_to_us, self.rate = 1, 0, 0.0
+        self.reports = 0
+        """Counts of its tokens before its end."""
+        self.timed = self.cache_told = False
+        """Whether its end said how long it was queued, and what was found in a cache."""
         # What came of it.
         self.microjoules = 0
         self.alone = True
@@ -71,9 +77,10 @@ class Tracked:
         prompt_tokens: int,
         prefill_microjoules: int,
         may_change: bool,
+        decode_cost: tuple[int, ...] = (),
     ) -> None:
         """Note its beginning; one that was absorbed stays."""
-        said = (at_us, backend, prompt_tokens, prefill_microjoules, may_change)
+        said = (at_us, backend, prompt_tokens, prefill_microjoules, may_change, decode_cost)
         if not self.times and (self.begun is None or said < self.begun):
             self.begun = said
             self.dirty = True
@@ -83,9 +90,17 @@ class Tracked:
         self.fresh.append((at_us, tokens))
         self.dirty = True
 
-    def end(self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int) -> None:
+    def end(
+        self,
+        at_us: int,
+        tokens: int,
+        prompt: int,
+        cached: int,
+        queue_us: int,
+        unseen: bool = False,
+    ) -> None:
         """Note its end; one that was absorbed stays."""
-        said = (at_us, tokens, prompt, cached, queue_us)
+        said = (at_us, tokens, prompt, cached, queue_us, unseen)
         if self.end_us == NEVER_US and (self.ended is None or said < self.ended):
             self.ended = said
             self.dirty = True
@@ -100,6 +115,11 @@ class Tracked:
         """When the last event about it was."""
         begun_us = self.begun[0] if self.begun else -NEVER_US
         return max(begun_us, self.last_us, *(at for at, _ in self.fresh), -NEVER_US)
+
+    @property
+    def came_at_once(self) -> bool:
+        """Whether its answer came whole, so that nobody saw when its tokens did."""
+        return self.end_us != NEVER_US and self.reports <= 1
 
     @property
     def prefilled_us(self) -> int:
@@ -187,6 +207,7 @@ class Tracked:
             return False
         times.append(at_us)
         self.counts.append(tokens)
+        self.reports += 1
         self.last_us = at_us
         self.fresh.clear()
         if len(times) > _MANY_POINTS:
@@ -200,7 +221,7 @@ class Tracked:
 
     def _open(self, settled_us: int) -> None:
         assert self.begun is not None  # noqa: S101 - for the type checker; absorb has looked
-        at_us, self.backend, prompt, prefill, self.may_change = self.begun
+        at_us, self.backend, prompt, prefill, self.may_change, self.decode_cost = self.begun
         self.begin_us = at_us
         self.last_us = at_us
         self.prompt_tokens = self.reported_prompt_tokens = max(0, prompt)
@@ -209,8 +230,12 @@ class Tracked:
         self.counts.append(0)
         self.incomplete |= self.begin_us < settled_us
 
-    def _end(self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int) -> None:
+    def _end(
+        self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int, unseen: bool
+    ) -> None:
         self.end_us = max(at_us, self.begin_us + 1)
+        self.incomplete |= unseen
+        self.timed, self.cache_told = queue_us >= 0, cached >= 0
         if queue_us >= 0:
             self.prefill_from_us = self.begin_us + queue_us
         if prompt >= 0:
@@ -241,6 +266,7 @@ class Tracked:
         else:
             times.insert(place, at_us)
             counts.insert(place, tokens)
+            self.reports += not ends
             place += 1
         while place < len(times) and counts[place] < tokens:
             del times[place], counts[place]

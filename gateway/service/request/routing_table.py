@@ -7,6 +7,7 @@ a request keeps the one it began with, so that no decision mixes two.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.registry import Backend, Deployment
 from gateway.config import Config, ModelConfig
 from gateway.profile import Profile
@@ -20,21 +21,26 @@ AUTO = "auto"
 PREFIX = "joulegate/"
 OTHER = "other"
 """The `requested` label of every name that is not the config's."""
+_MOST_NANOJOULES = 1 << 50
 NO_POLICY = "none"
 """The policy of a request that named its model."""
 
 
 class Place(NamedTuple):
-    """One deployment, its face to the scheduler, and its prompts' joules as (base, per token)."""
+    """One deployment, its face to the scheduler, and what its meter shares energy by."""
 
     option: Option
     deployment: Deployment
-    prefill: tuple[float, float]
+    prompt_joules: float
+    """Per prompt token, as profiled."""
+    decode_cost: DecodeCost
 
     def prefill_joules(self, tokens_in: int) -> float:
-        """Return what profiling says that a prompt costs by itself."""
-        base, per_token = self.prefill
-        return max(0.0, base + per_token * tokens_in)
+        """Return what profiling says that a prompt takes beside others.
+
+        Without the intercept: that is a step's fixed part, which company shares.
+        """
+        return self.prompt_joules * tokens_in
 
 
 class Snapshot:
@@ -44,11 +50,7 @@ class Snapshot:
         """Join them. Raises ProfileError where the profile lacks a model."""
         self.profile = profile
         self.places = tuple(
-            Place(
-                _option(model, profile),
-                deployment,
-                profile.model(model.profile or model.name).prefill_joules(),
-            )
+            _place(model, deployment, profile)
             for model, deployment in zip(config.models, deployments, strict=True)
         )
         self.by_name = {place.option.name: place for place in self.places}
@@ -101,7 +103,7 @@ def candidates(snapshot: Snapshot, model: str | None) -> tuple[list[Candidate], 
     """
     found: list[Candidate] = []
     picks: Picks = {}
-    for option, deployment, _ in snapshot.places:
+    for option, deployment, *_ in snapshot.places:
         if model is None or option.model == model:
             backend = deployment.pick()
             if backend is None:
@@ -111,6 +113,20 @@ def candidates(snapshot: Snapshot, model: str | None) -> tuple[list[Candidate], 
                 running, queued = backend.load
                 found.append(Candidate(option, running, True, queued))
     return found, picks
+
+
+def _place(model: ModelConfig, deployment: Deployment, profile: Profile) -> Place:
+    fitted = profile.model(model.profile or model.name)
+    decode = fitted.decode_joules()
+    shared = -1 if decode.joules_per_step is None else _nanojoules(decode.joules_per_step)
+    cost = DecodeCost(
+        _nanojoules(decode.joules_per_token), _nanojoules(decode.joules_per_context_token), shared
+    )
+    return Place(_option(model, profile), deployment, fitted.prefill_joules()[1], cost)
+
+
+def _nanojoules(joules: float) -> int:
+    return min(round(joules * 1e9), _MOST_NANOJOULES)
 
 
 def _option(model: ModelConfig, profile: Profile) -> Option:

@@ -188,10 +188,11 @@ class Dispatcher:
                 self._sampler.asked(record.trace, began)
             if opened is None:
                 backend.end(trial=trial)
-                wasted = _wasted(reason, scored, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                wasted = _wasted(reason, scored, seconds)
                 record.wasted += wasted
                 if metered is not None:
-                    metering.failed(metered, record, wasted)
+                    metering.failed(metered, record, wasted, place.option, seconds)
         return opened
 
     async def _open(

@@ -20,13 +20,15 @@ from gateway.service.upstream.sse import UNREADABLE, Usage
 from gateway.telemetry.record import Record, Wasted
 
 _MOST_MILLISECONDS: Final = 1e9
+_LEAST_TOKEN_SECONDS: Final = 1e-4
 
 
 def begin(backend: Backend, place: Place, scored: Scored) -> Metered | None:
     """Note that a request is being sent; None where the backend has no meter."""
     if backend.meter is None:
         return None
-    return backend.meter.begin(scored.tokens_in, place.prefill_joules(scored.tokens_in))
+    prompt = scored.tokens_in
+    return backend.meter.begin(prompt, place.prefill_joules(prompt), place.decode_cost)
 
 
 def answering(metered: Metered, record: Record, stream: Stream, lifeline: Lifeline) -> None:
@@ -66,11 +68,18 @@ def answered(metered: Metered, record: Record, whole: Whole, option: Option) -> 
     )
 
 
-def failed(metered: Metered, record: Record, wasted: list[Wasted]) -> None:
-    """Note that an attempt is over without an answer; `wasted` where it was worked on."""
+def failed(
+    metered: Metered, record: Record, wasted: list[Wasted], option: Option, seconds: float
+) -> None:
+    """Note that an attempt is over without an answer; `wasted` where it was worked on.
+
+    Nobody saw its tokens: they are guessed by the `seconds` it took, and its joules are estimated.
+    """
     if wasted:
         _owe(metered, record, wasted[0])
-        metered.end(tokens=0)
+        per_token = option.seconds.per_token(metered.prompt_tokens, record.running)
+        decoding = seconds - option.seconds.predict(metered.prompt_tokens, 0, record.running)
+        metered.leave(round(max(0.0, decoding) / max(per_token, _LEAST_TOKEN_SECONDS)))
     else:
         metered.refused()
 

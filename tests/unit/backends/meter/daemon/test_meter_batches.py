@@ -9,6 +9,7 @@ from backends.meter.daemon.counter import MICRO
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.daemon.sampler import News
 from backends.meter.daemon.service import BadBatchError, CrowdedError
+from backends.meter.daemon.token_poller import TokenTotals
 from backends.meter.protocol import Begin, End, Place, Progress
 from tests.unit.backends.meter.meters import A, Silent, World
 
@@ -129,7 +130,7 @@ def test_idle_energy_goes_to_who_knows_the_backend_by_whatever_name():
 def test_tokens_that_nobody_reported_are_told_to_their_backends_gateway():
     world = World(LedgerSpec("l", Silent(), (BackendSpec("http://a:1", ("a",)),)))
     for second in range(6):
-        world.meter.counted("http://a:1", world.now_us, 0, 100 * second)
+        world.meter.counted("http://a:1", world.now_us, TokenTotals(0, 100 * second))
         world.pass_seconds(1)
         answer = world.post()
     spent = {spending.kind for spending in answer.spendings}
