@@ -174,7 +174,7 @@ async def test_a_silent_backend_costs_what_the_meter_saw(world):
     record = await settled(gate, got.headers["x-request-id"])
     assert record["observed"]["method"] == "estimated"
     assert record["observed"]["joules"] == await of_requests(gate)
-    # The meter's own number all the same: it was alone with what an idle device draws; the estimate would be hundreds.
+    # The meter's own number: it was alone with what an idle device draws, not with hundreds.
     assert record["observed"]["joules"] < 1.0
 
 

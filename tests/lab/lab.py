@@ -248,11 +248,15 @@ class _Run:
     def _end(self, now, server, request, truth, *, whole) -> None:
         request.truth = truth
         request.ended_seconds = now
-        self._open -= 1
         server.change(now, -1)
         lasted = now - request.arrival.at_seconds
         present = server.load_seconds - self._started.pop(request.number)
         request.others = max(0.0, present / lasted - 1.0) if lasted > 0.0 else 0.0
+        delay = request.arrival.reads_after_seconds
+        self._at(now + delay, self._tell_end, server, request, whole)
+
+    def _tell_end(self, now: float, server: _Server, request: LabRequest, whole: bool) -> None:
+        self._open -= 1
         if request.arrival.reported and not self._meter.off:
             server.teller.end(request, now, whole=whole)
 

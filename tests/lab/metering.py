@@ -173,7 +173,6 @@ class Teller:
         if seen is None:
             return
         arrival, truth, meter = request.arrival, request.truth, self.gpu.meter
-        now += arrival.reads_after_seconds
         key, at_us = ("gateway", request.number), round(now * MICRO)
         if not whole:
             tokens = seen[1] if arrival.stream else self._guess(arrival, now)

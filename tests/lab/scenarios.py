@@ -12,7 +12,7 @@ from tests.lab.costs import H100, LONG_CONTEXT, fitted_profile
 from tests.lab.lab import Lab, LabBackend
 from tests.lab.metering import Meter
 from tests.lab.results import LabRun
-from tests.lab.schedule import bursts, poisson
+from tests.lab.schedule import Arrival, bursts, poisson
 
 LENGTHS = {"tokens_in": (20, 600), "mean_tokens_out": 200.0}
 SLOTS = replace(H100, max_num_seqs=8)
@@ -94,3 +94,57 @@ SCENARIOS = (
     Scenario("unary with a queue, timings on", lambda s: unary(s, timings=True), 0.02, other=0.01),
     Scenario("unary with a queue, no timings", lambda s: unary(s, timings=False), 0.10, other=0.03),
 )
+
+
+def odd(change: Callable[[Random, Arrival], Arrival], **truth: object) -> LabRun:
+    """Streams at 4 requests/s, some of them changed, on an engine that may be unlike."""
+    rng = Random(1)
+    arrivals = [change(rng, one) for one in poisson(rate=4.0, seconds=200.0, seed=1, **LENGTHS)]
+    return Lab([LabBackend("one", replace(H100, **truth))]).run(arrivals)
+
+
+def same(_: Random, one: Arrival) -> Arrival:
+    """As it was."""
+    return one
+
+
+def stalls(rng: Random, one: Arrival) -> Arrival:
+    """One client in twenty stops reading for five seconds."""
+    return replace(one, reads_after_seconds=5.0) if rng.random() < 0.05 else one
+
+
+def leaves(rng: Random, one: Arrival) -> Arrival:
+    """One in ten is unary and given up after two seconds."""
+    if rng.random() < 0.1:
+        return replace(one, stream=False, leaves_after_seconds=2.0)
+    return one
+
+
+def hides(rng: Random, one: Arrival) -> Arrival:
+    """One in five passes the gateway by."""
+    return replace(one, reported=rng.random() > 0.2)
+
+
+def repeats(_: Random, one: Arrival) -> Arrival:
+    """Seven tenths of each prompt are in the prefix cache."""
+    return replace(one, cached_tokens=int(0.7 * one.tokens_in))
+
+
+SPECULATIVE = {"draft_tokens": 3, "acceptance": 0.6}
+CRAMPED = {"preempts": True, "kv_tokens": 9_000}
+
+
+def odd_cases() -> dict[str, LabRun]:
+    """What a ledger cannot see all of."""
+    rng = Random(1)
+    arrivals = [repeats(rng, one) for one in poisson(rate=4.0, seconds=200.0, seed=1, **LENGTHS)]
+    untold = Lab([LabBackend("one", H100)], meter=Meter(cached_told=False)).run(arrivals)
+    return {
+        "speculative decoding, 3 drafted": odd(same, **SPECULATIVE),
+        "a cache too small: preemptions": odd(same, **CRAMPED),
+        "stalled clients (1 in 20)": odd(stalls),
+        "abandoned unary (1 in 10)": odd(leaves),
+        "past the gateway (1 in 5)": odd(hides),
+        "70% of prompts cached, told": odd(repeats),
+        "70% of prompts cached, not told": untold,
+    }

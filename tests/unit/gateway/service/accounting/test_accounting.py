@@ -34,6 +34,7 @@ class Told:
         self.owner = (record, target)
         self.microjoules = microjoules
         self.method = method
+        self.unseen = False
 
 
 class Log(list):
@@ -184,3 +185,13 @@ def test_an_attempt_that_nobody_owns_is_nobodys(books, link, log):
     link.settled = [told]
     books.settle()
     assert log == []
+
+
+def test_an_answer_that_nobody_saw_has_the_meters_own_number(books, link):
+    record = answered(unsettled=1)
+    told = Told(record, record, 7_000_000)
+    told.unseen = True
+    link.settled = [told]
+    books.add(record)
+    books.settle()
+    assert (record.final_joules, record.final_method) == (7.0, "estimated")
