@@ -11,7 +11,7 @@ Rules:
 - Noise is what those who are known might explain: two tokens a request that was there, a tenth of
   the prompts reported, which are estimates until their ends, and of an answer that came at once and
   goes on beyond the window all its tokens and its prompt (a tenth where vLLM told its timings),
-  because nobody saw when they came; and all tokens of one that was not seen whole.
+  because nobody saw when they came; and all of one that was not seen whole.
 - Fewer prompt tokens computed than reported, beyond the noise, are prompts found in a cache that
   nobody told of: whose prefill ended then is coarse. So is whoever was there when the backend threw
   a request out of its cache, because computing it anew is nobody's tokens.
@@ -133,6 +133,7 @@ class Unreported:
             request.coarse |= window.preempted
             if request.incomplete:
                 noise += request.value(request.end_us)
+                unsure_prompts += request.reported_prompt_tokens
             elif request.came_at_once and request.end_us > window.to_us:
                 unsure = _NOISE_SHARE if request.timed else 1.0
                 noise += unsure * request.value(request.end_us)
