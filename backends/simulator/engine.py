@@ -12,10 +12,9 @@ Rules:
   meter's is in it.
 - A request alone takes exactly T(i, o) seconds and E(i, o) joules of its truth's forms. Their
   intercept is a fixed part of the step in which a prompt begins: company shares it.
-- The counter is an integer of microjoules. Each request's own running total is rounded, and the
-  counter advances by the integer differences: requests + idle = counter, exactly, always, and
-  each request is within half a microjoule of its real number (rounding each *step* by largest
-  remainder would conserve too, but would let a request drift by a microjoule per token).
+- The counter is an integer of microjoules. The running total of those in flight is rounded, and a
+  request that ends takes what the rounded total is less by without it: requests + idle = counter,
+  exactly, and each request is within a microjoule of its real number.
 """
 
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from math import isfinite
 from random import Random
 
 from backends.simulator.cost_model import Truth
+from backends.simulator.decode_batch import DecodeBatch
 from backends.simulator.engine_request import EngineRequest, RequestTruth
 from backends.simulator.step_sums import Chunks, sum_fixed_joules, sum_seconds
 
@@ -40,6 +40,8 @@ class Step:
     """What the counter advanced by."""
     tokens: list[tuple[str, int]]
     finished: list[RequestTruth]
+    started: list[str]
+    """Those whose first token this was."""
 
 
 class Engine:
@@ -57,14 +59,17 @@ class Engine:
         self._rng = Random(seed)  # noqa: S311 - a reproducible model, not a secret
         self._waiting: dict[str, EngineRequest] = {}
         self._prefilling: dict[str, EngineRequest] = {}
-        self._decoding: dict[str, EngineRequest] = {}
+        self._batch = DecodeBatch()
+        self._spent_joules = 0.0
+        """By requests that have not ended."""
+        self._spent_microjoules = 0
         self._kv_used = 0
         self._kv_reserved = 0
 
     @property
     def running(self) -> int:
         """Requests that were admitted and have not ended."""
-        return len(self._prefilling) + len(self._decoding)
+        return len(self._prefilling) + len(self._batch)
 
     @property
     def waiting(self) -> int:
@@ -104,6 +109,11 @@ class Engine:
             request_id, tokens_in, tokens_out, cached_tokens, came
         )
 
+    def tokens_of(self, request_id: str) -> int:
+        """New tokens that a request has, the step under way included; 0 for one not here."""
+        request = self._batch.members.get(request_id)
+        return 0 if request is None else self._batch.tokens_of(request)
+
     def abort(self, request_id: str) -> RequestTruth | None:
         """Drop a request; what it cost so far, or None if the engine does not have it."""
         request = self._waiting.pop(request_id, None)
@@ -112,6 +122,7 @@ class Engine:
             if request is None:
                 return None
             self._leave(request)
+        self._settle(request)
         return request.end(self.seconds, aborted=True)
 
     def idle(self, seconds: float) -> None:
@@ -128,14 +139,14 @@ class Engine:
         """Advance by one forward pass; None if there is nothing to do."""
         if self.truth.preempts:
             self._preempt()
-        chunks = self._chunks()
-        if not chunks and not self._decoding:
+        chunks = self._chunks() if self._prefilling or self._waiting else []
+        if not chunks and not self._batch.members:
             return None
-        return self._forward(list(self._decoding.values()), chunks)
+        return self._forward(chunks)
 
     def _chunks(self) -> Chunks:
         """Choose the prompt tokens of this step, admitting who fits."""
-        budget = self.truth.max_batched_tokens - len(self._decoding)
+        budget = self.truth.max_batched_tokens - len(self._batch)
         chunks: Chunks = []
         for request in self._prefilling.values():
             if budget <= 0:
@@ -176,71 +187,91 @@ class Engine:
 
     def _preempt(self) -> None:
         """Throw the youngest out while the next step's tokens have no room."""
-        while self.running > 1 and self._kv_used + len(self._decoding) > self.truth.kv_capacity:
-            request = next(reversed((self._prefilling or self._decoding).values()))
+        while self.running > 1 and self._kv_used + len(self._batch) > self.truth.kv_capacity:
+            request = next(reversed((self._prefilling or self._batch.members).values()))
             self._leave(request)
             request.throw_out()
             self.preemptions += 1
             self._waiting = {request.request_id: request, **self._waiting}
 
-    def _forward(self, decoding: list[EngineRequest], chunks: Chunks) -> Step:
+    def _forward(self, chunks: Chunks) -> Step:
         """Spend a step's time and energy, and hand out its tokens."""
+        batch = self._batch
         first = [r for r, count in chunks if r.prompt_done + count == r.prompt_tokens]
-        share, share_of_token = sum_fixed_joules(decoding, chunks, first)
+        share, share_of_token = sum_fixed_joules(batch, chunks, first)
         drafts = 1 + self.truth.draft_tokens
-        duration = max(sum_seconds(decoding, chunks, first, drafts), _LEAST_SECONDS)
+        duration = max(sum_seconds(batch, chunks, first, drafts), _LEAST_SECONDS)
         self.seconds += duration
-        counted, joules = 0, 0.0
+        joules = (share + share_of_token) * len(batch)
+        joules += batch.joules.own * drafts + batch.joules.context
         for request, count in chunks:
-            price = request.joules
-            spent = share + price.per_prompt_token * count
-            if request.prompt_done + count == request.prompt_tokens:
-                spent += share_of_token + price.per_sequence
-                spent += price.per_context_token * (request.context + count + 0.5)
-            else:
-                spent += price.per_chunk_context_token * request.context
-            request.prompt_done += count
-            request.context += count
-            self._kv_used += count
-            request.prefill_joules += spent
-            joules += spent
-            counted += request.settle()
-        share += share_of_token
-        for request in decoding:
-            price = request.joules
-            spent = share + price.per_sequence * drafts
-            spent += price.per_context_token * (request.context + 0.5)
-            request.decode_joules += spent
-            joules += spent
-            total = round((request.prefill_joules + request.decode_joules) * _MICRO)
-            counted += total - request.microjoules
-            request.microjoules = total
+            joules += self._compute(request, count, share, share_of_token)
+        batch.advance(share + share_of_token, drafts)
+        self._kv_used += len(batch)
+        self._spent_joules += joules
+        spent = round(self._spent_joules * _MICRO)
+        counted, self._spent_microjoules = spent - self._spent_microjoules, spent
         self.microjoules += counted
-        tokens, finished = self._hand_out(decoding, first)
-        return Step(duration, joules, counted, tokens, finished)
+        tokens, finished = self._hand_out(first)
+        started = [r.request_id for r in first if r.left == r.tokens_out - 1]
+        return Step(duration, joules, counted, tokens, finished, started)
+
+    def _compute(
+        self, request: EngineRequest, count: int, share: float, share_of_token: float
+    ) -> float:
+        """Compute so many tokens of a prompt; its joules."""
+        price = request.joules
+        spent = share + price.per_prompt_token * count
+        if request.prompt_done + count == request.prompt_tokens:
+            spent += share_of_token + price.per_sequence
+            spent += price.per_context_token * (request.context + count + 0.5)
+        else:
+            spent += price.per_chunk_context_token * request.context
+        request.prompt_done += count
+        request.context += count
+        request.prefill_joules += spent
+        self._kv_used += count
+        return spent
 
     def _hand_out(
-        self, decoding: list[EngineRequest], first: list[EngineRequest]
+        self, first: list[EngineRequest]
     ) -> tuple[list[tuple[str, int]], list[RequestTruth]]:
         """Give everyone their tokens; those that have all of them leave."""
+        batch = self._batch
+        tokens = batch.tokens
+        if self.truth.draft_tokens:
+            tokens = [
+                (name, 1 + batch.accept(request, self._accepted(self.truth.draft_tokens)))
+                for name, request in batch.members.items()
+            ]
+            self._kv_used += sum(count - 1 for _, count in tokens)
+        ended = batch.pop_ended()
+        if first:
+            tokens = [*tokens, *((request.request_id, 1) for request in first)]
         for request in first:
-            self._decoding[request.request_id] = self._prefilling.pop(request.request_id)
             if request.left == request.tokens_out:
                 request.first_token_at = self.seconds
-        tokens: list[tuple[str, int]] = []
-        finished: list[RequestTruth] = []
-        drafted = self.truth.draft_tokens
-        for place, request in enumerate((*decoding, *first)):
-            accepted = self._accepted(drafted) if drafted and place < len(decoding) else 0
-            count = min(1 + accepted, request.left)
-            request.left -= count
-            request.context += count
-            self._kv_used += count
-            tokens.append((request.request_id, count))
+            del self._prefilling[request.request_id]
+            request.left -= 1
+            request.context += 1
+            self._kv_used += 1
+            batch.join(request)
             if not request.left:
-                self._leave(request)
-                finished.append(request.end(self.seconds))
+                ended.append(request)
+        finished = []
+        for request in ended:
+            self._leave(request)
+            self._settle(request)
+            finished.append(request.end(self.seconds))
         return tokens, finished
+
+    def _settle(self, request: EngineRequest) -> None:
+        """Fix a request's microjoules: by what the counter has less of without it."""
+        self._spent_joules -= request.spent_joules
+        if not self.running and not any(r.preemptions for r in self._waiting.values()):
+            self._spent_joules = 0.0
+        rest = round(self._spent_joules * _MICRO)
+        request.microjoules, self._spent_microjoules = self._spent_microjoules - rest, rest
 
     def _accepted(self, drafted: int) -> int:
         """How many drafted tokens are right, one after the other."""
@@ -250,12 +281,14 @@ class Engine:
         return count
 
     def _find(self, request_id: str) -> EngineRequest | None:
-        return self._decoding.get(request_id) or self._prefilling.get(request_id)
+        return self._batch.members.get(request_id) or self._prefilling.get(request_id)
 
     def _leave(self, request: EngineRequest) -> None:
         """Free an admitted request's place and its part of the KV cache."""
-        self._decoding.pop(request.request_id, None)
-        self._prefilling.pop(request.request_id, None)
+        if request.request_id in self._batch.members:
+            self._batch.leave(request)
+        else:
+            del self._prefilling[request.request_id]
         self._kv_used -= request.context
         self._kv_reserved -= _whole(request)
 

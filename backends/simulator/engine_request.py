@@ -9,8 +9,6 @@ from random import Random
 from backends.simulator.cost_model import Truth
 from backends.simulator.step_model import StepPrice
 
-_MICRO = 1e6
-
 
 @dataclass(frozen=True, slots=True)
 class RequestTruth:
@@ -49,7 +47,8 @@ class EngineRequest:
     __slots__ = (
         "admitted_at", "cached_tokens", "context", "decode_joules", "first_token_at", "joules",
         "left", "microjoules", "most_chunk", "preemptions", "prefill_joules", "prompt_done",
-        "prompt_tokens", "request_id", "seconds", "submitted_at", "tokens_in", "tokens_out",
+        "prompt_tokens", "request_id", "seconds", "submitted_at", "synced_shared", "synced_step",
+        "tokens_in", "tokens_out",
     )  # fmt: skip
 
     joules: StepPrice
@@ -76,6 +75,9 @@ class EngineRequest:
         self.decode_joules = 0.0
         self.microjoules = 0
         self.preemptions = 0
+        self.synced_step = 0
+        """The step of its batch up to which its tokens and joules are counted here."""
+        self.synced_shared = 0.0
 
     def price(self, truth: Truth, rng: Random) -> None:
         """Fix what this request costs; a truth that is replaced later leaves it alone."""
@@ -85,12 +87,10 @@ class EngineRequest:
         self.joules = truth.price_joules(*tokens, energy_factor)
         self.most_chunk = truth.most_chunk_tokens(self.seconds)
 
-    def settle(self) -> int:
-        """Round what was spent so far; the microjoules by which that grew."""
-        total = round((self.prefill_joules + self.decode_joules) * _MICRO)
-        grown = total - self.microjoules
-        self.microjoules = total
-        return grown
+    @property
+    def spent_joules(self) -> float:
+        """What it has spent so far."""
+        return self.prefill_joules + self.decode_joules
 
     def throw_out(self) -> None:
         """Lose what is in the cache: prompt and tokens so far have to be computed anew."""

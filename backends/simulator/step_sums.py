@@ -3,6 +3,9 @@
 PURE: plain numbers in, plain numbers out.
 """
 
+from collections.abc import Sequence
+
+from backends.simulator.decode_batch import DecodeBatch
 from backends.simulator.engine_request import EngineRequest
 
 Chunks = list[tuple[EngineRequest, int]]
@@ -10,18 +13,18 @@ Chunks = list[tuple[EngineRequest, int]]
 
 
 def sum_fixed_joules(
-    decoding: list[EngineRequest], chunks: Chunks, first: list[EngineRequest]
+    batch: DecodeBatch, chunks: Chunks, first: Sequence[EngineRequest]
 ) -> tuple[float, float]:
     """What is paid once: each one's share of it, and the further share of those with a token.
 
     The latter is the part that a step has only where it yields a token.
     """
-    everyone, yielding = len(decoding) + len(chunks), len(decoding) + len(first)
+    everyone, yielding = len(batch) + len(chunks), len(batch) + len(first)
     shared = max((r.joules.begin for r, _ in chunks if _begins(r)), default=0.0) / everyone
     if not yielding:
         return shared + sum(r.joules.chunk_fixed for r, _ in chunks) / everyone**2, 0.0
-    total = chunk = 0.0
-    for request in (*decoding, *first):
+    total, chunk = batch.joules.fixed, batch.joules.chunk_fixed
+    for request in first:
         total += request.joules.fixed
         chunk += request.joules.chunk_fixed
     chunk = min(chunk, total) / yielding
@@ -29,26 +32,23 @@ def sum_fixed_joules(
 
 
 def sum_seconds(
-    decoding: list[EngineRequest], chunks: Chunks, first: list[EngineRequest], drafts: int
+    batch: DecodeBatch, chunks: Chunks, first: Sequence[EngineRequest], drafts: int
 ) -> float:
     """How long a step takes; each decoding sequence has `drafts` tokens computed."""
-    seconds = fixed = 0.0
-    for request in decoding:
-        price = request.seconds
-        fixed += price.fixed
-        seconds += price.per_sequence * drafts
-        seconds += price.per_context_token * (request.context + 0.5)
+    sums = batch.seconds
+    fixed = sums.fixed
+    seconds = sums.own * drafts + sums.context
+    if not chunks:
+        return seconds + fixed / len(batch)
     for request in first:
         price = request.seconds
         fixed += price.fixed
         seconds += price.per_sequence
         seconds += price.per_context_token * (request.prompt_tokens + 0.5)
-    yielding = len(decoding) + len(first)
+    yielding = len(batch) + len(first)
     if yielding:
         seconds += fixed / yielding
-    if not chunks:
-        return seconds
-    if not yielding:
+    else:
         seconds += sum(r.seconds.chunk_fixed for r, _ in chunks) / len(chunks)
     if len(first) < len(chunks):
         seconds += sum(

@@ -64,7 +64,8 @@ class _Server:
         self.stepping = False
         self.requests: dict[str, LabRequest] = {}
         self.prompt_tokens = self.generated_tokens = 0
-        self.prefilled: set[int] = set()
+        self.report_due = False
+        """Whether the gateway looks at its streams when the step under way has ended."""
         self.load_seconds = self.load_since = 0.0
         self.there = 0
         truth = spec.truth
@@ -215,15 +216,17 @@ class _Run:
     def _stepped(self, now: float, server: _Server) -> None:
         server.stepping = False
         step = server.gpu.end_step(server.place, now)
-        for name, tokens in step.tokens:
+        plain = not server.engine.truth.draft_tokens
+        server.generated_tokens += len(step.tokens) if plain else sum(n for _, n in step.tokens)
+        for name in step.started:
             request = server.requests.get(name)
             if request is not None:
-                server.teller.tokens(request.number, tokens, now)
-                if request.number not in server.prefilled:
-                    server.prefilled.add(request.number)
-                    arrival = request.arrival
-                    server.prompt_tokens += arrival.tokens_in - arrival.cached_tokens
-            server.generated_tokens += tokens
+                server.teller.first(request.number, now)
+                arrival = request.arrival
+                server.prompt_tokens += arrival.tokens_in - arrival.cached_tokens
+        if server.report_due:
+            server.report_due = False
+            server.teller.batch(server.engine, now)
         for truth in step.finished:
             request = server.requests.pop(truth.request_id, None)
             # One that has left during this very step was ended then.
@@ -267,7 +270,7 @@ class _Run:
     def _batch(self, now: float, gpu: Gpu) -> None:
         for server in self._servers.values():
             if server.gpu is gpu:
-                server.teller.batch()
+                server.report_due = server.stepping
         self._settle(gpu, round(now * MICRO))
         self._again(now + self._meter.batch_seconds, self._batch, gpu)
 

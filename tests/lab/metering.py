@@ -128,14 +128,14 @@ class Teller:
         self._first_share = first_share
         self._guess_tokens = guess
         self._caches = False
-        self._live: dict[int, list] = {}  # number -> [request, tokens, at, told]
+        self._live: dict[int, list] = {}  # number -> [request, tokens told, when]
 
     def begin(self, request: LabRequest) -> None:
         """It is sent."""
         arrival = request.arrival
         counted = arrival.counted_tokens_in or arrival.tokens_in
         prefill = round(self.cost.prompt_joules * counted * MICRO)
-        self._live[request.number] = [request, 0, 0.0, 0]
+        self._live[request.number] = [request, 0, 0.0]
         self.gpu.ledger.begin(
             ("gateway", request.number),
             round(arrival.at_seconds * MICRO),
@@ -146,26 +146,23 @@ class Teller:
             told_cost(self.cost),
         )
 
-    def tokens(self, number: int, count: int, now: float) -> None:
-        """So many more have come."""
+    def first(self, number: int, now: float) -> None:
+        """Its first token has come."""
         seen = self._live.get(number)
-        if seen is None:
-            return
-        request, before, _, _ = seen
-        seen[1], seen[2] = before + count, now
-        if before == 0 and request.arrival.stream:
+        if seen is not None and seen[0].arrival.stream:
+            seen[1], seen[2] = 1, now
             self._progress(number, now, 1)
-            seen[3] = 1
 
-    def batch(self) -> None:
-        """Tell how far streams have come."""
+    def batch(self, engine: Engine, now: float) -> None:
+        """Tell how far streams have come by the end of a step."""
         for number, seen in self._live.items():
-            request, tokens, at_seconds, told = seen
-            if tokens > told and request.arrival.stream:
-                if told and request.arrival.reads_after_seconds:
-                    continue  # what its client does not take has not passed the gateway
-                self._progress(number, at_seconds, tokens)
-                seen[3] = tokens
+            request, told, _ = seen
+            if not told or request.arrival.reads_after_seconds:
+                continue  # what its client does not take has not passed the gateway
+            tokens = engine.tokens_of(str(number))
+            if tokens > told:
+                self._progress(number, now, tokens)
+                seen[1], seen[2] = tokens, now
 
     def end(self, request: LabRequest, now: float, *, whole: bool) -> None:
         """It is over: whole, or its client has left."""
@@ -175,7 +172,7 @@ class Teller:
         arrival, truth, meter = request.arrival, request.truth, self.gpu.meter
         key, at_us = ("gateway", request.number), round(now * MICRO)
         if not whole:
-            tokens = seen[1] if arrival.stream else self._guess(arrival, now)
+            tokens = truth.tokens_out if arrival.stream else self._guess(arrival, now)
             self.gpu.ledger.end(key, at_us, tokens, unseen=not arrival.stream)
             return
         if truth.cached_tokens and meter.cached_told:
