@@ -21,9 +21,10 @@ with it decisions, policies and switchback arms:
 
     run = Lab(replicas, place=place).run(arrivals)
 
-A choice of model may bring its own answer length: Placed("small", tokens_out=80).
-With `Meter(off=True)` only the truth is kept, faster. Twin runs, for the counters' difference and
-what the class was charged:
+A choice of model may bring its own answer length: Placed("small", tokens_out=80). tests/lab/
+deciding.py places by gateway.scheduling, tests/lab/scenarios.py holds the kinds of traffic that
+docs/energy.md is made of. With `Meter(off=True)` only the truth is kept, faster. Twin runs, for the
+counters' difference and what the class was charged:
 
     both = twins(lab_of, arrivals, lambda arrival: arrival.tag == "batch")
     both.saved_joules, both.charged_joules

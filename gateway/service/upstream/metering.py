@@ -79,7 +79,8 @@ def failed(
         _owe(metered, record, wasted[0])
         per_token = option.seconds.per_token(metered.prompt_tokens, record.running)
         decoding = seconds - option.seconds.predict(metered.prompt_tokens, 0, record.running)
-        metered.leave(round(max(0.0, decoding) / max(per_token, _LEAST_TOKEN_SECONDS)))
+        guess = max(0.0, decoding) / max(per_token, _LEAST_TOKEN_SECONDS)
+        metered.leave(min(round(guess), option.context))
     else:
         metered.refused()
 

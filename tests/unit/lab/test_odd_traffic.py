@@ -1,8 +1,12 @@
 """What a ledger cannot see all of: how wrong it is, and that the label says so."""
 
-from tests.lab import H100, Lab, LabBackend, Meter
+from dataclasses import replace
+from random import Random
+
+from tests.lab import H100, Lab, LabBackend, Meter, poisson, twins
 from tests.lab.scenarios import (
     CRAMPED,
+    LENGTHS,
     SPECULATIVE,
     hides,
     leaves,
@@ -84,3 +88,20 @@ def test_a_noisy_counter_moves_charges_by_its_noise_only():
     assert run.counters["gpu"].conserved
     assert run.median_error() < 0.02
     assert abs(run.sum_error()) < 0.01
+
+
+def without_three_tenths(rate, seconds):
+    """The joules that counters have less of, over what those requests were charged."""
+    rng = Random(2)
+    arrivals = [
+        replace(one, tag="x" if rng.random() < 0.3 else "")
+        for one in poisson(rate=rate, seconds=seconds, seed=1, **LENGTHS)
+    ]
+    both = twins(lambda: Lab([LabBackend("a", H100)]), arrivals, lambda one: one.tag == "x")
+    return both.saved_joules / both.charged_joules
+
+
+def test_a_charge_is_an_equal_share_and_not_what_would_be_saved():
+    """A busy GPU reads the weights all the same; one that would be idle saves nearly all."""
+    assert 0.0 < without_three_tenths(4.0, 200.0) < 0.3
+    assert 0.5 < without_three_tenths(0.2, 600.0) < 1.0
