@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from tests.lab.costs import H100, LONG_CONTEXT, fitted_profile
+from tests.lab.costs import H100, LONG_CONTEXT, ProfiledCost, fitted_profile
 from tests.lab.lab import Lab, LabBackend
 from tests.lab.metering import Meter
 from tests.lab.results import LabRun
@@ -37,13 +37,15 @@ class Scenario:
 def steady(rate: float, seed: int, meter: Meter = Meter()) -> LabRun:  # noqa: B008 - frozen
     """Streams, one model on one GPU."""
     arrivals = poisson(rate=rate, seconds=240.0, seed=seed, **LENGTHS)
-    return Lab([LabBackend("one", H100)], seed=seed, meter=meter).run(arrivals)
+    cost = fitted_profile(H100)
+    return Lab([LabBackend("one", H100, cost=cost)], seed=seed, meter=meter).run(arrivals)
 
 
 def burst(seed: int, *, timings: bool = True) -> LabRun:
     """Thirty at once, half of them unary, where eight can run."""
     arrivals = bursts(count=30, every_seconds=45.0, seconds=450.0, seed=seed, **LENGTHS)
-    return Lab([LabBackend("one", SLOTS)], seed=seed, meter=Meter(timings=timings)).run(arrivals)
+    backend = LabBackend("one", SLOTS, cost=fitted_profile(SLOTS))
+    return Lab([backend], seed=seed, meter=Meter(timings=timings)).run(arrivals)
 
 
 def two_models(rate: float, seed: int, meter: Meter = Meter()) -> LabRun:  # noqa: B008 - frozen
@@ -67,7 +69,8 @@ def long_prompts(seed: int) -> LabRun:
         replace(one, tokens_in=rng.randint(8_000, 30_000)) if rng.random() < 1 / 8 else one
         for one in poisson(rate=1.5, seconds=300.0, seed=seed, **LENGTHS)
     ]
-    return Lab([LabBackend("one", LONG_CONTEXT)], seed=seed).run(arrivals)
+    cost = fitted_profile(LONG_CONTEXT)
+    return Lab([LabBackend("one", LONG_CONTEXT, cost=cost)], seed=seed).run(arrivals)
 
 
 def unary(seed: int, *, timings: bool) -> LabRun:
@@ -77,7 +80,8 @@ def unary(seed: int, *, timings: bool) -> LabRun:
         count=20, every_seconds=60.0, seconds=300.0, seed=seed + 1, unary_share=1.0, **LENGTHS
     )
     arrivals.sort(key=lambda one: one.at_seconds)
-    return Lab([LabBackend("one", SLOTS)], seed=seed, meter=Meter(timings=timings)).run(arrivals)
+    backend = LabBackend("one", SLOTS, cost=fitted_profile(SLOTS))
+    return Lab([backend], seed=seed, meter=Meter(timings=timings)).run(arrivals)
 
 
 SCENARIOS = (
@@ -147,4 +151,23 @@ def odd_cases() -> dict[str, LabRun]:
         "past the gateway (1 in 5)": odd(hides),
         "70% of prompts cached, told": odd(repeats),
         "70% of prompts cached, not told": untold,
+        "a profile 30% too high throughout": known_as(fitted_profile(H100).scaled(1.3)),
+        "a profile without cost of context": known_as(
+            replace(fitted_profile(H100), context_joules=0.0)
+        ),
+        "no joules per token at all (eps only)": known_as(
+            ProfiledCost(fitted_profile(H100).prompt_joules)
+        ),
+        "prompts counted 30% short": odd(lambda _, one: miscounted(one)),
     }
+
+
+def known_as(cost: ProfiledCost) -> LabRun:
+    """Streams at 8 requests/s, metered by what a profile says that is not the truth."""
+    arrivals = poisson(rate=8.0, seconds=240.0, seed=1, **LENGTHS)
+    return Lab([LabBackend("one", H100, cost=cost)], seed=1).run(arrivals)
+
+
+def miscounted(one: Arrival) -> Arrival:
+    """A gateway that counts seven tenths of a prompt until its end tells."""
+    return replace(one, counted_tokens_in=max(1, int(0.7 * one.tokens_in)))

@@ -33,6 +33,8 @@ _MAX_WINDOWS = 600
 _PERIODS = 3
 _NOISE_TOKENS = 2.0
 _NOISE_SHARE = 0.1
+_LEAST_CACHED_TOKENS = 32.0
+"""Two blocks of vLLM's: less is no matter."""
 _LATE_US = 100_000
 """A prefill that ended so short before a poll may not have been in it."""
 
@@ -150,7 +152,7 @@ class Unreported:
         prompt += self._prompt_carry - reported
         generated += self._generated_carry
         prompt_noise = noise + _NOISE_SHARE * reported + unsure_prompts
-        if prompt < -prompt_noise and prefilled:
+        if prompt < -prompt_noise - _LEAST_CACHED_TOKENS and prefilled:
             _note_cache(prefilled)
             prompt = 0.0
         prompt, self._prompt_carry = _carried(prompt, prompt_noise)
