@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from backends.meter.daemon.counter import MICRO
 from backends.meter.daemon.sampler import Sampler
-from backends.meter.ledger.ledger import Ledger, Settled
+from backends.meter.ledger.ledger import Ledger
+from backends.meter.ledger.settled import Settled
 from backends.meter.sources.source import Source
 
 _MOST_NAMES = 1000

@@ -19,7 +19,6 @@ Rules:
 
 from collections import deque
 from operator import attrgetter
-from typing import Literal, NamedTuple
 
 from backends.meter.ledger.apportion import Key
 from backends.meter.ledger.attribution import divide
@@ -27,23 +26,14 @@ from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.ledger.intervals import MAX_SPANS, Span, merged
 from backends.meter.ledger.prefill_start import Turns
 from backends.meter.ledger.request import MAX_FRESH, NEVER_US, Tracked
+from backends.meter.ledger.settled import Settled, settle_request
 from backends.meter.ledger.unreported import Unreported
-
-Method = Literal["exclusive", "apportioned", "coarse", "estimated"]
 
 LAG_US = 1_000_000  # a batch with a beginning may be on its way for so long
 MAX_ORPHANS = 1_000
 _ORPHAN_US = 10_000_000
 _CAPS_UNTIL_IGNORED = 2  # a request that is silent for so long holds up nothing
 _CAPS_UNTIL_GIVEN_UP = 10  # and for so long has ended
-
-
-class Settled(NamedTuple):
-    """A request's energy."""
-
-    key: Key
-    microjoules: int
-    method: Method
 
 
 class Ledger:
@@ -296,14 +286,7 @@ class Ledger:
     def _finish(self, requests: list[Tracked]) -> list[Settled]:
         settled = []
         for request in requests:
-            method: Method = "apportioned"
-            if request.incomplete:
-                method = "estimated"
-            elif request.coarse or self.coarse:
-                method = "coarse"
-            elif request.alone:
-                method = "exclusive"
-            settled.append(Settled(request.key, request.microjoules, method))
+            settled.append(settle_request(request, coarse=self.coarse))
             del self._requests[request.key]
             self._remembered.add(request.key)
             self._remembered_order.append(request.key)

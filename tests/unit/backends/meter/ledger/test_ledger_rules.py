@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.meter.ledger.ledger import Ledger, Settled
+from backends.meter.ledger.ledger import Ledger
+from backends.meter.ledger.settled import Settled
 
 MS = 1_000
 S = 1_000_000
