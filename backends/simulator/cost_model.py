@@ -26,7 +26,7 @@ MAX_CHUNK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class SimulatedCost:
     """One cost form and its coefficients b0, b1, … (seconds or joules)."""
 
     form: Form
@@ -40,7 +40,7 @@ class Cost:
             )
 
     @property
-    def b(self) -> tuple[float, float, float, float, float]:
+    def all_coefficients(self) -> tuple[float, float, float, float, float]:
         """All five coefficients, 0 for those that the form lacks."""
         b0, b1, b2, b3, b4 = (*self.coefficients, 0.0, 0.0)[:5]
         return b0, b1, b2, b3, b4
@@ -50,18 +50,18 @@ class Cost:
         """Whether the form says itself how cost depends on the other running requests."""
         return self.form == "load"
 
-    def scaled(self, factor: float) -> "Cost":
+    def scale_by(self, factor: float) -> "SimulatedCost":
         """The same form, everything `factor` times as costly."""
-        return Cost(self.form, tuple(factor * b for b in self.coefficients))
+        return SimulatedCost(self.form, tuple(factor * b for b in self.coefficients))
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class CostModel:
     """How a simulated model spends time and energy, and how much it says."""
 
-    seconds: Cost | StepCost
+    seconds: SimulatedCost | StepCost
     """T(i, o) in seconds for a request alone (i prompt tokens, o new tokens), or a step's parts."""
-    joules: Cost | StepCost
+    joules: SimulatedCost | StepCost
     """E(i, o) in joules for a request alone, or a step's parts."""
     shared_fraction: float = 0.85
     """Share of b2 (joules per token) that a batch pays once, for a joules form without b4."""
@@ -90,13 +90,13 @@ class Truth:
     """Chance that a drafted token is right, each after those before it."""
 
     @classmethod
-    def of_profile(cls, model: Mapping[str, Any], **fields: Any) -> Self:
+    def from_profile(cls, model: Mapping[str, Any], **fields: Any) -> Self:
         """The truth of one entry under `models` of a profile file.
 
         Further fields override; raises KeyError or ValueError for an entry without costs.
         """
         costs: dict[str, Any] = {
-            name: Cost(model[name]["form"], tuple(map(float, model[name]["coefficients"])))
+            name: SimulatedCost(model[name]["form"], tuple(map(float, model[name]["coefficients"])))
             for name in ("seconds", "joules")
         }
         output = model.get("output")
@@ -104,10 +104,10 @@ class Truth:
             costs["output"] = (float(output["slope"]), float(output["intercept"]))
         return cls(**{**costs, **fields})
 
-    def scaled(self, *, seconds: float = 1.0, joules: float = 1.0) -> "Truth":
+    def scale_costs(self, *, seconds: float = 1.0, joules: float = 1.0) -> "CostModel":
         """The same model, `seconds` times as slow and `joules` times as hungry."""
         return replace(
-            self, seconds=self.seconds.scaled(seconds), joules=self.joules.scaled(joules)
+            self, seconds=self.seconds.scale_by(seconds), joules=self.joules.scale_by(joules)
         )
 
     @property
@@ -131,7 +131,7 @@ class Truth:
         total = factor * self.total_seconds(tokens_in, tokens_out)
         price, per_token = _phases(cost, total, tokens_in, tokens_out, factor)
         if cost.has_load:
-            own = min(max(0.0, factor * cost.b[4]), per_token)
+            own = min(max(0.0, factor * cost.all_coefficients[4]), per_token)
         else:
             own = min(self.slowdown_per_running, 1.0) * per_token
         price.fixed, price.per_sequence = per_token - own, own
@@ -145,7 +145,11 @@ class Truth:
             return cost.price(factor)
         total = factor * self.total_joules(tokens_in, tokens_out)
         price, per_token = _phases(cost, total, tokens_in, tokens_out, factor)
-        shared = cost.b[4] if cost.has_load else self.shared_fraction * cost.b[2]
+        shared = (
+            cost.all_coefficients[4]
+            if cost.has_load
+            else self.shared_fraction * cost.all_coefficients[2]
+        )
         price.fixed = min(max(0.0, factor * shared), per_token)
         price.per_sequence = per_token - price.fixed
         return price
@@ -158,11 +162,13 @@ class Truth:
         return max(1, min(most, self.max_batched_tokens))
 
     def _total(
-        self, cost: Cost | StepCost, tokens_in: int, tokens_out: int, *, joules: bool
+        self, cost: SimulatedCost | StepCost, tokens_in: int, tokens_out: int, *, joules: bool
     ) -> float:
         if isinstance(cost, StepCost):
             return cost.total_alone(tokens_in, tokens_out, self.max_batched_tokens)
-        return _alone(cost, tokens_in, tokens_out, load=cost.b[4] if joules else 0.0)
+        return _compute_unloaded_total(
+            cost, tokens_in, tokens_out, load=cost.all_coefficients[4] if joules else 0.0
+        )
 
     def draw_factor(self, rng: Random) -> float:
         """One multiplicative noise draw."""
@@ -179,21 +185,23 @@ class Truth:
         return max(1, round(mean))
 
 
-def _alone(cost: Cost, tokens_in: int, tokens_out: int, *, load: float) -> float:
+def _compute_unloaded_total(
+    cost: SimulatedCost, tokens_in: int, tokens_out: int, *, load: float
+) -> float:
     """The form with no other request running, floored at a tiny positive value."""
-    b0, b1, b2, b3, _ = cost.b
+    b0, b1, b2, b3, _ = cost.all_coefficients
     total = b0 + b1 * tokens_in + (b2 + b3 * tokens_in + load) * tokens_out
     return max(total, _LEAST_TOTAL)
 
 
 def _phases(
-    cost: Cost, total: float, tokens_in: int, tokens_out: int, factor: float
+    cost: SimulatedCost, total: float, tokens_in: int, tokens_out: int, factor: float
 ) -> tuple[StepPrice, float]:
     """Divide a total into phases: the prompt's prices, and what each token takes alone.
 
     What the floor adds to one phase is taken out of the other.
     """
-    b0, b1, *_ = cost.b
+    b0, b1, *_ = cost.all_coefficients
     least = _LEAST_SHARE * total
     prefill = min(max(factor * (b0 + b1 * tokens_in), least), total - least)
     own = min(max(0.0, factor * b1 * tokens_in), prefill)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from math import isfinite
 from random import Random
 
-from backends.simulator.cost_model import Truth
+from backends.simulator.cost_model import CostModel
 from backends.simulator.decode_batch import DecodeBatch
 from backends.simulator.engine_request import EngineRequest, RequestTruth
 from backends.simulator.step_sums import Chunks, sum_fixed_joules, sum_seconds
@@ -31,7 +31,7 @@ _LEAST_SECONDS = 1e-9  # of a step, so that time goes on
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class EngineStep:
     """One forward pass: how long, how much, who got tokens and who is done."""
 
     duration_seconds: float
@@ -44,10 +44,10 @@ class Step:
     """Those whose first token this was."""
 
 
-class Engine:
+class BatchingEngine:
     """A GPU that serves one model; deterministic for a seed and an order of calls."""
 
-    def __init__(self, truth: Truth, seed: int = 0) -> None:
+    def __init__(self, truth: CostModel, seed: int = 0) -> None:
         self.truth = truth
         self.seconds = 0.0
         """The engine's own clock: simulated seconds stepped and idled."""
@@ -67,12 +67,12 @@ class Engine:
         self._kv_reserved = 0
 
     @property
-    def running(self) -> int:
+    def running_requests(self) -> int:
         """Requests that were admitted and have not ended."""
         return len(self._prefilling) + len(self._batch)
 
     @property
-    def waiting(self) -> int:
+    def waiting_requests(self) -> int:
         """Requests that were submitted and not admitted yet."""
         return len(self._waiting)
 
@@ -81,11 +81,11 @@ class Engine:
         """Share of the KV cache in use, 0 to 1."""
         return min(1.0, self._kv_used / self.truth.kv_capacity)
 
-    def set_truth(self, truth: Truth) -> None:
+    def set_cost_model(self, truth: CostModel) -> None:
         """Replace the model's costs; requests already admitted end at their old ones."""
         self.truth = truth
 
-    def submit(
+    def submit_request(
         self,
         request_id: str,
         tokens_in: int,
@@ -98,7 +98,7 @@ class Engine:
         `at_seconds` is when it came, where that was during the last step. Raises ValueError for a
         known id or token counts that cannot be.
         """
-        if request_id in self._waiting or self._find(request_id) is not None:
+        if request_id in self._waiting or self._find_request(request_id) is not None:
             raise ValueError(f"request {request_id!r} is in the engine already")
         if tokens_in < 1 or tokens_out < 1:
             raise ValueError("a request has at least one prompt token and one new token")
@@ -114,18 +114,18 @@ class Engine:
         request = self._batch.members.get(request_id)
         return 0 if request is None else self._batch.tokens_of(request)
 
-    def abort(self, request_id: str) -> RequestTruth | None:
+    def abort_request(self, request_id: str) -> RequestTruth | None:
         """Drop a request; what it cost so far, or None if the engine does not have it."""
         request = self._waiting.pop(request_id, None)
         if request is None:
-            request = self._find(request_id)
+            request = self._find_request(request_id)
             if request is None:
                 return None
-            self._leave(request)
+            self._release_request(request)
         self._settle(request)
         return request.end(self.seconds, aborted=True)
 
-    def idle(self, seconds: float) -> None:
+    def advance_idle(self, seconds: float) -> None:
         """Let time pass without work; raises ValueError if that is not a time."""
         if not (isfinite(seconds) and seconds >= 0.0):
             raise ValueError(f"idle time is {seconds}")
@@ -135,7 +135,7 @@ class Engine:
         self.microjoules += total - self.idle_microjoules
         self.idle_microjoules = total
 
-    def step(self) -> Step | None:
+    def run_step(self) -> EngineStep | None:
         """Advance by one forward pass; None if there is nothing to do."""
         if self.truth.preempts:
             self._preempt()
@@ -154,11 +154,11 @@ class Engine:
             count = min(request.prompt_tokens - request.prompt_done, request.most_chunk, budget)
             chunks.append((request, count))
             budget -= count
-        while self._waiting and budget > 0 and self.running < self.truth.max_num_seqs:
+        while self._waiting and budget > 0 and self.running_requests < self.truth.max_num_seqs:
             request = next(iter(self._waiting.values()))
             if not self._fits(request):
                 break
-            self._admit(request)
+            self._admit_requests(request)
             count = min(request.prompt_tokens - request.prompt_done, request.most_chunk, budget)
             chunks.append((request, count))
             budget -= count
@@ -169,13 +169,16 @@ class Engine:
 
         Without preemption the whole context is reserved, so that nobody is ever thrown out.
         """
-        if not self.running:
+        if not self.running_requests:
             return True
         if self.truth.preempts:
-            return self._kv_used + request.prompt_tokens + self.running <= self.truth.kv_capacity
+            return (
+                self._kv_used + request.prompt_tokens + self.running_requests
+                <= self.truth.kv_capacity
+            )
         return self._kv_reserved + _whole(request) <= self.truth.kv_capacity
 
-    def _admit(self, request: EngineRequest) -> None:
+    def _admit_requests(self, request: EngineRequest) -> None:
         del self._waiting[request.request_id]
         if request.admitted_at < 0.0:  # else it was thrown out and comes back
             request.admitted_at = self.seconds
@@ -187,14 +190,16 @@ class Engine:
 
     def _preempt(self) -> None:
         """Throw the youngest out while the next step's tokens have no room."""
-        while self.running > 1 and self._kv_used + len(self._batch) > self.truth.kv_capacity:
+        while (
+            self.running_requests > 1 and self._kv_used + len(self._batch) > self.truth.kv_capacity
+        ):
             request = next(reversed((self._prefilling or self._batch.members).values()))
-            self._leave(request)
+            self._release_request(request)
             request.throw_out()
             self.preemptions += 1
             self._waiting = {request.request_id: request, **self._waiting}
 
-    def _forward(self, chunks: Chunks) -> Step:
+    def _forward(self, chunks: Chunks) -> EngineStep:
         """Spend a step's time and energy, and hand out its tokens."""
         batch = self._batch
         first = [r for r, count in chunks if r.prompt_done + count == r.prompt_tokens]
@@ -214,7 +219,7 @@ class Engine:
         self.microjoules += counted
         tokens, finished = self._hand_out(first)
         started = [r.request_id for r in first if r.left == r.tokens_out - 1]
-        return Step(duration, joules, counted, tokens, finished, started)
+        return EngineStep(duration, joules, counted, tokens, finished, started)
 
     def _compute(
         self, request: EngineRequest, count: int, share: float, share_of_token: float
@@ -260,7 +265,7 @@ class Engine:
                 ended.append(request)
         finished = []
         for request in ended:
-            self._leave(request)
+            self._release_request(request)
             self._settle(request)
             finished.append(request.end(self.seconds))
         return tokens, finished
@@ -268,7 +273,7 @@ class Engine:
     def _settle(self, request: EngineRequest) -> None:
         """Fix a request's microjoules: by what the counter has less of without it."""
         self._spent_joules -= request.spent_joules
-        if not self.running and not any(r.preemptions for r in self._waiting.values()):
+        if not self.running_requests and not any(r.preemptions for r in self._waiting.values()):
             self._spent_joules = 0.0
         rest = round(self._spent_joules * _MICRO)
         request.microjoules, self._spent_microjoules = self._spent_microjoules - rest, rest
@@ -280,10 +285,10 @@ class Engine:
             count += 1
         return count
 
-    def _find(self, request_id: str) -> EngineRequest | None:
+    def _find_request(self, request_id: str) -> EngineRequest | None:
         return self._batch.members.get(request_id) or self._prefilling.get(request_id)
 
-    def _leave(self, request: EngineRequest) -> None:
+    def _release_request(self, request: EngineRequest) -> None:
         """Free an admitted request's place and its part of the KV cache."""
         if request.request_id in self._batch.members:
             self._batch.leave(request)

@@ -6,7 +6,7 @@ PURE: no clock, no I/O.
 from dataclasses import dataclass
 from random import Random
 
-from backends.simulator.cost_model import Truth
+from backends.simulator.cost_model import CostModel
 from backends.simulator.step_model import StepPrice
 
 
@@ -79,7 +79,7 @@ class EngineRequest:
         """The step of its batch up to which its tokens and joules are counted here."""
         self.synced_shared = 0.0
 
-    def price(self, truth: Truth, rng: Random) -> None:
+    def price(self, truth: CostModel, rng: Random) -> None:
         """Fix what this request costs; a truth that is replaced later leaves it alone."""
         tokens = (self.tokens_in, self.tokens_out)
         time_factor, energy_factor = truth.draw_factor(rng), truth.draw_factor(rng)

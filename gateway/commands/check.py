@@ -7,8 +7,8 @@ import msgspec
 from gateway import config as configs
 from gateway import meter_config as meters
 from gateway import profile as profiles
-from gateway.commands.serve import check_profile
-from gateway.console import OK, complain, out
+from gateway.commands.serve import check_profiles
+from gateway.console import OK, out, report_usage_error
 
 _FLAGS_NOTE = (
     "metered backends: start vLLM with --enable-per-request-metrics and "
@@ -28,36 +28,37 @@ def run(
 ) -> int:
     """Check what is given; print what was found."""
     if schema or meter_schema:
-        shown = configs.json_schema() if schema else meters.json_schema()
+        shown = configs.build_json_schema() if schema else meters.build_json_schema()
         print(msgspec.json.format(msgspec.json.encode(shown)).decode())  # noqa: T201
         return OK
     if config is None and profile is None and meter is None:
-        return complain("nothing to check: give --config, --profile or --meter")
+        return report_usage_error("nothing to check: give --config, --profile or --meter")
     found: dict[str, object] = {}
     try:
         if config is not None:
-            parsed = configs.load(config)
+            parsed = configs.load_config(config)
             found["config"] = str(config)
             found["models"] = {
-                model.label: [backend.root for backend in model.backends] for model in parsed.models
+                model.deployment_label: [backend.root_url for backend in model.backends]
+                for model in parsed.models
             }
-            checked = check_profile(parsed)
+            checked = check_profiles(parsed)
             found["profile_version"] = checked.version
             if notes := _metering_notes(parsed, checked):
                 found["notes"] = notes
         if profile is not None:
-            loaded = profiles.load(profile)
+            loaded = profiles.load_profile(profile)
             found["profile"] = str(profile)
             found["profile_version"] = loaded.version
             found["profile_models"] = sorted(loaded.models)
         if meter is not None:
             found["meter"] = str(meter)
             found["ledgers"] = {
-                ledger.name: [backend.root for backend in ledger.backends]
-                for ledger in meters.load(meter).ledgers
+                ledger.name: [backend.root_url for backend in ledger.backends]
+                for ledger in meters.load_meter_config(meter).ledgers
             }
     except (configs.ConfigError, profiles.ProfileError) as error:
-        return complain(error)
+        return report_usage_error(error)
     if as_json:
         print(msgspec.json.encode(found).decode())  # noqa: T201
         return OK
@@ -74,7 +75,7 @@ def _print(found: dict[str, object]) -> None:
     out.print("good")
 
 
-def _metering_notes(config: configs.Config, profile: profiles.Profile) -> list[str]:
+def _metering_notes(config: configs.GatewayConfig, profile: profiles.CostProfile) -> list[str]:
     """Return what metering needs of a backend that no config shows."""
     metered = [model for model in config.models if any(b.meter for b in model.backends)]
     if not metered:
@@ -90,7 +91,7 @@ def _metering_notes(config: configs.Config, profile: profiles.Profile) -> list[s
             name
             for names in by_meter.values()
             for name in names
-            if len(names) > 1 and profile.model(name).decode_joules().joules_per_step is None
+            if len(names) > 1 and profile.get_model(name).decode_joules().joules_per_step is None
         }
     )
     if unable:

@@ -21,12 +21,12 @@ import msgspec
 
 from backends.meter.daemon import server as meters
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
-from backends.meter.sources.simulated import Simulated
-from backends.simulator.answers import Spec
-from backends.simulator.server import start
+from backends.meter.sources.simulated import SimulatorSource
+from backends.simulator.answers import SimulatorSpec
+from backends.simulator.server import start_simulator
 from backends.simulator.tokens import PER_CHAT, PER_MESSAGE
 from gateway import profile as profiles
-from gateway.scheduling.cost import Form
+from gateway.scheduling.cost import RegressionForm
 from tests.bench import levels, machine, serving
 from tests.bench.report import say
 from tests.lab import H100, LONG_CONTEXT, Lab, LabBackend, bursts, fitted_profile, poisson
@@ -128,13 +128,15 @@ async def _serve(core: int, made: list[Kind]) -> dict[str, LabRun]:
         urls: dict[str, str] = {}
         for kind in made:
             for backend in kind.backends:
-                spec = Spec(
+                spec = SimulatorSpec(
                     backend.name,
                     replace(backend.truth, context=40_000),
                     per_request_metrics=True,
                     prompt_tokens_details=True,
                 )
-                urls[backend.name] = (await stack.enter_async_context(await start(spec))).url
+                urls[backend.name] = (
+                    await stack.enter_async_context(await start_simulator(spec))
+                ).url
         served = await stack.enter_async_context(_gateway(core, made, urls))
         await asyncio.sleep(3.0)  # the meter finds its counters' period
         timeout = aiohttp.ClientTimeout(total=None)
@@ -208,12 +210,12 @@ async def _gateway(core: int, made: list[Kind], urls: dict[str, str]) -> AsyncIt
     ledgers = [
         LedgerSpec(
             kind.name.replace(" ", "-"),
-            Simulated(*(urls[b.name] for b in kind.backends), period_seconds=_PERIOD_SECONDS),
+            SimulatorSource(*(urls[b.name] for b in kind.backends), period_seconds=_PERIOD_SECONDS),
             tuple(BackendSpec(urls[b.name]) for b in kind.backends),
         )
         for kind in made
     ]
-    async with await meters.start(ledgers) as meter:
+    async with await meters.start_meter(ledgers) as meter:
         profile = Path(await asyncio.to_thread(_profile, made))
         lines = [f"profile: {profile}", "log: {decisions: decisions.jsonl}", "models:"]
         for kind in made:
@@ -237,7 +239,7 @@ def _profile(made: list[Kind]) -> str:
     """A profile of all models in the `load` form, as found by profiling each alone."""
     import tempfile
 
-    shipped = next(iter(profiles.load(None).models.values()))
+    shipped = next(iter(profiles.load_profile(None).models.values()))
     models = {}
     for kind in made:
         for backend in kind.backends:
@@ -245,8 +247,8 @@ def _profile(made: list[Kind]) -> str:
             models[backend.name] = msgspec.structs.replace(
                 shipped,
                 seconds=_seconds(backend),
-                joules=profiles.Regression(
-                    form=Form.LOAD,
+                joules=profiles.CostRegression(
+                    form=RegressionForm.LOAD,
                     coefficients=[
                         0.0, cost.prompt_joules, cost.own_joules, cost.context_joules,
                         cost.shared_joules,
@@ -254,15 +256,15 @@ def _profile(made: list[Kind]) -> str:
                 ),
             )  # fmt: skip
     with tempfile.NamedTemporaryFile(suffix=".json", delete=False) as file:
-        profiles.save(models, Path(file.name))
+        profiles.save_profile(models, Path(file.name))
     return file.name
 
 
-def _seconds(backend: LabBackend) -> profiles.Regression:
+def _seconds(backend: LabBackend) -> profiles.CostRegression:
     truth = backend.truth
     first = truth.total_seconds(100, 1)
     per_token = (truth.total_seconds(100, 101) - first) / 100
-    return profiles.Regression(
-        form=Form.ADDITIVE,
+    return profiles.CostRegression(
+        form=RegressionForm.ADDITIVE,
         coefficients=[0.0, (truth.total_seconds(1100, 1) - first) / 1000, per_token],
     )

@@ -8,32 +8,36 @@ run = Lab(backends, place=place).run(arrivals)
 
 from collections.abc import Mapping, Sequence
 
-from backends.simulator.cost_model import Truth
-from gateway.scheduling.cost import Cost, Form, Quantity
-from gateway.scheduling.decide import Candidate, Option, decide
-from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features
+from backends.simulator.cost_model import CostModel
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.decide import DeploymentOption, RoutingCandidate, make_decision
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.features import RequestFeatures
 from tests.lab.costs import ProfiledCost, step_profile
 from tests.lab.lab import Load, Placed, Placement
 from tests.lab.schedule import Arrival
 
 
-def option(name: str, truth: Truth, *, accuracy: float, cost: ProfiledCost | None = None) -> Option:
+def option(
+    name: str, truth: CostModel, *, accuracy: float, cost: ProfiledCost | None = None
+) -> DeploymentOption:
     """A deployment as a gateway with a profile of it sees it (exact, where no `cost` is given)."""
     known = cost or step_profile(truth)
     first, second = truth.total_seconds(100, 1), truth.total_seconds(100, 2)
     per_prompt_token = (truth.total_seconds(1100, 1) - first) / 1000
     per_other = truth.price_seconds(100, 1).per_sequence
-    return Option(
+    return DeploymentOption(
         model=name,
         deployment=name,
         accuracy=accuracy,
-        seconds=Cost(
-            Quantity.SECONDS, Form.LOAD, (0.0, per_prompt_token, second - first, 0.0, per_other)
+        seconds=CostFunction(
+            CostQuantity.SECONDS,
+            RegressionForm.LOAD,
+            (0.0, per_prompt_token, second - first, 0.0, per_other),
         ),
-        joules=Cost(
-            Quantity.JOULES,
-            Form.LOAD,
+        joules=CostFunction(
+            CostQuantity.JOULES,
+            RegressionForm.LOAD,
             (
                 0.0,
                 known.prompt_joules,
@@ -47,9 +51,9 @@ def option(name: str, truth: Truth, *, accuracy: float, cost: ProfiledCost | Non
 
 
 def by_decision(
-    options: Mapping[str, Option],
+    options: Mapping[str, DeploymentOption],
     replicas: Mapping[str, Sequence[str]],
-    weights: Weights,
+    weights: MetricWeights,
     *,
     policy: str = "fair-ols",
 ) -> Placement:
@@ -61,11 +65,11 @@ def by_decision(
             for name, backends in replicas.items()
         }
         candidates = [
-            Candidate(options[name], loads[backend].running, True, loads[backend].waiting)
+            RoutingCandidate(options[name], loads[backend].running, True, loads[backend].waiting)
             for name, backend in emptiest.items()
         ]
-        features = Features(arrival.tokens_in, arrival.tokens_out)
-        best = decide(features, candidates, weights, policy=policy).best
+        features = RequestFeatures(arrival.tokens_in, arrival.tokens_out)
+        best = make_decision(features, candidates, weights, policy=policy).best_candidate
         assert best is not None, "no model can serve this arrival"
         return Placed(emptiest[best.model])
 

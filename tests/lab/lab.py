@@ -7,9 +7,9 @@ from itertools import count
 from random import Random
 from typing import NamedTuple
 
-from backends.meter.ledger.ledger import Ledger
-from backends.simulator.cost_model import Truth
-from backends.simulator.engine import Engine
+from backends.meter.ledger.ledger import EnergyLedger
+from backends.simulator.cost_model import CostModel
+from backends.simulator.engine import BatchingEngine
 from tests.lab.costs import ProfiledCost, step_profile
 from tests.lab.metering import MICRO, Gpu, Meter, Teller
 from tests.lab.results import LabRequest, LabRun
@@ -24,7 +24,7 @@ class LabBackend:
     """One vLLM server. Those with the same `gpu` share its counters and its ledger."""
 
     name: str
-    truth: Truth
+    truth: CostModel
     gpu: str = "gpu"
     cost: ProfiledCost | None = None
     """What the gateway's profile says of it; None: exactly the truth."""
@@ -60,7 +60,7 @@ class _Server:
         self.place = place
         self.gpu = gpu
         # Idle power is the GPU's, whose engines may be several.
-        self.engine = Engine(replace(spec.truth, idle_watts=0.0), seed)
+        self.engine = BatchingEngine(replace(spec.truth, idle_watts=0.0), seed)
         self.stepping = False
         self.requests: dict[str, LabRequest] = {}
         self.prompt_tokens = self.generated_tokens = 0
@@ -125,7 +125,7 @@ class _Run:
             gpu = self._gpus.get(spec.gpu)
             if gpu is None:
                 rng = Random(f"{seed}-{spec.gpu}")
-                gpu = Gpu(spec.gpu, spec.truth.idle_watts, meter, Ledger(spec.gpu), rng)
+                gpu = Gpu(spec.gpu, spec.truth.idle_watts, meter, EnergyLedger(spec.gpu), rng)
                 self._gpus[spec.gpu] = gpu
             server = _Server(spec, len(gpu.engines), gpu, seed * 1000 + index)
             gpu.engines.append(server.engine)
@@ -169,19 +169,19 @@ class _Run:
     def _start_meters(self) -> None:
         meter = self._meter
         for gpu in self._gpus.values():
-            gpu.ledger.start(0)
+            gpu.ledger.start_counter(0)
             for device in range(meter.devices):
                 phase = meter.period_seconds * (1 + device / meter.devices)
                 self._at(phase, self._update, gpu, device)
             self._at(meter.batch_seconds, self._batch, gpu)
         if meter.poll_seconds:
             for server in self._servers.values():
-                server.gpu.ledger.counts_expected(server.name)
+                server.gpu.ledger.enable_token_polling(server.name)
                 self._at(0.0, self._poll, server)
 
     def _arrive(self, now: float, number: int, arrival: Arrival) -> None:
         loads = {
-            name: Load(server.engine.running, server.engine.waiting)
+            name: Load(server.engine.running_requests, server.engine.waiting_requests)
             for name, server in self._servers.items()
         }
         if arrival.backend is None:
@@ -195,7 +195,9 @@ class _Run:
         server.change(now, 1)
         self._started[number] = server.load_seconds
         server.requests[str(number)] = request
-        server.engine.submit(str(number), arrival.tokens_in, tokens_out, arrival.cached_tokens, now)
+        server.engine.submit_request(
+            str(number), arrival.tokens_in, tokens_out, arrival.cached_tokens, now
+        )
         if arrival.reported and not self._meter.off:
             server.teller.begin(request)
         if arrival.leaves_after_seconds is not None:
@@ -206,8 +208,8 @@ class _Run:
         engine = server.engine
         if server.stepping:
             return
-        engine.idle(max(0.0, now - engine.seconds))
-        step = engine.step()
+        engine.advance_idle(max(0.0, now - engine.seconds))
+        step = engine.run_step()
         if step is not None:
             server.stepping = True
             server.gpu.begin_step(server.place, now, engine.seconds, step)
@@ -238,7 +240,7 @@ class _Run:
     def _leave(self, now: float, server: _Server, request: LabRequest) -> None:
         if server.requests.pop(str(request.number), None) is None:
             return
-        truth = server.engine.abort(str(request.number))
+        truth = server.engine.abort_request(str(request.number))
         if truth is None:  # it had its last token in the step that is under way
             ended = next(
                 s
@@ -275,12 +277,12 @@ class _Run:
         self._again(now + self._meter.batch_seconds, self._batch, gpu)
 
     def _settle(self, gpu: Gpu, now_us: int) -> None:
-        for one in gpu.ledger.settle(now_us):
+        for one in gpu.ledger.settle_requests(now_us):
             request = self._requests[one.key[1]]
             request.charged_microjoules, request.method = one.microjoules, one.method
 
     def _poll(self, now: float, server: _Server) -> None:
-        server.gpu.ledger.counted(
+        server.gpu.ledger.record_token_counts(
             server.name,
             round(now * MICRO),
             server.prompt_tokens,

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from backends.meter.ledger.decode_weights import DecodeCost
-from backends.meter.ledger.ledger import Ledger
-from backends.simulator.engine import Engine, Step
+from backends.meter.ledger.ledger import EnergyLedger
+from backends.simulator.engine import BatchingEngine, EngineStep
 from tests.lab.costs import ProfiledCost
 from tests.lab.results import Counters, LabRequest
 from tests.lab.schedule import Arrival
@@ -44,10 +44,10 @@ class Gpu:
     name: str
     idle_watts: float
     meter: Meter
-    ledger: Ledger
+    ledger: EnergyLedger
     rng: Random
-    engines: list[Engine] = field(default_factory=list)
-    steps: dict[int, tuple[float, float, Step]] = field(default_factory=dict)
+    engines: list[BatchingEngine] = field(default_factory=list)
+    steps: dict[int, tuple[float, float, EngineStep]] = field(default_factory=dict)
     """Those under way: (began, ends, step) by engine's place."""
     idle_joules: float = 0.0
     idle_since: float = 0.0
@@ -62,13 +62,13 @@ class Gpu:
         self._updated = [0] * self.meter.devices
         self._moved = [False] * self.meter.devices
 
-    def begin_step(self, place: int, began: float, ends: float, step: Step) -> None:
+    def begin_step(self, place: int, began: float, ends: float, step: EngineStep) -> None:
         """An engine computes until `ends`."""
         if not self.steps:
             self.idle_joules += self.idle_watts * (began - self.idle_since)
         self.steps[place] = (began, ends, step)
 
-    def end_step(self, place: int, now: float) -> Step:
+    def end_step(self, place: int, now: float) -> EngineStep:
         """It is done."""
         step = self.steps.pop(place)[2]
         if not self.steps:
@@ -100,7 +100,7 @@ class Gpu:
         shown = round(sum(self._updated) / self.meter.devices + self._noise / self.meter.devices)
         shown = max(shown, self._closed)
         noticed = now + self.rng.uniform(0.0, self.meter.jitter_seconds)
-        self.ledger.advance(round(noticed * MICRO), shown - self._closed)
+        self.ledger.advance_counter(round(noticed * MICRO), shown - self._closed)
         self._closed = shown
         self.shown.append((noticed, shown))
 
@@ -108,11 +108,11 @@ class Gpu:
         """Where the ledger put what its counters advanced by."""
         ledger = self.ledger
         return Counters(
-            advanced_microjoules=ledger.advanced,
-            request_microjoules=ledger.attributed,
-            other_microjoules=ledger.other,
-            idle_microjoules=ledger.idle,
-            unsettled_microjoules=ledger.unsettled,
+            advanced_microjoules=ledger.advanced_microjoules,
+            request_microjoules=ledger.attributed_microjoules,
+            other_microjoules=ledger.other_microjoules,
+            idle_microjoules=ledger.idle_microjoules,
+            unsettled_microjoules=ledger.unsettled_microjoules,
             true_busy_microjoules=true_busy_microjoules,
             shown=self.shown,
         )
@@ -136,7 +136,7 @@ class Teller:
         counted = arrival.counted_tokens_in or arrival.tokens_in
         prefill = round(self.cost.prompt_joules * counted * MICRO)
         self._live[request.number] = [request, 0, 0.0]
-        self.gpu.ledger.begin(
+        self.gpu.ledger.begin_request(
             ("gateway", request.number),
             round(arrival.at_seconds * MICRO),
             self.backend,
@@ -153,7 +153,7 @@ class Teller:
             seen[1], seen[2] = 1, now
             self._progress(number, now, 1)
 
-    def batch(self, engine: Engine, now: float) -> None:
+    def batch(self, engine: BatchingEngine, now: float) -> None:
         """Tell how far streams have come by the end of a step."""
         for number, seen in self._live.items():
             request, told, _ = seen
@@ -173,7 +173,7 @@ class Teller:
         key, at_us = ("gateway", request.number), round(now * MICRO)
         if not whole:
             tokens = truth.tokens_out if arrival.stream else self._guess(arrival, now)
-            self.gpu.ledger.end(key, at_us, tokens, unseen=not arrival.stream)
+            self.gpu.ledger.end_request(key, at_us, tokens, unseen=not arrival.stream)
             return
         if truth.cached_tokens and meter.cached_told:
             self._caches = True
@@ -185,7 +185,7 @@ class Teller:
                 else self._first_share(arrival.tokens_in, truth.tokens_out)
             )
             self._progress(request.number, arrival.at_seconds + lasted * share, 1)
-        self.gpu.ledger.end(
+        self.gpu.ledger.end_request(
             key,
             at_us,
             truth.tokens_out,
@@ -199,7 +199,7 @@ class Teller:
         return self._guess_tokens(arrival.tokens_in, now - arrival.at_seconds)
 
     def _progress(self, number: int, at_seconds: float, tokens: int) -> None:
-        self.gpu.ledger.progress(("gateway", number), round(at_seconds * MICRO), tokens)
+        self.gpu.ledger.record_progress(("gateway", number), round(at_seconds * MICRO), tokens)
 
 
 def told_cost(cost: ProfiledCost) -> DecodeCost | None:

@@ -16,7 +16,7 @@ from tests.lab.schedule import Arrival, bursts, poisson
 
 LENGTHS = {"tokens_in": (20, 600), "mean_tokens_out": 200.0}
 SLOTS = replace(H100, max_num_seqs=8)
-SMALL = H100.scaled(joules=0.2, seconds=0.4)
+SMALL = H100.scale_costs(joules=0.2, seconds=0.4)
 """A fifth of the joules of the other: the two models of one GPU."""
 
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from yarl import URL
 
 from backends import exposition
-from backends.client import Client
+from backends.client import BackendClient
 from backends.errors import BackendError
-from backends.periodic import rounds
+from backends.periodic import run_periodically
 
 _log = logging.getLogger("joulegate.meter")
 
@@ -36,26 +36,29 @@ class TokenTotals(NamedTuple):
     """Requests thrown out of a full cache, whose tokens were then computed anew."""
 
 
-Counted = Callable[[str, TokenTotals], None]
+TokenCountsHandler = Callable[[str, TokenTotals], None]
 """Takes a backend's root and its totals."""
 
 
-async def poll(roots: Sequence[str], counted: Counted) -> None:
+async def poll_backends(roots: Sequence[str], counted: TokenCountsHandler) -> None:
     """Ask every backend once a second, until cancelled."""
     if not roots:
         return
-    async with Client(connect_seconds=_CONNECT_SECONDS) as client, asyncio.TaskGroup() as tasks:
+    async with (
+        BackendClient(connect_seconds=_CONNECT_SECONDS) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
         for root in roots:
-            tasks.create_task(_poll(client, root, counted))
+            tasks.create_task(_poll_backend(client, root, counted))
 
 
-async def _poll(client: Client, root: str, counted: Counted) -> None:
+async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHandler) -> None:
     url = URL(root + "/metrics")
     answering = True
 
-    async def turn() -> None:
+    async def poll_once() -> None:
         nonlocal answering
-        found = await _ask(client, url)
+        found = await _fetch_token_counts(client, url)
         if (found is not None) != answering:
             answering = not answering
             _log.log(
@@ -67,25 +70,27 @@ async def _poll(client: Client, root: str, counted: Counted) -> None:
         if found is not None:
             counted(root, found)
 
-    await rounds(turn, PERIOD_SECONDS, f"counting tokens at {url}")
+    await run_periodically(poll_once, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _ask(client: Client, url: URL) -> TokenTotals | None:
+async def _fetch_token_counts(client: BackendClient, url: URL) -> TokenTotals | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
         if status == _OK:
-            return read(page)
+            return parse_token_counts(page)
     return None
 
 
-def read(page: bytes) -> TokenTotals | None:
+def parse_token_counts(page: bytes) -> TokenTotals | None:
     """Return prompt and generated tokens of vLLM's page, None where it has none."""
-    prompt = exposition.total(page, "vllm:prompt_tokens_by_source_total", source="local_compute")
+    prompt = exposition.sum_series(
+        page, "vllm:prompt_tokens_by_source_total", source="local_compute"
+    )
     if prompt is None:
-        prompt = exposition.total(page, "vllm:prompt_tokens_total")
-    generated = exposition.total(page, "vllm:generation_tokens_total")
+        prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
+    generated = exposition.sum_series(page, "vllm:generation_tokens_total")
     if prompt is None or generated is None:
         return None
-    preemptions = exposition.total(page, "vllm:num_preemptions_total") or 0.0
+    preemptions = exposition.sum_series(page, "vllm:num_preemptions_total") or 0.0
     return TokenTotals(round(prompt), round(generated), round(preemptions))

@@ -14,8 +14,8 @@ Rules:
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from backends.meter.ledger.intervals import Span
-from backends.meter.ledger.request import Tracked
+from backends.meter.ledger.intervals import EnergyInterval
+from backends.meter.ledger.request import RequestTimeline
 
 _CONTEXT, _SHARED = 1, 2
 
@@ -31,7 +31,7 @@ class DecodeCost(NamedTuple):
 
 
 def weigh_tokens(
-    span: Span, requests: Sequence[Tracked], generated: Sequence[float]
+    span: EnergyInterval, requests: Sequence[RequestTimeline], generated: Sequence[float]
 ) -> tuple[dict[int, float] | None, bool]:
     """Return weights by place in `requests`, None where all are equal; and whether that is coarse.
 
@@ -53,22 +53,24 @@ def weigh_tokens(
     return {n: weights.get(n, mean) for n in places}, coarse
 
 
-def _reads_context(request: Tracked) -> bool:
+def _reads_context(request: RequestTimeline) -> bool:
     return bool(request.decode_cost) and request.decode_cost[_CONTEXT] > 0
 
 
-def _weight(span: Span, request: Tracked, company: dict[str, float]) -> float:
+def _weight(span: EnergyInterval, request: RequestTimeline, company: dict[str, float]) -> float:
     """Nanojoules of one of its tokens in this span, as profiled."""
     own, per_context, shared = request.decode_cost
     weight = float(own)
     if per_context:
-        weight += per_context * (request.reported_prompt_tokens + request.value(span.end_us))
+        weight += per_context * (
+            request.reported_prompt_tokens + request.count_tokens_at(span.end_us)
+        )
     if shared > 0:
         weight += shared / company[request.backend]
     return weight
 
 
-def _company(span: Span, requests: Sequence[Tracked]) -> dict[str, float]:
+def _company(span: EnergyInterval, requests: Sequence[RequestTimeline]) -> dict[str, float]:
     """How many decoded at a time at each backend, at least one."""
     width_us = span.end_us - span.start_us
     found: dict[str, float] = {}

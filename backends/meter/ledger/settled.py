@@ -5,8 +5,8 @@ PURE: no clock, no I/O.
 
 from typing import Literal, NamedTuple
 
-from backends.meter.ledger.apportion import Key
-from backends.meter.ledger.request import Tracked
+from backends.meter.ledger.apportion import RequestKey
+from backends.meter.ledger.request import RequestTimeline
 
 Method = Literal["exclusive", "apportioned", "coarse", "estimated"]
 
@@ -14,18 +14,18 @@ Method = Literal["exclusive", "apportioned", "coarse", "estimated"]
 class Settled(NamedTuple):
     """A request's energy."""
 
-    key: Key
+    key: RequestKey
     microjoules: int
     method: Method
 
 
-def settle_request(request: Tracked, *, coarse: bool) -> Settled:
+def settle_request(request: RequestTimeline, *, coarse: bool) -> Settled:
     """Return a request's energy with its label; `coarse`: its source always is."""
     method: Method = "apportioned"
     if request.incomplete:
         method = "estimated"
     elif request.coarse or coarse:
         method = "coarse"
-    elif request.alone:
+    elif request.used_alone:
         method = "exclusive"
     return Settled(request.key, request.microjoules, method)

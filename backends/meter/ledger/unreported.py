@@ -25,8 +25,8 @@ from collections import deque
 from collections.abc import Collection
 from typing import NamedTuple
 
-from backends.meter.ledger.apportion import Key, Prefill
-from backends.meter.ledger.request import Tracked
+from backends.meter.ledger.apportion import PrefillShare, RequestKey
+from backends.meter.ledger.request import RequestTimeline
 
 MAX_SHORTFALL_TOKENS = 2000.0
 _MAX_WINDOWS = 600
@@ -39,7 +39,7 @@ _LATE_US = 100_000
 """A prefill that ended so short before a poll may not have been in it."""
 
 
-class _Window(NamedTuple):
+class _PollWindow(NamedTuple):
     from_us: int
     to_us: int
     prompt: float
@@ -48,28 +48,28 @@ class _Window(NamedTuple):
     preempted: bool = False
 
 
-class Unreported:
+class UnattributedTokens:
     """One backend's unreported tokens, weighed like a request of their own."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
-        self.key: Key = (backend, -1)
+        self.key: RequestKey = (backend, -1)
         self.microjoules = 0
         self._period_us = 1_000_000
         self._last_us: int | None = None
         self._totals: tuple[int, int, int] | None = None
         self._covered_us = 0
-        self._counted: deque[_Window] = deque(maxlen=_MAX_WINDOWS)
-        self._others: deque[_Window] = deque(maxlen=_MAX_WINDOWS)
+        self._poll_windows: deque[_PollWindow] = deque(maxlen=_MAX_WINDOWS)
+        self._other_windows: deque[_PollWindow] = deque(maxlen=_MAX_WINDOWS)
         self._prompt_carry = self._generated_carry = 0.0
         self._prompt_seen = self._prefill_seen = 0
 
-    def saw(self, request: Tracked) -> None:
+    def learn_prompt_cost(self, request: RequestTimeline) -> None:
         """Learn from a request what a prompt token costs here."""
         self._prompt_seen += request.prompt_tokens
         self._prefill_seen += int(request.prefill_microjoules)
 
-    def counted(
+    def record_token_counts(
         self, at_us: int, prompt_tokens: int, generated_tokens: int, preemptions: int = 0
     ) -> None:
         """The backend's own cumulative counters were this much then."""
@@ -85,31 +85,33 @@ class Unreported:
         prompt, generated = prompt_tokens - old[0], generated_tokens - old[1]
         known = prompt >= 0 and generated >= 0
         thrown_out = preemptions > old[2]
-        self._counted.append(_Window(last_us, at_us, prompt, generated, known, thrown_out))
+        self._poll_windows.append(_PollWindow(last_us, at_us, prompt, generated, known, thrown_out))
 
-    def limit(
-        self, now_us: int, horizon_us: int, settled_us: int, requests: Collection[Tracked]
+    def advance_limit_us(
+        self, now_us: int, horizon_us: int, settled_us: int, requests: Collection[RequestTimeline]
     ) -> int:
         """Weigh the windows known up to the horizon; how far intervals may settle here."""
         if self._last_us is None:  # the first poll is still to come
             self._last_us = now_us
-        while self._counted and self._counted[0].to_us <= horizon_us:
-            window = self._counted.popleft()
+        while self._poll_windows and self._poll_windows[0].to_us <= horizon_us:
+            window = self._poll_windows.popleft()
             self._covered_us = window.to_us
             if window.known and window.from_us >= settled_us:
-                self._weigh(window, requests)
-        while self._others and self._others[0].to_us <= settled_us:
-            self._others.popleft()
+                self._weigh_window(window, requests)
+        while self._other_windows and self._other_windows[0].to_us <= settled_us:
+            self._other_windows.popleft()
         if now_us - self._last_us > _PERIODS * self._period_us:
             return horizon_us
         if self._totals is None:
             return min(horizon_us, now_us - _PERIODS * self._period_us)
         return min(horizon_us, self._covered_us)
 
-    def tokens(self, start_us: int, end_us: int, prefills: list[Prefill]) -> float:
+    def count_tokens_between(
+        self, start_us: int, end_us: int, prefills: list[PrefillShare]
+    ) -> float:
         """Tokens generated in (start, end]; the prefill there, if any, is added to `prefills`."""
         prompt = generated = 0.0
-        for window in self._others:
+        for window in self._other_windows:
             overlap_us = min(end_us, window.to_us) - max(start_us, window.from_us)
             if overlap_us > 0:
                 share = overlap_us / (window.to_us - window.from_us)
@@ -119,28 +121,30 @@ class Unreported:
             prefills.append((self, prompt * self._prefill_seen / max(1, self._prompt_seen), prompt))
         return generated
 
-    def _was_there(self, request: Tracked, window: _Window) -> bool:
+    def _was_there(self, request: RequestTimeline, window: _PollWindow) -> bool:
         if request.backend != self.backend:
             return False
         return request.begin_us < window.to_us and request.end_us > window.from_us
 
-    def _weigh(self, window: _Window, requests: Collection[Tracked]) -> None:
+    def _weigh_window(self, window: _PollWindow, requests: Collection[RequestTimeline]) -> None:
         prompt, generated = window.prompt, window.generated
         noise = unsure_prompts = reported = 0.0
-        prefilled: list[Tracked] = []
+        prefilled: list[RequestTimeline] = []
         for request in requests:
             if not self._was_there(request, window):
                 continue
             noise += _NOISE_TOKENS
             request.coarse |= window.preempted
             if request.incomplete:
-                noise += request.value(request.end_us)
+                noise += request.count_tokens_at(request.end_us)
                 unsure_prompts += request.reported_prompt_tokens
             elif request.came_at_once and request.end_us > window.to_us:
                 unsure = _NOISE_SHARE if request.timed else 1.0
-                noise += unsure * request.value(request.end_us)
+                noise += unsure * request.count_tokens_at(request.end_us)
                 unsure_prompts += unsure * request.reported_prompt_tokens
-            generated -= request.value(window.to_us) - request.value(window.from_us)
+            generated -= request.count_tokens_at(window.to_us) - request.count_tokens_at(
+                window.from_us
+            )
             if window.from_us < request.prefilled_us <= window.to_us:
                 reported += request.reported_prompt_tokens
                 request.weighed_prompt_tokens = request.reported_prompt_tokens
@@ -155,19 +159,19 @@ class Unreported:
         if prompt < -prompt_noise - _LEAST_CACHED_TOKENS and prefilled:
             _note_cache(prefilled)
             prompt = 0.0
-        prompt, self._prompt_carry = _carried(prompt, prompt_noise)
-        generated, self._generated_carry = _carried(generated, noise)
+        prompt, self._prompt_carry = _split_carry(prompt, prompt_noise)
+        generated, self._generated_carry = _split_carry(generated, noise)
         if prompt or generated:
-            self._others.append(window._replace(prompt=prompt, generated=generated))
+            self._other_windows.append(window._replace(prompt=prompt, generated=generated))
 
 
-def _note_cache(prefilled: Collection[Tracked]) -> None:
+def _note_cache(prefilled: Collection[RequestTimeline]) -> None:
     """Some of these prompts were found in a cache, and were charged as whole ones."""
     for request in prefilled:
         request.coarse |= not request.cache_told
 
 
-def _carried(tokens: float, noise: float) -> tuple[float, float]:
+def _split_carry(tokens: float, noise: float) -> tuple[float, float]:
     """What of them is other's, and what is carried on."""
     if tokens > noise:
         return tokens, 0.0

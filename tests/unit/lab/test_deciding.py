@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import MetricWeights
 from tests.lab import H100, H100_8B, Arrival, Lab, LabBackend, Load, Meter, poisson
 from tests.lab.deciding import by_decision, option
 
@@ -20,7 +20,7 @@ BACKENDS = [
 
 @pytest.mark.parametrize(
     ("weights", "used"),
-    [(Weights(1.0, 0.0, 0.0), {"l0", "l1"}), (Weights(0.0, 1.0, 0.0), {"s0"})],
+    [(MetricWeights(1.0, 0.0, 0.0), {"l0", "l1"}), (MetricWeights(0.0, 1.0, 0.0), {"s0"})],
 )
 def test_weights_choose_the_model_and_its_replicas_are_filled_evenly(weights, used):
     place = by_decision(OPTIONS, REPLICAS, weights)
@@ -36,7 +36,7 @@ def test_a_prediction_at_a_load_is_what_that_load_costs():
     """What the option predicts with fifteen others is within a tenth of the truth there."""
     arrivals = [Arrival(0.0, 200, 300) for _ in range(16)]
     run = Lab([LabBackend("l0", H100)], meter=Meter(off=True)).run(arrivals)
-    predicted = OPTIONS["large"].joules.predict(200, 300, 15)
+    predicted = OPTIONS["large"].joules.predict_cost(200, 300, 15)
     for one in run.requests:
         assert predicted == pytest.approx(one.truth.joules, rel=0.1)
 
@@ -46,7 +46,7 @@ def test_the_loads_that_a_placement_sees_are_those_of_its_moment():
 
     def place(_arrival, loads):
         seen.append(loads["l0"])
-        return by_decision(OPTIONS, REPLICAS, Weights(1.0, 0.0, 0.0))(_arrival, loads)
+        return by_decision(OPTIONS, REPLICAS, MetricWeights(1.0, 0.0, 0.0))(_arrival, loads)
 
     Lab(BACKENDS, place=place, meter=Meter(off=True)).run(
         [Arrival(0.0, 100, 400), Arrival(1.0, 100, 400), Arrival(1.5, 100, 400)]
