@@ -32,6 +32,13 @@ class RequestBegin(Struct, array_like=True, tag="b"):
     """What profiling says its prompt costs: eps x prompt tokens of the attribution rule."""
     prompt_may_change: bool = False
     """Whether its end may say that less of the prompt was computed (a prefix cache)."""
+    own_nanojoules: int = 0
+    """What profiling says that a generated token costs, whatever the company; 0: not known."""
+    context_nanojoules: int = 0
+    """And for each token of context that it reads."""
+    shared_nanojoules: int = -1
+    """And of a step, which company shares; negative: the profile does not know what company does.
+    """
 
 
 class RequestProgress(Struct, array_like=True, tag="p"):
@@ -52,6 +59,8 @@ class RequestEnd(Struct, array_like=True, tag="e"):
     cached_tokens: int | None = None
     queue_us: int | None = None
     """How long it waited before its prefill began."""
+    unseen: bool = False
+    """Whether `tokens` is a guess: its client left before anything of a whole answer came."""
 
 
 MeterEvent = RequestBegin | RequestProgress | RequestEnd

@@ -3,7 +3,8 @@
 from bisect import bisect_left
 from itertools import accumulate
 
-from backends.simulator.engine import BatchingEngine, RequestCost
+from backends.simulator.engine import BatchingEngine
+from backends.simulator.engine_request import RequestCost
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FINISH_REASONS = ("stop", "length", "abort")

@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 
 from backends.simulator.answers import SimulatedCompletion
-from backends.simulator.engine import BatchingEngine, EngineStep, RequestCost
+from backends.simulator.engine import BatchingEngine, EngineStep
+from backends.simulator.engine_request import RequestCost
 from backends.simulator.metrics import SimulatorMetrics
 
 # Being late by more than this is forgiven: a burst to catch up would be no model of anything.
@@ -151,7 +152,7 @@ class SchedulerLoop:
             if job is not None:  # else its client has left during the step
                 job[0].pending.extend([job[1]] * count)
                 woken[id(job[0])] = job[0]
-        self.metrics.generation_tokens += len(step.tokens)
+        self.metrics.generation_tokens += sum(count for _, count in step.tokens)
         for truth in step.finished:
             job = jobs.pop(truth.request_id, None)
             if job is not None:

@@ -275,6 +275,7 @@ def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfi
     if CostQuantity.JOULES.value in changes:
         base, per_token = before.get_prefill_coefficients()
         changes["prefill"] = PrefillEnergy(base_joules=base, joules_per_token=per_token)
+        changes["decode"] = before.decode_joules()
     return msgspec.structs.replace(before, **changes)
 
 

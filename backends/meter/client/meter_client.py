@@ -218,8 +218,10 @@ class MeterLink:
         for kind in (self._awaiting_energy, self._ended):
             metered = kind.pop(observation.id, None)
             if metered is not None:
-                if observation.method == "estimated":
-                    metered.reported_stage = ABANDONED  # send no more of it
+                # Of an answer that nobody saw the meter's own number is the better estimate.
+                guessed = metered.unseen and observation.microjoules > 0
+                if observation.method == "estimated" and not guessed:
+                    metered.reported_stage = ABANDONED  # no more need be said of it
                     self._fall_back_to_estimate(metered)
                     return
                 metered.microjoules = observation.microjoules

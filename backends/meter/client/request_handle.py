@@ -7,6 +7,7 @@ new since the last acknowledged batch becomes events.
 import time
 from typing import Any, Protocol
 
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.protocol import (
     MeterEvent,
     MeteringMethod,
@@ -57,6 +58,7 @@ class MeteredAttempt:
         "backend_meter",
         "began_at",
         "cached_tokens",
+        "decode_cost",
         "ended_at",
         "first_content_at",
         "id",
@@ -73,7 +75,8 @@ class MeteredAttempt:
         "stream",
         "tokens",
         "true_prompt_tokens",
-    )
+        "unseen",
+    )  # fmt: skip
 
     def __init__(
         self, number: int, place: "BackendMeter", prompt_tokens: int, prefill_microjoules: int
@@ -82,6 +85,7 @@ class MeteredAttempt:
         self.backend_meter = place
         self.prompt_tokens = prompt_tokens
         self.prefill_microjoules = prefill_microjoules
+        self.decode_cost: DecodeCost | None = None
         self.began_at = time.monotonic()
         self.first_content_at = 0.0
         self.ended_at = 0.0
@@ -94,6 +98,8 @@ class MeteredAttempt:
         self.owner: Any = None
         self.microjoules = 0
         self.method: MeteringMethod = "estimated"
+        self.unseen = False
+        """Whether its tokens are a guess."""
         self.reported_stage = 0
         self.reported_at = 0.0
         self.reported_tokens = 0
@@ -138,6 +144,11 @@ class MeteredAttempt:
         self.stream = self.last_chunk_clock = None
         self.backend_meter.link.end_request(self)
 
+    def leave(self, guessed_tokens: int) -> None:
+        """Note that it was given up before anything came; so many tokens it may have had."""
+        self.unseen = True
+        self.end_attempt(tokens=guessed_tokens)
+
     def record_refusal(self) -> None:
         """Note that the backend did nothing for it."""
         self.end_attempt(tokens=0, prompt_tokens=0)
@@ -170,6 +181,7 @@ class MeteredAttempt:
                     self.prompt_tokens,
                     self.prefill_microjoules,
                     place.caches_prompts,
+                    *(self.decode_cost or ()),
                 )
             )
         if self.reported_stage < ANSWERING and self.first_content_at:
@@ -186,6 +198,7 @@ class MeteredAttempt:
                     self.true_prompt_tokens,
                     self.cached_tokens,
                     None if queue is None else round(queue * 1e6),
+                    self.unseen,
                 )
             )
         elif self.last_chunk_clock is not None and (tokens := self._count_streamed_tokens()) > max(
@@ -229,10 +242,14 @@ class BackendMeter:
         self.tokens_per_chunk = 1.0
         self.has_ledger = True
 
-    def begin_request(self, prompt_tokens: int, prefill_joules: float) -> MeteredAttempt:
+    def begin_request(
+        self, prompt_tokens: int, prefill_joules: float, decode_cost: DecodeCost | None = None
+    ) -> MeteredAttempt:
         """Note that a request is being sent; end it exactly once."""
         joules = min(max(0.0, prefill_joules), _MAX_PREFILL_JOULES)
-        return self.link.begin_request(self, prompt_tokens, round(joules * 1e6))
+        metered = self.link.begin_request(self, prompt_tokens, round(joules * 1e6))
+        metered.decode_cost = decode_cost
+        return metered
 
     def learn_chunk_size(self, tokens: int, chunks: int) -> None:
         """Learn from a whole answer how many tokens a chunk of its stream holds."""

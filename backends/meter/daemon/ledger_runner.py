@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from backends.meter.daemon.counter import MICRO
 from backends.meter.daemon.sampler import CounterSampler
-from backends.meter.ledger.ledger import EnergyLedger, SettledRequest
+from backends.meter.ledger.ledger import EnergyLedger
+from backends.meter.ledger.settled import Settled
 from backends.meter.sources.source import EnergySource
 
 _MAX_BACKENDS = 1000
@@ -109,7 +110,7 @@ class LedgerRunner:
         self._stood_still = stood and self.ledger.open_requests > 0
         return stood or stood_before
 
-    def collect_settled(self, now_us: int) -> list[SettledRequest]:
+    def collect_settled(self, now_us: int) -> list[Settled]:
         """Settle what can be settled by now."""
         ledger = self.ledger
         before_us, idle, used = (

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from yarl import URL
 
@@ -24,8 +25,19 @@ _MAX_PAGE_BYTES = 8 << 20
 _OK = 200
 PERIOD_SECONDS = 1.0
 
-TokenCountsHandler = Callable[[str, int, int], None]
-"""Takes a backend's root and its prompt and generated tokens so far."""
+
+class TokenTotals(NamedTuple):
+    """A backend's own counters so far."""
+
+    prompt_tokens: int
+    """Those that were computed."""
+    generated_tokens: int
+    preemptions: int = 0
+    """Requests thrown out of a full cache, whose tokens were then computed anew."""
+
+
+TokenCountsHandler = Callable[[str, TokenTotals], None]
+"""Takes a backend's root and its totals."""
 
 
 async def poll_backends(roots: Sequence[str], counted: TokenCountsHandler) -> None:
@@ -56,12 +68,12 @@ async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHa
                 "answers" if answering else "has no token counters of vLLM's",
             )
         if found is not None:
-            counted(root, *found)
+            counted(root, found)
 
     await run_periodically(poll_once, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int] | None:
+async def _fetch_token_counts(client: BackendClient, url: URL) -> TokenTotals | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
@@ -70,7 +82,7 @@ async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int
     return None
 
 
-def parse_token_counts(page: bytes) -> tuple[int, int] | None:
+def parse_token_counts(page: bytes) -> TokenTotals | None:
     """Return prompt and generated tokens of vLLM's page, None where it has none."""
     prompt = exposition.sum_series(
         page, "vllm:prompt_tokens_by_source_total", source="local_compute"
@@ -80,4 +92,5 @@ def parse_token_counts(page: bytes) -> tuple[int, int] | None:
     generated = exposition.sum_series(page, "vllm:generation_tokens_total")
     if prompt is None or generated is None:
         return None
-    return round(prompt), round(generated)
+    preemptions = exposition.sum_series(page, "vllm:num_preemptions_total") or 0.0
+    return TokenTotals(round(prompt), round(generated), round(preemptions))

@@ -96,7 +96,7 @@ class RequestAccounting:
         if metered.owner is None:
             return
         record, target = metered.owner
-        if metered.method != ESTIMATED:
+        if metered.method != ESTIMATED or (metered.unseen and metered.microjoules):
             target.joules, target.method = metered.microjoules / 1e6, metered.method
         record.unsettled -= 1
         if record.entered and not record.unsettled:

@@ -208,10 +208,11 @@ class UpstreamDispatcher:
                 self._sampler.record_attempt(record.trace, began)
             if opened is None:
                 backend.end_request(trial=trial)
-                wasted = _estimate_waste(reason, scored, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                wasted = _estimate_waste(reason, scored, seconds)
                 record.wasted += wasted
                 if metered is not None:
-                    metering.end_failed(metered, record, wasted)
+                    metering.end_failed(metered, record, wasted, place.option, seconds)
         return opened
 
     async def _send_request(

@@ -20,6 +20,7 @@ from gateway.service.upstream.sse import UNREADABLE, TokenUsage
 from gateway.telemetry.record import RequestRecord, WastedEnergy
 
 _MOST_MILLISECONDS: Final = 1e9
+_LEAST_TOKEN_SECONDS: Final = 1e-4
 
 
 def begin_attempt(
@@ -28,8 +29,9 @@ def begin_attempt(
     """Note that a request is being sent; None where the backend has no meter."""
     if backend.meter is None:
         return None
+    prompt = scored.tokens_in
     return backend.meter.begin_request(
-        scored.tokens_in, place.predict_prefill_joules(scored.tokens_in)
+        prompt, place.predict_prefill_joules(prompt), place.decode_cost
     )
 
 
@@ -77,11 +79,23 @@ def end_unary(
     )
 
 
-def end_failed(metered: MeteredAttempt, record: RequestRecord, wasted: list[WastedEnergy]) -> None:
-    """Note a failed attempt; `wasted` where the backend worked on it."""
+def end_failed(
+    metered: MeteredAttempt,
+    record: RequestRecord,
+    wasted: list[WastedEnergy],
+    option: DeploymentOption,
+    seconds: float,
+) -> None:
+    """Note that an attempt is over without an answer; `wasted` where it was worked on.
+
+    Nobody saw its tokens: they are guessed by the `seconds` it took, and its joules are estimated.
+    """
     if wasted:
         _expect_joules(metered, record, wasted[0])
-        metered.end_attempt(tokens=0)
+        per_token = option.seconds.cost_per_output_token(metered.prompt_tokens, record.running)
+        decoding = seconds - option.seconds.predict_cost(metered.prompt_tokens, 0, record.running)
+        guess = max(0.0, decoding) / max(per_token, _LEAST_TOKEN_SECONDS)
+        metered.leave(min(round(guess), option.context))
     else:
         metered.record_refusal()
 

@@ -34,6 +34,7 @@ class Told:
         self.owner = (record, target)
         self.microjoules = microjoules
         self.method = method
+        self.unseen = False
 
 
 class Log(list):
@@ -188,3 +189,13 @@ def test_an_attempt_that_nobody_owns_is_nobodys(books, link, log):
     link.finished_attempts = [told]
     books.flush()
     assert log == []
+
+
+def test_an_answer_that_nobody_saw_has_the_meters_own_number(books, link):
+    record = answered(unsettled=1)
+    told = Told(record, record, 7_000_000)
+    told.unseen = True
+    link.settled = [told]
+    books.add_record(record)
+    books.flush()
+    assert (record.final_joules, record.final_method) == (7.0, "estimated")
