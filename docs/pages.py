@@ -15,6 +15,7 @@ from msgspec import inspect as types
 import calibration.cli
 from gateway import cli, config, console, meter_config, profile
 from gateway.api import openapi
+from gateway.scheduling.cost import Form
 from gateway.scheduling.decision import PRESETS
 from gateway.service.client import errors, headers
 
@@ -182,7 +183,9 @@ def profile_page() -> Iterator[str]:
                     fitted.form.value,
                     " ".join(
                         f"{value:+.4g}{term}"
-                        for value, term in zip(fitted.coefficients, _TERMS, strict=False)
+                        for value, term in zip(
+                            fitted.coefficients, _terms(fitted.form), strict=True
+                        )
                     ),
                     f"{fitted.n:,}",
                     f"{fitted.r2:.3f}",
@@ -213,7 +216,9 @@ def profile_page() -> Iterator[str]:
         )
 
 
-_TERMS = ("", " i", " o", " i·o", " o·load")
+def _terms(form: Form) -> tuple[str, ...]:
+    product = " o(i+o/2)" if form.reads_context else " i·o"
+    return ("", " i", " o", product, " o·load")[: form.terms]
 
 
 def openapi_file() -> str:

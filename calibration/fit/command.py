@@ -18,6 +18,7 @@ from calibration.fit import merge
 from calibration.fit import model as fit
 from calibration.fit import published as reference
 from calibration.fit import report as fit_report
+from calibration.fit.cost import Loss
 from calibration.tables.columns import BadInput, Columns
 from calibration.tables.rows import Rows, read
 from gateway import profile
@@ -26,6 +27,7 @@ from gateway.scheduling.cost import Form
 OK = 0
 UNUSABLE = 2
 BEST = "best"
+AUTO = "auto"
 REFERENCE = "reference"
 MAX_BAD = 0.01
 _PIPE_COLUMNS = 160
@@ -45,6 +47,7 @@ class Options:
     model: list[str] = field(default_factory=list)
     output_includes_prompt: bool = False
     form: str = BEST
+    loss: str = AUTO
     folds: int = fit.FOLDS
     max_bad: float = MAX_BAD
     out: Path | None = None
@@ -74,6 +77,7 @@ def run(options: Options) -> int:
 
 def _fit(options: Options) -> dict[str, Any]:
     form = None if options.form == BEST else Form(_one_of(options.form, "--form", (*Form, BEST)))
+    loss = None if options.loss == AUTO else Loss(_one_of(options.loss, "--loss", (*Loss, AUTO)))
     _one_of(options.report, "--report", ("fit", REFERENCE))
     _check_out(options.out, options.files)
     said = merge.Said(
@@ -83,7 +87,7 @@ def _fit(options: Options) -> dict[str, Any]:
     with _progress(options) as (on_bytes, on_model):
         rows = _read(options, on_bytes)
         on_model("")
-        fits = fit.fit_all(rows, form=form, folds=options.folds, on_model=on_model)
+        fits = fit.fit_all(rows, form=form, folds=options.folds, loss=loss, on_model=on_model)
     pooled = fit.pooled_output(rows)
     version = None
     models = None
@@ -193,6 +197,7 @@ def _given(options: Options) -> dict[str, Any]:
         "model": options.model,
         "output_includes_prompt": options.output_includes_prompt,
         "form": options.form,
+        "loss": options.loss,
         "folds": options.folds,
     }
     return {name: value for name, value in found.items() if value}

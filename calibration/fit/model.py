@@ -12,7 +12,7 @@ import pandas as pd
 
 from calibration.fit import cost as cost_fit
 from calibration.fit import warnings as flags
-from calibration.fit.cost import CostFit
+from calibration.fit.cost import CostFit, Loss
 from calibration.stats import lengths
 from calibration.stats.lengths import Line, Ratio
 from calibration.tables.columns import BadInput
@@ -47,19 +47,31 @@ class ModelFit:
         return [self.seconds, *([self.joules] if self.joules else [])]
 
 
-def fit_model(rows: Rows, model: str, *, form: Form | None = None, folds: int = FOLDS) -> ModelFit:
-    """Fit one model. Raises BadInput where its rows cannot carry a fit."""
+def fit_model(
+    rows: Rows,
+    model: str,
+    *,
+    form: Form | None = None,
+    folds: int = FOLDS,
+    loss: Loss | None = None,
+) -> ModelFit:
+    """Fit one model. Raises BadInput where its rows cannot carry a fit.
+
+    `loss` None is relative for rows of `joulegate profile`, which says of each its cell.
+    """
     usable = rows.of(model)
     unusable = rows.unusable(model)
+    if loss is None:
+        loss = Loss.RELATIVE if _profiled(usable) else Loss.ABSOLUTE
     try:
-        seconds = cost_fit.fit(model, Quantity.SECONDS, usable, form=form, folds_=folds)
+        seconds = cost_fit.fit(model, Quantity.SECONDS, usable, form=form, folds_=folds, loss=loss)
     except BadInput as error:
         raise BadInput(f"{error}{_lost(unusable)}") from None
     measured = usable[usable["joules"].notna() & ~usable["method"].isin(list(UNTRUSTED_METHODS))]
     joules = None
     found = flags.of_rows(usable)
     if len(measured):
-        joules = cost_fit.fit(model, Quantity.JOULES, measured, form=form, folds_=folds)
+        joules = cost_fit.fit(model, Quantity.JOULES, measured, form=form, folds_=folds, loss=loss)
     if usable["joules"].notna().any():
         found += flags.of_joules(usable, measured)
     found += flags.of_cost(seconds)
@@ -83,13 +95,14 @@ def fit_all(
     *,
     form: Form | None = None,
     folds: int = FOLDS,
+    loss: Loss | None = None,
     on_model: Callable[[str], None] = lambda _: None,
 ) -> list[ModelFit]:
     """Fit each model of the rows, in their order. Raises BadInput if any of them cannot be."""
     fits = []
     for model in rows.models:
         on_model(model)
-        fits.append(fit_model(rows, model, form=form, folds=folds))
+        fits.append(fit_model(rows, model, form=form, folds=folds, loss=loss))
     if not fits:
         raise BadInput(f"no usable row{_lost(rows.unusable())}")
     return fits
@@ -98,6 +111,11 @@ def fit_all(
 def pooled_output(rows: Rows) -> Line | str:
     """Fit tokens out on tokens in over the usable rows of all models together."""
     return lengths.line(rows.frame[rows.frame["reason"] == ""])
+
+
+def _profiled(rows: pd.DataFrame) -> bool:
+    """Tell whether these are rows of `joulegate profile`."""
+    return "cell" in rows and len(rows) > 0 and bool((rows["cell"] != "").all())
 
 
 def _lost(unusable: list[Unusable]) -> str:

@@ -96,6 +96,7 @@ def _cost(fit: CostFit) -> dict[str, Any]:
             "cook_max": odd.cook_max,
         },
         "residuals": {"over_6_sd": odd.far, "worst_sd": odd.worst_sd},
+        "loss": fit.loss.value,
         "fitted_range": {name: list(ends) for name, ends in fit.ranges.items()},
         "forms": [
             {
@@ -224,8 +225,8 @@ def _table(fit: ModelFit) -> Table:
         for cost in fit.costs:
             cells += _coefficient(cost, at)
         table.add_row(*cells)
-    for name in ("form", "rows", "R2", "RMSE", "RMSE out of fold", "median error", "p90 error",
-                 "condition", "max leverage"):  # fmt: skip
+    for name in ("form", "loss", "rows", "R2", "RMSE", "RMSE out of fold", "median error",
+                 "p90 error", "condition", "max leverage"):  # fmt: skip
         cells = [name]
         for cost in fit.costs:
             cells += [_figure(cost, name), ""]
@@ -249,6 +250,7 @@ def _figure(cost: CostFit, name: str) -> str:
     unit = UNITS[cost.quantity]
     return {
         "form": cost.form.value,
+        "loss": cost.loss.value,
         "rows": str(cost.fitted.n),
         "R2": f"{cost.fitted.r2:.4f}",
         "RMSE": f"{cost.fitted.rmse:.4g} {unit}",

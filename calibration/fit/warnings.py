@@ -7,7 +7,6 @@ from calibration.fit.cost import CostFit, bent_by_load, includes_prompt
 from calibration.stats import ols
 from calibration.stats.design import UNITS, terms
 from calibration.tables.rows import UNTRUSTED_METHODS
-from gateway.scheduling.cost import Form
 
 _NARROW = 4.0
 _LOW_R2 = 0.5
@@ -91,7 +90,7 @@ def of_cost(fit: CostFit) -> list[str]:
     found += _lack_of_fit(fit, name)
     found += _bent(fit, name)
     running = fit.rows["running"]
-    if fit.form is not Form.LOAD and running.min() < running.max():
+    if not fit.form.knows_load and running.min() < running.max():
         found.append(
             f"{name}: rows at {running.min():g} to {running.max():g} running requests, fitted by "
             f"a form ({fit.form.value}) that does not know load: it holds for that mix only"

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from calibration.plots import choices, style
 from calibration.plots.picture import Picture, Table, length_text
 from calibration.plots.plot_data import Material, regression
+from calibration.stats.design import columns
 from calibration.stats.intervals import Z_95
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import FLOOR, Quantity
@@ -172,8 +173,7 @@ def _error(
     if cost.covariance is None:
         return None
     i, o, r = length[0] * model.tokens.ratio, float(length[1]), material.running
-    shared = o / (1 + r) if quantity is Quantity.JOULES else o * r
-    terms = np.array([1.0, i, o, i * o, shared][: cost.form.terms])
+    terms = columns(cost.form, quantity, np.array(i), np.array(o), np.array(float(r)))
     return Z_95 * float(np.sqrt(max(terms @ np.array(cost.covariance) @ terms, 0.0)))
 
 

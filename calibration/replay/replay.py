@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from backends.vllm.recipes import RECIPES
 from calibration.replay.decision_log_reader import Place, Request
+from calibration.stats.design import columns
 from calibration.tables.columns import BadInput
 from gateway.profile import ModelProfile, Profile
 from gateway.scheduling.cost import FLOOR, Quantity
@@ -151,11 +152,14 @@ def prices(world: World, sizes: Lengths) -> Prices:
     terms: dict[Quantity, Floats] = {}
     floored = np.zeros(sizes.tokens_in.shape, dtype=bool)
     for quantity in Quantity:
-        rows = _terms(quantity, sizes)
+        rows = np.zeros((*sizes.tokens_in.shape, _TERMS))
         coefficients = np.zeros((len(world.places), _TERMS))
         for at, entry in enumerate(world.entries.values()):
-            b = getattr(entry, quantity.value).coefficients
+            fitted = getattr(entry, quantity.value)
+            b = fitted.coefficients
             coefficients[at, : len(b)] = b
+            lengths = (sizes.tokens_in[:, at], sizes.tokens_out[:, at], sizes.running[:, at])
+            rows[:, at, : len(b)] = columns(fitted.form, quantity, *lengths)
         raw = np.einsum("rpt,pt->rp", rows, coefficients)
         low = raw < FLOOR
         floored |= low
@@ -165,13 +169,6 @@ def prices(world: World, sizes: Lengths) -> Prices:
     return Prices(
         found[Quantity.SECONDS], found[Quantity.JOULES], terms, accuracy, int(floored.sum())
     )
-
-
-def _terms(quantity: Quantity, sizes: Lengths) -> Floats:
-    """Return each coefficient's factor (`gateway.scheduling.cost` has the forms)."""
-    i, o, r = sizes.tokens_in, sizes.tokens_out, sizes.running
-    load = o * r if quantity is Quantity.SECONDS else o / (1 + r)
-    return np.stack([np.ones_like(i), i, o, i * o, load], axis=2)
 
 
 def choose(

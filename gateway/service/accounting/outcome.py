@@ -48,7 +48,7 @@ def note_opened(record: Record, opened: Opened, snapshot: Snapshot) -> None:
     scored = opened.scored
     record.option = snapshot.by_name[scored.model, scored.deployment].option
     seconds = record.option.seconds
-    per_token = max(seconds.per_token(scored.tokens_in, scored.running), 0.0)
+    per_token = max(seconds.per_token(scored.tokens_in, scored.running, scored.tokens_out), 0.0)
     record.predicted_tpot_seconds = per_token
     record.predicted_ttft_seconds = max(
         FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)

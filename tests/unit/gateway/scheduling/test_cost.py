@@ -9,16 +9,20 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.cost import FLOOR, Cost, Form, Quantity
 
-TERMS = {Form.ADDITIVE: 3, Form.INTERACTION: 4, Form.LOAD: 5}
+TERMS = {
+    Form.ADDITIVE: 3, Form.INTERACTION: 4, Form.CONTEXT: 4, Form.LOAD: 5, Form.LOAD_CONTEXT: 5,
+}  # fmt: skip
+CONTEXT = (Form.CONTEXT, Form.LOAD_CONTEXT)
 
 
-def exactly(quantity, coefficients, i, o, r):
-    """b0 + b1 i + b2 o [+ b3 i o] [+ b4 o/(1+r) for joules, b4 o r for seconds]."""
-    b = [Fraction(value) for value in coefficients]
+def exactly(cost, i, o, r, cached=0):
+    """b0 + b1 (i-c) + b2 o [+ b3 i o or o(i+o/2)] [+ b4 o/(1+r) for joules, b4 o r for seconds]."""
+    b = [Fraction(value) for value in cost.coefficients]
+    quantity = cost.quantity
     last = Fraction(o, 1 + r) if quantity is Quantity.JOULES else Fraction(o * r)
-    terms = [b[0], b[1] * i, b[2] * o]
+    terms = [b[0], b[1] * (i - cached), b[2] * o]
     if len(b) > 3:
-        terms.append(b[3] * i * o)
+        terms.append(b[3] * o * (i + Fraction(o, 2) if cost.form in CONTEXT else i))
     if len(b) > 4:
         terms.append(b[4] * last)
     return sum(terms), sum(abs(term) for term in terms)
@@ -36,10 +40,18 @@ token_counts = st.integers(1, 200_000)
 loads = st.integers(0, 1000)
 
 
+@given(costs(), token_counts, token_counts, loads, st.integers(0, 200_000))
+def test_the_forms_are_those_of_the_contract(cost, i, o, r, cached):
+    cached = min(i, cached)
+    wanted, magnitude = exactly(cost, i, o, r, cached)
+    assert abs(Fraction(cost.raw(i, o, r, cached)) - wanted) <= magnitude * Fraction(1, 10**12)
+
+
 @given(costs(), token_counts, token_counts, loads)
-def test_the_forms_are_those_of_the_contract(cost, i, o, r):
-    wanted, magnitude = exactly(cost.quantity, cost.coefficients, i, o, r)
-    assert abs(Fraction(cost.raw(i, o, r)) - wanted) <= magnitude * Fraction(1, 10**12)
+def test_a_token_costs_the_mean_over_its_answer(cost, i, o, r):
+    whole = cost.raw(i, o, r) - cost.raw(i, 0, r)
+    largest = sum(map(abs, cost.coefficients)) * (1 + i) * (1 + o) * (1 + r)
+    assert cost.per_token(i, r, o) * o == pytest.approx(whole, abs=1e-9 * largest)
 
 
 def test_worked_by_hand():
@@ -49,14 +61,18 @@ def test_worked_by_hand():
     # 821 + 4*100/(1+3) joules, 821 + 4*100*3 seconds
     assert Cost(Quantity.JOULES, Form.LOAD, b).raw(10, 100, 3) == 921.0
     assert Cost(Quantity.SECONDS, Form.LOAD, b).raw(10, 100, 3) == 2021.0
+    # 821 + 0.5*100*100/2; the prompt's 10 tokens cost nothing where they are cached
+    assert Cost(Quantity.JOULES, Form.CONTEXT, b[:4]).raw(10, 100) == 3321.0
+    assert Cost(Quantity.JOULES, Form.CONTEXT, b[:4]).raw(10, 100, 0, 10) == 3301.0
+    assert Cost(Quantity.JOULES, Form.LOAD_CONTEXT, b).raw(10, 100, 3) == 3421.0
     # alone: all of it for joules, none of it for seconds
     assert Cost(Quantity.JOULES, Form.LOAD, b).raw(10, 100) == 1221.0
     assert Cost(Quantity.SECONDS, Form.LOAD, b).raw(10, 100) == 821.0
 
 
-@pytest.mark.parametrize("form", [Form.ADDITIVE, Form.INTERACTION])
+@pytest.mark.parametrize("form", [Form.ADDITIVE, Form.INTERACTION, Form.CONTEXT])
 @pytest.mark.parametrize("quantity", list(Quantity))
-def test_the_published_forms_know_no_load(quantity, form):
+def test_the_forms_without_a_load_term_know_no_load(quantity, form):
     cost = Cost(quantity, form, (1.0, 2.0, 3.0, 0.5)[: form.terms])
     assert cost.raw(7, 9, 0) == cost.raw(7, 9, 50)
 
