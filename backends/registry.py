@@ -34,8 +34,8 @@ class Backend:
     """One vLLM server and what this process knows of it. Times are monotonic-clock seconds."""
 
     __slots__ = (
-        "_clock", "_ejection", "_failures", "_foreign", "_opens_at", "_streak", "_trial",
-        "_waited",
+        "_clock", "_ejection", "_failures", "_foreign", "_opens_at", "_running_seconds", "_since",
+        "_streak", "_trial", "_waited",
         "ejections", "headers", "inflight", "label", "meter", "proven", "root", "urls",
     )  # fmt: skip
 
@@ -64,6 +64,8 @@ class Backend:
         self._streak = 0
         self._opens_at: float | None = None
         self._trial = False
+        self._running_seconds = 0.0
+        self._since = clock()
 
     def url(self, path: str) -> URL:
         """Return the address of `path` on this server; parsed once."""
@@ -88,11 +90,22 @@ class Backend:
 
     def seen(self, running: float | None, waiting: float | None, *, own: int) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
+        self.running_seconds()
         runs, waits = (
             round(min(max(gauge or 0.0, 0.0), _MOST_REQUESTS)) for gauge in (running, waiting)
         )
         self._foreign = max(0, runs + waits - own)
         self._waited = (waits, own) if waits else None
+
+    def running_seconds(self) -> float:
+        """Return the requests that it has run so far, times how long each ran.
+
+        The difference of two calls over the time between them is the mean number running.
+        """
+        now = self._clock()
+        self._running_seconds += self.load[0] * (now - self._since)
+        self._since = now
+        return self._running_seconds
 
     @property
     def ejected(self) -> bool:
@@ -110,6 +123,7 @@ class Backend:
         Returns 0, or the number of the ejection whose trial this is: the one request that a
         half-open backend lets through.
         """
+        self.running_seconds()
         self.inflight += 1
         if self._opens_at is None:
             return 0
@@ -118,6 +132,7 @@ class Backend:
 
     def end(self, *, trial: int = 0) -> None:
         """Count a request out, whatever became of it; `trial` is what `begin` returned."""
+        self.running_seconds()
         self.inflight -= 1
         # A trial may outlast its ejection; it must not end the next one's.
         if trial and trial == self.ejections:

@@ -6,7 +6,7 @@ Nothing is written before everything was read, refitted, checked and shown.
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -51,6 +51,7 @@ class Options:
     out: Path | None = None
     model: list[str] = field(default_factory=list)
     form: str = BEST
+    block: str | None = None
     settings: Settings = field(default_factory=Settings)
     match: list[str] = field(default_factory=list)
     header: list[str] = field(default_factory=list)
@@ -100,14 +101,14 @@ def _round(options: Options, at: float) -> int:
         live = profile.load(options.profile)
         server = _server(options)
         with _err.status("reading Prometheus", spinner="line"):
-            window = recalibrate.gather(server, options.window, at)
+            window = recalibrate.gather(server, options.window, at, live.version)
         chosen = keys.choose(
             window.blocks,
             live,
             options.model,
             lambda: server.samples(keys.INFO, options.window, at),
         )
-        outcomes = recalibrate.recalibrate(window, live, chosen.deployments, options.settings)
+        outcomes = recalibrate.recalibrate(window, live, chosen.deployments, _settings(options))
         adopted = [one for one in outcomes if one.entry is not None]
         source = _source(server, options, at, live)
         warnings = tuple(dict.fromkeys((*window.warnings, *chosen.warnings)))
@@ -144,6 +145,7 @@ def _check(options: Options) -> float | None:
     if options.form not in (*Form, BEST):
         raise BadInput(f"--form {options.form}: is none of {', '.join((*Form, BEST))}")
     _duration("--window", options.window)
+    _settings(options)
     profile.load(options.profile)
     if not options.dry_run:
         if options.out is None:
@@ -155,6 +157,13 @@ def _check(options: Options) -> float | None:
         if options.out.exists():
             profile.load(options.out)  # whatever else it is, or a newer version's, is kept
     return _duration("--watch", options.watch) if options.watch else None
+
+
+def _settings(options: Options) -> Settings:
+    """Return the settings with what has options of its own."""
+    form = None if options.form == BEST else Form(options.form)
+    seconds = _duration("--block", options.block) if options.block else None
+    return replace(options.settings, form=form, block_seconds=seconds)
 
 
 def _duration(option: str, text: str) -> float:

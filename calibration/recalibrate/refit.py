@@ -2,9 +2,12 @@
 
 Forms, richest first; the first that stands is taken, and the report says why the others did not:
 
-    load          1, i, o, i·o, z   where z, the load's column, varied by itself (o·r or o/(1+r))
-    interaction   1, i, o, i·o
-    additive      1, i, o
+    load, load-context      where the load's column varied by itself (o·r or o/(1+r))
+    interaction, context
+    additive
+
+Of the two in a line the live profile's is tried first, and the other taken where its loss is lower
+by a hundredth; without one in the live profile, i·o is first.
 
 Rules:
 - A form stands where its columns can be told apart, no token costs less than nothing within the
@@ -12,67 +15,48 @@ Rules:
   seconds or dearer in joules. A form that fails by sign is tried again without i·o, and then
   without i where that could be zero; what is left out is 0 in the profile.
 - Where the live profile knows load and the window can hardly tell it, the load's coefficient is
-  kept from the live profile, with its own error and at the window's level, and the rest is fitted
-  around it. That is so where everything ran at one load, and where most of the load's variation is
-  within the scrape intervals: how many run at dispatch is a noisy reading of how many run
-  meanwhile, and noise in a column pulls its coefficient to zero. (At one request per second on the
-  simulator b4 fitted anew came out a third of the truth, and the error at other loads was 39%
-  instead of 5%.)
-- Few requests are pulled towards the live profile; calibration.pull says how.
+  kept from the live profile at the window's level, and the rest is fitted around it. That is so
+  where everything ran at one load, where most of the load's variation is within the blocks of time,
+  and where the live coefficient is within the interval of a new one. A new one comes from the
+  differences between blocks: a noisy reading of the load draws a least squares one to zero.
+- Few requests are pulled towards the live profile; calibration.recalibrate.prior says how.
+- Clusters are blocks of 5 to 15 minutes: neighbouring scrapes share a server's state, and with
+  scrapes for clusters a 95% interval covered 26% where they were correlated at 0.9.
+- No refit moves the mean request by more than the largest change that is allowed: a step of that
+  size is taken, and the next round sees the rest. Rows are winsorised around the live prediction,
+  so that a profile that is far off cannot be mended in one step anyway.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.recalibrate import moments
-from calibration.recalibrate import prior as pull
-from calibration.recalibrate.moments import Moments, Singular, Solved, Wald
-from calibration.recalibrate.prior import LOAD_AT, Few
-from calibration.recalibrate.sums import LOAD, Block
+from calibration.recalibrate.form_choice import FormChoice, Rules
+from calibration.recalibrate.holdout import HeldOut, hold_out
+from calibration.recalibrate.moments import Moments
+from calibration.recalibrate.solved import Singular, Solved, Wald, wald
+from calibration.recalibrate.sums import Block
+from calibration.recalibrate.variants import (
+    LOAD_COLUMN,
+    Seen,
+    Variant,
+    base_columns,
+    find_seen,
+)
 from gateway.profile import Regression
 from gateway.scheduling.cost import Form, Quantity
+from gateway.scheduling.regression_terms import COLUMNS
 
 Floats = NDArray[np.float64]
-
-COLUMNS = ("n", "i", "o", "io", "z")
-TOKENS_IN_AT, TOKENS_OUT_AT, BOTH_AT = 1, 2, 3
-LEAST_TOLERANCE = 0.02
-"""Share of the load column's squares that the other columns must leave over."""
-LEAST_BETWEEN = 0.5
-"""Share of its variation that must lie between scrapes before a live coefficient of load goes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Lengths and load that the window is known to hold.
-
-    Sums hide the ends of a range. But no mean is outside it: the lowest and highest mean of any
-    scrape interval (the highest weighted by length) are inside, and are the ends given here.
-    """
-
-    tokens_in: tuple[float, float]
-    tokens_out: tuple[float, float]
-    load: tuple[float, float] | None
-    """z per token out: r for seconds, 1/(1+r) for joules; None where it is not known."""
-
-    def running(self, quantity: Quantity) -> tuple[float, float] | None:
-        """Return the load as requests running."""
-        if self.load is None:
-            return None
-        low, high = self.load
-        if quantity is Quantity.SECONDS:
-            return low, high
-        if low <= 0.0:  # more at once than can be counted
-            return None
-        return max(0.0, 1.0 / high - 1.0), max(0.0, 1.0 / low - 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The live profile held against the window: mean costs, its RMSE there, and Chow's test."""
+    """The live profile held against the window: mean costs, its error there, and Chow's test.
+
+    `rmse` is the root mean squared error as a share of the predictions' root mean square.
+    """
 
     predicted: float
     observed: float
@@ -104,31 +88,45 @@ class Refit:
     passed_over: tuple[str, ...]
     """Richer forms, and why not."""
     mean: Floats
-    """The window's mean request, as all five columns."""
+    """The window's mean request, as the columns of the sums (unweighted)."""
     sd: Floats
+    """Standard deviations of those columns (weighted)."""
     influence: float
-    """By how much one scrape moves the mean request's prediction, at most, as a share of the mean.
+    """By how much one scrape moves the mean prediction, at most, as a share of it.
 
     Least squares with a constant: that is its residuals' sum over n.
     """
+    rmse: float
+    """As the drift's."""
+    change: float
+    """The mean request's prediction over the live one's, before any limit of a step."""
+    step: float
+    """What the coefficients were multiplied with to stay within the largest change; 1: nothing."""
+    held: HeldOut
+    """What the refit is worth on requests that it was not fitted to."""
+    winsorised: tuple[float, float]
+    """Share of the rows that were raised to a fifth, and cut to five times, the live prediction."""
+    block_seconds: float
+    blur: float
+    """What a noisy reading of the load may make of the mean prediction, as a share of it."""
 
     @property
     def coefficients(self) -> list[float]:
         """All of the form's."""
-        return [float(b) for b in self._spread(self.solved.coefficients)]
+        return [float(b) for b in self.step * self._spread(self.solved.coefficients)]
 
     @property
     def covariance(self) -> list[list[float]]:
         """Of all the form's coefficients."""
         k = self.form.terms
         full = np.zeros((k, k))
-        full[np.ix_(self.used, self.used)] = self.solved.covariance
+        full[np.ix_(self.used, self.used)] = self.step**2 * self.solved.covariance
         return [[float(v) for v in row] for row in full]
 
     def predict(self, columns: Floats) -> tuple[float, float]:
-        """Return the prediction at a row of all five columns, and half its 95% interval."""
-        x = columns[list(self.used)]
-        return float(x @ self.solved.coefficients), self.solved.half(x)
+        """Return the prediction at a row of the sums' columns, and half its 95% interval."""
+        x = columns @ base_columns(self.form)[:, list(self.used)]
+        return float(x @ self.solved.coefficients) * self.step, self.solved.half(x) * self.step
 
     def _spread(self, values: Floats) -> Floats:
         full = np.zeros(self.form.terms)
@@ -137,161 +135,89 @@ class Refit:
 
 
 def refit(
-    quantity: Quantity, block: Block, live: Regression, *, form: Form | None, few: Few,
-    max_condition: float,
-) -> Refit:  # fmt: skip
-    """Refit a cost. Raises Singular, saying what cannot be told, where no form can be."""
-    known = COLUMNS if block.basis == LOAD else COLUMNS[:4]
-    whole = Moments.of(block, known, "y")
-    seen = _seen(block)
-    if live.form.terms > len(known):
-        raise Singular("the live profile knows load, and these sums do not")
-    before = np.zeros(len(known))
-    before[: live.form.terms] = live.coefficients
-    predicted = float(whole.mean @ before)
-    level = whole.mean_y / predicted if predicted > 0.0 else 1.0
-    passed: list[str] = []
-    free = False  # whether a token in was found to cost nothing, or less by chance
-    last: tuple[_Variant, Solved, str | None] | None = None
-    for variant in _variants(form, live, len(known)):
-        if TOKENS_IN_AT not in variant.used and not free:
-            continue
-        chosen = whole.pick(variant.used)
-        try:
-            _tell(whole, variant, live, max_condition)
-            weight = few.weight(whole.n)
-            prior = pull.prior(
-                chosen, variant.used, live, level, weight, keep_load=variant.keep_load
-            )
-            solved = chosen.solve(prior)
-        except Singular as error:
-            passed.append(f"{variant}: {error}")
-            continue
-        wrong = _wrong_sign(solved, variant.used, seen)
-        last = (variant, solved, wrong)
-        if wrong is None:
-            break
-        if TOKENS_IN_AT in variant.used and BOTH_AT not in variant.used:
-            free = bool(solved.high[TOKENS_IN_AT] >= 0.0)
-        passed.append(f"{variant}: {wrong}")
-    if last is None:
-        raise Singular("; ".join(passed))
-    variant, solved, wrong = last
-    missing = np.zeros(len(COLUMNS) - len(known))
+    quantity: Quantity, block: Block, live: Regression, rules: Rules, rows: Block | None = None
+) -> Refit:
+    """Refit a cost; `rows` counts the rows. Raises Singular where no form can be told."""
+    seconds = rules.block_seconds or block_seconds(block)
+    blocks = block.by_time(seconds)
+    whole = Moments.of(blocks)
+    mean = np.array([block.total(term or "n") for term in COLUMNS]) / block.n
+    before = base_columns(live.form) @ np.array(live.coefficients)
+    predicted, observed = float(mean @ before), block.total("y") / block.n
+    level = observed / predicted if predicted > 0.0 else 1.0
+    plain = np.column_stack([blocks.of(term or "n") for term in COLUMNS])
+    shifts = (blocks.of("y") - level * (plain @ before)) / (predicted * block.n or 1.0)
+    fit = FormChoice(live, rules, whole, (level, shifts), find_seen(block))
+    variant, solved, wrong = fit.choose()
+    columns = variant.columns
+    change = float(mean @ columns @ solved.coefficients) / predicted if predicted > 0.0 else np.inf
+    step = 1.0
+    if change > 0.0 and np.isfinite(change):
+        step = float(np.clip(change, 1.0 / rules.max_change, rules.max_change) / change)
+
+    def again(part: Moments) -> Floats:
+        return np.asarray(step * columns @ fit.solve(variant, part).coefficients)
+
+    b = step * columns @ solved.coefficients
     return Refit(
         quantity=quantity,
         form=variant.form,
         solved=solved,
         used=variant.used,
         kept_load=variant.keep_load,
-        seen=seen,
-        drift=_drift(whole, variant.used, before),
+        seen=fit.seen,
+        drift=_drift(whole, variant, before, (predicted, observed)),
         wrong_sign=wrong,
-        passed_over=tuple(passed),
-        mean=np.append(whole.mean, missing),
-        sd=np.append(whole.sd, missing),
-        influence=_influence(whole.pick(variant.used), solved),
+        passed_over=tuple(fit.passed),
+        mean=mean,
+        sd=whole.sd,
+        influence=_influence(Moments.of(block).combine(columns), solved),
+        rmse=_relative(whole, b),
+        change=change,
+        step=step,
+        held=hold_out(whole, before, b, again),
+        winsorised=_winsorised(rows),
+        block_seconds=seconds,
+        blur=fit.blur(variant, float(mean[LOAD_COLUMN]) / observed) if observed > 0.0 else 0.0,
     )
 
 
-def _influence(chosen: Moments, solved: Solved) -> float:
-    left = chosen.residual(solved.coefficients).xy[:, 0]
-    return float(np.abs(left).max()) / (chosen.n * abs(chosen.mean_y))
+def block_seconds(block: Block) -> float:
+    """Return the length of a cluster: 24 of them fill the window, within 5 to 15 minutes."""
+    span = float(np.ptp(block.times)) if len(block.times) else 0.0
+    return float(np.clip(span / _USUAL_BLOCKS, *_BLOCK_SECONDS))
 
 
-@dataclass(frozen=True, slots=True)
-class _Variant:
-    """A form, which of its columns are fitted, and whether the load's coefficient is kept."""
-
-    form: Form
-    used: tuple[int, ...]
-    keep_load: bool = False
-
-    def __str__(self) -> str:
-        missing = [f"b{at}" for at in range(self.form.terms) if at not in self.used]
-        without = f" without {', '.join(missing)}" if missing else ""
-        return self.form.value + without + (", b4 kept" if self.keep_load else "")
+_USUAL_BLOCKS = 24
+_BLOCK_SECONDS = (300.0, 900.0)
 
 
-def _variants(form: Form | None, live: Regression, known: int) -> Iterator[_Variant]:
-    """Yield what to try, best first."""
-    forms = [form] if form else [Form.LOAD, Form.INTERACTION, Form.ADDITIVE]
-    if Form.LOAD in forms and known >= Form.LOAD.terms:
-        for keep in (False, True) if live.form is Form.LOAD else (False,):
-            for used in ((0, 1, 2, 3, 4), (0, 1, 2, 4), (0, 2, 4)):
-                yield _Variant(Form.LOAD, used, keep)
-    if Form.INTERACTION in forms:
-        yield _Variant(Form.INTERACTION, (0, 1, 2, 3))
-    if Form.ADDITIVE in forms:
-        yield _Variant(Form.ADDITIVE, (0, 1, 2))
-        yield _Variant(Form.ADDITIVE, (0, 2))
+def _influence(scrapes: Moments, solved: Solved) -> float:
+    left = scrapes.residual(solved.coefficients).xy[:, 0]
+    return float(np.abs(left).max()) / (scrapes.n * abs(scrapes.mean_y))
 
 
-def _tell(whole: Moments, variant: _Variant, live: Regression, max_condition: float) -> None:
-    """Raise Singular where the window cannot tell the columns apart."""
-    fitted = [at for at in variant.used if at != LOAD_AT or not variant.keep_load]
-    if LOAD_AT in fitted:
-        if whole.pick(fitted).tolerance(fitted.index(LOAD_AT)) < LEAST_TOLERANCE:
-            raise Singular("load hardly varied by itself")
-        if live.form is Form.LOAD:
-            share = whole.between(LOAD_AT, per=TOKENS_OUT_AT)
-            if share < LEAST_BETWEEN:
-                raise Singular(f"only {share:.0%} of the load's variation is between scrapes")
-    condition = whole.pick(fitted).condition()
-    if condition > max_condition:
-        raise Singular(f"condition number {condition:.3g}, at most {max_condition:g}")
+def _relative(whole: Moments, coefficients: Floats) -> float:
+    size = whole.size(coefficients)
+    return float(np.sqrt(whole.squares(coefficients) / size)) if size > 0.0 else float("inf")
 
 
-def _seen(block: Block) -> Seen:
-    """Look at each scrape by itself; one whose divisor is 0 tells nothing."""
-
-    def shares(term: str, per: str) -> Floats:
-        some = block.of(per) > 0.0
-        return np.asarray(block.of(term)[some] / block.of(per)[some])
-
-    load = None
-    if block.basis == LOAD:
-        share = shares("z", "o")
-        load = (float(share.min()), float(share.max()))
-    return Seen(
-        (float(shares("i", "n").min()), float(shares("i2", "i").max())),
-        (float(shares("o", "n").min()), float(shares("o2", "o").max())),
-        load,
-    )
+def _winsorised(rows: Block | None) -> tuple[float, float]:
+    if rows is None or not rows.n:
+        return 0.0, 0.0
+    return rows.total("low") / rows.n, rows.total("high") / rows.n
 
 
-def _wrong_sign(solved: Solved, used: Sequence[int], seen: Seen) -> str | None:
-    """Say what costs less than nothing within what was seen."""
-    b = np.zeros(len(COLUMNS))
-    b[list(used)] = solved.coefficients
-    if b[4] < 0.0:
-        return f"load has the wrong sign ({b[4]:.3g} per token)"
-    per_in = min(b[1] + b[3] * o for o in seen.tokens_out)
-    if per_in < 0.0:
-        return f"a token in costs {per_in:.3g}, less than nothing"
-    loads = seen.load or (0.0, 0.0)
-    per_out = min(b[2] + b[3] * i + b[4] * z for i in seen.tokens_in for z in loads)
-    if per_out < 0.0:
-        return f"a token out costs {per_out:.3g}, less than nothing"
-    return None
-
-
-def _drift(whole: Moments, used: Sequence[int], before: Floats) -> Drift:
-    """Hold the live coefficients against the window.
+def _drift(whole: Moments, variant: Variant, before: Floats, means: tuple[float, float]) -> Drift:
+    """Hold the live coefficients against the window; `means` are the predicted and the observed.
 
     Chow's question, asked with robust errors: do the live profile's residuals depend on the
     columns of the new fit? Where the new form has all of the live one's terms this is the Wald
     test that both have the same coefficients.
     """
-    left = whole.residual(before)
     try:
-        chow = moments.wald(left.pick(used).solve())
+        chow = wald(whole.residual(before).combine(variant.columns).solve())
     except (Singular, np.linalg.LinAlgError):
         chow = None
-    squares = max(0.0, float(left.yy.sum()))
-    return Drift(
-        predicted=float(whole.mean @ before),
-        observed=whole.mean_y,
-        rmse=float(np.sqrt(squares / whole.n)),
-        chow=chow,
-    )
+    predicted, observed = means
+    return Drift(predicted, observed, _relative(whole, before), chow)

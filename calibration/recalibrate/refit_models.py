@@ -17,22 +17,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from calibration.recalibrate import gates, sums
+from calibration.recalibrate import gates, lengths, sums
+from calibration.recalibrate.form_choice import Rules
 from calibration.recalibrate.gates import Limits, Refusal
-from calibration.recalibrate.moments import Moments, Singular, quantile
+from calibration.recalibrate.lengths import Lengths
 from calibration.recalibrate.prior import Few
-from calibration.recalibrate.prometheus import Prometheus
+from calibration.recalibrate.prometheus import Prometheus, PrometheusError
 from calibration.recalibrate.refit import Refit, refit
-from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT, TOKENS, Block
+from calibration.recalibrate.solved import Singular, quantile
+from calibration.recalibrate.sums import Block
 from gateway.profile import ModelProfile, Output, Prefill, Profile, Regression, Tokens
 from gateway.scheduling.cost import Form, Quantity
+from gateway.scheduling.regression_terms import COSTS, METERED, OUTPUT, PROMPT, ROWS
 
 Key = tuple[str, str]
 """Model and deployment, as the gateway labels them."""
 _COSTS = ("seconds", "joules")
-_LEFT = (gates.FEW, gates.GAIN)
+_LEFT = (gates.FEW, gates.GAIN, gates.ORDINARY)
+INFO = "joulegate_profile_info"
+_INFO_NAMES = frozenset({"__name__", "model", "version"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     few: Few = field(default_factory=Few)
     form: Form | None = None
+    block_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +55,6 @@ class Window:
 
     blocks: Mapping[Key, Mapping[tuple[str, str], Block]]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Tokens out = slope x tokens in + intercept, and half the 95% interval at the mean prompt."""
-
-    slope: float
-    intercept: float
-    r2: float
-    mean_in: float
-    half: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,7 @@ class Part:
 
     name: str
     block: Block
-    found: Refit | Line | Ratio | None
+    found: Refit | Lengths | Ratio | None
     refusals: tuple[Refusal, ...]
 
     @property
@@ -109,28 +103,55 @@ class Outcome:
     @property
     def holds(self) -> bool:
         """Whether a cost stays because the live profile is as good."""
-        return any(one.gate == gates.GAIN for part in self.parts for one in part.refusals)
+        holding = (gates.GAIN, gates.ORDINARY)
+        return any(one.gate in holding for part in self.parts for one in part.refusals)
 
 
-def gather(server: Prometheus, window: str, at: float) -> Window:
-    """Read all sums of the window that ends at `at` (Unix seconds). Raises PrometheusError."""
+def gather(server: Prometheus, window: str, at: float, version: str) -> Window:
+    """Read all sums of the window that ends at `at` (Unix seconds). Raises PrometheusError.
+
+    Rows are winsorised and weighted around the prediction of their moment, so what an instance
+    summed up before it took the live `version` into force is left out, where that is known.
+    """
     blocks: dict[Key, dict[tuple[str, str], Block]] = {}
     warnings: list[str] = []
+    since = _taken_into_force(server, window, at, version)
 
-    def read(basis: str, quantity: str) -> bool:
+    def read(basis: str, quantity: str) -> None:
         found = server.samples(sums.METRIC, window, at, basis=basis, quantity=quantity)
         warnings.extend(found.warned)
-        for key, block in sums.read(basis, found.series).items():
+        for key, block in sums.read(basis, found.series, since).items():
             blocks.setdefault(key, {})[basis, quantity] = block
-        return bool(found.series)
+            warnings.extend(
+                f"{key[1]}: {where} shows the same gateway as another series (two Prometheus "
+                "servers?) and was left out"
+                for where in block.duplicates
+            )
 
     for quantity in _COSTS:
-        # The block of `load` holds all that the one of `tokens` does.
-        if not read(LOAD, quantity):
-            read(TOKENS, quantity)
+        read(COSTS, quantity)
+        read(ROWS, quantity)
+    read(METERED, Quantity.JOULES.value)
     for basis in (OUTPUT, PROMPT):
         read(basis, "tokens")
     return Window(blocks, tuple(dict.fromkeys(warnings)))
+
+
+def _taken_into_force(server: Prometheus, window: str, at: float, version: str) -> dict[str, float]:
+    """Return when each instance was first seen with this version of the profile."""
+    try:
+        found = server.samples(INFO, window, at, version=version)
+    except PrometheusError as error:
+        if error.code is None:
+            raise
+        return {}  # a server that has only the sums
+    since: dict[str, float] = {}
+    for one in found.series:
+        times = [when for when, value in one.values if float(value) > 0.0]
+        if times:
+            where = one.instance(_INFO_NAMES)
+            since[where] = min(times[0], since.get(where, times[0]))
+    return since
 
 
 def recalibrate(
@@ -146,7 +167,7 @@ def recalibrate(
         ]
         parts = [
             *costs,
-            _output(_joined(blocks, OUTPUT, "tokens"), before, costs[0].block, settings.limits),
+            _output(_joined(blocks, OUTPUT, "tokens"), settings.limits),
             _ratio(_joined(blocks, PROMPT, "tokens"), before, settings.limits),
         ]
         outcome = Outcome(key, tuple(deployments), tuple(parts), None)
@@ -171,55 +192,42 @@ def _cost(
     live: Regression,
     settings: Settings,
 ) -> Part:
-    block = _joined(blocks, LOAD, quantity.value)
-    if not block.n and not block.faults:
-        tokens = _joined(blocks, TOKENS, quantity.value)
-        block = tokens if tokens.n else block
+    block = _joined(blocks, COSTS, quantity.value)
+    rows = _joined(blocks, ROWS, quantity.value)
     refusals = list(gates.of_block(block, settings.limits))
+    if not refusals:
+        refusals = list(gates.of_rows(rows, settings.limits))
+    if not refusals and quantity is Quantity.JOULES:
+        metered = _joined(blocks, METERED, quantity.value)
+        refusals = list(gates.of_metered(metered, settings.limits))
     found = None
     if not refusals:
+        rules = Rules(
+            settings.form,
+            settings.few,
+            settings.limits.max_condition,
+            settings.limits.max_change,
+            settings.block_seconds,
+        )
         try:
-            found = refit(
-                quantity,
-                block,
-                live,
-                form=settings.form,
-                few=settings.few,
-                max_condition=settings.limits.max_condition,
-            )
+            found = refit(quantity, block, live, rules, rows)
             refusals = list(gates.of_refit(found, settings.limits))
         except Singular as error:
             refusals = [Refusal("condition", str(error))]
     return Part(quantity.value, block, found, tuple(refusals))
 
 
-def _output(block: Block, live: ModelProfile, seconds: Block, limits: Limits) -> Part:
-    """Refit tokens out on tokens in, over the answers that no limit cut."""
-    refusals = list(gates.of_block(block, limits))
-    whole = block.n / seconds.n if seconds.n else 1.0
-    if not refusals and whole < gates.LEAST_WHOLE:
-        text = (
-            f"only {whole:.0%} of the answers were not cut by a limit, at least "
-            f"{gates.LEAST_WHOLE:.0%} needed: those left are the short ones"
-        )
-        refusals = [Refusal("cut", text, whole, gates.LEAST_WHOLE)]
-    line = None
-    if not refusals:
-        table = Moments.of(block, ("n", "i"), "o")
-        try:
-            solved = table.solve()
-        except Singular as error:
-            return Part("output", block, None, (Refusal("condition", str(error)),))
-        intercept, slope = (float(b) for b in solved.coefficients)
-        mean = table.mean
-        half = solved.half(mean)
-        line = Line(slope, intercept, solved.r2, float(mean[1]), half)
-        expected, guess = table.mean_y, live.output_model()
-        refusals = [
-            *gates.of_interval(expected, half, limits),
-            *gates.of_change(expected, guess.slope * line.mean_in + guess.intercept, limits),
-        ]
-    return Part("output", block, line, tuple(refusals))
+def _output(block: Block, limits: Limits) -> Part:
+    """Refit the lengths of answers, those that a limit cut counted as at least so long."""
+    count = block.n + lengths.count_cut(block)
+    if block.faults:
+        return Part("output", block, None, tuple(gates.of_block(block, limits)))
+    if count < limits.min_requests or not block.n:
+        text = f"{block.n} whole answers of {count}, at least {limits.min_requests} needed"
+        return Part("output", block, None, (Refusal(gates.FEW, text, count, limits.min_requests),))
+    found = lengths.fit(block)
+    half = quantile(max(2, found.n)) * found.mu_error  # of ln o, so a share of the length
+    return Part("output", block, found, tuple(gates.of_interval(1.0, half, limits)))
 
 
 def _ratio(block: Block, live: ModelProfile, limits: Limits) -> Part:
@@ -230,7 +238,7 @@ def _ratio(block: Block, live: ModelProfile, limits: Limits) -> Part:
         theirs, ours = block.of("i"), block.of("e")
         value = float(theirs.sum() / ours.sum())
         count = len(ours)
-        spread = float(np.sum((theirs - value * ours) ** 2)) * count / (count - 1.0)
+        spread = float(((theirs - value * ours) ** 2).sum()) * count / (count - 1.0)
         half = quantile(count) * spread**0.5 / float(ours.sum())
         ratio = Ratio(value, half)
         refusals = [
@@ -247,8 +255,8 @@ def _entry(before: ModelProfile, parts: Sequence[Part]) -> ModelProfile:
             continue
         if isinstance(part.found, Refit):
             changes[part.name] = _fitted(part.found)
-        elif isinstance(part.found, Line):
-            changes["output"] = Output(part.found.slope, part.found.intercept)
+        elif isinstance(part.found, Lengths):
+            changes["output"] = _learnt_output(part.found)
         elif isinstance(part.found, Ratio):
             changes["tokens"] = Tokens(part.found.value)
     if Quantity.JOULES.value in changes:
@@ -257,10 +265,15 @@ def _entry(before: ModelProfile, parts: Sequence[Part]) -> ModelProfile:
     return msgspec.structs.replace(before, **changes)
 
 
+def _learnt_output(found: Lengths) -> Output:
+    """Return what the profile keeps of lengths: the mean of the log-normal, whatever the prompt."""
+    return Output(0.0, found.mean)
+
+
 def _fitted(found: Refit) -> Regression:
     seen = {"tokens_in": found.seen.tokens_in, "tokens_out": found.seen.tokens_out}
     running = found.seen.running(found.quantity)
-    if found.form is Form.LOAD and running is not None:
+    if found.form.knows_load and running is not None:
         seen["running"] = running
     return Regression(
         form=found.form,
@@ -268,6 +281,5 @@ def _fitted(found: Refit) -> Regression:
         covariance=found.covariance,
         n=found.solved.n,
         r2=found.solved.r2,
-        rmse=found.solved.rmse,
         fitted_range={name: list(ends) for name, ends in seen.items()},
     )

@@ -197,6 +197,8 @@ class Gateway:
                     note_usage(record, opened.stream.usage)
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
+                    opened.measure_load()
+                record.mean_running = opened.mean_running
                 record.serving_seconds = opened.ended - opened.began
                 estimate_joules(record, opened, made.snapshot)
             finally:

@@ -72,6 +72,8 @@ class Record:
     co2e_grams: float | None = None
     running: int = 0
     """Requests that the backend was already serving when this one was sent to it."""
+    mean_running: float | None = None
+    """Other requests that the backend served meanwhile: the mean over the time of this one."""
     serving_seconds: float | None = None
     """From sending it to the end of the backend's answer."""
     counted_tokens: int | None = None
@@ -151,6 +153,7 @@ class Record:
                 "shadow": self.shadow and self.shadow._asdict(),
             },
             "running": self.running,
+            "mean_running": self.mean_running,
             "counted_tokens": self.counted_tokens,
             "asked_tokens": self.asked_tokens,
             "attempts": [attempt._asdict() for attempt in self.attempts],

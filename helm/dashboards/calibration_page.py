@@ -147,7 +147,7 @@ PAGE = Page(
                     [
                         Query(
                             "sum by (deployment, quantity) (increase("
-                            f'joulegate_ols_sum_total{{{OF}, basis="tokens", term="n"}}[{SPAN}]))',
+                            f'joulegate_ols_sum_total{{{OF}, basis="rows", term="rows"}}[{SPAN}]))',
                             "{{deployment}} {{quantity}}",
                         )
                     ],

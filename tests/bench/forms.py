@@ -19,11 +19,13 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from calibration.recalibrate import sums
+from calibration.recalibrate.form_choice import Rules
 from calibration.recalibrate.prior import Few
 from calibration.recalibrate.prometheus import Series
 from calibration.recalibrate.refit import refit
 from gateway import profile as profiles
 from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.scheduling.regression_terms import COSTS
 from tests.bench import levels, machine, serving
 from tests.bench.report import say, share_of, table
 
@@ -142,14 +144,13 @@ def _fit(pages: list[tuple[float, str]], half: float, among: tuple[int, ...], fo
             mine = "\n".join(line for line in page.splitlines() if sums.METRIC in line)
             for family in text_string_to_metric_families(mine + "\n"):
                 for one in family.samples:
-                    if (one.labels["basis"], one.labels["quantity"]) == (sums.LOAD, "joules"):
+                    if (one.labels["basis"], one.labels["quantity"]) == (COSTS, "joules"):
                         samples[tuple(one.labels.items())].append((at, repr(one.value)))
-    blocks = sums.read(sums.LOAD, [Series(dict(key), found) for key, found in samples.items()])
+    blocks = sums.read(COSTS, [Series(dict(key), found) for key, found in samples.items()])
     block = sums.add([blocks[levels.name(level), levels.name(level)] for level in among])
     live = profiles.load(None).model(levels.MODEL).joules
-    found = refit(
-        Quantity.JOULES, block, live, form=form, few=Few(prior_requests=0.0), max_condition=300.0
-    )
+    rules = Rules(form=form, few=Few(prior_requests=0.0), max_change=1e9, block_seconds=10.0)
+    found = refit(Quantity.JOULES, block, live, rules)
     return Cost(Quantity.JOULES, found.form, tuple(found.coefficients))
 
 

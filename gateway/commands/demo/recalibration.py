@@ -206,7 +206,7 @@ async def _recalibrate(prometheus: str, profile: Path, window: str) -> bool:
     """Run the command as an operator or a CronJob would; tell whether it adopted a profile."""
     argv = ("-m", "gateway.cli", "recalibrate", "--prometheus", prometheus, "--window", window)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *argv, "--profile", str(profile), "--min-requests", "50",
+        sys.executable, *argv, "--profile", str(profile), "--min-requests", "50", "--block", "1s",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     printed, _ = await process.communicate()

@@ -44,7 +44,8 @@ _serial = itertools.count(secrets.randbits(32))
 class Opened:
     """An answer that has begun: a stream at its first content, or a whole body.
 
-    `running` is how many the backend was serving already; times are monotonic seconds.
+    `running` is how many the backend was serving already, `mean_running` how many others it served
+    meanwhile; times are monotonic seconds.
     """
 
     scored: Scored
@@ -56,9 +57,19 @@ class Opened:
     whole: Whole | None = None
     trial: int = 0
     running: int = 0
+    mean_running: float = 0.0
     began: float = 0.0
     ended: float = 0.0
+    running_seconds: float = 0.0
+    """What the backend had run when this began."""
     metered: Metered | None = None
+
+    def measure_load(self) -> None:
+        """Note the mean number of other requests that the backend served since this began."""
+        now = time.monotonic()
+        if now > self.began:
+            ran = self.backend.running_seconds() - self.running_seconds
+            self.mean_running = max(0.0, ran / (now - self.began) - 1.0)
 
 
 class Dispatcher:
@@ -154,6 +165,7 @@ class Dispatcher:
         """Ask one backend; None where another should be. Raises Rejected."""
         began = time.monotonic()
         running, _ = backend.load
+        running_seconds = backend.running_seconds()
         trial = backend.begin()
         metered = metering.begin(backend, place, scored)
         opened: Opened | None = None
@@ -162,6 +174,8 @@ class Dispatcher:
             opened = await self._open(ask, scored, place.deployment, backend, record, lifeline)
             opened.trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
+            opened.running_seconds = running_seconds
+            opened.measure_load()
             reason = None
         except Refused as error:
             reason = error.reason

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
-from statsmodels.regression.linear_model import OLS
+from statsmodels.regression.linear_model import OLS, WLS
 
-from calibration.recalibrate.moments import Moments, Prior, Singular, wald
-from calibration.recalibrate.sums import LOAD, Block, read
+from calibration.recalibrate.moments import Moments
+from calibration.recalibrate.solved import Prior, Singular, wald
+from calibration.recalibrate.sums import Block, read
+from calibration.recalibrate.variants import base_columns
+from gateway.scheduling.cost import Form
+from gateway.scheduling.regression_terms import COSTS
 from tests.unit.calibration.recalibrate.sums_of_rows import (
     ONE,
     by_scrape,
@@ -15,11 +19,12 @@ from tests.unit.calibration.recalibrate.sums_of_rows import (
     traffic,
 )
 
-COLUMNS = ("n", "i", "o", "io", "z")
+COLUMNS = base_columns(Form.LOAD)
+"""1, i, o, i·o, z; these rows have weights of 1."""
 
 
 def of_rows(rows, **how):
-    return Moments.of(read(LOAD, series(rows, LOAD, **how))[ONE], COLUMNS, "y")
+    return Moments.of(read(COSTS, series(rows, COSTS, **how))[ONE]).combine(COLUMNS)
 
 
 def reference(rows, groups):
@@ -33,13 +38,13 @@ def three_instances():
     found, parts, groups = [], [], []
     for k, (size, restarts) in enumerate(((900, (400,)), (700, (7, 300)), (500, ()))):
         rows = traffic(size, 10 + k)[0]
-        found += series(rows, LOAD, instance=f"gw-{k}", restarts=restarts, every=6 + k)
+        found += series(rows, COSTS, instance=f"gw-{k}", restarts=restarts, every=6 + k)
         parts.append(rows)
         groups.append(clusters(size, 6 + k, restarts) + 1000 * k)
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    block = read(LOAD, found)[ONE]
+    block = read(COSTS, found)[ONE]
     assert block.resets == 3
-    return Moments.of(block, COLUMNS, "y"), rows, np.concatenate(groups)
+    return Moments.of(block).combine(COLUMNS), rows, np.concatenate(groups)
 
 
 def test_three_instances_with_restarts_give_what_the_rows_give():
@@ -72,9 +77,10 @@ def test_a_window_of_200_after_a_million_requests(million, seed):
 
 
 def test_a_million_requests(million):
-    each = terms(million, LOAD)
-    block = Block(LOAD, np.add.reduceat(each, np.arange(0, len(each), 500)))
-    solved = Moments.of(block, COLUMNS, "y").solve()
+    each = terms(million, COSTS)
+    clusters_ = np.add.reduceat(each, np.arange(0, len(each), 500))
+    block = Block(COSTS, clusters_, np.arange(len(clusters_), dtype=float))
+    solved = Moments.of(block).combine(COLUMNS).solve()
     known = reference(million, np.arange(len(each)) // 500)
     assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
     assert solved.errors == pytest.approx(known.bse, rel=1e-9)
@@ -121,7 +127,7 @@ def test_columns_that_cannot_be_told_apart_are_refused():
         moments.solve()
     with pytest.raises(Singular, match="cannot be told apart"):
         of_rows(traffic(400, steady=0)[0]).solve()
-    with pytest.raises(Singular, match="5 requests in 1 scrapes for 5 coefficients"):
+    with pytest.raises(Singular, match="5 requests in 1 blocks for 5 coefficients"):
         of_rows(traffic(5)[0]).solve()
 
 
@@ -170,3 +176,47 @@ def test_load_that_differs_between_scrapes(every, least, most):
 
 def test_load_that_differs_within_scrapes_only():
     assert abs(of_rows(traffic(2000)[0], every=20).between(4, per=2)) < 0.1
+
+
+def test_weights_are_those_of_weighted_least_squares():
+    rows = traffic(900)[0]
+    rows["p"] = np.maximum(0.1, rows["x"] @ [0.1, 0.0, 0.025, 0.0, 0.0005])
+    solved = of_rows(rows).solve()
+    y = np.clip(rows["y"], rows["p"] / 5, 5 * rows["p"])
+    known = WLS(y, rows["x"], weights=rows["p"] ** -2.0).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters(900)}, use_t=True
+    )
+    assert solved.coefficients == pytest.approx(known.params, rel=1e-8)
+    assert solved.errors == pytest.approx(known.bse, rel=1e-7)
+    assert solved.n == 900
+
+
+def test_a_context_column_is_the_sum_of_two():
+    rows = traffic(900)[0]
+    context = read(COSTS, series(rows, COSTS))[ONE]
+    solved = Moments.of(context).combine(base_columns(Form.CONTEXT)).solve()
+    i, o = rows["i"], rows["o"]
+    x = np.column_stack([np.ones(900), i, o, o * (i + o / 2)])
+    assert solved.coefficients == pytest.approx(OLS(rows["y"], x).fit().params, rel=1e-8)
+
+
+def test_differences_between_blocks_are_not_drawn_to_zero_by_noise_in_a_column():
+    rows, truth = by_scrape(50)
+    noisy = np.maximum(0.0, rows["r"] + np.random.default_rng(1).normal(0.0, 8.0, 2000))
+    rows["z"] = rows["o"] * noisy
+    moments = of_rows(rows, every=50)
+    assert moments.solve().coefficients[4] < 0.75 * truth[4]
+    grouped = moments.instrument(4, per=2).solve(plain=moments)
+    assert grouped.low[4] < truth[4] < grouped.high[4]
+    assert grouped.coefficients[4] > 0.85 * truth[4]
+
+
+def test_a_column_held_leaves_the_others_as_they_are_without_it():
+    rows, truth = traffic(900)
+    held = of_rows(rows).hold(4, truth[4], np.zeros(len(of_rows(rows).xx)))
+    rest = OLS(rows["y"] - truth[4] * rows["z"], rows["x"][:, :4]).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters(900)}, use_t=True
+    )
+    assert held.coefficients[:4] == pytest.approx(rest.params, rel=1e-8)
+    assert held.errors[:4] == pytest.approx(rest.bse, rel=1e-2)
+    assert (held.coefficients[4], held.errors[4]) == (truth[4], 0.0)

@@ -1,0 +1,135 @@
+"""What sums of products cannot be, whatever the requests were; and how a term spells its product.
+
+A term that fell while the count of rows rose, one that stood still while one that needs it moved,
+and any that break Cauchy and Schwarz's inequality.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_VARIABLES = "weuiozyt"
+_SLACK = 1e-9
+_STUCK_REQUESTS = 10
+_OUTRUN_REQUESTS = 100
+_OUTRUN_SCRAPES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why sums cannot be what they say: the gate's name, the instance, and what was seen."""
+
+    gate: str
+    instance: str
+    seen: str
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"{self.seen} ({self.instance})"
+
+
+def find_outrun(
+    terms: Sequence[str], where: str, shown: Floats, steps: Floats, began: NDArray[np.bool_],
+    times: Floats,
+) -> list[Fault]:  # fmt: skip
+    """Find a term that fell while n rose: no restart catches up with a long life in one scrape.
+
+    A long life is many times what any one scrape has added.
+    """
+    n = 0
+    usual = float(steps[~began, n].max(initial=0.0))
+    long = shown[:-1, n] >= max(_OUTRUN_REQUESTS, _OUTRUN_SCRAPES * usual)
+    odd = began & (steps[:, n] >= 0.0) & long
+    if not odd.any():
+        return []
+    at = int(np.argmax(odd))
+    term = terms[int(np.argmin(steps[at]))]
+    seen = f"term {term} fell at {format_time(times[at + 1])} while n, of {shown[at, n]:g}, did not"
+    return [Fault("fell", where, seen)]
+
+
+def find_stuck(terms: Sequence[str], where: str, steps: Floats) -> list[Fault]:
+    """Find a term that stood still while another moved that cannot without it."""
+    needs = [frozenset(powers(term)) for term in terms]
+    moved = steps > 0.0
+    requests = np.maximum(steps[:, terms.index("n")], 1.0)
+    found = []
+    for at, term in enumerate(terms):
+        others = [other for other, need in enumerate(needs) if needs[at] <= need]
+        stuck = ~moved[:, at] & moved[:, others].any(axis=1)
+        count = float(requests[stuck].sum())
+        if count >= _STUCK_REQUESTS:
+            seen = f"term {term} stood still over {count:g} requests while others moved"
+            found.append(Fault("stuck", where, seen))
+    return found
+
+
+def find_impossible(terms: Sequence[str], where: str, steps: Floats, blur: Floats) -> list[Fault]:
+    """Find sums that break Cauchy and Schwarz's inequality: (sum ab)² <= sum a² times sum b²."""
+    for term in terms:
+        for one, two in _factors(term, terms):
+            ab, a, b = (terms.index(name) for name in (term, one, two))
+            least, most = steps[:, ab] ** 2, steps[:, a] * steps[:, b]
+            slack = _SLACK * most + 2.0 * steps[:, ab] * blur[:, ab]
+            slack += steps[:, a] * blur[:, b] + steps[:, b] * blur[:, a]
+            broken = least > most + slack
+            if broken.any():
+                at = int(np.argmax(broken))
+                seen = (
+                    f"({term})² is {least[at]:.6g} but {one} x {two} is only {most[at]:.6g} in "
+                    "one scrape"
+                )
+                return [Fault("impossible", where, seen)]
+    return []
+
+
+def _factors(term: str, terms: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of squares that bound a term, among those there are.
+
+    A weight is of the row, not of a product: (sum w·a·b)² <= (sum w·a²)(sum w·b²).
+    """
+    have = powers(term)
+    weight = have.pop("w", 0)
+    pairs = []
+    for one in terms:
+        square = powers(one)
+        if square.pop("w", 0) != weight:
+            continue
+        if any(count % 2 for count in square.values()):
+            continue
+        other = Counter({v: 2 * have[v] - square[v] for v in _VARIABLES})
+        if all(count >= 0 and count % 2 == 0 for count in other.values()):
+            two = name_term(other + Counter({"w": weight}))
+            if two in terms and one < two:
+                pairs.append((one, two))
+    return pairs
+
+
+def powers(term: str) -> Counter[str]:
+    """Return each variable's power in a term: wi2o is {w: 1, i: 2, o: 1}, n is none."""
+    found: Counter[str] = Counter()
+    last = ""
+    for letter in term.removeprefix("n"):
+        if letter.isdigit():
+            found[last] = int(letter)
+        else:
+            found[letter] += 1
+        last = letter
+    return found
+
+
+def name_term(found: Counter[str]) -> str:
+    """Return the term of those powers; the other way round of `powers`."""
+    parts = (f"{v}{found[v] if found[v] > 1 else ''}" for v in _VARIABLES if found[v])
+    return "".join(parts) or "n"
+
+
+def format_time(at: float) -> str:
+    """Return Unix seconds as ISO 8601."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,141 @@
+"""The forms that a refit tries, what the window has seen, and what no form may say of it.
+
+A variant is a form, the columns of it that are fitted, and whether the load's coefficient is kept
+from the live profile. Columns are combinations of those of the sums: `interaction` has i·o,
+`context` i·o + o²/2.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.recalibrate.prior import LOAD_AT
+from calibration.recalibrate.solved import Solved
+from calibration.recalibrate.sums import Block
+from gateway.profile import Regression
+from gateway.scheduling.cost import Form, Quantity
+from gateway.scheduling.regression_terms import COLUMNS
+
+Floats = NDArray[np.float64]
+
+TOKENS_IN_AT, TOKENS_OUT_AT, BOTH_AT = 1, 2, 3
+"""Places of coefficients in a form; `prior.LOAD_AT` is the load's."""
+TOKENS_OUT_COLUMN, LOAD_COLUMN = 2, 5
+"""Places among the columns of the sums."""
+
+
+def base_columns(form: Form) -> Floats:
+    """Return each of a form's columns as a combination of those of the sums (6 x terms)."""
+    found = np.zeros((len(COLUMNS), form.terms))
+    for at in range(min(form.terms, LOAD_AT)):
+        found[at, at] = 1.0
+    if form.reads_context:
+        found[4, BOTH_AT] = 0.5
+    if form.knows_load:
+        found[LOAD_COLUMN, LOAD_AT] = 1.0
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Lengths and load that the window is known to hold.
+
+    Sums hide the ends of a range. But no mean is outside it: the lowest and highest mean of any
+    scrape interval (the highest weighted by length) are inside, and are the ends given here.
+    """
+
+    tokens_in: tuple[float, float]
+    tokens_out: tuple[float, float]
+    load: tuple[float, float] | None
+    """z per token out: r for seconds, 1/(1+r) for joules; None where it is not known."""
+
+    def running(self, quantity: Quantity) -> tuple[float, float] | None:
+        """Return the load as requests running."""
+        if self.load is None:
+            return None
+        low, high = self.load
+        if quantity is Quantity.SECONDS:
+            return low, high
+        if low <= 0.0:  # more at once than can be counted
+            return None
+        return max(0.0, 1.0 / high - 1.0), max(0.0, 1.0 / low - 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A form, which of its columns are fitted, and whether the load's coefficient is kept."""
+
+    form: Form
+    used: tuple[int, ...]
+    keep_load: bool = False
+
+    @property
+    def columns(self) -> Floats:
+        """The columns fitted, as combinations of those of the sums."""
+        return base_columns(self.form)[:, list(self.used)]
+
+    def __str__(self) -> str:
+        missing = [f"b{at}" for at in range(self.form.terms) if at not in self.used]
+        without = f" without {', '.join(missing)}" if missing else ""
+        return self.form.value + without + (", b4 kept" if self.keep_load else "")
+
+
+TWINS = {
+    Form.LOAD: Form.LOAD_CONTEXT, Form.LOAD_CONTEXT: Form.LOAD,
+    Form.INTERACTION: Form.CONTEXT, Form.CONTEXT: Form.INTERACTION,
+}  # fmt: skip
+
+
+def list_variants(form: Form | None, live: Regression) -> Iterator[Variant]:
+    """Yield what to try, best first."""
+    context = live.form.reads_context
+    loaded = Form.LOAD_CONTEXT if context else Form.LOAD
+    plain = Form.CONTEXT if context else Form.INTERACTION
+    for one in [form] if form else [loaded, plain, Form.ADDITIVE]:
+        if one.knows_load:
+            for keep in (False, True) if live.form.knows_load else (False,):
+                for used in ((0, 1, 2, 3, 4), (0, 1, 2, 4), (0, 2, 4)):
+                    yield Variant(one, used, keep)
+        elif one is Form.ADDITIVE:
+            yield Variant(one, (0, 1, 2))
+            yield Variant(one, (0, 2))
+        else:
+            yield Variant(one, (0, 1, 2, 3))
+
+
+def find_seen(block: Block) -> Seen:
+    """Look at each scrape by itself; one whose divisor is 0 tells nothing."""
+
+    def shares(term: str, per: str) -> Floats:
+        some = block.of(per) > 0.0
+        return np.asarray(block.of(term)[some] / block.of(per)[some])
+
+    share = shares("z", "o")
+    return Seen(
+        (float(shares("u", "n").min(initial=np.inf)), float(shares("wu2", "wu").max(initial=0.0))),
+        (float(shares("o", "n").min()), float(shares("wo2", "wo").max())),
+        (float(share.min()), float(share.max())),
+    )
+
+
+def find_wrong_sign(variant: Variant, solved: Solved, seen: Seen) -> str | None:
+    """Say what costs less than nothing within what was seen."""
+    b = np.zeros(LOAD_AT + 1)
+    b[list(variant.used)] = solved.coefficients
+    if b[LOAD_AT] < 0.0:
+        return f"load has the wrong sign ({b[LOAD_AT]:.3g} per token)"
+    per_in = min(b[1] + b[3] * o for o in seen.tokens_out)
+    if per_in < 0.0:
+        return f"a token in costs {per_in:.3g}, less than nothing"
+    before = seen.tokens_out if variant.form.reads_context else (0.0,)
+    per_out = min(
+        b[2] + b[3] * (i + o) + b[4] * z
+        for i in seen.tokens_in
+        for o in before
+        for z in seen.load or (0.0,)
+    )
+    if per_out < 0.0:
+        return f"a token out costs {per_out:.3g}, less than nothing"
+    return None
