@@ -11,6 +11,7 @@ import typer
 
 from calibration.plots import options as cli_pictures
 from calibration.recalibrate import options as cli_recalibrate
+from calibration.savings import options as cli_savings
 
 app = typer.Typer(
     name="joulegate",
@@ -153,6 +154,7 @@ def fit(
 
 
 app.command()(cli_recalibrate.recalibrate)
+app.command()(cli_savings.savings)
 app.command()(cli_pictures.plot)
 app.command()(cli_pictures.report)
 

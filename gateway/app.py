@@ -36,6 +36,7 @@ from gateway.telemetry import SHARED_DIR, workers
 from gateway.telemetry.carbon import Carbon
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import Drift
+from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.ols_sums import SharedSums, Sums
 from gateway.telemetry.recent import Recent
@@ -89,7 +90,9 @@ class Runtime:
                 carbon=_carbon(config),
                 learning=Learning(sums, drift, self._profiles),
                 trace=self._tracer and self._tracer.add,
+                experiment=_experiment(config, self.metrics.registry),
             ),
+            experiment=config.experiment,
             stall_seconds=config.timeouts.stall_seconds,
         )
 
@@ -236,6 +239,15 @@ def _counter() -> tokens.Counter:
     if counter.source == "estimate":
         _log.warning("no tiktoken vocabulary found: tokens are estimated, 4 characters each")
     return counter
+
+
+def _experiment(config: Config, registry: CollectorRegistry) -> ExperimentMetrics | None:
+    """Return what counts for the arms of a switchback, where one is configured."""
+    given = config.experiment
+    if given is None:
+        return None
+    baseline = given.baseline.policy or given.baseline.model or ""
+    return ExperimentMetrics(registry, given.make_switchback(), baseline)
 
 
 def _carbon(config: Config) -> Carbon | None:

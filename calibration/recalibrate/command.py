@@ -24,6 +24,7 @@ from calibration.recalibrate.prometheus import (
     PrometheusError,
     duration_seconds,
     matcher,
+    read_headers,
 )
 from calibration.recalibrate.refit_models import Outcome, Settings
 from calibration.tables.columns import BadInput
@@ -178,25 +179,12 @@ def _server(options: Options) -> Prometheus:
         match = tuple(matcher(text) for text in options.match)
     except ValueError as error:
         raise BadInput(f"--match {error}") from None
-    return Prometheus(str(options.prometheus), _headers(options), options.timeout, match)
-
-
-def _headers(options: Options) -> dict[str, str]:
-    """Read the headers to send; a token file is read each time, for tokens are renewed."""
-    found = {}
-    for text in options.header:
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            raise BadInput(f"--header {name.strip()}: want 'Name: value'")
-        found[name.strip()] = value.strip()
-    if options.bearer_token_file is not None:
-        try:
-            token = options.bearer_token_file.read_text(encoding="ascii").strip()
-        except UnicodeDecodeError:
-            text = f"--bearer-token-file {options.bearer_token_file}: is no token, but other bytes"
-            raise BadInput(text) from None
-        found["Authorization"] = f"Bearer {token}"
-    return found
+    return Prometheus(
+        str(options.prometheus),
+        read_headers(options.header, options.bearer_token_file),
+        options.timeout,
+        match,
+    )
 
 
 def _source(server: Prometheus, options: Options, at: float, live: Profile) -> dict[str, Any]:

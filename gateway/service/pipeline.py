@@ -9,6 +9,8 @@ from functools import partial
 from backends.errors import BackendError, Oversized
 from backends.periodic import rounds
 from backends.registry import Backend, Deployment
+from gateway.experiment_config import BaselineConfig, ExperimentConfig
+from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import Books
 from gateway.service.accounting.outcome import (
     answer_head,
@@ -53,6 +55,7 @@ class Gateway:
         metrics: Metrics,
         books: Books,
         stall_seconds: float,
+        experiment: ExperimentConfig | None = None,
     ) -> None:
         self.names = names
         self.profiles = profiles
@@ -64,6 +67,8 @@ class Gateway:
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
+        self._switchback = None if experiment is None else experiment.make_switchback()
+        self._baseline = None if experiment is None else experiment.baseline
 
     @property
     def backends(self) -> list[Backend]:
@@ -157,11 +162,11 @@ class Gateway:
         record.stream, record.single = ask.stream, ask.single
         target = self.names.resolve(ask.model)
         record.requested, record.preset = target.label, target.preset
-        made = plan(ask, target, headers, self.profiles.live, self._counter)
-        record.decision = made.decision
-        record.decision_seconds = made.seconds
-        record.counted_tokens = made.features.tokens_in
-        record.asked_tokens = made.features.asked_tokens_out
+        baseline = self._draw_arm(record) if target.model is None else None
+        made = plan(ask, target, headers, self.profiles.live, self._counter, baseline)
+        record.decision, record.decision_seconds = made.decision, made.seconds
+        features = made.features
+        record.counted_tokens, record.asked_tokens = features.tokens_in, features.asked_tokens_out
         if not made.decision.candidates:
             raise nobody(made.decision, ask.kind.prompt)
         opened = await self._dispatcher.open(
@@ -203,6 +208,14 @@ class Gateway:
                 estimate_joules(record, opened, made.snapshot)
             finally:
                 self._dispatcher.close(opened)
+
+    def _draw_arm(self, record: Record) -> BaselineConfig | None:
+        """Note the arm of a switchback that a routed request counts for; its baseline, if due."""
+        if self._switchback is None:
+            return None
+        record.arm = self._switchback.arm_at(record.at)
+        due = self._switchback.arm_in_force(record.at) == BASELINE
+        return self._baseline if due else None
 
     async def _tell(
         self, record: Record, reply: Reply, lifeline: Lifeline, error: ApiError

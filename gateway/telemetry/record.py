@@ -90,6 +90,8 @@ class Record:
     """Attempts whose joules a meter has yet to tell."""
     entered: bool = False
     """Whether all but its joules is in the books."""
+    arm: str | None = None
+    """Of a switchback, where the request was routed and counts for one."""
     trace: Trace | None = None
     """Where it stands in a trace: None without tracing, unless its client sent a context."""
     attempts: list[Attempt] = field(default_factory=list)
@@ -156,6 +158,7 @@ class Record:
             "mean_running": self.mean_running,
             "counted_tokens": self.counted_tokens,
             "asked_tokens": self.asked_tokens,
+            "arm": self.arm,
             "attempts": [attempt._asdict() for attempt in self.attempts],
             "decision": decision
             and decision.to_dict(request_id=self.id, decision_us=self.decision_us),

@@ -13,6 +13,7 @@ from backends.registry import Deployment
 from gateway.service.accounting.learning import Learning
 from gateway.telemetry.carbon import Carbon
 from gateway.telemetry.decision_log import DecisionLog
+from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.record import ESTIMATED, Record
@@ -34,6 +35,7 @@ class Books:
         carbon: Carbon | None = None,
         learning: Learning | None = None,
         trace: Callable[[Record], None] | None = None,
+        experiment: ExperimentMetrics | None = None,
     ) -> None:
         self.recent = recent
         self.meters = meters
@@ -42,6 +44,7 @@ class Books:
         self._carbon = carbon
         self._learning = learning
         self._trace = trace
+        self._experiment = experiment
         self._model_at = {
             backend.label: deployment.model
             for deployment in deployments
@@ -59,6 +62,8 @@ class Books:
         for record in finished:
             try:
                 self._metrics.finished(record)
+                if self._experiment is not None:
+                    self._experiment.count_request(record)
                 self.recent.add(record)
                 record.entered = True
                 if not record.unsettled:
@@ -69,6 +74,8 @@ class Books:
             self._take(link)
         if self._learning is not None:
             self._learning.drift.publish()
+        if self._experiment is not None:
+            self._experiment.publish()
 
     def close(self) -> None:
         """Enter everything that is left; what no meter has settled by now stays estimated."""
@@ -88,7 +95,10 @@ class Books:
         for spending in spendings:
             model = self._model_at.get(spending.backend)
             if model is not None:
-                self._metrics.unattributed(model, spending.kind, spending.microjoules / 1e6)
+                joules = spending.microjoules / 1e6
+                self._metrics.unattributed(model, spending.kind, joules)
+                if self._experiment is not None:
+                    self._experiment.count_unattributed(spending.kind, joules)
 
     def _observed(self, metered: Metered) -> None:
         if metered.owner is None:
@@ -110,6 +120,8 @@ class Books:
         if self._carbon is not None and record.joules is not None:
             record.co2e_grams = self._carbon.grams(record.joules, record.at)
         self._metrics.settled(record)
+        if self._experiment is not None:
+            self._experiment.count_energy(record)
         if self._learning is not None:
             self._learning.learn(record)
         if self._decision_log is not None:
