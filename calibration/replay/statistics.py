@@ -56,7 +56,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """One plan against another: shares of joules and seconds saved, points of accuracy gained."""
+    """One plan against another: joules and seconds saved a request, points of accuracy gained.
+
+    All at unchanged load: each request keeps the load that it met. A plan that sends more traffic
+    to a model changes what each request there costs, which no interval here has in it.
+    """
 
     plan: str
     against: str
@@ -167,9 +171,9 @@ class Comparison:
         a, b = self._boot[:, one], self._boot[:, other]
         both = None
         if self.uncertain:
-            both = percentiles(1 - (a + one_shift) / np.maximum(b + other_shift, 1e-12))
-        value = 1 - self._means[one] / self._means[other]
-        return Estimate(float(value), percentiles(1 - a / b), both)
+            both = percentiles(b + other_shift - a - one_shift)
+        value = self._means[other] - self._means[one]
+        return Estimate(float(value), percentiles(b - a), both)
 
 
 def _block(prices: Prices, chosen: Ints, owner: Ints, models: int) -> Floats:
