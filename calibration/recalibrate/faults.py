@@ -17,6 +17,9 @@ Floats = NDArray[np.float64]
 _VARIABLES = "weuiozyt"
 _SLACK = 1e-9
 _STUCK_REQUESTS = 10
+_STUCK_SHARE = 0.2
+"""Of the requests, for terms of the load: next to a large sum the square of a small load is lost
+in the double that a counter is, and the term stands still in earnest."""
 _OUTRUN_REQUESTS = 100
 _OUTRUN_SCRAPES = 10
 
@@ -64,7 +67,8 @@ def find_stuck(terms: Sequence[str], where: str, steps: Floats) -> list[Fault]:
         others = [other for other, need in enumerate(needs) if needs[at] <= need]
         stuck = ~moved[:, at] & moved[:, others].any(axis=1)
         count = float(requests[stuck].sum())
-        if count >= _STUCK_REQUESTS:
+        share = _STUCK_SHARE if "z" in term else 0.0
+        if count >= max(_STUCK_REQUESTS, share * float(requests.sum())):
             seen = f"term {term} stood still over {count:g} requests while others moved"
             found.append(Fault("stuck", where, seen))
     return found

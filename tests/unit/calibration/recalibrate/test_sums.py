@@ -262,3 +262,14 @@ def test_what_came_before_an_instance_took_the_profile_does_not_count(rows):
     where = "instance=a, job=gw"
     block = read(COSTS, found, {where: 1000.0 + 60.0 * 20})[ONE]
     assert block.n == SIZE - 20 * 7
+
+
+def test_a_small_load_that_is_lost_beside_a_large_sum_is_no_fault():
+    rows = traffic(200, 3)[0]
+    start = traffic(5000, 9)[0]
+    start["z"] = start["z"] * 1e3
+    rows["z"][70:105] = 1e-9 * rows["o"][70:105]
+    block = read(COSTS, series(rows, COSTS, start=start))[ONE]
+    assert not block.of("wz2")[10:15].any()
+    assert block.of("n")[10:15].sum() == 35
+    assert block.faults == ()
