@@ -39,7 +39,7 @@ _LOWER = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RefitRules:
     """How a refit is made: the form (None: the best that stands), and its bounds."""
 
     form: Form | None = None
@@ -56,7 +56,7 @@ class FormChoice:
     def __init__(
         self,
         live: Regression,
-        rules: Rules,
+        rules: RefitRules,
         whole: Moments,
         level: tuple[float, Floats],
         seen: Seen,

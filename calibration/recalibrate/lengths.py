@@ -28,7 +28,7 @@ _LEAST_SIGMA = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class LengthFit:
     """ln(tokens out) is normal with mean `mu` and standard deviation `sigma`.
 
     `n` answers, `censored` of them cut by a limit; `mu_error` and `sigma_error` are standard
@@ -53,7 +53,7 @@ def count_cut(block: Block) -> int:
     return round(float(_cut(block)[0].sum()))
 
 
-def fit(block: Block) -> Lengths:
+def fit(block: Block) -> LengthFit:
     """Fit a log-normal to a block of the output basis that has some whole answers."""
     whole, first, second = (block.total(term) for term in ("n", "l", "l2"))
     cut, limits = _cut(block)
@@ -71,7 +71,7 @@ def fit(block: Block) -> Lengths:
         if moved < _CLOSE:
             break
     errors = _errors(whole, cut, (limits - mu) / sigma, sigma)
-    return Lengths(mu, sigma, round(n), round(float(cut.sum())), *errors)
+    return LengthFit(mu, sigma, round(n), round(float(cut.sum())), *errors)
 
 
 def _cut(block: Block) -> tuple[Floats, Floats]:

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.recalibrate.form_choice import FormChoice, Rules
+from calibration.recalibrate.form_choice import FormChoice, RefitRules
 from calibration.recalibrate.holdout import HeldOut, hold_out
 from calibration.recalibrate.moments import Moments
 from calibration.recalibrate.solved import Singular, Solved, Wald, wald
@@ -135,7 +135,7 @@ class Refit:
 
 
 def refit(
-    quantity: Quantity, block: Block, live: Regression, rules: Rules, rows: Block | None = None
+    quantity: Quantity, block: Block, live: Regression, rules: RefitRules, rows: Block | None = None
 ) -> Refit:
     """Refit a cost; `rows` counts the rows. Raises Singular where no form can be told."""
     seconds = rules.block_seconds or block_seconds(block)

@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 from calibration.recalibrate import gates, lengths, sums
-from calibration.recalibrate.form_choice import Rules
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.gates import Limits, Refusal
-from calibration.recalibrate.lengths import Lengths
+from calibration.recalibrate.lengths import LengthFit
 from calibration.recalibrate.prior import Few
 from calibration.recalibrate.prometheus import Prometheus, PrometheusError
 from calibration.recalibrate.refit import Refit, refit
@@ -71,7 +71,7 @@ class Part:
 
     name: str
     block: Block
-    found: Refit | Lengths | Ratio | None
+    found: Refit | LengthFit | Ratio | None
     refusals: tuple[Refusal, ...]
 
     @property
@@ -202,7 +202,7 @@ def _cost(
         refusals = list(gates.of_metered(metered, settings.limits))
     found = None
     if not refusals:
-        rules = Rules(
+        rules = RefitRules(
             settings.form,
             settings.few,
             settings.limits.max_condition,
@@ -255,7 +255,7 @@ def _entry(before: ModelProfile, parts: Sequence[Part]) -> ModelProfile:
             continue
         if isinstance(part.found, Refit):
             changes[part.name] = _fitted(part.found)
-        elif isinstance(part.found, Lengths):
+        elif isinstance(part.found, LengthFit):
             changes["output"] = _learnt_output(part.found)
         elif isinstance(part.found, Ratio):
             changes["tokens"] = Tokens(part.found.value)
@@ -265,7 +265,7 @@ def _entry(before: ModelProfile, parts: Sequence[Part]) -> ModelProfile:
     return msgspec.structs.replace(before, **changes)
 
 
-def _learnt_output(found: Lengths) -> Output:
+def _learnt_output(found: LengthFit) -> Output:
     """Return what the profile keeps of lengths: the mean of the log-normal, whatever the prompt."""
     return Output(0.0, found.mean)
 

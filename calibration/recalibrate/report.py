@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibration.recalibrate.lengths import Lengths
+from calibration.recalibrate.lengths import LengthFit
 from calibration.recalibrate.refit import Refit
 from calibration.recalibrate.refit_models import Outcome, Part, Ratio
 from calibration.stats.design import UNITS, terms
@@ -65,8 +65,8 @@ def _part(part: Part, live: Regression | None) -> dict[str, Any]:
     }
 
 
-def _found(found: Refit | Lengths | Ratio | None, live: Regression | None) -> dict[str, Any]:
-    if isinstance(found, Lengths):
+def _found(found: Refit | LengthFit | Ratio | None, live: Regression | None) -> dict[str, Any]:
+    if isinstance(found, LengthFit):
         return {"mu": found.mu, "sigma": found.sigma, "n": found.n, "censored": found.censored,
                 "mean_tokens_out": found.mean, "mu_standard_error": found.mu_error,
                 "sigma_standard_error": found.sigma_error}  # fmt: skip
@@ -152,7 +152,7 @@ def _part_lines(console: Console, part: Part) -> None:
     if isinstance(found, Refit):
         for text in _remarks(found):
             _say(console, f"{part.name}: {text}")
-    elif isinstance(found, Lengths):
+    elif isinstance(found, LengthFit):
         _say(
             console,
             f"tokens out: log-normal, mu {found.mu:.3f} +- {found.mu_error:.3f}, sigma "

@@ -35,7 +35,7 @@ COUNTERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ArmBlock:
     """What one block added, by counter."""
 
     number: int
@@ -71,7 +71,7 @@ def read_switchback(
 
 def read_blocks(
     switchback: Switchback, series: Mapping[str, Iterable[Series]], begin: float, end: float
-) -> list[Block]:
+) -> list[ArmBlock]:
     """Return what each whole block between two moments added, by counter."""
     first = int(np.ceil(begin / switchback.block_seconds))
     last = int(np.floor(end / switchback.block_seconds))
@@ -94,7 +94,7 @@ def read_blocks(
             for at, amount in zip(where, steps, strict=True):
                 if at >= 0:
                     added[own[at]][name] += float(amount)
-    return [Block(number, switchback.arm_of(number), added[number]) for number in numbers]
+    return [ArmBlock(number, switchback.arm_of(number), added[number]) for number in numbers]
 
 
 def _steps(one: Series) -> tuple[Floats, Floats]:

@@ -24,7 +24,7 @@ from calibration.recalibrate.prometheus import (
     read_headers,
 )
 from calibration.savings.arms import COUNTERS, INFO, read_blocks, read_switchback
-from calibration.savings.savings import LEAST_PAIRS, Comparison, compare, pair_up
+from calibration.savings.savings import LEAST_PAIRS, ArmComparison, compare, pair_up
 from calibration.tables.columns import BadInput
 from gateway.scheduling.switchback import Switchback
 
@@ -125,7 +125,7 @@ def _find(server: Prometheus, options: SavingsOptions, at: float) -> tuple[Switc
     return next(iter(told.values()))
 
 
-def judge(figures: list[Comparison]) -> str:
+def judge(figures: list[ArmComparison]) -> str:
     """Say in a line whether energy was saved, or that the data cannot tell."""
     found = {one.name: one for one in figures}
     deciding = [found[name] for name in _DECIDING if name in found]
@@ -144,7 +144,7 @@ def judge(figures: list[Comparison]) -> str:
     return f"{verdict} {one.name.replace('_', ' ')}; by the other the data cannot tell"
 
 
-def _show(report: dict[str, Any], figures: list[Comparison]) -> None:
+def _show(report: dict[str, Any], figures: list[ArmComparison]) -> None:
     def say(text: str) -> None:
         _out.print(text, markup=False, soft_wrap=True)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from calibration.savings.arms import Block
+from calibration.savings.arms import ArmBlock
 from gateway.scheduling.switchback import BASELINE, TREATMENT
 
 LEAST_PAIRS = 6
@@ -52,7 +52,7 @@ FIGURES: Sequence[Figure] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ArmComparison:
     """One figure in both arms; `change` is treatment over baseline, less 1, with its interval.
 
     `low` and `high` are None where no interval can be given.
@@ -80,7 +80,7 @@ class Comparison:
         return "more" if self.low > 0.0 else "no difference that this much data can tell"
 
 
-def pair_up(blocks: Sequence[Block]) -> list[tuple[Totals, Totals]]:
+def pair_up(blocks: Sequence[ArmBlock]) -> list[tuple[Totals, Totals]]:
     """Return (baseline, treatment) of each pair of blocks that both served something."""
     pairs: dict[int, dict[str, Totals]] = defaultdict(dict)
     for one in blocks:
@@ -93,7 +93,7 @@ def pair_up(blocks: Sequence[Block]) -> list[tuple[Totals, Totals]]:
     ]
 
 
-def compare(pairs: Sequence[tuple[Totals, Totals]]) -> list[Comparison]:
+def compare(pairs: Sequence[tuple[Totals, Totals]]) -> list[ArmComparison]:
     """Compare every figure that both arms have."""
     found = []
     for name, unit, numerator, denominator in FIGURES:
@@ -105,7 +105,7 @@ def compare(pairs: Sequence[tuple[Totals, Totals]]) -> list[Comparison]:
             continue
         baseline, treatment = total[:, 0] / total[:, 1]
         low, high = _interval(table)
-        found.append(Comparison(name, unit, float(baseline), float(treatment), low, high))
+        found.append(ArmComparison(name, unit, float(baseline), float(treatment), low, high))
     return found
 
 

@@ -19,7 +19,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from calibration.recalibrate import sums
-from calibration.recalibrate.form_choice import Rules
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.prior import Few
 from calibration.recalibrate.prometheus import Series
 from calibration.recalibrate.refit import refit
@@ -149,7 +149,7 @@ def _fit(pages: list[tuple[float, str]], half: float, among: tuple[int, ...], fo
     blocks = sums.read(COSTS, [Series(dict(key), found) for key, found in samples.items()])
     block = sums.add([blocks[levels.name(level), levels.name(level)] for level in among])
     live = profiles.load(None).model(levels.MODEL).joules
-    rules = Rules(form=form, few=Few(prior_requests=0.0), max_change=1e9, block_seconds=10.0)
+    rules = RefitRules(form=form, few=Few(prior_requests=0.0), max_change=1e9, block_seconds=10.0)
     found = refit(Quantity.JOULES, block, live, rules)
     return Cost(Quantity.JOULES, found.form, tuple(found.coefficients))
 

@@ -12,7 +12,7 @@ import pytest
 
 from backends.simulator.cost_model import Truth
 from backends.simulator.engine import Engine
-from calibration.recalibrate.form_choice import Rules
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.prior import Few
 from calibration.recalibrate.prometheus import Series
 from calibration.recalibrate.refit import refit
@@ -74,7 +74,7 @@ def refit_once(rows, form, live):
     series = [Series(names | {"term": term}, values) for term, values in samples.items()]
     block = read(COSTS, series)[NAME]
     assert (block.n, block.faults) == (len(rows), ())
-    rules = Rules(form=form, few=Few(0.0), max_change=1e9, block_seconds=SCRAPE)
+    rules = RefitRules(form=form, few=Few(0.0), max_change=1e9, block_seconds=SCRAPE)
     found = refit(Quantity.JOULES, block, live, rules)
     assert found.wrong_sign is None
     return Regression(form=found.form, coefficients=found.coefficients)

@@ -5,7 +5,7 @@ import pytest
 
 from calibration.recalibrate import gates
 from calibration.recalibrate.faults import Fault
-from calibration.recalibrate.form_choice import Rules
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.gates import Limits
 from calibration.recalibrate.prior import Few
 from calibration.recalibrate.refit import refit
@@ -30,7 +30,7 @@ def fitted(rows, live=None, **how):
     b = np.append(live.coefficients, np.zeros(5 - len(live.coefficients)))
     rows = {**rows, "p": np.maximum(1e-3, rows["x"] @ b)}
     few, condition = Few(prior_requests=0.0), how.pop("max_condition", 300.0)
-    rules = Rules(few=few, max_condition=condition)
+    rules = RefitRules(few=few, max_condition=condition)
     low, high = (rows["y"] < rows["p"] / 5).sum(), (rows["y"] > 5 * rows["p"]).sum()
     counts = Block(ROWS, np.array([[float(len(rows["y"])), 0.0, low, high]]), np.zeros(1))
     return refit(Quantity.SECONDS, block(rows, **how), live, rules, counts)

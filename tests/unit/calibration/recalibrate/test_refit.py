@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calibration.recalibrate import prior as pull
-from calibration.recalibrate.form_choice import Rules
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.prior import Few
 from calibration.recalibrate.refit import refit
 from calibration.recalibrate.solved import Singular
@@ -43,7 +43,7 @@ def live_profile(quantity="seconds", form=Form.LOAD, factor=1.0, size=2000):
 def found(rows, live, *, quantity="seconds", form=None, few=NOTHING, every=20, **more):
     """Refit rows of weight 1; a cluster for each scrape, which is a minute."""
     block = read(COSTS, series(rows, COSTS, quantity=quantity, every=every))[ONE]
-    rules = Rules(form=form, few=few, block_seconds=60.0, **({"max_change": 1e9} | more))
+    rules = RefitRules(form=form, few=few, block_seconds=60.0, **({"max_change": 1e9} | more))
     return refit(Quantity(quantity), block, live, rules)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from calibration.recalibrate import gates
-from calibration.recalibrate.form_choice import Rules
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.gates import Limits
 from calibration.recalibrate.refit import refit
 from gateway.profile import Regression
@@ -46,7 +46,7 @@ def run(rows, live, quantity, metered=None):
         refused += gates.of_metered(make_metered(rows, live, metered), LIMITS)
     if refused:
         return None, refused
-    found = refit(quantity, costs, live, Rules(), counts)
+    found = refit(quantity, costs, live, RefitRules(), counts)
     return found, list(gates.of_refit(found, LIMITS))
 
 
@@ -192,7 +192,7 @@ def test_intervals_hold_where_neighbouring_scrapes_share_a_servers_state(quantit
     covered = Counter()
     runs = 200
     form, coefficients = shape(quantity)[0], shape(quantity)[2]
-    rules = Rules(form=form)
+    rules = RefitRules(form=form)
     for seed in range(runs):
         rng = np.random.default_rng(seed)
         rows = draw_requests(rng, SIZE, quantity, noise=0.1)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from calibration.cli import app
 from calibration.savings import command
 from calibration.savings.arms import COUNTERS, INFO
-from calibration.savings.savings import Comparison
+from calibration.savings.savings import ArmComparison
 from tests.unit.calibration.savings.test_savings import BLOCK, BLOCKS, START, serve
 
 URL = "http://prom:9090"
@@ -126,8 +126,8 @@ def test_options_that_cannot_be_used():
 )
 def test_the_verdict(tokens, answers, said):
     figures = [
-        Comparison("joules_per_1000_tokens", "J", 1.0, 1.0, *tokens),
-        Comparison("joules_per_answer", "J", 1.0, 1.0, *answers),
+        ArmComparison("joules_per_1000_tokens", "J", 1.0, 1.0, *tokens),
+        ArmComparison("joules_per_answer", "J", 1.0, 1.0, *answers),
     ]
     assert command.judge(figures).startswith(said)
 
