@@ -19,6 +19,9 @@ from gateway.scheduling.regression_terms import WeighedPrediction
 from gateway.telemetry.ols_sums import Sums, SumsCollector
 from gateway.telemetry.sums_row import SumsRow
 
+pytestmark = pytest.mark.slow
+
+
 NAME = ("phi-3-mini", "phi-3-mini")
 ROWS = 1_000_000
 WINDOW = 200
