@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.recalibrate import prior as pull
-from calibration.recalibrate.moments import Moments
-from calibration.recalibrate.prior import LOAD_AT, Few
+from calibration.recalibrate.moments import ClusterMoments
+from calibration.recalibrate.prior import LOAD_AT, PriorSettings
 from calibration.recalibrate.solved import Prior, Singular, Solved
 from calibration.recalibrate.variants import (
     BOTH_AT,
@@ -25,8 +25,8 @@ from calibration.recalibrate.variants import (
     find_wrong_sign,
     list_variants,
 )
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import RegressionForm
 
 Floats = NDArray[np.float64]
 
@@ -42,8 +42,8 @@ _LOWER = 0.99
 class RefitRules:
     """How a refit is made: the form (None: the best that stands), and its bounds."""
 
-    form: Form | None = None
-    few: Few = field(default_factory=Few)
+    form: RegressionForm | None = None
+    few: PriorSettings = field(default_factory=PriorSettings)
     max_condition: float = 300.0
     max_change: float = 3.0
     block_seconds: float | None = None
@@ -55,9 +55,9 @@ class FormChoice:
 
     def __init__(
         self,
-        live: Regression,
+        live: CostRegression,
         rules: RefitRules,
-        whole: Moments,
+        whole: ClusterMoments,
         level: tuple[float, Floats],
         seen: Seen,
     ) -> None:
@@ -69,7 +69,7 @@ class FormChoice:
         self.level = factor
         self.shifts = shifts
         self.seen = seen
-        self.between = whole.between(LOAD_COLUMN, per=TOKENS_OUT_COLUMN)
+        self.between = whole.compute_between_share(LOAD_COLUMN, per=TOKENS_OUT_COLUMN)
         self.passed: list[str] = []
 
     def choose(self) -> tuple[Variant, Solved, str | None]:
@@ -96,23 +96,23 @@ class FormChoice:
             raise Singular("; ".join(self.passed))
         return last
 
-    def solve(self, variant: Variant, part: Moments) -> Solved:
+    def solve(self, variant: Variant, part: ClusterMoments) -> Solved:
         """Solve a variant on (part of) the window. Raises Singular."""
         chosen = part.combine(variant.columns)
-        weight = self.rules.few.weight(self.whole.n)
+        weight = self.rules.few.compute_weight(self.whole.n)
         if variant.keep_load and weight <= 0.0:
             own = self.live.coefficients[LOAD_AT]
             mine = len(self.shifts) == len(part.xx)
             shifts = own * self.shifts if mine else np.zeros(len(part.xx))
             return chosen.hold(variant.used.index(LOAD_AT), self.level * own, shifts)
-        prior: Prior | None = pull.prior(
+        prior: Prior | None = pull.build_prior(
             chosen, variant.form, variant.used, self.live, self.level, weight,
             keep_load=variant.keep_load,
         )  # fmt: skip
         if prior is None and self._is_grouped(variant):
             at, per = (variant.used.index(place) for place in (LOAD_AT, TOKENS_OUT_AT))
-            return chosen.instrument(at, per=per).solve(plain=chosen)
-        return chosen.solve(prior)
+            return chosen.instrument(at, per=per).solve_least_squares(plain=chosen)
+        return chosen.solve_least_squares(prior)
 
     def _is_grouped(self, variant: Variant) -> bool:
         """Tell whether the load's coefficient comes from differences between blocks alone."""
@@ -131,7 +131,7 @@ class FormChoice:
         at = variant.used.index(LOAD_AT)
         chosen = self.whole.combine(variant.columns)
         try:
-            drawn = float(chosen.solve().coefficients[at])
+            drawn = float(chosen.solve_least_squares().coefficients[at])
             clear = float(self.solve(variant, self.whole).coefficients[at])
         except (Singular, np.linalg.LinAlgError):
             return 0.0
@@ -149,7 +149,7 @@ class FormChoice:
         except Singular:
             return variant, solved, None
         losses = [
-            self.whole.squares(one.columns @ fitted.coefficients)
+            self.whole.sum_squared_residuals(one.columns @ fitted.coefficients)
             for one, fitted in ((variant, solved), (other, found))
         ]
         if losses[1] < _LOWER * losses[0] and find_wrong_sign(other, found, self.seen) is None:
@@ -162,7 +162,7 @@ class FormChoice:
         fitted = [at for at in variant.used if at != LOAD_AT or not variant.keep_load]
         chosen = self.whole.combine(base_columns(variant.form)[:, fitted])
         if LOAD_AT in fitted:
-            if chosen.tolerance(fitted.index(LOAD_AT)) < LEAST_TOLERANCE:
+            if chosen.compute_tolerance(fitted.index(LOAD_AT)) < LEAST_TOLERANCE:
                 raise Singular("load hardly varied by itself")
             if self.live.form.knows_load:
                 if self.between < LEAST_BETWEEN:
@@ -170,7 +170,7 @@ class FormChoice:
                         f"only {self.between:.0%} of the load's variation is between blocks"
                     )
                 self._check_load_differs(variant)
-        condition = chosen.condition()
+        condition = chosen.compute_condition()
         if condition > self.rules.max_condition:
             most = self.rules.max_condition
             raise Singular(f"condition number {condition:.3g}, at most {most:g}")

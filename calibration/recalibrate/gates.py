@@ -27,13 +27,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.recalibrate.refit import Refit
-from calibration.recalibrate.sums import Block
+from calibration.recalibrate.refit import CostRefit
+from calibration.recalibrate.sums import SumBlock
 from gateway.scheduling.regression_terms import COSTS, METERED, TERMS
 
 FEW, GAIN, ORDINARY = "requests", "gain", "ordinary"
 """The gates that leave a cost as it was, and hold up nothing else."""
-_MEANT = {
+_NONZERO_TERMS = {
     "e": "the gateway's own token counts of prompts",
     "i": "prompt lengths",
     "o": "answer lengths",
@@ -46,7 +46,7 @@ _ALIKE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GateLimits:
     """The bounds; each is an option of the command."""
 
     min_requests: int = 100
@@ -61,7 +61,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class GateRefusal:
     """One gate that was not passed; `number` and `bound` are None where the text is all."""
 
     gate: str
@@ -74,28 +74,28 @@ class Refusal:
         return f"{self.gate}: {self.text}"
 
 
-def of_block(block: Block, limits: Limits) -> Iterator[Refusal]:
+def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look at sums before any fit."""
     for fault in block.faults:
-        yield Refusal(fault.gate, str(fault))
+        yield GateRefusal(fault.gate, str(fault))
     if block.faults:
         return
     if block.n < limits.min_requests:
         text = f"{block.n}, at least {limits.min_requests} needed (--min-requests, --window)"
-        yield Refusal(FEW, text, block.n, limits.min_requests)
+        yield GateRefusal(FEW, text, block.n, limits.min_requests)
         return
     nothing = [
         text
-        for term, text in _MEANT.items()
-        if term in TERMS[block.basis] and not block.total(term)
+        for term, text in _NONZERO_TERMS.items()
+        if term in TERMS[block.basis] and not block.sum_term(term)
     ]
     for what in nothing:
-        yield Refusal("zero", f"{what} are 0 in all {block.n} requests")
+        yield GateRefusal("zero", f"{what} are 0 in all {block.n} requests")
     if nothing or block.basis != COSTS:  # any length tells a ratio
         return
     for what, term in (("prompt", "u"), ("answer", "o")):
-        mean = block.total(f"w{term}") / block.total("w")
-        square = block.total(f"w{term}2") / block.total("w")
+        mean = block.sum_term(f"w{term}") / block.sum_term("w")
+        square = block.sum_term(f"w{term}2") / block.sum_term("w")
         spread = float(np.sqrt(max(0.0, square - mean**2))) / mean if mean > 0.0 else 0.0
         if spread < limits.min_spread:
             text = (
@@ -103,29 +103,29 @@ def of_block(block: Block, limits: Limits) -> Iterator[Refusal]:
                 f"least {limits.min_spread:.0%} needed: --min-spread), so what a token costs "
                 "cannot be told"
             )
-            yield Refusal("lengths", text, spread, limits.min_spread)
+            yield GateRefusal("lengths", text, spread, limits.min_spread)
 
 
-def of_rows(rows: Block, limits: Limits) -> Iterator[Refusal]:
+def of_rows(rows: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look at how many rows had no weight."""
-    share = rows.total("floored") / rows.n if rows.n else 0.0
+    share = rows.sum_term("floored") / rows.n if rows.n else 0.0
     if share > limits.max_missing:
         text = (
             f"{share:.0%} of the requests have a live prediction of nothing and so no weight, "
             f"{limits.max_missing:.0%} at most (--max-missing): profile the model (joulegate "
             "profile)"
         )
-        yield Refusal("floored", text, share, limits.max_missing)
+        yield GateRefusal("floored", text, share, limits.max_missing)
 
 
-def of_metered(metered: Block, limits: Limits) -> Iterator[Refusal]:
+def of_metered(metered: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look whether the joules that are missing are those of other requests than those measured.
 
     A meter that was away for an hour misses all alike, and that is no harm. Missing requests that
     were predicted to cost more, or took longer, than those measured are a choice, and what is
     fitted to the others is too low.
     """
-    n, p, s, mn, mp, ms = (metered.total(term) for term in TERMS[METERED])
+    n, p, s, mn, mp, ms = (metered.sum_term(term) for term in TERMS[METERED])
     if not mn or mn == n or p <= 0.0 or mp <= 0.0:
         return
     share = 1.0 - mp / p
@@ -140,10 +140,10 @@ def of_metered(metered: Block, limits: Limits) -> Iterator[Refusal]:
             f"cost {most:.2g} times what the measured ones did: at most {limits.max_missing:.0%} "
             "(--max-missing), or as many of every kind"
         )
-        yield Refusal("missing", text, share, limits.max_missing)
+        yield GateRefusal("missing", text, share, limits.max_missing)
 
 
-def of_refit(found: Refit, limits: Limits) -> Iterator[Refusal]:
+def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look at a refitted cost."""
     blocks = found.held.blocks
     if blocks < limits.min_blocks:
@@ -151,47 +151,47 @@ def of_refit(found: Refit, limits: Limits) -> Iterator[Refusal]:
             f"{blocks} of {found.block_seconds / 60.0:.3g} minutes with requests, at least "
             f"{limits.min_blocks} needed (--min-blocks, --block, --window)"
         )
-        yield Refusal("blocks", text, blocks, limits.min_blocks)
+        yield GateRefusal("blocks", text, blocks, limits.min_blocks)
     if not found.kept_load and found.solved.condition > limits.max_condition:
         text = f"{found.solved.condition:.3g}, at most {limits.max_condition:g} (--max-condition)"
-        yield Refusal("condition", text, found.solved.condition, limits.max_condition)
+        yield GateRefusal("condition", text, found.solved.condition, limits.max_condition)
     if found.wrong_sign is not None:
-        yield Refusal("signs", found.wrong_sign)
-    predicted, _ = found.predict(found.mean)
+        yield GateRefusal("signs", found.wrong_sign)
+    predicted, _ = found.predict_cost(found.mean)
     if predicted <= 0.0:
         text = f"the mean request is predicted to cost {predicted:.3g}"
-        yield Refusal("signs", text, predicted, 0.0)
+        yield GateRefusal("signs", text, predicted, 0.0)
         return
-    widest = max(_widths(found))
+    widest = max(_compute_relative_intervals(found))
     if widest > limits.max_interval:
         text = f"predictions are known to {widest:.0%}, {limits.max_interval:.0%} at most"
-        yield Refusal("interval", f"{text} (--max-interval)", widest, limits.max_interval)
+        yield GateRefusal("interval", f"{text} (--max-interval)", widest, limits.max_interval)
     if found.influence > limits.max_influence:
         text = (
             f"one scrape alone moves the mean prediction by {found.influence:.0%}, "
             f"{limits.max_influence:.0%} at most (--max-influence): did a server stand still?"
         )
-        yield Refusal("influence", text, found.influence, limits.max_influence)
+        yield GateRefusal("influence", text, found.influence, limits.max_influence)
     yield from _of_step(found)
     yield from _of_worth(found, limits)
 
 
-def _of_step(found: Refit) -> Iterator[Refusal]:
+def _of_step(found: CostRefit) -> Iterator[GateRefusal]:
     """Refuse what no step of the largest size leads towards."""
     beyond = max(found.winsorised)
     if not np.isfinite(found.change) or found.change <= 0.0:
         text = "the live profile predicts nothing for the mean request"
-        yield Refusal("change", text)
+        yield GateRefusal("change", text)
     elif beyond > _MOST_WINSORISED:
         text = (
             f"{beyond:.0%} of the requests cost over five times or under a fifth of what the live "
             f"profile says, {_MOST_WINSORISED:.0%} at most: is it this model's profile, and the "
             "meter's unit right? Profile it anew (joulegate profile), or replace the live one"
         )
-        yield Refusal("change", text, beyond, _MOST_WINSORISED)
+        yield GateRefusal("change", text, beyond, _MOST_WINSORISED)
 
 
-def _of_worth(found: Refit, limits: Limits) -> Iterator[Refusal]:
+def _of_worth(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
     """Ask what it is worth on requests that it was not fitted to."""
     held = found.held
     if not held.clear:
@@ -199,7 +199,7 @@ def _of_worth(found: Refit, limits: Limits) -> Iterator[Refusal]:
             f"held out, squared relative errors fall by {held.gain:.2g} +- {held.error:.2g}, which "
             "may be chance: the live profile holds"
         )
-        yield Refusal(GAIN, text, held.gain, 2.0 * held.error)
+        yield GateRefusal(GAIN, text, held.gain, 2.0 * held.error)
     elif held.off <= max(limits.min_gain, found.blur):
         blurred = f", and over {found.blur:.1%}, which the load's noisy reading may explain"
         text = (
@@ -207,16 +207,16 @@ def _of_worth(found: Refit, limits: Limits) -> Iterator[Refusal]:
             f"{limits.min_gain:.0%} asked (--min-gain)"
             f"{blurred if found.blur > limits.min_gain else ''}: it holds"
         )
-        yield Refusal(GAIN, text, held.off, limits.min_gain)
+        yield GateRefusal(GAIN, text, held.off, limits.min_gain)
     elif held.ordinary < _LEAST_ORDINARY:
         text = (
             f"ordinary requests show {max(0.0, held.ordinary):.0%} of the change, at least "
             f"{_LEAST_ORDINARY:.0%} asked: a few odd ones make the rest, and the live profile holds"
         )
-        yield Refusal(ORDINARY, text, held.ordinary, _LEAST_ORDINARY)
+        yield GateRefusal(ORDINARY, text, held.ordinary, _LEAST_ORDINARY)
 
 
-def of_change(new: float, live: float, limits: Limits) -> Iterator[Refusal]:
+def check_change(new: float, live: float, limits: GateLimits) -> Iterator[GateRefusal]:
     """Hold a new mean against the live one."""
     change = new / live if live > 0.0 else float("inf")
     if not 1.0 / limits.max_change <= change <= limits.max_change:
@@ -224,18 +224,18 @@ def of_change(new: float, live: float, limits: Limits) -> Iterator[Refusal]:
             f"the mean would be {change:.3g} times what the live profile says ({live:.4g}), "
             f"{1.0 / limits.max_change:.3g} to {limits.max_change:g} is allowed (--max-change)"
         )
-        yield Refusal("change", text, change, limits.max_change)
+        yield GateRefusal("change", text, change, limits.max_change)
 
 
-def of_interval(value: float, half: float, limits: Limits) -> Iterator[Refusal]:
+def check_interval(value: float, half: float, limits: GateLimits) -> Iterator[GateRefusal]:
     """Hold half a 95% interval against its value."""
     width = half / value if value > 0.0 else float("inf")
     if width > limits.max_interval:
         text = f"known to {width:.0%}, {limits.max_interval:.0%} at most (--max-interval)"
-        yield Refusal("interval", text, width, limits.max_interval)
+        yield GateRefusal("interval", text, width, limits.max_interval)
 
 
-def _widths(found: Refit) -> Iterator[float]:
+def _compute_relative_intervals(found: CostRefit) -> Iterator[float]:
     """Yield half the interval over the prediction at the points that count."""
     _, uncached, mean_out, product, _, loaded = (float(value) for value in found.mean)
     extra_in, extra_out = float(found.sd[1]), float(found.sd[2])
@@ -246,5 +246,5 @@ def _widths(found: Refit) -> Iterator[float]:
         (uncached, whole, mean_out + extra_out),
     ):
         row = np.array([1.0, u, o, i * o, o**2, loaded / mean_out * o])
-        value, half = found.predict(row)
+        value, half = found.predict_cost(row)
         yield half / value if value > 0.0 else float("inf")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.recalibrate.moments import Moments
+from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.solved import Singular, quantile
 from gateway.scheduling.regression_terms import ORDINARY
 
@@ -56,7 +56,7 @@ class HeldOut:
 
 
 def hold_out(
-    whole: Moments, live: Floats, new: Floats, fit: Callable[[Moments], Floats]
+    whole: ClusterMoments, live: Floats, new: Floats, fit: Callable[[ClusterMoments], Floats]
 ) -> HeldOut:
     """Compare; `live` and `new` are coefficients of the sums' columns, `fit` gives such of a part.
 
@@ -73,7 +73,7 @@ def hold_out(
     for number in range(PARTS):
         out = part == number
         if out.any():
-            gains[out] -= whole.pick(out).losses(fit(whole.pick(~out)))
+            gains[out] -= whole.select_columns(out).losses(fit(whole.select_columns(~out)))
     size = whole.size(new)
     total = float(gains.sum())
     spread = gains - total * counts / counts.sum()
@@ -83,7 +83,7 @@ def hold_out(
     return HeldOut(total / size, error / size, blocks, _ordinary(whole, live, new))
 
 
-def _ordinary(whole: Moments, live: Floats, new: Floats) -> float:
+def _ordinary(whole: ClusterMoments, live: Floats, new: Floats) -> float:
     """Return the share of the change that ordinary requests show."""
     change = new - live
     length, predicted = np.sqrt(whole.size(change)), np.sqrt(whole.size(live))

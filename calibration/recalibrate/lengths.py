@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from calibration.recalibrate.sums import Block
+from calibration.recalibrate.sums import SumBlock
 from gateway.scheduling.regression_terms import LIMIT_OCTAVES
 
 Floats = NDArray[np.float64]
@@ -48,14 +48,14 @@ class LengthFit:
         return float(np.exp(self.mu + self.sigma**2 / 2.0))
 
 
-def count_cut(block: Block) -> int:
+def count_cut(block: SumBlock) -> int:
     """Return how many answers a limit cut."""
     return round(float(_cut(block)[0].sum()))
 
 
-def fit(block: Block) -> LengthFit:
+def fit(block: SumBlock) -> LengthFit:
     """Fit a log-normal to a block of the output basis that has some whole answers."""
-    whole, first, second = (block.total(term) for term in ("n", "l", "l2"))
+    whole, first, second = (block.sum_term(term) for term in ("n", "l", "l2"))
     cut, limits = _cut(block)
     n = whole + float(cut.sum())
     mu = first / whole
@@ -74,11 +74,11 @@ def fit(block: Block) -> LengthFit:
     return LengthFit(mu, sigma, round(n), round(float(cut.sum())), *errors)
 
 
-def _cut(block: Block) -> tuple[Floats, Floats]:
+def _cut(block: SumBlock) -> tuple[Floats, Floats]:
     """Return the count of cut answers by octave, and the mean ln of their limit."""
     octaves = range(LIMIT_OCTAVES)
-    count = np.array([block.total(f"cut{at}") for at in octaves])
-    total = np.array([block.total(f"cut{at}_l") for at in octaves])
+    count = np.array([block.sum_term(f"cut{at}") for at in octaves])
+    total = np.array([block.sum_term(f"cut{at}_l") for at in octaves])
     return count, total / np.maximum(count, 1.0)
 
 

@@ -30,14 +30,14 @@ from calibration.recalibrate.solved import (
     Solved,
     quantile,
 )
-from calibration.recalibrate.sums import Block
+from calibration.recalibrate.sums import SumBlock
 from gateway.scheduling.regression_terms import COLUMNS
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class ClusterMoments:
     """The weighted cross products of k columns, y and t, per cluster; the mean weight is 1."""
 
     xx: Floats
@@ -50,31 +50,33 @@ class Moments:
     """G x k, with the ordinary part of y less the live prediction: see `regression_terms`."""
 
     @classmethod
-    def of(cls, block: Block) -> Self:
+    def from_block(cls, block: SumBlock) -> Self:
         """Take them out of a block of costs: the columns are `regression_terms.COLUMNS`."""
         columns = [powers(column) for column in COLUMNS]
         weight, cost, ordinary = (Counter({letter: 1}) for letter in "wyt")
 
-        def product(*factors: Counter[str]) -> Floats:
-            return block.of(name_term(sum(factors, weight)))
+        def get_product(*factors: Counter[str]) -> Floats:
+            return block.get_term(name_term(sum(factors, weight)))
 
-        total = block.total("w")
+        total = block.sum_term("w")
         scale = block.n / total if total > 0.0 else 1.0
         return cls(
             scale
-            * np.stack([[product(a, b) for b in columns] for a in columns]).transpose(2, 0, 1),
-            scale * np.stack([product(a, cost) for a in columns]).T,
-            scale * product(cost, cost),
-            scale * np.stack([product(a, ordinary) for a in columns]).T,
+            * np.stack([[get_product(a, b) for b in columns] for a in columns]).transpose(2, 0, 1),
+            scale * np.stack([get_product(a, cost) for a in columns]).T,
+            scale * get_product(cost, cost),
+            scale * np.stack([get_product(a, ordinary) for a in columns]).T,
         )
 
-    def combine(self, columns: Floats) -> "Moments":
+    def combine(self, columns: Floats) -> "ClusterMoments":
         """Return those of other columns, each a combination (k x new) of these."""
-        return Moments(columns.T @ self.xx @ columns, self.xy @ columns, self.yy, self.xt @ columns)
+        return ClusterMoments(
+            columns.T @ self.xx @ columns, self.xy @ columns, self.yy, self.xt @ columns
+        )
 
-    def pick(self, chosen: NDArray[np.bool_] | slice) -> "Moments":
+    def select_columns(self, chosen: NDArray[np.bool_] | slice) -> "ClusterMoments":
         """Return some of the clusters."""
-        return Moments(self.xx[chosen], self.xy[chosen], self.yy[chosen], self.xt[chosen])
+        return ClusterMoments(self.xx[chosen], self.xy[chosen], self.yy[chosen], self.xt[chosen])
 
     @property
     def n(self) -> int:
@@ -82,7 +84,7 @@ class Moments:
         return round(float(self.xx[:, 0, 0].sum()))
 
     @property
-    def mean(self) -> Floats:
+    def column_means(self) -> Floats:
         """Each column's mean."""
         total = self.xx[:, 0].sum(axis=0)
         return np.asarray(total / total[0])
@@ -93,21 +95,21 @@ class Moments:
         return float(self.xy[:, 0].sum() / self.xx[:, 0, 0].sum())
 
     @property
-    def sd(self) -> Floats:
+    def standard_deviations(self) -> Floats:
         """Each column's standard deviation."""
         square = np.diagonal(self.xx.sum(axis=0)) / self.n
-        return np.asarray(np.sqrt(np.maximum(square - self.mean**2, 0.0)))
+        return np.asarray(np.sqrt(np.maximum(square - self.column_means**2, 0.0)))
 
     @property
-    def scale(self) -> Floats:
+    def column_scales(self) -> Floats:
         """Each column's root mean square; 1 for a column of zeros."""
         square = np.diagonal(self.xx.sum(axis=0)) / self.n
         return np.asarray(np.sqrt(np.where(square > 0.0, square, 1.0)))
 
-    def residual(self, coefficients: Floats) -> "Moments":
+    def subtract_prediction(self, coefficients: Floats) -> "ClusterMoments":
         """Return the same with y - X·coefficients for y."""
         fit = self.xx @ coefficients
-        return Moments(
+        return ClusterMoments(
             self.xx,
             self.xy - fit,
             self.yy - 2.0 * self.xy @ coefficients + fit @ coefficients,
@@ -116,30 +118,30 @@ class Moments:
 
     def losses(self, coefficients: Floats) -> Floats:
         """Return the sum of squared residuals of each cluster."""
-        return np.maximum(0.0, self.residual(coefficients).yy)
+        return np.maximum(0.0, self.subtract_prediction(coefficients).yy)
 
     def size(self, coefficients: Floats) -> float:
         """Return the sum of squared predictions."""
         return max(0.0, float(coefficients @ self.xx.sum(axis=0) @ coefficients))
 
-    def squares(self, coefficients: Floats) -> float:
+    def sum_squared_residuals(self, coefficients: Floats) -> float:
         """Return the sum of squared residuals."""
         return float(self.losses(coefficients).sum())
 
-    def condition(self) -> float:
+    def compute_condition(self) -> float:
         """Return the condition number of the columns, each scaled to unit length."""
-        _, scaled = self._scaled()
+        _, scaled = self._scale_columns()
         low, high = np.linalg.eigvalsh(scaled)[[0, -1]]
         return float(np.sqrt(high / low)) if low > 0.0 else float("inf")
 
-    def tolerance(self, at: int) -> float:
+    def compute_tolerance(self, at: int) -> float:
         """Return the share of a column's squares that the other columns do not explain."""
-        _, scaled = self._scaled()
-        if self.condition() > LARGEST_CONDITION:
+        _, scaled = self._scale_columns()
+        if self.compute_condition() > LARGEST_CONDITION:
             return 0.0
         return float(1.0 / np.linalg.inv(scaled)[at, at])
 
-    def between(self, at: int, *, per: int) -> float:
+    def compute_between_share(self, at: int, *, per: int) -> float:
         """Return the share of a column's own variation that lies between the clusters.
 
         Its own is what the columns before it leave over; between clusters is what the cluster's
@@ -161,7 +163,7 @@ class Moments:
         explained = min(1.0, float(both**2 / explaining / spread))
         return float(1.0 - (1.0 - explained) * self.n / max(1.0, self.n - len(self.xx)))
 
-    def instrument(self, at: int, *, per: int) -> "Moments":
+    def instrument(self, at: int, *, per: int) -> "ClusterMoments":
         """Return the same with a column's noise within clusters taken out of the normal equations.
 
         In the equation of column `at` its own value is replaced by its cluster's mean per unit of
@@ -173,9 +175,11 @@ class Moments:
         xx, xy = self.xx.copy(), self.xy.copy()
         xx[:, at] = share[:, None] * self.xx[:, per]
         xy[:, at] = share * self.xy[:, per]
-        return Moments(xx, xy, self.yy, self.xt)
+        return ClusterMoments(xx, xy, self.yy, self.xt)
 
-    def solve(self, prior: Prior | None = None, plain: "Moments | None" = None) -> Solved:
+    def solve_least_squares(
+        self, prior: Prior | None = None, plain: "ClusterMoments | None" = None
+    ) -> Solved:
         """Solve. Raises Singular where neither the rows nor the prior tell the columns apart.
 
         Where these are of `instrument`, `plain` is what they were before.
@@ -184,10 +188,10 @@ class Moments:
         n, clusters, k = self.n, len(self.xx), self.xx.shape[1]
         if n <= k or clusters < 2:  # noqa: PLR2004 - a spread takes two
             raise Singular(f"{n} requests in {clusters} blocks for {k} coefficients")
-        scale = plain.scale
+        scale = plain.column_scales
         scaled = self.xx.sum(axis=0) / np.outer(scale, scale) / n
         target = self.xy.sum(axis=0) / scale / n
-        condition = plain.condition()
+        condition = plain.compute_condition()
         if prior is None:
             if condition > LARGEST_CONDITION:
                 raise Singular("the columns cannot be told apart")
@@ -197,7 +201,7 @@ class Moments:
             pull, variance = np.zeros((k, k)), 0.0
         else:
             # In units of n/s², so that the rows' part stays the scaled X'X.
-            variance = self.variance()
+            variance = self.estimate_variance()
             pull = prior.precision / np.outer(scale, scale) * variance / n
             if not np.linalg.cond(scaled + pull) < LARGEST_CONDITION**2:
                 raise Singular("the columns cannot be told apart, nor does the live profile help")
@@ -205,14 +209,14 @@ class Moments:
             solution = np.linalg.solve(scaled + pull, target + pull @ (prior.mean * scale))
             share = np.diag(bread @ pull @ bread) / np.diag(bread)
         b = solution / scale
-        left = self.residual(b)
+        left = self.subtract_prediction(b)
         scores = left.xy / scale / n
         correction = clusters / (clusters - 1.0) * (n - 1.0) / (n - k)
         half = scores @ bread.T  # squared afterwards, so that rounding gives no variance below 0
         known = bread @ pull @ bread * variance / n
         covariance = (correction * half.T @ half + known) / np.outer(scale, scale)
         np.fill_diagonal(covariance, np.maximum(np.diag(covariance), 0.0))
-        squares = plain.squares(b)
+        squares = plain.sum_squared_residuals(b)
         total = float(self.yy.sum()) - n * self.mean_y**2
         reach = quantile(clusters) * np.sqrt(np.diag(covariance))
         return Solved(
@@ -236,16 +240,16 @@ class Moments:
         """
         k = self.xx.shape[1]
         rest = [place for place in range(k) if place != at]
-        part = Moments(
+        part = ClusterMoments(
             self.xx[:, rest][:, :, rest],
             self.xy[:, rest] - value * self.xx[:, rest, at],
             self.yy - 2.0 * value * self.xy[:, at] + value**2 * self.xx[:, at, at],
             self.xt[:, rest],
         )
-        found = part.solve()
+        found = part.solve_least_squares()
         b = np.insert(found.coefficients, at, value)
-        scale, scaled = part._scaled()
-        scores = part.residual(found.coefficients).xy
+        scale, scaled = part._scale_columns()
+        scores = part.subtract_prediction(found.coefficients).xy
         scores = scores - np.outer(shifts, self.xx[:, rest, at].sum(axis=0))
         each = np.insert(
             scores / scale / self.n @ np.linalg.inv(scaled) / scale, at, shifts, axis=1
@@ -255,7 +259,7 @@ class Moments:
         covariance = correction * each.T @ each
         reach = quantile(clusters) * np.sqrt(np.diag(covariance))
         total = float(self.yy.sum()) - self.n * self.mean_y**2
-        squares = self.squares(b)
+        squares = self.sum_squared_residuals(b)
         return Solved(
             coefficients=b,
             covariance=covariance,
@@ -269,15 +273,15 @@ class Moments:
             prior_share=np.insert(np.zeros(k - 1), at, 1.0),
         )
 
-    def variance(self) -> float:
+    def estimate_variance(self) -> float:
         """Return the residual variance of the least squares without a prior."""
         n, k = self.n, self.xx.shape[1]
-        scale, scaled = self._scaled()
+        scale, scaled = self._scale_columns()
         target = self.xy.sum(axis=0) / scale / n
         b = np.linalg.lstsq(scaled, target, rcond=1e-12)[0] / scale
         least = np.finfo(float).eps * float(self.yy.sum())
-        return float(max(self.squares(b), least) / (n - k))
+        return float(max(self.sum_squared_residuals(b), least) / (n - k))
 
-    def _scaled(self) -> tuple[Floats, Floats]:
-        scale = self.scale
+    def _scale_columns(self) -> tuple[Floats, Floats]:
+        scale = self.column_scales
         return scale, self.xx.sum(axis=0) / np.outer(scale, scale) / self.n

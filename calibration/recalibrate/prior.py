@@ -19,38 +19,38 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.recalibrate.moments import Moments
+from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.solved import Prior
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import RegressionForm
 
 Floats = NDArray[np.float64]
 
 LOAD_AT = 4
 """The load's place among the coefficients."""
 _RELATIVE_SD = 0.5
-_LEAST_SHARE = 0.1
+_MIN_SHARE = 0.1
 _HELD = 1e-3
 """A coefficient that is kept is known this well: no window full of noisy readings moves it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Few:
+class PriorSettings:
     """How strongly few requests are pulled towards the live profile."""
 
     prior_requests: float = 100.0
     enough_requests: int = 2000
 
-    def weight(self, n: int) -> float:
+    def compute_weight(self, n: int) -> float:
         """Return how many requests the live profile counts as, beside n."""
         return self.prior_requests * max(0.0, 1.0 - n / self.enough_requests)
 
 
-def prior(
-    chosen: Moments,
-    form: Form,
+def build_prior(
+    chosen: ClusterMoments,
+    form: RegressionForm,
     used: Sequence[int],
-    live: Regression,
+    live: CostRegression,
     level: float,
     weight: float,
     *,
@@ -63,17 +63,17 @@ def prior(
     known to half its size. With `keep_load` the load's coefficient is held to the live one,
     whatever n is.
     """
-    size = live.form.terms
+    size = live.form.term_count
     alike = live.form.reads_context == form.reads_context
     if live.form.knows_load != (LOAD_AT in used) or not alike:
         weight = 0.0
     if weight <= 0.0 and not keep_load:
         return None
     mean = level * np.array([live.coefficients[at] if at < size else 0.0 for at in used])
-    usual = abs(chosen.mean_y) / chosen.scale
-    sd = _RELATIVE_SD * np.maximum(np.abs(mean), _LEAST_SHARE * usual)
+    usual = abs(chosen.mean_y) / chosen.column_scales
+    sd = _RELATIVE_SD * np.maximum(np.abs(mean), _MIN_SHARE * usual)
     precision = np.diag(min(1.0, weight) / sd**2)
-    known = [place for place, at in enumerate(used) if _variance(live, at) > 0.0]
+    known = [place for place, at in enumerate(used) if _get_live_variance(live, at) > 0.0]
     if weight > 0.0 and live.n and known and live.covariance is not None:
         at = [used[place] for place in known]
         covariance = np.array(live.covariance)[np.ix_(at, at)] * level**2
@@ -87,6 +87,6 @@ def prior(
     return Prior(mean, precision)
 
 
-def _variance(live: Regression, at: int) -> float:
-    inside = live.covariance is not None and at < live.form.terms
+def _get_live_variance(live: CostRegression, at: int) -> float:
+    inside = live.covariance is not None and at < live.form.term_count
     return live.covariance[at][at] if inside and live.covariance is not None else 0.0

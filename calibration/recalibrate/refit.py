@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 
 from calibration.recalibrate.form_choice import FormChoice, RefitRules
 from calibration.recalibrate.holdout import HeldOut, hold_out
-from calibration.recalibrate.moments import Moments
+from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.solved import Singular, Solved, Wald, wald
-from calibration.recalibrate.sums import Block
+from calibration.recalibrate.sums import SumBlock
 from calibration.recalibrate.variants import (
     LOAD_COLUMN,
     Seen,
@@ -44,15 +44,15 @@ from calibration.recalibrate.variants import (
     base_columns,
     find_seen,
 )
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form, Quantity
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COLUMNS
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class LiveProfileDrift:
     """The live profile held against the window: mean costs, its error there, and Chow's test.
 
     `rmse` is the root mean squared error as a share of the predictions' root mean square.
@@ -65,24 +65,24 @@ class Drift:
     """Whether the live coefficients hold in the window."""
 
     @property
-    def bias(self) -> float:
+    def relative_bias(self) -> float:
         """By how much the live profile is too high (positive) or too low, as a share."""
         return self.predicted / self.observed - 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Refit:
+class CostRefit:
     """One cost refitted; arrays follow the form's coefficients."""
 
-    quantity: Quantity
-    form: Form
+    quantity: CostQuantity
+    form: RegressionForm
     solved: Solved
     used: tuple[int, ...]
     """Which of the form's columns were fitted; the others are 0."""
     kept_load: bool
     """Whether the load's coefficient is the live profile's."""
-    seen: Seen
-    drift: Drift
+    observed_range: Seen
+    drift: LiveProfileDrift
     wrong_sign: str | None
     """What costs less than nothing, None where nothing does."""
     passed_over: tuple[str, ...]
@@ -113,40 +113,44 @@ class Refit:
     @property
     def coefficients(self) -> list[float]:
         """All of the form's."""
-        return [float(b) for b in self.step * self._spread(self.solved.coefficients)]
+        return [float(b) for b in self.step * self._expand_coefficients(self.solved.coefficients)]
 
     @property
     def covariance(self) -> list[list[float]]:
         """Of all the form's coefficients."""
-        k = self.form.terms
+        k = self.form.term_count
         full = np.zeros((k, k))
         full[np.ix_(self.used, self.used)] = self.step**2 * self.solved.covariance
         return [[float(v) for v in row] for row in full]
 
-    def predict(self, columns: Floats) -> tuple[float, float]:
+    def predict_cost(self, columns: Floats) -> tuple[float, float]:
         """Return the prediction at a row of the sums' columns, and half its 95% interval."""
         x = columns @ base_columns(self.form)[:, list(self.used)]
         return float(x @ self.solved.coefficients) * self.step, self.solved.half(x) * self.step
 
-    def _spread(self, values: Floats) -> Floats:
-        full = np.zeros(self.form.terms)
+    def _expand_coefficients(self, values: Floats) -> Floats:
+        full = np.zeros(self.form.term_count)
         full[list(self.used)] = values
         return full
 
 
-def refit(
-    quantity: Quantity, block: Block, live: Regression, rules: RefitRules, rows: Block | None = None
-) -> Refit:
+def refit_cost(
+    quantity: CostQuantity,
+    block: SumBlock,
+    live: CostRegression,
+    rules: RefitRules,
+    rows: SumBlock | None = None,
+) -> CostRefit:
     """Refit a cost; `rows` counts the rows. Raises Singular where no form can be told."""
     seconds = rules.block_seconds or block_seconds(block)
     blocks = block.by_time(seconds)
-    whole = Moments.of(blocks)
-    mean = np.array([block.total(term or "n") for term in COLUMNS]) / block.n
+    whole = ClusterMoments.from_block(blocks)
+    mean = np.array([block.sum_term(term or "n") for term in COLUMNS]) / block.n
     before = base_columns(live.form) @ np.array(live.coefficients)
-    predicted, observed = float(mean @ before), block.total("y") / block.n
+    predicted, observed = float(mean @ before), block.sum_term("y") / block.n
     level = observed / predicted if predicted > 0.0 else 1.0
-    plain = np.column_stack([blocks.of(term or "n") for term in COLUMNS])
-    shifts = (blocks.of("y") - level * (plain @ before)) / (predicted * block.n or 1.0)
+    plain = np.column_stack([blocks.get_term(term or "n") for term in COLUMNS])
+    shifts = (blocks.get_term("y") - level * (plain @ before)) / (predicted * block.n or 1.0)
     fit = FormChoice(live, rules, whole, (level, shifts), find_seen(block))
     variant, solved, wrong = fit.choose()
     columns = variant.columns
@@ -155,23 +159,23 @@ def refit(
     if change > 0.0 and np.isfinite(change):
         step = float(np.clip(change, 1.0 / rules.max_change, rules.max_change) / change)
 
-    def again(part: Moments) -> Floats:
+    def again(part: ClusterMoments) -> Floats:
         return np.asarray(step * columns @ fit.solve(variant, part).coefficients)
 
     b = step * columns @ solved.coefficients
-    return Refit(
+    return CostRefit(
         quantity=quantity,
         form=variant.form,
         solved=solved,
         used=variant.used,
         kept_load=variant.keep_load,
-        seen=fit.seen,
-        drift=_drift(whole, variant, before, (predicted, observed)),
+        observed_range=fit.seen,
+        drift=_compute_drift(whole, variant, before, (predicted, observed)),
         wrong_sign=wrong,
         passed_over=tuple(fit.passed),
         mean=mean,
-        sd=whole.sd,
-        influence=_influence(Moments.of(block).combine(columns), solved),
+        sd=whole.standard_deviations,
+        influence=_compute_influence(ClusterMoments.from_block(block).combine(columns), solved),
         rmse=_relative(whole, b),
         change=change,
         step=step,
@@ -182,7 +186,7 @@ def refit(
     )
 
 
-def block_seconds(block: Block) -> float:
+def block_seconds(block: SumBlock) -> float:
     """Return the length of a cluster: 24 of them fill the window, within 5 to 15 minutes."""
     span = float(np.ptp(block.times)) if len(block.times) else 0.0
     return float(np.clip(span / _USUAL_BLOCKS, *_BLOCK_SECONDS))
@@ -192,23 +196,29 @@ _USUAL_BLOCKS = 24
 _BLOCK_SECONDS = (300.0, 900.0)
 
 
-def _influence(scrapes: Moments, solved: Solved) -> float:
-    left = scrapes.residual(solved.coefficients).xy[:, 0]
+def _compute_influence(scrapes: ClusterMoments, solved: Solved) -> float:
+    left = scrapes.subtract_prediction(solved.coefficients).xy[:, 0]
     return float(np.abs(left).max()) / (scrapes.n * abs(scrapes.mean_y))
 
 
-def _relative(whole: Moments, coefficients: Floats) -> float:
+def _relative(whole: ClusterMoments, coefficients: Floats) -> float:
     size = whole.size(coefficients)
-    return float(np.sqrt(whole.squares(coefficients) / size)) if size > 0.0 else float("inf")
+    return (
+        float(np.sqrt(whole.sum_squared_residuals(coefficients) / size))
+        if size > 0.0
+        else float("inf")
+    )
 
 
-def _winsorised(rows: Block | None) -> tuple[float, float]:
+def _winsorised(rows: SumBlock | None) -> tuple[float, float]:
     if rows is None or not rows.n:
         return 0.0, 0.0
-    return rows.total("low") / rows.n, rows.total("high") / rows.n
+    return rows.sum_term("low") / rows.n, rows.sum_term("high") / rows.n
 
 
-def _drift(whole: Moments, variant: Variant, before: Floats, means: tuple[float, float]) -> Drift:
+def _compute_drift(
+    whole: ClusterMoments, variant: Variant, before: Floats, means: tuple[float, float]
+) -> LiveProfileDrift:
     """Hold the live coefficients against the window; `means` are the predicted and the observed.
 
     Chow's question, asked with robust errors: do the live profile's residuals depend on the
@@ -216,8 +226,10 @@ def _drift(whole: Moments, variant: Variant, before: Floats, means: tuple[float,
     test that both have the same coefficients.
     """
     try:
-        chow = wald(whole.residual(before).combine(variant.columns).solve())
+        chow = wald(
+            whole.subtract_prediction(before).combine(variant.columns).solve_least_squares()
+        )
     except (Singular, np.linalg.LinAlgError):
         chow = None
     predicted, observed = means
-    return Drift(predicted, observed, _relative(whole, before), chow)
+    return LiveProfileDrift(predicted, observed, _relative(whole, before), chow)

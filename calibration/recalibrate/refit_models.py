@@ -20,45 +20,52 @@ import msgspec
 
 from calibration.recalibrate import gates, lengths, sums
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.gates import Limits, Refusal
+from calibration.recalibrate.gates import GateLimits, GateRefusal
 from calibration.recalibrate.lengths import LengthFit
-from calibration.recalibrate.prior import Few
-from calibration.recalibrate.prometheus import Prometheus, PrometheusError
-from calibration.recalibrate.refit import Refit, refit
+from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.prometheus import PrometheusClient, PrometheusError
+from calibration.recalibrate.refit import CostRefit, refit_cost
 from calibration.recalibrate.solved import Singular, quantile
-from calibration.recalibrate.sums import Block
-from gateway.profile import ModelProfile, Output, Prefill, Profile, Regression, Tokens
-from gateway.scheduling.cost import Form, Quantity
+from calibration.recalibrate.sums import SumBlock
+from gateway.profile import (
+    CostProfile,
+    CostRegression,
+    ModelProfile,
+    OutputCoefficients,
+    PrefillEnergy,
+    TokenRatio,
+)
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COSTS, METERED, OUTPUT, PROMPT, ROWS
 
-Key = tuple[str, str]
+DeploymentKey = tuple[str, str]
 """Model and deployment, as the gateway labels them."""
 _COSTS = ("seconds", "joules")
-_LEFT = (gates.FEW, gates.GAIN, gates.ORDINARY)
+_UNCHANGED_GATES = (gates.FEW, gates.GAIN, gates.ORDINARY)
 INFO = "joulegate_profile_info"
 _INFO_NAMES = frozenset({"__name__", "model", "version"})
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RefitSettings:
     """How to refit, and what must be passed."""
 
-    limits: Limits = field(default_factory=Limits)
-    few: Few = field(default_factory=Few)
-    form: Form | None = None
+    limits: GateLimits = field(default_factory=GateLimits)
+    prior_settings: PriorSettings = field(default_factory=PriorSettings)
+    form: RegressionForm | None = None
     block_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class WindowSums:
     """All sums of a window: the blocks of each deployment, by (basis, quantity)."""
 
-    blocks: Mapping[Key, Mapping[tuple[str, str], Block]]
+    blocks: Mapping[DeploymentKey, Mapping[tuple[str, str], SumBlock]]
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
+class RefittedTokenRatio:
     """The model's prompt tokens per token that the gateway counted, and half its 95% interval."""
 
     value: float
@@ -66,61 +73,63 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RefitPart:
     """One thing that was to be refitted, with what came of it."""
 
     name: str
-    block: Block
-    found: Refit | LengthFit | Ratio | None
-    refusals: tuple[Refusal, ...]
+    block: SumBlock
+    found: CostRefit | LengthFit | RefittedTokenRatio | None
+    refusals: tuple[GateRefusal, ...]
 
     @property
-    def passed(self) -> bool:
+    def gates_passed(self) -> bool:
         """Whether it may replace the live one."""
         return self.found is not None and not self.refusals
 
     @property
-    def left(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether it stays as it was for no fault: too few requests, or nothing to gain."""
-        return bool(self.refusals) and all(one.gate in _LEFT for one in self.refusals)
+        return bool(self.refusals) and all(one.gate in _UNCHANGED_GATES for one in self.refusals)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RefitOutcome:
     """What came of one profile key."""
 
     key: str
-    deployments: tuple[Key, ...]
-    parts: tuple[Part, ...]
+    deployments: tuple[DeploymentKey, ...]
+    parts: tuple[RefitPart, ...]
     entry: ModelProfile | None
     """The new entry, None where the live one stays."""
 
     @property
     def refused(self) -> bool:
         """Whether a cost failed a gate for a fault."""
-        return any(part.refusals and not part.left for part in self.parts if part.name in _COSTS)
+        return any(
+            part.refusals and not part.unchanged for part in self.parts if part.name in _COSTS
+        )
 
     @property
-    def holds(self) -> bool:
+    def live_profile_kept(self) -> bool:
         """Whether a cost stays because the live profile is as good."""
         holding = (gates.GAIN, gates.ORDINARY)
         return any(one.gate in holding for part in self.parts for one in part.refusals)
 
 
-def gather(server: Prometheus, window: str, at: float, version: str) -> Window:
+def gather_sums(server: PrometheusClient, window: str, at: float, version: str) -> WindowSums:
     """Read all sums of the window that ends at `at` (Unix seconds). Raises PrometheusError.
 
     Rows are winsorised and weighted around the prediction of their moment, so what an instance
     summed up before it took the live `version` into force is left out, where that is known.
     """
-    blocks: dict[Key, dict[tuple[str, str], Block]] = {}
+    blocks: dict[DeploymentKey, dict[tuple[str, str], SumBlock]] = {}
     warnings: list[str] = []
     since = _taken_into_force(server, window, at, version)
 
-    def read(basis: str, quantity: str) -> None:
-        found = server.samples(sums.METRIC, window, at, basis=basis, quantity=quantity)
-        warnings.extend(found.warned)
-        for key, block in sums.read(basis, found.series, since).items():
+    def read_basis(basis: str, quantity: str) -> None:
+        found = server.query_samples(sums.SUMS_METRIC, window, at, basis=basis, quantity=quantity)
+        warnings.extend(found.attributed_warnings)
+        for key, block in sums.read_blocks(basis, found.series, since).items():
             blocks.setdefault(key, {})[basis, quantity] = block
             warnings.extend(
                 f"{key[1]}: {where} shows the same gateway as another series (two Prometheus "
@@ -129,18 +138,20 @@ def gather(server: Prometheus, window: str, at: float, version: str) -> Window:
             )
 
     for quantity in _COSTS:
-        read(COSTS, quantity)
-        read(ROWS, quantity)
-    read(METERED, Quantity.JOULES.value)
+        read_basis(COSTS, quantity)
+        read_basis(ROWS, quantity)
+    read_basis(METERED, CostQuantity.JOULES.value)
     for basis in (OUTPUT, PROMPT):
-        read(basis, "tokens")
-    return Window(blocks, tuple(dict.fromkeys(warnings)))
+        read_basis(basis, "tokens")
+    return WindowSums(blocks, tuple(dict.fromkeys(warnings)))
 
 
-def _taken_into_force(server: Prometheus, window: str, at: float, version: str) -> dict[str, float]:
+def _taken_into_force(
+    server: PrometheusClient, window: str, at: float, version: str
+) -> dict[str, float]:
     """Return when each instance was first seen with this version of the profile."""
     try:
-        found = server.samples(INFO, window, at, version=version)
+        found = server.query_samples(INFO, window, at, version=version)
     except PrometheusError as error:
         if error.code is None:
             raise
@@ -149,133 +160,146 @@ def _taken_into_force(server: Prometheus, window: str, at: float, version: str) 
     for one in found.series:
         times = [when for when, value in one.values if float(value) > 0.0]
         if times:
-            where = one.instance(_INFO_NAMES)
+            where = one.describe_instance(_INFO_NAMES)
             since[where] = min(times[0], since.get(where, times[0]))
     return since
 
 
-def recalibrate(
-    window: Window, live: Profile, keys: Mapping[str, Sequence[Key]], settings: Settings
-) -> list[Outcome]:
+def recalibrate_models(
+    window: WindowSums,
+    live: CostProfile,
+    keys: Mapping[str, Sequence[DeploymentKey]],
+    settings: RefitSettings,
+) -> list[RefitOutcome]:
     """Refit each profile key from the deployments that `keys` gives it."""
     outcomes = []
     for key, deployments in keys.items():
-        before = live.model(key)
+        before = live.get_model(key)
         blocks = [window.blocks[one] for one in deployments]
         costs = [
-            _cost(Quantity(name), blocks, _regression(before, name), settings) for name in _COSTS
+            _build_cost_part(CostQuantity(name), blocks, _select_regression(before, name), settings)
+            for name in _COSTS
         ]
         parts = [
             *costs,
-            _output(_joined(blocks, OUTPUT, "tokens"), settings.limits),
-            _ratio(_joined(blocks, PROMPT, "tokens"), before, settings.limits),
+            _build_output_part(_merge_blocks(blocks, OUTPUT, "tokens"), settings.limits),
+            _build_ratio_part(_merge_blocks(blocks, PROMPT, "tokens"), before, settings.limits),
         ]
-        outcome = Outcome(key, tuple(deployments), tuple(parts), None)
-        if not outcome.refused and any(part.passed for part in costs):
-            outcome = Outcome(key, outcome.deployments, outcome.parts, _entry(before, parts))
+        outcome = RefitOutcome(key, tuple(deployments), tuple(parts), None)
+        if not outcome.refused and any(part.gates_passed for part in costs):
+            outcome = RefitOutcome(
+                key, outcome.deployments, outcome.parts, _build_entry(before, parts)
+            )
         outcomes.append(outcome)
     return outcomes
 
 
-def _regression(model: ModelProfile, name: str) -> Regression:
-    return model.seconds if name == Quantity.SECONDS.value else model.joules
+def _select_regression(model: ModelProfile, name: str) -> CostRegression:
+    return model.seconds if name == CostQuantity.SECONDS.value else model.joules
 
 
-def _joined(blocks: Iterable[Mapping[tuple[str, str], Block]], basis: str, quantity: str) -> Block:
+def _merge_blocks(
+    blocks: Iterable[Mapping[tuple[str, str], SumBlock]], basis: str, quantity: str
+) -> SumBlock:
     found = [one[basis, quantity] for one in blocks if (basis, quantity) in one]
-    return sums.add(found) if found else sums.empty(basis)
+    return sums.merge_blocks(found) if found else sums.create_empty_block(basis)
 
 
-def _cost(
-    quantity: Quantity,
-    blocks: Sequence[Mapping[tuple[str, str], Block]],
-    live: Regression,
-    settings: Settings,
-) -> Part:
-    block = _joined(blocks, COSTS, quantity.value)
-    rows = _joined(blocks, ROWS, quantity.value)
-    refusals = list(gates.of_block(block, settings.limits))
+def _build_cost_part(
+    quantity: CostQuantity,
+    blocks: Sequence[Mapping[tuple[str, str], SumBlock]],
+    live: CostRegression,
+    settings: RefitSettings,
+) -> RefitPart:
+    block = _merge_blocks(blocks, COSTS, quantity.value)
+    rows = _merge_blocks(blocks, ROWS, quantity.value)
+    refusals = list(gates.check_block(block, settings.limits))
     if not refusals:
         refusals = list(gates.of_rows(rows, settings.limits))
-    if not refusals and quantity is Quantity.JOULES:
-        metered = _joined(blocks, METERED, quantity.value)
+    if not refusals and quantity is CostQuantity.JOULES:
+        metered = _merge_blocks(blocks, METERED, quantity.value)
         refusals = list(gates.of_metered(metered, settings.limits))
     found = None
     if not refusals:
         rules = RefitRules(
             settings.form,
-            settings.few,
+            settings.prior_settings,
             settings.limits.max_condition,
             settings.limits.max_change,
             settings.block_seconds,
         )
         try:
-            found = refit(quantity, block, live, rules, rows)
-            refusals = list(gates.of_refit(found, settings.limits))
+            found = refit_cost(quantity, block, live, rules, rows)
+            refusals = list(gates.check_refit(found, settings.limits))
         except Singular as error:
-            refusals = [Refusal("condition", str(error))]
-    return Part(quantity.value, block, found, tuple(refusals))
+            refusals = [GateRefusal("condition", str(error))]
+    return RefitPart(quantity.value, block, found, tuple(refusals))
 
 
-def _output(block: Block, limits: Limits) -> Part:
+def _build_output_part(block: SumBlock, limits: GateLimits) -> RefitPart:
     """Refit the lengths of answers, those that a limit cut counted as at least so long."""
     count = block.n + lengths.count_cut(block)
     if block.faults:
-        return Part("output", block, None, tuple(gates.of_block(block, limits)))
+        return RefitPart("output", block, None, tuple(gates.check_block(block, limits)))
     if count < limits.min_requests or not block.n:
         text = f"{block.n} whole answers of {count}, at least {limits.min_requests} needed"
-        return Part("output", block, None, (Refusal(gates.FEW, text, count, limits.min_requests),))
+        return RefitPart(
+            "output", block, None, (GateRefusal(gates.FEW, text, count, limits.min_requests),)
+        )
     found = lengths.fit(block)
     half = quantile(max(2, found.n)) * found.mu_error  # of ln o, so a share of the length
-    return Part("output", block, found, tuple(gates.of_interval(1.0, half, limits)))
+    return RefitPart("output", block, found, tuple(gates.check_interval(1.0, half, limits)))
 
 
-def _ratio(block: Block, live: ModelProfile, limits: Limits) -> Part:
+def _build_ratio_part(block: SumBlock, live: ModelProfile, limits: GateLimits) -> RefitPart:
     """Refit the token ratio: sum over sum, its error that of a ratio of cluster totals."""
-    refusals = list(gates.of_block(block, limits))
+    refusals = list(gates.check_block(block, limits))
     ratio = None
     if not refusals:
-        theirs, ours = block.of("i"), block.of("e")
+        theirs, ours = block.get_term("i"), block.get_term("e")
         value = float(theirs.sum() / ours.sum())
         count = len(ours)
         spread = float(((theirs - value * ours) ** 2).sum()) * count / (count - 1.0)
         half = quantile(count) * spread**0.5 / float(ours.sum())
-        ratio = Ratio(value, half)
+        ratio = RefittedTokenRatio(value, half)
         refusals = [
-            *gates.of_interval(value, half, limits),
-            *gates.of_change(value, live.tokens.ratio, limits),
+            *gates.check_interval(value, half, limits),
+            *gates.check_change(value, live.tokens.ratio, limits),
         ]
-    return Part("tokens", block, ratio, tuple(refusals))
+    return RefitPart("tokens", block, ratio, tuple(refusals))
 
 
-def _entry(before: ModelProfile, parts: Sequence[Part]) -> ModelProfile:
+def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfile:
     changes: dict[str, Any] = {}
     for part in parts:
-        if not part.passed:
+        if not part.gates_passed:
             continue
-        if isinstance(part.found, Refit):
-            changes[part.name] = _fitted(part.found)
+        if isinstance(part.found, CostRefit):
+            changes[part.name] = _build_regression(part.found)
         elif isinstance(part.found, LengthFit):
             changes["output"] = _learnt_output(part.found)
-        elif isinstance(part.found, Ratio):
-            changes["tokens"] = Tokens(part.found.value)
-    if Quantity.JOULES.value in changes:
-        base, per_token = before.prefill_joules()
-        changes["prefill"] = Prefill(base_joules=base, joules_per_token=per_token)
+        elif isinstance(part.found, RefittedTokenRatio):
+            changes["tokens"] = TokenRatio(part.found.value)
+    if CostQuantity.JOULES.value in changes:
+        base, per_token = before.get_prefill_coefficients()
+        changes["prefill"] = PrefillEnergy(base_joules=base, joules_per_token=per_token)
     return msgspec.structs.replace(before, **changes)
 
 
-def _learnt_output(found: LengthFit) -> Output:
+def _learnt_output(found: LengthFit) -> OutputCoefficients:
     """Return what the profile keeps of lengths: the mean of the log-normal, whatever the prompt."""
-    return Output(0.0, found.mean)
+    return OutputCoefficients(0.0, found.mean)
 
 
-def _fitted(found: Refit) -> Regression:
-    seen = {"tokens_in": found.seen.tokens_in, "tokens_out": found.seen.tokens_out}
-    running = found.seen.running(found.quantity)
+def _build_regression(found: CostRefit) -> CostRegression:
+    seen = {
+        "tokens_in": found.observed_range.tokens_in,
+        "tokens_out": found.observed_range.tokens_out,
+    }
+    running = found.observed_range.running(found.quantity)
     if found.form.knows_load and running is not None:
         seen["running"] = running
-    return Regression(
+    return CostRegression(
         form=found.form,
         coefficients=found.coefficients,
         covariance=found.covariance,

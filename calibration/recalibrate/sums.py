@@ -30,21 +30,21 @@ from calibration.recalibrate.faults import (
     find_stuck,
     format_time,
 )
-from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.prometheus import SampleSeries
 from gateway.scheduling.regression_terms import COSTS, PROMPT, TERMS
 
 Floats = NDArray[np.float64]
 
-METRIC = "joulegate_ols_sum_total"
+SUMS_METRIC = "joulegate_ols_sum_total"
 
-_NAMES = frozenset({"__name__", "model", "deployment", "basis", "quantity", "term"})
+_SUM_LABELS = frozenset({"__name__", "model", "deployment", "basis", "quantity", "term"})
 _SPELT = frozenset({COSTS, PROMPT})
 """Bases whose terms spell products."""
 _EPS = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SumBlock:
     """What was added to one block; `clusters` has a row per scrape interval that saw requests."""
 
     basis: str
@@ -61,29 +61,29 @@ class Block:
     duplicates: tuple[str, ...] = ()
     """Instances left out because another series shows the same gateway."""
 
-    def of(self, term: str) -> Floats:
+    def get_term(self, term: str) -> Floats:
         """Return what each scrape interval added to a term."""
         return self.clusters[:, TERMS[self.basis].index(term)]
 
-    def total(self, term: str) -> float:
+    def sum_term(self, term: str) -> float:
         """Return what was added to a term over all instances and scrapes."""
-        return float(self.of(term).sum())
+        return float(self.get_term(term).sum())
 
     @property
     def n(self) -> int:
         """Requests."""
         first = TERMS[self.basis][0]
-        return round(self.total(first))
+        return round(self.sum_term(first))
 
-    def since(self, at: float) -> "Block":
+    def since(self, at: float) -> "SumBlock":
         """Return what was added after a moment."""
         return self.pick(self.times > at)
 
-    def pick(self, chosen: NDArray[np.bool_]) -> "Block":
+    def pick(self, chosen: NDArray[np.bool_]) -> "SumBlock":
         """Return some of the intervals."""
         return replace(self, clusters=self.clusters[chosen], times=self.times[chosen])
 
-    def by_time(self, seconds: float) -> "Block":
+    def by_time(self, seconds: float) -> "SumBlock":
         """Add up the intervals that ended within the same `seconds` of the clock."""
         labels, at = np.unique(np.floor(self.times / seconds), return_inverse=True)
         total = np.zeros((len(labels), self.clusters.shape[1]))
@@ -91,12 +91,12 @@ class Block:
         return replace(self, clusters=total, times=(labels + 1.0) * seconds)
 
 
-def empty(basis: str) -> Block:
+def create_empty_block(basis: str) -> SumBlock:
     """Return the block that saw nothing."""
-    return Block(basis, np.zeros((0, len(TERMS[basis]))), np.zeros(0))
+    return SumBlock(basis, np.zeros((0, len(TERMS[basis]))), np.zeros(0))
 
 
-def add(blocks: Sequence[Block]) -> Block:
+def merge_blocks(blocks: Sequence[SumBlock]) -> SumBlock:
     """Add blocks of one basis (instances, or deployments that share a profile)."""
     return replace(
         blocks[0],
@@ -111,33 +111,35 @@ def add(blocks: Sequence[Block]) -> Block:
     )
 
 
-def read(
-    basis: str, series: Iterable[Series], since: Mapping[str, float] | None = None
-) -> dict[tuple[str, str], Block]:
+def read_blocks(
+    basis: str, series: Iterable[SampleSeries], since: Mapping[str, float] | None = None
+) -> dict[tuple[str, str], SumBlock]:
     """Return the block of each (model, deployment) in the samples of one basis and quantity.
 
     `since` has the moment from which on an instance counts, where it is not all of the window.
     """
-    grouped: dict[tuple[str, str], dict[str, list[Series]]] = defaultdict(lambda: defaultdict(list))
+    grouped: dict[tuple[str, str], dict[str, list[SampleSeries]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for one in series:
         labels = one.metric
         model = labels.get("model", "")
         key = (model, labels.get("deployment", model))
-        grouped[key][one.instance(_NAMES)].append(one)
+        grouped[key][one.describe_instance(_SUM_LABELS)].append(one)
     return {key: _deployment(basis, instances, since or {}) for key, instances in grouped.items()}
 
 
 def _deployment(
-    basis: str, instances: Mapping[str, list[Series]], since: Mapping[str, float]
-) -> Block:
+    basis: str, instances: Mapping[str, list[SampleSeries]], since: Mapping[str, float]
+) -> SumBlock:
     shown = {where: _shown(basis, where, found) for where, found in sorted(instances.items())}
     doubled = duplicates.find({where: (one.times, one.values) for where, one in shown.items()})
     blocks = []
     for where, one in shown.items():
         if where not in doubled:
-            block = _instance(basis, one)
+            block = _read_instance(basis, one)
             blocks.append(block.since(since[where]) if where in since else block)
-    return replace(add(blocks), duplicates=tuple(doubled))
+    return replace(merge_blocks(blocks), duplicates=tuple(doubled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class _Shown:
     incomplete: int
 
 
-def _shown(basis: str, where: str, series: list[Series]) -> _Shown:
+def _shown(basis: str, where: str, series: list[SampleSeries]) -> _Shown:
     terms = TERMS[basis]
     rows: dict[float, dict[str, float]] = defaultdict(dict)
     for one in series:
@@ -161,7 +163,7 @@ def _shown(basis: str, where: str, series: list[Series]) -> _Shown:
     return _Shown(where, np.array(whole), values, len(rows) - len(whole))
 
 
-def _instance(basis: str, one: _Shown) -> Block:
+def _read_instance(basis: str, one: _Shown) -> SumBlock:
     terms = TERMS[basis]
     where, whole, shown, incomplete = one.where, one.times, one.values, one.incomplete
     signed = np.array([_is_signed(basis, term) for term in terms])
@@ -170,7 +172,7 @@ def _instance(basis: str, one: _Shown) -> Block:
         at, term = np.argwhere(bad)[0]
         seen = f"term {terms[term]} is {shown[at, term]:g} at {format_time(whole[at])}"
         return replace(
-            empty(basis), instances=1, incomplete=incomplete, scrapes=len(whole),
+            create_empty_block(basis), instances=1, incomplete=incomplete, scrapes=len(whole),
             faults=(Fault("negative", where, seen),),
         )  # fmt: skip
     steps = np.diff(shown, axis=0)
@@ -186,7 +188,7 @@ def _instance(basis: str, one: _Shown) -> Block:
         faults += find_stuck(names, where, some)
         # What a difference can be off by: each counter was rounded to a double when exported.
         faults += find_impossible(names, where, some, 2.0 * _EPS * shown[1:][busy][:, plain])
-    return Block(
+    return SumBlock(
         basis,
         steps[busy],
         whole[1:][busy],

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from calibration.recalibrate.prior import LOAD_AT
 from calibration.recalibrate.solved import Solved
-from calibration.recalibrate.sums import Block
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form, Quantity
+from calibration.recalibrate.sums import SumBlock
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COLUMNS
 
 Floats = NDArray[np.float64]
@@ -26,10 +26,10 @@ TOKENS_OUT_COLUMN, LOAD_COLUMN = 2, 5
 """Places among the columns of the sums."""
 
 
-def base_columns(form: Form) -> Floats:
+def base_columns(form: RegressionForm) -> Floats:
     """Return each of a form's columns as a combination of those of the sums (6 x terms)."""
-    found = np.zeros((len(COLUMNS), form.terms))
-    for at in range(min(form.terms, LOAD_AT)):
+    found = np.zeros((len(COLUMNS), form.term_count))
+    for at in range(min(form.term_count, LOAD_AT)):
         found[at, at] = 1.0
     if form.reads_context:
         found[4, BOTH_AT] = 0.5
@@ -51,12 +51,12 @@ class Seen:
     load: tuple[float, float] | None
     """z per token out: r for seconds, 1/(1+r) for joules; None where it is not known."""
 
-    def running(self, quantity: Quantity) -> tuple[float, float] | None:
+    def running(self, quantity: CostQuantity) -> tuple[float, float] | None:
         """Return the load as requests running."""
         if self.load is None:
             return None
         low, high = self.load
-        if quantity is Quantity.SECONDS:
+        if quantity is CostQuantity.SECONDS:
             return low, high
         if low <= 0.0:  # more at once than can be counted
             return None
@@ -67,7 +67,7 @@ class Seen:
 class Variant:
     """A form, which of its columns are fitted, and whether the load's coefficient is kept."""
 
-    form: Form
+    form: RegressionForm
     used: tuple[int, ...]
     keep_load: bool = False
 
@@ -77,40 +77,40 @@ class Variant:
         return base_columns(self.form)[:, list(self.used)]
 
     def __str__(self) -> str:
-        missing = [f"b{at}" for at in range(self.form.terms) if at not in self.used]
+        missing = [f"b{at}" for at in range(self.form.term_count) if at not in self.used]
         without = f" without {', '.join(missing)}" if missing else ""
         return self.form.value + without + (", b4 kept" if self.keep_load else "")
 
 
 TWINS = {
-    Form.LOAD: Form.LOAD_CONTEXT, Form.LOAD_CONTEXT: Form.LOAD,
-    Form.INTERACTION: Form.CONTEXT, Form.CONTEXT: Form.INTERACTION,
+    RegressionForm.LOAD: RegressionForm.LOAD_CONTEXT, RegressionForm.LOAD_CONTEXT: RegressionForm.LOAD,
+    RegressionForm.INTERACTION: RegressionForm.CONTEXT, RegressionForm.CONTEXT: RegressionForm.INTERACTION,
 }  # fmt: skip
 
 
-def list_variants(form: Form | None, live: Regression) -> Iterator[Variant]:
+def list_variants(form: RegressionForm | None, live: CostRegression) -> Iterator[Variant]:
     """Yield what to try, best first."""
     context = live.form.reads_context
-    loaded = Form.LOAD_CONTEXT if context else Form.LOAD
-    plain = Form.CONTEXT if context else Form.INTERACTION
-    for one in [form] if form else [loaded, plain, Form.ADDITIVE]:
+    loaded = RegressionForm.LOAD_CONTEXT if context else RegressionForm.LOAD
+    plain = RegressionForm.CONTEXT if context else RegressionForm.INTERACTION
+    for one in [form] if form else [loaded, plain, RegressionForm.ADDITIVE]:
         if one.knows_load:
             for keep in (False, True) if live.form.knows_load else (False,):
                 for used in ((0, 1, 2, 3, 4), (0, 1, 2, 4), (0, 2, 4)):
                     yield Variant(one, used, keep)
-        elif one is Form.ADDITIVE:
+        elif one is RegressionForm.ADDITIVE:
             yield Variant(one, (0, 1, 2))
             yield Variant(one, (0, 2))
         else:
             yield Variant(one, (0, 1, 2, 3))
 
 
-def find_seen(block: Block) -> Seen:
+def find_seen(block: SumBlock) -> Seen:
     """Look at each scrape by itself; one whose divisor is 0 tells nothing."""
 
     def shares(term: str, per: str) -> Floats:
-        some = block.of(per) > 0.0
-        return np.asarray(block.of(term)[some] / block.of(per)[some])
+        some = block.get_term(per) > 0.0
+        return np.asarray(block.get_term(term)[some] / block.get_term(per)[some])
 
     share = shares("z", "o")
     return Seen(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.prometheus import SampleSeries
 from gateway.scheduling.switchback import ARMS, Switchback
 
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ class ArmBlock:
 
 
 def read_switchback(
-    series: Iterable[Series], name: str | None
+    series: Iterable[SampleSeries], name: str | None
 ) -> dict[str, tuple[Switchback, str]]:
     """Return each experiment that the gateways tell of, with what its baseline is.
 
@@ -70,7 +70,7 @@ def read_switchback(
 
 
 def read_blocks(
-    switchback: Switchback, series: Mapping[str, Iterable[Series]], begin: float, end: float
+    switchback: Switchback, series: Mapping[str, Iterable[SampleSeries]], begin: float, end: float
 ) -> list[ArmBlock]:
     """Return what each whole block between two moments added, by counter."""
     first = int(np.ceil(begin / switchback.block_seconds))
@@ -97,7 +97,7 @@ def read_blocks(
     return [ArmBlock(number, switchback.arm_of(number), added[number]) for number in numbers]
 
 
-def _steps(one: Series) -> tuple[Floats, Floats]:
+def _steps(one: SampleSeries) -> tuple[Floats, Floats]:
     """Return when each scrape was and what it had added, the first left out.
 
     A step is put down to the middle between its two scrapes.

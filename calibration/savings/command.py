@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.recalibrate.prometheus import (
-    Prometheus,
+    PrometheusClient,
     PrometheusError,
-    duration_seconds,
-    matcher,
+    parse_duration_seconds,
+    parse_matcher,
     read_headers,
 )
 from calibration.savings.arms import COUNTERS, INFO, read_blocks, read_switchback
@@ -71,18 +71,18 @@ def run(options: SavingsOptions, *, clock: Callable[[], float] = time.time) -> i
 
 def _report(options: SavingsOptions, at: float) -> dict[str, Any]:
     try:
-        seconds = duration_seconds(options.window)
-        match = tuple(matcher(text) for text in options.match)
+        seconds = parse_duration_seconds(options.window)
+        match = tuple(parse_matcher(text) for text in options.match)
     except ValueError as error:
         raise BadInput(str(error)) from None
     headers = read_headers(options.header, options.bearer_token_file)
-    server = Prometheus(options.prometheus, headers, options.timeout, match)
+    server = PrometheusClient(options.prometheus, headers, options.timeout, match)
     switchback, baseline = _find(server, options, at)
     warnings: list[str] = []
     series = {}
     for counter, metric in COUNTERS.items():
-        found = server.samples(metric, options.window, at, experiment=switchback.name)
-        warnings += found.warned
+        found = server.query_samples(metric, options.window, at, experiment=switchback.name)
+        warnings += found.attributed_warnings
         series[counter] = found.series
     blocks = read_blocks(switchback, series, at - seconds, at)
     pairs = pair_up(blocks)
@@ -108,9 +108,9 @@ def _report(options: SavingsOptions, at: float) -> dict[str, Any]:
     return report
 
 
-def _find(server: Prometheus, options: SavingsOptions, at: float) -> tuple[Switchback, str]:
+def _find(server: PrometheusClient, options: SavingsOptions, at: float) -> tuple[Switchback, str]:
     """Return the experiment to look at, and what its baseline is. Raises PrometheusError."""
-    found = server.samples(INFO, options.window, at)
+    found = server.query_samples(INFO, options.window, at)
     try:
         told = read_switchback(found.series, options.experiment)
     except ValueError as error:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _SEED = 20_240_501
-_ROUNDING = 1e-12
+_ROUNDING_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
+class OutOfFoldErrors:
     """Out-of-fold errors: RMSE in the cost's unit, and absolute percentage errors (0.1 = 10%)."""
 
     rmse: float
@@ -25,11 +25,13 @@ class Errors:
     p90_ape: float
     loss: float
     """Mean of the squared errors, each over its row's size."""
-    scale: float
+    mean_square: float
     """Mean square of y over the row's size, against which differences are told from rounding."""
 
 
-def cross_validate(x: Floats, y: Floats, folds: int, sizes: Floats | None = None) -> Errors:
+def cross_validate(
+    x: Floats, y: Floats, folds: int, sizes: Floats | None = None
+) -> OutOfFoldErrors:
     """Predict each row by a fit on the other folds; percentage errors leave out y = 0.
 
     `sizes` (n) make the loss relative: each row's error counts in its own.
@@ -55,15 +57,15 @@ def cross_validate(x: Floats, y: Floats, folds: int, sizes: Floats | None = None
     error = np.abs(y - predicted)
     known = y > 0.0
     shares = error[known] / y[known]
-    return Errors(
+    return OutOfFoldErrors(
         rmse=float(np.sqrt(np.mean((error * size) ** 2))),
         median_ape=float(np.median(shares)) if shares.size else float("nan"),
         p90_ape=float(np.quantile(shares, 0.9)) if shares.size else float("nan"),
         loss=float(np.mean(error**2)),
-        scale=float(np.mean(y**2)),
+        mean_square=float(np.mean(y**2)),
     )
 
 
-def better(simple: Errors, rich: Errors) -> bool:
+def improves_rmse(simple: OutOfFoldErrors, rich: OutOfFoldErrors) -> bool:
     """Tell whether the richer form's out-of-fold loss is lower by more than rounding."""
-    return simple.loss - rich.loss > _ROUNDING * (simple.loss + simple.scale)
+    return simple.loss - rich.loss > _ROUNDING_TOLERANCE * (simple.loss + simple.mean_square)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 
 if TYPE_CHECKING:  # recalibration comes through here and does without pandas
     import pandas as pd
@@ -22,11 +22,11 @@ if TYPE_CHECKING:  # recalibration comes through here and does without pandas
 Floats = NDArray[np.float64]
 Ranges = Mapping[str, tuple[float, float]]
 
-UNITS = {Quantity.SECONDS: "s", Quantity.JOULES: "J"}
+UNITS = {CostQuantity.SECONDS: "s", CostQuantity.JOULES: "J"}
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class RegressionTerm:
     """One term of a form: its coefficient's name, what it multiplies, and its unit."""
 
     name: str
@@ -34,21 +34,25 @@ class Term:
     unit: str
 
 
-def terms(form: Form, quantity: Quantity) -> list[Term]:
+def list_terms(form: RegressionForm, quantity: CostQuantity) -> list[RegressionTerm]:
     """Return the form's terms in the order of its coefficients."""
     unit = UNITS[quantity]
-    shared = quantity is Quantity.JOULES
+    shared = quantity is CostQuantity.JOULES
     known = (
-        Term("b0", "1", unit),
-        Term("b1", "in", f"{unit}/token"),
-        Term("b2", "out", f"{unit}/token"),
-        Term("b3", "out x (in + out/2)" if form.reads_context else "in x out", f"{unit}/token²"),
-        Term("b4", "out/(1+running)" if shared else "out x running", f"{unit}/token"),
+        RegressionTerm("b0", "1", unit),
+        RegressionTerm("b1", "in", f"{unit}/token"),
+        RegressionTerm("b2", "out", f"{unit}/token"),
+        RegressionTerm(
+            "b3", "out x (in + out/2)" if form.reads_context else "in x out", f"{unit}/token²"
+        ),
+        RegressionTerm("b4", "out/(1+running)" if shared else "out x running", f"{unit}/token"),
     )
-    return list(known[: form.terms])
+    return list(known[: form.term_count])
 
 
-def matrix(form: Form, quantity: Quantity, frame: pd.DataFrame) -> Floats:
+def build_design_matrix(
+    form: RegressionForm, quantity: CostQuantity, frame: pd.DataFrame
+) -> Floats:
     """Return the n x k design of rows with tokens_in, tokens_out and, for load, running."""
     i = frame["tokens_in"].to_numpy(dtype=float)
     o = frame["tokens_out"].to_numpy(dtype=float)
@@ -56,26 +60,30 @@ def matrix(form: Form, quantity: Quantity, frame: pd.DataFrame) -> Floats:
     return columns(form, quantity, i, o, r)
 
 
-def columns(form: Form, quantity: Quantity, i: Floats, o: Floats, r: Floats) -> Floats:
+def columns(
+    form: RegressionForm, quantity: CostQuantity, i: Floats, o: Floats, r: Floats
+) -> Floats:
     """Return each coefficient's factor, along a last axis added to that of the arguments."""
     found = [np.ones_like(i), i, o]
     if form.reads_context:
         found.append(o * (i + o / 2.0))
-    elif form is not Form.ADDITIVE:
+    elif form is not RegressionForm.ADDITIVE:
         found.append(i * o)
     if form.knows_load:
-        found.append(o / (1.0 + r) if quantity is Quantity.JOULES else o * r)
+        found.append(o / (1.0 + r) if quantity is CostQuantity.JOULES else o * r)
     return np.stack(found, axis=-1)
 
 
-def ranges(form: Form, frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+def find_observed_ranges(
+    form: RegressionForm, frame: pd.DataFrame
+) -> dict[str, tuple[float, float]]:
     """Return the lowest and highest value of each regressor's variables."""
     names = ["tokens_in", "tokens_out", *(["running"] if form.knows_load else [])]
     return {name: (float(frame[name].min()), float(frame[name].max())) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
-class Corner:
+class RangeCorner:
     """A corner of the fitted range, with the cost there and what one more token adds to it."""
 
     tokens_in: float
@@ -91,7 +99,7 @@ class Corner:
         return f"{self.tokens_in:g} tokens in, {self.tokens_out:g} out{load}"
 
 
-def corners(cost: Cost, fitted: Ranges) -> list[Corner]:
+def evaluate_corners(cost: CostFunction, fitted: Ranges) -> list[RangeCorner]:
     """Evaluate a cost at the corners of its fitted range.
 
     Each form is linear in i, linear or quadratic in o, and monotone in r with the others held, so
@@ -103,23 +111,23 @@ def corners(cost: Cost, fitted: Ranges) -> list[Corner]:
         sides[1] += _bottoms(cost, sides)
     found = []
     for i, o, r in product(*sides):
-        here = cost.raw(i, o, r)
+        here = cost.evaluate_form(i, o, r)
         found.append(
-            Corner(
+            RangeCorner(
                 i, o, r, here,
-                cost.raw(i + 1.0, o, r) - here,
-                cost.raw(i, o + 1.0, r) - here,
+                cost.evaluate_form(i + 1.0, o, r) - here,
+                cost.evaluate_form(i, o + 1.0, r) - here,
             )
         )  # fmt: skip
     return found
 
 
-def _bottoms(cost: Cost, sides: list[list[float]]) -> list[float]:
+def _bottoms(cost: CostFunction, sides: list[list[float]]) -> list[float]:
     """Return the answer lengths inside the range at which a cost is lowest."""
     found = []
     curve = cost.coefficients[3]
     for i, r in product(sides[0], sides[2]):
-        bottom = -cost.per_token(i, r) / curve if curve > 0.0 else 0.0
+        bottom = -cost.cost_per_output_token(i, r) / curve if curve > 0.0 else 0.0
         if sides[1][0] < bottom < sides[1][-1]:
             found.append(bottom)
     return found

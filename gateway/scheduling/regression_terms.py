@@ -16,7 +16,7 @@ exact; with `t` one can ask whether ordinary rows show what a fit says, or a few
 
 from typing import Final, NamedTuple
 
-from gateway.scheduling.cost import FLOOR, Cost
+from gateway.scheduling.cost import COST_FLOOR, CostFunction
 
 COSTS: Final = "costs"
 ROWS: Final = "rows"
@@ -87,16 +87,16 @@ class WeighedPrediction(NamedTuple):
 
     @classmethod
     def of(
-        cls, cost: Cost, tokens_in: float, tokens_out: float, running: float, cached: float
+        cls, cost: CostFunction, tokens_in: float, tokens_out: float, running: float, cached: float
     ) -> "WeighedPrediction":
         """Ask a cost."""
-        value = cost.raw(tokens_in, tokens_out, running, cached)
-        return cls(value, _LEAST_SHARE * cost.predict(*_TYPICAL))
+        value = cost.evaluate_form(tokens_in, tokens_out, running, cached)
+        return cls(value, _LEAST_SHARE * cost.predict_cost(*_TYPICAL))
 
     @property
     def floored(self) -> bool:
         """Whether the prediction is no number to weigh a row by."""
-        return self.value <= FLOOR
+        return self.value <= COST_FLOOR
 
     @property
     def weighed(self) -> float:

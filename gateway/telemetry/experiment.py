@@ -11,7 +11,7 @@ from math import isfinite
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gateway.scheduling.switchback import ARMS, Switchback
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import RequestRecord
 
 REQUEST = "request"
 _KINDS = (REQUEST, "idle", "other")
@@ -83,7 +83,7 @@ class ExperimentMetrics:
         for arm in ARMS:
             self._arm.labels(self._switchback.name, arm).set(1 if arm == now else 0)
 
-    def count_request(self, record: Record) -> None:
+    def count_request(self, record: RequestRecord) -> None:
         """Count a request that is over, all but its joules."""
         if record.arm is None:
             return
@@ -98,7 +98,7 @@ class ExperimentMetrics:
         if record.option is not None:
             self._accuracy.labels(*labels).inc(record.option.accuracy)
 
-    def count_energy(self, record: Record) -> None:
+    def count_energy(self, record: RequestRecord) -> None:
         """Count a request's joules, now that they are final, and those of its failed attempts."""
         if record.arm is None:
             return

@@ -30,9 +30,9 @@ from gateway.telemetry.sums_row import LAYOUT, PARTS, UNITS, Parts, SumsRow, add
 
 _log = logging.getLogger("joulegate.sums")
 
-NAME = "joulegate_ols_sum_total"
-LABELS = ("model", "deployment", "basis", "quantity", "term")
-DOCUMENTATION = (
+METRIC_NAME = "joulegate_ols_sum_total"
+METRIC_LABELS = ("model", "deployment", "basis", "quantity", "term")
+METRIC_DOCUMENTATION = (
     "Sums of products over whole answers, for regressions on tokens and load and for lengths, in "
     "base units; basis costs, rows, metered, output, prompt; quantity seconds, joules, tokens"
 )
@@ -41,7 +41,7 @@ Name = tuple[str, str]
 """A deployment: its model's name and its own label."""
 
 
-class Sums:
+class OlsSums:
     """The sums of this process; every deployment has all of its terms from the start."""
 
     def __init__(self, deployments: Iterable[Name]) -> None:
@@ -50,26 +50,26 @@ class Sums:
         self._told: set[Name] = set()
         self.rows = 0
 
-    def add(self, model: str, deployment: str, row: SumsRow) -> None:
+    def add_row(self, model: str, deployment: str, row: SumsRow) -> None:
         """Enter one whole answer; a row that cannot be is left out, and logged once."""
         if not row.sane:
-            self._refuse((model, deployment), row)
+            self._refuse_row((model, deployment), row)
             return
         with self._lock:
             self.rows += 1
             add_row(self._parts[model, deployment], row)
 
-    def snapshot(self) -> dict[Name, Parts]:
+    def snapshot_sums(self) -> dict[Name, Parts]:
         """Return a copy of every sum, all of the same rows."""
-        return self.numbered()[1]
+        return self.snapshot_with_row_count()[1]
 
-    def numbered(self) -> tuple[int, dict[Name, Parts]]:
+    def snapshot_with_row_count(self) -> tuple[int, dict[Name, Parts]]:
         """Return how many rows there are, and a copy of their sums."""
         with self._lock:
             copy = {name: tuple(part[:] for part in parts) for name, parts in self._parts.items()}
             return self.rows, copy
 
-    def _refuse(self, name: Name, row: SumsRow) -> None:
+    def _refuse_row(self, name: Name, row: SumsRow) -> None:
         if name not in self._told:
             self._told.add(name)
             _log.warning("%s (%s) left out of the regression sums: %s", *name, row)
@@ -78,7 +78,7 @@ class Sums:
 class SharedSums:
     """The sums of every worker of this machine, each in a file of its own in `folder`."""
 
-    def __init__(self, sums: Sums, folder: Path) -> None:
+    def __init__(self, sums: OlsSums, folder: Path) -> None:
         self._sums = sums
         self._folder = folder
         # Process ids come again; what one of the dead has left must stay.
@@ -87,14 +87,14 @@ class SharedSums:
         self._written = 0
         self._broken = False
 
-    def write(self) -> None:
+    def write_sums(self) -> None:
         """Put this worker's sums where the others find them, if there is anything new.
 
         To be called now and then, and once more before the process ends. A disk that is full
         leaves the last file as it was, and a line in the log.
         """
         with self._lock:
-            rows, sums = self._sums.numbered()
+            rows, sums = self._sums.snapshot_with_row_count()
             if rows == self._written:
                 return
             text = json.dumps({"layout": LAYOUT, "sums": [(*n, *p) for n, p in sums.items()]})
@@ -109,12 +109,12 @@ class SharedSums:
             else:
                 self._written, self._broken = rows, False
 
-    def total(self) -> dict[Name, Parts]:
+    def sum_workers(self) -> dict[Name, Parts]:
         """Write, then return the sum over the workers, dead ones included. Raises OSError."""
-        self.write()
-        total = {name: zeros() for name in self._sums.snapshot()}
+        self.write_sums()
+        total = {name: zeros() for name in self._sums.snapshot_sums()}
         for path in self._folder.glob("ols_*.json"):
-            for name, parts in _read(path):
+            for name, parts in _read_worker_sums(path):
                 # A model of an earlier configuration has no place among today's labels.
                 for mine, theirs in zip(total.get(name, ()), parts, strict=False):
                     mine[:] = map(int.__add__, mine, theirs)
@@ -137,7 +137,7 @@ class SumsCollector(Collector):
         except OSError as error:
             _log.error("regression sums are not shown: %s", error)
             return
-        family = CounterMetricFamily(NAME, DOCUMENTATION, labels=LABELS)
+        family = CounterMetricFamily(METRIC_NAME, METRIC_DOCUMENTATION, labels=METRIC_LABELS)
         for (model, deployment), parts in total.items():
             for (basis, quantity), units, values in zip(PARTS, UNITS, parts, strict=True):
                 labels = (model, deployment, basis, quantity)
@@ -146,7 +146,7 @@ class SumsCollector(Collector):
         yield family
 
 
-def _read(path: Path) -> Iterator[tuple[Name, list[list[int]]]]:
+def _read_worker_sums(path: Path) -> Iterator[tuple[Name, list[list[int]]]]:
     """Return what a worker has written. Raises OSError; what no worker of ours wrote is empty."""
     try:
         found = json.loads(path.read_bytes())

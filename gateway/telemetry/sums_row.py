@@ -7,7 +7,7 @@ load, 1e-9 of a shared token or a logarithm, and 1e-15 of a weight.
 from math import isfinite, log
 from typing import NamedTuple
 
-from gateway.scheduling.cost import FLOOR
+from gateway.scheduling.cost import COST_FLOOR
 from gateway.scheduling.regression_terms import (
     COSTS,
     LIMIT_OCTAVES,
@@ -198,7 +198,7 @@ def _add_products(sums: list[int], row: SumsRow, z: int, y: int, t: int, w: int)
 
 def _add_metered(sums: list[int], row: SumsRow) -> None:
     """Count a row, and again where its joules were measured: what is missing must be no choice."""
-    predicted = round(max(row.joules.value, FLOOR) * _MICRO)
+    predicted = round(max(row.joules.value, COST_FLOOR) * _MICRO)
     measured = row.microjoules is not None
     for at, value in enumerate((1, predicted, row.microseconds)):
         sums[at] += value

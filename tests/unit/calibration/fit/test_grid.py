@@ -10,7 +10,7 @@ import pytest
 
 from calibration.fit import model as fit
 from calibration.fit.cost import Loss
-from gateway.scheduling.cost import Form
+from gateway.scheduling.cost import RegressionForm
 from tests.unit.calibration.fit.test_fit import as_rows
 
 LENGTHS = 2 ** np.arange(3, 12)
@@ -42,9 +42,11 @@ def test_the_defaults_are_close_everywhere_and_nowhere_below_zero(seed):
     i, o = (side.ravel().astype(float) for side in np.meshgrid(LENGTHS, LENGTHS))
     for one, scale in ((found.seconds, 1.0), (found.joules, 300.0)):
         assert one.loss is Loss.RELATIVE
-        assert one.form is Form.CONTEXT
-        assert one.negative is None
-        predicted = np.array([one.cost.raw(*at) for at in zip(i, o, strict=True)])
+        assert one.form is RegressionForm.CONTEXT
+        assert one.negative_reason is None
+        predicted = np.array(
+            [one.cost_function.evaluate_form(*at) for at in zip(i, o, strict=True)]
+        )
         assert (predicted > 0.0).all()
         assert np.median(np.abs(predicted / cost(i, o, scale) - 1.0)) < 0.07
         assert one.errors.median_ape < 0.15  # the noise of single rows included
@@ -52,8 +54,8 @@ def test_the_defaults_are_close_everywhere_and_nowhere_below_zero(seed):
 
 def test_plain_errors_and_the_published_form_fail_on_the_same_grid():
     rows = as_rows(grid(0))
-    found = fit.fit_model(rows, "m", form=Form.INTERACTION, loss=Loss.ABSOLUTE)
-    assert found.seconds.negative is not None
+    found = fit.fit_model(rows, "m", form=RegressionForm.INTERACTION, loss=Loss.ABSOLUTE)
+    assert found.seconds.negative_reason is not None
     assert found.seconds.errors.median_ape > 0.15
 
 

@@ -8,9 +8,9 @@ integers (`gateway.telemetry.sums_row`); test_refit_drills holds the one against
 import numpy as np
 
 from calibration.recalibrate.faults import powers
-from calibration.recalibrate.sums import Block
-from gateway.profile import Regression
-from gateway.scheduling.cost import Cost, Form, Quantity
+from calibration.recalibrate.sums import SumBlock
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import (
     COSTS,
     METERED,
@@ -22,8 +22,8 @@ from gateway.scheduling.regression_terms import (
 )
 
 TRUTH = {
-    Quantity.SECONDS: (Form.LOAD_CONTEXT, (0.08, 0.0004, 0.02, 2e-6, 0.0006)),
-    Quantity.JOULES: (Form.LOAD_CONTEXT, (20.0, 0.05, 0.8, 3e-4, 4.5)),
+    CostQuantity.SECONDS: (RegressionForm.LOAD_CONTEXT, (0.08, 0.0004, 0.02, 2e-6, 0.0006)),
+    CostQuantity.JOULES: (RegressionForm.LOAD_CONTEXT, (20.0, 0.05, 0.8, 3e-4, 4.5)),
 }
 WINDOW_SECONDS = 6 * 3600.0
 SCRAPE_SECONDS = 15.0
@@ -34,11 +34,11 @@ def evaluate(form, quantity, coefficients, rows):
     b0, b1, b2, b3, b4 = (*coefficients, 0.0, 0.0)[:5]
     i, o, r = rows["i"], rows["o"], rows["r"]
     product = o * (i + o / 2) if form.reads_context else o * i
-    load = o / (1 + r) if quantity is Quantity.JOULES else o * r
+    load = o / (1 + r) if quantity is CostQuantity.JOULES else o * r
     return b0 + b1 * rows["u"] + b2 * o + b3 * product + b4 * load
 
 
-def draw_requests(rng, size, quantity=Quantity.SECONDS, noise=0.3, cached=0.0):
+def draw_requests(rng, size, quantity=CostQuantity.SECONDS, noise=0.3, cached=0.0):
     """Requests over the window: the load wanders by the quarter of an hour."""
     at = np.sort(rng.uniform(0.0, WINDOW_SECONDS, size))
     i = np.maximum(4, rng.lognormal(5.3, 0.9, size).astype(int)).astype(float)
@@ -58,17 +58,17 @@ def shape(quantity):
     return form, quantity, coefficients
 
 
-def live_profile(quantity=Quantity.SECONDS, factor=1.0):
+def live_profile(quantity=CostQuantity.SECONDS, factor=1.0):
     """The true profile, or one that is off by a factor."""
     form, coefficients = TRUTH[quantity]
-    return Regression(form=form, coefficients=[factor * b for b in coefficients])
+    return CostRegression(form=form, coefficients=[factor * b for b in coefficients])
 
 
-def sum_rows(rows, live, quantity=Quantity.SECONDS):
+def sum_rows(rows, live, quantity=CostQuantity.SECONDS):
     """What a gateway adds for each row, by basis: costs and rows."""
     form, b = live.form, live.coefficients
     p = evaluate(form, quantity, b, rows)
-    typical = Cost(quantity, form, tuple(b)).predict(100.0, 100.0)
+    typical = CostFunction(quantity, form, tuple(b)).predict_cost(100.0, 100.0)
     floored = p <= 1e-3
     low, high = rows["y"] < p / WINSOR, rows["y"] > p * WINSOR
     y = np.clip(rows["y"], p / WINSOR, p * WINSOR)
@@ -76,7 +76,7 @@ def sum_rows(rows, live, quantity=Quantity.SECONDS):
         "w": 1.0 / np.maximum(p, typical / 10.0) ** 2,
         "u": rows["u"], "i": rows["i"], "o": rows["o"], "y": y,
         "t": np.clip(rows["y"] - p, -p / ORDINARY, p / ORDINARY),
-        "z": rows["o"] / (1 + rows["r"]) if quantity is Quantity.JOULES else rows["o"] * rows["r"],
+        "z": rows["o"] / (1 + rows["r"]) if quantity is CostQuantity.JOULES else rows["o"] * rows["r"],
     }  # fmt: skip
     columns = []
     for term in TERMS[COSTS]:
@@ -95,16 +95,16 @@ def make_block(basis, rows, each):
     labels, where = np.unique(scrape, return_inverse=True)
     total = np.zeros((len(labels), each.shape[1]))
     np.add.at(total, where, each)
-    return Block(basis, total, (labels + 1.0) * SCRAPE_SECONDS, instances=1)
+    return SumBlock(basis, total, (labels + 1.0) * SCRAPE_SECONDS, instances=1)
 
 
-def make_blocks(rows, live, quantity=Quantity.SECONDS):
+def make_blocks(rows, live, quantity=CostQuantity.SECONDS):
     """The blocks of costs and of row counts."""
     costs, counts = sum_rows(rows, live, quantity)
     return make_block(COSTS, rows, costs), make_block(ROWS, rows, counts)
 
 
-def make_metered(rows, live, metered, quantity=Quantity.JOULES):
+def make_metered(rows, live, metered, quantity=CostQuantity.JOULES):
     """The block that says which rows' joules were measured."""
     p = evaluate(live.form, quantity, live.coefficients, rows)
     one = np.column_stack([np.ones(len(p)), p, rows["o"]])  # seconds grow with the answer

@@ -6,34 +6,34 @@ import pytest
 from calibration.recalibrate import gates
 from calibration.recalibrate.faults import Fault
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.gates import Limits
-from calibration.recalibrate.prior import Few
-from calibration.recalibrate.refit import refit
-from calibration.recalibrate.sums import Block, read
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form, Quantity
+from calibration.recalibrate.gates import GateLimits
+from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.refit import refit_cost
+from calibration.recalibrate.sums import SumBlock, read_blocks
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COSTS, METERED, PROMPT, ROWS
 from tests.unit.calibration.recalibrate.sums_of_rows import ONE, series, traffic
 
-LIMITS = Limits()
+LIMITS = GateLimits()
 STUCK = Fault("stuck", "instance=a", "term i stood")
 
 
 def block(rows, every=7):
-    return read(COSTS, series(rows, COSTS, every=every))[ONE]
+    return read_blocks(COSTS, series(rows, COSTS, every=every))[ONE]
 
 
 def fitted(rows, live=None, **how):
     """Refit rows that were predicted by the live profile."""
     if live is None:
-        live = Regression(form=Form.LOAD, coefficients=(1.3 * traffic(1)[1]).tolist())
+        live = CostRegression(form=RegressionForm.LOAD, coefficients=(1.3 * traffic(1)[1]).tolist())
     b = np.append(live.coefficients, np.zeros(5 - len(live.coefficients)))
     rows = {**rows, "p": np.maximum(1e-3, rows["x"] @ b)}
-    few, condition = Few(prior_requests=0.0), how.pop("max_condition", 300.0)
+    few, condition = PriorSettings(prior_requests=0.0), how.pop("max_condition", 300.0)
     rules = RefitRules(few=few, max_condition=condition)
     low, high = (rows["y"] < rows["p"] / 5).sum(), (rows["y"] > 5 * rows["p"]).sum()
-    counts = Block(ROWS, np.array([[float(len(rows["y"])), 0.0, low, high]]), np.zeros(1))
-    return refit(Quantity.SECONDS, block(rows, **how), live, rules, counts)
+    counts = SumBlock(ROWS, np.array([[float(len(rows["y"])), 0.0, low, high]]), np.zeros(1))
+    return refit_cost(CostQuantity.SECONDS, block(rows, **how), live, rules, counts)
 
 
 def only(refusals):
@@ -42,30 +42,30 @@ def only(refusals):
 
 
 def test_good_sums_pass():
-    assert list(gates.of_block(block(traffic(2000)[0]), LIMITS)) == []
-    assert list(gates.of_refit(fitted(traffic(2000)[0]), LIMITS)) == []
+    assert list(gates.check_block(block(traffic(2000)[0]), LIMITS)) == []
+    assert list(gates.check_refit(fitted(traffic(2000)[0]), LIMITS)) == []
 
 
 def test_faults_come_before_all_else():
-    bad = Block(
+    bad = SumBlock(
         COSTS,
         np.zeros((0, 40)),
         np.zeros(0),
         faults=(STUCK,),
     )
-    assert str(only(gates.of_block(bad, LIMITS))) == "stuck: term i stood (instance=a)"
+    assert str(only(gates.check_block(bad, LIMITS))) == "stuck: term i stood (instance=a)"
 
 
 def test_few_requests():
-    one = only(gates.of_block(block(traffic(50)[0]), LIMITS))
+    one = only(gates.check_block(block(traffic(50)[0]), LIMITS))
     assert (one.gate, one.number, one.bound) == ("requests", 50, 100)
     assert str(one).startswith("requests: 50, at least 100 needed (--min-requests")
-    assert not list(gates.of_block(block(traffic(100)[0]), LIMITS))
+    assert not list(gates.check_block(block(traffic(100)[0]), LIMITS))
 
 
 def test_few_blocks_of_time():
     found = fitted(traffic(2000)[0], every=100)
-    blocks = [one for one in gates.of_refit(found, LIMITS) if one.gate == "blocks"]
+    blocks = [one for one in gates.check_refit(found, LIMITS) if one.gate == "blocks"]
     assert only(blocks).number == found.held.blocks < only(blocks).bound == 8
     assert f"{found.held.blocks} of 5 minutes with requests" in str(only(blocks))
 
@@ -74,7 +74,7 @@ def test_few_blocks_of_time():
 def test_one_constant_length(term, what):
     rows = traffic(2000)[0]
     rows[term] = np.full(2000, 128.0)
-    one = only(gates.of_block(block(rows), LIMITS))
+    one = only(gates.check_block(block(rows), LIMITS))
     assert one.gate == "lengths"
     assert one.number == pytest.approx(0.0, abs=1e-6)
     assert one.bound == 0.05
@@ -84,14 +84,14 @@ def test_one_constant_length(term, what):
 def test_one_constant_prompt_tells_a_token_ratio_all_the_same():
     rows = traffic(2000)[0]
     rows["i"], rows["e"] = np.full(2000, 128.0), np.full(2000, 116.0)
-    found = read(PROMPT, series(rows, PROMPT))[ONE]
-    assert list(gates.of_block(found, LIMITS)) == []
+    found = read_blocks(PROMPT, series(rows, PROMPT))[ONE]
+    assert list(gates.check_block(found, LIMITS)) == []
 
 
 def test_condition():
-    live = Regression(form=Form.ADDITIVE, coefficients=[0.1, 0.0005, 0.03])
+    live = CostRegression(form=RegressionForm.ADDITIVE, coefficients=[0.1, 0.0005, 0.03])
     found = fitted(traffic(2000)[0], live)
-    one = only(gates.of_refit(found, Limits(max_condition=2.0)))
+    one = only(gates.check_refit(found, GateLimits(max_condition=2.0)))
     assert one.gate == "condition"
     assert one.number > one.bound == 2.0
 
@@ -99,15 +99,16 @@ def test_condition():
 def test_signs():
     rows, _ = traffic(2000, steady=0)
     rows["y"] = 5.0 + rows["y"] - 0.002 * rows["i"]
-    live = Regression(form=Form.ADDITIVE, coefficients=[5.0, 0.0, 0.02])
-    assert only(gates.of_refit(fitted(rows, live), LIMITS)).gate == "signs"
+    live = CostRegression(form=RegressionForm.ADDITIVE, coefficients=[5.0, 0.0, 0.02])
+    assert only(gates.check_refit(fitted(rows, live), LIMITS)).gate == "signs"
 
 
 def test_wide_intervals():
     rows, _ = traffic(120, noise=3.0)
     rows["y"] = np.abs(rows["y"])
     widths = {
-        one.gate: one for one in gates.of_refit(fitted(rows, every=5), Limits(max_interval=0.1))
+        one.gate: one
+        for one in gates.check_refit(fitted(rows, every=5), GateLimits(max_interval=0.1))
     }
     assert widths["interval"].number > widths["interval"].bound == 0.1
 
@@ -115,9 +116,9 @@ def test_wide_intervals():
 @pytest.mark.parametrize("factor", [0.34, 0.5, 2.0, 2.9])
 def test_a_change_within_the_bounds_is_taken_whole(factor):
     _, truth = traffic(1)
-    live = Regression(form=Form.LOAD, coefficients=truth.tolist())
+    live = CostRegression(form=RegressionForm.LOAD, coefficients=truth.tolist())
     found = fitted(traffic(2000, factor=factor)[0], live)
-    assert list(gates.of_refit(found, LIMITS)) == []
+    assert list(gates.check_refit(found, LIMITS)) == []
     assert found.step == 1.0
     assert found.change == pytest.approx(factor, rel=0.05)
 
@@ -125,34 +126,34 @@ def test_a_change_within_the_bounds_is_taken_whole(factor):
 @pytest.mark.parametrize(("factor", "taken"), [(0.22, 1 / 3), (4.0, 3.0)])
 def test_a_larger_change_is_taken_in_steps(factor, taken):
     _, truth = traffic(1)
-    live = Regression(form=Form.LOAD, coefficients=truth.tolist())
+    live = CostRegression(form=RegressionForm.LOAD, coefficients=truth.tolist())
     found = fitted(traffic(2000, factor=factor)[0], live)
-    assert list(gates.of_refit(found, LIMITS)) == []
+    assert list(gates.check_refit(found, LIMITS)) == []
     assert found.change * found.step == pytest.approx(taken)
-    assert found.predict(found.mean)[0] == pytest.approx(taken * found.drift.predicted)
+    assert found.predict_cost(found.mean)[0] == pytest.approx(taken * found.drift.predicted)
 
 
 @pytest.mark.parametrize("factor", [0.1, 40.0])
 def test_a_change_beyond_what_rows_count_for_is_refused(factor):
     _, truth = traffic(1)
-    live = Regression(form=Form.LOAD, coefficients=truth.tolist())
-    refusals = list(gates.of_refit(fitted(traffic(2000, factor=factor)[0], live), LIMITS))
+    live = CostRegression(form=RegressionForm.LOAD, coefficients=truth.tolist())
+    refusals = list(gates.check_refit(fitted(traffic(2000, factor=factor)[0], live), LIMITS))
     one = only([one for one in refusals if one.gate == "change"])
     assert one.number > one.bound == 0.5
 
 
 def test_gain():
     _, truth = traffic(1)
-    live = Regression(form=Form.LOAD, coefficients=truth.tolist())
-    one = only(gates.of_refit(fitted(traffic(2000)[0], live), LIMITS))
+    live = CostRegression(form=RegressionForm.LOAD, coefficients=truth.tolist())
+    one = only(gates.check_refit(fitted(traffic(2000)[0], live), LIMITS))
     assert one.gate == "gain"
     assert "may be chance: the live profile holds" in str(one)
-    off = Regression(form=Form.LOAD, coefficients=(1.02 * truth).tolist())
-    one = only(gates.of_refit(fitted(traffic(2000, noise=0.01)[0], off), LIMITS))
+    off = CostRegression(form=RegressionForm.LOAD, coefficients=(1.02 * truth).tolist())
+    one = only(gates.check_refit(fitted(traffic(2000, noise=0.01)[0], off), LIMITS))
     assert (one.gate, one.bound) == ("gain", 0.03)
     assert one.number == pytest.approx(0.02, rel=0.1)
     assert not list(
-        gates.of_refit(fitted(traffic(2000, noise=0.01)[0], off), Limits(min_gain=0.01))
+        gates.check_refit(fitted(traffic(2000, noise=0.01)[0], off), GateLimits(min_gain=0.01))
     )
 
 
@@ -160,9 +161,9 @@ def test_a_few_odd_requests_are_no_reason():
     rows, truth = traffic(3000)
     odd = np.random.default_rng(4).random(3000) < 0.05
     rows["y"] = np.where(odd, 5.0, 1.0) * rows["y"]
-    live = Regression(form=Form.LOAD, coefficients=truth.tolist())
+    live = CostRegression(form=RegressionForm.LOAD, coefficients=truth.tolist())
     found = fitted(rows, live)
-    one = only(gates.of_refit(found, LIMITS))
+    one = only(gates.check_refit(found, LIMITS))
     assert (one.gate, one.bound) == ("ordinary", 0.3)
     assert found.held.clear
     assert one.number < 0.2
@@ -174,7 +175,7 @@ def metered(**rows):
     for count, measured, joules, seconds in rows.values():
         one = count * np.array([1.0, joules, seconds])
         total += np.concatenate([one, one * measured])
-    return Block(METERED, total[None], np.zeros(1))
+    return SumBlock(METERED, total[None], np.zeros(1))
 
 
 def test_joules_missing_of_the_dear_ones():
@@ -202,18 +203,18 @@ def test_joules_missing_without_choice_or_hardly_any(rows):
 
 
 def test_rows_that_had_no_weight():
-    found = Block(ROWS, np.array([[100.0, 20.0, 0.0, 0.0]]), np.zeros(1))
+    found = SumBlock(ROWS, np.array([[100.0, 20.0, 0.0, 0.0]]), np.zeros(1))
     assert only(gates.of_rows(found, LIMITS)).gate == "floored"
-    assert list(gates.of_rows(found, Limits(max_missing=0.3))) == []
+    assert list(gates.of_rows(found, GateLimits(max_missing=0.3))) == []
 
 
 def test_a_live_profile_that_predicts_nothing_cannot_be_compared():
-    assert only(gates.of_change(1.0, -2.0, LIMITS)).number == float("inf")
+    assert only(gates.check_change(1.0, -2.0, LIMITS)).number == float("inf")
 
 
 def test_an_interval_about_nothing_is_too_wide():
-    assert only(gates.of_interval(0.0, 1.0, LIMITS)).number == float("inf")
-    assert not list(gates.of_interval(1.0, 0.2, LIMITS))
+    assert only(gates.check_interval(0.0, 1.0, LIMITS)).number == float("inf")
+    assert not list(gates.check_interval(1.0, 0.2, LIMITS))
 
 
 def test_a_scrape_in_which_a_server_stood_still():
@@ -222,11 +223,11 @@ def test_a_scrape_in_which_a_server_stood_still():
     assert fitted(rows).influence < 0.02
     rows["y"][700:800] *= 100.0  # one scrape's worth of answers; each counts five times
     found = fitted(rows, every=100)
-    one = next(r for r in gates.of_refit(found, LIMITS) if r.gate == "influence")
+    one = next(r for r in gates.check_refit(found, LIMITS) if r.gate == "influence")
     assert one.number == found.influence > one.bound == 0.1
     assert "--max-influence" in str(one)
     assert not [
-        r for r in gates.of_refit(found, Limits(max_influence=0.5)) if r.gate == "influence"
+        r for r in gates.check_refit(found, GateLimits(max_influence=0.5)) if r.gate == "influence"
     ]
     # A few of them cannot: 7 answers are held to five times what was predicted.
     few = traffic(2000)[0]

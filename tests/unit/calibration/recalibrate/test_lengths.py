@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calibration.recalibrate import lengths
-from calibration.recalibrate.sums import Block
+from calibration.recalibrate.sums import SumBlock
 from gateway.scheduling.regression_terms import OUTPUT
 from tests.unit.calibration.recalibrate.sums_of_rows import lengths as terms_of
 
@@ -13,7 +13,7 @@ MU, SIGMA = 5.4, 0.8
 
 def block(o, cut):
     each = terms_of(np.asarray(o, dtype=float), np.asarray(cut))
-    return Block(OUTPUT, each.sum(axis=0)[None], np.zeros(1))
+    return SumBlock(OUTPUT, each.sum(axis=0)[None], np.zeros(1))
 
 
 def draw(size, seed, limits=(64, 128, 256, 512), capped=0.8):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS, WLS
 
-from calibration.recalibrate.moments import Moments
+from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.solved import Prior, Singular, wald
-from calibration.recalibrate.sums import Block, read
+from calibration.recalibrate.sums import SumBlock, read_blocks
 from calibration.recalibrate.variants import base_columns
-from gateway.scheduling.cost import Form
+from gateway.scheduling.cost import RegressionForm
 from gateway.scheduling.regression_terms import COSTS
 from tests.unit.calibration.recalibrate.sums_of_rows import (
     ONE,
@@ -19,12 +19,14 @@ from tests.unit.calibration.recalibrate.sums_of_rows import (
     traffic,
 )
 
-COLUMNS = base_columns(Form.LOAD)
+COLUMNS = base_columns(RegressionForm.LOAD)
 """1, i, o, i·o, z; these rows have weights of 1."""
 
 
 def of_rows(rows, **how):
-    return Moments.of(read(COSTS, series(rows, COSTS, **how))[ONE]).combine(COLUMNS)
+    return ClusterMoments.from_block(read_blocks(COSTS, series(rows, COSTS, **how))[ONE]).combine(
+        COLUMNS
+    )
 
 
 def reference(rows, groups):
@@ -42,14 +44,14 @@ def three_instances():
         parts.append(rows)
         groups.append(clusters(size, 6 + k, restarts) + 1000 * k)
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    block = read(COSTS, found)[ONE]
+    block = read_blocks(COSTS, found)[ONE]
     assert block.resets == 3
-    return Moments.of(block).combine(COLUMNS), rows, np.concatenate(groups)
+    return ClusterMoments.from_block(block).combine(COLUMNS), rows, np.concatenate(groups)
 
 
 def test_three_instances_with_restarts_give_what_the_rows_give():
     moments, rows, groups = three_instances()
-    solved, known = moments.solve(), reference(rows, groups)
+    solved, known = moments.solve_least_squares(), reference(rows, groups)
     assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
     assert solved.errors == pytest.approx(known.bse, rel=1e-9)
     assert solved.covariance == pytest.approx(known.cov_params(), rel=1e-9)
@@ -71,7 +73,10 @@ def million():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_window_of_200_after_a_million_requests(million, seed):
     rows = traffic(200, seed)[0]
-    solved, known = of_rows(rows, start=million).solve(), reference(rows, clusters(200))
+    solved, known = (
+        of_rows(rows, start=million).solve_least_squares(),
+        reference(rows, clusters(200)),
+    )
     assert solved.coefficients == pytest.approx(known.params, rel=1e-8)
     assert solved.errors == pytest.approx(known.bse, rel=1e-8)
 
@@ -79,8 +84,8 @@ def test_a_window_of_200_after_a_million_requests(million, seed):
 def test_a_million_requests(million):
     each = terms(million, COSTS)
     clusters_ = np.add.reduceat(each, np.arange(0, len(each), 500))
-    block = Block(COSTS, clusters_, np.arange(len(clusters_), dtype=float))
-    solved = Moments.of(block).combine(COLUMNS).solve()
+    block = SumBlock(COSTS, clusters_, np.arange(len(clusters_), dtype=float))
+    solved = ClusterMoments.from_block(block).combine(COLUMNS).solve_least_squares()
     known = reference(million, np.arange(len(each)) // 500)
     assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
     assert solved.errors == pytest.approx(known.bse, rel=1e-9)
@@ -90,7 +95,7 @@ def test_wald_is_that_of_statsmodels():
     moments, rows, groups = three_instances()
     _, truth = traffic(1)
     before = truth * 1.02
-    found = wald(moments.residual(before).solve())
+    found = wald(moments.subtract_prediction(before).solve_least_squares())
     known = reference(rows, groups).wald_test((np.eye(5), before), use_f=True, scalar=True)
     assert found.f == pytest.approx(float(known.statistic), rel=1e-6)
     assert found.p == pytest.approx(float(known.pvalue), rel=1e-6)
@@ -98,17 +103,19 @@ def test_wald_is_that_of_statsmodels():
 
 
 def test_wald_needs_more_clusters_than_coefficients():
-    assert wald(of_rows(traffic(30)[0], every=6).solve()) is None
+    assert wald(of_rows(traffic(30)[0], every=6).solve_least_squares()) is None
 
 
 def test_means_and_spreads():
     rows = traffic(400)[0]
     moments = of_rows(rows)
-    assert moments.mean == pytest.approx(rows["x"].mean(axis=0))
-    assert moments.sd[1:] == pytest.approx(rows["x"].std(axis=0)[1:])
+    assert moments.column_means == pytest.approx(rows["x"].mean(axis=0))
+    assert moments.standard_deviations[1:] == pytest.approx(rows["x"].std(axis=0)[1:])
     assert moments.mean_y == pytest.approx(rows["y"].mean())
     b = np.array([1.0, 0.0, 0.02, 0.0, 0.0])
-    assert moments.squares(b) == pytest.approx(((rows["y"] - rows["x"] @ b) ** 2).sum())
+    assert moments.sum_squared_residuals(b) == pytest.approx(
+        ((rows["y"] - rows["x"] @ b) ** 2).sum()
+    )
 
 
 def test_tolerance_is_what_other_columns_leave():
@@ -116,30 +123,30 @@ def test_tolerance_is_what_other_columns_leave():
     x = rows["x"]
     z, others = x[:, 4], x[:, :4]
     left = z - others @ np.linalg.lstsq(others, z, rcond=None)[0]
-    assert of_rows(rows).tolerance(4) == pytest.approx((left @ left) / (z @ z), rel=1e-6)
+    assert of_rows(rows).compute_tolerance(4) == pytest.approx((left @ left) / (z @ z), rel=1e-6)
 
 
 def test_columns_that_cannot_be_told_apart_are_refused():
     rows = traffic(400, steady=7)[0]
     moments = of_rows(rows)
-    assert moments.tolerance(4) == 0.0
+    assert moments.compute_tolerance(4) == 0.0
     with pytest.raises(Singular, match="cannot be told apart"):
-        moments.solve()
+        moments.solve_least_squares()
     with pytest.raises(Singular, match="cannot be told apart"):
-        of_rows(traffic(400, steady=0)[0]).solve()
+        of_rows(traffic(400, steady=0)[0]).solve_least_squares()
     with pytest.raises(Singular, match="5 requests in 1 blocks for 5 coefficients"):
-        of_rows(traffic(5)[0]).solve()
+        of_rows(traffic(5)[0]).solve_least_squares()
 
 
 def test_a_prior_joins_as_rows_would():
     # Rows of one variance s²: a prior from 50 rows of their own with precision X'X/s² is them.
     rows = traffic(400)[0]
     moments = of_rows(rows)
-    variance = moments.variance()
+    variance = moments.estimate_variance()
     more = traffic(50, 8)[0]
     mean = OLS(more["y"], more["x"]).fit().params
     prior = Prior(mean, more["x"].T @ more["x"] / variance)
-    solved = moments.solve(prior)
+    solved = moments.solve_least_squares(prior)
     both = OLS(np.append(rows["y"], more["y"]), np.vstack([rows["x"], more["x"]])).fit()
     assert solved.coefficients == pytest.approx(both.params, rel=1e-9)
     assert (solved.prior_share > 0).all()
@@ -149,9 +156,9 @@ def test_a_prior_joins_as_rows_would():
 @pytest.mark.parametrize(("weight", "share"), [(1e-12, 0.0), (1e12, 1.0)])
 def test_a_prior_of_no_weight_or_of_all(weight, share):
     moments = of_rows(traffic(400)[0])
-    plain = moments.solve()
+    plain = moments.solve_least_squares()
     mean = 2.0 * plain.coefficients
-    solved = moments.solve(Prior(mean, weight * np.linalg.inv(plain.covariance)))
+    solved = moments.solve_least_squares(Prior(mean, weight * np.linalg.inv(plain.covariance)))
     assert solved.prior_share == pytest.approx(share, abs=1e-6)
     assert solved.coefficients == pytest.approx(mean if share else plain.coefficients, rel=1e-6)
 
@@ -160,7 +167,7 @@ def test_a_prior_on_one_column_lets_the_others_be_told():
     rows, truth = traffic(400, steady=7)
     precision = np.zeros((5, 5))
     precision[4, 4] = 1e12
-    solved = of_rows(rows).solve(Prior(truth, precision))
+    solved = of_rows(rows).solve_least_squares(Prior(truth, precision))
     rest = OLS(rows["y"] - truth[4] * rows["z"], rows["x"][:, :4]).fit()
     assert solved.coefficients[4] == pytest.approx(truth[4])
     assert solved.coefficients[:4] == pytest.approx(rest.params, rel=1e-6)
@@ -171,17 +178,17 @@ def test_a_prior_on_one_column_lets_the_others_be_told():
 @pytest.mark.parametrize(("every", "least", "most"), [(50, 0.9, 1.0), (7, 0.9, 1.0)])
 def test_load_that_differs_between_scrapes(every, least, most):
     rows, _ = by_scrape(every)
-    assert least < of_rows(rows, every=every).between(4, per=2) <= most
+    assert least < of_rows(rows, every=every).compute_between_share(4, per=2) <= most
 
 
 def test_load_that_differs_within_scrapes_only():
-    assert abs(of_rows(traffic(2000)[0], every=20).between(4, per=2)) < 0.1
+    assert abs(of_rows(traffic(2000)[0], every=20).compute_between_share(4, per=2)) < 0.1
 
 
 def test_weights_are_those_of_weighted_least_squares():
     rows = traffic(900)[0]
     rows["p"] = np.maximum(0.1, rows["x"] @ [0.1, 0.0, 0.025, 0.0, 0.0005])
-    solved = of_rows(rows).solve()
+    solved = of_rows(rows).solve_least_squares()
     y = np.clip(rows["y"], rows["p"] / 5, 5 * rows["p"])
     known = WLS(y, rows["x"], weights=rows["p"] ** -2.0).fit(
         cov_type="cluster", cov_kwds={"groups": clusters(900)}, use_t=True
@@ -193,8 +200,12 @@ def test_weights_are_those_of_weighted_least_squares():
 
 def test_a_context_column_is_the_sum_of_two():
     rows = traffic(900)[0]
-    context = read(COSTS, series(rows, COSTS))[ONE]
-    solved = Moments.of(context).combine(base_columns(Form.CONTEXT)).solve()
+    context = read_blocks(COSTS, series(rows, COSTS))[ONE]
+    solved = (
+        ClusterMoments.from_block(context)
+        .combine(base_columns(RegressionForm.CONTEXT))
+        .solve_least_squares()
+    )
     i, o = rows["i"], rows["o"]
     x = np.column_stack([np.ones(900), i, o, o * (i + o / 2)])
     assert solved.coefficients == pytest.approx(OLS(rows["y"], x).fit().params, rel=1e-8)
@@ -205,8 +216,8 @@ def test_differences_between_blocks_are_not_drawn_to_zero_by_noise_in_a_column()
     noisy = np.maximum(0.0, rows["r"] + np.random.default_rng(1).normal(0.0, 8.0, 2000))
     rows["z"] = rows["o"] * noisy
     moments = of_rows(rows, every=50)
-    assert moments.solve().coefficients[4] < 0.75 * truth[4]
-    grouped = moments.instrument(4, per=2).solve(plain=moments)
+    assert moments.solve_least_squares().coefficients[4] < 0.75 * truth[4]
+    grouped = moments.instrument(4, per=2).solve_least_squares(plain=moments)
     assert grouped.low[4] < truth[4] < grouped.high[4]
     assert grouped.coefficients[4] > 0.85 * truth[4]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import WLS
 
-from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.prometheus import SampleSeries
 from gateway import profile
-from gateway.profile import Prefill
-from gateway.scheduling.cost import Form
+from gateway.profile import PrefillEnergy
+from gateway.scheduling.cost import RegressionForm
 from tests.unit.calibration.recalibrate import recalibrating
 from tests.unit.calibration.recalibrate.recalibrating import (
     URL,
@@ -25,13 +25,13 @@ live, server = recalibrating.live, recalibrating.server
 def test_a_model_is_refitted_from_its_traffic(server, live):
     found, rows = served(restarts=(700, 2000))
     server.add(found)
-    before = profile.load(live)
+    before = profile.load_profile(live)
     code, report = told(live)
     assert code == 0
-    after = profile.load(live)
+    after = profile.load_profile(live)
     assert report["profile_version"] == after.version != before.version
     assert report["parent_version"] == before.version
-    new = after.model("phi-3-mini")
+    new = after.get_model("phi-3-mini")
     for name, one in (("seconds", new.seconds), ("joules", new.joules)):
         p, x = rows[name]["p"], rows[name]["x"]
         y = np.clip(rows[name]["y"], p / 5, 5 * p)
@@ -40,7 +40,7 @@ def test_a_model_is_refitted_from_its_traffic(server, live):
         )
         known = WLS(y, x, weights=p**-2.0).fit(cov_type="cluster", cov_kwds={"groups": groups})
         step = part(report, name)["step"]
-        assert one.form is Form.LOAD
+        assert one.form is RegressionForm.LOAD
         assert one.coefficients == pytest.approx(step * known.params, rel=1e-7)
         assert np.array(one.covariance) == pytest.approx(step**2 * known.cov_params(), rel=1e-6)
         assert one.n == 3000
@@ -54,26 +54,26 @@ def test_a_model_is_refitted_from_its_traffic(server, live):
     assert new.tokens.ratio == pytest.approx(
         rows["seconds"]["i"].sum() / rows["seconds"]["e"].sum()
     )
-    assert new.accuracy == before.model("phi-3-mini").accuracy
-    assert after.model("mistral-7b") == before.model("mistral-7b")
+    assert new.accuracy == before.get_model("phi-3-mini").accuracy
+    assert after.get_model("mistral-7b") == before.get_model("mistral-7b")
 
 
 def test_a_prompts_own_joules_stay_those_of_profiling(server, live):
     server.add(served()[0])
     recalibrate(live)
-    assert profile.load(live).model("phi-3-mini").prefill == Prefill(30.0, 0.06)
+    assert profile.load_profile(live).get_model("phi-3-mini").prefill == PrefillEnergy(30.0, 0.06)
     recalibrate(live)
-    assert profile.load(live).model("phi-3-mini").prefill == Prefill(30.0, 0.06)
-    profile.save({"phi-3-mini": model(prefill=Prefill(7.0, 0.5))}, live)
+    assert profile.load_profile(live).get_model("phi-3-mini").prefill == PrefillEnergy(30.0, 0.06)
+    profile.save_profile({"phi-3-mini": model(prefill=PrefillEnergy(7.0, 0.5))}, live)
     recalibrate(live)
-    assert profile.load(live).model("phi-3-mini").prefill == Prefill(7.0, 0.5)
+    assert profile.load_profile(live).get_model("phi-3-mini").prefill == PrefillEnergy(7.0, 0.5)
 
 
 def test_provenance_says_where_the_numbers_come_from(server, live):
     server.add(served()[0])
-    parent = profile.load(live).version
+    parent = profile.load_profile(live).version
     recalibrate(live)
-    said = profile.load(live).model("phi-3-mini").provenance
+    said = profile.load_profile(live).get_model("phi-3-mini").provenance
     assert said["method"] == "recalibrated"
     assert said["parent_version"] == parent
     assert (said["prometheus"], said["window"]) == (URL, "6h")
@@ -99,17 +99,17 @@ def test_the_report_on_a_terminal(server, live):
         "tokens out: ",
         "token ratio: 1.1",
         "phi-3-mini: passed",
-        f"wrote {live} (version {profile.load(live).version}): phi-3-mini",
+        f"wrote {live} (version {profile.load_profile(live).version}): phi-3-mini",
     ):
         assert said in text
 
 
 def test_without_a_meter_seconds_are_refitted_alone(server, live):
     server.add(served(joules=False)[0])
-    before = profile.load(live).model("phi-3-mini")
+    before = profile.load_profile(live).get_model("phi-3-mini")
     assert recalibrate(live)[0] == 0
-    after = profile.load(live).model("phi-3-mini")
-    assert after.seconds.form is Form.LOAD
+    after = profile.load_profile(live).get_model("phi-3-mini")
+    assert after.seconds.form is RegressionForm.LOAD
     assert after.joules == before.joules
     assert after.prefill is None
 
@@ -118,9 +118,9 @@ def test_what_was_summed_under_an_earlier_profile_does_not_count(server, live):
     server.add(served()[0])
     where = {"model": "phi-3-mini", "version": "x", "instance": "a", "job": "gw"}
     begin = 1000.0 + 60.0 * 200
-    server.versions = [Series(where, [(begin + 60.0 * k, "1") for k in range(200)])]
+    server.versions = [SampleSeries(where, [(begin + 60.0 * k, "1") for k in range(200)])]
     _, report = told(live)
-    version = profile.load(live).version
+    version = profile.load_profile(live).version
     assert part(report, "seconds")["requests"] == 3000 - 200 * 7
     asked = [one for one in server.asked if one.startswith("joulegate_profile_info")]
     assert asked == [f'joulegate_profile_info{{version="{report["parent_version"]}"}}[6h]']
@@ -130,7 +130,7 @@ def test_what_was_summed_under_an_earlier_profile_does_not_count(server, live):
 def test_a_second_server_that_scrapes_the_same_gateway_is_told_and_left_out(server, live):
     server.add(served(instance="a")[0])
     server.add(
-        Series(
+        SampleSeries(
             {**one.metric, "prometheus_replica": "b"},
             [(at + 11.0, value) for at, value in one.values],
         )

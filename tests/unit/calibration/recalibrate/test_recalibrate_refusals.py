@@ -4,10 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.prometheus import SampleSeries
 from gateway import profile
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import RegressionForm
 from gateway.scheduling.regression_terms import COSTS, METERED, OUTPUT, ROW_TERMS, ROWS
 from tests.unit.calibration.recalibrate import recalibrating
 from tests.unit.calibration.recalibrate.recalibrating import (
@@ -34,7 +34,7 @@ POISON = [
 @pytest.mark.parametrize("quantity", ["seconds", "joules"])
 def test_poisoned_sums_leave_the_live_profile_alone(server, live, quantity, term, change, said):
     poisoned = [
-        Series(
+        SampleSeries(
             one.metric, [(at, repr(change(k, float(v)))) for k, (at, v) in enumerate(one.values)]
         )
         if (one.metric["basis"], one.metric["term"], one.metric["quantity"])
@@ -76,7 +76,7 @@ def mostly_winsorised(**how):
     found, _ = served(factor=20.0, **how)
     high = ROW_TERMS.index("high")
     return [
-        Series(one.metric, [(at, repr(0.9 * float(n))) for at, n in first.values])
+        SampleSeries(one.metric, [(at, repr(0.9 * float(n))) for at, n in first.values])
         if (one.metric["basis"], one.metric["term"]) == (ROWS, ROW_TERMS[high])
         else one
         for one in found
@@ -118,13 +118,13 @@ def test_a_large_change_is_taken_in_steps(server, live):
 def test_a_refused_model_does_not_hold_up_another(server, live):
     server.add(served()[0])
     server.add(mostly_winsorised(name="mistral-7b"))
-    before = profile.load(live)
+    before = profile.load_profile(live)
     code, report = told(live)
     assert code == 1
     assert [one["adopted"] for one in report["models"]] == [False, True]
-    after = profile.load(live)
-    assert after.model("mistral-7b") == before.model("mistral-7b")
-    assert after.model("phi-3-mini") != before.model("phi-3-mini")
+    after = profile.load_profile(live)
+    assert after.get_model("mistral-7b") == before.get_model("mistral-7b")
+    assert after.get_model("phi-3-mini") != before.get_model("phi-3-mini")
     assert told(live, "--model", "phi-3-mini")[0] == 0
 
 
@@ -155,20 +155,20 @@ def test_answers_that_were_all_cut_tell_nothing(server, live):
     server.add(found)
     rows = {**traffic(500)[0], "cut": np.ones(500, dtype=bool)}
     server.add(series(rows, OUTPUT, quantity="tokens"))
-    before = profile.load(live).model("phi-3-mini")
+    before = profile.load_profile(live).get_model("phi-3-mini")
     code, text, _ = recalibrate(live)
     assert code == 0
     assert "output: left as it was: requests: 0 whole answers of 500" in text
-    assert profile.load(live).model("phi-3-mini").output == before.output
+    assert profile.load_profile(live).get_model("phi-3-mini").output == before.output
 
 
 def test_a_live_profile_that_holds_is_left_as_it_was(server, live):
     rows = {quantity: traffic(3000, 1, quantity=quantity) for quantity in ("seconds", "joules")}
     costs = {
-        quantity: Regression(form=Form.LOAD, coefficients=truth.tolist())
+        quantity: CostRegression(form=RegressionForm.LOAD, coefficients=truth.tolist())
         for quantity, (_, truth) in rows.items()
     }
-    profile.save({"phi-3-mini": msgspec.structs.replace(model(), **costs)}, live)
+    profile.save_profile({"phi-3-mini": msgspec.structs.replace(model(), **costs)}, live)
     for quantity, (one, truth) in rows.items():
         one["p"] = one["x"] @ truth
         for basis in (COSTS, ROWS):

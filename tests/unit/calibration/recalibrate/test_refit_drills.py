@@ -11,12 +11,12 @@ import pytest
 
 from calibration.recalibrate import gates
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.gates import Limits
-from calibration.recalibrate.refit import refit
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form, Quantity
+from calibration.recalibrate.gates import GateLimits
+from calibration.recalibrate.refit import refit_cost
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COSTS, TERMS, WeighedPrediction
-from gateway.telemetry.ols_sums import Sums
+from gateway.telemetry.ols_sums import OlsSums
 from gateway.telemetry.sums_row import UNITS, SumsRow
 from tests.unit.calibration.recalibrate.requests import (
     SCRAPE_SECONDS,
@@ -33,7 +33,7 @@ from tests.unit.calibration.recalibrate.requests import (
 
 RUNS = 20
 SIZE = 3000
-LIMITS = Limits()
+LIMITS = GateLimits()
 
 
 def run(rows, live, quantity, metered=None):
@@ -41,13 +41,13 @@ def run(rows, live, quantity, metered=None):
     costs, counts = make_blocks(
         rows if metered is None else take_rows(rows, metered), live, quantity
     )
-    refused = [*gates.of_block(costs, LIMITS), *gates.of_rows(counts, LIMITS)]
+    refused = [*gates.check_block(costs, LIMITS), *gates.of_rows(counts, LIMITS)]
     if metered is not None:
         refused += gates.of_metered(make_metered(rows, live, metered), LIMITS)
     if refused:
         return None, refused
-    found = refit(quantity, costs, live, RefitRules(), counts)
-    return found, list(gates.of_refit(found, LIMITS))
+    found = refit_cost(quantity, costs, live, RefitRules(), counts)
+    return found, list(gates.check_refit(found, LIMITS))
 
 
 def find_error(found, quantity):
@@ -104,7 +104,7 @@ def leave_alone(_rng, _rows, _quantity):
     """Clean traffic."""
 
 
-@pytest.mark.parametrize("quantity", list(Quantity))
+@pytest.mark.parametrize("quantity", list(CostQuantity))
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -129,28 +129,28 @@ def test_a_true_profile_is_not_fooled_out_of_office(spoil, quantity):
 def test_dear_requests_without_joules_do_not_make_the_model_cheaper(lost):
     adopted, gone = 0, Counter()
     for seed in range(RUNS):
-        rows = draw_requests(np.random.default_rng(seed), SIZE, Quantity.JOULES)
+        rows = draw_requests(np.random.default_rng(seed), SIZE, CostQuantity.JOULES)
         metered = rows["y"] < np.quantile(rows["y"], 1.0 - lost)
-        found, refused = run(rows, live_profile(Quantity.JOULES), Quantity.JOULES, metered)
+        found, refused = run(rows, live_profile(CostQuantity.JOULES), CostQuantity.JOULES, metered)
         gone.update(one.gate for one in refused)
         if not refused:
             adopted += 1
-            assert find_error(found, Quantity.JOULES) <= 0.05
+            assert find_error(found, CostQuantity.JOULES) <= 0.05
     assert adopted <= 1
     if lost >= 0.1:
         assert gone["missing"] == RUNS
 
 
 def test_a_meter_that_was_away_for_half_the_window_is_no_choice():
-    rows = draw_requests(np.random.default_rng(0), SIZE, Quantity.JOULES)
-    live = live_profile(Quantity.JOULES, 0.7)
-    found, refused = run(rows, live, Quantity.JOULES, rows["at"] < rows["at"].mean())
+    rows = draw_requests(np.random.default_rng(0), SIZE, CostQuantity.JOULES)
+    live = live_profile(CostQuantity.JOULES, 0.7)
+    found, refused = run(rows, live, CostQuantity.JOULES, rows["at"] < rows["at"].mean())
     assert refused == []
-    assert find_error(found, Quantity.JOULES) <= 0.03
+    assert find_error(found, CostQuantity.JOULES) <= 0.03
 
 
 @pytest.mark.parametrize("factor", [0.7, 1.3])
-@pytest.mark.parametrize("quantity", list(Quantity))
+@pytest.mark.parametrize("quantity", list(CostQuantity))
 def test_a_profile_that_is_30_percent_off_is_mended_at_once(quantity, factor):
     adopted = 0
     for seed in range(RUNS):
@@ -163,7 +163,7 @@ def test_a_profile_that_is_30_percent_off_is_mended_at_once(quantity, factor):
 
 
 @pytest.mark.parametrize("factor", [0.25, 4.0])
-@pytest.mark.parametrize("quantity", list(Quantity))
+@pytest.mark.parametrize("quantity", list(CostQuantity))
 def test_a_profile_that_is_4_times_off_is_mended_in_three_rounds(quantity, factor):
     for seed in range(RUNS):
         live = live_profile(quantity, factor)
@@ -171,7 +171,7 @@ def test_a_profile_that_is_4_times_off_is_mended_in_three_rounds(quantity, facto
             rows = draw_requests(np.random.default_rng([seed, turn]), SIZE, quantity)
             found, refused = run(rows, live, quantity)
             if not refused:
-                live = Regression(
+                live = CostRegression(
                     form=found.form, coefficients=found.coefficients,
                     covariance=found.covariance, n=found.solved.n,
                 )  # fmt: skip
@@ -182,11 +182,11 @@ def test_a_profile_that_is_4_times_off_is_mended_in_three_rounds(quantity, facto
 
 def test_a_profile_that_is_20_times_off_is_no_matter_of_a_refit():
     rows = draw_requests(np.random.default_rng(0), SIZE)
-    _, refused = run(rows, live_profile(factor=0.05), Quantity.SECONDS)
+    _, refused = run(rows, live_profile(factor=0.05), CostQuantity.SECONDS)
     assert "change" in {one.gate for one in refused}
 
 
-@pytest.mark.parametrize("quantity", list(Quantity))
+@pytest.mark.parametrize("quantity", list(CostQuantity))
 def test_intervals_hold_where_neighbouring_scrapes_share_a_servers_state(quantity):
     """Each scrape's costs are off by a factor that follows the last one's at 0.9."""
     covered = Counter()
@@ -202,8 +202,8 @@ def test_intervals_hold_where_neighbouring_scrapes_share_a_servers_state(quantit
             state[at] = 0.9 * state[at - 1] + steps[at]
         rows["y"] = rows["y"] * (1.0 + state[(rows["at"] // SCRAPE_SECONDS).astype(int)])
         costs, counts = make_blocks(rows, live_profile(quantity, 1.2), quantity)
-        found = refit(quantity, costs, live_profile(quantity, 1.2), rules, counts)
-        value, half = found.predict(found.mean)
+        found = refit_cost(quantity, costs, live_profile(quantity, 1.2), rules, counts)
+        value, half = found.predict_cost(found.mean)
         mean = float(
             coefficients[0] + coefficients[1] * found.mean[1] + coefficients[2] * found.mean[2]
             + coefficients[3] * (found.mean[3] + found.mean[4] / 2)
@@ -219,28 +219,30 @@ def test_intervals_hold_where_neighbouring_scrapes_share_a_servers_state(quantit
     assert covered["b4"] >= 0.85 * runs
 
 
-@pytest.mark.parametrize("quantity", list(Quantity))
+@pytest.mark.parametrize("quantity", list(CostQuantity))
 def test_these_sums_are_those_that_a_gateway_adds(quantity):
     rng = np.random.default_rng(3)
     rows = draw_requests(rng, 200, quantity)
     cache_prompts(rng, rows, quantity)
     lengthen_some(rng, rows, quantity)
     live = live_profile(quantity, 0.8)
-    cost = live.cost(quantity)
-    sums = Sums([("m", "m")])
+    cost = live.to_cost_function(quantity)
+    sums = OlsSums([("m", "m")])
     for k in range(200):
         i, u, o = (int(rows[name][k]) for name in ("i", "u", "o"))
         r = float(rows["r"][k])
         micro = round(rows["y"][k] * 1e6)
         expected = WeighedPrediction.of(cost, i, o, r, i - u)
-        sums.add("m", "m", SumsRow(i, o, i - u, r, micro, micro, None, True, expected, expected))
-    part = list(Quantity).index(quantity)
-    kept = sums.snapshot()["m", "m"]
+        sums.add_row(
+            "m", "m", SumsRow(i, o, i - u, r, micro, micro, None, True, expected, expected)
+        )
+    part = list(CostQuantity).index(quantity)
+    kept = sums.snapshot_sums()["m", "m"]
     shown = [value / unit for value, unit in zip(kept[part], UNITS[part], strict=True)]
     costs, counts = sum_rows(rows, live, quantity)
     for term, one, other in zip(TERMS[COSTS], shown, costs.sum(axis=0), strict=True):
         size = abs(other) if not term.endswith("t") else np.abs(costs).sum(axis=0).max() * 1e-6
         assert one == pytest.approx(other, rel=1e-5, abs=1e-5 * size), term
     assert kept[2 + part] == counts.sum(axis=0).tolist()
-    assert make_block(COSTS, rows, costs).total("n") == 200
-    assert live.form is Form.LOAD_CONTEXT
+    assert make_block(COSTS, rows, costs).sum_term("n") == 200
+    assert live.form is RegressionForm.LOAD_CONTEXT

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.scheduling.switchback import BASELINE, TREATMENT, Switchback
 from gateway.telemetry.experiment import ExperimentMetrics
-from gateway.telemetry.record import Record, Wasted
+from gateway.telemetry.record import RequestRecord, WastedEnergy
 
 SWITCHBACK = Switchback("eco", 0, 1200.0, 60.0)
 AT = next(k * 1200.0 for k in range(10) if SWITCHBACK.arm_of(k) == TREATMENT)
@@ -33,7 +33,7 @@ def record(arm=TREATMENT, **more):
         "stream": False, "code": 200, "prompt_tokens": 10, "completion_tokens": 20,
         "seconds": 1.5, "joules": 40.0, "method": "exclusive", "arm": arm,
     }  # fmt: skip
-    return Record(**{**fields, **more})
+    return RequestRecord(**{**fields, **more})
 
 
 def test_every_series_is_there_before_any_request(world):
@@ -60,7 +60,7 @@ def test_a_request_and_its_joules_belong_to_the_arm_of_its_arrival(world):
     one = record()
     world.metrics.count_request(one)
     world.now += 1200.0
-    one.wasted.append(Wasted("phi-3-mini", 2.0))
+    one.wasted.append(WastedEnergy("phi-3-mini", 2.0))
     world.metrics.count_energy(one)
     assert world.value("requests_total") == 1.0
     assert world.value("duration_seconds_total") == 1.5

@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from statsmodels.regression.linear_model import WLS
 
 from calibration.recalibrate.faults import name_term, powers
-from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import WeighedPrediction
-from gateway.telemetry.ols_sums import Sums, SumsCollector
+from gateway.telemetry.ols_sums import OlsSums, SumsCollector
 from gateway.telemetry.sums_row import SumsRow
 
 pytestmark = pytest.mark.slow
@@ -31,8 +31,12 @@ FORMS = {
     "load": ("", "u", "o", "io", "z"),
 }
 LIVE = {
-    "seconds": Cost(Quantity.SECONDS, Form.LOAD, (0.04, 1.1e-5, 0.011, 2e-7, 1.8e-4)),
-    "joules": Cost(Quantity.JOULES, Form.LOAD, (3.3, 0.0041, 0.19, 1e-5, 2.6)),
+    "seconds": CostFunction(
+        CostQuantity.SECONDS, RegressionForm.LOAD, (0.04, 1.1e-5, 0.011, 2e-7, 1.8e-4)
+    ),
+    "joules": CostFunction(
+        CostQuantity.JOULES, RegressionForm.LOAD, (3.3, 0.0041, 0.19, 1e-5, 2.6)
+    ),
 }
 
 
@@ -58,7 +62,7 @@ class Rows(NamedTuple):
         b = LIVE[quantity].coefficients
         z = o * r if quantity == "seconds" else o / (1 + r)
         p = b[0] + b[1] * i + b[2] * o + b[3] * i * o + b[4] * z
-        return p, np.maximum(p, LIVE[quantity].predict(100, 100) / 10)
+        return p, np.maximum(p, LIVE[quantity].predict_cost(100, 100) / 10)
 
     def last(self, count):
         return Rows(*(column[-count:] for column in self))
@@ -85,13 +89,13 @@ def million():
     noise = rng.lognormal(0, 0.1, (2, ROWS))
     micro = np.rint(np.stack([seconds, joules]) * noise * 1e6).astype(np.int64)
     rows = Rows(i, o, r, *micro)
-    sums = Sums([NAME])
+    sums = OlsSums([NAME])
     before = {}
     for k, (i, o, r, us, uj) in enumerate(zip(*(column.tolist() for column in rows), strict=True)):
         if k == ROWS - WINDOW:
             before = page(sums)
         said = (WeighedPrediction.of(cost, i, o, r, 0) for cost in LIVE.values())
-        sums.add(*NAME, SumsRow(i, o, 0, r, us, uj, None, False, *said))
+        sums.add_row(*NAME, SumsRow(i, o, 0, r, us, uj, None, False, *said))
     return rows, before, page(sums)
 
 
