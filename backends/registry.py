@@ -41,6 +41,8 @@ class Backend:
         "_half_open_at",
         "_other_requests",
         "_queue_reading",
+        "_running_seconds",
+        "_since",
         "_trial_in_flight",
         "ejections",
         "headers",
@@ -77,6 +79,8 @@ class Backend:
         self._ejection_streak = 0
         self._half_open_at: float | None = None
         self._trial_in_flight = False
+        self._running_seconds = 0.0
+        self._since = clock()
 
     def build_url(self, path: str) -> URL:
         """Return the address of `path` on this server; parsed once."""
@@ -101,11 +105,22 @@ class Backend:
 
     def record_gauges(self, running: float | None, waiting: float | None, *, own: int) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
+        self.running_seconds()
         runs, waits = (
             round(min(max(gauge or 0.0, 0.0), _MAX_GAUGE_REQUESTS)) for gauge in (running, waiting)
         )
         self._other_requests = max(0, runs + waits - own)
         self._queue_reading = (waits, own) if waits else None
+
+    def running_seconds(self) -> float:
+        """Return the requests that it has run so far, times how long each ran.
+
+        The difference of two calls over the time between them is the mean number running.
+        """
+        now = self._clock()
+        self._running_seconds += self.running_and_queued[0] * (now - self._since)
+        self._since = now
+        return self._running_seconds
 
     @property
     def is_ejected(self) -> bool:
@@ -125,6 +140,7 @@ class Backend:
         Returns 0, or the number of the ejection whose trial this is: the one request that a
         half-open backend lets through.
         """
+        self.running_seconds()
         self.inflight += 1
         if self._half_open_at is None:
             return 0
@@ -133,6 +149,7 @@ class Backend:
 
     def end_request(self, *, trial: int = 0) -> None:
         """Count a request out, whatever its outcome; `trial` is what `begin_request` gave."""
+        self.running_seconds()
         self.inflight -= 1
         # A trial may outlast its ejection; it must not end the next one's.
         if trial and trial == self.ejections:

@@ -11,6 +11,7 @@ import typer
 
 from calibration.plots import options as cli_pictures
 from calibration.recalibrate import options as cli_recalibrate
+from calibration.savings import options as cli_savings
 
 app = typer.Typer(
     name="joulegate",
@@ -99,7 +100,13 @@ def fit(
     output_includes_prompt: Annotated[
         bool, typer.Option("--output-includes-prompt", help="Subtract tokens in from tokens out.")
     ] = False,
-    form: Annotated[str, typer.Option(help="additive, interaction, load or best.")] = "best",
+    form: Annotated[
+        str, typer.Option(help="additive, interaction, context, load, load-context or best.")
+    ] = "best",
+    loss: Annotated[
+        str,
+        typer.Option(help="absolute, relative or auto (relative for rows of joulegate profile)."),
+    ] = "auto",
     folds: Annotated[int, typer.Option(min=2, max=100, help="Of the cross-validation.")] = 5,
     max_bad: Annotated[
         float, typer.Option(min=0, max=1, help="Largest share of rows that may be unusable.")
@@ -132,6 +139,7 @@ def fit(
         model=model or [],
         output_includes_prompt=output_includes_prompt,
         form=form,
+        loss=loss,
         folds=folds,
         max_bad=max_bad,
         out=out,
@@ -146,6 +154,7 @@ def fit(
 
 
 app.command()(cli_recalibrate.recalibrate)
+app.command()(cli_savings.savings)
 app.command()(cli_pictures.plot)
 app.command()(cli_pictures.report)
 

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway import structured
+from gateway.experiment_config import ExperimentConfig
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import PRESETS, MetricWeights
@@ -212,6 +213,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     meter_secret: str | None = None
     carbon: CarbonConfig = CarbonConfig()
     tracing: TracingConfig = TracingConfig()
+    experiment: ExperimentConfig | None = None
     cors_origins: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
@@ -237,9 +239,21 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
                         f"models[{index}].backends[{place}].url: {backend.root_url} is listed twice"
                     )
                 urls.add(backend.root_url)
+        if self.experiment is not None:
+            self._check_baseline(self.experiment)
         for name in self.presets:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
                 raise ValueError(f"presets.{name}: lower-case letters, digits, _ and - only")
+
+    def _check_baseline(self, experiment: ExperimentConfig) -> None:
+        baseline = experiment.baseline
+        if baseline.policy is not None and baseline.policy not in POLICIES:
+            known = ", ".join(POLICIES)
+            raise ValueError(f"experiment.baseline.policy: {baseline.policy!r}: none of {known}")
+        names = sorted({model.name for model in self.models})
+        if baseline.model is not None and baseline.model not in names:
+            have = ", ".join(names)
+            raise ValueError(f"experiment.baseline.model: {baseline.model!r}: none of {have}")
 
     @property
     def profile_file(self) -> Path | None:

@@ -18,6 +18,7 @@ from calibration.fit import merge
 from calibration.fit import model as fit
 from calibration.fit import published as reference
 from calibration.fit import report as fit_report
+from calibration.fit.cost import Loss
 from calibration.tables.columns import BadInput, ColumnMapping
 from calibration.tables.rows import MeasuredRows, read_rows
 from gateway import profile
@@ -26,6 +27,7 @@ from gateway.scheduling.cost import RegressionForm
 OK = 0
 UNUSABLE = 2
 BEST_FORM = "best"
+AUTO = "auto"
 REFERENCE_REPORT = "reference"
 MAX_BAD_SHARE = 0.01
 _PIPE_COLUMNS = 160
@@ -45,6 +47,7 @@ class FitOptions:
     model: list[str] = field(default_factory=list)
     output_includes_prompt: bool = False
     form: str = BEST_FORM
+    loss: str = AUTO
     folds: int = fit.DEFAULT_FOLDS
     max_bad: float = MAX_BAD_SHARE
     out: Path | None = None
@@ -82,6 +85,11 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
         if options.form == BEST_FORM
         else RegressionForm(_require_choice(options.form, "--form", (*RegressionForm, BEST_FORM)))
     )
+    loss = (
+        None
+        if options.loss == AUTO
+        else Loss(_require_choice(options.loss, "--loss", (*Loss, AUTO)))
+    )
     _require_choice(options.report, "--report", ("fit", REFERENCE_REPORT))
     _check_output_path(options.out, options.files)
     said = merge.ProfileOverrides(
@@ -94,7 +102,7 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
     with _show_progress(options) as (on_bytes, on_model):
         rows = _read_checked_rows(options, on_bytes)
         on_model("")
-        fits = fit.fit_all(rows, form=form, folds=options.folds, on_model=on_model)
+        fits = fit.fit_all(rows, form=form, folds=options.folds, loss=loss, on_model=on_model)
     pooled = fit.fit_pooled_output(rows)
     version = None
     models = None
@@ -204,6 +212,7 @@ def _collect_fit_options(options: FitOptions) -> dict[str, Any]:
         "model": options.model,
         "output_includes_prompt": options.output_includes_prompt,
         "form": options.form,
+        "loss": options.loss,
         "folds": options.folds,
     }
     return {name: value for name, value in found.items() if value}

@@ -9,6 +9,8 @@ from functools import partial
 from backends.errors import BackendError, ResponseTooLarge
 from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment
+from gateway.experiment_config import BaselineConfig, ExperimentConfig
+from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.outcome import (
     build_response_headers,
@@ -63,6 +65,7 @@ class RequestPipeline:
         metrics: GatewayMetrics,
         books: RequestAccounting,
         stall_seconds: float,
+        experiment: ExperimentConfig | None = None,
     ) -> None:
         self.names = names
         self.profiles = profiles
@@ -74,6 +77,8 @@ class RequestPipeline:
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
+        self._switchback = None if experiment is None else experiment.make_switchback()
+        self._baseline = None if experiment is None else experiment.baseline
 
     @property
     def backends(self) -> list[Backend]:
@@ -171,11 +176,11 @@ class RequestPipeline:
         record.stream, record.single = ask.stream, ask.is_single
         target = self.names.resolve_name(ask.model)
         record.requested, record.preset = target.label, target.preset
-        made = make_plan(ask, target, headers, self.profiles.live, self._counter)
-        record.decision = made.decision
-        record.decision_seconds = made.seconds
-        record.counted_tokens = made.features.tokens_in
-        record.asked_tokens = made.features.asked_tokens_out
+        baseline = self._draw_arm(record) if target.model is None else None
+        made = make_plan(ask, target, headers, self.profiles.live, self._counter, baseline)
+        record.decision, record.decision_seconds = made.decision, made.seconds
+        features = made.features
+        record.counted_tokens, record.asked_tokens = features.tokens_in, features.asked_tokens_out
         if not made.decision.candidates:
             raise no_candidate_error(made.decision, ask.kind.prompt_member)
         opened = await self._dispatcher.open_response(
@@ -211,10 +216,20 @@ class RequestPipeline:
                     note_usage(record, opened.stream.usage)
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
+                    opened.measure_load()
+                record.mean_running = opened.mean_running
                 record.serving_seconds = opened.ended - opened.began
                 estimate_joules(record, opened, made.snapshot)
             finally:
                 self._dispatcher.close_response(opened)
+
+    def _draw_arm(self, record: RequestRecord) -> BaselineConfig | None:
+        """Note the arm of a switchback that a routed request counts for; its baseline, if due."""
+        if self._switchback is None:
+            return None
+        record.arm = self._switchback.arm_at(record.at)
+        due = self._switchback.arm_in_force(record.at) == BASELINE
+        return self._baseline if due else None
 
     async def _send_error(
         self,

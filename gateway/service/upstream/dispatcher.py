@@ -59,7 +59,8 @@ _serial = itertools.count(secrets.randbits(32))
 class UpstreamResponse:
     """An answer that has begun: a stream at its first content, or a whole body.
 
-    `running` is how many the backend was serving already; times are monotonic seconds.
+    `running` is how many the backend was serving already, `mean_running` how many others it served
+    meanwhile; times are monotonic seconds.
     """
 
     scored: ScoredCandidate
@@ -71,9 +72,19 @@ class UpstreamResponse:
     unary: UnaryResponse | None = None
     half_open_trial: int = 0
     running: int = 0
+    mean_running: float = 0.0
     began: float = 0.0
     ended: float = 0.0
+    running_seconds: float = 0.0
+    """What the backend had run when this began."""
     metered: MeteredAttempt | None = None
+
+    def measure_load(self) -> None:
+        """Note the mean number of other requests that the backend served since this began."""
+        now = time.monotonic()
+        if now > self.began:
+            ran = self.backend.running_seconds() - self.running_seconds
+            self.mean_running = max(0.0, ran / (now - self.began) - 1.0)
 
 
 class UpstreamDispatcher:
@@ -172,6 +183,7 @@ class UpstreamDispatcher:
         """Attempt one backend; None where the next is to be attempted. Raises UpstreamRejection."""
         began = time.monotonic()
         running, _ = backend.running_and_queued
+        running_seconds = backend.running_seconds()
         trial = backend.begin_request()
         metered = metering.begin_attempt(backend, place, scored)
         opened: UpstreamResponse | None = None
@@ -182,6 +194,8 @@ class UpstreamDispatcher:
             )
             opened.half_open_trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
+            opened.running_seconds = running_seconds
+            opened.measure_load()
             reason = None
         except BackendStatusError as error:
             reason = error.reason
