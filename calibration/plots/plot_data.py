@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.fit import model as fit
 from calibration.fit.cost import CostFit
 from calibration.plots import choices, style
@@ -26,7 +26,6 @@ from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity, RegressionForm
 from gateway.scheduling.decision import MetricWeights
 
-Floats = NDArray[np.float64]
 Told = Callable[[str], None]
 
 BUILT_IN = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
