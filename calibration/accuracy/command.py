@@ -20,10 +20,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from backends.errors import BackendError
+from calibration.accuracy import checks, labels, lm_eval, questions, scores
 from calibration.accuracy import graded_run as exam
-from calibration.accuracy import labels, lm_eval, questions, scores
 from calibration.accuracy import merge as accuracy
-from calibration.accuracy import options as accuracy_options
 from calibration.accuracy.merge import AccuracyChange
 from calibration.accuracy.options import AccuracyOptions
 from calibration.accuracy.questions import GradedQuestion
@@ -66,7 +65,7 @@ def run(options: AccuracyOptions) -> int:
         if options.as_json:
             sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
         return OK
-    path = accuracy_options.choose_results_path(options)
+    path = checks.choose_results_path(options)
     if path.exists():
         _err.print(f"the answers so far are in {path}; to go on from there:", markup=False)
         _err.print(f"  joulegate {shlex.join(sys.argv[1:])}", markup=False)
@@ -78,7 +77,7 @@ def _print_error(error: object) -> None:
 
 
 def _update_accuracy(options: AccuracyOptions) -> dict[str, Any]:
-    old = accuracy_options.load_existing_profile(options)
+    old = checks.load_existing_profile(options)
     found, exam_report = _load_scores(options, old)
     names = parse_name_pairs(options.model, "--model")
     wanted = scores.select_scores(found, {} if _has_named_model(found) else names, old.models)
@@ -112,7 +111,7 @@ def _load_scores(
     options: AccuracyOptions, old: profile.CostProfile
 ) -> tuple[LoadedScores, dict[str, Any]]:
     """Return the scores of the source, and what a run has to say beside."""
-    kind = accuracy_options.detect_source(options)
+    kind = checks.detect_source(options)
     depth = options.task_depth
     if kind == "lm-eval":
         return _read_lm_eval(options), {}
@@ -121,11 +120,11 @@ def _load_scores(
         if kind == "scores":
             return labels.read_scores(read), {}
         if kind == "labels":
-            columns = accuracy_options.read_label_columns(options)
+            columns = checks.read_label_columns(options)
             if columns is None:
                 return labels.read_labels(read, depth), {}
             return labels.read_wide_labels(read, columns, depth), {}
-    targets = accuracy_options.parse_targets(options)
+    targets = checks.parse_targets(options)
     for target, _ in targets:
         old.get_model(target.name)
     asked = questions.read_questions(read, options.kind, depth)
@@ -147,9 +146,9 @@ def _read_lm_eval(options: AccuracyOptions) -> LoadedScores:
 def _grade_backends(
     options: AccuracyOptions, asked: list[GradedQuestion], read: table.RecordTable
 ) -> tuple[LoadedScores, dict[str, Any]]:
-    settings = accuracy_options.build_settings(options)
-    targets = accuracy_options.parse_targets(options)
-    with ResultsFile.open(accuracy_options.choose_results_path(options)) as results:
+    settings = checks.build_settings(options)
+    targets = checks.parse_targets(options)
+    with ResultsFile.open(checks.choose_results_path(options)) as results:
         if results.truncated_bytes:
             _err.print("cut off the half line of a run that was killed", markup=False)
         total = len(targets) * len(asked) * settings.samples

@@ -6,7 +6,6 @@ Everything is read, fitted and checked before a byte is written; a profile is re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from calibration.fit import merge
 from calibration.fit import model as fit
 from calibration.fit import published as reference
 from calibration.fit import report as fit_report
+from calibration.fit.options import FitOptions
 from calibration.tables.columns import BadInput, ColumnMapping
 from calibration.tables.rows import MeasuredRows, read_rows
 from gateway import profile
@@ -32,28 +32,6 @@ _PIPE_COLUMNS = 160
 
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """The command line's options, as they were given."""
-
-    files: list[Path]
-    col: list[str] = field(default_factory=list)
-    scale: list[str] = field(default_factory=list)
-    where: list[str] = field(default_factory=list)
-    model: list[str] = field(default_factory=list)
-    output_includes_prompt: bool = False
-    form: str = BEST_FORM
-    folds: int = fit.DEFAULT_FOLDS
-    max_bad: float = MAX_BAD_SHARE
-    out: Path | None = None
-    merge: str | None = None
-    accuracy: list[str] = field(default_factory=list)
-    hardware: str | None = None
-    engine: str | None = None
-    report: str = "fit"
-    as_json: bool = False
 
 
 def run(options: FitOptions) -> int:

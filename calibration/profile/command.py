@@ -18,6 +18,7 @@ from backends.errors import BackendError
 from backends.vllm.recipes import RECIPES
 from calibration.endpoint.retry import CollectError, describe_unreachable
 from calibration.endpoint.server import ServerInfo, TargetError, TargetServer
+from calibration.profile.checks import CheckedProfileOptions, check_options
 from calibration.profile.collector import MeasurementCollector
 from calibration.profile.energy import (
     MeterError,
@@ -27,7 +28,7 @@ from calibration.profile.energy import (
     create_nvml_meter,
 )
 from calibration.profile.measurement_job import MeasurementJob
-from calibration.profile.options import CheckedProfileOptions, ProfileOptions, check_options
+from calibration.profile.options import ProfileOptions
 from calibration.profile.progress import PlanEstimate, ProfileProgress, show_plan
 from calibration.profile.rows_file import MeasurementLog, RowsFileError, read_measurements
 from calibration.profile.workload import (

@@ -4,8 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +16,7 @@ from calibration.replay import report as replay_report
 from calibration.replay import requests as requests_file
 from calibration.replay import statistics as outcomes
 from calibration.replay.decision_log_reader import RecordedRequest
+from calibration.replay.options import ReplayOptions
 from calibration.replay.replay import Ints, ReplayFleet, ReplayScenario
 from calibration.replay.report import ProfileResults
 from calibration.replay.requests import ReplayRequests
@@ -34,26 +33,6 @@ _QUIET_SECONDS: Final = 2.0
 
 _out: Final = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 _err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """The command line's options, as they were given."""
-
-    file: Path
-    weights: list[str] = field(default_factory=list)
-    preset: list[str] = field(default_factory=list)
-    policy: list[str] = field(default_factory=list)
-    profile: list[str] = field(default_factory=list)
-    model: list[str] = field(default_factory=list)
-    context: list[str] = field(default_factory=list)
-    prompt_column: str | None = None
-    pinned: bool = False
-    lengths: str = "recorded"
-    max_bad: float = MAX_BAD
-    replicates: int = outcomes.REPLICATES
-    seed: int = 0
-    as_json: bool = False
 
 
 def run(options: ReplayOptions) -> int:
