@@ -118,7 +118,7 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
         version = None
         if adopted and options.out is not None and not options.dry_run:
             parent = live.version if options.out == options.profile else None
-            models = _merge_models(live, adopted, report, source)
+            models = _merge_models(live, adopted, source)
             version = previous.replace_profile(models, options.out, parent)
         _print_conclusion(options, report, version, outcomes)
     except (BadInput, profile.ProfileError) as error:
@@ -206,11 +206,9 @@ def _describe_source(
 def _merge_models(
     live: CostProfile,
     adopted: Iterable[RefitOutcome],
-    report: Mapping[str, Any],
     source: Mapping[str, Any],
 ) -> dict[str, ModelProfile]:
     """Return all models of the new profile, those adopted with their provenance."""
-    told = {one["model"]: one for one in report["models"]}
     models = dict(live.models)
     for one in adopted:
         assert one.entry is not None  # noqa: S101 - adopted
@@ -225,10 +223,7 @@ def _merge_models(
                 **source,
                 "dates": [source["from"], source["to"]],
                 "fitted": _format_time(time.time()),
-                **{
-                    part["name"]: recalibrate_report.select_provenance(part)
-                    for part in told[one.key]["parts"]
-                },
+                **{part.name: recalibrate_report.build_provenance(part) for part in one.parts},
             },
         )
     return models

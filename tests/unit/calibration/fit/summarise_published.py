@@ -4,7 +4,8 @@
 
 SEED_PROFILES holds metrics_MODEL.csv.gz, normalization_stats.json and model_regression_summary.csv.
 Sums are exact: values are read as the decimals that they are written as. No row is carried over.
-`all` counts every row; `new_tokens` counts tokens out without the prompt, and leaves out rows where that is below 0.
+`all` counts every row; `new_tokens` counts tokens out without the prompt's, and no row where they
+are fewer than none.
 """
 
 import csv
