@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import fdtrc, stdtrit
 
+from calibration.arrays import Floats
 from calibration.recalibrate.sums import SumBlock, format_term, parse_powers
-
-Floats = NDArray[np.float64]
 
 MAX_CONDITION = 1e6
 """Above it (columns scaled to unit length) sums in doubles can no longer tell the columns apart."""

@@ -25,8 +25,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate import moments
 from calibration.recalibrate import prior as pull
 from calibration.recalibrate.moments import (
@@ -39,8 +39,6 @@ from calibration.recalibrate.prior import LOAD_AT, PriorSettings
 from calibration.recalibrate.sums import LOAD, SumBlock
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import CostQuantity, RegressionForm
-
-Floats = NDArray[np.float64]
 
 COLUMNS = ("n", "i", "o", "io", "z")
 TOKENS_IN_AT, TOKENS_OUT_AT, BOTH_AT = 1, 2, 3

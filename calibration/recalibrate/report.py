@@ -46,11 +46,24 @@ def build_report(
     }
 
 
-def select_provenance(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the profile keeps of a part of the JSON report."""
-    names = ("requests", "instances", "scrapes", "resets", "condition", "bias", "prior_share",
-             "b4_kept", "refused")  # fmt: skip
-    return {"adopted": part["adopted"], **{name: part[name] for name in names if part.get(name)}}
+def build_provenance(part: RefitPart) -> dict[str, Any]:
+    """Return what the profile keeps of a refitted part; what says nothing is left out."""
+    block, found = part.block, part.found
+    said: dict[str, Any] = {
+        "requests": block.n,
+        "instances": block.instances,
+        "scrapes": len(block.clusters),
+        "resets": block.resets,
+    }
+    if isinstance(found, CostRefit):
+        said |= {
+            "condition": found.solved.condition,
+            "bias": found.drift.relative_bias,
+            "prior_share": max(found.solved.prior_share.tolist()),
+            "b4_kept": found.kept_load,
+        }
+    said["refused"] = [msgspec.to_builtins(one) for one in part.refusals]
+    return {"adopted": part.gates_passed, **{name: value for name, value in said.items() if value}}
 
 
 def _find_live_regression(

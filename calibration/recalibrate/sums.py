@@ -21,9 +21,8 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate.prometheus import SampleSeries
-
-Floats = NDArray[np.float64]
 
 SUMS_METRIC = "joulegate_ols_sum_total"
 TOKENS, LOAD, OUTPUT, PROMPT = "tokens", "load", "output", "prompt"

@@ -7,9 +7,8 @@ fixed seed. The loss is the squared error, which is what OLS minimises.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from calibration.arrays import Floats
 
 _SEED = 20_240_501
 _ROUNDING_TOLERANCE = 1e-12
