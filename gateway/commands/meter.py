@@ -10,7 +10,6 @@ from typing import cast
 from backends.meter.daemon import server
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.sources.choose import choose_source
-from backends.meter.sources.source import SourceError
 from gateway import meter_config as configs
 from gateway.console import (
     FAILED,
@@ -68,11 +67,7 @@ def run(
         _log.warning("without a secret, whoever reaches %s may post events", host)
     # One line a second of each query of Prometheus would bury the rest.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        ledgers = [_make_ledger_spec(ledger) for ledger in parsed.ledgers]
-    except SourceError as error:
-        err.print(f"joulegate: {error}", markup=False)
-        return FAILED
+    ledgers = [_make_ledger_spec(ledger) for ledger in parsed.ledgers]
     try:
         asyncio.run(_serve_meter(ledgers, host, port, secret=secret, hz=hz or parsed.hz))
     except OSError as error:
@@ -128,7 +123,7 @@ def _read_secret(path: Path | None) -> str | None:
 
 
 def _make_ledger_spec(config: configs.LedgerConfig) -> LedgerSpec:
-    """Find the source of a ledger. Raises SourceError."""
+    """Return a ledger and the source that it will be read through."""
     return LedgerSpec(
         config.name,
         choose_source(config.source, [str(device) for device in config.devices], config.url or ""),

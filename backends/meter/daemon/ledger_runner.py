@@ -167,6 +167,15 @@ class LedgerRunner:
         """Whether its counters can be read."""
         return bool(self.sampler.counters)
 
+    @property
+    def troubles(self) -> list[str]:
+        """Why energy is not measured, in sentences; none where it is."""
+        sampler = self.sampler
+        if not sampler.counters:
+            return [f"ledger {self.name}: {sampler.last_error or 'no counter has been read yet'}"]
+        still = [one.device.id for one in sampler.counters if sampler.is_standing_still(one)]
+        return [f"ledger {self.name}: the counter of {device} stands still" for device in still]
+
     def describe_health(self) -> dict[str, Any]:
         """Return what /health says of it."""
         sampler = self.sampler

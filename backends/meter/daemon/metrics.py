@@ -86,6 +86,11 @@ class MeterMetricsCollector(Collector):
             "Energy counted and not yet attributed",
             labels=["ledger"],
         )
+        up = GaugeMetricFamily(
+            "joulegate_meter_counter_up",
+            "1 while a ledger's counters can be read; else joules are estimated, /health says why",
+            labels=["ledger"],
+        )
         idle_watts = GaugeMetricFamily(
             "joulegate_meter_idle_watts",
             "Mean power of the last minute's worth of idle time",
@@ -106,6 +111,7 @@ class MeterMetricsCollector(Collector):
         )
         for name, station in self._meter.runners.items():
             ledger = station.ledger
+            up.add_metric([name], int(station.has_counters))
             attributed.add_metric([name, "request"], ledger.attributed_microjoules / MICRO)
             attributed.add_metric([name, "idle"], ledger.idle_microjoules / MICRO)
             attributed.add_metric([name, "other"], ledger.other_microjoules / MICRO)
@@ -115,4 +121,4 @@ class MeterMetricsCollector(Collector):
             open_.add_metric([name], ledger.open_requests)
             late.add_metric([name], ledger.late_events)
             dropped.add_metric([name], ledger.dropped_events)
-        yield from (attributed, unsettled, idle_watts, open_, late, dropped)
+        yield from (up, attributed, unsettled, idle_watts, open_, late, dropped)

@@ -60,7 +60,7 @@ class _MeterHandlers:
         return _json_response(_encoder.encode(answer))
 
     async def get_health(self, _: web.Request) -> web.Response:
-        """GET /health: 503 while no ledger has a counter that can be read."""
+        """GET /health: 503, and why, while no ledger has a counter that can be read."""
         ledgers = {name: station.describe_health() for name, station in self._meter.runners.items()}
         well = all(
             ledger["counting"] and not any(device["still"] for device in ledger["devices"])
@@ -68,6 +68,7 @@ class _MeterHandlers:
         )
         body = {
             "status": "ok" if well else "degraded",
+            "reasons": [reason for r in self._meter.runners.values() for reason in r.troubles],
             "meter": self._meter.id,
             "ledgers": ledgers,
         }
