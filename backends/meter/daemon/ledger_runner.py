@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backends.meter.daemon.counter import MICRO
+from backends.meter.daemon.quotas import MAX_OPEN_REQUESTS
 from backends.meter.daemon.sampler import CounterSampler
 from backends.meter.ledger.ledger import EnergyLedger, SettledRequest
 from backends.meter.sources.source import EnergySource
@@ -49,7 +50,9 @@ class LedgerRunner:
     def __init__(self, spec: LedgerSpec, *, hz: float) -> None:
         self.name = spec.name
         self.source = spec.source
-        self.ledger = EnergyLedger(spec.name, coarse=spec.source.coarse)
+        self.ledger = EnergyLedger(
+            spec.name, coarse=spec.source.coarse, max_requests=MAX_OPEN_REQUESTS
+        )
         self.sampler = CounterSampler(spec.name, spec.source, hz=hz)
         self.roots = tuple(backend.root for backend in spec.backends)
         self.microjoules_by_device: dict[str, int] = {}
@@ -65,6 +68,11 @@ class LedgerRunner:
         self._idle_steps: deque[tuple[int, int]] = deque(maxlen=_IDLE_STEPS)
         for root in self.roots:
             self.ledger.enable_token_polling(root)
+
+    @property
+    def runs_faster_than_life(self) -> bool:
+        """Whether its devices are simulated: their tokens may come at any rate."""
+        return self.source.kind == "simulator"
 
     def lists_backend(self, place: str) -> bool:
         """Whether the config says that this backend is one of this ledger's."""

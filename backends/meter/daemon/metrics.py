@@ -32,11 +32,42 @@ class MeterMetricsCollector(Collector):
         for kind, count in self._meter.events.items():
             events.add_metric([kind], count)
         yield events
+        yield from self._collect_admission_metrics()
         yield CounterMetricFamily(
             "joulegate_meter_dropped_answers",
             "Settled energies that no gateway fetched in time",
             value=self._meter.dropped_messages,
         )
+
+    def _collect_admission_metrics(self) -> Iterator[Metric]:
+        admission = self._meter.admission
+        refused = CounterMetricFamily(
+            "joulegate_meter_refused_events",
+            "Events of gateways that asked for too much room, or that were suspended",
+            labels=["reason"],
+        )
+        for reason in ("open_requests", "token_counts", "unknown_request", "suspended", "voided"):
+            refused.add_metric([reason], admission.quotas.refused[reason])
+        clipped = CounterMetricFamily(
+            "joulegate_meter_clipped_tokens",
+            "Tokens claimed beyond what is physical or what the backend counted",
+            labels=["type"],
+        )
+        for kind in ("prompt", "generated"):
+            clipped.add_metric([kind], admission.clipped_tokens[kind])
+        disputed = CounterMetricFamily(
+            "joulegate_meter_disputes",
+            "Readings of a backend's counters by which gateways claimed more than there was",
+            labels=["ledger"],
+        )
+        for name in self._meter.runners:
+            disputed.add_metric([name], admission.disputes[name])
+        suspensions = CounterMetricFamily(
+            "joulegate_meter_suspensions",
+            "Gateways suspended for a minute because they claimed what cannot be",
+            value=admission.suspensions,
+        )
+        yield from (refused, clipped, disputed, suspensions)
 
     def _collect_device_metrics(self) -> Iterator[Metric]:
         energy = CounterMetricFamily(

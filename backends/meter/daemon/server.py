@@ -48,7 +48,7 @@ class _MeterHandlers:
             return _error_response(401, "the meter's secret is missing or wrong", "invalid_api_key")
         try:
             batch = _decoder.decode(await request.read())
-            answer = self._meter.receive_batch(batch, clock_us())
+            answer = self._meter.receive_batch(batch, clock_us(), request.remote or "")
         except web.HTTPRequestEntityTooLarge:
             return _error_response(
                 413, f"the body is over {_MAX_BODY_BYTES} bytes", "body_too_large"
@@ -56,7 +56,7 @@ class _MeterHandlers:
         except (msgspec.MsgspecError, UnicodeDecodeError, BadBatchError) as error:
             return _error_response(400, str(error), "bad_batch")
         except TooManyGatewaysError as error:
-            return _error_response(503, str(error), "too_many_gateways")
+            return _error_response(429, str(error), "too_many_gateways")
         return _json_response(_encoder.encode(answer))
 
     async def get_health(self, _: web.Request) -> web.Response:
