@@ -215,19 +215,18 @@ class EventAdmission:
             tokens = limits[1]
             request.doubted |= ends is not None  # else the counter may only be behind
         claimed = request.prompt_tokens if prompt is None else prompt
-        computed = max(claimed - (ends.cached_tokens or 0 if ends else 0), 0)
         # A prompt that was computed after the last reading is held to the next with all others.
-        if ends and limits and computed > limits[0] and self._was_counted(request):
-            self.clipped_tokens["prompt"] += computed - limits[0]
+        if ends and limits and claimed > limits[0] and self._was_counted(request):
+            self.clipped_tokens["prompt"] += claimed - limits[0]
             request.doubted = True
-            prompt = claimed - (computed - limits[0])
+            prompt = limits[0]
         over = event.tokens - tokens
         if over > request.clipped_tokens:
             self.clipped_tokens["generated"] += over - request.clipped_tokens
             request.clipped_tokens = over
-        if request.doubted:
+        if over or (ends and prompt != ends.prompt_tokens):
             self._log_seldom(gateway, now_us, "claims tokens that its backend cannot have had")
-        self._note_claim(gateway, request, tokens, computed, now_us)
+        self._note_claim(gateway, request, tokens, claimed, now_us)
         if ends:
             request.ended_us = now_us
         return tokens, prompt
@@ -237,18 +236,18 @@ class EventAdmission:
         gateway: GatewaySession,
         request: AdmittedRequest,
         tokens: int,
-        computed: int,
+        prompt: int,
         now_us: int,
     ) -> None:
         new, told = max(tokens - request.tokens, 0), request.prompt_claimed or 0
         request.tokens += new
         if request.prompt_claimed is None:
             request.prompt_claimed_us = now_us
-        request.prompt_claimed = computed
+        request.prompt_claimed = prompt
         claims = self._claims.get((request.runner.name, request.backend))
         if claims and claims.covers(request.begin_us, now_us):
             claims.generated.add_claim(gateway.name, new)
-            claims.prompts.add_claim(gateway.name, computed - told)
+            claims.prompts.add_claim(gateway.name, prompt - told)
 
     def _blame(self, gateway: GatewaySession, now_us: int) -> None:
         gateway.blames += 1

@@ -8,6 +8,7 @@ Rules:
   is held to its counter likewise once it has been computed.
 - All requests together may claim what the counter advanced by and nobody has claimed yet. Where
   they claim more, somebody lies: the time since the last reading is disputed.
+- A counter that has never moved is not believed: a server may be told to keep none.
 - Nobody is blamed for what another may have claimed: only one whose claims alone reach the excess.
 """
 
@@ -31,12 +32,12 @@ _NOISE_TOKENS = 64
 _NOISE_SHARE = 0.05
 _PROMPT_NOISE_TOKENS = 2_000
 _PROMPT_NOISE_SHARE = 0.25
-"""A prompt's tokens are an estimate until its end, and a cache computes fewer."""
+"""A prompt's tokens are an estimate until its end."""
 _BLAMED_SHARE = 0.8
 
 
 class CounterReading(NamedTuple):
-    """A backend's own cumulative counters."""
+    """A backend's own cumulative counters; prompts with what a cache spared."""
 
     at_us: int
     prompt_tokens: int
@@ -76,6 +77,7 @@ class BackendClaims:
 
     def _begin_anew(self) -> None:
         self._readings: deque[CounterReading] = deque(maxlen=_MAX_READINGS)
+        self._advanced = False
         self.generated = TokenBalance(_NOISE_TOKENS, _NOISE_SHARE)
         self.prompts = TokenBalance(_PROMPT_NOISE_TOKENS, _PROMPT_NOISE_SHARE)
 
@@ -93,6 +95,7 @@ class BackendClaims:
             self._readings.append(reading)
             return reading.at_us, 0.0, {}
         self._readings.append(reading)
+        self._advanced |= reading.generated_tokens > last.generated_tokens
         found = []
         for balance, advance in (
             (self.prompts, reading.prompt_tokens - last.prompt_tokens),
@@ -101,7 +104,7 @@ class BackendClaims:
             excess, claims = balance.close_window(advance)
             found.append((excess / max(sum(claims.values()), 1), claims))
         share, claims = max(found, key=lambda one: one[0])
-        return last.at_us, share, claims
+        return last.at_us, share if self._advanced else 0.0, claims
 
     @property
     def read_us(self) -> int:
@@ -122,7 +125,7 @@ class BackendClaims:
 
         That is prompt tokens by the last reading, and generated tokens by now.
         """
-        if not self.covers(begin_us, now_us):
+        if not (self._advanced and self.covers(begin_us, now_us)):
             return None
         before = next(one for one in reversed(self._readings) if one.at_us <= begin_us)
         last = self._readings[-1]

@@ -89,12 +89,18 @@ class MeterService:
         return MeterAck(self.id, observations, spendings, seconds, gateway.unknown_backends)
 
     def record_token_counts(
-        self, root: str, now_us: int, prompt_tokens: int, generated_tokens: int
+        self,
+        root: str,
+        now_us: int,
+        prompt_tokens: int,
+        generated_tokens: int,
+        all_prompt_tokens: int | None = None,
     ) -> None:
-        """Take a backend's own token counters."""
+        """Take a backend's own token counters; `all_prompt_tokens` are those of caches too."""
+        prompts = prompt_tokens if all_prompt_tokens is None else all_prompt_tokens
         for station in self.runners.values():
             if root in station.roots:
-                reading = CounterReading(now_us, prompt_tokens, generated_tokens)
+                reading = CounterReading(now_us, prompts, generated_tokens)
                 self.admission.record_reading(station, root, reading, self._gateways.values())
                 station.ledger.record_token_counts(root, now_us, prompt_tokens, generated_tokens)
 

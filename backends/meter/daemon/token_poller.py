@@ -24,8 +24,8 @@ _MAX_PAGE_BYTES = 8 << 20
 _OK = 200
 PERIOD_SECONDS = 1.0
 
-TokenCountsHandler = Callable[[str, int, int], None]
-"""Takes a backend's root and its prompt and generated tokens so far."""
+TokenCountsHandler = Callable[[str, int, int, int], None]
+"""Takes a backend's root and its computed prompt, generated and all prompt tokens so far."""
 
 
 async def poll_backends(roots: Sequence[str], counted: TokenCountsHandler) -> None:
@@ -61,8 +61,8 @@ async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHa
     await run_periodically(poll_once, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int] | None:
-    """Return prompt and generated tokens so far; None where they cannot be had now."""
+async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int, int] | None:
+    """Return the counts so far as the handler takes them; None where they cannot be had."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
         if status == _OK:
@@ -70,14 +70,15 @@ async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int
     return None
 
 
-def parse_token_counts(page: bytes) -> tuple[int, int] | None:
-    """Return prompt and generated tokens of vLLM's page, None where it has none."""
+def parse_token_counts(page: bytes) -> tuple[int, int, int] | None:
+    """Return computed prompt, generated and all prompt tokens of vLLM's page; None without them."""
     prompt = exposition.sum_series(
         page, "vllm:prompt_tokens_by_source_total", source="local_compute"
     )
+    all_prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
     if prompt is None:
-        prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
+        prompt = all_prompt
     generated = exposition.sum_series(page, "vllm:generation_tokens_total")
     if prompt is None or generated is None:
         return None
-    return round(prompt), round(generated)
+    return round(prompt), round(generated), round(prompt if all_prompt is None else all_prompt)

@@ -252,3 +252,21 @@ def test_an_address_has_so_many_gateways_and_the_one_gone_longest_makes_room():
     world.post(gateway="one more")
     with pytest.raises(TooManyGatewaysError):
         world.post(gateway="0")
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_cached_prompts_and_counters_that_stand_still_make_nobody_a_liar(counts):
+    world = polled()
+    for second in range(20):
+        tokens = 1_000 * second * counts
+        cached = 100_000 * second * counts
+        world.meter.record_token_counts(ROOT, world.now_us, 0, tokens, cached)
+        world.post(RequestBegin(second, 0, 0, 100_000, 0), **HONEST)
+        world.pass_seconds(1)
+        world.post(RequestProgress(second, 100_000, 1), RequestEnd(second, 0, 1_000), **HONEST)
+    world.pass_seconds(5)
+    world.meter.expire_gateways(world.now_us)
+    told = world.post(**HONEST).observations
+    assert {one.method for one in told[2:]} == {"exclusive"}
+    assert joules_of(world, "joulegate_meter_disputes_total") == 0
+    assert joules_of(world, "joulegate_meter_clipped_tokens_total") == 0
