@@ -1,12 +1,14 @@
-"""A meter under a flood, over real sockets: its memory is bounded and it goes on metering."""
+"""A meter under a flood, over real sockets: memory is bounded and it goes on metering."""
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from backends.meter.daemon.quotas import MAX_OPEN_REQUESTS
 from backends.meter.protocol import RequestBegin, RequestEnd, RequestProgress
-from tests.integration.harness import total
+from tests.integration.harness import total, until
 from tests.integration.meters import Client, metering, of
 
 NAMES, BATCHES, EVENTS = 10, 10, 4_000
@@ -17,6 +19,26 @@ def resident_bytes(process):
     pid = process._process.pid
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+async def test_bodies_that_never_end_are_few_and_given_up(world):
+    simulator = await world.simulator(speed=1)
+    async with metering(*of(simulator)) as (_, client), contextlib.AsyncExitStack() as stack:
+        host, port = client.url.removeprefix("http://").split(":")
+        slow = []
+        for _ in range(16):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.close)
+            writer.write(b"POST /v1/events HTTP/1.1\r\nHost: m\r\nContent-Length: 99\r\n\r\n{")
+            slow.append(reader)
+
+        async def refused():
+            return (await client.send(b"{}"))[0] == 429
+
+        await until(refused, "a batch too many")
+        for reader in slow:
+            assert b" 408 " in await asyncio.wait_for(reader.readline(), 60)
+        await client.post()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' /proc")
