@@ -23,7 +23,7 @@ def test_a_request_alone_takes_exactly_its_forms(truth, i, o):
     truth = replace(truth, noise=0.0)
     seconds, joules = (
         form(truth.seconds, i, o, energy=False),
-        form(truth.total_joules, i, o, energy=True),
+        form(truth.joules, i, o, energy=True),
     )
     assume(seconds > 1e-3)
     assume(joules > 1e-3)
@@ -35,7 +35,7 @@ def test_a_request_alone_takes_exactly_its_forms(truth, i, o):
     assert sum(s.duration_seconds for s in steps) == pytest.approx(seconds, rel=1e-9)
     assert one.seconds == pytest.approx(seconds, rel=1e-9)
     assert one.total_joules == pytest.approx(joules, rel=1e-9)
-    assert sum(s.total_joules for s in steps) == pytest.approx(joules, rel=1e-9)
+    assert sum(s.joules for s in steps) == pytest.approx(joules, rel=1e-9)
     assert one.microjoules == pytest.approx(joules * 1e6, abs=1.01)
     assert (one.queue_seconds, one.tokens_out, one.aborted) == (0.0, o, False)
     assert one.seconds >= one.first_token_seconds > 0
@@ -128,7 +128,7 @@ def test_nothing_is_ever_negative_and_no_step_is_long(truth, script):
     _, steps, requests, _ = play(truth, script)
     for step in steps:
         assert step.duration_seconds > 0
-        assert step.total_joules >= 0
+        assert step.joules >= 0
         assert step.microjoules >= 0
         if not step.tokens:
             assert step.duration_seconds <= longest(truth)
