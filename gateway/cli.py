@@ -123,6 +123,10 @@ def meter(
     secret_file: Annotated[
         Path | None, typer.Option(help="What gateways must send; also JOULEGATE_METER_SECRET.")
     ] = None,
+    no_secret: Annotated[
+        bool,
+        typer.Option("--no-secret", help="Listen beyond loopback and take events from anybody."),
+    ] = False,
     hz: Annotated[
         float | None, typer.Option(min=1, max=200, help="Readings per second; default: 20.")
     ] = None,
@@ -139,6 +143,7 @@ def meter(
         backends=backend or [],
         url=url,
         secret_file=secret_file,
+        no_secret=no_secret,
         hz=hz,
         log_level=log_level,
     )

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 from uuid import uuid4
 
@@ -13,14 +14,13 @@ from yarl import URL
 
 from backends.client import BackendClient
 from backends.errors import BackendError, BackendStatusError, BackendTimeout, InvalidResponse
+from backends.exposition import sum_series
 from calibration.endpoint.stream import TimedResponse, read_stream
 
 _SHORT_TIMEOUT_SECONDS: Final = 10.0
 _FIRST_BYTE_TIMEOUT_SECONDS: Final = 600.0  # the first byte may wait in the server's queue
 _MAX_ERROR_BYTES: Final = 1 << 16
 _MAX_METRICS_BYTES: Final = 32 << 20
-_OK: Final = 200
-_BAD: Final = 400
 
 
 class TargetError(ValueError):
@@ -126,7 +126,7 @@ class TargetServer:
             raise BackendTimeout(
                 f"/tokenize: no answer within {_SHORT_TIMEOUT_SECONDS:g} s"
             ) from None
-        if answer.status != _OK:
+        if answer.status != HTTPStatus.OK:
             raise BackendStatusError(answer.status, raw)
         try:
             return msgspec.json.decode(raw, type=_TokenizeResponse).count
@@ -144,11 +144,11 @@ class TargetServer:
             )
         except BackendError:
             return None
-        running = _sum_gauge(raw, b"vllm:num_requests_running")
-        waiting = _sum_gauge(raw, b"vllm:num_requests_waiting")
-        if status != _OK or running is None:
+        running = sum_series(raw, "vllm:num_requests_running")
+        waiting = sum_series(raw, "vllm:num_requests_waiting")
+        if status != HTTPStatus.OK or running is None:
             return None
-        return running, waiting or 0
+        return round(running), round(waiting or 0)
 
     async def is_reachable(self) -> bool:
         """Whether the server answers at all."""
@@ -190,7 +190,7 @@ class TargetServer:
         except TimeoutError:
             raise BackendTimeout(f"no answer within {_FIRST_BYTE_TIMEOUT_SECONDS:g} s") from None
         try:
-            if answer.status >= _BAD:
+            if answer.status >= HTTPStatus.BAD_REQUEST:
                 raise BackendStatusError(answer.status, await answer.read_body(_MAX_ERROR_BYTES))
             return await read_stream(answer, request_id, began, on_tokens)
         finally:
@@ -204,7 +204,7 @@ class TargetServer:
         status, raw = await self._client.get(
             self._build_url(path), self._headers, seconds=_SHORT_TIMEOUT_SECONDS
         )
-        if status == _OK:
+        if status == HTTPStatus.OK:
             try:
                 return msgspec.json.decode(raw, type=kind)
             except msgspec.MsgspecError as error:
@@ -213,15 +213,3 @@ class TargetServer:
         elif required:
             raise BackendStatusError(status, raw)
         return None
-
-
-def _sum_gauge(exposition: bytes, name: bytes) -> int | None:
-    """Return a gauge added up over its label sets (engines of a data-parallel server)."""
-    found = None
-    for line in exposition.splitlines():
-        if line.startswith(name) and line[len(name) : len(name) + 1] in (b"{", b" "):
-            try:
-                found = (found or 0) + round(float(line.rpartition(b" ")[2]))
-            except ValueError:
-                continue
-    return found

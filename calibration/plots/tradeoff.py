@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from calibration.arrays import Floats
 from calibration.plots import choices, style
 from calibration.plots.picture import Picture, PictureTable, format_length
 from calibration.plots.plot_data import PlotData, select_regression
@@ -84,7 +85,7 @@ def _draw_panel(
     material: PlotData,
     axes: Axes,
     priced: choices.PricedModels,
-    x: choices.Floats,
+    x: Floats,
     error: list[float | None],
 ) -> list[str]:
     """Draw one panel; return what is odd about it."""
@@ -148,7 +149,7 @@ def _draw_panel(
 
 
 def _describe_floored(
-    priced: choices.PricedModels, quantity: CostQuantity, x: choices.Floats, length: tuple[int, int]
+    priced: choices.PricedModels, quantity: CostQuantity, x: Floats, length: tuple[int, int]
 ) -> list[str]:
     """Say which figures of a panel are the floor, where the fit predicts nothing real."""
     names = [name for name, value in zip(priced.names, x, strict=True) if value <= COST_FLOOR]

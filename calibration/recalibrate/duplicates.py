@@ -11,9 +11,8 @@ Nothing is said of series that hardly moved, or that hardly overlap in time.
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from calibration.arrays import Floats
 
 _LEAST_TURNS = 4
 _LEAST_MOVES = 3

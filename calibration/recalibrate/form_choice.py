@@ -6,8 +6,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate import prior as pull
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.prior import LOAD_AT, PriorSettings
@@ -27,8 +27,6 @@ from calibration.recalibrate.variants import (
 )
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import RegressionForm
-
-Floats = NDArray[np.float64]
 
 MIN_TOLERANCE = 0.02
 """Share of the load column's squares that the other columns must leave over."""

@@ -15,13 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.solved import SingularMoments, compute_interval_factor
 from gateway.scheduling.regression_terms import ORDINARY
-
-Floats = NDArray[np.float64]
 
 PARTS = 4
 LEAST_ERRORS = 2.0

@@ -14,13 +14,11 @@ cap at 256 to 512 tokens.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
+from calibration.arrays import Floats
 from calibration.recalibrate.sums import SumBlock
 from gateway.scheduling.regression_terms import LIMIT_OCTAVES
-
-Floats = NDArray[np.float64]
 
 _ROUNDS = 500
 _CLOSE = 1e-10

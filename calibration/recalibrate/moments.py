@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate.faults import format_term, parse_powers
 from calibration.recalibrate.solved import (
     MAX_CONDITION,
@@ -32,8 +33,6 @@ from calibration.recalibrate.solved import (
 )
 from calibration.recalibrate.sums import SumBlock
 from gateway.scheduling.regression_terms import COLUMNS
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

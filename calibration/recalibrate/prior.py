@@ -17,14 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.solved import CoefficientPrior
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import RegressionForm
-
-Floats = NDArray[np.float64]
 
 LOAD_AT = 4
 """The load's place among the coefficients."""

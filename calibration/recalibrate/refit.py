@@ -30,8 +30,8 @@ Rules:
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate.form_choice import FormChoice, RefitRules
 from calibration.recalibrate.holdout import HeldOut, hold_out
 from calibration.recalibrate.moments import ClusterMoments
@@ -52,8 +52,6 @@ from calibration.recalibrate.variants import (
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COLUMNS
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

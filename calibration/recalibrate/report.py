@@ -42,12 +42,39 @@ def build_report(
     }
 
 
-def select_provenance(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the profile keeps of a part of the JSON report."""
-    names = ("requests", "instances", "scrapes", "blocks", "resets", "condition", "bias",
-             "prior_share", "b4_kept", "held_out", "step", "sigma", "censored",
-             "refused")  # fmt: skip
-    return {"adopted": part["adopted"], **{name: part[name] for name in names if part.get(name)}}
+def build_provenance(part: RefitPart) -> dict[str, Any]:
+    """Return what the profile keeps of a refitted part; what says nothing is left out."""
+    block, found = part.block, part.found
+    said: dict[str, Any] = {
+        "requests": block.n,
+        "instances": block.instances,
+        "scrapes": len(block.clusters),
+        "resets": block.resets,
+    }
+    if isinstance(found, CostRefit):
+        said |= {
+            "blocks": found.held.blocks,
+            "condition": found.solved.condition,
+            "bias": found.drift.relative_bias,
+            "prior_share": max(found.solved.prior_share.tolist()),
+            "b4_kept": found.kept_load,
+            "held_out": _build_held_out(found),
+            "step": found.step,
+        }
+    elif isinstance(found, LengthFit):
+        said |= {"sigma": found.sigma, "censored": found.censored}
+    said["refused"] = [msgspec.to_builtins(one) for one in part.refusals]
+    return {"adopted": part.gates_passed, **{name: value for name, value in said.items() if value}}
+
+
+def _build_held_out(found: CostRefit) -> dict[str, float]:
+    held = found.held
+    return {
+        "gain": held.gain,
+        "standard_error": held.error,
+        "live_off_by": held.off,
+        "ordinary": held.ordinary,
+    }
 
 
 def _find_live_regression(
@@ -109,8 +136,7 @@ def _build_estimates(
         "rmse_share": found.rmse,
         "blocks": found.held.blocks,
         "block_seconds": found.block_seconds,
-        "held_out": {"gain": found.held.gain, "standard_error": found.held.error,
-                     "live_off_by": found.held.off, "ordinary": found.held.ordinary},
+        "held_out": _build_held_out(found),
         "change": found.change,
         "step": found.step,
         "winsorised": list(found.winsorised),

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import fdtrc, stdtrit
 
-Floats = NDArray[np.float64]
+from calibration.arrays import Floats
 
 MAX_CONDITION = 1e6
 """Above it (columns scaled to unit length) sums in doubles can no longer tell the columns apart."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate import duplicates
 from calibration.recalibrate.faults import (
     SumFault,
@@ -32,8 +33,6 @@ from calibration.recalibrate.faults import (
 )
 from calibration.recalibrate.prometheus import SampleSeries
 from gateway.scheduling.regression_terms import COSTS, PROMPT, TERMS
-
-Floats = NDArray[np.float64]
 
 SUMS_METRIC = "joulegate_ols_sum_total"
 

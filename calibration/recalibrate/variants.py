@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate.prior import LOAD_AT
 from calibration.recalibrate.solved import ClusterRobustFit
 from calibration.recalibrate.sums import SumBlock
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COLUMNS
-
-Floats = NDArray[np.float64]
 
 TOKENS_IN_AT, TOKENS_OUT_AT, BOTH_AT = 1, 2, 3
 """Places of coefficients in a form; `prior.LOAD_AT` is the load's."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.vllm.recipes import RECIPES
+from calibration.arrays import Floats
 from calibration.replay.decision_log_reader import LoggedDeployment, RecordedRequest
 from calibration.stats.design import columns
 from calibration.tables.columns import BadInput
@@ -26,7 +27,6 @@ from gateway.scheduling.decide import DeploymentOption, RoutingCandidate, make_d
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import RequestFeatures
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 UNLIMITED: Final = 1 << 30

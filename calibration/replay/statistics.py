@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from calibration.replay.replay import Floats, Ints, ReplayFleet, RequestPrices
+from calibration.arrays import Floats
+from calibration.replay.replay import Ints, ReplayFleet, RequestPrices
 from calibration.stats.intervals import (
     ConfidenceInterval,
     compute_percentile_interval,

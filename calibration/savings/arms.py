@@ -14,12 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.recalibrate.prometheus import SampleSeries
 from gateway.scheduling.switchback import ARMS, Switchback
-
-Floats = NDArray[np.float64]
 
 PREFIX = "joulegate_experiment_"
 INFO = f"{PREFIX}info"

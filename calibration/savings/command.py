@@ -4,7 +4,6 @@ Exit code 0: compared (whatever came out). 1: Prometheus did not answer, or no e
 window. 2: an option cannot be used.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from calibration.recalibrate.prometheus import (
@@ -26,18 +23,14 @@ from calibration.recalibrate.prometheus import (
 from calibration.savings.arms import COUNTERS, INFO, read_blocks, read_switchback
 from calibration.savings.savings import LEAST_PAIRS, ArmComparison, compare, pair_up
 from calibration.tables.columns import BadInput
+from gateway.console import OK, out, print_json, report_failure, report_usage_error
 from gateway.scheduling.switchback import Switchback
 
-OK, FAILED, UNUSABLE = 0, 1, 2
 _DECIDING = ("joules_per_1000_tokens", "joules_per_answer")
-_PIPE_COLUMNS = 160
 _VERDICTS = {
     "less": "energy was saved, per token and per answer",
     "more": "the treatment spends more, per token and per answer",
 }
-
-_out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +52,11 @@ def run(options: SavingsOptions, *, clock: Callable[[], float] = time.time) -> i
     try:
         report = _report(options, clock())
     except BadInput as error:
-        _err.print(f"joulegate: {error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(error)
     except (PrometheusError, OSError) as error:
-        _err.print(f"joulegate: {error}", markup=False)
-        return FAILED
+        return report_failure(error)
     if options.as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+        print_json(report)
     return OK
 
 
@@ -146,7 +137,7 @@ def judge(figures: list[ArmComparison]) -> str:
 
 def _show(report: dict[str, Any], figures: list[ArmComparison]) -> None:
     def say(text: str) -> None:
-        _out.print(text, markup=False, soft_wrap=True)
+        out.print(text, markup=False, soft_wrap=True)
 
     say(
         f"experiment {report['experiment']}: against {report['baseline']}, {report['window']} to "
@@ -164,5 +155,5 @@ def _show(report: dict[str, Any], figures: list[ArmComparison]) -> None:
             interval = f"{one.low:+.1%} to {one.high:+.1%}"
         cells = (f"{one.baseline:.4g}", f"{one.treatment:.4g}", f"{one.change:+.1%}", interval)
         table.add_row(one.name.replace("_", " "), *cells, one.verdict)
-    _out.print(table)
+    out.print(table)
     say(report["verdict"])

@@ -8,9 +8,8 @@ where there is one.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from calibration.arrays import Floats
 
 _SEED = 20_240_501
 _ROUNDING_TOLERANCE = 1e-12

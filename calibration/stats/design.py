@@ -12,14 +12,13 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 
 if TYPE_CHECKING:  # recalibration comes through here and does without pandas
     import pandas as pd
 
-Floats = NDArray[np.float64]
 Ranges = Mapping[str, tuple[float, float]]
 
 UNITS = {CostQuantity.SECONDS: "s", CostQuantity.JOULES: "J"}

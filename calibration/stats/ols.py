@@ -14,11 +14,10 @@ cell, with these 97%, and both 95% at fifteen (2,000 simulated grids each).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit
 from statsmodels.regression.linear_model import OLS
 
-Floats = NDArray[np.float64]
+from calibration.arrays import Floats
 
 MAX_CONDITION_NUMBER = 1e7
 """Above it (columns scaled to unit length) the terms cannot be told apart."""

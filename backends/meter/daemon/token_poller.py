@@ -34,6 +34,8 @@ class TokenTotals(NamedTuple):
     generated_tokens: int
     preemptions: int = 0
     """Requests thrown out of a full cache, whose tokens were then computed anew."""
+    all_prompt_tokens: int | None = None
+    """Those that a cache spared too."""
 
 
 TokenCountsHandler = Callable[[str, TokenTotals], None]
@@ -87,10 +89,12 @@ def parse_token_counts(page: bytes) -> TokenTotals | None:
     prompt = exposition.sum_series(
         page, "vllm:prompt_tokens_by_source_total", source="local_compute"
     )
+    all_prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
     if prompt is None:
-        prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
+        prompt = all_prompt
     generated = exposition.sum_series(page, "vllm:generation_tokens_total")
     if prompt is None or generated is None:
         return None
     preemptions = exposition.sum_series(page, "vllm:num_preemptions_total") or 0.0
-    return TokenTotals(round(prompt), round(generated), round(preemptions))
+    every = round(prompt if all_prompt is None else all_prompt)
+    return TokenTotals(round(prompt), round(generated), round(preemptions), every)

@@ -1,12 +1,12 @@
 """What an upstream response adds to the record, and the response headers made of it."""
 
+from backends.sse import TokenUsage
 from gateway.scheduling.cost import COST_FLOOR
 from gateway.service.client import headers as names
 from gateway.service.client.response import Header
 from gateway.service.request.plan import RoutingPlan
 from gateway.service.request.routing_table import RoutingSnapshot
 from gateway.service.upstream.dispatcher import UpstreamResponse
-from gateway.service.upstream.sse import TokenUsage
 from gateway.telemetry.record import ESTIMATED, RequestRecord
 
 

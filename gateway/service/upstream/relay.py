@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from backends import sse
 from backends.client import BackendResponse
 from backends.errors import BackendError, BackendStatusError, InvalidResponse, ResponseTooLarge
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.response import ResponseWriter
-from gateway.service.upstream import sse
 
 Explain = Callable[[], bytes]
 """Makes the `joulegate` object's JSON; called at most once, at the end."""

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends import sse
 from backends.errors import InvalidResponse
-from gateway.service.upstream import sse
-from gateway.service.upstream.sse import (
+from backends.sse import (
     EventSplitter,
     decode_chunk,
     extract_payload,
