@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from yarl import URL
-
+from backends.http.url import RequestUrl, TlsFiles, parse_request_url
 from backends.meter.client.request_handle import BackendMeter
 
 _log = logging.getLogger("joulegate.backends")
@@ -34,8 +33,8 @@ class Backend:
     """One vLLM server and what this process knows of it. Times are monotonic-clock seconds."""
 
     __slots__ = (
-        "_clock", "_ejection", "_failures", "_foreign", "_opens_at", "_streak", "_trial",
-        "_waited",
+        "_clock", "_ejection", "_failures", "_foreign", "_opens_at", "_streak", "_tls",
+        "_trial", "_waited",
         "ejections", "headers", "inflight", "label", "meter", "proven", "root", "urls",
     )  # fmt: skip
 
@@ -44,14 +43,16 @@ class Backend:
         root: str,
         *,
         api_key: str | None = None,
+        tls: TlsFiles | None = None,
         ejection: Ejection = Ejection(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
+        self._tls = tls
         parts = urlsplit(root)
         self.label = parts.netloc + parts.path
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self.urls: dict[str, URL] = {}
+        self.urls: dict[str, RequestUrl] = {}
         self.meter: BackendMeter | None = None
         self.inflight = 0
         self.ejections = 0
@@ -65,12 +66,12 @@ class Backend:
         self._opens_at: float | None = None
         self._trial = False
 
-    def url(self, path: str) -> URL:
+    def url(self, path: str) -> RequestUrl:
         """Return the address of `path` on this server; parsed once."""
         try:
             return self.urls[path]
         except KeyError:
-            self.urls[path] = URL(self.root + path)
+            self.urls[path] = parse_request_url(self.root + path, self._tls)
             return self.urls[path]
 
     @property

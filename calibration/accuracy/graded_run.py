@@ -211,7 +211,7 @@ class _Ask:
     """The server's words where asking again is no use."""
 
     async def send(self) -> _Answer:
-        url = self.target.url.joinpath(*PATHS[self.api].strip("/").split("/"))
+        url = self.target.at(PATHS[self.api])
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 answer = await self.client.post(url, self.body, self.headers)

@@ -5,14 +5,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
-from yarl import URL
 
 from backends.client import Client
 from backends.errors import BackendError, BadAnswer, Refused, Silent
+from backends.http.url import RequestUrl, parse_request_url
 from calibration.endpoint.stream import Reply, follow
 
 _SMALL_SECONDS: Final = 10.0
@@ -64,14 +65,12 @@ class Target:
     """A named backend; `name` is the model's key in rows and profile."""
 
     def __init__(self, name: str, url: str, api_key: str | None = None) -> None:
-        try:
-            parsed = URL(url)
-        except ValueError as error:
-            raise TargetError(f"{url}: {error}") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise TargetError(f"{url}: not an http:// or https:// address")
         # People paste the SDK's base URL.
-        self.url = URL(str(parsed.with_query(None)).rstrip("/").removesuffix("/v1"))
+        self.url = url.partition("?")[0].rstrip("/").removesuffix("/v1").rstrip("/")
+        try:
+            parse_request_url(self.url)
+        except ValueError as error:
+            raise TargetError(str(error)) from None
         self.name = name
         self._headers = {"Content-Type": "application/json"}
         if api_key:
@@ -82,7 +81,7 @@ class Target:
     @property
     def local(self) -> bool:
         """Whether it runs on this machine, as far as its address tells."""
-        return self.url.host in ("localhost", "127.0.0.1", "::1")
+        return urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
 
     async def describe(self, client: Client) -> Info:
         """Ask the server what it is; measures with `client` from then on.
@@ -117,7 +116,7 @@ class Target:
         body = msgspec.json.encode({"model": self._served_name, "prompt": text})
         try:
             async with asyncio.timeout(_SMALL_SECONDS):
-                answer = await self._client.post(self._at("/tokenize"), body, self._headers)
+                answer = await self._client.post(self.at("/tokenize"), body, self._headers)
                 try:
                     raw = await answer.read(_METRICS_BYTES)
                 finally:
@@ -135,7 +134,7 @@ class Target:
         """Return (running, waiting) from the server's gauges, or None where it has none."""
         try:
             status, raw = await self._client.get(
-                self._at("/metrics"), self._headers, seconds=_SMALL_SECONDS, limit=_METRICS_BYTES
+                self.at("/metrics"), self._headers, seconds=_SMALL_SECONDS, limit=_METRICS_BYTES
             )
         except BackendError:
             return None
@@ -148,7 +147,7 @@ class Target:
     async def alive(self) -> bool:
         """Whether the server answers at all."""
         try:
-            await self._client.get(self._at("/v1/models"), self._headers, seconds=_SMALL_SECONDS)
+            await self._client.get(self.at("/v1/models"), self._headers, seconds=_SMALL_SECONDS)
         except BackendError:
             return False
         return True
@@ -177,9 +176,7 @@ class Target:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(_HEAD_SECONDS):
-                answer = await self._client.post(
-                    self.url.joinpath(*path.split("/")), encoded, headers
-                )
+                answer = await self._client.post(self.at(path), encoded, headers)
         except TimeoutError:
             raise Silent(f"no answer within {_HEAD_SECONDS:g} s") from None
         try:
@@ -189,12 +186,13 @@ class Target:
         finally:
             answer.close()
 
-    def _at(self, path: str) -> URL:
-        return self.url.joinpath(*path.strip("/").split("/"))
+    def at(self, path: str) -> RequestUrl:
+        """Return the address of `path` on this server."""
+        return parse_request_url(f"{self.url}/{path.strip('/')}")
 
     async def _get(self, path: str, kind: type[Any], *, required: bool = False) -> Any:
         """Return a small answer decoded, or None where the server has no such thing."""
-        status, raw = await self._client.get(self._at(path), self._headers, seconds=_SMALL_SECONDS)
+        status, raw = await self._client.get(self.at(path), self._headers, seconds=_SMALL_SECONDS)
         if status == _OK:
             try:
                 return msgspec.json.decode(raw, type=kind)

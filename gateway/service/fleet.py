@@ -4,9 +4,11 @@ import random
 from urllib.parse import urlsplit
 
 from backends.client import Client
+from backends.http.url import TlsFiles
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Backend, Deployment, Ejection
 from gateway.config import Config
+from gateway.tls_config import TlsConfig
 
 
 def deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
@@ -23,13 +25,22 @@ def deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
             model.label,
             model.served_name or model.name,
             [
-                Backend(backend.root, api_key=backend.api_key, ejection=ejection)
+                Backend(
+                    backend.root,
+                    api_key=backend.api_key,
+                    tls=_files(backend.tls or config.tls),
+                    ejection=ejection,
+                )
                 for backend in model.backends
             ],
             rng=rng,
         )
         for model in config.models
     )
+
+
+def _files(tls: TlsConfig | None) -> TlsFiles | None:
+    return None if tls is None else tls.files
 
 
 def meters(config: Config, made: tuple[Deployment, ...], client: Client) -> tuple[MeterLink, ...]:
@@ -41,6 +52,11 @@ def meters(config: Config, made: tuple[Deployment, ...], client: Client) -> tupl
                 parts = urlsplit(wanted.meter)
                 root = f"{parts.scheme}://{parts.netloc}"
                 if root not in links:
-                    links[root] = MeterLink(root, client, secret=config.meter_secret)
+                    links[root] = MeterLink(
+                        root,
+                        client,
+                        secret=config.meter_secret,
+                        tls=_files(config.meter_tls or config.tls),
+                    )
                 backend.meter = links[root].place(backend.label, parts.path.strip("/"))
     return tuple(links.values())

@@ -181,7 +181,7 @@ class Gateway:
                 await opened.stream.relay(reply, lifeline, explain)
                 record.code = _OK
                 opened.backend.succeeded()
-                await opened.stream.finish()
+                opened.stream.finish()
         except BackendError as error:
             if not isinstance(error, Oversized):
                 opened.backend.failed(f"{error.reason}: {error}")

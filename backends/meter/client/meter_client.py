@@ -17,10 +17,10 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import msgspec
-from yarl import URL
 
 from backends.client import Client
 from backends.errors import BackendError
+from backends.http.url import TlsFiles, parse_request_url
 from backends.meter.client.request_handle import FORSAKEN, OVER, BackendMeter, Metered
 from backends.meter.protocol import (
     PATH,
@@ -54,7 +54,14 @@ _decoder = msgspec.json.Decoder(Answer)
 class MeterLink:
     """The connection to one meter; `settled` and `spendings` are for the owner to drain."""
 
-    def __init__(self, root: str, client: Client, *, secret: str | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        client: Client,
+        *,
+        secret: str | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
         self.label = urlsplit(root).netloc
         self.up = False
         self.dropped = 0
@@ -62,7 +69,7 @@ class MeterLink:
         self.period_seconds: float | None = None
         self.settled: list[Metered] = []
         self.spendings: list[Spending] = []
-        self._url = URL(root + PATH)
+        self._url = parse_request_url(root + PATH, tls)
         self._headers = {"Content-Type": "application/json"}
         if secret:
             self._headers["Authorization"] = f"Bearer {secret}"

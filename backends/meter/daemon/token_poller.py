@@ -9,11 +9,10 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from yarl import URL
-
 from backends import exposition
 from backends.client import Client
 from backends.errors import BackendError
+from backends.http.url import RequestUrl, parse_request_url
 from backends.periodic import rounds
 
 _log = logging.getLogger("joulegate.meter")
@@ -38,7 +37,7 @@ async def poll(roots: Sequence[str], counted: Counted) -> None:
 
 
 async def _poll(client: Client, root: str, counted: Counted) -> None:
-    url = URL(root + "/metrics")
+    url = parse_request_url(root + "/metrics")
     answering = True
 
     async def turn() -> None:
@@ -58,7 +57,7 @@ async def _poll(client: Client, root: str, counted: Counted) -> None:
     await rounds(turn, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _ask(client: Client, url: URL) -> tuple[int, int] | None:
+async def _ask(client: Client, url: RequestUrl) -> tuple[int, int] | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)

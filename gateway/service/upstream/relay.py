@@ -166,9 +166,9 @@ class Stream:
                 raise BadAnswer("the stream ended without its end marker")
             block = feed(chunk)
 
-    async def finish(self) -> None:
+    def finish(self) -> None:
         """Let the connection be used again."""
-        await self._answer.finish()
+        self._answer.finish()
 
     def _inspect(self, block: bytes) -> bytes:
         """Look at each event of a block that may hold usage, an error or the end.
