@@ -8,7 +8,7 @@ byte came. Everything else that goes wrong is an attempt of the caller's.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -62,6 +62,40 @@ class Answer:
                 raise Oversized(f"the answer is over {limit} bytes")
             pieces.append(piece)
         return b"".join(pieces)
+
+    def listen(self, on_news: Callable[[], None]) -> None:
+        """Have `on_news` called whenever something has come or broken, instead of waiting.
+
+        It takes what there is by `take`; it is called first when something comes next.
+        """
+        self._open_connection.on_news = on_news
+
+    def stop_listening(self) -> None:
+        """Wait by `chunk` again."""
+        if self._connection is not None:
+            self._connection.on_news = None
+
+    def take(self) -> bytes:
+        """Return the bytes that are there, maybe none. Raises as `chunk` does, after them."""
+        exchange = self._exchange
+        if exchange.pieces:
+            return exchange.take()
+        exchange.raise_error()
+        return b""
+
+    @property
+    def over(self) -> bool:
+        """Whether everything has come and been taken."""
+        return self._exchange.state is COMPLETE and not self._exchange.pieces
+
+    def pause(self) -> None:
+        """Read no more from the backend for now, so that it waits too."""
+        self._open_connection.pause()
+
+    def resume(self) -> None:
+        """Read on after `pause`."""
+        if self._connection is not None:
+            self._connection.resume()
 
     def close(self) -> None:
         """Give the connection back if the answer is whole, else close it at once.
@@ -126,13 +160,16 @@ class Client:
         """Connections in use, to whomever."""
         return sum(pool.busy for pool in self._pools.values())
 
-    async def post(self, url: RequestUrl, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(
+        self, url: RequestUrl, body: bytes, headers: Mapping[str, str], *, resend: bool = True
+    ) -> Answer:
         """Send a request and return once the answer's head is there; the caller sets a deadline.
 
-        Raises Unreachable, ConnectionLost or BadAnswer.
+        With `resend` it is sent once more where it meets a kept connection's close. Raises
+        Unreachable, ConnectionLost or BadAnswer.
         """
         head = encode_request_head("POST", url, headers, len(body))
-        return await self._send(url.origin, head, body, urgent=False)
+        return await self._send(url.origin, head, body, urgent=False, resend=resend)
 
     async def get(
         self, url: RequestUrl, headers: Mapping[str, str], *, seconds: float, limit: int = 1 << 20
@@ -144,7 +181,7 @@ class Client:
         head = encode_request_head("GET", url, headers, None)
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._send(url.origin, head, None, urgent=True)
+                answer = await self._send(url.origin, head, None, urgent=True, resend=True)
                 try:
                     return answer.status, await answer.read(limit)
                 finally:
@@ -153,14 +190,14 @@ class Client:
             raise Silent(f"no answer within {seconds:g} s") from None
 
     async def _send(
-        self, origin: Origin, head: bytes, body: bytes | None, *, urgent: bool
+        self, origin: Origin, head: bytes, body: bytes | None, *, urgent: bool, resend: bool
     ) -> Answer:
         pool = self._pools.get(origin) or self._make_pool(origin)
         connection = await pool.acquire(urgent=urgent)
         try:
             exchange = await connection.send(head, body)
             if exchange.state is FAILED:
-                if not self._met_a_close(connection, exchange):
+                if not (resend and self._met_a_close(connection, exchange)):
                     exchange.raise_error()
                 connection.abort()
                 connection = await pool.acquire(fresh=True)

@@ -91,6 +91,7 @@ class Runtime:
                 trace=self._tracer and self._tracer.add,
             ),
             stall_seconds=config.timeouts.stall_seconds,
+            stream_seconds=config.timeouts.stream_seconds,
         )
 
     def drain(self) -> None:

@@ -109,6 +109,7 @@ class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     first_token_seconds: Seconds = 120.0
     unary_seconds: Seconds = 600.0
     stall_seconds: Seconds = 60.0
+    stream_seconds: Seconds = 3600.0
     body_seconds: Seconds = 30.0
     drain_seconds: Seconds = 30.0
 

@@ -12,6 +12,7 @@ it is what makes vLLM abort a request that is still running.
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from backends.http.exchange import AWAITING_HEAD, COMPLETE, FAILED, IN_BODY, HttpExchange
@@ -44,7 +45,7 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_linger", "_loop", "_pool", "_read_paused", "_socket", "_transport", "_waiter",
-        "_write_paused", "closed", "exchange", "idle_since", "peer", "reused", "sent_at",
+        "_write_paused", "closed", "exchange", "idle_since", "on_news", "peer", "reused", "sent_at",
     )  # fmt: skip
 
     def __init__(self, pool: ConnectionOwner, sock: socket.socket, peer: object) -> None:
@@ -54,6 +55,8 @@ class HttpConnection(asyncio.Protocol):
         self.reused = False
         self.idle_since = 0.0
         self.sent_at = 0.0
+        self.on_news: Callable[[], None] | None = None
+        """Called when something has come or broken, where nobody waits in `read`."""
         self._pool = pool
         self._socket = sock
         self._loop = pool.loop
@@ -81,14 +84,14 @@ class HttpConnection(asyncio.Protocol):
             self._linger_on(exchange)
         else:
             self._wake()
-            if exchange.held > _MOST_HELD_BYTES and not self._read_paused:
-                self._read_paused = True
-                self._transport.pause_reading()  # type: ignore[union-attr]
+            if exchange.held > _MOST_HELD_BYTES:
+                self.pause()
 
     def eof_received(self) -> None:
         """Note the end of what is sent; there is nothing to be said to a server that has left."""
         if self.exchange is not None:
             self.exchange.end_input()
+            self._wake()
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -157,12 +160,21 @@ class HttpConnection(asyncio.Protocol):
             if exchange.state is FAILED:
                 exchange.raise_error()
             await self._wait()
-        taken = exchange.take()
+        self.resume()
+        return exchange.take()
+
+    def pause(self) -> None:
+        """Read no more from the socket for now."""
+        if not self._read_paused and self._transport is not None:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
         if self._read_paused:
             self._read_paused = False
             if self._transport is not None:
                 self._transport.resume_reading()
-        return taken
 
     def finish(self) -> None:
         """Let go of an answer of which nothing but its end is still expected."""
@@ -189,11 +201,13 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
             return
         self.exchange = None
+        self.on_news = None
         self.reused = True
         self._pool.take_back(self)
 
     def abort(self) -> None:
         """Close at once, whatever is on its way."""
+        self.on_news = None
         if self._transport is not None:
             self._transport.abort()
         self._forget()
@@ -225,8 +239,11 @@ class HttpConnection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            if not waiter.done():
+                waiter.set_result(None)
+        elif self.on_news is not None:
+            self.on_news()
 
     def _linger_on(self, exchange: HttpExchange) -> None:
         """Read on to the end of an answer that nobody reads any more."""

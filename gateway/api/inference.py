@@ -9,10 +9,10 @@ from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.api.incoming import ClientLeft, read_head, read_members
-from gateway.api.protocol import LINK, Link
+from gateway.api.protocol import LINK, PIECES, Link
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.service.client.cancellation import Cut, Lifeline
-from gateway.service.client.response import Reply
+from gateway.service.client.response import PieceWriter, Reply
 from gateway.service.pipeline import Gateway
 from gateway.service.request.body import Kind, Members
 from gateway.service.request.routing_table import OTHER
@@ -39,8 +39,10 @@ async def _infer(
     send: Send,
 ) -> None:
     head = read_head(scope)
-    link = cast("Link | None", (scope.get("extensions") or {}).get(LINK))
-    reply = Reply(send, head.request_id, abort=link.abort if link else None)
+    extensions = cast("dict[str, Any]", scope.get("extensions") or {})
+    link: Link | None = extensions.get(LINK)
+    pieces: PieceWriter | None = extensions.get(PIECES)
+    reply = Reply(send, head.request_id, abort=link.abort if link else None, pieces=pieces)
     record = Record(
         id=head.request_id,
         at=time.time(),

@@ -53,6 +53,7 @@ class Gateway:
         metrics: Metrics,
         books: Books,
         stall_seconds: float,
+        stream_seconds: float,
     ) -> None:
         self.names = names
         self.profiles = profiles
@@ -64,6 +65,7 @@ class Gateway:
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
+        self._stream_seconds = stream_seconds
 
     @property
     def backends(self) -> list[Backend]:
@@ -177,6 +179,7 @@ class Gateway:
             else:
                 record.ttft_seconds = time.perf_counter() - started
                 lifeline.expect(self._stall_seconds, Cut.STALLED)
+                lifeline.end_within(self._stream_seconds)
                 await reply.start(_OK, [*SSE, *head])
                 await opened.stream.relay(reply, lifeline, explain)
                 record.code = _OK
@@ -231,6 +234,8 @@ class Gateway:
             self._note_broken(record, cut.value, "cut off")
         if cut is Cut.DRAINING:
             return Draining("the gateway is shutting down", retry_after_seconds=1)
+        if cut is Cut.TOO_LONG:
+            return GatewayTimeout(f"the stream went on for over {self._stream_seconds:g} s")
         return GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
 
     def _note_gone(self, record: Record, reply: Reply) -> None:

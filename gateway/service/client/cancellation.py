@@ -19,17 +19,19 @@ class Cut(StrEnum):
     CLIENT_GONE = "client_gone"
     SILENT = "silent"
     STALLED = "stalled"
+    TOO_LONG = "too_long"
     DRAINING = "draining"
 
 
 class Lifeline:
     """Holds one request's task; made inside it."""
 
-    __slots__ = ("_after_silence", "_expiry", "_seconds", "_task", "last", "reason")
+    __slots__ = ("_after_silence", "_expiry", "_seconds", "_task", "_until", "last", "reason")
 
     def __init__(self) -> None:
         self._task = asyncio.current_task()
         self._seconds = math.inf
+        self._until = math.inf
         self._expiry = Cut.STALLED
         self._after_silence: Cut | None = None
         self.last = 0.0
@@ -52,6 +54,10 @@ class Lifeline:
         self._seconds = seconds
         self._expiry = expiry
 
+    def end_within(self, seconds: float) -> None:
+        """Cut for `TOO_LONG` in `seconds` from now, whatever comes until then."""
+        self._until = time.monotonic() + seconds
+
     def expect_nothing(self) -> None:
         """Lift the deadline."""
         self._seconds = math.inf
@@ -60,6 +66,8 @@ class Lifeline:
         """Cut if a deadline has passed; `now` is monotonic time."""
         if now - self.last >= self._seconds:
             self.cut(self._expiry)
+        elif now >= self._until:
+            self.cut(Cut.TOO_LONG)
 
     def absorb(self) -> Cut | None:
         """Take back the cancellation if it was ours; return its reason, or None if it was not."""
@@ -70,7 +78,7 @@ class Lifeline:
     def revive(self) -> None:
         """Go on after an absorbed cut that was not the request's end, if nothing else was."""
         self.reason = None
-        self._seconds = math.inf
+        self._seconds = self._until = math.inf
         if self._after_silence is not None:
             self.cut(self._after_silence)
 

@@ -217,7 +217,10 @@ class Dispatcher:
         opened: Opened | None = None
         try:
             lifeline.expect(seconds, Cut.SILENT)
-            answer = await self._client.post(backend.url(ask.kind.path), body, headers)
+            # Resent silently at its first attempt alone: what dies twice is not the connection's.
+            answer = await self._client.post(
+                backend.url(ask.kind.path), body, headers, resend=not record.attempts
+            )
             if answer.status >= _REDIRECT:
                 await self._refuse(answer)
             begun = Opened(scored, deployment, backend, answer)
@@ -250,7 +253,9 @@ class Dispatcher:
             # A 200 that is no stream: maybe an error in JSON, which parse_whole raises.
             parse_whole(await opened.answer.read(self._max_answer_bytes))
             raise BadAnswer(f"{content_type or 'no content type'} where a stream was asked for")
-        opened.stream = Stream(opened.answer, deployment.model, wants_usage=ask.wants_usage)
+        opened.stream = Stream(
+            opened.answer, deployment.model, wants_usage=ask.wants_usage, single=ask.single
+        )
         await opened.stream.open()
 
     async def _read_whole(self, opened: Opened) -> None:

@@ -5,6 +5,7 @@ may still serve); whole events are passed on as they arrive, waiting while the c
 usage chunk that only the gateway asked for is kept back; it ends with [DONE] or it is broken.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,7 +17,7 @@ from msgspec import Raw, Struct
 from backends.client import Answer
 from backends.errors import BackendError, BadAnswer, Oversized, Refused
 from gateway.service.client.cancellation import Lifeline
-from gateway.service.client.response import Reply
+from gateway.service.client.response import PieceWriter, Reply
 from gateway.service.upstream import sse
 
 Explain = Callable[[], bytes]
@@ -66,6 +67,8 @@ _MAX_HEAD_BYTES = 1 << 20
 
 def parse_whole(body: bytes) -> Whole:
     """Validate a unary answer. Raises BadAnswer, or Refused for an error sent with status 200."""
+    if not body.isascii() and not sse.is_text(body):
+        raise BadAnswer("an answer that is not UTF-8 text")
     try:
         parsed = _whole.decode(body)
     except sse.UNREADABLE as error:
@@ -86,23 +89,33 @@ class Stream:
     """A streamed answer; `chunks` counts its events, `usage` is filled in as it passes.
 
     So are `timings`, as raw JSON, from a vLLM that runs with --enable-per-request-metrics.
+    With `single` one choice is expected: once it has finished, the answer is whole.
     """
 
     __slots__ = (
-        "_answer", "_broken", "_done", "_explain", "_head", "_model", "_opened", "_splitter",
-        "_wants_usage", "chunks", "timings", "usage",
+        "_answer", "_broken", "_done", "_explain", "_finished", "_head", "_lifeline", "_model",
+        "_opened", "_over", "_pieces", "_rename", "_single", "_splitter", "_wants_usage",
+        "chunks", "timings", "usage",
     )  # fmt: skip
 
-    def __init__(self, answer: Answer, model: str, *, wants_usage: bool) -> None:
+    def __init__(
+        self, answer: Answer, model: str, *, wants_usage: bool, single: bool = True
+    ) -> None:
         self._answer = answer
         self._model = model
         self._wants_usage = wants_usage
+        self._single = single
         self._splitter = sse.Splitter()
         self._head = sse.Event()
         self._opened = b""
         self._done = False
+        self._finished = False
         self._broken: BackendError | None = None
         self._explain: Explain | None = None
+        self._rename: Rename | None = None
+        self._lifeline: Lifeline
+        self._pieces: PieceWriter
+        self._over: asyncio.Future[bytes]
         self.chunks = 0
         self.usage: sse.Usage | None = None
         self.timings = sse.ABSENT
@@ -118,7 +131,7 @@ class Stream:
             for event in sse.events(block):
                 data = sse.payload(event)
                 if data == sse.DONE:
-                    return
+                    raise BadAnswer("the stream ended before any content")
                 if not data:
                     continue
                 parsed = sse.decode(data)
@@ -134,71 +147,125 @@ class Stream:
     async def relay(self, reply: Reply, lifeline: Lifeline, explain: Explain | None) -> None:
         """Pass everything on to the end. Raises BackendError where the stream breaks."""
         self._explain = explain
-        block = self._opened
-        self._opened = b""
-        chunk_of = self._answer.chunk
-        feed = self._splitter.feed
-        write = reply.write
-        rename = renaming(self._head.model, self._model)
-        clock = time.monotonic
-        while True:
-            if block:
-                self.chunks += block.count(b"\n\n")
-                if rename is not None:
-                    block = rename(block)
-                if (
-                    sse.USAGE in block
-                    or sse.DONE in block
-                    or sse.ERROR in block
-                    or sse.USAGE_SPACED in block
-                ):
-                    block = self._inspect(block)
-                if self._done:
-                    await reply.end(block)
-                    return
-                if block:
-                    await write(block)
-                if self._broken is not None:
-                    raise self._broken
-            chunk = await chunk_of()
-            lifeline.last = clock()
-            if not chunk:
-                raise BadAnswer("the stream ended without its end marker")
-            block = feed(chunk)
+        self._lifeline = lifeline
+        self._rename = renaming(self._head.model, self._model)
+        block, self._opened = self._opened, b""
+        out = self._look(block)
+        while not self._done and self._broken is None:
+            if out:
+                await reply.write(out)
+            if reply.pieces is not None:
+                out = await self._pump(reply.pieces)
+            else:
+                out = self._take_in(await self._answer.chunk())
+        if self._done:
+            await reply.end(out)
+            return
+        if out:
+            await reply.write(out)
+        if self._broken is not None:
+            raise self._broken
 
-    def finish(self) -> None:
-        """Let the connection be used again."""
-        self._answer.finish()
+    async def _pump(self, pieces: PieceWriter) -> bytes:
+        """Pass everything on as it comes, without a task's turn for each piece; return the last."""
+        self._pieces = pieces
+        self._over = asyncio.get_running_loop().create_future()
+        pieces.on_drained = self._answer.resume
+        self._answer.listen(self._pass_on)
+        try:
+            self._pass_on()
+            return await self._over
+        finally:
+            pieces.on_drained = None
+            self._answer.stop_listening()
+
+    def _pass_on(self) -> None:
+        """Pass on what has come; called by the backend's connection."""
+        answer, over = self._answer, self._over
+        try:
+            while not over.done():
+                chunk = answer.take()
+                if not chunk and not answer.over:
+                    return
+                out = self._take_in(chunk)
+                if self._done or self._broken is not None:
+                    over.set_result(out)
+                elif out:
+                    self._pieces.write(out)
+                    if self._pieces.blocked:
+                        answer.pause()
+        except BackendError as error:
+            self._broken = error.with_traceback(None)
+            over.set_result(b"")
+        except Exception as error:  # noqa: BLE001 - a bug must cost one request, not a connection
+            over.set_exception(error)
+
+    def _take_in(self, chunk: bytes) -> bytes:
+        """Return what a client is to be sent of a chunk; b"" is the end of the body."""
+        if chunk:
+            block = self._splitter.feed(chunk)
+            return self._look(block) if block else b""
+        if not (self._finished and self._single):
+            raise BadAnswer("the stream ended without its end marker")
+        # Some servers and proxies leave it out; what was asked for is there.
+        return self._end()
+
+    def _look(self, block: bytes) -> bytes:
+        """Return what a client is to be sent of a block of whole events."""
+        count = block.count(b"\n\n")
+        self.chunks += count
+        if sse.are_plain(block, count):
+            self._lifeline.last = time.monotonic()
+        else:
+            block = self._inspect(block)
+        return block if self._rename is None else self._rename(block)
 
     def _inspect(self, block: bytes) -> bytes:
         """Look at each event of a block that may hold usage, an error or the end.
 
-        What stands before an error is kept: it still goes to the client.
+        What stands before an error is kept: it still goes to the client. Comments are passed on,
+        and are no sign of life.
         """
         kept = []
-        for event in sse.events(block):
-            data = sse.payload(event)
-            if data == sse.DONE:
-                if self._explain is not None:
-                    kept.append(self._explanation(self._explain()))
-                kept.append(sse.DONE_EVENT)
-                self._done = True
-                break
-            if sse.USAGE in event or sse.USAGE_SPACED in event or data.startswith(b'{"error"'):
-                try:
-                    parsed = sse.decode(data)
-                except BadAnswer as error:
-                    self._broken = error
+        try:
+            for event in sse.events(block):
+                data = sse.payload(event)
+                if data == sse.DONE:
+                    if not self._finished:
+                        raise BadAnswer("the stream's end marker before a finish_reason")
+                    kept.append(self._end())
                     break
-                if sse.is_error(parsed.error):
-                    self._broken = Refused(_status_of(parsed.error), data)
-                    break
-                self.usage = parsed.usage or self.usage
-                self.timings = parsed.metrics
-                if not parsed.choices and not self._wants_usage:
+                if not data:
+                    kept.append(event)
                     continue
-            kept.append(event)
+                self._lifeline.last = time.monotonic()
+                parsed = sse.decode(data)
+                if sse.is_error(parsed.error):
+                    raise Refused(_status_of(parsed.error), data)
+                self._note(parsed)
+                if parsed.usage is None or parsed.choices or self._wants_usage:
+                    kept.append(event)
+        except BackendError as error:
+            self._broken = error.with_traceback(None)
         return b"".join(kept)
+
+    def _note(self, event: sse.Event) -> None:
+        """Note what an event says of the whole answer."""
+        for choice in event.choices or ():
+            self._finished = self._finished or choice.finish_reason is not None
+        if event.usage is not None:
+            self.usage = event.usage
+            self.timings = event.metrics
+
+    def _end(self) -> bytes:
+        """Return a stream's last events."""
+        self._done = True
+        explanation = b"" if self._explain is None else self._explanation(self._explain())
+        return explanation + sse.DONE_EVENT
+
+    def finish(self) -> None:
+        """Let the connection be used again."""
+        self._answer.finish()
 
     def _explanation(self, explain: bytes) -> bytes:
         """Return a chunk without choices that carries the `joulegate` object."""
