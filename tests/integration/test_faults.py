@@ -16,9 +16,10 @@ MODES = {False: "unary", True: "stream"}
 # What a client gets where only the first attempt meets the fault, if that is not an answer.
 AFTER_CONTENT = {
     *(f"{'reset' if n % 2 else 'close'} at {n * 10 + 5}% of body" for n in range(3, 10)),
-    "stall in body", "no [DONE], closed", "error in the middle", "no finish_reason", "nothing after the text",
-    "comments after content", "half events after content", "JSON cut in an event",
-    "a frame of 20 MB", "endless stream", "unframed, cut off", "too short a length", "bad UTF-8",
+    "stall in body", "no [DONE], closed", "error in the middle", "no finish_reason",
+    "nothing after the text", "comments after content", "half events after content",
+    "JSON cut in an event", "a frame of 20 MB", "endless stream", "unframed, cut off",
+    "too short a length", "bad UTF-8",
 }  # fmt: skip
 """It breaks in the middle of a stream, which is never answered by another backend."""
 REFUSALS = {"status 499", "404 of a router", "400 of vLLM", "400 in HTML"}
