@@ -46,12 +46,17 @@ class Answer:
         """
         return await self._open_connection.read()
 
-    async def read(self, limit: int) -> bytes:
-        """Return the rest of the body. Raises Oversized where it is over `limit` bytes."""
+    async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
+        """Return the rest of the body. Raises Oversized where it is over `limit` bytes.
+
+        `hold` is told how many bytes have come, each time some have, and may raise.
+        """
         exchange = self._exchange
         if exchange.content_length is not None and exchange.content_length > limit:
             raise Oversized(f"the answer is over {limit} bytes")
         if exchange.state is COMPLETE and exchange.held <= limit:
+            if hold is not None:
+                hold(exchange.held)
             return exchange.take()
         read = self._open_connection.read
         pieces: list[bytes] = []
@@ -60,8 +65,10 @@ class Answer:
             size += len(piece)
             if size > limit:
                 raise Oversized(f"the answer is over {limit} bytes")
+            if hold is not None:
+                hold(len(piece))
             pieces.append(piece)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def listen(self, on_news: Callable[[], None]) -> None:
         """Have `on_news` called whenever something has come or broken, instead of waiting.

@@ -142,6 +142,7 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024 * 1024
     max_answer_bytes: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024
+    max_bytes_in_flight: Annotated[int, Meta(ge=1024)] = 1024 * 1024 * 1024
     requests_kept: Annotated[int, Meta(ge=0)] = 1000
 
 

@@ -11,6 +11,7 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from gateway.api.incoming import ClientLeft, read_head, read_members
 from gateway.api.protocol import LINK, PIECES, Link
 from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.service.byte_budget import HeldBytes
 from gateway.service.client.cancellation import Cut, Lifeline
 from gateway.service.client.response import PieceWriter, Reply
 from gateway.service.pipeline import Gateway
@@ -53,6 +54,7 @@ async def _infer(
         trace=head.trace,
     )
     lifeline = Lifeline()
+    held = HeldBytes(gateway.bytes_in_flight)
     watcher: asyncio.Task[None] | None = None
 
     async def load() -> Members:
@@ -64,6 +66,7 @@ async def _infer(
                 limit=limits.max_body_bytes,
                 seconds=timeouts.body_seconds,
                 ready=link is not None and link.body_ready,
+                held=held,
             )
         except ClientLeft:
             lifeline.cut(Cut.CLIENT_GONE)
@@ -85,6 +88,9 @@ async def _infer(
     try:
         await gateway.answer(record, load, head.steering, reply, lifeline)
     finally:
+        held.release()
+        # It holds the connection's cycle, which holds the scope.
+        extensions.pop(PIECES, None)
         # The connection's next request may have begun, and put itself there.
         if link is not None and link.on_lost is gone:
             link.on_lost = None

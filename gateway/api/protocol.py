@@ -96,6 +96,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
+        # It holds this object's methods: a cycle that would keep the connection until a collection.
+        self.parser = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; refuse a head that grows too large."""

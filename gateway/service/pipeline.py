@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from backends.errors import BackendError, Oversized
+from backends.errors import BackendError, Oversized, forget_frames
 from backends.periodic import rounds
 from backends.registry import Backend, Deployment
 from gateway.service.accounting.accounting import Books
@@ -17,6 +17,7 @@ from gateway.service.accounting.outcome import (
     note_opened,
     note_usage,
 )
+from gateway.service.byte_budget import ByteBudget
 from gateway.service.client import headers as names
 from gateway.service.client.cancellation import SWEEP_SECONDS, Cut, Lifeline, Lifelines
 from gateway.service.client.errors import ApiError, Draining, GatewayTimeout, Interrupted
@@ -71,6 +72,11 @@ class Gateway:
     def backends(self) -> list[Backend]:
         """Every backend of every deployment."""
         return [backend for deployment in self.deployments for backend in deployment.backends]
+
+    @property
+    def bytes_in_flight(self) -> ByteBudget:
+        """What requests and answers may hold at once."""
+        return self._dispatcher.bytes_in_flight
 
     @property
     def inflight(self) -> int:
@@ -135,7 +141,7 @@ class Gateway:
         try:
             await self._serve(record, load, headers, reply, lifeline, started)
         except ApiError as error:
-            return error
+            return forget_frames(error)
         except asyncio.CancelledError:
             cut = lifeline.absorb()
             if cut is None:

@@ -12,11 +12,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backends.client import Answer, Client
-from backends.errors import BackendError, BadAnswer, Oversized, Refused, Silent
+from backends.errors import (
+    BackendError,
+    BadAnswer,
+    Oversized,
+    Refused,
+    Silent,
+    Unreachable,
+    forget_frames,
+)
 from backends.meter.client.request_handle import Metered
 from backends.registry import Backend, Deployment
 from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
 from gateway.scheduling.decision import Scored
+from gateway.service.byte_budget import ByteBudget, HeldBytes
 from gateway.service.client.cancellation import Cut, Lifeline
 from gateway.service.client.errors import (
     BadGateway,
@@ -59,6 +68,7 @@ class Opened:
     began: float = 0.0
     ended: float = 0.0
     metered: Metered | None = None
+    held: HeldBytes | None = None
 
 
 class Dispatcher:
@@ -72,6 +82,7 @@ class Dispatcher:
         retry: RetryConfig,
         limits: LimitsConfig,
         sampler: Sampler | None = None,
+        bytes_in_flight: ByteBudget | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
@@ -79,6 +90,7 @@ class Dispatcher:
         self._max_attempts = retry.max_attempts
         self._max_answer_bytes = limits.max_answer_bytes
         self._sampler = sampler
+        self.bytes_in_flight = bytes_in_flight or ByteBudget(limits.max_bytes_in_flight)
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
     async def open(
@@ -125,6 +137,8 @@ class Dispatcher:
         finally:
             opened.answer.close()
             opened.backend.end(trial=opened.trial)
+            if opened.held is not None:
+                opened.held.release()
 
     def _order(
         self, ranked: Sequence[Scored], snapshot: Snapshot, picks: Picks
@@ -166,7 +180,7 @@ class Dispatcher:
         except Refused as error:
             reason = error.reason
             _judge(error, backend)
-            failures.append(error)
+            failures.append(forget_frames(error))
         except Oversized as error:
             # The request's doing: another backend would send as much.
             reason = error.reason
@@ -174,7 +188,7 @@ class Dispatcher:
         except BackendError as error:
             reason = error.reason
             backend.failed(f"{reason}: {error}")
-            failures.append(error)
+            failures.append(forget_frames(error))
         else:
             # A stream has yet to end before it counts as a success.
             backend.answering() if ask.stream else backend.succeeded()
@@ -217,9 +231,10 @@ class Dispatcher:
         opened: Opened | None = None
         try:
             lifeline.expect(seconds, Cut.SILENT)
-            # Resent silently at its first attempt alone: what dies twice is not the connection's.
+            # Once it has cost a connection its life, it is not sent again silently.
+            unsent = all(attempt.reason == Unreachable.reason for attempt in record.attempts)
             answer = await self._client.post(
-                backend.url(ask.kind.path), body, headers, resend=not record.attempts
+                backend.url(ask.kind.path), body, headers, resend=unsent
             )
             if answer.status >= _REDIRECT:
                 await self._refuse(answer)
@@ -259,8 +274,14 @@ class Dispatcher:
         await opened.stream.open()
 
     async def _read_whole(self, opened: Opened) -> None:
-        opened.body = await opened.answer.read(self._max_answer_bytes)
-        opened.whole = parse_whole(opened.body)
+        held = HeldBytes(self.bytes_in_flight)
+        try:
+            opened.body = await opened.answer.read(self._max_answer_bytes, held.hold)
+            opened.whole = parse_whole(opened.body)
+            opened.held = held
+        finally:
+            if opened.held is None:
+                held.release()
 
 
 def _judge(error: Refused, backend: Backend) -> None:

@@ -163,8 +163,12 @@ class Stream:
             return
         if out:
             await reply.write(out)
-        if self._broken is not None:
-            raise self._broken
+        raise self._take_broken()
+
+    def _take_broken(self) -> BackendError:
+        """Return what broke the stream; kept here, it would hold the frame that raises it."""
+        broken, self._broken = self._broken, None
+        return broken or BadAnswer("the stream broke")
 
     async def _pump(self, pieces: PieceWriter) -> bytes:
         """Pass everything on as it comes, without a task's turn for each piece; return the last."""
