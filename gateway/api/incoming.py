@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from litestar.types import HTTPRequestEvent, HTTPScope, Receive, ReceiveMessage
 
-from gateway.service.byte_budget import HeldBytes, OverCapacity
+from gateway.service.byte_budget import HeldBytes
 from gateway.service.client import headers as names
 from gateway.service.client.errors import (
     BadRequest,
     BodyTimeout,
     MethodNotAllowed,
+    OverCapacity,
     TooLarge,
     UnsupportedEncoding,
 )

@@ -3,15 +3,7 @@
 A request beyond it is refused at once: a gateway that is killed for its memory refuses everybody.
 """
 
-from gateway.service.client.errors import Unavailable
-
-
-class OverCapacity(Unavailable):
-    """The process holds as many bytes as it may."""
-
-    code = "over_capacity"
-    should_retry = True
-    more_headers = ((b"connection", b"close"),)
+from gateway.service.client.errors import OverCapacity
 
 
 class ByteBudget:

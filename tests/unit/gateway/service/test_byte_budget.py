@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.service.byte_budget import ByteBudget, HeldBytes, OverCapacity
+from gateway.service.byte_budget import ByteBudget, HeldBytes
+from gateway.service.client.errors import OverCapacity
 
 
 def test_beyond_the_budget_nothing_more_is_held():
