@@ -79,6 +79,7 @@ def server_options(app: Any, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=GuardedProtocol,
+        loop="gateway.api.listener:new_serving_loop",
         ws="none",
         proxy_headers=False,
         access_log=False,
