@@ -113,6 +113,12 @@ class Answer:
         if connection is not None:
             connection.release()
 
+    def discard(self) -> None:
+        """Close the connection, and keep none to this server for a while: it confuses answers."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.discard("the answer to another request")
+
     def finish(self) -> None:
         """Let go of an answer whose last event has been read.
 

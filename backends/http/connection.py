@@ -205,6 +205,11 @@ class HttpConnection(asyncio.Protocol):
         self.reused = True
         self._pool.take_back(self)
 
+    def discard(self, why: str) -> None:
+        """Close a connection whose server confuses answers."""
+        self._pool.distrust(why)
+        self.abort()
+
     def abort(self) -> None:
         """Close at once, whatever is on its way."""
         self.on_news = None

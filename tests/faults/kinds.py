@@ -50,6 +50,8 @@ class Asked:
     word: str
     model: str
     stream: bool
+    id: str = "c"
+    """As vLLM makes it of the id that it is sent."""
 
     @property
     def events(self) -> list[bytes]:
@@ -66,13 +68,14 @@ class Asked:
         """A proper unary answer."""
         message = {"role": "assistant", "content": text_of(self.word)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        whole = {"id": "c", "object": "chat.completion", "created": 1, "model": self.model}
+        whole = {"id": self.id, "object": "chat.completion", "created": 1, "model": self.model}
         return _json({**whole, "choices": [choice], "usage": _USAGE})
 
     def chunk(self, delta: dict, finish: str | None = None) -> dict:
         """Return a stream's chunk."""
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        whole = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": self.model}
+        kind = "chat.completion.chunk"
+        whole = {"id": self.id, "object": kind, "created": 1, "model": self.model}
         return {**whole, "choices": [choice]}
 
     @staticmethod
@@ -219,7 +222,7 @@ KINDS["JSON of another kind"] = lambda asked: [measured(b"200 OK", b"[1,2]", ask
 
 @kind("the other mode")
 def _(asked: Asked) -> Script:
-    other = Asked(asked.word, asked.model, stream=not asked.stream)
+    other = Asked(asked.word, asked.model, stream=not asked.stream, id=asked.id)
     return [other.framed()]
 
 
@@ -276,13 +279,14 @@ _stream(
 )
 _stream("byte order mark", lambda a: [a.framed(b"\xef\xbb\xbf" + a.payload)])
 _stream("JSON cut in an event", lambda a: _pieces(a, [*a.events[:3], b'data: {"id"\n\n']))
+_PAD = b"x" * (20 << 20)
 _stream(
     "a frame of 20 MB",
     lambda a: _pieces(
-        a, [*a.events[:3], a.event({**a.chunk({"content": ""}), "pad": "x" * (20 << 20)})]
+        a, [*a.events[:3], a.events[2].replace(b'"index":0', b'"index":0,"pad":"' + _PAD + b'"')]
     ),
 )
-_stream("a frame of 20 MB first", lambda a: _pieces(a, [b": " + b"x" * (20 << 20) + b"\n\n"]))
+_stream("a frame of 20 MB first", lambda a: _pieces(a, [b": " + _PAD + b"\n\n"]))
 _stream(
     "endless stream",
     lambda a: [a.head() + chunked(a.events[1]), Endless(chunked(a.event(a.chunk({}))), 0.01)],
@@ -404,7 +408,7 @@ def _(asked: Asked) -> Script:
 
 
 def _stray(asked: Asked) -> bytes:
-    return Asked("STRAY", asked.model, asked.stream).framed()
+    return Asked("STRAY", asked.model, asked.stream, asked.id).framed()
 
 
 KINDS["a second answer at once"] = lambda a: [a.framed() + _stray(a)]

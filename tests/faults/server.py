@@ -27,7 +27,7 @@ from tests.faults.kinds import (
 
 SCOPES = ("all", "first")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-_ID = re.compile(rb"x-request-id: *([^\r\n]+)-[0-9a-f]+\r", re.IGNORECASE)
+_ID = re.compile(rb"x-request-id: *(([^\r\n]+)-[0-9a-f]+)\r", re.IGNORECASE)
 
 
 class FaultServer:
@@ -113,10 +113,13 @@ class FaultServer:
     def _script(self, kind: str, head: bytes, body: bytes) -> Script:
         request = json.loads(body)
         found = _ID.search(head)
-        request_id = found[1].decode() if found else ""
+        sent_as, request_id = (part.decode() for part in found.groups()) if found else ("", "")
         self.sent[request_id] += 1
         asked = Asked(
-            request["messages"][-1]["content"], request["model"], stream=bool(request.get("stream"))
+            request["messages"][-1]["content"],
+            request["model"],
+            stream=bool(request.get("stream")),
+            id=f"chatcmpl-{sent_as}",
         )
         scope = head.split(b"/", 2)[1].decode()
         proper = scope == "first" and self.sent[request_id] > 1

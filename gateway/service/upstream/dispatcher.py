@@ -5,8 +5,6 @@ budget; vLLM's own refusals (400, 404, 422 …) end it at once; a backend is tol
 """
 
 import asyncio
-import itertools
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +35,7 @@ from gateway.service.upstream import metering
 from gateway.service.upstream.failure_response import RATE_LIMITED, UNAUTHORISED, exhausted
 from gateway.service.upstream.relay import Stream, Whole, parse_whole
 from gateway.service.upstream.retry_budget import RetryBudget
+from gateway.service.upstream.sent_ids import SentIds
 from gateway.service.upstream.upstream_body import forwarded
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Attempt, Record, Wasted
@@ -45,8 +44,6 @@ from gateway.telemetry.trace_context import Sampler
 _SERVER_ERROR = 500
 _REDIRECT = 300
 _WORKED_FOR_NOTHING = ("abandoned", Silent.reason)
-# Begun at random, so that two workers' ids do not meet at one vLLM.
-_serial = itertools.count(secrets.randbits(32))
 
 
 @dataclass(slots=True)
@@ -90,6 +87,7 @@ class Dispatcher:
         self._max_attempts = retry.max_attempts
         self._max_answer_bytes = limits.max_answer_bytes
         self._sampler = sampler
+        self._sent_ids = SentIds()
         self.bytes_in_flight = bytes_in_flight or ByteBudget(limits.max_bytes_in_flight)
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
@@ -218,10 +216,10 @@ class Dispatcher:
         lifeline: Lifeline,
     ) -> Opened:
         seconds = self._timeouts.first_token_seconds if ask.stream else self._timeouts.unary_seconds
+        number = self._sent_ids.number()
         headers = {
             "Content-Type": "application/json",
-            # A suffix of our own: vLLM must not meet one id twice, whatever clients send.
-            "X-Request-Id": f"{record.id}-{next(_serial):x}",
+            "X-Request-Id": self._sent_ids.name(record.id, number),
             **backend.headers,
         }
         if record.trace is not None:
@@ -243,6 +241,7 @@ class Dispatcher:
                 await self._open_stream(ask, begun, deployment)
             else:
                 await self._read_whole(begun)
+            self._check_id(begun, number)
             opened = begun
         except asyncio.CancelledError:
             if lifeline.reason is not Cut.SILENT:
@@ -255,6 +254,17 @@ class Dispatcher:
             if opened is None and answer is not None:
                 answer.close()
         return opened
+
+    def _check_id(self, begun: Opened, number: int) -> None:
+        """Raise BadAnswer for what is another request's answer, and never use its connection."""
+        answered = (
+            begun.stream.id if begun.stream is not None else begun.whole and begun.whole.text_id
+        )
+        if answered and self._sent_ids.is_anothers(answered, number):
+            begun.answer.discard()
+            if begun.held is not None:
+                begun.held.release()
+            raise BadAnswer("the answer to another request")
 
     async def _refuse(self, answer: Answer) -> None:
         if answer.status < 400:  # noqa: PLR2004

@@ -53,12 +53,18 @@ def renaming(answered_as: str | None, model: str) -> Rename | None:
 class Whole(Struct):
     """The members of a unary answer that the gateway looks at."""
 
+    id: Raw = sse.ABSENT
     model: str | None = None
     choices: Raw = sse.ABSENT
     data: Raw = sse.ABSENT
     usage: sse.Usage | None = None
     metrics: Raw = sse.ABSENT
     error: Raw = sse.ABSENT
+
+    @property
+    def text_id(self) -> str:
+        """The answer's id as it stands in the JSON, without quotes."""
+        return bytes(self.id).strip(b'"').decode("ascii", "replace")
 
 
 _whole = msgspec.json.Decoder(Whole)
@@ -119,6 +125,11 @@ class Stream:
         self.chunks = 0
         self.usage: sse.Usage | None = None
         self.timings = sse.ABSENT
+
+    @property
+    def id(self) -> str | None:
+        """The answer's id, once it is opened."""
+        return self._head.id
 
     async def open(self) -> None:
         """Read up to the first content. Raises BackendError: nothing has reached the client yet."""
