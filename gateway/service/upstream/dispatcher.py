@@ -13,10 +13,10 @@ from backends.client import Answer, Client
 from backends.errors import (
     BackendError,
     BadAnswer,
+    ConnectionLost,
     Oversized,
     Refused,
     Silent,
-    Unreachable,
     forget_frames,
 )
 from backends.meter.client.request_handle import Metered
@@ -230,9 +230,9 @@ class Dispatcher:
         try:
             lifeline.expect(seconds, Cut.SILENT)
             # Once it has cost a connection its life, it is not sent again silently.
-            unsent = all(attempt.reason == Unreachable.reason for attempt in record.attempts)
+            harmless = all(a.reason != ConnectionLost.reason for a in record.attempts)
             answer = await self._client.post(
-                backend.url(ask.kind.path), body, headers, resend=unsent
+                backend.url(ask.kind.path), body, headers, resend=harmless
             )
             if answer.status >= _REDIRECT:
                 await self._refuse(answer)
