@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-from backends.errors import Oversized, Silent
+from backends.errors import BackendTimeout, ResponseTooLarge
 from backends.http.connection import HttpConnection
 from backends.http.exchange import COMPLETE, FAILED, HttpExchange, encode_request_head
 from backends.http.pool import ConnectionPool
@@ -24,7 +24,7 @@ _CLOSED_AT_ONCE_SECONDS: Final = 0.2
 """After sending; a server that has begun to work on a request dies later than that."""
 
 
-class Answer:
+class BackendResponse:
     """An answer whose head has come; its body is read in the pieces it arrives in."""
 
     __slots__ = ("_connection", "_exchange", "status")
@@ -34,26 +34,26 @@ class Answer:
         self._exchange = exchange
         self.status = exchange.status
 
-    def header(self, name: str) -> str | None:
+    def get_header(self, name: str) -> str | None:
         """Return one header's value, or None."""
         value = self._exchange.header(name.lower().encode())
         return None if value is None else value.decode("latin-1")
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """Return the bytes that are there, waiting for some; b"" at the end.
 
         Raises ConnectionLost or BadAnswer.
         """
         return await self._open_connection.read()
 
-    async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
+    async def read_body(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         """Return the rest of the body. Raises Oversized where it is over `limit` bytes.
 
         `hold` is told how many bytes have come, each time some have, and may raise.
         """
         exchange = self._exchange
         if exchange.content_length is not None and exchange.content_length > limit:
-            raise Oversized(f"the answer is over {limit} bytes")
+            raise ResponseTooLarge(f"the answer is over {limit} bytes")
         if exchange.state is COMPLETE and exchange.held <= limit:
             if hold is not None:
                 hold(exchange.held)
@@ -64,7 +64,7 @@ class Answer:
         while piece := await read():
             size += len(piece)
             if size > limit:
-                raise Oversized(f"the answer is over {limit} bytes")
+                raise ResponseTooLarge(f"the answer is over {limit} bytes")
             if hold is not None:
                 hold(len(piece))
             pieces.append(piece)
@@ -119,7 +119,7 @@ class Answer:
         if connection is not None:
             connection.discard("the answer to another request")
 
-    def finish(self) -> None:
+    def finish_reading(self) -> None:
         """Let go of an answer whose last event has been read.
 
         The few bytes behind it are read meanwhile, so that the connection can be used again.
@@ -135,7 +135,7 @@ class Answer:
         return self._connection
 
 
-class Client:
+class BackendClient:
     """Connections to all backends of one process; open between `async with` and its end.
 
     `connect_seconds` bounds looking a name up, connecting and TLS together.
@@ -175,7 +175,7 @@ class Client:
 
     async def post(
         self, url: RequestUrl, body: bytes, headers: Mapping[str, str], *, resend: bool = True
-    ) -> Answer:
+    ) -> BackendResponse:
         """Send a request and return once the answer's head is there; the caller sets a deadline.
 
         With `resend` it is sent once more where it meets a kept connection's close. Raises
@@ -196,15 +196,15 @@ class Client:
             async with asyncio.timeout(seconds):
                 answer = await self._send(url.origin, head, None, urgent=True, resend=True)
                 try:
-                    return answer.status, await answer.read(limit)
+                    return answer.status, await answer.read_body(limit)
                 finally:
                     answer.close()
         except TimeoutError:
-            raise Silent(f"no answer within {seconds:g} s") from None
+            raise BackendTimeout(f"no answer within {seconds:g} s") from None
 
     async def _send(
         self, origin: Origin, head: bytes, body: bytes | None, *, urgent: bool, resend: bool
-    ) -> Answer:
+    ) -> BackendResponse:
         pool = self._pools.get(origin) or self._make_pool(origin)
         connection = await pool.acquire(urgent=urgent)
         try:
@@ -219,7 +219,7 @@ class Client:
         except BaseException:
             connection.abort()
             raise
-        return Answer(connection, exchange)
+        return BackendResponse(connection, exchange)
 
     def _make_pool(self, origin: Origin) -> ConnectionPool:
         pool = ConnectionPool(

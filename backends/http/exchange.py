@@ -18,7 +18,7 @@ from typing import Final
 
 import httptools
 
-from backends.errors import BackendError, BadAnswer, ConnectionLost
+from backends.errors import BackendError, ConnectionLost, InvalidResponse
 from backends.http.encoding import BodyDecoder
 from backends.http.url import RequestUrl
 
@@ -107,15 +107,15 @@ class HttpExchange:
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fail(BadAnswer, "it switches protocols, which was not asked for")
+            self._fail(InvalidResponse, "it switches protocols, which was not asked for")
         except httptools.HttpParserError as error:
             if self.state is COMPLETE:
                 self.surplus = True
             else:
-                self._fail(BadAnswer, f"not HTTP/1.1: {error}")
+                self._fail(InvalidResponse, f"not HTTP/1.1: {error}")
         if self.state is AWAITING_HEAD:
             if self._head_bytes > MOST_HEAD_BYTES:
-                self._fail(BadAnswer, f"a head of over {MOST_HEAD_BYTES} bytes")
+                self._fail(InvalidResponse, f"a head of over {MOST_HEAD_BYTES} bytes")
         elif self.state is not IN_BODY:
             self._parser = None
 
@@ -191,13 +191,15 @@ class HttpExchange:
                 # Without `chunked` as the last one the body ends with the connection.
                 self._framed = value.lower().rstrip().endswith(b"chunked")
                 if value.strip().lower() != b"chunked":
-                    self._fail(BadAnswer, f"transfer-encoding {value[:40]!r}")
+                    self._fail(InvalidResponse, f"transfer-encoding {value[:40]!r}")
             elif name == b"content-encoding":
                 coding = value.strip().lower()
         if coding and coding != b"identity":
             self._decoder = BodyDecoder.of(coding)
             if self._decoder is None:
-                self._fail(BadAnswer, f"content-encoding {coding[:40]!r}, which was not asked for")
+                self._fail(
+                    InvalidResponse, f"content-encoding {coding[:40]!r}, which was not asked for"
+                )
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body."""
@@ -207,7 +209,7 @@ class HttpExchange:
             try:
                 data = self._decoder.decode(data)
             except ValueError as error:
-                self._fail(BadAnswer, str(error))
+                self._fail(InvalidResponse, str(error))
                 return
             if not data:
                 return
@@ -223,7 +225,7 @@ class HttpExchange:
 
     def _complete(self) -> None:
         if self._decoder is not None and not self._decoder.whole:
-            self._fail(BadAnswer, "a compressed body that was cut off")
+            self._fail(InvalidResponse, "a compressed body that was cut off")
         else:
             self.state = COMPLETE
 

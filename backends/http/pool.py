@@ -14,7 +14,7 @@ from collections import deque
 from ssl import SSLContext
 from typing import Final
 
-from backends.errors import Unreachable
+from backends.errors import BackendUnreachable
 from backends.http.connection import HttpConnection
 from backends.http.resolver import Endpoint, HostResolver
 from backends.http.tls import make_tls_context
@@ -179,13 +179,13 @@ class ConnectionPool:
                 connection = await self._connect_to_any(await self._resolver.resolve())
         except TimeoutError:
             self._resolver.expire()
-            raise Unreachable(
+            raise BackendUnreachable(
                 f"no connection to {self._origin.authority} within {self._connect_seconds:g} s"
             ) from None
         except OSError as error:
             self._resolver.expire()
             why = error.strerror or str(error) or type(error).__name__
-            raise Unreachable(f"no connection to {self._origin.authority}: {why}") from None
+            raise BackendUnreachable(f"no connection to {self._origin.authority}: {why}") from None
         finally:
             self._connecting -= 1
             self._next_turn()

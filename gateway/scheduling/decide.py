@@ -10,9 +10,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.scheduling import fair_ols, hybrid
-from gateway.scheduling.cost import FLOOR, Cost
-from gateway.scheduling.decision import NO_BOUNDS, Bounds, Decision, Excluded, Scored, Weights
-from gateway.scheduling.features import DEFAULT_OUTPUT, Features, OutputModel
+from gateway.scheduling.cost import COST_FLOOR, CostFunction
+from gateway.scheduling.decision import (
+    NO_BOUNDS,
+    ExcludedCandidate,
+    MetricWeights,
+    PredictionBounds,
+    RoutingDecision,
+    ScoredCandidate,
+)
+from gateway.scheduling.features import DEFAULT_OUTPUT, OutputModel, RequestFeatures
 
 Normaliser = Callable[
     [Sequence[float], Sequence[float], Sequence[float]],
@@ -20,7 +27,10 @@ Normaliser = Callable[
 ]
 """(accuracies, joules, seconds) of the candidates -> their (accuracy, energy, time) costs."""
 
-POLICIES: Mapping[str, Normaliser] = {"fair-ols": fair_ols.costs, "hybrid": hybrid.costs}
+POLICIES: Mapping[str, Normaliser] = {
+    "fair-ols": fair_ols.normalise_costs,
+    "hybrid": hybrid.normalise_costs,
+}
 """Every policy by name; a new one is its file and a line here."""
 
 _DIGITS = 12
@@ -28,7 +38,7 @@ _DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class DeploymentOption:
     """A deployment as the scheduler sees it: what it can do and what it would cost.
 
     `ratio` turns tiktoken's count into the model's own tokens; `context` is in tokens.
@@ -37,8 +47,8 @@ class Option:
     model: str
     deployment: str
     accuracy: float
-    seconds: Cost
-    joules: Cost
+    seconds: CostFunction
+    joules: CostFunction
     context: int
     capabilities: frozenset[str] = frozenset()
     output: OutputModel = DEFAULT_OUTPUT
@@ -50,19 +60,19 @@ class Option:
         object.__setattr__(self, "name", (self.model, self.deployment))
 
 
-class Candidate(NamedTuple):
+class RoutingCandidate(NamedTuple):
     """An option at the moment of the decision: requests that run and wait there, usable or not."""
 
-    option: Option
+    option: DeploymentOption
     running: int = 0
     up: bool = True
     queued: int = 0
 
 
-class _Estimate(NamedTuple):
+class _CandidateEstimate(NamedTuple):
     """A candidate that can serve the request, with its raw predictions."""
 
-    candidate: Candidate
+    candidate: RoutingCandidate
     tokens_in: int
     tokens_out: int
     seconds: float
@@ -70,17 +80,17 @@ class _Estimate(NamedTuple):
     floored: bool
 
 
-def decide(
-    features: Features,
-    candidates: Iterable[Candidate],
-    weights: Weights,
+def make_decision(
+    features: RequestFeatures,
+    candidates: Iterable[RoutingCandidate],
+    weights: MetricWeights,
     *,
     policy: str = "fair-ols",
-    bounds: Bounds = NO_BOUNDS,
+    bounds: PredictionBounds = NO_BOUNDS,
     best_effort: bool = True,
     profile_version: str = "",
     label: str | None = None,
-) -> Decision:
+) -> RoutingDecision:
     """Rank the candidates for one request.
 
     With `best_effort` a request that no candidate can serve within its bounds still gets a
@@ -88,28 +98,28 @@ def decide(
     policy where that is not the policy's name. Raises KeyError on an unknown policy.
     """
     normalise = POLICIES[policy]
-    excluded: list[Excluded] = []
-    able: list[_Estimate] = []
-    broken: list[tuple[float, _Estimate]] = []
+    excluded: list[ExcludedCandidate] = []
+    able: list[_CandidateEstimate] = []
+    broken: list[tuple[float, _CandidateEstimate]] = []
     for candidate in candidates:
-        estimate = _estimate(features, candidate, excluded)
+        estimate = _estimate_candidate(features, candidate, excluded)
         if estimate is None:
             continue
         violation = 0.0
         if bounds is not NO_BOUNDS:
-            violation = _violation(estimate, bounds, excluded)
+            violation = _measure_violation(estimate, bounds, excluded)
         if violation:
             broken.append((violation, estimate))
         else:
             able.append(estimate)
-    ranked: list[Scored] = []
+    ranked: list[ScoredCandidate] = []
     if able:
-        ranked = _rank(able, weights, normalise)
+        ranked = _rank_estimates(able, weights, normalise)
     elif broken and best_effort:
         by_name = {estimate.candidate.option.name: violation for violation, estimate in broken}
-        ranked = _rank([estimate for _, estimate in broken], weights, normalise)
+        ranked = _rank_estimates([estimate for _, estimate in broken], weights, normalise)
         ranked.sort(key=lambda scored: by_name[scored.model, scored.deployment])
-    return Decision(
+    return RoutingDecision(
         policy=label or policy,
         weights=weights,
         candidates=tuple(ranked),
@@ -119,9 +129,9 @@ def decide(
     )
 
 
-def _estimate(
-    features: Features, candidate: Candidate, excluded: list[Excluded]
-) -> _Estimate | None:
+def _estimate_candidate(
+    features: RequestFeatures, candidate: RoutingCandidate, excluded: list[ExcludedCandidate]
+) -> _CandidateEstimate | None:
     """Predict one candidate, or say in `excluded` why it cannot serve."""
     option, running, up, queued = candidate
     tokens_in = max(1, round(features.tokens_in * option.ratio))
@@ -136,20 +146,26 @@ def _estimate(
         out = ("down", "down: no usable backend")
     else:
         room = option.context - tokens_in
-        tokens_out = option.output.expected(tokens_in, room if asked is None else min(asked, room))
-        seconds = option.seconds.raw(tokens_in, tokens_out, running)
-        joules = option.joules.raw(tokens_in, tokens_out, running)
-        floored = seconds < FLOOR or joules < FLOOR
-        seconds = max(seconds, FLOOR)
+        tokens_out = option.output.predict_output_tokens(
+            tokens_in, room if asked is None else min(asked, room)
+        )
+        seconds = option.seconds.evaluate_form(tokens_in, tokens_out, running)
+        joules = option.joules.evaluate_form(tokens_in, tokens_out, running)
+        floored = seconds < COST_FLOOR or joules < COST_FLOOR
+        seconds = max(seconds, COST_FLOOR)
         if queued:
             # Those ahead are taken to be like this one, and to leave as evenly as they came.
             seconds += seconds * queued / max(1, running)
-        return _Estimate(candidate, tokens_in, tokens_out, seconds, max(joules, FLOOR), floored)
-    excluded.append(Excluded(option.model, option.deployment, *out))
+        return _CandidateEstimate(
+            candidate, tokens_in, tokens_out, seconds, max(joules, COST_FLOOR), floored
+        )
+    excluded.append(ExcludedCandidate(option.model, option.deployment, *out))
     return None
 
 
-def _violation(estimate: _Estimate, bounds: Bounds, excluded: list[Excluded]) -> float:
+def _measure_violation(
+    estimate: _CandidateEstimate, bounds: PredictionBounds, excluded: list[ExcludedCandidate]
+) -> float:
     """Return by how much, relatively and in sum, the bounds are broken; 0 where they hold."""
     option = estimate.candidate.option
     latency_ms = estimate.seconds * 1e3
@@ -157,29 +173,35 @@ def _violation(estimate: _Estimate, bounds: Bounds, excluded: list[Excluded]) ->
     limit = bounds.max_latency_ms
     if limit is not None and latency_ms > limit:
         found.append(
-            (_excess(latency_ms, limit), "max_latency_ms", f"{latency_ms:.6g} > {limit:.6g}")
+            (
+                _relative_excess(latency_ms, limit),
+                "max_latency_ms",
+                f"{latency_ms:.6g} > {limit:.6g}",
+            )
         )
     limit = bounds.max_energy_joules
     if limit is not None and estimate.joules > limit:
         text = f"{estimate.joules:.6g} > {limit:.6g}"
-        found.append((_excess(estimate.joules, limit), "max_energy_joules", text))
+        found.append((_relative_excess(estimate.joules, limit), "max_energy_joules", text))
     limit = bounds.min_accuracy
     if limit is not None and option.accuracy < limit:
         text = f"{option.accuracy:.6g} < {limit:.6g}"
-        found.append((_excess(limit, option.accuracy), "min_accuracy", text))
+        found.append((_relative_excess(limit, option.accuracy), "min_accuracy", text))
     if not found:
         return 0.0
     reason = "bound: " + ", ".join(f"{name} {text}" for _, name, text in found)
-    excluded.append(Excluded(option.model, option.deployment, "bound", reason))
+    excluded.append(ExcludedCandidate(option.model, option.deployment, "bound", reason))
     return sum(excess for excess, _, _ in found)
 
 
-def _excess(value: float, limit: float) -> float:
+def _relative_excess(value: float, limit: float) -> float:
     """Return how far `value` is above `limit`, relative to it (floored: a limit may be 0)."""
-    return (value - limit) / max(limit, FLOOR)
+    return (value - limit) / max(limit, COST_FLOOR)
 
 
-def _rank(estimates: list[_Estimate], weights: Weights, normalise: Normaliser) -> list[Scored]:
+def _rank_estimates(
+    estimates: list[_CandidateEstimate], weights: MetricWeights, normalise: Normaliser
+) -> list[ScoredCandidate]:
     """Score the estimates and sort them, best first."""
     accuracy_costs, energy_costs, time_costs = normalise(
         [estimate.candidate.option.accuracy for estimate in estimates],
@@ -196,7 +218,7 @@ def _rank(estimates: list[_Estimate], weights: Weights, normalise: Normaliser) -
             weights.time * time_cost,
         )
         ranked.append(
-            Scored(
+            ScoredCandidate(
                 option.model,
                 option.deployment,
                 round(terms[0] + terms[1] + terms[2], _DIGITS),
@@ -213,11 +235,11 @@ def _rank(estimates: list[_Estimate], weights: Weights, normalise: Normaliser) -
             )
         )
     if len(ranked) > 1:
-        ranked.sort(key=_order)
+        ranked.sort(key=_make_sort_key)
     return ranked
 
 
-def _order(scored: Scored) -> tuple[float, float, float, float, str, str]:
+def _make_sort_key(scored: ScoredCandidate) -> tuple[float, float, float, float, str, str]:
     # Accuracy stands before the name so that a dominated candidate loses even a full tie.
     return (
         scored.score,

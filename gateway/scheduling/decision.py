@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class MetricWeights:
     """How much a caller cares for each metric; they sum to 1 when made by `of`."""
 
     accuracy: float
@@ -14,7 +14,9 @@ class Weights:
     time: float
 
     @classmethod
-    def of(cls, accuracy: float = 0.0, energy: float = 0.0, time: float = 0.0) -> "Weights":
+    def from_values(
+        cls, accuracy: float = 0.0, energy: float = 0.0, time: float = 0.0
+    ) -> "MetricWeights":
         """Normalise to sum 1. Raises ValueError on a negative or non-finite weight, or all 0."""
         given = (accuracy, energy, time)
         if not all(math.isfinite(value) and value >= 0.0 for value in given):
@@ -29,16 +31,16 @@ class Weights:
 
 
 PRESETS = {
-    "accuracy": Weights.of(0.8, 0.1, 0.1),
-    "energy": Weights.of(0.1, 0.8, 0.1),
-    "time": Weights.of(0.1, 0.1, 0.8),
-    "balanced": Weights.of(1, 1, 1),
+    "accuracy": MetricWeights.from_values(0.8, 0.1, 0.1),
+    "energy": MetricWeights.from_values(0.1, 0.8, 0.1),
+    "time": MetricWeights.from_values(0.1, 0.1, 0.8),
+    "balanced": MetricWeights.from_values(1, 1, 1),
 }
 """The presets that need no configuration."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class PredictionBounds:
     """Hard limits on the predictions; None leaves one open."""
 
     max_latency_ms: float | None = None
@@ -46,10 +48,10 @@ class Bounds:
     min_accuracy: float | None = None
 
 
-NO_BOUNDS = Bounds()
+NO_BOUNDS = PredictionBounds()
 
 
-class Excluded(NamedTuple):
+class ExcludedCandidate(NamedTuple):
     """A candidate left out; `code` is one of a few words, `reason` begins with it."""
 
     model: str
@@ -58,7 +60,7 @@ class Excluded(NamedTuple):
     reason: str
 
 
-class Scored(NamedTuple):
+class ScoredCandidate(NamedTuple):
     """A ranked candidate with its predictions, normalised costs and weighted terms."""
 
     model: str
@@ -77,7 +79,7 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RoutingDecision:
     """A ranking and everything that led to it, best first.
 
     `feasible` is false where every candidate breaks a bound; `candidates` then holds them by how
@@ -85,20 +87,20 @@ class Decision:
     """
 
     policy: str
-    weights: Weights
-    candidates: tuple[Scored, ...]
-    excluded: tuple[Excluded, ...]
+    weights: MetricWeights
+    candidates: tuple[ScoredCandidate, ...]
+    excluded: tuple[ExcludedCandidate, ...]
     feasible: bool
     profile_version: str
 
     @property
-    def best(self) -> Scored | None:
+    def best_candidate(self) -> ScoredCandidate | None:
         """The winner, or None where nothing can serve the request."""
         return self.candidates[0] if self.candidates else None
 
     def to_dict(self, *, request_id: str, decision_us: float) -> dict[str, Any]:
         """Return the public shape: dry run, `--json`, explain and log show this one."""
-        best = self.best
+        best = self.best_candidate
         return {
             "id": request_id,
             "model": best.model if best else None,

@@ -13,7 +13,7 @@ class OutputModel:
     slope: float = 1.028
     intercept: float = 44.12
 
-    def expected(self, tokens_in: int, limit: int) -> int:
+    def predict_output_tokens(self, tokens_in: int, limit: int) -> int:
         """Return the expected new tokens, from 1 to `limit` (a limit below 1 counts as 1)."""
         line = self.slope * tokens_in + self.intercept
         # Clamped first: a wild line may be infinite, which does not round.
@@ -24,7 +24,7 @@ DEFAULT_OUTPUT = OutputModel()
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class RequestFeatures:
     """One request as the scheduler sees it.
 
     `tokens_in` is tiktoken's count before any model's ratio; `asked_tokens_out` is the client's

@@ -3,18 +3,18 @@
 import random
 from urllib.parse import urlsplit
 
-from backends.client import Client
+from backends.client import BackendClient
 from backends.http.url import TlsFiles
 from backends.meter.client.meter_client import MeterLink
-from backends.registry import Backend, Deployment, Ejection
-from gateway.config import Config
+from backends.registry import Backend, Deployment, EjectionPolicy
+from gateway.config import GatewayConfig
 from gateway.tls_config import TlsConfig
 
 
-def deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
+def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deployment, ...]:
     """Make every deployment with its backends, in the config's order."""
     health_config = config.health
-    ejection = Ejection(
+    ejection = EjectionPolicy(
         health_config.eject_after_failures,
         health_config.eject_seconds,
         health_config.eject_max_seconds,
@@ -22,11 +22,11 @@ def deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
     return tuple(
         Deployment(
             model.name,
-            model.label,
+            model.deployment_label,
             model.served_name or model.name,
             [
                 Backend(
-                    backend.root,
+                    backend.root_url,
                     api_key=backend.api_key,
                     tls=_files(backend.tls or config.tls),
                     ejection=ejection,
@@ -43,7 +43,9 @@ def _files(tls: TlsConfig | None) -> TlsFiles | None:
     return None if tls is None else tls.files
 
 
-def meters(config: Config, made: tuple[Deployment, ...], client: Client) -> tuple[MeterLink, ...]:
+def connect_meters(
+    config: GatewayConfig, made: tuple[Deployment, ...], client: BackendClient
+) -> tuple[MeterLink, ...]:
     """Connect each backend to its meter; return the meters, each once."""
     links: dict[str, MeterLink] = {}
     for model, deployment in zip(config.models, made, strict=True):
@@ -58,5 +60,5 @@ def meters(config: Config, made: tuple[Deployment, ...], client: Client) -> tupl
                         secret=config.meter_secret,
                         tls=_files(config.meter_tls or config.tls),
                     )
-                backend.meter = links[root].place(backend.label, parts.path.strip("/"))
+                backend.meter = links[root].add_backend(backend.label, parts.path.strip("/"))
     return tuple(links.values())

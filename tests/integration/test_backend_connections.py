@@ -14,8 +14,15 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from backends.client import Client
-from backends.errors import BackendError, BadAnswer, ConnectionLost, Oversized, Silent, Unreachable
+from backends.client import BackendClient
+from backends.errors import (
+    BackendError,
+    BackendTimeout,
+    BackendUnreachable,
+    ConnectionLost,
+    InvalidResponse,
+    ResponseTooLarge,
+)
 from backends.http import pool as pools
 from backends.http.url import TlsFiles, parse_request_url
 from tests.integration.harness import until
@@ -52,7 +59,7 @@ def on_both_loops(test):
 async def talking_to(talk, path="/x", **options):
     """A client, a server that `talk`s, and its address."""
     options = {"connect_seconds": 5.0} | options
-    async with Raw(talk) as server, Client(**options) as client:
+    async with Raw(talk) as server, BackendClient(**options) as client:
         yield client, server, parse_request_url(server.url + path)
 
 
@@ -271,8 +278,8 @@ async def test_the_bytes_behind_the_last_event_are_read_for_nobody(ends):
 
     async with talking_to(talk) as (client, server, url):
         answer = await client.post(url, b"{}", {})
-        assert await answer.chunk() == b"hi"
-        answer.finish()
+        assert await answer.read_chunk() == b"hi"
+        answer.finish_reading()
         answer.close()
         go.set()
         if ends:
@@ -293,16 +300,16 @@ async def test_nobody_listens():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = parse_request_url(f"http://127.0.0.1:{taken.getsockname()[1]}/")
-        async with Client(connect_seconds=5.0) as client:
-            with pytest.raises(Unreachable, match="no connection to 127"):
+        async with BackendClient(connect_seconds=5.0) as client:
+            with pytest.raises(BackendUnreachable, match="no connection to 127"):
                 await client.post(url, b"", {})
             assert client.busy == 0
 
 
 @on_both_loops
 async def test_no_such_name():
-    async with Client(connect_seconds=20.0) as client:
-        with pytest.raises(Unreachable, match=r"nobody\.invalid"):
+    async with BackendClient(connect_seconds=20.0) as client:
+        with pytest.raises(BackendUnreachable, match=r"nobody\.invalid"):
             await client.post(parse_request_url("http://nobody.invalid/"), b"", {})
 
 
@@ -313,7 +320,7 @@ async def test_a_handshake_that_stalls_is_no_connection():
 
     async with talking_to(talk, connect_seconds=0.2) as (client, server, _):
         url = parse_request_url(server.url.replace("http:", "https:"))
-        with pytest.raises(Unreachable, match=r"within 0\.2 s"):
+        with pytest.raises(BackendUnreachable, match=r"within 0\.2 s"):
             await client.post(url, b"", {})
         await until(lambda: not server.writers, "the server to see the close")
 
@@ -323,12 +330,12 @@ async def test_a_handshake_that_stalls_is_no_connection():
     [
         (b"", ConnectionLost),
         (b"HTTP/1.1 200 OK\r\ncontent-le", ConnectionLost),
-        (b"<html>no</html>", BadAnswer),
-        (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", BadAnswer),
+        (b"<html>no</html>", InvalidResponse),
+        (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", InvalidResponse),
         (response(b"hello")[:-1], ConnectionLost),
         (CHUNKED + b"5\r\nhel", ConnectionLost),
         (CHUNKED + b"5\r\nhello\r\n", ConnectionLost),
-        (CHUNKED + b"5\r\nhello\r\nzz\r\n", BadAnswer),
+        (CHUNKED + b"5\r\nhello\r\nzz\r\n", InvalidResponse),
     ],
 )
 @on_both_loops
@@ -353,9 +360,9 @@ async def test_what_came_before_a_break_is_read_first():
         answer = await client.post(url, b"{}", {})
         go.set()
         await until(lambda: answer._exchange.error is not None)
-        assert await answer.chunk() == b"hello"
+        assert await answer.read_chunk() == b"hello"
         with pytest.raises(ConnectionLost, match="within the answer"):
-            await answer.chunk()
+            await answer.read_chunk()
         answer.close()
 
 
@@ -364,7 +371,7 @@ async def test_what_came_before_a_break_is_read_first():
 async def test_an_answer_over_the_limit(declared):
     raw = response(b"x" * 100) if declared else CHUNKED + b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n"
     async with talking_to(answering(raw, raw)) as (client, _, url):
-        with pytest.raises(Oversized, match="over 99 bytes"):
+        with pytest.raises(ResponseTooLarge, match="over 99 bytes"):
             await ask(client, url, limit=99)
     async with talking_to(answering(raw)) as (client, _, url):
         assert await ask(client, url, limit=100) == (200, b"x" * 100)
@@ -373,7 +380,7 @@ async def test_an_answer_over_the_limit(declared):
 @on_both_loops
 async def test_a_probe_does_not_wait_for_ever():
     async with talking_to(answering(b"HTTP/1.1 200 OK\r\n")) as (client, _, url):
-        with pytest.raises(Silent, match=r"within 0\.05 s"):
+        with pytest.raises(BackendTimeout, match=r"within 0\.05 s"):
             await client.get(url, {}, seconds=0.05)
         assert client.busy == 0
 
@@ -429,7 +436,7 @@ async def test_an_answer_that_nobody_reads_is_not_hoarded():
         assert answer._exchange.held < 2 << 20
         assert written < 400 * 0x40000
         got = 0
-        while piece := await answer.chunk():
+        while piece := await answer.read_chunk():
             got += len(piece)
         assert got == 400 * 0x40000
         answer.close()
@@ -579,7 +586,10 @@ def echoing(name):
 
 @on_both_loops
 async def test_ipv6():
-    async with Raw(echoing(b"six"), host="::1") as server, Client(connect_seconds=5.0) as client:
+    async with (
+        Raw(echoing(b"six"), host="::1") as server,
+        BackendClient(connect_seconds=5.0) as client,
+    ):
         assert await ask(client, parse_request_url(server.url)) == (200, b"six")
 
 
@@ -654,7 +664,7 @@ async def secure(authority, talk, *, wants_certificate=False):
     context.load_cert_chain(authority / "server.pem", authority / "server.key")
     context.load_verify_locations(authority / "ca.pem")
     context.verify_mode = ssl.CERT_REQUIRED if wants_certificate else ssl.CERT_NONE
-    async with Raw(talk, ssl=context) as server, Client(connect_seconds=5.0) as client:
+    async with Raw(talk, ssl=context) as server, BackendClient(connect_seconds=5.0) as client:
         yield client, server
 
 
@@ -676,7 +686,7 @@ async def test_tls(authority, certificate):
 @on_both_loops
 async def test_a_certificate_that_nobody_vouches_for(authority):
     async with secure(authority, echoing(b"hi")) as (client, server):
-        with pytest.raises(Unreachable, match=r"(?i)certificate"):
+        with pytest.raises(BackendUnreachable, match=r"(?i)certificate"):
             await ask(client, parse_request_url(server.url))
         assert client.busy == 0
 
@@ -702,7 +712,7 @@ async def test_leaving_a_tls_answer_closes_it(authority):
 
     async with secure(authority, talk) as (client, server):
         answer = await client.post(parse_request_url(server.url, files(authority)), b"{}", {})
-        assert await answer.chunk() == b"hi"
+        assert await answer.read_chunk() == b"hi"
         answer.close()
         await left.wait()
 

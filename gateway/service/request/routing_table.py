@@ -8,78 +8,82 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from backends.registry import Backend, Deployment
-from gateway.config import Config, ModelConfig
-from gateway.profile import Profile
-from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decide import Candidate, Option
-from gateway.scheduling.decision import Weights
+from gateway.config import GatewayConfig, ModelConfig
+from gateway.profile import CostProfile
+from gateway.scheduling.cost import CostQuantity
+from gateway.scheduling.decide import DeploymentOption, RoutingCandidate
+from gateway.scheduling.decision import MetricWeights
 from gateway.service.client.errors import UnknownModel
-from gateway.service.request.steering import Steering
+from gateway.service.request.steering import RequestSteering
 
 AUTO = "auto"
-PREFIX = "joulegate/"
+MODEL_PREFIX = "joulegate/"
 OTHER = "other"
 """The `requested` label of every name that is not the config's."""
 NO_POLICY = "none"
 """The policy of a request that named its model."""
 
 
-class Place(NamedTuple):
+class RoutedDeployment(NamedTuple):
     """One deployment, its face to the scheduler, and its prompts' joules as (base, per token)."""
 
-    option: Option
+    option: DeploymentOption
     deployment: Deployment
-    prefill: tuple[float, float]
+    prefill_coefficients: tuple[float, float]
 
-    def prefill_joules(self, tokens_in: int) -> float:
+    def predict_prefill_joules(self, tokens_in: int) -> float:
         """Return what profiling says that a prompt costs by itself."""
-        base, per_token = self.prefill
+        base, per_token = self.prefill_coefficients
         return max(0.0, base + per_token * tokens_in)
 
 
-class Snapshot:
+class RoutingSnapshot:
     """All places under one profile; immutable."""
 
-    def __init__(self, config: Config, deployments: Sequence[Deployment], profile: Profile) -> None:
+    def __init__(
+        self, config: GatewayConfig, deployments: Sequence[Deployment], profile: CostProfile
+    ) -> None:
         """Join them. Raises ProfileError where the profile lacks a model."""
         self.profile = profile
-        self.places = tuple(
-            Place(
-                _option(model, profile),
+        self.routed_deployments = tuple(
+            RoutedDeployment(
+                _make_option(model, profile),
                 deployment,
-                profile.model(model.profile or model.name).prefill_joules(),
+                profile.get_model(model.profile or model.name).get_prefill_coefficients(),
             )
             for model, deployment in zip(config.models, deployments, strict=True)
         )
-        self.by_name = {place.option.name: place for place in self.places}
+        self.by_name = {place.option.name: place for place in self.routed_deployments}
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """What a requested name means: all models, or one; with the weights it starts from."""
 
     label: str
     model: str | None
     preset: str
-    steering: Steering
+    steering: RequestSteering
 
 
-class Names:
+class ModelNames:
     """Every name a client may ask for."""
 
-    def __init__(self, config: Config) -> None:
-        default = Steering(config.weights.weights(), config.policy)
+    def __init__(self, config: GatewayConfig) -> None:
+        default = RequestSteering(config.weights.to_metric_weights(), config.policy)
         self.models = tuple(dict.fromkeys(model.name for model in config.models))
-        self.presets: Mapping[str, Weights] = config.preset_weights()
-        self._targets = {AUTO: Target(AUTO, None, "default", default)}
+        self.presets: Mapping[str, MetricWeights] = config.preset_weights()
+        self._targets = {AUTO: RequestTarget(AUTO, None, "default", default)}
         for preset, weights in self.presets.items():
             name = f"{AUTO}:{preset}"
-            self._targets[name] = Target(name, None, preset, default._replace(weights=weights))
+            self._targets[name] = RequestTarget(
+                name, None, preset, default._replace(weights=weights)
+            )
         for name in list(self._targets):
-            self._targets[PREFIX + name] = self._targets[name]
+            self._targets[MODEL_PREFIX + name] = self._targets[name]
         for model in self.models:
-            self._targets[model] = Target(model, model, "none", default)
+            self._targets[model] = RequestTarget(model, model, "none", default)
 
-    def resolve(self, name: str) -> Target:
+    def resolve_name(self, name: str) -> RequestTarget:
         """Return what a name means. Raises UnknownModel."""
         try:
             return self._targets[name]
@@ -90,39 +94,41 @@ class Names:
             ) from None
 
 
-Picks = dict[tuple[str, str], Backend]
+SelectedBackends = dict[tuple[str, str], Backend]
 """The backend that each (model, deployment) would send the request to."""
 
 
-def candidates(snapshot: Snapshot, model: str | None) -> tuple[list[Candidate], Picks]:
+def list_candidates(
+    snapshot: RoutingSnapshot, model: str | None
+) -> tuple[list[RoutingCandidate], SelectedBackends]:
     """Return the candidates of one model, or of all, as they are at this moment.
 
     Each has the load of the backend that it would use, so what is predicted is what is sent there.
     """
-    found: list[Candidate] = []
-    picks: Picks = {}
-    for option, deployment, _ in snapshot.places:
+    found: list[RoutingCandidate] = []
+    picks: SelectedBackends = {}
+    for option, deployment, _ in snapshot.routed_deployments:
         if model is None or option.model == model:
-            backend = deployment.pick()
+            backend = deployment.pick_backend()
             if backend is None:
-                found.append(Candidate(option, up=False))
+                found.append(RoutingCandidate(option, up=False))
             else:
                 picks[option.name] = backend
-                running, queued = backend.load
-                found.append(Candidate(option, running, True, queued))
+                running, queued = backend.running_and_queued
+                found.append(RoutingCandidate(option, running, True, queued))
     return found, picks
 
 
-def _option(model: ModelConfig, profile: Profile) -> Option:
-    fitted = profile.model(model.profile or model.name)
-    return Option(
+def _make_option(model: ModelConfig, profile: CostProfile) -> DeploymentOption:
+    fitted = profile.get_model(model.profile or model.name)
+    return DeploymentOption(
         model=model.name,
-        deployment=model.label,
+        deployment=model.deployment_label,
         accuracy=fitted.accuracy.default,
-        seconds=fitted.seconds.cost(Quantity.SECONDS),
-        joules=fitted.joules.cost(Quantity.JOULES),
+        seconds=fitted.seconds.to_cost_function(CostQuantity.SECONDS),
+        joules=fitted.joules.to_cost_function(CostQuantity.JOULES),
         context=model.context,
         capabilities=frozenset(model.capabilities),
-        output=fitted.output_model(),
+        output=fitted.to_output_model(),
         ratio=fitted.tokens.ratio,
     )

@@ -15,16 +15,16 @@ import msgspec
 from msgspec import Raw, Struct
 
 from backends.client import Answer
-from backends.errors import BackendError, BadAnswer, Oversized, Refused
-from gateway.service.client.cancellation import Lifeline
-from gateway.service.client.response import PieceWriter, Reply
+from backends.errors import BackendError, BackendStatusError, InvalidResponse, ResponseTooLarge
+from gateway.service.client.cancellation import RequestCancellation
+from gateway.service.client.response import PieceWriter, ResponseWriter
 from gateway.service.upstream import sse
 
 Explain = Callable[[], bytes]
 """Makes the `joulegate` object's JSON; called at most once, at the end."""
 
 
-class Rename:
+class ModelRenamer:
     """Replaces the name a backend answers by with the client's, in raw bytes."""
 
     __slots__ = ("_new", "_old")
@@ -45,19 +45,19 @@ class Rename:
 
 
 @lru_cache(maxsize=256)
-def renaming(answered_as: str | None, model: str) -> Rename | None:
+def find_renamer(answered_as: str | None, model: str) -> ModelRenamer | None:
     """Return the renaming that an answer needs, or None; there are few names."""
-    return None if answered_as in {None, model} else Rename(str(answered_as), model)
+    return None if answered_as in {None, model} else ModelRenamer(str(answered_as), model)
 
 
-class Whole(Struct):
+class UnaryResponse(Struct):
     """The members of a unary answer that the gateway looks at."""
 
     id: Raw = sse.ABSENT
     model: str | None = None
     choices: Raw = sse.ABSENT
     data: Raw = sse.ABSENT
-    usage: sse.Usage | None = None
+    usage: sse.TokenUsage | None = None
     metrics: Raw = sse.ABSENT
     error: Raw = sse.ABSENT
 
@@ -67,31 +67,31 @@ class Whole(Struct):
         return bytes(self.id).strip(b'"').decode("ascii", "replace")
 
 
-_whole = msgspec.json.Decoder(Whole)
+_whole = msgspec.json.Decoder(UnaryResponse)
 _MAX_HEAD_BYTES = 1 << 20
 
 
-def parse_whole(body: bytes) -> Whole:
+def parse_unary(body: bytes) -> UnaryResponse:
     """Validate a unary answer. Raises BadAnswer, or Refused for an error sent with status 200."""
     if not body.isascii() and not sse.is_text(body):
-        raise BadAnswer("an answer that is not UTF-8 text")
+        raise InvalidResponse("an answer that is not UTF-8 text")
     try:
         parsed = _whole.decode(body)
     except sse.UNREADABLE as error:
-        raise BadAnswer(f"an answer that is not JSON as vLLM sends it: {error}") from None
+        raise InvalidResponse(f"an answer that is not JSON as vLLM sends it: {error}") from None
     if sse.is_error(parsed.error):
-        raise Refused(_status_of(parsed.error), body)
+        raise BackendStatusError(_status_of(parsed.error), body)
     if not bytes(parsed.choices) and not bytes(parsed.data):
-        raise BadAnswer("an answer without choices or data")
+        raise InvalidResponse("an answer without choices or data")
     return parsed
 
 
-def explained(body: bytes, explain: bytes) -> bytes:
+def add_explanation(body: bytes, explain: bytes) -> bytes:
     """Add the `joulegate` member at the end of a JSON object."""
     return body.rstrip()[:-1] + b',"joulegate":' + explain + b"}"
 
 
-class Stream:
+class StreamedResponse:
     """A streamed answer; `chunks` counts its events, `usage` is filled in as it passes.
 
     So are `timings`, as raw JSON, from a vLLM that runs with --enable-per-request-metrics.
@@ -111,19 +111,19 @@ class Stream:
         self._model = model
         self._wants_usage = wants_usage
         self._single = single
-        self._splitter = sse.Splitter()
-        self._head = sse.Event()
+        self._splitter = sse.EventSplitter()
+        self._head = sse.StreamChunk()
         self._opened = b""
         self._done = False
         self._finished = False
         self._broken: BackendError | None = None
         self._explain: Explain | None = None
-        self._rename: Rename | None = None
-        self._lifeline: Lifeline
+        self._rename: ModelRenamer | None = None
+        self._lifeline: RequestCancellation
         self._pieces: PieceWriter
         self._over: asyncio.Future[bytes]
         self.chunks = 0
-        self.usage: sse.Usage | None = None
+        self.usage: sse.TokenUsage | None = None
         self.timings = sse.ABSENT
 
     @property
@@ -131,35 +131,37 @@ class Stream:
         """The answer's id, once it is opened."""
         return self._head.id
 
-    async def open(self) -> None:
+    async def read_to_first_content(self) -> None:
         """Read up to the first content. Raises BackendError: nothing has reached the client yet."""
         while True:
-            chunk = await self._answer.chunk()
+            chunk = await self._answer.read_chunk()
             if not chunk:
-                raise BadAnswer("the stream ended before any content")
-            block = self._splitter.feed(chunk)
+                raise InvalidResponse("the stream ended before any content")
+            block = self._splitter.feed_chunk(chunk)
             self._opened += block
-            for event in sse.events(block):
-                data = sse.payload(event)
+            for event in sse.split_events(block):
+                data = sse.extract_payload(event)
                 if data == sse.DONE:
-                    raise BadAnswer("the stream ended before any content")
+                    raise InvalidResponse("the stream ended before any content")
                 if not data:
                     continue
-                parsed = sse.decode(data)
+                parsed = sse.decode_chunk(data)
                 if sse.is_error(parsed.error):
-                    raise Refused(_status_of(parsed.error), data)
+                    raise BackendStatusError(_status_of(parsed.error), data)
                 if self._head.id is None:
                     self._head = parsed
                 if sse.has_content(parsed):
                     return
             if len(self._opened) > _MAX_HEAD_BYTES:
-                raise Oversized("a megabyte of events without content")
+                raise ResponseTooLarge("a megabyte of events without content")
 
-    async def relay(self, reply: Reply, lifeline: Lifeline, explain: Explain | None) -> None:
+    async def relay_to_client(
+        self, reply: ResponseWriter, lifeline: RequestCancellation, explain: Explain | None
+    ) -> None:
         """Pass everything on to the end. Raises BackendError where the stream breaks."""
         self._explain = explain
         self._lifeline = lifeline
-        self._rename = renaming(self._head.model, self._model)
+        self._rename = find_renamer(self._head.model, self._model)
         block, self._opened = self._opened, b""
         out = self._look(block)
         while not self._done and self._broken is None:
@@ -168,9 +170,9 @@ class Stream:
             if reply.pieces is not None:
                 out = await self._pump(reply.pieces)
             else:
-                out = self._take_in(await self._answer.chunk())
+                out = self._take_in(await self._answer.read_chunk())
         if self._done:
-            await reply.end(out)
+            await reply.end_response(out)
             return
         if out:
             await reply.write(out)
@@ -179,7 +181,7 @@ class Stream:
     def _take_broken(self) -> BackendError:
         """Return what broke the stream; kept here, it would hold the frame that raises it."""
         broken, self._broken = self._broken, None
-        return broken or BadAnswer("the stream broke")
+        return broken or InvalidResponse("the stream broke")
 
     async def _pump(self, pieces: PieceWriter) -> bytes:
         """Pass everything on as it comes, without a task's turn for each piece; return the last."""
@@ -218,10 +220,10 @@ class Stream:
     def _take_in(self, chunk: bytes) -> bytes:
         """Return what a client is to be sent of a chunk; b"" is the end of the body."""
         if chunk:
-            block = self._splitter.feed(chunk)
+            block = self._splitter.feed_chunk(chunk)
             return self._look(block) if block else b""
         if not (self._finished and self._single):
-            raise BadAnswer("the stream ended without its end marker")
+            raise InvalidResponse("the stream ended without its end marker")
         # Some servers and proxies leave it out; what was asked for is there.
         return self._end()
 
@@ -232,10 +234,10 @@ class Stream:
         if sse.are_plain(block, count):
             self._lifeline.last = time.monotonic()
         else:
-            block = self._inspect(block)
+            block = self._inspect_block(block)
         return block if self._rename is None else self._rename(block)
 
-    def _inspect(self, block: bytes) -> bytes:
+    def _inspect_block(self, block: bytes) -> bytes:
         """Look at each event of a block that may hold usage, an error or the end.
 
         What stands before an error is kept: it still goes to the client. Comments are passed on,
@@ -243,20 +245,20 @@ class Stream:
         """
         kept = []
         try:
-            for event in sse.events(block):
-                data = sse.payload(event)
+            for event in sse.split_events(block):
+                data = sse.extract_payload(event)
                 if data == sse.DONE:
                     if not self._finished:
-                        raise BadAnswer("the stream's end marker before a finish_reason")
+                        raise InvalidResponse("the stream's end marker before a finish_reason")
                     kept.append(self._end())
                     break
                 if not data:
                     kept.append(event)
                     continue
                 self._lifeline.last = time.monotonic()
-                parsed = sse.decode(data)
+                parsed = sse.decode_chunk(data)
                 if sse.is_error(parsed.error):
-                    raise Refused(_status_of(parsed.error), data)
+                    raise BackendStatusError(_status_of(parsed.error), data)
                 self._note(parsed)
                 if parsed.usage is None or parsed.choices or self._wants_usage:
                     kept.append(event)
@@ -264,7 +266,7 @@ class Stream:
             self._broken = error.with_traceback(None)
         return b"".join(kept)
 
-    def _note(self, event: sse.Event) -> None:
+    def _note(self, event: sse.StreamChunk) -> None:
         """Note what an event says of the whole answer."""
         for choice in event.choices or ():
             self._finished = self._finished or choice.finish_reason is not None
@@ -275,14 +277,14 @@ class Stream:
     def _end(self) -> bytes:
         """Return a stream's last events."""
         self._done = True
-        explanation = b"" if self._explain is None else self._explanation(self._explain())
+        explanation = b"" if self._explain is None else self._make_explanation(self._explain())
         return explanation + sse.DONE_EVENT
 
-    def finish(self) -> None:
+    def release_connection(self) -> None:
         """Let the connection be used again."""
-        self._answer.finish()
+        self._answer.finish_reading()
 
-    def _explanation(self, explain: bytes) -> bytes:
+    def _make_explanation(self, explain: bytes) -> bytes:
         """Return a chunk without choices that carries the `joulegate` object."""
         head: dict[str, Any] = {
             "id": self._head.id,
@@ -295,14 +297,14 @@ class Stream:
         return b"data: " + msgspec.json.encode(head) + b"\n\n"
 
 
-class _Code(Struct):
+class _ErrorCode(Struct):
     code: int | str | None = None
 
 
 def _status_of(error: Raw) -> int:
     """Return the HTTP status an error object stands for; vLLM puts it into `code`."""
     try:
-        code = msgspec.json.decode(error, type=_Code).code
+        code = msgspec.json.decode(error, type=_ErrorCode).code
     except sse.UNREADABLE:
         return 500
     return code if isinstance(code, int) and 400 <= code <= 599 else 500  # noqa: PLR2004

@@ -11,11 +11,11 @@ import pytest
 from backends import errors
 from backends.errors import (
     BackendError,
-    BadAnswer,
+    BackendStatusError,
+    BackendTimeout,
+    BackendUnreachable,
     ConnectionLost,
-    Refused,
-    Silent,
-    Unreachable,
+    InvalidResponse,
 )
 from backends.http.pool import ConnectionPool
 from backends.http.url import parse_request_url
@@ -46,7 +46,7 @@ async def test_whatever_connecting_raises_is_unreachable(kind, monkeypatch):
 
     monkeypatch.setattr(loop, "sock_connect", sock_connect)
     pool = ConnectionPool(parse_request_url("http://127.0.0.1:9").origin, connect_seconds=5, most=1)
-    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(BackendUnreachable, match=r"127\.0\.0\.1:9"):
         await pool.acquire()
     assert pool.busy == 0
     pool.close()
@@ -69,15 +69,15 @@ def test_all_is_all():
     ("error", "reason"),
     [
         (BackendError(), "error"),
-        (Unreachable(), "unreachable"),
+        (BackendUnreachable(), "unreachable"),
         (ConnectionLost(), "connection_lost"),
-        (Silent(), "silent"),
-        (BadAnswer(), "bad_answer"),
-        (Refused(429, b""), "rate_limited"),
-        (Refused(400, b""), "status_4xx"),
-        (Refused(404, b""), "status_4xx"),
-        (Refused(500, b""), "status_5xx"),
-        (Refused(503, b"", "5"), "status_5xx"),
+        (BackendTimeout(), "silent"),
+        (InvalidResponse(), "bad_answer"),
+        (BackendStatusError(429, b""), "rate_limited"),
+        (BackendStatusError(400, b""), "status_4xx"),
+        (BackendStatusError(404, b""), "status_4xx"),
+        (BackendStatusError(500, b""), "status_5xx"),
+        (BackendStatusError(503, b"", "5"), "status_5xx"),
     ],
 )
 def test_a_reason_is_one_of_a_few_words(error, reason):
@@ -85,5 +85,5 @@ def test_a_reason_is_one_of_a_few_words(error, reason):
 
 
 def test_a_refusal_keeps_what_was_said():
-    error = Refused(503, b"busy", "5")
+    error = BackendStatusError(503, b"busy", "5")
     assert (error.status, error.body, error.retry_after) == (503, b"busy", "5")

@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import pytest
 
-from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decide import POLICIES, Candidate, Option, decide
-from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features
+from gateway.scheduling.cost import CostQuantity
+from gateway.scheduling.decide import POLICIES, DeploymentOption, RoutingCandidate, make_decision
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.features import RequestFeatures
 
 MODELS = ("phi-3-mini", "mistral-7b", "falcon-7b")
 CONTEXTS = {"phi-3-mini": 4096, "mistral-7b": 32768, "falcon-7b": 2048}
@@ -63,17 +63,17 @@ def fleet(shipped, names=MODELS):
     candidates = []
     for name in names:
         model = shipped.model(name)
-        option = Option(
+        option = DeploymentOption(
             model=name,
             deployment=name,
             accuracy=model.accuracy.default,
-            seconds=model.seconds.cost(Quantity.SECONDS),
-            joules=model.joules.cost(Quantity.JOULES),
+            seconds=model.seconds.cost(CostQuantity.SECONDS),
+            joules=model.joules.cost(CostQuantity.JOULES),
             context=CONTEXTS[name],
             output=model.output_model(),
             ratio=model.tokens.ratio,
         )
-        candidates.append(Candidate(option))
+        candidates.append(RoutingCandidate(option))
     return candidates
 
 
@@ -81,36 +81,45 @@ def fleet(shipped, names=MODELS):
 @pytest.mark.parametrize(
     ("weights", "winner"),
     [
-        (Weights.of(energy=1), "phi-3-mini"),
-        (Weights.of(time=1), "phi-3-mini"),
-        (Weights.of(accuracy=1), "mistral-7b"),
+        (MetricWeights.from_values(energy=1), "phi-3-mini"),
+        (MetricWeights.from_values(time=1), "phi-3-mini"),
+        (MetricWeights.from_values(accuracy=1), "mistral-7b"),
     ],
 )
 def test_the_expected_choices(shipped, policy, weights, winner):
     candidates = fleet(shipped)
     for tokens_in in (1, 8, 60, 400, 1500):
-        best = decide(Features(tokens_in), candidates, weights, policy=policy).best
+        best = make_decision(
+            RequestFeatures(tokens_in), candidates, weights, policy=policy
+        ).best_candidate
         assert best.model == winner
 
 
-@pytest.mark.parametrize("weights", [Weights.of(0.1, 0.8, 0.1), Weights.of(0.1, 0.1, 0.8)])
+@pytest.mark.parametrize(
+    "weights", [MetricWeights.from_values(0.1, 0.8, 0.1), MetricWeights.from_values(0.1, 0.1, 0.8)]
+)
 def test_the_presets_for_energy_and_time_choose_phi_under_fair_ols(shipped, weights):
     for tokens_in in (1, 8, 60, 400, 1500):
-        assert decide(Features(tokens_in), fleet(shipped), weights).best.model == "phi-3-mini"
+        assert (
+            make_decision(RequestFeatures(tokens_in), fleet(shipped), weights).best_candidate.model
+            == "phi-3-mini"
+        )
 
 
 @pytest.mark.parametrize("names", [MODELS, ("mistral-7b", "falcon-7b")])
 def test_falcon_is_never_chosen_by_fair_ols(shipped, names):
     candidates = fleet(shipped, names)
     steps = range(21)
-    grid = [Weights.of(a, e, 20 - a - e) for a in steps for e in steps if a + e <= 20]
+    grid = [
+        MetricWeights.from_values(a, e, 20 - a - e) for a in steps for e in steps if a + e <= 20
+    ]
     assert len(grid) == 231
     chosen = set()
     for tokens_in in (1, 13, 67, 500, 2000):
         for asked in (None, 1, 48):
-            features = Features(tokens_in, asked)
+            features = RequestFeatures(tokens_in, asked)
             for weights in grid:
-                chosen.add(decide(features, candidates, weights).best.model)
+                chosen.add(make_decision(features, candidates, weights).best_candidate.model)
     assert chosen == set(names) - {"falcon-7b"}
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from backends.client import Client
+from backends.client import BackendClient
 from gateway import config as configs
 from gateway.service import fleet
 from gateway.structured import ConfigError
@@ -52,25 +52,25 @@ def certificates(tmp_path_factory):
 def load(folder, more=""):
     file = folder / "gateway.yaml"
     file.write_text(YAML + more)
-    return configs.load(file)
+    return configs.load_config(file)
 
 
 def test_which_files_count_where(certificates):
     both = "tls: {ca_file: ca.pem, cert_file: ca.pem, key_file: key.pem}\n"
     config = load(certificates, both + "meter_tls: {ca_file: meter.pem}\n")
-    made = fleet.deployments(config, random.Random(1))
-    own, whole = (backend.url("/").origin.tls for backend in made[0].backends)
+    made = fleet.build_deployments(config, random.Random(1))
+    own, whole = (backend.build_url("/").origin.tls for backend in made[0].backends)
     assert own.ca_file == str(certificates / "own.pem")
     assert own.cert_file is None
     assert whole.cert_file == str(certificates / "ca.pem")
-    (link,) = fleet.meters(config, made, Client(connect_seconds=1))
+    (link,) = fleet.connect_meters(config, made, BackendClient(connect_seconds=1))
     assert link._url.origin.tls.ca_file == str(certificates / "meter.pem")
 
 
 def test_meters_use_the_backends_files_where_they_have_none(certificates):
     config = load(certificates, "tls: {ca_file: ca.pem}\n")
-    made = fleet.deployments(config, random.Random(1))
-    (link,) = fleet.meters(config, made, Client(connect_seconds=1))
+    made = fleet.build_deployments(config, random.Random(1))
+    (link,) = fleet.connect_meters(config, made, BackendClient(connect_seconds=1))
     assert link._url.origin.tls.ca_file == str(certificates / "ca.pem")
 
 

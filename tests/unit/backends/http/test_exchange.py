@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.errors import BadAnswer, ConnectionLost
+from backends.errors import ConnectionLost, InvalidResponse
 from backends.http.exchange import (
     AWAITING_HEAD,
     COMPLETE,
@@ -157,7 +157,7 @@ def test_what_is_no_answer_fails_however_it_is_cut(raw):
     for cut in range(1, len(raw) + 1):
         exchange, _ = read(*filter(None, (raw[:cut], raw[cut:])))
         assert exchange.state is FAILED, cut
-        with pytest.raises(BadAnswer):
+        with pytest.raises(InvalidResponse):
             exchange.raise_error()
         assert not exchange.reusable
 
@@ -184,7 +184,7 @@ def test_a_head_has_a_bound_and_so_have_all_the_interim_ones():
             exchange.feed(endless)
             fed += len(endless)
             assert fed <= MOST_HEAD_BYTES + 2 * len(endless)
-        with pytest.raises(BadAnswer, match="head of over"):
+        with pytest.raises(InvalidResponse, match="head of over"):
             exchange.raise_error()
 
 
@@ -193,7 +193,7 @@ def test_a_bomb_is_refused():
     exchange, got = read(measured(bomb, b"content-encoding: gzip\r\n"))
     assert exchange.state is FAILED
     assert not got
-    with pytest.raises(BadAnswer, match="beyond all measure"):
+    with pytest.raises(InvalidResponse, match="beyond all measure"):
         exchange.raise_error()
 
 
