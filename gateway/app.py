@@ -91,6 +91,7 @@ class GatewayRuntime:
                 trace=self._tracer and self._tracer.add_record,
             ),
             stall_seconds=config.timeouts.stall_seconds,
+            stream_seconds=config.timeouts.stream_seconds,
         )
 
     def start_draining(self) -> None:
