@@ -80,7 +80,7 @@ def answering(*answers, closes=False):
 async def ask(client, url, body=b"{}", limit=1 << 30):
     answer = await client.post(url, body, {})
     try:
-        return answer.status, await answer.read(limit)
+        return answer.status, await answer.read_body(limit)
     finally:
         answer.close()
 

@@ -72,5 +72,5 @@ async def test_a_fault(world, kind):
             excused = (stream and kind in AFTER_CONTENT) or kind in REFUSALS | OWN_DOING
             if scope == "first" and not excused:
                 assert result.fates[Fate.ANSWERED] == 2, shown
-        assert gate.gateway.inflight == 0
+        assert gate.gateway.inflight_requests == 0
         assert gate.runtime._client.busy == 0

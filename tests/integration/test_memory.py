@@ -102,7 +102,7 @@ async def test_bodies_over_the_budget_are_refused_until_there_is_room(world):
     assert (got.status, got.json["error"]["code"]) == (503, "over_capacity")
     assert got.headers["retry-after"] == "1"
     small = asyncio.create_task(gate.ask(CHAT))
-    await until(lambda: gate.gateway.inflight == 3)
+    await until(lambda: gate.gateway.inflight_requests == 3)
     go.set()
     assert [(await one).status for one in (*waiting, small)] == [200, 200, 200]
     assert budget.held == 0

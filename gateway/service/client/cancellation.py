@@ -55,7 +55,7 @@ class RequestCancellation:
         self._expiry = expiry
 
     def end_within(self, seconds: float) -> None:
-        """Cut for `TOO_LONG` in `seconds` from now, whatever comes until then."""
+        """Cancel for `TOO_LONG` in `seconds` from now, whatever comes until then."""
         self._until = time.monotonic() + seconds
 
     def clear_deadline(self) -> None:

@@ -46,11 +46,11 @@ async def test_a_stream_may_not_go_on_for_ever():
     def sweep(lifeline, _):
         lifeline.end_within(5.0)
         began = lifeline._until - 5.0
-        lifeline.expect(3.0, CancelReason.STALLED)
+        lifeline.set_deadline(3.0, CancelReason.STALLED)
         lifeline.last = began + 4.9
-        lifeline.sweep(began + 4.99)
+        lifeline.check_deadline(began + 4.99)
         assert lifeline.reason is None
-        lifeline.sweep(began + 5.0)
+        lifeline.check_deadline(began + 5.0)
 
     assert await served(sweep) == (CancelReason.TOO_LONG, 0)
 

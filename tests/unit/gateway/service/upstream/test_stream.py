@@ -40,7 +40,7 @@ class Pieces:
             raise piece
         return piece
 
-    async def finish_reading(self):
+    def finish_reading(self):
         pass
 
 
