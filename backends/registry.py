@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from yarl import URL
-
+from backends.http.url import RequestUrl, TlsFiles, parse_request_url
 from backends.meter.client.request_handle import BackendMeter
 
 _log = logging.getLogger("joulegate.backends")
@@ -43,6 +42,7 @@ class Backend:
         "_queue_reading",
         "_running_seconds",
         "_since",
+        "_tls",
         "_trial_in_flight",
         "ejections",
         "headers",
@@ -59,14 +59,16 @@ class Backend:
         root: str,
         *,
         api_key: str | None = None,
+        tls: TlsFiles | None = None,
         ejection: EjectionPolicy = EjectionPolicy(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
+        self._tls = tls
         parts = urlsplit(root)
         self.label = parts.netloc + parts.path
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self.urls: dict[str, URL] = {}
+        self.urls: dict[str, RequestUrl] = {}
         self.meter: BackendMeter | None = None
         self.inflight = 0
         self.ejections = 0
@@ -82,12 +84,12 @@ class Backend:
         self._running_seconds = 0.0
         self._since = clock()
 
-    def build_url(self, path: str) -> URL:
+    def build_url(self, path: str) -> RequestUrl:
         """Return the address of `path` on this server; parsed once."""
         try:
             return self.urls[path]
         except KeyError:
-            self.urls[path] = URL(self.root + path)
+            self.urls[path] = parse_request_url(self.root + path, self._tls)
             return self.urls[path]
 
     @property

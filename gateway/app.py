@@ -94,6 +94,7 @@ class GatewayRuntime:
             ),
             experiment=config.experiment,
             stall_seconds=config.timeouts.stall_seconds,
+            stream_seconds=config.timeouts.stream_seconds,
         )
 
     def start_draining(self) -> None:

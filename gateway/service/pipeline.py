@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from backends.errors import BackendError, ResponseTooLarge
+from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment
 from gateway.experiment_config import BaselineConfig, ExperimentConfig
@@ -19,6 +19,7 @@ from gateway.service.accounting.outcome import (
     note_upstream_response,
     note_usage,
 )
+from gateway.service.byte_budget import ByteBudget
 from gateway.service.client import headers as names
 from gateway.service.client.cancellation import (
     SWEEP_SECONDS,
@@ -65,6 +66,7 @@ class RequestPipeline:
         metrics: GatewayMetrics,
         books: RequestAccounting,
         stall_seconds: float,
+        stream_seconds: float,
         experiment: ExperimentConfig | None = None,
     ) -> None:
         self.names = names
@@ -77,6 +79,7 @@ class RequestPipeline:
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
+        self._stream_seconds = stream_seconds
         self._switchback = None if experiment is None else experiment.make_switchback()
         self._baseline = None if experiment is None else experiment.baseline
 
@@ -84,6 +87,11 @@ class RequestPipeline:
     def backends(self) -> list[Backend]:
         """Every backend of every deployment."""
         return [backend for deployment in self.deployments for backend in deployment.backends]
+
+    @property
+    def bytes_in_flight(self) -> ByteBudget:
+        """What requests and answers may hold at once."""
+        return self._dispatcher.bytes_in_flight
 
     @property
     def inflight_requests(self) -> int:
@@ -152,7 +160,7 @@ class RequestPipeline:
         try:
             await self._serve_request(record, load, headers, reply, lifeline, started)
         except ApiError as error:
-            return error
+            return forget_frames(error)
         except asyncio.CancelledError:
             cut = lifeline.consume()
             if cut is None:
@@ -196,11 +204,12 @@ class RequestPipeline:
             else:
                 record.ttft_seconds = time.perf_counter() - started
                 lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
+                lifeline.end_within(self._stream_seconds)
                 await reply.start_response(_OK, [*SSE, *head])
                 await opened.stream.relay_to_client(reply, lifeline, explain)
                 record.code = _OK
                 opened.backend.record_success()
-                await opened.stream.release_connection()
+                opened.stream.release_connection()
         except BackendError as error:
             if not isinstance(error, ResponseTooLarge):
                 opened.backend.record_failure(f"{error.reason}: {error}")
@@ -217,9 +226,7 @@ class RequestPipeline:
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
                     opened.measure_load()
-                record.mean_running = opened.mean_running
-                record.serving_seconds = opened.ended - opened.began
-                estimate_joules(record, opened, made.snapshot)
+                _note_served(record, opened, made)
             finally:
                 self._dispatcher.close_response(opened)
 
@@ -266,6 +273,8 @@ class RequestPipeline:
             self._note_broken(record, cut.value, "cut off")
         if cut is CancelReason.DRAINING:
             return GatewayDraining("the gateway is shutting down", retry_after_seconds=1)
+        if cut is CancelReason.TOO_LONG:
+            return GatewayTimeout(f"the stream went on for over {self._stream_seconds:g} s")
         return GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
 
     def _note_client_gone(self, record: RequestRecord, reply: ResponseWriter) -> None:
@@ -302,3 +311,10 @@ async def _send_unary(
     if explain is not None:
         body = add_explanation(body, explain())
     await reply.send_unary(_OK, body, head)
+
+
+def _note_served(record: RequestRecord, opened: UpstreamResponse, made: RoutingPlan) -> None:
+    """Note what an answer took, once it is over."""
+    record.mean_running = opened.mean_running
+    record.serving_seconds = opened.ended - opened.began
+    estimate_joules(record, opened, made.snapshot)
