@@ -17,6 +17,9 @@ from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import EndpointKind, Members
 from gateway.service.request.routing_table import OTHER
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import ReceivedRequest, RequestedName
+
+_UNRESOLVED = RequestedName(OTHER, "none")
 
 
 def make_handler(
@@ -43,15 +46,8 @@ async def _serve_inference(
     head = read_head(scope)
     link = cast("ClientConnection | None", (scope.get("extensions") or {}).get(CONNECTION_KEY))
     reply = ResponseWriter(send, head.request_id, abort=link.abort if link else None)
-    record = RequestRecord(
-        id=head.request_id,
-        at=time.time(),
-        kind=kind.value,
-        requested=OTHER,
-        preset="none",
-        stream=False,
-        trace=head.trace,
-    )
+    received = ReceivedRequest(head.request_id, time.time(), kind.value)
+    record = RequestRecord(received, _UNRESOLVED, head.trace)
     lifeline = RequestCancellation()
     watcher: asyncio.Task[None] | None = None
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 
 from backends.errors import BackendError, ResponseTooLarge
 from backends.periodic import run_periodically
@@ -12,10 +13,8 @@ from backends.registry import Backend, Deployment
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.outcome import (
     build_response_headers,
-    estimate_joules,
-    name_last_attempt,
+    note_served,
     note_upstream_response,
-    note_usage,
 )
 from gateway.service.client import headers as names
 from gateway.service.client.cancellation import (
@@ -39,13 +38,20 @@ from gateway.service.upstream.dispatcher import UpstreamDispatcher, UpstreamResp
 from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import (
+    ClientOutcome,
+    ParsedRequest,
+    PlannedRequest,
+    RequestedName,
+)
 from gateway.tokens import TokenCounter
 
 _log = logging.getLogger("joulegate")
 
 CLIENT_GONE = 499
 """nginx's code for a client that closed first; no client ever sees it."""
-_OK = 200
+_OK = HTTPStatus.OK.value
+_ANSWERED = ClientOutcome(_OK)
 _KINDS = {kind.value: kind for kind in EndpointKind}
 
 
@@ -165,33 +171,33 @@ class RequestPipeline:
         lifeline: RequestCancellation,
         started: float,
     ) -> None:
-        ask = parse_request(_KINDS[record.kind], await load())
-        record.stream, record.single = ask.stream, ask.is_single
+        ask = parse_request(_KINDS[record.received.kind], await load())
+        record.parsed = ParsedRequest(ask.stream, ask.is_single)
         target = self.names.resolve_name(ask.model)
-        record.requested, record.preset = target.label, target.preset
+        record.target = RequestedName(target.label, target.preset)
         made = make_plan(ask, target, headers, self.profiles.live, self._counter)
-        record.decision = made.decision
-        record.decision_seconds = made.seconds
-        record.counted_tokens = made.features.tokens_in
-        record.asked_tokens = made.features.asked_tokens_out
+        record.planned = PlannedRequest(
+            made.decision, made.seconds, made.features.tokens_in, made.features.asked_tokens_out
+        )
         if not made.decision.candidates:
             raise no_candidate_error(made.decision, ask.kind.prompt_member)
         opened = await self._dispatcher.open_response(
             ask, made.decision.candidates, made.snapshot, made.selected_backends, record, lifeline
         )
+        ttft_seconds: float | None = None
         try:
             note_upstream_response(record, opened, made.snapshot)
             head = build_response_headers(record, opened, made)
             explain = partial(made.explain_answer, record) if made.steering.explain else None
             if opened.stream is None:
-                await _send_unary(record, opened, reply, head, explain)
-                record.code = _OK
+                await _send_unary(opened, reply, head, explain)
+                record.outcome = _ANSWERED
             else:
-                record.ttft_seconds = time.perf_counter() - started
+                ttft_seconds = time.perf_counter() - started
                 lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
                 await reply.start_response(_OK, [*SSE, *head])
                 await opened.stream.relay_to_client(reply, lifeline, explain)
-                record.code = _OK
+                record.outcome = _ANSWERED
                 opened.backend.record_success()
                 await opened.stream.release_connection()
         except BackendError as error:
@@ -206,11 +212,9 @@ class RequestPipeline:
         finally:
             try:
                 if opened.stream is not None:
-                    note_usage(record, opened.stream.usage)
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
-                record.serving_seconds = opened.ended - opened.began
-                estimate_joules(record, opened, made.snapshot)
+                note_served(record, opened, made.snapshot, ttft_seconds)
             finally:
                 self._dispatcher.close_response(opened)
 
@@ -222,9 +226,8 @@ class RequestPipeline:
         error: ApiError,
     ) -> None:
         """Tell the client of an error, as an answer or as a stream's last frame, if it reads."""
-        record.code = error.status
-        record.error = error.message
-        name_last_attempt(record)
+        record.outcome = ClientOutcome(error.status, error.message)
+        record.blame_last_attempt()
         attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
         lifeline.resume()
         lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
@@ -241,7 +244,7 @@ class RequestPipeline:
         """Note a request that something outside it ended; return what its client is to be told."""
         if reply.ended:
             return None
-        name_last_attempt(record)
+        record.blame_last_attempt()
         if cut is CancelReason.CLIENT_GONE or reply.blocked:
             self._note_client_gone(record, reply)
             return None
@@ -255,8 +258,8 @@ class RequestPipeline:
         """Note that nobody reads any more: the client left, or stopped reading."""
         if reply.ended:
             return
-        record.code = CLIENT_GONE
-        record.error = "the client stopped reading" if reply.blocked else "the client left"
+        why = "the client stopped reading" if reply.blocked else "the client left"
+        record.outcome = ClientOutcome(CLIENT_GONE, why)
         self.metrics.disconnects.inc()
         # Closing would wait for what is buffered to be read.
         reply.abort()
@@ -270,7 +273,6 @@ class RequestPipeline:
 
 
 async def _send_unary(
-    record: RequestRecord,
     opened: UpstreamResponse,
     reply: ResponseWriter,
     head: list[Header],
@@ -279,7 +281,6 @@ async def _send_unary(
     """Send a unary answer, renamed and explained."""
     body = opened.body
     if opened.unary is not None:
-        note_usage(record, opened.unary.usage)
         rename = find_renamer(opened.unary.model, opened.deployment.model)
         body = body if rename is None else rename(body)
     if explain is not None:

@@ -20,11 +20,12 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Deployment
-from gateway.scheduling.decision import RoutingDecision, ScoredCandidate
+from gateway.scheduling.decision import ScoredCandidate
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import PlannedRequest, RequestEnergy
 from gateway.telemetry.response_metrics import ResponseMetrics
 
 # `_created` series double the page and would clash where names differ by `_total` alone.
@@ -194,45 +195,47 @@ class GatewayMetrics:
 
     def count_finished_request(self, record: RequestRecord) -> None:
         """Count one finished request; only whole answers enter the times and predictions."""
-        if record.decision is not None:
-            self._count_decision(record.decision, record)
-        model = record.model or NO_MODEL
-        stream = "true" if record.stream else "false"
-        self.request_count(model, record.requested, str(record.code), stream).inc()
-        if not record.model:
+        planned, code = record.planned, record.outcome.code
+        if planned is not None:
+            self._count_decision(planned, record.target.preset)
+        model = record.model
+        stream = "true" if record.parsed.stream else "false"
+        self.request_count(model or NO_MODEL, record.target.requested, str(code), stream).inc()
+        if not model:
             return
         of_model = self.responses.for_model(model)
-        of_model.count_tokens(record)
-        if record.code == _OK:
+        of_model.count_tokens(record.served)
+        if code == _OK:
             of_model.observe_response(record)
-            if record.decision is not None:
-                candidates = record.decision.candidates
+            if planned is not None:
+                candidates = planned.decision.candidates
                 self._most_accurate.inc(max(candidates, key=_get_accuracy).predicted_joules)
                 self._hungriest.inc(max(scored.predicted_joules for scored in candidates))
 
-    def count_energy(self, record: RequestRecord) -> None:
-        """Count the joules of a request, now that they are final."""
-        for wasted in record.wasted:
+    def count_energy(self, model: str, energy: RequestEnergy) -> None:
+        """Count the joules of a request to `model`, "" where it reached none."""
+        for wasted in energy.wasted:
             if wasted.method is not None:
                 self.responses.for_model(wasted.model).get_energy_series(wasted.method)[1].inc(
                     wasted.joules
                 )
-        if record.model:
-            self.responses.for_model(record.model).count_energy(record)
+        if model:
+            self.responses.for_model(model).count_energy(energy)
 
     def count_unattributed_energy(self, model: str, kind: str, joules: float) -> None:
         """Count joules of a model's hardware that no request answers for: idle, other."""
         self.responses.energy_total.labels(model, kind).inc(joules)
 
-    def _count_decision(self, decision: RoutingDecision, record: RequestRecord) -> None:
-        self.decision_duration.observe(record.decision_seconds)
+    def _count_decision(self, planned: PlannedRequest, preset: str) -> None:
+        decision = planned.decision
+        self.decision_duration.observe(planned.decision_seconds)
         for out in decision.excluded:
             self.exclusion_count(out.model, out.code).inc()
         for scored in decision.candidates:
             if scored.floored:
                 self.floored_count(scored.model).inc()
         if decision.best_candidate is not None:
-            self.decision_count(decision.best_candidate.model, decision.policy, record.preset).inc()
+            self.decision_count(decision.best_candidate.model, decision.policy, preset).inc()
 
     def publish_backends(self, deployments: Iterable[Deployment]) -> None:
         """Set the gauges of every backend to what is true now."""

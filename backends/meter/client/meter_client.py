@@ -279,11 +279,11 @@ class MeterLink:
         )
         if metered.ended_at and heard_of:
             owed = self._unacked_ends[metered.id] = copy.copy(metered)
-            owed.owner = None
+            owed.on_energy = None
             if len(self._unacked_ends) > _MOST_WAITING:
                 del self._unacked_ends[next(iter(self._unacked_ends))]
         metered.method = "estimated"
-        self.unmeasured_requests += metered.owner is not None
+        self.unmeasured_requests += metered.on_energy is not None
         self.finished_attempts.append(metered)
 
 

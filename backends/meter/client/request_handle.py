@@ -5,7 +5,8 @@ new since it was last told becomes events.
 """
 
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from backends.meter.protocol import (
     MeterEvent,
@@ -24,6 +25,10 @@ _MAX_QUEUE_SECONDS = 1e6
 _MAX_PREFILL_JOULES = 1e9
 BEGUN, ANSWERING, ENDED, ABANDONED = 1, 2, 3, 4
 """How much of a request a meter has been told; FORSAKEN: the meter has given it up."""
+
+
+EnergyCallback = Callable[[int, MeteringMethod], None]
+"""Takes the microjoules of a request and how they were measured, once."""
 
 
 class ChunkCounter(Protocol):
@@ -63,7 +68,7 @@ class MeteredAttempt:
         "last_chunk_clock",
         "method",
         "microjoules",
-        "owner",
+        "on_energy",
         "prefill_microjoules",
         "prompt_tokens",
         "queue_seconds",
@@ -91,7 +96,8 @@ class MeteredAttempt:
         self.queue_seconds: float | None = None
         self.stream: ChunkCounter | None = None
         self.last_chunk_clock: LastChunkClock | None = None
-        self.owner: Any = None
+        self.on_energy: EnergyCallback | None = None
+        """Waits for the joules; None: nobody does."""
         self.microjoules = 0
         self.method: MeteringMethod = "estimated"
         self.reported_stage = 0

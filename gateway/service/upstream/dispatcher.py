@@ -44,7 +44,8 @@ from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, pars
 from gateway.service.upstream.retry_budget import RetryBudget
 from gateway.service.upstream.upstream_body import build_upstream_members
 from gateway.telemetry.metrics import GatewayMetrics
-from gateway.telemetry.record import BackendAttempt, RequestRecord, WastedEnergy
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import BackendAttempt, WastedEnergy
 from gateway.telemetry.trace_context import TraceSampler
 
 _SERVER_ERROR = 500
@@ -210,7 +211,7 @@ class UpstreamDispatcher:
                 wasted = _estimate_waste(reason, scored, time.monotonic() - began)
                 record.wasted += wasted
                 if metered is not None:
-                    metering.end_failed(metered, record, wasted)
+                    metering.end_failed(metered, record, wasted=bool(wasted))
         return opened
 
     async def _send_request(

@@ -17,7 +17,7 @@ from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.request.routing_table import RoutedDeployment
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse
 from gateway.service.upstream.sse import UNREADABLE, TokenUsage
-from gateway.telemetry.record import RequestRecord, WastedEnergy
+from gateway.telemetry.record import RequestRecord
 
 _MOST_MILLISECONDS: Final = 1e9
 
@@ -40,7 +40,7 @@ def note_first_token(
     lifeline: RequestCancellation,
 ) -> None:
     """Note that a stream's first content is there."""
-    _expect_joules(metered, record, record)
+    metered.on_energy = record.expect_answer_energy()
     metered.record_first_content(stream, lifeline)
 
 
@@ -59,7 +59,7 @@ def end_unary(
     metered: MeteredAttempt, record: RequestRecord, whole: UnaryResponse, option: DeploymentOption
 ) -> None:
     """Note that a whole answer has come at once."""
-    _expect_joules(metered, record, record)
+    metered.on_energy = record.expect_answer_energy()
     usage = whole.usage or TokenUsage()
     timings = _parse_timings(whole.metrics)
     first, rest = timings.get("time_to_first_token"), timings.get("generation_time")
@@ -77,21 +77,13 @@ def end_unary(
     )
 
 
-def end_failed(metered: MeteredAttempt, record: RequestRecord, wasted: list[WastedEnergy]) -> None:
+def end_failed(metered: MeteredAttempt, record: RequestRecord, *, wasted: bool) -> None:
     """Note that an attempt is over without an answer; `wasted` where it was worked on."""
     if wasted:
-        _expect_joules(metered, record, wasted[0])
+        metered.on_energy = record.expect_wasted_energy()
         metered.end_attempt(tokens=0)
     else:
         metered.record_refusal()
-
-
-def _expect_joules(
-    metered: MeteredAttempt, record: RequestRecord, target: RequestRecord | WastedEnergy
-) -> None:
-    """Have the joules that the meter will tell entered in `target`."""
-    metered.owner = (record, target)
-    record.unsettled += 1
 
 
 def _predict_prompt_share(option: DeploymentOption, tokens_in: int, tokens_out: int) -> float:

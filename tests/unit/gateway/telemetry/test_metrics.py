@@ -25,6 +25,8 @@ from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.recent import RecentRequests
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import ReceivedRequest, RequestedName
+from tests.unit.gateway.telemetry.request_records import make_record
 
 # DESIGN section 7: the gateway's; the meter's own and the regression sums have tests of their own.
 CONTRACT = {
@@ -58,7 +60,7 @@ HISTOGRAMS = {
 
 def enter(metrics, finished):
     metrics.count_finished_request(finished)
-    metrics.count_energy(finished)
+    metrics.count_energy(finished.model, finished.settled)
 
 
 def scored(model, accuracy, joules):
@@ -85,7 +87,7 @@ def record(**more):
         "ttft_seconds": 0.4, "predicted_seconds": 1.5, "predicted_joules": 40.0, "joules": 44.0,
         "method": "estimated", "decision": DECISION,
     }  # fmt: skip
-    return RequestRecord(**{**fields, **more})
+    return make_record(**{**fields, **more})
 
 
 def backends(*roots):
@@ -295,7 +297,7 @@ async def test_names_that_clients_make_up_land_in_other(metrics, counter):
             body = f'{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}'
             return decode_members(body.encode())
 
-        found = RequestRecord("r", 1.0, "chat", "other", "none", stream=False)
+        found = RequestRecord(ReceivedRequest("r", 1.0, "chat"), RequestedName("other", "none"))
         await gateway.handle_request(
             found, load, {}, ResponseWriter(send, "r"), RequestCancellation()
         )

@@ -49,7 +49,7 @@ def test_the_first_token_lies_within_the_answer(shipped, tokens_in, tokens_out):
             joules=model.joules.to_cost_function(CostQuantity.JOULES),
             context=4096,
             capabilities=frozenset(),
-            output=model.output_model(),
+            output=model.to_output_model(),
             ratio=1.0,
         )
         assert 0.0 <= _predict_prompt_share(option, tokens_in, tokens_out) <= 1.0
