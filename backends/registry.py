@@ -1,8 +1,21 @@
-"""Backends and deployments: who is there, how busy, and who is left alone for now.
+"""Backends: load, availability, circuit breaking.
 
-Rules of a backend's state: usable until `eject_after_failures` failures in a row; then ejected,
-each time twice as long up to a maximum; then half-open, one request at a time, until one succeeds
-(usable again) or fails (ejected again). A probe that succeeds opens it half before its time.
+                   `after_failures` failures in a row,
+                   or a failed probe before it was ever seen healthy
+        +---------+ -----------------------------------> +---------+
+        | HEALTHY |                                      | EJECTED | <----------+
+        +---------+                                      +---------+            |
+             ^                                                |                 |
+             |               its time is over, or a probe succeeds              |
+             |                                                v                 |
+             |  a response, or a stream's first content  +-----------+  failure |
+             +------------------------------------------ | HALF-OPEN | ---------+
+                                                         +-----------+
+                                                   one request at a time (the trial)
+
+Rules: each ejection in a row lasts twice as long as the one before, up to a maximum; failures of
+requests sent before an ejection do not prolong it; after a stream's first content one more failure
+ejects again, until a whole response came.
 """
 
 import logging
@@ -184,7 +197,7 @@ class Backend:
         seconds = min(
             self._ejection.first_seconds * 2.0**self._ejection_streak, self._ejection.max_seconds
         )
-        _log.warning("backend %s is left alone for up to %g s: %s", self.label, seconds, why)
+        _log.warning("backend %s is ejected for up to %g s: %s", self.label, seconds, why)
         self._half_open_at = self._clock() + seconds
         self._ejection_streak = min(self._ejection_streak + 1, 16)
         self._failures = 0

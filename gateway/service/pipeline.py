@@ -153,7 +153,7 @@ class RequestPipeline:
         except ApiError as error:
             return error
         except asyncio.CancelledError:
-            cut = lifeline.consume()
+            cut = lifeline.consume(client_blocked=reply.blocked)
             if cut is None:
                 raise
             return self._resolve_cancellation(record, reply, cut)
@@ -206,7 +206,8 @@ class RequestPipeline:
             self._note_broken(record, error.reason, str(error))
             raise StreamInterrupted(f"{record.model} broke off: {error}") from error
         except asyncio.CancelledError:
-            if lifeline.reason is CancelReason.STALLED and not reply.blocked:
+            cause = lifeline.find_cause(client_blocked=reply.blocked)
+            if cause is CancelReason.STALLED:
                 opened.backend.record_failure("stalled within a stream")
             raise
         finally:
@@ -245,7 +246,7 @@ class RequestPipeline:
         if reply.ended:
             return None
         record.blame_last_attempt()
-        if cut is CancelReason.CLIENT_GONE or reply.blocked:
+        if cut is CancelReason.CLIENT_GONE:
             self._note_client_gone(record, reply)
             return None
         if reply.status:

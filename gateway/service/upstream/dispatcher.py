@@ -247,10 +247,8 @@ class UpstreamDispatcher:
                 await self._read_unary(begun)
             opened = begun
         except asyncio.CancelledError:
-            if lifeline.reason is not CancelReason.SILENT:
+            if not lifeline.resume_after_silence():
                 raise
-            lifeline.consume()
-            lifeline.resume()
             raise BackendTimeout(
                 f"{backend.label} said nothing useful within {seconds:g} s"
             ) from None

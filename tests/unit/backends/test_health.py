@@ -76,7 +76,7 @@ async def test_going_out_is_said_once(caplog):
     for _ in range(3):
         await watching.probe_backend(backend)
     assert [entry.getMessage() for entry in caplog.records] == [
-        "backend a:8000 is left alone for up to 30 s: unreachable: refused"
+        "backend a:8000 is ejected for up to 30 s: unreachable: refused"
     ]
 
 
