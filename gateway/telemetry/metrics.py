@@ -28,7 +28,7 @@ from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import PlannedRequest, RequestEnergy
 from gateway.telemetry.response_metrics import ResponseMetrics
 
-# `_created` series double the page and would clash where names differ by `_total` alone.
+# `_created` series double the page.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
@@ -70,7 +70,7 @@ class GatewayMetrics:
             "Requests answered, refused or abandoned (code 499)",
             "model", "requested", "code", "stream",
         )  # fmt: skip
-        self.responses = ResponseMetrics(registry, make_counter, make_histogram)
+        self.responses = ResponseMetrics(make_counter, make_histogram)
         self.baseline_energy = make_counter(
             "baseline_energy_joules_total",
             "What the same requests were predicted to cost, had the most-accurate or the hungriest "

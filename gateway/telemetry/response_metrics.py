@@ -1,16 +1,13 @@
 """The metrics of answered requests, by model: times, tokens, joules, and what was predicted."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import Counter, Histogram
 
 from gateway.telemetry.buckets import JOULES_BUCKETS, SECONDS_BUCKETS, TOKEN_SECONDS_BUCKETS
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import UNANSWERED, RequestEnergy, ServedRequest
-
-PREDICTED_ENERGY_TOTAL = "joulegate_predicted_energy_joules_total"
 
 
 class ResponseMetrics:
@@ -18,7 +15,6 @@ class ResponseMetrics:
 
     def __init__(
         self,
-        registry: CollectorRegistry,
         counter: Callable[..., Counter],
         histogram: Callable[..., Histogram],
     ) -> None:
@@ -68,22 +64,16 @@ class ResponseMetrics:
             "model",
         )
         self.predicted_energy = histogram(
-            "predicted_energy_joules",
+            "request_predicted_energy_joules",
             "What answered requests were predicted to cost",
             JOULES_BUCKETS,
             "model",
         )
-        # A counter goes by its name without `_total`, in the registry and in the files of several
-        # workers; that is the histogram's name here, and the two would be merged. As a gauge it
-        # keeps its whole name, and `Recast` shows it for the counter that it is.
-        self.predicted_energy_total = Gauge(
-            PREDICTED_ENERGY_TOTAL,
+        self.predicted_energy_total = counter(
+            "predicted_energy_joules_total",
             "Sum of what answered requests were predicted to cost",
-            ("model",),
-            registry=None,
-            multiprocess_mode="sum",
+            "model",
         )
-        registry.register(GaugeAsCounter(self.predicted_energy_total))
         self.tokens = counter(
             "tokens_total", "Tokens by type: prompt, cached (of the prompt), completion",
             "model", "type",
@@ -167,20 +157,3 @@ class ModelMetrics:
             )
             self._energy[method] = pair
             return pair
-
-
-class GaugeAsCounter(Collector):
-    """Shows what `inner` collects, with the gauge `PREDICTED_ENERGY_TOTAL` made a counter."""
-
-    def __init__(self, inner: Collector) -> None:
-        self._inner = inner
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the families."""
-        for family in self._inner.collect():
-            if family.name == PREDICTED_ENERGY_TOTAL:
-                recast = Metric(family.name.removesuffix("_total"), family.documentation, "counter")
-                recast.samples = family.samples
-                yield recast
-            else:
-                yield family

@@ -37,7 +37,7 @@ CONTRACT = {
     "request_energy_joules": {"model", "method"},
     "energy_joules_total": {"model", "method"},
     "predicted_duration_seconds": {"model"},
-    "predicted_energy_joules": {"model"},
+    "request_predicted_energy_joules": {"model"},
     "predicted_energy_joules_total": {"model"},
     "baseline_energy_joules_total": {"baseline"},
     "tokens_total": {"model", "type"},
@@ -159,7 +159,7 @@ def test_buckets_suit_llm_times_and_energies(used):
 
     for name in ("request_duration_seconds", "predicted_duration_seconds"):
         assert (bounds(name)[0], bounds(name)[-1]) == (0.005, 600.0)
-    for name in ("request_energy_joules", "predicted_energy_joules"):
+    for name in ("request_energy_joules", "request_predicted_energy_joules"):
         assert (bounds(name)[0], bounds(name)[-1]) == (0.1, 100_000.0)
 
 
@@ -176,7 +176,7 @@ def test_a_whole_stream_is_counted(metrics):
     assert value(metrics, "energy_joules_total", model="m", method="estimated") == 44.0
     assert value(metrics, "request_energy_joules_sum", model="m", method="estimated") == 44.0
     assert value(metrics, "predicted_duration_seconds_sum", model="m") == 1.5
-    assert value(metrics, "predicted_energy_joules_sum", model="m") == 40.0
+    assert value(metrics, "request_predicted_energy_joules_sum", model="m") == 40.0
     assert value(metrics, "predicted_energy_joules_total", model="m") == 40.0
 
 

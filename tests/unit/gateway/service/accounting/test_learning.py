@@ -99,7 +99,12 @@ class World:
         return tuple(self.block(part)["n"] for part in range(4))
 
     def metric(self, name, quantity, profile="live"):
-        labels = {"model": "phi-3-mini", "quantity": quantity, "profile": profile}
+        labels = {"model": "phi-3-mini", "profile": profile}
+        if name == "requests_total":
+            labels["quantity"] = quantity
+        else:
+            unit = quantity.removeprefix("output_")
+            name = f"{name.removesuffix('_total')}_{unit}_total"
         return self.registry.get_sample_value(f"joulegate_prediction_{name}", labels)
 
     def compared(self, profile="live"):
