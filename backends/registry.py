@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
+from backends.bearer import build_bearer
 from backends.meter.client.request_handle import BackendMeter
 
 _log = logging.getLogger("joulegate.backends")
@@ -76,7 +77,7 @@ class Backend:
         self.root = root
         parts = urlsplit(root)
         self.label = parts.netloc + parts.path
-        self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.headers = {"Authorization": build_bearer(api_key)} if api_key else {}
         self.urls: dict[str, URL] = {}
         self.meter: BackendMeter | None = None
         self.inflight = 0

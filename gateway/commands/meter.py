@@ -1,6 +1,5 @@
 """`joulegate meter`: measures the joules of each request, beside the backends it runs on."""
 
-import asyncio
 import logging
 import os
 from pathlib import Path
@@ -14,11 +13,10 @@ from gateway import meter_config as configs
 from gateway.console import (
     FAILED,
     LEVELS,
-    OK,
     err,
     log_to_stderr,
-    make_stop_event,
     report_usage_error,
+    run_until_told,
 )
 from gateway.structured import ConfigError, check_secret, read_config_text
 
@@ -65,12 +63,12 @@ def run(
         return FAILED
     if secret is None and host not in _LOOPBACK:
         _log.warning("without a secret, whoever reaches %s may post events", host)
-    try:
-        asyncio.run(_serve_meter(ledgers, host, port, secret=secret, hz=hz or parsed.hz))
-    except OSError as error:
-        err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
-        return FAILED
-    return OK
+    return run_until_told(
+        server.start_meter(ledgers, host, port, secret=secret, hz=hz or parsed.hz),
+        host,
+        port,
+        lambda running: _log.info("metering on %s", running.url),
+    )
 
 
 def _config_from_options(
@@ -112,13 +110,3 @@ def _make_ledger_spec(config: configs.LedgerConfig) -> LedgerSpec:
         choose_source(config.source, [str(device) for device in config.devices], config.url or ""),
         tuple(BackendSpec(backend.root_url, backend.names) for backend in config.backends),
     )
-
-
-async def _serve_meter(
-    ledgers: list[LedgerSpec], host: str, port: int, *, secret: str | None, hz: float
-) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    stopped = make_stop_event()
-    async with await server.start_meter(ledgers, host, port, secret=secret, hz=hz) as running:
-        _log.info("metering on %s", running.url)
-        await stopped.wait()

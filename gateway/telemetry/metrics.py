@@ -7,6 +7,7 @@ the hot path pays for an increment and not for a lookup by strings.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from prometheus_client import (
@@ -32,7 +33,6 @@ from gateway.telemetry.response_metrics import ResponseMetrics
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
-_OK = 200
 _TERMS = 5
 EXCLUSIONS = ("capability", "context", "down", "bound")
 FAILURES = (
@@ -205,7 +205,7 @@ class GatewayMetrics:
             return
         of_model = self.responses.for_model(model)
         of_model.count_tokens(record.served)
-        if code == _OK:
+        if code == HTTPStatus.OK:
             of_model.observe_response(record)
             if planned is not None:
                 candidates = planned.decision.candidates

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from backends.meter.client.request_handle import EnergyCallback
+from backends.meter.method import ESTIMATED, MeteringMethod
 from gateway.telemetry.request_stages import (
-    ESTIMATED,
     UNANSWERED,
     UNCOMPARED,
     UNPARSED,
@@ -30,9 +31,6 @@ from gateway.telemetry.request_stages import (
 from gateway.telemetry.trace_context import TraceContext
 
 _UNKNOWN_END = ClientOutcome(0)
-
-EnergyCallback = Callable[[int, str], None]
-"""Takes the microjoules of an attempt and how they were measured, once."""
 
 
 class RequestRecord:
@@ -148,12 +146,12 @@ class RequestRecord:
         self.settled = RequestEnergy(joules, method, wasted, grams)
         return self.settled
 
-    def _take_answer_energy(self, microjoules: int, method: str) -> None:
+    def _take_answer_energy(self, microjoules: int, method: MeteringMethod) -> None:
         if method != ESTIMATED:
             self._measured = (microjoules / 1e6, method)
         self._end_waiting()
 
-    def _take_wasted_energy(self, place: int, microjoules: int, method: str) -> None:
+    def _take_wasted_energy(self, place: int, microjoules: int, method: MeteringMethod) -> None:
         if method != ESTIMATED:
             self.wasted[place] = WastedEnergy(self.wasted[place].model, microjoules / 1e6, method)
         self._end_waiting()

@@ -9,11 +9,9 @@ A request may stop at any stage: what it did not reach stays None in its `Reques
 
 from typing import NamedTuple
 
+from backends.meter.method import ESTIMATED
 from gateway.scheduling.decide import DeploymentOption
 from gateway.scheduling.decision import RoutingDecision
-
-ESTIMATED = "estimated"
-"""The method of joules that no meter measured."""
 
 
 class ReceivedRequest(NamedTuple):

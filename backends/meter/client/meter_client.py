@@ -14,14 +14,17 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import msgspec
 from yarl import URL
 
+from backends.bearer import build_bearer
 from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.meter.client.request_handle import ABANDONED, ENDED, BackendMeter, MeteredAttempt
+from backends.meter.method import ESTIMATED
 from backends.meter.protocol import (
     EVENTS_PATH,
     BackendRef,
@@ -45,7 +48,6 @@ _MOST_EVENTS = 8_000
 _MOST_WAITING = 50_000
 _MOST_ANSWER_BYTES = 2 << 20
 _LIMIT = 1 << 53
-_OK = 200
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(MeterAck)
@@ -65,7 +67,7 @@ class MeterLink:
         self._url = URL(root + EVENTS_PATH)
         self._headers = {"Content-Type": "application/json"}
         if secret:
-            self._headers["Authorization"] = f"Bearer {secret}"
+            self._headers["Authorization"] = build_bearer(secret)
         self._client = client
         self._gateway_id = secrets.token_hex(8)
         self._serial = itertools.count(1)
@@ -170,7 +172,7 @@ class MeterLink:
                 read = await answer.read_body(_MOST_ANSWER_BYTES)
             finally:
                 answer.close()
-        if answer.status != _OK:
+        if answer.status != HTTPStatus.OK:
             raise BackendError(f"status {answer.status}: {read[:200].decode('utf-8', 'replace')}")
         return _check_ack(_decoder.decode(read))
 
@@ -215,7 +217,7 @@ class MeterLink:
         for kind in (self._awaiting_energy, self._ended):
             metered = kind.pop(observation.id, None)
             if metered is not None:
-                if observation.method == "estimated":
+                if observation.method == ESTIMATED:
                     metered.reported_stage = ABANDONED  # no more need be said of it
                     self._fall_back_to_estimate(metered)
                     return
@@ -282,7 +284,7 @@ class MeterLink:
             owed.on_energy = None
             if len(self._unacked_ends) > _MOST_WAITING:
                 del self._unacked_ends[next(iter(self._unacked_ends))]
-        metered.method = "estimated"
+        metered.method = ESTIMATED
         self.unmeasured_requests += metered.on_energy is not None
         self.finished_attempts.append(metered)
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from backends.meter.method import ESTIMATED, MeteringMethod
 from backends.meter.protocol import (
     MeterEvent,
-    MeteringMethod,
     RequestBegin,
     RequestEnd,
     RequestProgress,
@@ -99,7 +99,7 @@ class MeteredAttempt:
         self.on_energy: EnergyCallback | None = None
         """Waits for the joules; None: nobody does."""
         self.microjoules = 0
-        self.method: MeteringMethod = "estimated"
+        self.method: MeteringMethod = ESTIMATED
         self.reported_stage = 0
         self.reported_at = 0.0
         self.reported_tokens = 0

@@ -44,7 +44,7 @@ class LedgerSpec:
 
 
 class LedgerRunner:
-    """A ledger at work. Times are sampler.clock_us(), energies microjoules."""
+    """A ledger at work. Times are clock.clock_us(), energies microjoules."""
 
     def __init__(self, spec: LedgerSpec, *, hz: float) -> None:
         self.name = spec.name

@@ -7,7 +7,8 @@ comes back never takes something new for something it has had.
 from collections import deque
 from collections.abc import Iterator
 
-from backends.meter.protocol import EnergyObservation, MeteringMethod, UnattributedEnergy
+from backends.meter.method import MeteringMethod
+from backends.meter.protocol import EnergyObservation, UnattributedEnergy
 
 MAX_UNACKNOWLEDGED = 20_000
 _MAX_PER_ACK = 5_000

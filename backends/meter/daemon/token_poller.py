@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 
 from yarl import URL
 
@@ -15,13 +16,13 @@ from backends import exposition
 from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.periodic import run_periodically
+from backends.vllm import metric_names
 
 _log = logging.getLogger("joulegate.meter")
 
 _CONNECT_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
 _MAX_PAGE_BYTES = 8 << 20
-_OK = 200
 PERIOD_SECONDS = 1.0
 
 TokenCountsHandler = Callable[[str, int, int], None]
@@ -65,7 +66,7 @@ async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
-        if status == _OK:
+        if status == HTTPStatus.OK:
             return parse_token_counts(page)
     return None
 
@@ -73,11 +74,11 @@ async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int
 def parse_token_counts(page: bytes) -> tuple[int, int] | None:
     """Return prompt and generated tokens of vLLM's page, None where it has none."""
     prompt = exposition.sum_series(
-        page, "vllm:prompt_tokens_by_source_total", source="local_compute"
+        page, metric_names.PROMPT_TOKENS_BY_SOURCE, source=metric_names.COMPUTED_SOURCE
     )
     if prompt is None:
-        prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
-    generated = exposition.sum_series(page, "vllm:generation_tokens_total")
+        prompt = exposition.sum_series(page, metric_names.PROMPT_TOKENS)
+    generated = exposition.sum_series(page, metric_names.GENERATION_TOKENS)
     if prompt is None or generated is None:
         return None
     return round(prompt), round(generated)

@@ -18,7 +18,7 @@ Rules:
 
 from collections import deque
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from backends.meter.ledger.apportion import RequestKey
 from backends.meter.ledger.attribution import attribute_interval
@@ -26,8 +26,7 @@ from backends.meter.ledger.intervals import MAX_INTERVALS, EnergyInterval, merge
 from backends.meter.ledger.prefill_start import PrefillOrder
 from backends.meter.ledger.request import MAX_FRESH, NEVER_US, RequestTimeline
 from backends.meter.ledger.unreported import UnattributedTokens
-
-Method = Literal["exclusive", "apportioned", "coarse", "estimated"]
+from backends.meter.method import MeteringMethod
 
 LAG_US = 1_000_000  # a batch with a beginning may be on its way for so long
 MAX_ORPHANS = 1_000
@@ -41,7 +40,7 @@ class SettledRequest(NamedTuple):
 
     key: RequestKey
     microjoules: int
-    method: Method
+    method: MeteringMethod
 
 
 class EnergyLedger:
@@ -297,7 +296,7 @@ class EnergyLedger:
     def _finish_requests(self, requests: list[RequestTimeline]) -> list[SettledRequest]:
         settled = []
         for request in requests:
-            method: Method = "apportioned"
+            method: MeteringMethod = "apportioned"
             if request.incomplete:
                 method = "estimated"
             elif request.coarse or self.coarse:

@@ -8,6 +8,7 @@ nothing.
 from http import HTTPStatus
 from typing import NamedTuple
 
+from backends.meter.method import MEASURED_METHODS
 from gateway.scheduling.decide import DeploymentOption
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, DriftMetrics
@@ -21,7 +22,6 @@ from gateway.telemetry.request_stages import (
 )
 
 _MICRO = 1_000_000
-_LEARNT_FROM = ("exclusive", "apportioned")
 
 
 class ResponseRow(NamedTuple):
@@ -131,5 +131,5 @@ def _extract_row(record: RequestRecord) -> ResponseRow | None:
         served.prompt_tokens,
         served.completion_tokens,
         served.serving_seconds,
-        settled.joules if settled is not None and settled.method in _LEARNT_FROM else None,
+        settled.joules if settled is not None and settled.method in MEASURED_METHODS else None,
     )

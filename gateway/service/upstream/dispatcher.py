@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from backends.client import BackendClient, BackendResponse
 from backends.errors import (
@@ -36,7 +37,6 @@ from gateway.service.request.routing_table import (
 )
 from gateway.service.upstream import metering
 from gateway.service.upstream.failure_response import (
-    RATE_LIMITED,
     UNAUTHORISED,
     all_attempts_failed_error,
 )
@@ -48,8 +48,6 @@ from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import BackendAttempt, WastedEnergy
 from gateway.telemetry.trace_context import TraceSampler
 
-_SERVER_ERROR = 500
-_REDIRECT = 300
 _WASTEFUL_REASONS = ("abandoned", BackendTimeout.reason)
 # Begun at random, so that two workers' ids do not meet at one vLLM.
 _serial = itertools.count(secrets.randbits(32))
@@ -238,7 +236,7 @@ class UpstreamDispatcher:
         try:
             lifeline.set_deadline(seconds, CancelReason.SILENT)
             answer = await self._client.post(backend.build_url(ask.kind.url_path), body, headers)
-            if answer.status >= _REDIRECT:
+            if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 await self._raise_refused(answer)
             begun = UpstreamResponse(scored, deployment, backend, answer)
             if ask.stream:
@@ -259,7 +257,7 @@ class UpstreamDispatcher:
         return opened
 
     async def _raise_refused(self, answer: BackendResponse) -> None:
-        if answer.status < 400:  # noqa: PLR2004
+        if answer.status < HTTPStatus.BAD_REQUEST:
             raise InvalidResponse(f"a redirect ({answer.status}); they are not followed")
         body = await answer.read_body(self._max_answer_bytes)
         raise BackendStatusError(answer.status, body, answer.get_header("Retry-After"))
@@ -286,9 +284,9 @@ class UpstreamDispatcher:
 
 def _classify_refusal(error: BackendStatusError, backend: Backend) -> None:
     """Tell a backend's failure from a refusal of the request itself, which raises Rejected."""
-    if error.status >= _SERVER_ERROR:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         backend.record_failure(str(error))
-    elif error.status not in (RATE_LIMITED, *UNAUTHORISED):
+    elif error.status not in (HTTPStatus.TOO_MANY_REQUESTS, *UNAUTHORISED):
         backend.record_success()
         raise UpstreamRejection(error.status, error.body) from None
 
