@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Self
 
 from aiohttp import web
@@ -33,7 +34,9 @@ def create_app(spec: SimulatorSpec) -> web.Application:
     async def handle_errors(request: web.Request, handler: RequestHandler) -> web.StreamResponse:
         try:
             if not _is_authorised(request, spec.api_key):
-                response: web.StreamResponse = json_response(b'{"error":"Unauthorized"}', 401)
+                response: web.StreamResponse = json_response(
+                    b'{"error":"Unauthorized"}', HTTPStatus.UNAUTHORIZED
+                )
             else:
                 response = await apply_faults(server, request, handler)
         except SimulatorError as error:
