@@ -185,7 +185,7 @@ class BackendClient:
     async def get(
         self, url: URL, headers: Mapping[str, str], *, seconds: float, limit: int = 1 << 20
     ) -> tuple[int, bytes]:
-        """Return status and body of a small answer. Raises what `post` and `Answer` raise."""
+        """Return status and body of a small response. Raises what `post` and `read_body` raise."""
         try:
             async with asyncio.timeout(seconds):
                 while True:

@@ -1,4 +1,4 @@
-"""Probes: each backend's /health, once a second while it is out, more rarely while it is well."""
+"""Health probes: each backend's /health, more often while it is ejected than while it is well."""
 
 import asyncio
 import itertools
@@ -19,18 +19,18 @@ class HealthProber:
         client: BackendClient,
         backends: Sequence[Backend],
         *,
-        out_seconds: float,
-        well_seconds: float,
+        ejected_period_seconds: float,
+        healthy_period_seconds: float,
         timeout_seconds: float,
     ) -> None:
         self._client = client
         self._backends = backends
-        self._ejected_period_seconds = out_seconds
-        self._healthy_period_seconds = well_seconds
+        self._ejected_period_seconds = ejected_period_seconds
+        self._healthy_period_seconds = healthy_period_seconds
         self._timeout_seconds = timeout_seconds
 
     async def probe_backend(self, backend: Backend) -> None:
-        """Ask one backend for its health and note the answer."""
+        """Probe one backend once and record the result."""
         try:
             status, _ = await self._client.get(
                 backend.build_url("/health"), backend.headers, seconds=self._timeout_seconds

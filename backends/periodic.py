@@ -1,4 +1,4 @@
-"""Background work that must not end: one turn after another, whatever a turn raises."""
+"""Periodic background work that survives its own exceptions."""
 
 import asyncio
 import logging
@@ -10,12 +10,12 @@ _log = logging.getLogger("joulegate")
 async def run_periodically(
     turn: Callable[[], Awaitable[None] | None], seconds: float, what: str
 ) -> None:
-    """Take a turn every so many seconds until cancelled; a bug in one is logged, as in `what`."""
+    """Call `turn`, wait `seconds`, and so on until cancelled; log exceptions as a bug in `what`."""
     while True:
         try:
             taken = turn()
             if taken is not None:
                 await taken
-        except Exception:  # noqa: BLE001 - nobody would begin this loop again
+        except Exception:  # noqa: BLE001 - nothing restarts this loop
             _log.exception("a bug in %s", what)
         await asyncio.sleep(seconds)

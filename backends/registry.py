@@ -123,7 +123,7 @@ class Backend:
 
     @property
     def is_ejected(self) -> bool:
-        """Whether it has failed its way out and not yet proven itself again."""
+        """Whether it is ejected or half-open: not readmitted since its last ejection."""
         return self._half_open_at is not None
 
     @property
@@ -146,21 +146,21 @@ class Backend:
         return self.ejections
 
     def end_request(self, *, trial: int = 0) -> None:
-        """Count a request out, whatever became of it; `trial` is what `begin` returned."""
+        """Count a request out, whatever its outcome; `trial` is what `begin_request` gave."""
         self.inflight -= 1
         # A trial may outlast its ejection; it must not end the next one's.
         if trial and trial == self.ejections:
             self._trial_in_flight = False
 
     def record_first_content(self) -> None:
-        """Note the first content of a stream: the server is back, but has yet to finish one."""
+        """Note a stream's first content: it readmits the backend, which has yet to finish one."""
         self.proven_healthy = True
         if self._half_open_at is not None:
             self._end_ejection()
             self._failures = self._ejection.after_failures - 1
 
     def record_success(self) -> None:
-        """Note a whole answer, which shows the server to be well."""
+        """Note a complete response, which readmits the backend."""
         self.proven_healthy = True
         self._failures = 0
         if self._half_open_at is not None:
@@ -190,7 +190,7 @@ class Backend:
             self.record_failure(why)
 
     def _end_ejection(self) -> None:
-        _log.info("backend %s is back", self.label)
+        _log.info("backend %s readmitted", self.label)
         self._half_open_at = None
         self._trial_in_flight = False
 
@@ -198,7 +198,7 @@ class Backend:
         seconds = min(
             self._ejection.first_seconds * 2.0**self._ejection_streak, self._ejection.max_seconds
         )
-        _log.warning("backend %s is ejected for up to %g s: %s", self.label, seconds, why)
+        _log.warning("backend %s ejected for up to %g s: %s", self.label, seconds, why)
         self._half_open_at = self._clock() + seconds
         self._ejection_streak = min(self._ejection_streak + 1, 16)
         self._failures = 0

@@ -113,7 +113,7 @@ class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """When a backend is left alone, and when it is tried again.
+    """When a backend is ejected, for how long, and how often it is probed.
 
     Every `load_seconds` vLLM's gauges are read, to see the load that others put on it.
     """

@@ -63,6 +63,18 @@ class PrefillEnergy(Struct, frozen=True, forbid_unknown_fields=True):
     joules_per_token: Annotated[float, Meta(ge=0.0, le=LARGEST_COEFFICIENT)]
 
 
+class Decode(Struct, frozen=True, forbid_unknown_fields=True):
+    """Joules of a generated token, from profiling the model alone: what meters weigh tokens by.
+
+    Own + per token of context x context + of a step / those that share it; without
+    `joules_per_step` nothing is known of company.
+    """
+
+    joules_per_token: Annotated[float, Meta(ge=0.0, le=LARGEST_COEFFICIENT)]
+    joules_per_context_token: Annotated[float, Meta(ge=0.0, le=LARGEST_COEFFICIENT)] = 0.0
+    joules_per_step: Annotated[float, Meta(ge=0.0, le=LARGEST_COEFFICIENT)] | None = None
+
+
 class CostRegression(Struct, frozen=True, forbid_unknown_fields=True):
     """One fitted cost: seconds, or joules, per request.
 
@@ -108,6 +120,7 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
     prefill: PrefillEnergy | None = None
     idle_watts: Annotated[float, Meta(ge=0.0, le=LARGEST_COEFFICIENT)] | None = None
     """Watts of the backend's GPUs, all together, with the model loaded and no request."""
+    decode: Decode | None = None
     provenance: dict[str, Any] = {}
 
     def to_output_model(self) -> OutputModel:
@@ -122,6 +135,18 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
             return self.prefill.base_joules, self.prefill.joules_per_token
         base, per_token, *_ = self.joules.coefficients
         return base, max(0.0, per_token)
+
+    def decode_joules(self) -> Decode:
+        """Return what a generated token costs: as profiled, or by the cost's other coefficients."""
+        if self.decode is not None:
+            return self.decode
+        _, _, own, context, shared = (*self.joules.coefficients, 0.0, 0.0)[:5]
+        knows_load = self.joules.form is RegressionForm.LOAD
+        return Decode(
+            joules_per_token=max(0.0, own),
+            joules_per_context_token=max(0.0, context),
+            joules_per_step=max(0.0, shared) if knows_load else None,
+        )
 
 
 class ProfileFile(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,13 +1,13 @@
-"""What gateways and meters say to each other: one POST, JSON both ways.
+"""The protocol between gateways and meters: one POST, JSON both ways.
 
-    gateway -> meter   POST /v1/events   Batch
-    meter -> gateway   200               Answer
+    gateway -> meter   POST /v1/events   EventBatch
+    meter -> gateway   200               MeterAck
 
 Times are ages: microseconds before the batch was sent, by the sender's own clock. Token counts are
-cumulative, so an event may be lost, repeated or come late and the next one mends it. A gateway with
+cumulative, so where an event is lost, repeated or late, the next one corrects it. A gateway with
 requests in flight posts at least once a second, if only an empty batch; one that falls silent for
-`VANISHED_SECONDS` is taken to be gone. Observations are repeated until their number comes back in
-`received`.
+`VANISHED_SECONDS` is taken to be gone. Observations are resent until `received`
+acknowledges their number.
 """
 
 from typing import Literal
@@ -31,6 +31,13 @@ class RequestBegin(Struct, array_like=True, tag="b"):
     """What profiling says its prompt costs: eps x prompt tokens of the attribution rule."""
     prompt_may_change: bool = False
     """Whether its end may say that less of the prompt was computed (a prefix cache)."""
+    own_nanojoules: int = 0
+    """What profiling says that a generated token costs, whatever the company; 0: not known."""
+    context_nanojoules: int = 0
+    """And for each token of context that it reads."""
+    shared_nanojoules: int = -1
+    """And of a step, which company shares; negative: the profile does not know what company does.
+    """
 
 
 class RequestProgress(Struct, array_like=True, tag="p"):
@@ -51,6 +58,8 @@ class RequestEnd(Struct, array_like=True, tag="e"):
     cached_tokens: int | None = None
     queue_us: int | None = None
     """How long it waited before its prefill began."""
+    unseen: bool = False
+    """Whether `tokens` is a guess: its client left before anything of a whole answer came."""
 
 
 MeterEvent = RequestBegin | RequestProgress | RequestEnd
@@ -70,7 +79,7 @@ class EventBatch(Struct):
     backends: list[BackendRef]
     events: list[MeterEvent]
     received: int = 0
-    """The highest number seen among observations and spendings; those up to it are not repeated."""
+    """The highest number seen among observations and spendings; it acknowledges all up to it."""
 
 
 class EnergyObservation(Struct, array_like=True):
@@ -83,7 +92,7 @@ class EnergyObservation(Struct, array_like=True):
 
 
 class UnattributedEnergy(Struct, array_like=True):
-    """Energy of a backend that no request answers for; told to one gateway only."""
+    """Energy of a backend that no request used; reported to one gateway only."""
 
     number: int
     backend: str
@@ -92,7 +101,7 @@ class UnattributedEnergy(Struct, array_like=True):
 
 
 class MeterAck(Struct):
-    """What has been settled; `meter` changes when the meter starts anew and has forgotten all."""
+    """What has been settled; `meter` changes when the meter restarts, its state lost."""
 
     meter: str
     observations: list[EnergyObservation]

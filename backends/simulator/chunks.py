@@ -7,7 +7,7 @@ from zlib import crc32
 import msgspec
 
 from backends.simulator.answers import SimulatedCompletion, SimulatorSpec
-from backends.simulator.engine import RequestCost
+from backends.simulator.engine_request import RequestCost
 
 DONE = b"data: [DONE]\n\n"
 SYSTEM_FINGERPRINT = "simulated"

@@ -9,6 +9,8 @@ from math import exp
 from random import Random
 from typing import Any, Literal, Self
 
+from backends.simulator.step_model import StepCost, StepPrice
+
 Form = Literal["additive", "interaction", "load"]
 
 _SIZES: dict[str, int] = {"additive": 3, "interaction": 4, "load": 5}
@@ -22,6 +24,8 @@ _TINY_SHARE = 1e-6
 _LEAST_TOTAL = 1e-6
 # Noise is symmetric; a draw below this factor would make work nearly free.
 _LEAST_FACTOR = 0.05
+MAX_CHUNK_SECONDS = 0.25
+"""What a profile's prompt may take of one step, so that no stream stands still for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +59,13 @@ class SimulatedCost:
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseSplit:
-    """One cost of one request alone, apart by phase; prefill + tokens_out * per_token = total."""
-
-    prefill: float
-    per_token: float
-
-
-@dataclass(frozen=True, slots=True)
 class CostModel:
     """How a simulated model spends time and energy, and how much it says."""
 
-    seconds: SimulatedCost
-    """T(i, o) in seconds for a request alone (i prompt tokens, o new tokens)."""
-    joules: SimulatedCost
-    """E(i, o) in joules for a request alone."""
+    seconds: SimulatedCost | StepCost
+    """T(i, o) in seconds for a request alone (i prompt tokens, o new tokens), or a step's parts."""
+    joules: SimulatedCost | StepCost
+    """E(i, o) in joules for a request alone, or a step's parts."""
     shared_fraction: float = 0.85
     """Share of b2 (joules per token) that a batch pays once, for a joules form without b4."""
     slowdown_per_running: float = 0.02
@@ -87,6 +83,14 @@ class CostModel:
     """Tokens that prompt and answer may have together."""
     kv_tokens: int = 0
     """Tokens that the KV cache holds; 0 means 32 full contexts."""
+    max_batched_tokens: int = 2048
+    """Tokens computed in one step, vLLM's usual budget; longer prompts come in chunks."""
+    preempts: bool = False
+    """Admit whatever fits now; a full cache throws the youngest out, who computes all anew."""
+    draft_tokens: int = 0
+    """Speculative decoding: drafted tokens that each step verifies beside its own."""
+    acceptance: float = 0.7
+    """Chance that a drafted token is right, each after those before it."""
 
     @classmethod
     def from_profile(cls, model: Mapping[str, Any], **fields: Any) -> Self:
@@ -118,23 +122,58 @@ class CostModel:
 
     def total_seconds(self, tokens_in: int, tokens_out: int) -> float:
         """T of a request that runs alone, in seconds, without noise."""
-        return _compute_unloaded_total(self.seconds, tokens_in, tokens_out, load=0.0)
+        return self._total(self.seconds, tokens_in, tokens_out, joules=False)
 
     def total_joules(self, tokens_in: int, tokens_out: int) -> float:
         """E of a request that runs alone, in joules, without noise."""
-        return _compute_unloaded_total(
-            self.joules, tokens_in, tokens_out, load=self.joules.all_coefficients[4]
-        )
+        return self._total(self.joules, tokens_in, tokens_out, joules=True)
 
-    def split_seconds(self, tokens_in: int, tokens_out: int, factor: float = 1.0) -> PhaseSplit:
-        """Prefill seconds and seconds per token of a request that runs alone."""
+    def price_seconds(self, tokens_in: int, tokens_out: int, factor: float = 1.0) -> StepPrice:
+        """What a request adds to its steps, in seconds."""
+        cost = self.seconds
+        if isinstance(cost, StepCost):
+            return cost.price(factor)
         total = factor * self.total_seconds(tokens_in, tokens_out)
-        return _split_phases(self.seconds, total, tokens_in, tokens_out, factor)
+        price, per_token = _phases(cost, total, tokens_in, tokens_out, factor)
+        if cost.has_load:
+            own = min(max(0.0, factor * cost.all_coefficients[4]), per_token)
+        else:
+            own = min(self.slowdown_per_running, 1.0) * per_token
+        price.fixed, price.per_sequence = per_token - own, own
+        price.parallel = not cost.has_load
+        return price
 
-    def split_joules(self, tokens_in: int, tokens_out: int, factor: float = 1.0) -> PhaseSplit:
-        """Prefill joules and joules per token of a request that runs alone."""
+    def price_joules(self, tokens_in: int, tokens_out: int, factor: float = 1.0) -> StepPrice:
+        """What a request adds to its steps, in joules."""
+        cost = self.joules
+        if isinstance(cost, StepCost):
+            return cost.price(factor)
         total = factor * self.total_joules(tokens_in, tokens_out)
-        return _split_phases(self.joules, total, tokens_in, tokens_out, factor)
+        price, per_token = _phases(cost, total, tokens_in, tokens_out, factor)
+        shared = (
+            cost.all_coefficients[4]
+            if cost.has_load
+            else self.shared_fraction * cost.all_coefficients[2]
+        )
+        price.fixed = min(max(0.0, factor * shared), per_token)
+        price.per_sequence = per_token - price.fixed
+        return price
+
+    def most_chunk_tokens(self, seconds: StepPrice) -> int:
+        """Prompt tokens that one request may have computed in one step."""
+        if isinstance(self.seconds, StepCost) or seconds.per_prompt_token <= 0.0:
+            return self.max_batched_tokens
+        most = int(MAX_CHUNK_SECONDS / seconds.per_prompt_token)
+        return max(1, min(most, self.max_batched_tokens))
+
+    def _total(
+        self, cost: SimulatedCost | StepCost, tokens_in: int, tokens_out: int, *, joules: bool
+    ) -> float:
+        if isinstance(cost, StepCost):
+            return cost.total_alone(tokens_in, tokens_out, self.max_batched_tokens)
+        return _compute_unloaded_total(
+            cost, tokens_in, tokens_out, load=cost.all_coefficients[4] if joules else 0.0
+        )
 
     def draw_factor(self, rng: Random) -> float:
         """One multiplicative noise draw."""
@@ -160,12 +199,26 @@ def _compute_unloaded_total(
     return max(total, _LEAST_TOTAL)
 
 
-def _split_phases(
+def _phases(
     cost: SimulatedCost, total: float, tokens_in: int, tokens_out: int, factor: float
-) -> PhaseSplit:
-    """Divide a total into phases: what the floor adds to one phase is taken out of the other."""
+) -> tuple[StepPrice, float]:
+    """Divide a total into phases: the prompt's prices, and what each token takes alone.
+
+    What the floor adds to one phase is taken out of the other.
+    """
     b0, b1, *_ = cost.all_coefficients
     least = _LEAST_SHARE * total
     least_prefill = least if b0 < 0.0 else _TINY_SHARE * total
     prefill = min(max(factor * (b0 + b1 * tokens_in), least_prefill), total - least)
-    return PhaseSplit(prefill, (total - prefill) / tokens_out)
+    own = min(max(0.0, factor * b1 * tokens_in), prefill)
+    price = StepPrice(
+        begin=prefill - own,
+        fixed=0.0,
+        chunk_fixed=0.0,
+        per_sequence=0.0,
+        per_prompt_token=own / tokens_in,
+        per_context_token=0.0,
+        per_chunk_context_token=0.0,
+        parallel=False,
+    )
+    return price, (total - prefill) / tokens_out

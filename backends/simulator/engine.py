@@ -1,60 +1,34 @@
 """Continuous batching in discrete steps, with the time and energy of each.
 
-PURE: this file knows no clock, socket or event loop. Whoever drives it calls `step()` while there
-is work and `idle()` for the time in between, and decides how long a simulated second lasts.
+PURE: this file knows no clock, socket or event loop. Whoever drives it calls `run_step()` while
+there is work and `advance_idle()` for the time in between, and decides how long a simulated second
+lasts.
 
 Rules:
-- A request alone takes exactly T(i, o) seconds and E(i, o) joules of its truth's forms.
-- Waiting requests are prefilled in groups (up to a token budget) as vLLM schedules them. A group
-  takes as long as its slowest member; a long prefill is cut into steps of at most 0.25 s, and those
-  that decode already get one step between two of them, so that no stream stands still for long.
-- A decode step gives each decoding request one token and lasts as long as the slowest of them
-  needs: it is one forward pass over the batch, so everyone waits for all of it (hence max, not
-  mean). Equal requests therefore follow the `load` form exactly.
-- The shared joules of a step (reading the weights) are paid once: each of n requests carries 1/n of
-  its own shared part, and all of the rest. So no request ever costs more for having company.
-- The counter is an integer of microjoules. Each request's own running total is rounded, and the
-  counter advances by the integer differences: requests + idle = counter, exactly, always, and
-  each request is within half a microjoule of its real number (rounding each *step* by largest
-  remainder would conserve too, but would let a request drift by a microjoule per token).
+- A step is one forward pass: each decoding request gets a token, and with the tokens that are left
+  of the budget prompts are computed in order of arrival, long ones in chunks. The last chunk of a
+  prompt yields its first token. Waiting requests are admitted while there is budget.
+- A step costs what step_model.py says: a fixed part, and the own parts of those in it. Each request
+  carries its own parts and an equal share of the fixed part. That is its truth; no rule of the
+  meter's is in it.
+- A request alone takes exactly T(i, o) seconds and E(i, o) joules of its truth's forms. Their
+  intercept is a fixed part of the step in which a prompt begins: company shares it.
+- The counter is an integer of microjoules. The running total of those in flight is rounded, and a
+  request that ends takes what the rounded total is less by without it: requests + idle = counter,
+  exactly, and each request is within a microjoule of its real number.
 """
 
-from collections import deque
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import isfinite
 from random import Random
 
 from backends.simulator.cost_model import CostModel
+from backends.simulator.decode_batch import DecodeBatch
+from backends.simulator.engine_request import EngineRequest, RequestCost
+from backends.simulator.step_sums import Chunks, sum_fixed_joules, sum_seconds
 
-MAX_PREFILL_STEP_SECONDS = 0.25
-MAX_BATCHED_TOKENS = 2048  # prompt tokens prefilled together, vLLM's usual budget
 _MICRO = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class RequestCost:
-    """What one request really cost, once it has ended."""
-
-    request_id: str
-    tokens_in: int
-    tokens_out: int
-    """New tokens it got (fewer than asked for when aborted)."""
-    prefill_joules: float
-    decode_joules: float
-    microjoules: int
-    """The same energy as the counter saw it."""
-    queue_seconds: float
-    """From submission to the start of its prefill."""
-    seconds: float
-    """From submission to its last token."""
-    first_token_seconds: float
-    """From submission to its first token; 0 if there was none."""
-    aborted: bool = False
-
-    @property
-    def total_joules(self) -> float:
-        """Prefill and decode together."""
-        return self.prefill_joules + self.decode_joules
+_LEAST_SECONDS = 1e-9  # of a step, so that time goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,87 +41,8 @@ class EngineStep:
     """What the counter advanced by."""
     tokens: list[tuple[str, int]]
     finished: list[RequestCost]
-
-
-class _EngineRequest:
-    """One request on its way through the engine."""
-
-    __slots__ = (
-        "admitted_at",
-        "decode_joules",
-        "first_token_at",
-        "load_seconds",
-        "microjoules",
-        "own_joules",
-        "prefill_joules",
-        "prefill_seconds",
-        "prefill_total",
-        "request_id",
-        "shared_joules",
-        "step_seconds",
-        "submitted_at",
-        "tokens_in",
-        "tokens_left",
-        "tokens_out",
-    )  # fmt: skip
-
-    def __init__(self, request_id: str, tokens_in: int, tokens_out: int, now: float) -> None:
-        self.request_id = request_id
-        self.tokens_in = tokens_in
-        self.tokens_out = tokens_out
-        self.tokens_left = tokens_out
-        self.submitted_at = now
-        self.admitted_at = now
-        self.first_token_at = 0.0
-        self.prefill_joules = 0.0  # spent so far
-        self.decode_joules = 0.0
-        self.microjoules = 0
-
-    def fix_costs(self, truth: CostModel, rng: Random) -> None:
-        """Fix what this request costs; a truth that is replaced later leaves it alone."""
-        tokens = (self.tokens_in, self.tokens_out)
-        time_factor, energy_factor = truth.draw_factor(rng), truth.draw_factor(rng)
-        seconds = truth.split_seconds(*tokens, time_factor)
-        joules = truth.split_joules(*tokens, energy_factor)
-        self.prefill_seconds = seconds.prefill
-        self.prefill_total = joules.prefill
-        self.step_seconds = seconds.per_token
-        self.load_seconds = (  # added to a step per other running request
-            max(0.0, time_factor * truth.seconds.all_coefficients[4])
-            if truth.seconds.has_load
-            else truth.slowdown_per_running * seconds.per_token
-        )
-        shared = (
-            truth.joules.all_coefficients[4]
-            if truth.joules.has_load
-            else truth.shared_fraction * truth.joules.all_coefficients[2]
-        )
-        self.shared_joules = min(max(0.0, energy_factor * shared), joules.per_token)
-        self.own_joules = joules.per_token - self.shared_joules
-
-    def count_new_microjoules(self) -> int:
-        """Round what was spent so far; the microjoules by which that grew."""
-        total = round((self.prefill_joules + self.decode_joules) * _MICRO)
-        grown = total - self.microjoules
-        self.microjoules = total
-        return grown
-
-    def build_cost(self, now: float, *, aborted: bool = False) -> RequestCost:
-        first = (
-            self.first_token_at - self.submitted_at if self.tokens_left < self.tokens_out else 0.0
-        )
-        return RequestCost(
-            request_id=self.request_id,
-            tokens_in=self.tokens_in,
-            tokens_out=self.tokens_out - self.tokens_left,
-            prefill_joules=self.prefill_joules,
-            decode_joules=self.decode_joules,
-            microjoules=self.microjoules,
-            queue_seconds=self.admitted_at - self.submitted_at,
-            seconds=now - self.submitted_at,
-            first_token_seconds=first,
-            aborted=aborted,
-        )
+    started: list[str]
+    """Those whose first token this was."""
 
 
 class BatchingEngine:
@@ -160,19 +55,22 @@ class BatchingEngine:
         self.microjoules = 0
         """The energy counter: everything spent since the start, idling included."""
         self.idle_microjoules = 0
+        self.preemptions = 0
         self._idle_joules = 0.0
         self._rng = Random(seed)  # noqa: S311 - a reproducible model, not a secret
-        self._waiting: dict[str, _EngineRequest] = {}
-        self._prefilling: dict[str, _EngineRequest] = {}
-        self._prefill_steps: deque[float] = deque()
-        self._decoding: dict[str, _EngineRequest] = {}
-        self._decode_next = False
+        self._waiting: dict[str, EngineRequest] = {}
+        self._prefilling: dict[str, EngineRequest] = {}
+        self._batch = DecodeBatch()
+        self._spent_joules = 0.0
+        """By requests that have not ended."""
+        self._spent_microjoules = 0
         self._kv_used = 0
+        self._kv_reserved = 0
 
     @property
     def running_requests(self) -> int:
         """Requests that were admitted and have not ended."""
-        return len(self._prefilling) + len(self._decoding)
+        return len(self._prefilling) + len(self._batch)
 
     @property
     def waiting_requests(self) -> int:
@@ -188,13 +86,34 @@ class BatchingEngine:
         """Replace the model's costs; requests already admitted end at their old ones."""
         self.truth = truth
 
-    def submit_request(self, request_id: str, tokens_in: int, tokens_out: int) -> None:
-        """Queue a request; raises ValueError for a known id or a token count below 1."""
+    def submit_request(
+        self,
+        request_id: str,
+        tokens_in: int,
+        tokens_out: int,
+        cached_tokens: int = 0,
+        at_seconds: float | None = None,
+    ) -> None:
+        """Queue a request, so much of its prompt found in the prefix cache.
+
+        `at_seconds` is when it came, where that was during the last step. Raises ValueError for a
+        known id or token counts that cannot be.
+        """
         if request_id in self._waiting or self._find_request(request_id) is not None:
             raise ValueError(f"request {request_id!r} is in the engine already")
         if tokens_in < 1 or tokens_out < 1:
             raise ValueError("a request has at least one prompt token and one new token")
-        self._waiting[request_id] = _EngineRequest(request_id, tokens_in, tokens_out, self.seconds)
+        if not 0 <= cached_tokens < tokens_in:
+            raise ValueError("at least the last prompt token is computed")
+        came = self.seconds if at_seconds is None else at_seconds
+        self._waiting[request_id] = EngineRequest(
+            request_id, tokens_in, tokens_out, cached_tokens, came
+        )
+
+    def tokens_of(self, request_id: str) -> int:
+        """New tokens that a request has, the step under way included; 0 for one not here."""
+        request = self._batch.members.get(request_id)
+        return 0 if request is None else self._batch.tokens_of(request)
 
     def abort_request(self, request_id: str) -> RequestCost | None:
         """Drop a request; what it cost so far, or None if the engine does not have it."""
@@ -204,9 +123,8 @@ class BatchingEngine:
             if request is None:
                 return None
             self._release_request(request)
-        else:
-            request.admitted_at = self.seconds
-        return request.build_cost(self.seconds, aborted=True)
+        self._settle(request)
+        return request.end(self.seconds, aborted=True)
 
     def advance_idle(self, seconds: float) -> None:
         """Let time pass without work; raises ValueError if that is not a time."""
@@ -220,94 +138,166 @@ class BatchingEngine:
 
     def run_step(self) -> EngineStep | None:
         """Advance by one forward pass; None if there is nothing to do."""
-        if not self._prefilling and self._waiting:
-            self._admit_requests()
-        if self._prefilling and not (self._decode_next and self._decoding):
-            self._decode_next = True
-            return self._run_prefill()
-        self._decode_next = False
-        return self._run_decode() if self._decoding else None
+        if self.truth.preempts:
+            self._preempt()
+        chunks = self._chunks() if self._prefilling or self._waiting else []
+        if not chunks and not self._batch.members:
+            return None
+        return self._forward(chunks)
 
-    def _admit_requests(self) -> None:
-        """Move waiting requests into one prefill group, in order, as far as they fit.
-
-        A request is admitted only if its whole context fits the KV cache, so nothing is ever
-        pre-empted; one that is larger than the cache still runs, alone.
-        """
-        truth = self.truth
-        budget = MAX_BATCHED_TOKENS
-        reserved = sum(r.tokens_in + r.tokens_out for r in self._decoding.values())
-        while self._waiting and self.running_requests < truth.max_num_seqs:
-            request = next(iter(self._waiting.values()))
-            needed = request.tokens_in + request.tokens_out
-            if self._prefilling and request.tokens_in > budget:
-                break
-            if self.running_requests and reserved + needed > truth.kv_capacity:
-                break
-            del self._waiting[request.request_id]
-            request.admitted_at = self.seconds
-            request.fix_costs(truth, self._rng)
-            self._prefilling[request.request_id] = request
-            self._kv_used += request.tokens_in
-            budget -= request.tokens_in
-            reserved += needed
-        if self._prefilling:
-            self._plan_prefill()
-
-    def _plan_prefill(self) -> None:
-        """Cut the group's prefill into equal steps that are not too long."""
-        longest = max(r.prefill_seconds for r in self._prefilling.values())
-        if not self.truth.seconds.has_load:
-            longest *= 1.0 + self.truth.slowdown_per_running * (len(self._prefilling) - 1)
-        count = ceil(longest / MAX_PREFILL_STEP_SECONDS)
-        self._prefill_steps = deque([longest / count] * count)
-
-    def _run_prefill(self) -> EngineStep:
-        duration = self._prefill_steps.popleft()
-        self.seconds += duration
-        share = 1.0 / (len(self._prefill_steps) + 1)  # of what each has still to spend
-        joules, counted = 0.0, 0
+    def _chunks(self) -> Chunks:
+        """Choose the prompt tokens of this step, admitting who fits."""
+        budget = self.truth.max_batched_tokens - len(self._batch)
+        chunks: Chunks = []
         for request in self._prefilling.values():
-            spent = share * (request.prefill_total - request.prefill_joules)
-            request.prefill_joules += spent
-            joules += spent
-            counted += request.count_new_microjoules()
-        self.microjoules += counted
-        if not self._prefill_steps:
-            self._decoding.update(self._prefilling)
-            self._prefilling.clear()
-        return EngineStep(duration, joules, counted, [], [])
+            if budget <= 0:
+                return chunks
+            count = min(request.prompt_tokens - request.prompt_done, request.most_chunk, budget)
+            chunks.append((request, count))
+            budget -= count
+        while self._waiting and budget > 0 and self.running_requests < self.truth.max_num_seqs:
+            request = next(iter(self._waiting.values()))
+            if not self._fits(request):
+                break
+            self._admit_requests(request)
+            count = min(request.prompt_tokens - request.prompt_done, request.most_chunk, budget)
+            chunks.append((request, count))
+            budget -= count
+        return chunks
 
-    def _run_decode(self) -> EngineStep:
-        batch = list(self._decoding.values())
-        count = len(batch)
-        duration = max(r.step_seconds + (count - 1) * r.load_seconds for r in batch)
+    def _fits(self, request: EngineRequest) -> bool:
+        """Whether the KV cache has room; one that is larger than the cache still runs, alone.
+
+        Without preemption the whole context is reserved, so that nobody is ever thrown out.
+        """
+        if not self.running_requests:
+            return True
+        if self.truth.preempts:
+            return (
+                self._kv_used + request.prompt_tokens + self.running_requests
+                <= self.truth.kv_capacity
+            )
+        return self._kv_reserved + _whole(request) <= self.truth.kv_capacity
+
+    def _admit_requests(self, request: EngineRequest) -> None:
+        del self._waiting[request.request_id]
+        if request.admitted_at < 0.0:  # else it was thrown out and comes back
+            request.admitted_at = self.seconds
+            request.price(self.truth, self._rng)
+        request.context = request.prompt_done
+        self._prefilling[request.request_id] = request
+        self._kv_used += request.context
+        self._kv_reserved += _whole(request)
+
+    def _preempt(self) -> None:
+        """Throw the youngest out while the next step's tokens have no room."""
+        while (
+            self.running_requests > 1 and self._kv_used + len(self._batch) > self.truth.kv_capacity
+        ):
+            request = next(reversed((self._prefilling or self._batch.members).values()))
+            self._release_request(request)
+            request.throw_out()
+            self.preemptions += 1
+            self._waiting = {request.request_id: request, **self._waiting}
+
+    def _forward(self, chunks: Chunks) -> EngineStep:
+        """Spend a step's time and energy, and hand out its tokens."""
+        batch = self._batch
+        first = [r for r, count in chunks if r.prompt_done + count == r.prompt_tokens]
+        share, share_of_token = sum_fixed_joules(batch, chunks, first)
+        drafts = 1 + self.truth.draft_tokens
+        duration = max(sum_seconds(batch, chunks, first, drafts), _LEAST_SECONDS)
         self.seconds += duration
-        self._kv_used += count
-        tokens: list[tuple[str, int]] = []
-        finished: list[RequestCost] = []
-        joules, counted = 0.0, 0
-        for request in batch:
-            spent = request.own_joules + request.shared_joules / count
-            request.decode_joules += spent
-            joules += spent
-            counted += request.count_new_microjoules()
-            if request.tokens_left == request.tokens_out:
-                request.first_token_at = self.seconds
-            request.tokens_left -= 1
-            tokens.append((request.request_id, 1))
-            if not request.tokens_left:
-                self._release_request(request)
-                finished.append(request.build_cost(self.seconds))
+        joules = (share + share_of_token) * len(batch)
+        joules += batch.joules.own * drafts + batch.joules.context
+        for request, count in chunks:
+            joules += self._compute(request, count, share, share_of_token)
+        batch.advance(share + share_of_token, drafts)
+        self._kv_used += len(batch)
+        self._spent_joules += joules
+        spent = round(self._spent_joules * _MICRO)
+        counted, self._spent_microjoules = spent - self._spent_microjoules, spent
         self.microjoules += counted
-        return EngineStep(duration, joules, counted, tokens, finished)
+        tokens, finished = self._hand_out(first)
+        started = [r.request_id for r in first if r.left == r.tokens_out - 1]
+        return EngineStep(duration, joules, counted, tokens, finished, started)
 
-    def _find_request(self, request_id: str) -> _EngineRequest | None:
-        return self._decoding.get(request_id) or self._prefilling.get(request_id)
+    def _compute(
+        self, request: EngineRequest, count: int, share: float, share_of_token: float
+    ) -> float:
+        """Compute so many tokens of a prompt; its joules."""
+        price = request.joules
+        spent = share + price.per_prompt_token * count
+        if request.prompt_done + count == request.prompt_tokens:
+            spent += share_of_token + price.per_sequence
+            spent += price.per_context_token * (request.context + count + 0.5)
+        else:
+            spent += price.per_chunk_context_token * request.context
+        request.prompt_done += count
+        request.context += count
+        request.prefill_joules += spent
+        self._kv_used += count
+        return spent
 
-    def _release_request(self, request: _EngineRequest) -> None:
+    def _hand_out(
+        self, first: list[EngineRequest]
+    ) -> tuple[list[tuple[str, int]], list[RequestCost]]:
+        """Give everyone their tokens; those that have all of them leave."""
+        batch = self._batch
+        tokens = batch.tokens
+        if self.truth.draft_tokens:
+            tokens = [
+                (name, 1 + batch.accept(request, self._accepted(self.truth.draft_tokens)))
+                for name, request in batch.members.items()
+            ]
+            self._kv_used += sum(count - 1 for _, count in tokens)
+        ended = batch.pop_ended()
+        if first:
+            tokens = [*tokens, *((request.request_id, 1) for request in first)]
+        for request in first:
+            if request.left == request.tokens_out:
+                request.first_token_at = self.seconds
+            del self._prefilling[request.request_id]
+            request.left -= 1
+            request.context += 1
+            self._kv_used += 1
+            batch.join(request)
+            if not request.left:
+                ended.append(request)
+        finished = []
+        for request in ended:
+            self._release_request(request)
+            self._settle(request)
+            finished.append(request.end(self.seconds))
+        return tokens, finished
+
+    def _settle(self, request: EngineRequest) -> None:
+        """Fix a request's microjoules: by what the counter has less of without it."""
+        self._spent_joules -= request.spent_joules
+        if not self.running_requests and not any(r.preemptions for r in self._waiting.values()):
+            self._spent_joules = 0.0
+        rest = round(self._spent_joules * _MICRO)
+        request.microjoules, self._spent_microjoules = self._spent_microjoules - rest, rest
+
+    def _accepted(self, drafted: int) -> int:
+        """How many drafted tokens are right, one after the other."""
+        count = 0
+        while count < drafted and self._rng.random() < self.truth.acceptance:
+            count += 1
+        return count
+
+    def _find_request(self, request_id: str) -> EngineRequest | None:
+        return self._batch.members.get(request_id) or self._prefilling.get(request_id)
+
+    def _release_request(self, request: EngineRequest) -> None:
         """Free an admitted request's place and its part of the KV cache."""
-        self._decoding.pop(request.request_id, None)
-        if self._prefilling.pop(request.request_id, None) and not self._prefilling:
-            self._prefill_steps.clear()
-        self._kv_used -= request.tokens_in + request.tokens_out - request.tokens_left
+        if request.request_id in self._batch.members:
+            self._batch.leave(request)
+        else:
+            del self._prefilling[request.request_id]
+        self._kv_used -= request.context
+        self._kv_reserved -= _whole(request)
+
+
+def _whole(request: EngineRequest) -> int:
+    return request.tokens_in + request.tokens_out

@@ -1,4 +1,4 @@
-"""Faults that replace or spoil a whole answer, as a middleware before the endpoints.
+"""Faults that replace or corrupt a unary response, as a middleware before the endpoints.
 
 Those that spoil a stream half way are in `wire`.
 """

@@ -74,7 +74,7 @@ class FaultInjector:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def set_fault(self, kind: str, **fields: Any) -> ActiveFault:
-        """Set one fault, as in `set("status", status=503, count=2)`; ValueError if unknown."""
+        """Set one fault, say `set_fault("status", status=503)`; ValueError if unknown."""
         fault = _parse_fault(kind, fields)
         self.clear_faults(kind)
         self.active[kind] = fault

@@ -3,7 +3,8 @@
 from bisect import bisect_left
 from itertools import accumulate
 
-from backends.simulator.engine import BatchingEngine, RequestCost
+from backends.simulator.engine import BatchingEngine
+from backends.simulator.engine_request import RequestCost
 from backends.vllm import metric_names
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -1,6 +1,6 @@
 """Drives an engine at the pace of a clock and wakes those who wait for its tokens.
 
-A virtual clock keeps the pace: after each step the pump sleeps until start + virtual / speed, and
+A virtual clock keeps the pace: after each step the loop sleeps until start + virtual / speed, and
 not at all when it is behind, so the total is right even where single sleeps are coarse (uvloop's
 are whole milliseconds).
 """
@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 
 from backends.simulator.answers import SimulatedCompletion
-from backends.simulator.engine import BatchingEngine, EngineStep, RequestCost
+from backends.simulator.engine import BatchingEngine, EngineStep
+from backends.simulator.engine_request import RequestCost
 from backends.simulator.metrics import SimulatorMetrics
 
 # Being late by more than this is forgiven: a burst to catch up would be no model of anything.
@@ -18,14 +19,14 @@ _MAX_LAG_SECONDS = 1.0
 
 
 class SimulatedCall:
-    """One client's request: one or more choices in the engine, told of in one place."""
+    """One client's request: one or more choices in the engine, their progress in one place."""
 
     __slots__ = ("_waiter", "_wants_tokens", "choices_left", "costs", "pending")
 
     def __init__(self, choices: int, *, wants_tokens: bool) -> None:
         self.choices_left = choices
         self.pending: list[int] = []
-        """Index of the choice of each token that came since `tokens` was last awaited."""
+        """Index of the choice of each token that came since `wait_for_tokens` was last awaited."""
         self.costs: list[RequestCost] = []
         self._wants_tokens = wants_tokens
         self._waiter: asyncio.Future[None] | None = None
@@ -151,7 +152,7 @@ class SchedulerLoop:
             if job is not None:  # else its client has left during the step
                 job[0].pending.extend([job[1]] * count)
                 woken[id(job[0])] = job[0]
-        self.metrics.generation_tokens += len(step.tokens)
+        self.metrics.generation_tokens += sum(count for _, count in step.tokens)
         for truth in step.finished:
             job = jobs.pop(truth.request_id, None)
             if job is not None:

@@ -44,7 +44,7 @@ def encode_text(text: str) -> list[int]:
 
 
 def decode_ids(ids: list[int]) -> str:
-    """The text of token ids; an id that `encode` cannot have made is U+FFFD."""
+    """The text of token ids; an id that `encode_text` cannot have made is U+FFFD."""
     return b"".join(map(_decode_id, ids)).decode("utf-8", "replace")
 
 

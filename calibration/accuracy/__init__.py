@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""`joulegate accuracy`: each model's share of right answers, from files or a graded run."""

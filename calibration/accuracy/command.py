@@ -151,7 +151,7 @@ def _grade_backends(
     targets = accuracy_options.parse_targets(options)
     with ResultsFile.open(accuracy_options.choose_results_path(options)) as results:
         if results.truncated_bytes:
-            _err.print("cut off the half line of a run that was killed", markup=False)
+            _err.print("truncated an incomplete last line (interrupted run)", markup=False)
         total = len(targets) * len(asked) * settings.samples
         with _AnswerProgressBar(total) as bar:
             one = exam.GradedRun(targets, asked, settings, results, bar.count_answer)
@@ -224,11 +224,11 @@ class _AnswerProgressBar:
         self._task = self._bar.add_task("", total=total)
 
     def start_after(self, before: int) -> None:
-        """Begin after what was answered before."""
+        """Resume after the answers of earlier runs."""
         self._done = before
         self._bar.update(self._task, completed=before)
         if before:
-            _err.print(f"going on after {before} of {self._total} answers", markup=False)
+            _err.print(f"resuming after {before} of {self._total} answers", markup=False)
 
     def count_answer(self, model: str) -> None:
         """Count one answer."""

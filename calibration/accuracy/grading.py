@@ -69,7 +69,7 @@ def find_option_letters(prompt: str) -> str:
 
 
 def extract_answer(kind: QuestionKind, text: str, prompt: str = "") -> str | None:
-    """Return the answer in a model's text, in the form that `normalise` gives; None if none."""
+    """Return the answer in a model's text, as `normalise_text` gives it; None if there is none."""
     text = _THOUGHT.sub(" ", text).strip()
     if kind is QuestionKind.CHOICE:
         return _extract_choice(text, find_option_letters(prompt))

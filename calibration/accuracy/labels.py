@@ -1,4 +1,4 @@
-"""Files that already know: scores (model, accuracy), and labels (prompt, task, model, correct)."""
+"""Files of known scores (model, accuracy) or labels (prompt, task, model, correct)."""
 
 from collections.abc import Mapping
 from math import isfinite

@@ -14,7 +14,7 @@ SHARE_DIGITS = 6
 
 
 class AccuracyChange(NamedTuple):
-    """One share before and after; `task` None is overall, `old` None was not there."""
+    """One share before and after; `task` None is overall, `old_share` None was not there."""
 
     score: AccuracyScore
     old_share: float | None

@@ -1,6 +1,6 @@
 """The results file of a graded run: JSON lines, one an answer, appended safely.
 
-A killed run leaves at most a half line at the end, which the next `open` cuts off; nothing else is
+A killed run leaves at most an incomplete last line, which the next run truncates; nothing else is
 ever changed. A line belongs to a `run` (what decides the answers: questions aside, the settings),
 so that a file holds several and each resumes by itself.
 """
@@ -51,7 +51,7 @@ def compute_run_id(settings: dict[str, Any]) -> str:
 
 
 class ResultsFile:
-    """The file, open for appending by one process at a time; `given` is what it held."""
+    """The file, open for appending by one process at a time; `answers` is what it held."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path

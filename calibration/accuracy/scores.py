@@ -1,4 +1,4 @@
-"""Shares of right answers, whichever way they were had: per task, and overall."""
+"""Shares of right answers from any source: per task, and overall."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""A server under measurement: its requests, streams and retries."""

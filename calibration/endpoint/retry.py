@@ -1,4 +1,4 @@
-"""Trying again: which failures of a backend are lived with, and which end a run."""
+"""Retry policy: which failures are retried, which are only counted, and which end a run."""
 
 import asyncio
 import collections
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def describe_unreachable(target: TargetServer, error: BackendError) -> str:
-    """Say that a backend does not tell what it is, and what to check."""
+    """Say that a backend did not answer /v1/models, and what to check."""
     return (
         f"{target.name} at {target.url}: {error}; is its server up, and that its address? "
         f"curl {target.url}/v1/models should list the model (--api-key-env, if it wants a key)"
@@ -32,14 +32,14 @@ class CollectError(Exception):
 
 @dataclass(slots=True)
 class FailureStats:
-    """What went wrong and was lived with."""
+    """Failures that did not end the run."""
 
     retries: collections.Counter[str] = field(default_factory=collections.Counter)
     """Failed tries by reason."""
     given_up: int = 0
-    """Requests that failed `TRIES` times, or that the server refused."""
+    """Requests that failed `MAX_ATTEMPTS` times, or that the server refused."""
     refusals: list[str] = field(default_factory=list)
-    """The first few of the server's own words."""
+    """The first few response bodies of errors."""
 
 
 class RetryPolicy:
@@ -52,7 +52,7 @@ class RetryPolicy:
         self._consecutive_failures = 0
 
     async def call_once(self, act: Callable[[], Awaitable[T]]) -> T | None:
-        """Do something that may fail without harm; None if it did."""
+        """Call once; None on failure."""
         try:
             return await act()
         except BackendError as error:
@@ -60,7 +60,10 @@ class RetryPolicy:
             return None
 
     async def call(self, act: Callable[[], Awaitable[T]]) -> T | None:
-        """Do it, again if that may help; None if not. Raises CollectError for a dead backend."""
+        """Call with retries and exponential backoff; None if all fail.
+
+        Raises CollectError where the backend is unreachable.
+        """
         last: BackendError | None = None
         for attempt in range(MAX_ATTEMPTS):
             if attempt:
@@ -86,7 +89,7 @@ class RetryPolicy:
         return None
 
     def _record_refusal(self, error: BackendStatusError) -> bool:
-        """Note the server's words; whether asking again is no use."""
+        """Note the response body; return whether a retry is of no use."""
         words = f"{error.status}: {error.body[:300].decode('utf-8', 'replace')}"
         if error.status in _AUTH_ERROR_STATUSES:
             raise CollectError(

@@ -50,7 +50,7 @@ class _TokenizeResponse(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server says of itself."""
+    """A server's description of itself."""
 
     served_name: str
     context_tokens: int | None
@@ -168,7 +168,7 @@ class TargetServer:
         *,
         counting: bool,
     ) -> TimedResponse:
-        """Stream one request to its end; `on_tokens` hears of new tokens. Raises BackendError.
+        """Stream one request to its end; `on_tokens` gets token counts. Raises BackendError.
 
         With `counting` every chunk says how many tokens there are so far; without, one is assumed.
         """
@@ -200,7 +200,7 @@ class TargetServer:
         return self.url.joinpath(*path.strip("/").split("/"))
 
     async def _fetch_json(self, path: str, kind: type[Any], *, required: bool = False) -> Any:
-        """Return a small answer decoded, or None where the server has no such thing."""
+        """Return a small answer decoded, or None where the server does not have it."""
         status, raw = await self._client.get(
             self._build_url(path), self._headers, seconds=_SHORT_TIMEOUT_SECONDS
         )

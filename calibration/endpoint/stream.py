@@ -30,7 +30,7 @@ class _StreamMetrics(Struct):
 
 
 class SimulatedRequestCost(Struct, frozen=True):
-    """What a simulator says of one request: its truth, in simulated seconds and joules."""
+    """A simulator's true cost of one request, in simulated seconds and joules."""
 
     energy_joules: float
     seconds: float
@@ -78,7 +78,7 @@ class TimedResponse:
 async def read_stream(
     answer: BackendResponse, request_id: str, began: float, on_tokens: Callable[[int], None]
 ) -> TimedResponse:
-    """Read a stream to its end; `on_tokens` hears of new tokens. Raises BackendError."""
+    """Read a stream to its end; `on_tokens` gets counts of new tokens. Raises BackendError."""
     first: float | None = None
     last = _StreamChunk()
     tokens = 0
@@ -104,7 +104,7 @@ async def read_stream(
             except msgspec.MsgspecError as error:
                 raise InvalidResponse(f"not an event of OpenAI's: {error}") from None
             if chunk.error is not None:
-                raise InvalidResponse(f"the server broke off: {chunk.error}")
+                raise InvalidResponse(f"error event in the stream: {chunk.error}")
             if any(c.delta is None or c.delta.content or not c.delta.role for c in chunk.choices):
                 first = now if first is None else first
                 seen = chunk.usage.completion_tokens if chunk.usage else tokens + 1

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""`joulegate fit`: regressions from measured rows, their diagnostics, and the profile file."""

@@ -149,7 +149,7 @@ def _read_checked_rows(options: FitOptions, on_bytes: Any) -> MeasuredRows:
         hint = (
             "are the columns right (--col)?"
             if count == len(rows.frame)
-            else f"mend them, or fit the rest with --max-bad {min(1.0, share + 0.001):.3f}"
+            else f"fix them, or fit the rest with --max-bad {min(1.0, share + 0.001):.3f}"
         )
         raise BadInput(
             f"{count} of {len(rows.frame)} rows cannot be used, more than {options.max_bad:.1%}: "

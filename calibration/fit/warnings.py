@@ -1,4 +1,4 @@
-"""What a reader of a fit must be told about it, each with what to do."""
+"""Warnings about a fit, each with what to do."""
 
 import numpy as np
 import pandas as pd

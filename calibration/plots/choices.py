@@ -24,7 +24,7 @@ METRICS = ("accuracy", "energy", "time")
 UNLIMITED = 10**9
 """A profile knows no context window: pictures leave it out, and say so."""
 _THIRDS = MetricWeights(1 / 3, 1 / 3, 1 / 3)
-_DIGITS = 12  # those at which `decide` compares scores
+_DIGITS = 12  # those at which `make_decision` compares scores
 _SAME = 1e-12
 
 

@@ -210,7 +210,7 @@ def _add_rows(found: PlotData, sources: PlotSources, told: Told) -> None:
     if count > sources.max_bad * total or count == total:
         raise BadInput(
             f"{count} of {total} rows cannot be used, more than {sources.max_bad:.1%}: {reasons}; "
-            "are the columns right (--col)? else mend them, or raise --max-bad"
+            "are the columns right (--col)? else fix them, or raise --max-bad"
         )
     if bad:
         found.notes.append(f"Rows that were not used: {reasons}.")

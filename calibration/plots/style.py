@@ -179,7 +179,7 @@ def set_log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) 
 
 
 def create_number_formatter() -> FuncFormatter:
-    """Return a formatter that writes numbers as `number` does."""
+    """Return a formatter that writes numbers as `format_number` does."""
     return FuncFormatter(
         lambda value, _: f"{value:g}" if 0 < abs(value) < 1 else format_number(value)
     )

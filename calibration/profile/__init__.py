@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""`joulegate profile`: measures a server's seconds and joules per request, a row each."""

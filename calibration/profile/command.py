@@ -184,9 +184,9 @@ async def _run_jobs(
             ) from None
         earlier, foreign = earlier + taken, foreign + (not taken)
     if log.cut_bytes:
-        _err.print("cut off the half row of a run that was killed", markup=False)
+        _err.print("truncated an incomplete last row (interrupted run)", markup=False)
     if earlier:
-        _err.print(f"going on after {earlier} rows", markup=False)
+        _err.print(f"resuming after {earlier} rows", markup=False)
     if foreign:
         _err.print(f"{foreign} rows of other plans stay as they are", markup=False)
     counter = tokens.load_token_counter()

@@ -36,7 +36,7 @@ class MeterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EnergyMeasurement:
-    """Joules of one request (None if not measured) and how they were had (see observations)."""
+    """Joules of one request (None if not measured) and the measurement method."""
 
     joules: float | None = None
     method: str = ""
@@ -158,7 +158,7 @@ class CounterTicks:
 class NvmlMeter:
     """Reads the energy counters of GPUs in a thread of its own.
 
-    `read_millijoules` returns their sum. Construct it with `nvml_meter`.
+    `read_millijoules` returns their sum. Construct it with `create_nvml_meter`.
     """
 
     def __init__(self, read_millijoules: Callable[[], int], hardware: str) -> None:

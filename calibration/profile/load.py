@@ -1,4 +1,4 @@
-"""How many other requests a server has: our own for certain, others' as its gauges tell."""
+"""Other requests at a server: ours counted exactly, other clients' from its gauges."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ class LoadGauges:
             self._scraping = asyncio.create_task(self.refresh_load())
 
     async def close(self) -> None:
-        """End what `refresh_soon` began."""
+        """End what `schedule_refresh` began."""
         if self._scraping is not None:
             self._scraping.cancel()
             await asyncio.gather(self._scraping, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The options of `joulegate profile`, and what they must be to make sense."""
+"""The options of `joulegate profile`, and their validation."""
 
 import os
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """One measured request is one row of a CSV file: its columns, safe appending, and reading back.
 
-A row is one line and is written by one append, so a killed run leaves at most a half line at the
-end, which the next `Log.open` cuts off. Nothing else is ever changed in the file.
+A row is one line and is written by one append, so a killed run leaves at most an incomplete
+last line, which the next `MeasurementLog` truncates. Nothing else is ever changed in the file.
 """
 
 import csv
@@ -162,7 +162,7 @@ class MeasurementLog:
     def __init__(self, path: Path, descriptor: int, cut_bytes: int) -> None:
         self.path = path
         self.cut_bytes = cut_bytes
-        """Size of the half line that was cut off on opening."""
+        """Size of the incomplete last line that was truncated on opening."""
         self.appended = 0
         self._descriptor = descriptor
         self._synced = time.monotonic()
@@ -229,7 +229,7 @@ def _lock_file(path: Path, descriptor: int) -> None:
 
 
 def _repair_tail(path: Path, descriptor: int) -> int:
-    """Check the header and cut a half line off the end; return the bytes cut off."""
+    """Check the header and truncate an incomplete last line; return the bytes truncated."""
     size = os.fstat(descriptor).st_size
     head = os.pread(descriptor, len(HEADER), 0)
     if head != HEADER:

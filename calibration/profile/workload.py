@@ -1,4 +1,4 @@
-"""What to measure, in which order, and when it is enough. PURE: no clock, no socket, no file.
+"""What to measure, in which order, and the stop rule. PURE: no clock, no socket, no file.
 
 A **cell** is one combination of tokens in, tokens out and concurrency (or a file of prompts at one
 concurrency); a **visit** is one turn at a cell. Cells at concurrency 1 are visited once a block,

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""`joulegate recalibrate`: refits the live profile from the gateways' sums in Prometheus."""

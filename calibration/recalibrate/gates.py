@@ -1,20 +1,21 @@
 """What a refit must pass before it may replace the live profile; each refusal with its number.
 
-Gates, in the order in which they are asked:
+Gates, in the order in which they are checked:
 
     faults      sums that no requests can have given (calibration.recalibrate.sums says which)
-    requests    at least so many; with too few, a cost is left as it was
+    requests    at least so many; with too few, the live cost is kept
     scrapes     at least so many scrape intervals with requests in them: they are the clusters
     zero        lengths and costs that are not 0 throughout
     lengths     standard deviation over mean of prompt and answer lengths, at least
     condition   of the columns, scaled to unit length, at most
-    signs       no token costs less than nothing, and the mean request more
+    signs       no negative marginal cost, and the mean request's cost is over 0
     interval    half the 95% interval over the prediction, at the mean request and one standard
                 deviation longer in either length, at most
+    influence   share by which one scrape alone moves the mean request's prediction, at most
     change      prediction of the mean request over the live profile's, from 1/3 to 3
-    gain        share by which the RMSE in the window falls, at least (by default no matter);
-                below that the live profile holds, and the cost is left as it was
-    cut         share of the answers that no limit cut, at least (output line only)
+    gain        share by which the RMSE in the window falls, at least (by default 0);
+                below that the live profile's cost is kept
+    cut         share of the answers that no limit truncated, at least (output line only)
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from calibration.recalibrate.sums import PROMPT, TERMS, SumBlock
 
 MIN_UNCUT_SHARE = 0.5
 FEW, GAIN = "requests", "gain"
-"""The gates that leave a cost as it was, and hold up nothing else."""
+"""Gates that keep the live cost without refusing the model's other costs."""
 _NONZERO_TERMS = {
     "e": "the gateway's own token counts of prompts",
     "i": "prompt lengths",
@@ -67,7 +68,7 @@ class GateRefusal:
 
 
 def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Look at sums before any fit."""
+    """Check sums before any fit."""
     for fault in block.faults:
         yield GateRefusal(fault.gate, str(fault))
     if block.faults:
@@ -103,7 +104,7 @@ def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
 
 
 def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Look at a refitted cost."""
+    """Check a refitted cost."""
     if not found.kept_load and found.solved.condition > limits.max_condition:
         text = f"{found.solved.condition:.3g}, at most {limits.max_condition:g} (--max-condition)"
         yield GateRefusal("condition", text, found.solved.condition, limits.max_condition)
@@ -132,7 +133,7 @@ def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
 
 
 def check_change(new: float, live: float, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Hold a new prediction of the mean request against the live one."""
+    """Compare a new prediction of the mean request with the live one."""
     change = new / live if live > 0.0 else float("inf")
     if not 1.0 / limits.max_change <= change <= limits.max_change:
         text = (
@@ -144,7 +145,7 @@ def check_change(new: float, live: float, limits: GateLimits) -> Iterator[GateRe
 
 
 def check_interval(value: float, half: float, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Hold half a 95% interval against its value."""
+    """Compare half a 95% interval with its value."""
     width = half / value if value > 0.0 else float("inf")
     if width > limits.max_interval:
         text = f"known to {width:.0%}, {limits.max_interval:.0%} at most (--max-interval)"

@@ -1,4 +1,4 @@
-"""How a live profile joins a refit: as a pull on few requests, and for a load that did not vary.
+"""The live profile as a prior of a refit: for few requests, and for a load that did not vary.
 
 The live profile counts as `prior_requests` requests more, drawn as those were that it was fitted
 to, with the window's noise; less with every request in the window, and nothing at all from
@@ -6,11 +6,11 @@ to, with the window's noise; less with every request in the window, and nothing 
 
 - Its coefficients are first scaled to the window's level, by one factor (mean observed over mean
   predicted): a model that became slower throughout keeps the shape of its profile, not its level.
-- It pulls only a form that knows load as it does. Without a load term b2 stands for the mean load
-  it was fitted at, which is another quantity under the same name.
+- It is a prior only of a form that has its load term. Without one b2 stands for the mean load it
+  was fitted at, which is another quantity under the same name.
 
-On the simulator, 150 requests of a model become 1.6 times as hungry, b4 kept: the median error on
-fresh requests is 0.12 without a pull, 0.11 with this one, and 0.39 with one to the old level.
+On the simulator, 150 requests of a model use 1.6 times the energy, b4 kept: the median error on
+fresh requests is 0.12 without a prior, 0.11 with this one, and 0.39 with one at the old level.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Raw samples out of Prometheus: one instant query of a range selector, its errors said plainly.
+"""Raw samples out of Prometheus: one instant query of a range selector, its errors in plain words.
 
 Rules: no retry and no redirect; a warning of Prometheus's (part of the data is missing) is handed
 on, never dropped; credentials in the URL are sent and never shown.

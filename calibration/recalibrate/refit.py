@@ -1,24 +1,24 @@
-"""One cost refitted from a window's sums: the form, the pull towards the live profile, the tests.
+"""One cost refitted from a window's sums: the form, the prior, the tests.
 
-Forms, richest first; the first that stands is taken, and the report says why the others did not:
+Forms, richest first; the first that is accepted is taken, and the report says why others were not:
 
     load          1, i, o, i·o, z   where z, the load's column, varied by itself (o·r or o/(1+r))
     interaction   1, i, o, i·o
     additive      1, i, o
 
 Rules:
-- A form stands where its columns can be told apart, no token costs less than nothing within the
-  lengths and loads that the window is known to hold, and load never makes a request cheaper in
-  seconds or dearer in joules. A form that fails by sign is tried again without i·o, and then
-  without i where that could be zero; what is left out is 0 in the profile.
-- Where the live profile knows load and the window can hardly tell it, the load's coefficient is
+- A form is accepted if it is well conditioned, every marginal cost is >= 0 over the observed range
+  of lengths and loads, and load makes no request cheaper in seconds or dearer in joules.
+  A form that fails by sign is tried again without i·o, and then without i where that could be
+  zero; what is left out is 0 in the profile.
+- Where the live profile knows load and the window hardly identifies it, the load's coefficient is
   kept from the live profile, with its own error and at the window's level, and the rest is fitted
   around it. That is so where everything ran at one load, and where most of the load's variation is
   within the scrape intervals: how many run at dispatch is a noisy reading of how many run
   meanwhile, and noise in a column pulls its coefficient to zero. (At one request per second on the
   simulator b4 fitted anew came out a third of the truth, and the error at other loads was 39%
   instead of 5%.)
-- Few requests are pulled towards the live profile; calibration.recalibrate.prior says how.
+- With few requests the live profile is a Gaussian prior; see calibration.recalibrate.prior.
 """
 
 from collections.abc import Iterator, Sequence
@@ -150,7 +150,7 @@ def refit_cost(
     few: PriorSettings,
     max_condition: float,
 ) -> CostRefit:
-    """Refit a cost. Raises SingularMoments, saying what cannot be told, where no form can be."""
+    """Refit a cost. Raises SingularMoments, saying why, where no form is identifiable."""
     known = COLUMNS if block.basis == LOAD else COLUMNS[:4]
     whole = ClusterMoments.from_block(block, known, "y")
     seen = _compute_observed_range(block)
@@ -246,7 +246,7 @@ def _yield_variants(
 def _check_identifiable(
     whole: ClusterMoments, variant: _FormVariant, live: CostRegression, max_condition: float
 ) -> None:
-    """Raise Singular where the window cannot tell the columns apart."""
+    """Raise SingularMoments where the window does not identify the columns."""
     fitted = [at for at in variant.used if at != LOAD_AT or not variant.keep_load]
     if LOAD_AT in fitted:
         if whole.select_columns(fitted).compute_tolerance(fitted.index(LOAD_AT)) < MIN_TOLERANCE:

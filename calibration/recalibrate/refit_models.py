@@ -1,11 +1,11 @@
 """From a window's sums and the live profile to new entries: what each model may take over.
 
-    Prometheus -> blocks per deployment -> seconds, joules, output line, token ratio -> Outcome
+    Prometheus -> blocks per deployment -> seconds, joules, output line, token ratio -> RefitOutcome
 
 Rules:
-- Seconds and joules stand together: where one of them is refused by a gate, the model's entry
-  stays as it is. Too few requests (no meter, say), or too little to gain, leave that cost as it
-  was, and do not refuse.
+- Seconds and joules are accepted or rejected together: where a gate refuses one of them, the
+  model's entry is kept. Too few requests (no meter, say), or too little gain, keep that live cost
+  and refuse nothing.
 - Output line and token ratio pass their own gates, and only join an entry whose costs were not
   refused.
 - A prompt's own joules (`prefill`) come from profiling alone: they are written out of the live
@@ -94,13 +94,13 @@ class RefitPart:
 
     @property
     def unchanged(self) -> bool:
-        """Whether it stays as it was for no fault: too few requests, or nothing to gain."""
+        """Whether it is kept without a failed gate: too few requests, or too little gain."""
         return bool(self.refusals) and all(one.gate in _UNCHANGED_GATES for one in self.refusals)
 
 
 @dataclass(frozen=True, slots=True)
 class RefitOutcome:
-    """What came of one profile key."""
+    """The outcome of one profile key."""
 
     key: str
     deployments: tuple[DeploymentKey, ...]
@@ -275,6 +275,7 @@ def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfi
     if CostQuantity.JOULES.value in changes:
         base, per_token = before.get_prefill_coefficients()
         changes["prefill"] = PrefillEnergy(base_joules=base, joules_per_token=per_token)
+        changes["decode"] = before.decode_joules()
     return msgspec.structs.replace(before, **changes)
 
 

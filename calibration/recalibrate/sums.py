@@ -1,12 +1,12 @@
 """From raw samples of the gateways' sums to what each scrape interval added to them.
 
-    samples -> (per deployment, block, instance) scrapes -> differences -> Block
+    samples -> (per deployment, block, instance) scrapes -> differences -> SumBlock
 
 Rules:
 - An instance is every label but those that name the sum; its series are scraped together, so a
   scrape is one timestamp. A scrape that lacks a term of the block is left out, and counted.
 - What is added between two scrapes is a difference of raw samples, never `increase()`. Where any
-  term of a block falls, the whole block began again: what it shows then counts from 0. What an
+  term of a block falls, the whole block was reset: what it shows then counts from 0. What an
   instance showed at its first scrape in the window was earlier, and does not count.
 - Every term is a sum of products of numbers that are not negative. What no such rows can give is a
   fault, and a block with a fault is not to be fitted: negative values, a term that stands still
@@ -248,7 +248,7 @@ def parse_powers(term: str) -> Counter[str]:
 
 
 def format_term(found: Counter[str]) -> str:
-    """Return the term of those powers; the other way round of `powers`."""
+    """Return the term of those powers; the other way round of `parse_powers`."""
     parts = (f"{v}{found[v] if found[v] > 1 else ''}" for v in _VARIABLES if found[v])
     return "".join(parts) or "n"
 

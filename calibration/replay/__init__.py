@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""`joulegate replay`: recorded requests under other weights, policies and profiles."""

@@ -1,4 +1,4 @@
-"""One line of the gateway's decision log: the request as it was, or why it is not for replay."""
+"""One line of the gateway's decision log: the request as it was, or why it is skipped."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

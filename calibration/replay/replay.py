@@ -1,4 +1,4 @@
-"""Recorded requests through other weights, policies and profiles: what would have been chosen.
+"""Counterfactual replay: recorded requests under other weights, policies and profiles.
 
 Rules:
 - A choice is made from what the gateway knows when it decides: its count of tokens in, the
@@ -192,7 +192,7 @@ def choose_deployments(
     """Return the column of the place chosen for each request, -1 where none can serve it.
 
     `only` restricts to one model's places, as a client that names it does: whether the request
-    fits its context is then not asked (`outgrown` tells).
+    fits its context is then not asked (`count_outgrown` counts it).
     """
     columns = {place: at for at, place in enumerate(world.deployments)}
     chosen = np.full(len(requests), -1, dtype=np.intp)

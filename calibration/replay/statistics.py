@@ -1,4 +1,4 @@
-"""What a plan of choices comes to, with 95% intervals of two kinds.
+"""Totals of a plan of choices, with 95% intervals of two kinds.
 
 - `requests`: other requests of the same kind might have come. A bootstrap over requests, the same
   resamples for every plan, so that differences are paired; Wilson's where a share is 0 or 1.

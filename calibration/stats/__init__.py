@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""Least squares, intervals and cross-validation, with no knowledge of files or commands."""

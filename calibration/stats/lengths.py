@@ -23,7 +23,7 @@ _GRID_CELL_PATTERN = r"[1-9]\d*x\d+@\d+"
 class OutputLengthFit:
     """tokens out = slope x tokens in + intercept, with 95% intervals.
 
-    `unsuited` says why a profile must not take the line, None where it may.
+    `unsuited_reason` says why a profile must not take the line, None where it may.
     """
 
     slope: float

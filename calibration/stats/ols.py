@@ -1,4 +1,4 @@
-"""One ordinary least squares fit: coefficients, robust errors, and what is odd about the rows.
+"""One ordinary least squares fit: coefficients, robust errors, and diagnostics of its rows.
 
 Errors are heteroscedasticity-robust: HC3 (MacKinnon and White, 1985), which divides each squared
 residual by (1 - leverage)². The spread of costs grows with their size, so the classical errors
@@ -38,12 +38,12 @@ class SingularDesignError(ValueError):
 class ResidualDiagnostics:
     """Residuals and leverage of the rows.
 
-    `far` counts rows whose residual is over 6 times the root mean square among rows of like
+    `outlier_rows`: rows whose residual is over 6 times the root mean square among rows of like
     predicted cost (the spread grows with the cost; about zero, so that a form that is off by the
     same for all of them does not pass for stray rows), `worst_sd` is the largest such ratio;
     leverage is the hat matrix's diagonal; `leverage_rows` counts rows above 3 k/n; `cook_max` is
     the largest Cook's distance.
-    `worst` and `heaviest` are the rows' places in the fitted arrays.
+    `worst_row` and `highest_leverage_row` are the rows' places in the fitted arrays.
     """
 
     outlier_rows: int

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""Input files as tables: measured rows, prompts and records, with the line of each."""

@@ -77,7 +77,7 @@ class CsvFile:
         """Yield the columns `wanted`, those in `texts` as text, blanks as NaN.
 
         `_extra` holds what stands in a row after the last column of the header, and `_row` counts
-        rows from 1; lines with still more fields are left out and numbered in `skipped`.
+        rows from 1; lines with still more fields are left out and numbered in `skipped_rows`.
         """
         names = [name if name in wanted else f"_{at}" for at, name in enumerate(self.header)]
         numbers = wanted - texts

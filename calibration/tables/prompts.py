@@ -111,7 +111,7 @@ class PromptGenerator:
 
 
 class PromptRecord(NamedTuple):
-    """One record of a file; `values` is None where it is no object, and `wrong` says why."""
+    """One record of a file; `values` is None where it is no object, and `problem` says why."""
 
     place: str
     values: Mapping[str, Any] | None
@@ -124,7 +124,7 @@ def count_prompt_tokens(counter: TokenCounter, prompt: str) -> int:
 
 
 def read_prompts(path: Path, column: str | None = None) -> list[str]:
-    """Return the prompts of a file, see `records` and `prompt_of`; a bad record is refused.
+    """Return the prompts of a file, by `extract_prompt`; a bad record is refused.
 
     Raises PromptFileError and OSError.
     """

@@ -25,7 +25,7 @@ from gateway import tokens
 Floats = NDArray[np.float64]
 
 UNTRUSTED_METHODS = frozenset({"coarse", "estimated"})
-"""Ways of having joules that must not feed a fit (DESIGN section 5)."""
+"""Measurement methods whose joules must not enter a fit."""
 _MAX_VALUE = 1e12
 _SURPLUS_REASON = "more fields than the header has"
 _TEXT_COLUMNS = ("method", "hardware", "engine", "at", "cell")
@@ -53,8 +53,8 @@ class UnusableRows:
 class MeasuredRows:
     """Everything that was read; `frame` has one line per row kept by --where and --model.
 
-    Its columns are those of `columns.NUMBERS` (float, NaN where blank), `model`, the texts, and
-    `reason` ("" where the row is usable).
+    Its columns are those of `columns.NUMERIC_COLUMNS` (float, NaN where blank), `model`, the
+    texts, and `reason` ("" where the row is usable).
     """
 
     def __init__(self, frame: pd.DataFrame, files: list[SourceFile], *, left_out: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The three inference endpoints: one ASGI handler, told which kind it serves."""
+"""The three inference endpoints: one ASGI handler, made for each kind."""
 
 import asyncio
 import time
@@ -89,7 +89,7 @@ async def _serve_inference(
 
 
 async def _watch_disconnect(receive: Receive, gone: Callable[[], None]) -> None:
-    """Wait for the client to leave, under a server that has no `Link`."""
+    """Wait for the client to leave, under a server without a `ClientConnection`."""
     while (await receive())["type"] != "http.disconnect":
         pass
     gone()

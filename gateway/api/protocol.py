@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from gateway.service.client.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
 
 CONNECTION_KEY = "joulegate.link"
-"""Key of this connection among a scope's extensions: see `Link`."""
+"""Key of this connection among a scope's extensions: see `ClientConnection`."""
 
 HEAD_SECONDS = 20.0
 HEAD_BYTES = 64 * 1024
@@ -36,7 +36,7 @@ class ClientConnection(Protocol):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection; it is the `Link` of its requests."""
+    """One connection; it is the `ClientConnection` of its requests."""
 
     on_lost: Callable[[], None] | None = None
     _head_bytes = 0

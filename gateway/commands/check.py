@@ -10,6 +10,12 @@ from gateway import profile as profiles
 from gateway.commands.serve import check_profiles
 from gateway.console import OK, out, report_usage_error
 
+_FLAGS_NOTE = (
+    "metered backends: start vLLM with --enable-per-request-metrics and "
+    "--enable-prompt-tokens-details; without the first a unary request's wait in vLLM's queue "
+    "is charged as work, without the second a cached prompt as a whole one"
+)
+
 
 def run(
     *,
@@ -36,7 +42,10 @@ def run(
                 model.deployment_label: [backend.root_url for backend in model.backends]
                 for model in parsed.models
             }
-            found["profile_version"] = check_profiles(parsed).version
+            checked = check_profiles(parsed)
+            found["profile_version"] = checked.version
+            if notes := _metering_notes(parsed, checked):
+                found["notes"] = notes
         if profile is not None:
             loaded = profiles.load_profile(profile)
             found["profile"] = str(profile)
@@ -53,7 +62,42 @@ def run(
     if as_json:
         print(msgspec.json.encode(found).decode())  # noqa: T201
         return OK
-    for name, value in found.items():
-        out.print(f"{name}: {value}", markup=False)
-    out.print("good")
+    _print(found)
     return OK
+
+
+def _print(found: dict[str, object]) -> None:
+    for name, value in found.items():
+        for line in value if isinstance(value, list) and name == "notes" else [value]:
+            out.print(
+                f"{name.removesuffix('s') if name == 'notes' else name}: {line}", markup=False
+            )
+    out.print("good")
+
+
+def _metering_notes(config: configs.GatewayConfig, profile: profiles.CostProfile) -> list[str]:
+    """Return what metering needs of a backend that no config shows."""
+    metered = [model for model in config.models if any(b.meter for b in model.backends)]
+    if not metered:
+        return []
+    notes = [_FLAGS_NOTE]
+    by_meter: dict[str, set[str]] = {}
+    for model in metered:
+        for backend in model.backends:
+            if backend.meter:
+                by_meter.setdefault(backend.meter, set()).add(model.profile or model.name)
+    unable = sorted(
+        {
+            name
+            for names in by_meter.values()
+            for name in names
+            if len(names) > 1 and profile.get_model(name).decode_joules().joules_per_step is None
+        }
+    )
+    if unable:
+        notes.append(
+            f"joules are coarse wherever models share a GPU: the profile of {', '.join(unable)} "
+            "does not know what company does to its joules (profile it under load and fit it with "
+            "the load form)"
+        )
+    return notes

@@ -120,4 +120,4 @@ def print_decision(decision: RoutingDecision) -> None:
             )
         out.print(table)
     for excluded in decision.excluded:
-        out.print(f"left out: {excluded.deployment}: {excluded.reason}", markup=False)
+        out.print(f"excluded: {excluded.deployment}: {excluded.reason}", markup=False)

@@ -81,10 +81,10 @@ class CostFunction:
         return value
 
     def cost_per_output_token(self, tokens_in: float, running: int = 0) -> float:
-        """Return what one more new token adds to `raw`."""
+        """Return what one more output token adds to `evaluate_form`."""
         _, _, b2, b3, b4 = self._b
         return b2 + b3 * tokens_in + (b4 / (1 + running) if self._shared else b4 * running)
 
     def predict_cost(self, tokens_in: float, tokens_out: float, running: int = 0) -> float:
-        """Evaluate the form and floor it at `FLOOR`."""
+        """Evaluate the form and floor it at `COST_FLOOR`."""
         return max(self.evaluate_form(tokens_in, tokens_out, running), COST_FLOOR)

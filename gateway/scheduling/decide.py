@@ -1,8 +1,9 @@
 """From candidates and weights to a ranking that keeps every number that led to it.
 
 Rules: a candidate that cannot serve the request, or breaks a bound, is excluded with the reason;
-the rest are scored by one policy; the lowest score wins; ties go to lower energy, then lower
-time, then name. The same inputs give the same decision on every machine.
+the rest are scored by one policy; the lowest score wins; ties go to the lower energy, then
+the lower time, then the higher accuracy, then model and deployment by name. The same inputs give
+the same decision on every machine.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

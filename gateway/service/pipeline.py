@@ -92,13 +92,15 @@ class RequestPipeline:
         return self._dispatcher.budget.inflight
 
     def cancel_all(self) -> None:
-        """End what still runs, at the drain deadline."""
+        """Cancel what is still in flight, at the drain deadline."""
         self._requests_in_flight.cancel_all(CancelReason.DRAINING)
 
     async def run_periodic_work(self) -> None:
-        """Keep the deadlines, and the books of what has finished, until cancelled."""
+        """Check deadlines and flush finished requests, until cancelled."""
         try:
-            await run_periodically(self._run_round, SWEEP_SECONDS, "keeping deadlines and books")
+            await run_periodically(
+                self._run_round, SWEEP_SECONDS, "checking deadlines and accounting"
+            )
         finally:
             self.accounting.flush()
 
@@ -120,7 +122,7 @@ class RequestPipeline:
         reply: ResponseWriter,
         lifeline: RequestCancellation,
     ) -> None:
-        """Serve one inference request and record what became of it; errors go to the client.
+        """Serve one inference request and record its outcome; errors go to the client.
 
         `load` reads and decodes the body: awaited in here, so that a bad body is recorded as any
         other refusal is.
@@ -147,7 +149,7 @@ class RequestPipeline:
         lifeline: RequestCancellation,
         started: float,
     ) -> ApiError | None:
-        """Serve a request; return what its client is still to be told, if anything."""
+        """Serve a request; return the error that its client is still to be sent, if any."""
         try:
             await self._serve_request(record, load, headers, reply, lifeline, started)
         except ApiError as error:
@@ -226,7 +228,7 @@ class RequestPipeline:
         lifeline: RequestCancellation,
         error: ApiError,
     ) -> None:
-        """Tell the client of an error, as an answer or as a stream's last frame, if it reads."""
+        """Send the client an error, as a response or as a stream's last frame, if it reads."""
         record.outcome = ClientOutcome(error.status, error.message)
         record.blame_last_attempt()
         attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
@@ -242,7 +244,7 @@ class RequestPipeline:
     def _resolve_cancellation(
         self, record: RequestRecord, reply: ResponseWriter, cut: CancelReason
     ) -> ApiError | None:
-        """Note a request that something outside it ended; return what its client is to be told."""
+        """Note a cancelled request; return the error that its client is to be sent, if any."""
         if reply.ended:
             return None
         record.blame_last_attempt()
@@ -256,7 +258,7 @@ class RequestPipeline:
         return GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
 
     def _note_client_gone(self, record: RequestRecord, reply: ResponseWriter) -> None:
-        """Note that nobody reads any more: the client left, or stopped reading."""
+        """Note that the client disconnected, or stopped reading."""
         if reply.ended:
             return
         why = "the client stopped reading" if reply.blocked else "the client left"
@@ -268,7 +270,7 @@ class RequestPipeline:
     def _note_broken(self, record: RequestRecord, reason: str, detail: str) -> None:
         self.metrics.broken_count(record.model, reason).inc()
         _log.warning(
-            "request %s: %s at %s broke off, %s: %s",
+            "request %s: stream of %s at %s broken, %s: %s",
             record.id, record.model, record.backend, reason, detail,
         )  # fmt: skip
 

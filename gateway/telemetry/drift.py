@@ -122,7 +122,7 @@ class DriftMetrics:
     def add_comparison(
         self, model: str, profile: str, quantity: str, predicted: float, observed: float
     ) -> None:
-        """Compare a prediction with what came, both in the quantity's unit; see `publish`.
+        """Compare a prediction with what came, both in the quantity's unit; see `publish_metrics`.
 
         What is negative or not finite is left out whole; what is 0 has no logarithm and is left
         out of the test alone.

@@ -94,7 +94,7 @@ class GatewayMetrics:
         )
         self.exclusions = make_counter(
             "exclusions_total",
-            "Candidates left out: capability, context, down, bound",
+            "Candidates excluded, by reason: capability, context, down, bound",
             "model", "reason",
         )  # fmt: skip
         self.backend_up = make_gauge(
@@ -111,7 +111,7 @@ class GatewayMetrics:
         )  # fmt: skip
         self.backend_ejections = make_counter(
             "backend_ejections_total",
-            "Times the backend was left alone after failing",
+            "Times the backend was ejected",
             "model", "backend",
         )  # fmt: skip
         self.retries = make_counter(
@@ -120,7 +120,8 @@ class GatewayMetrics:
             "model", "reason",
         )  # fmt: skip
         self.disconnects = make_counter(
-            "client_disconnects_total", "Clients that left before their answer was whole"
+            "client_disconnects_total",
+            "Clients that disconnected before their response was complete",
         )
         self.streams_broken = make_counter(
             "streams_broken_total",
@@ -153,7 +154,7 @@ class GatewayMetrics:
             "model", "version",
         )  # fmt: skip
         self.profile_reloads = make_counter(
-            "profile_reloads_total", "Profile changes seen, by result: adopted, refused", "result"
+            "profile_reloads_total", "Profile changes, by result: adopted, refused", "result"
         )
         self.log_dropped = make_counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"
@@ -170,7 +171,7 @@ class GatewayMetrics:
         self._unmetered_seen: dict[str, int] = {}
         self._ejections_seen: dict[str, int] = {}
         self._versions: dict[tuple[bool, str], str] = {}
-        # Bound children, by label values; see `_bound`.
+        # Bound children, by label values; see `_cache_labels`.
         self.request_count = _cache_labels(self.requests)
         self.retry_count = _cache_labels(self.retries)
         self.exclusion_count = _cache_labels(self.exclusions)
@@ -194,7 +195,7 @@ class GatewayMetrics:
                 self.broken_count(model, reason)
 
     def count_finished_request(self, record: RequestRecord) -> None:
-        """Count one finished request; only whole answers enter the times and predictions."""
+        """Count one finished request; only complete responses count in times and predictions."""
         planned, code = record.planned, record.outcome.code
         if planned is not None:
             self._count_decision(planned, record.target.preset)
@@ -223,7 +224,7 @@ class GatewayMetrics:
             self.responses.for_model(model).count_energy(energy)
 
     def count_unattributed_energy(self, model: str, kind: str, joules: float) -> None:
-        """Count joules of a model's hardware that no request answers for: idle, other."""
+        """Count unattributed joules of a model's backends: idle, other."""
         self.responses.energy_total.labels(model, kind).inc(joules)
 
     def _count_decision(self, planned: PlannedRequest, preset: str) -> None:

@@ -169,7 +169,7 @@ class SharedSums:
 
 
 class SumsCollector(Collector):
-    """Shows what `total` returns: `Sums.snapshot`, or `SharedSums.total` over several workers."""
+    """Exposes what `total` returns: `OlsSums.snapshot_sums` or `SharedSums.sum_workers`."""
 
     def __init__(self, total: Callable[[], dict[Name, Parts]]) -> None:
         self._total = total

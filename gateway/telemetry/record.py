@@ -147,12 +147,12 @@ class RequestRecord:
         return self.settled
 
     def _take_answer_energy(self, microjoules: int, method: MeteringMethod) -> None:
-        if method != ESTIMATED:
+        if method != ESTIMATED or microjoules:
             self._measured = (microjoules / 1e6, method)
         self._end_waiting()
 
     def _take_wasted_energy(self, place: int, microjoules: int, method: MeteringMethod) -> None:
-        if method != ESTIMATED:
+        if method != ESTIMATED or microjoules:
             self.wasted[place] = WastedEnergy(self.wasted[place].model, microjoules / 1e6, method)
         self._end_waiting()
 

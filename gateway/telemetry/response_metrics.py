@@ -11,7 +11,7 @@ from gateway.telemetry.request_stages import UNANSWERED, RequestEnergy, ServedRe
 
 
 class ResponseMetrics:
-    """The families; `of` gives one model's children, bound once."""
+    """The families; `for_model` gives one model's children, bound once."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class ResponseMetrics:
         )
         self.energy = histogram(
             "request_energy_joules",
-            "Energy of a request, by how it was had",
+            "Energy of a request, by measurement method",
             JOULES_BUCKETS,
             "model", "method",
         )  # fmt: skip
         self.energy_total = counter(
-            "energy_joules_total", "Energy of requests, by how it was had", "model", "method"
+            "energy_joules_total", "Energy of requests, by measurement method", "model", "method"
         )
         self.predicted_duration = histogram(
             "predicted_duration_seconds",

@@ -1,4 +1,4 @@
-"""W3C Trace Context: where a request stands in a trace, and what its backend is told of that.
+"""W3C Trace Context: where a request stands in a trace, and what is passed on to its backend.
 
 Rules: a `traceparent` is taken whole or not at all, and what is passed on is made of checked hex
 digits only; a bad `tracestate` costs nothing but itself; a caller's decision whether to record is
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 _PARENT: Final = b"traceparent"
 _STATE: Final = b"tracestate"
 TRACE_HEADERS: Final = frozenset((_PARENT, _STATE))
-"""What `received` reads, in lower case."""
+"""What `parse_trace_context` reads, in lower case."""
 
 _SAMPLED: Final = 0x01
 _KNOWN_FLAGS: Final = 0x03

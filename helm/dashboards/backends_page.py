@@ -42,7 +42,7 @@ _SEEN = Row(
     [
         Panel(
             "Usable",
-            "Whether the backend is sent requests; no while it is left alone after failing.",
+            "Whether the backend is sent requests; no while it is ejected.",
             COUNT,
             [Query(f"min by (model, backend) (joulegate_backend_up{{{OF}}})", _BACKEND)],
             "states",

@@ -129,7 +129,7 @@ _TRAFFIC = Row(
     [
         Panel(
             "Requests by code",
-            "Status codes; 499 is a client that left. A stream that broke off counts as its error.",
+            "Status codes; 499 is a client that left. An interrupted stream counts as its error.",
             REQUESTS,
             [Query(f"sum by (code) ({_REQUESTS})", "{{code}}")],
             "stack",

@@ -178,8 +178,8 @@ def test_killed_and_resumed_it_asks_nothing_twice(farm, asked, mine, tmp_path):
     with spawn(*options) as process:
         text, complaints = process.communicate(timeout=60)
         assert process.returncode == 0, complaints
-    assert "cut off the half line" in complaints
-    assert f"going on after {grown} of 40 answers" in complaints
+    assert "truncated an incomplete last line" in complaints
+    assert f"resuming after {grown} of 40 answers" in complaints
     report = json.loads(text)
     assert (report["answers"], report["answers_before"]) == (40 - grown, grown)
     rows = [json.loads(line) for line in out.read_text().splitlines()]

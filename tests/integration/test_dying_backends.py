@@ -41,7 +41,11 @@ async def test_a_reset_of_a_kept_connection_ends_no_probe_and_no_look_at_gauges(
     server = await world.raw(talk)
     async with BackendClient(connect_seconds=1.0) as client:
         backend = Backend(server.url)
-        times = {"out_seconds": 0.02, "well_seconds": 0.02, "timeout_seconds": 1.0}
+        times = {
+            "ejected_period_seconds": 0.02,
+            "healthy_period_seconds": 0.02,
+            "timeout_seconds": 1.0,
+        }
         work = [
             asyncio.create_task(
                 GaugePoller(client, [backend], seconds=0.02, timeout_seconds=1.0).run()

@@ -1,4 +1,4 @@
-"""Backends that keep failing are left alone, cost nobody time, and come back."""
+"""Backends that keep failing are ejected, cost nobody time, and are readmitted."""
 
 import pytest
 from aiohttp import web

@@ -64,10 +64,10 @@ def test_rows_hold_the_truth_of_every_request(phi, tmp_path):
         assert row.seconds == pytest.approx(TRUTH.total_seconds(row.tokens_in, row.tokens_out))
         assert row.joules == pytest.approx(TRUTH.total_joules(row.tokens_in, row.tokens_out))
         assert 0 < row.ttft_seconds < row.seconds
-        assert row.running_requests == row.cached_tokens == 0
+        assert row.running == row.cached_tokens == 0
     busy = [row for row in rows if row.concurrency == 4]
     # At this speed a slot stands empty for simulated seconds between two of its requests.
-    assert sum(row.running_requests for row in busy) / len(busy) > 2.5
+    assert sum(row.running for row in busy) / len(busy) > 2.5
     assert sum(row.joules for row in busy) < 0.8 * sum(
         TRUTH.total_joules(row.tokens_in, row.tokens_out) for row in busy
     )
@@ -111,7 +111,7 @@ def test_killed_at_random_twenty_times_it_ends_with_the_same_rows(farm, phi, tmp
     with spawn(*arguments) as process:
         _, complaints = process.communicate(timeout=60)
         assert process.returncode == 0, complaints
-    assert "cut off the half row" in complaints
+    assert "truncated an incomplete last row" in complaints
     found = keys(path)
     assert found == keys(whole)
     assert len(set(found)) == len(found)

@@ -67,13 +67,14 @@ async def test_counts_and_queue_time(told, body, made):
     assert begin[4] == record["decision"]["tokens"]["input"]
     assert begin[5] > 0
     assert first[3] == 1
-    assert end[3:] == [8, 20, 16, 40_000]
+    assert end[3:] == [8, 20, 16, 40_000, False]
+    assert begin[7] > 0  # what a generated token costs
 
 
 @KINDS
 async def test_without_them(told, body, made):
     events, _ = await told(body, made())
-    assert next(event for event in events if event[0] == "e")[3:] == [8, 20, None, None]
+    assert next(event for event in events if event[0] == "e")[3:] == [8, 20, None, None, False]
 
 
 async def test_the_first_token_of_a_whole_answer_is_where_vllm_says(told):
@@ -106,7 +107,7 @@ async def test_else_it_is_where_the_regression_has_it(told):
 )
 async def test_odd_timings_are_ignored(told, body, made, metrics):
     events, _ = await told(body, made(None, metrics))
-    assert next(event for event in events if event[0] == "e")[3:] == [8, 20, None, None]
+    assert next(event for event in events if event[0] == "e")[3:] == [8, 20, None, None, False]
 
 
 @KINDS

@@ -1,5 +1,6 @@
 """The README and the pages in docs/ name only what the code has."""
 
+import ast
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import calibration.cli
 from gateway import config, profile
@@ -29,6 +31,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 HEADERS = {*headers.REQUEST, *headers.RESPONSE}
 METRICS = {one.name for one in (*series.of_gateway(), *series.of_meter())}
 COMMANDS = {
@@ -162,13 +165,104 @@ def test_no_page_points_at_what_users_do_not_have(page):
 
 
 def test_contributing_names_files_that_exist():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for name in re.findall(r"`((?:gateway|backends|tests|calibration)/[\w/.]*)`", text):
+    for name in re.findall(r"`((?:gateway|backends|tests|calibration)/[\w/.]*)`", CONTRIBUTING):
         assert (ROOT / name).exists(), name
 
 
 def test_contributing_names_targets_that_exist():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for name in re.findall(r"make ([a-z0-9-]+)", text):
+    for name in re.findall(r"make ([a-z0-9-]+)", CONTRIBUTING):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def table_rows(text):
+    """Return the cells of every row of a page's tables."""
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+
+
+def walk_hops(text):
+    """Return each walk's hops by its heading: (file, function or Class.method)."""
+    _, _, walks = text.partition("\n## Three walks through the code\n")
+    parts = re.split(r"\n### (.*)\n", walks.partition("\n## ")[0])
+    return {
+        heading: [
+            (row[0].strip("`"), row[1].strip("`"))
+            for row in table_rows(body)
+            if row[0].startswith("`")
+        ]
+        for heading, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def defines(path, function):
+    """Whether a file defines a function, or a method as `Class.method`."""
+    if not path.is_file():
+        return False
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    *owner, name = function.split(".")
+    for one in owner:
+        body = [
+            member
+            for found in body
+            if isinstance(found, ast.ClassDef) and found.name == one
+            for member in found.body
+        ]
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return any(isinstance(found, functions) and found.name == name for found in body)
+
+
+def test_contributing_walks_through_the_code_three_times():
+    walks = walk_hops(CONTRIBUTING)
+    assert list(walks) == ["A chat request", "A request's joules", "One recalibration"]
+    assert all(len(hops) >= 10 for hops in walks.values())
+
+
+@pytest.mark.parametrize(
+    ("file", "function"),
+    [hop for hops in walk_hops(CONTRIBUTING).values() for hop in hops],
+)
+def test_a_hop_of_a_walk_exists(file, function):
+    assert defines(ROOT / file, function), f"{file} does not define {function}"
+
+
+@pytest.mark.parametrize(
+    ("file", "function"),
+    [
+        ("gateway/no_such_file.py", "run"),
+        ("gateway/scheduling/decide.py", "no_such_function"),
+        ("gateway/scheduling/decide.py", "RoutingCandidate.make_decision"),
+        ("gateway/scheduling/decide.py", "RoutingCandidate"),
+    ],
+)
+def test_a_hop_that_does_not_exist_is_noticed(file, function):
+    assert not defines(ROOT / file, function)
+
+
+def check_steps():
+    """Return the steps of `make check`, without the virtual environment and a trailing dot."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^check:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    return [
+        re.sub(r"^\$\(BIN\)/(python )?", "", line.strip()).removesuffix(" .")
+        for line in recipe.splitlines()
+    ]
+
+
+def test_contributing_lists_the_steps_of_make_check():
+    _, _, text = CONTRIBUTING.partition("`make check` runs, in this order:")
+    listed = [row[0].strip("`") for row in table_rows(text.partition("\n`.venv")[0])]
+    assert listed[2:] == check_steps()
+
+
+def test_pre_commit_runs_the_steps_of_make_check():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (repo,) = hooks["repos"]
+    entries = [
+        re.sub(r"^\.venv/bin/(python )?", "", hook["entry"]).removesuffix(" --force-exclude")
+        for hook in repo["hooks"]
+    ]
+    assert entries == check_steps()

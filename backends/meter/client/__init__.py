@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""The gateway's side of metering: reports requests to a meter and receives their joules."""

@@ -1,10 +1,10 @@
-"""The gateway's side of a meter: what was sent to a backend, told in batches off the hot path.
+"""The gateway's side of a meter: reports attempts in batches, off the hot path.
 
-A request costs it one object. Four times a second the objects are read, what is new about them is
-posted, and what the meter has settled comes back with the answer. Nothing is queued: each batch is
-made from the objects anew, so a batch that is lost costs nothing. A meter that does not answer is
-asked again each second; meanwhile whatever has ended is given up as `estimated`. What it may have
-heard begin is kept until it has heard the end too: it would wait for it with everything else.
+A request costs one object. Four times a second the objects are read, their unacknowledged events
+are posted, and what the meter has settled comes back in the response. Nothing is queued: each batch
+is made from the objects anew, so a lost batch is resent. An unreachable meter is retried each
+second; requests that end meanwhile are `estimated`. Keep a request until its end is acknowledged:
+an open request blocks settlement of all others.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ _PERIOD_SECONDS = 0.25
 _HEARTBEAT_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
 _FAILURES = 2
-"""After so many in a row, over more than as many timeouts, nothing is waited for."""
+"""After so many in a row, over more than as many timeouts, the meter counts as unreachable."""
 _EXPIRE_SECONDS = 130.0
-"""How long an end may go unanswered: what the meter waits at most, and some more."""
+"""How long settled energy is waited for: longer than the meter waits for a missing event."""
 _MOST_EVENTS = 8_000
 _MOST_WAITING = 50_000
 _MOST_ANSWER_BYTES = 2 << 20
@@ -54,7 +54,10 @@ _decoder = msgspec.json.Decoder(MeterAck)
 
 
 class MeterLink:
-    """The connection to one meter; `settled` and `spendings` are for the owner to drain."""
+    """The connection to one meter.
+
+    The owner drains `finished_attempts` and `unattributed_energy`.
+    """
 
     def __init__(self, root: str, client: BackendClient, *, secret: str | None = None) -> None:
         self.label = urlsplit(root).netloc
@@ -76,7 +79,7 @@ class MeterLink:
         self._ended: dict[int, MeteredAttempt] = {}
         self._awaiting_energy: dict[int, MeteredAttempt] = {}
         self._unacked_ends: dict[int, MeteredAttempt] = {}
-        """Given up here, open at the meter."""
+        """Ends to resend: estimated here, perhaps still open at the meter."""
         self._meter_id = ""
         self._received = 0
         self._answered_at = time.monotonic()
@@ -99,7 +102,7 @@ class MeterLink:
         return metered
 
     def end_request(self, metered: MeteredAttempt) -> None:
-        """Note that a request has ended, or give it up at once where nobody measures."""
+        """Note that a request has ended; it is estimated at once where nothing measures it."""
         if self._open_requests.pop(metered.id, None) is None:
             return
         if (
@@ -115,7 +118,7 @@ class MeterLink:
             self._fall_back_to_estimate(oldest.pop(next(iter(oldest))))
 
     def close(self) -> None:
-        """Give up whatever is still open: nobody will ask any more."""
+        """Estimate whatever has not been settled: no more batches are sent."""
         for kind in (self._open_requests, self._ended, self._awaiting_energy):
             for metered in kind.values():
                 self._fall_back_to_estimate(metered)
@@ -123,7 +126,7 @@ class MeterLink:
         self._unacked_ends.clear()
 
     async def run(self) -> None:
-        """Tell and ask until cancelled."""
+        """Exchange batches until cancelled."""
         rested = _HEARTBEAT_SECONDS
         while True:
             await asyncio.sleep(_PERIOD_SECONDS)
@@ -136,15 +139,15 @@ class MeterLink:
                     while await self.exchange_batch():
                         pass
                 except Exception as error:  # noqa: BLE001 - a bug here must not end metering
-                    _log.exception("meter %s: a bug in telling it", self.label)
+                    _log.exception("meter %s: a bug in exchanging a batch", self.label)
                     self._handle_failure(error)
 
     async def exchange_batch(self) -> bool:
-        """Post one batch and take in the answer; tell whether there is more to post at once."""
+        """Post one batch and handle the response; return whether there is more to post at once."""
         now = time.monotonic()
         events: list[MeterEvent] = []
         sent: list[MeteredAttempt] = []
-        # While the meter is away only an empty batch is sent, to see whether it is back.
+        # While the meter is unreachable only an empty batch is sent, as a probe.
         kinds = () if self._unreachable else (self._ended, self._unacked_ends, self._open_requests)
         for metered in [one for kind in kinds for one in kind.values()]:
             if news := metered.collect_events(now):
@@ -154,7 +157,7 @@ class MeterLink:
                 if len(events) >= _MOST_EVENTS:
                     break
         places = [BackendRef(place.label, place.ledger) for place in self._backend_meters]
-        # What a handle holds now is what it is told of; it may go on while the batch travels.
+        # Acknowledged is what is sent now: an attempt may go on while the batch travels.
         stages = [(m, m.progress_stage, m.tokens) for m in sent]
         batch = EventBatch(self._gateway_id, places, events, self._received)
         try:
@@ -187,7 +190,7 @@ class MeterLink:
         self._answered_at = now
         self.period_seconds = answer.period_seconds
         if answer.meter != self._meter_id:
-            if self._meter_id:  # this one was never told the beginnings of what was just sent
+            if self._meter_id:  # this one never got the begin events of what was just sent
                 stages = []
             self._reset_session(answer.meter)
         for metered, stage, tokens in stages:
@@ -217,7 +220,9 @@ class MeterLink:
         for kind in (self._awaiting_energy, self._ended):
             metered = kind.pop(observation.id, None)
             if metered is not None:
-                if observation.method == ESTIMATED:
+                # Of an answer that nobody saw the meter's own number is the better estimate.
+                guessed = metered.unseen and observation.microjoules > 0
+                if observation.method == ESTIMATED and not guessed:
                     metered.reported_stage = ABANDONED  # no more need be said of it
                     self._fall_back_to_estimate(metered)
                     return
@@ -225,13 +230,13 @@ class MeterLink:
                 metered.method = observation.method
                 self.finished_attempts.append(metered)
                 return
-        if observation.id in self._open_requests:  # it heard nothing of this one for too long
+        if observation.id in self._open_requests:  # it expired there: no event for too long
             self._open_requests[observation.id].reported_stage = ABANDONED
 
     def _reset_session(self, meter: str) -> None:
-        """Forget what an earlier meter was told."""
+        """Forget what was acknowledged before the meter restarted."""
         if self._meter_id:
-            _log.warning("meter %s was started anew; what it had not settled is lost", self.label)
+            _log.warning("meter %s restarted; what it had not settled is lost", self.label)
             self._unacked_ends.clear()
         self._meter_id = meter
         self._received = 0
@@ -241,7 +246,7 @@ class MeterLink:
 
     def _expire_overdue(self, now: float) -> None:
         oldest = now - _EXPIRE_SECONDS
-        # In the order they were told of, so the first that is young enough ends the search.
+        # In the order of their ends, so the first that is young enough ends the search.
         while self._awaiting_energy:
             metered = next(iter(self._awaiting_energy.values()))
             if metered.reported_at > oldest:
@@ -273,7 +278,7 @@ class MeterLink:
             self._fall_back_to_estimate(kind.pop(number))
 
     def _fall_back_to_estimate(self, metered: MeteredAttempt) -> None:
-        # In a batch that was never answered it may have been heard of nonetheless.
+        # A batch without a response may have arrived nonetheless.
         heard_of = (
             metered.reported_at
             and metered.reported_stage < ENDED
@@ -290,7 +295,7 @@ class MeterLink:
 
 
 def _check_ack(answer: MeterAck) -> MeterAck:
-    """Return an answer whose numbers can be. Raises BackendError."""
+    """Return a response whose numbers are possible. Raises BackendError."""
     told: tuple[EnergyObservation | UnattributedEnergy, ...] = (
         *answer.observations,
         *answer.spendings,

@@ -1,13 +1,14 @@
-"""One request to one backend, as its meter is told of it.
+"""One attempt, as it is reported to the backend's meter.
 
 Written to by whoever serves the request, read four times a second by the link to the meter; what is
-new since it was last told becomes events.
+new since the last acknowledged batch becomes events.
 """
 
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.method import ESTIMATED, MeteringMethod
 from backends.meter.protocol import (
     MeterEvent,
@@ -24,11 +25,14 @@ _MAX_TOKENS = 1 << 31
 _MAX_QUEUE_SECONDS = 1e6
 _MAX_PREFILL_JOULES = 1e9
 BEGUN, ANSWERING, ENDED, ABANDONED = 1, 2, 3, 4
-"""How much of a request a meter has been told; FORSAKEN: the meter has given it up."""
+"""How much of a request is acknowledged by the meter; ABANDONED: the meter has expired it."""
 
 
 EnergyCallback = Callable[[int, MeteringMethod], None]
-"""Takes the microjoules of a request and how they were measured, once."""
+"""Takes the microjoules of a request and how they were measured, once.
+
+`estimated` with 0 microjoules: the meter knows no better than the caller's own estimate.
+"""
 
 
 class ChunkCounter(Protocol):
@@ -62,6 +66,7 @@ class MeteredAttempt:
         "backend_meter",
         "began_at",
         "cached_tokens",
+        "decode_cost",
         "ended_at",
         "first_content_at",
         "id",
@@ -78,7 +83,8 @@ class MeteredAttempt:
         "stream",
         "tokens",
         "true_prompt_tokens",
-    )
+        "unseen",
+    )  # fmt: skip
 
     def __init__(
         self, number: int, place: "BackendMeter", prompt_tokens: int, prefill_microjoules: int
@@ -87,6 +93,7 @@ class MeteredAttempt:
         self.backend_meter = place
         self.prompt_tokens = prompt_tokens
         self.prefill_microjoules = prefill_microjoules
+        self.decode_cost: DecodeCost | None = None
         self.began_at = time.monotonic()
         self.first_content_at = 0.0
         self.ended_at = 0.0
@@ -100,12 +107,14 @@ class MeteredAttempt:
         """Waits for the joules; None: nobody does."""
         self.microjoules = 0
         self.method: MeteringMethod = ESTIMATED
+        self.unseen = False
+        """Whether its tokens are a guess."""
         self.reported_stage = 0
         self.reported_at = 0.0
         self.reported_tokens = 0
 
     def record_first_content(self, stream: ChunkCounter, heard: LastChunkClock) -> None:
-        """Note the first content, and what will know of the rest."""
+        """Note the first content, and what counts and times the rest."""
         self.first_content_at = time.monotonic()
         self.stream = stream
         self.last_chunk_clock = heard
@@ -144,13 +153,18 @@ class MeteredAttempt:
         self.stream = self.last_chunk_clock = None
         self.backend_meter.link.end_request(self)
 
+    def leave(self, guessed_tokens: int) -> None:
+        """Note that it was given up before anything came; so many tokens it may have had."""
+        self.unseen = True
+        self.end_attempt(tokens=guessed_tokens)
+
     def record_refusal(self) -> None:
         """Note that the backend did nothing for it."""
         self.end_attempt(tokens=0, prompt_tokens=0)
 
     @property
     def progress_stage(self) -> int:
-        """How much there is to tell."""
+        """The stage it has reached: BEGUN, ANSWERING or ENDED."""
         if self.ended_at:
             return ENDED
         return ANSWERING if self.first_content_at else BEGUN
@@ -162,7 +176,7 @@ class MeteredAttempt:
         return max(1, round((self.stream.chunks - 1) * self.backend_meter.tokens_per_chunk))
 
     def collect_events(self, now: float) -> list[MeterEvent]:
-        """Return what the meter has not been told yet."""
+        """Return the events that the meter has not acknowledged yet."""
         place = self.backend_meter
         found: list[MeterEvent] = []
         if self.reported_stage == ABANDONED:
@@ -176,6 +190,7 @@ class MeteredAttempt:
                     self.prompt_tokens,
                     self.prefill_microjoules,
                     place.caches_prompts,
+                    *(self.decode_cost or ()),
                 )
             )
         if self.reported_stage < ANSWERING and self.first_content_at:
@@ -192,6 +207,7 @@ class MeteredAttempt:
                     self.true_prompt_tokens,
                     self.cached_tokens,
                     None if queue is None else round(queue * 1e6),
+                    self.unseen,
                 )
             )
         elif self.last_chunk_clock is not None and (tokens := self._count_streamed_tokens()) > max(
@@ -235,10 +251,14 @@ class BackendMeter:
         self.tokens_per_chunk = 1.0
         self.has_ledger = True
 
-    def begin_request(self, prompt_tokens: int, prefill_joules: float) -> MeteredAttempt:
+    def begin_request(
+        self, prompt_tokens: int, prefill_joules: float, decode_cost: DecodeCost | None = None
+    ) -> MeteredAttempt:
         """Note that a request is being sent; end it exactly once."""
         joules = min(max(0.0, prefill_joules), _MAX_PREFILL_JOULES)
-        return self.link.begin_request(self, prompt_tokens, round(joules * 1e6))
+        metered = self.link.begin_request(self, prompt_tokens, round(joules * 1e6))
+        metered.decode_cost = decode_cost
+        return metered
 
     def learn_chunk_size(self, tokens: int, chunks: int) -> None:
         """Learn from a whole answer how many tokens a chunk of its stream holds."""

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""The process beside vLLM: samples the counters, serves the gateways, runs the ledgers."""

@@ -3,9 +3,9 @@
 A backend goes by the name that a gateway has for it. Where the config lists it, all names it goes
 by mean one backend, called by its root; so does any name on a ledger with one backend and no names.
 
-A device at work draws power, so a counter that stands still beyond its time is not to be believed:
-who is in flight then, or when it moves again, has not been measured. Idle energy is told to
-gateways from the first on that any was heard.
+A device at work draws power, so a counter that does not advance when it is due is not trusted:
+requests in flight then, or when it moves again, are not measured. Idle energy is reported to
+gateways from first contact on.
 """
 
 from collections import deque
@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from backends.meter.daemon.counter import MICRO
 from backends.meter.daemon.sampler import CounterSampler
-from backends.meter.ledger.ledger import EnergyLedger, SettledRequest
+from backends.meter.ledger.ledger import EnergyLedger
+from backends.meter.ledger.settled import SettledRequest
 from backends.meter.sources.source import EnergySource
 
 _MAX_BACKENDS = 1000
@@ -81,11 +82,11 @@ class LedgerRunner:
         return backend
 
     def forget_backends(self, backends: Iterable[str]) -> None:
-        """Forget backends of which no gateway speaks any more."""
+        """Forget backends that no gateway names any more."""
         self._known_backends.difference_update(backends)
 
     def apply_counter_events(self) -> None:
-        """Take in what the sampler has seen."""
+        """Apply the sampler's events to the ledger."""
         for news in self.sampler.take_events():
             if news.kind == "advance":
                 for device, microjoules in news.microjoules.items():
@@ -131,12 +132,12 @@ class LedgerRunner:
 
     @property
     def idle_watts(self) -> float | None:
-        """The mean power of recent steps in which nobody had any tokens."""
+        """The mean power of recent idle steps: no tokens were processed in them."""
         microseconds = sum(step_us for _, step_us in self._idle_steps)
         return sum(step for step, _ in self._idle_steps) / microseconds if microseconds else None
 
     def take_unattributed(self, backends: Iterable[str]) -> list[tuple[str, int, int]]:
-        """Return idle and other energy of these backends that nobody has been told of."""
+        """Return idle and other energy of these backends that was not reported yet."""
         self._split_unattributed()
         found = []
         for backend in backends:
@@ -146,7 +147,7 @@ class LedgerRunner:
         return found
 
     def _split_unattributed(self) -> None:
-        """Split new idle energy evenly over the backends heard of; `other` has its own."""
+        """Split new idle energy evenly over the known backends; `other` is kept per backend."""
         heard = sorted(self._known_backends)
         if heard and self._idle_reported is not None:
             each, left = divmod(self.ledger.idle_microjoules - self._idle_reported, len(heard))

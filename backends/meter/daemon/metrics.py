@@ -27,14 +27,14 @@ class MeterMetricsCollector(Collector):
         yield from self._collect_device_metrics()
         yield from self._collect_ledger_metrics()
         events = CounterMetricFamily(
-            "joulegate_meter_events", "Events taken from gateways", labels=["kind"]
+            "joulegate_meter_events", "Events received from gateways", labels=["kind"]
         )
         for kind, count in self._meter.events.items():
             events.add_metric([kind], count)
         yield events
         yield CounterMetricFamily(
             "joulegate_meter_dropped_answers",
-            "Settled energies that no gateway fetched in time",
+            "Messages to gateways dropped because they were not fetched in time",
             value=self._meter.dropped_messages,
         )
 
@@ -78,17 +78,17 @@ class MeterMetricsCollector(Collector):
     def _collect_ledger_metrics(self) -> Iterator[Metric]:
         attributed = CounterMetricFamily(
             "joulegate_meter_attributed_joules",
-            "Settled energy by whom it was spent on",
+            "Settled energy by what used it: requests, idle, other",
             labels=["ledger", "kind"],
         )
         unsettled = GaugeMetricFamily(
             "joulegate_meter_unsettled_joules",
-            "Energy counted and not yet attributed",
+            "Energy counted and not yet settled",
             labels=["ledger"],
         )
         idle_watts = GaugeMetricFamily(
             "joulegate_meter_idle_watts",
-            "Mean power of the last minute's worth of idle time",
+            "Mean power over the last minute of idle time",
             labels=["ledger"],
         )
         open_ = GaugeMetricFamily(
@@ -96,12 +96,12 @@ class MeterMetricsCollector(Collector):
         )
         late = CounterMetricFamily(
             "joulegate_meter_late_events",
-            "Events of a time that was settled before they came",
+            "Events that arrived after their time was settled",
             labels=["ledger"],
         )
         dropped = CounterMetricFamily(
             "joulegate_meter_dropped_events",
-            "Events refused for want of room, or whose request's beginning never came",
+            "Events refused because a bound was reached, or without a begin event of their request",
             labels=["ledger"],
         )
         for name, station in self._meter.runners.items():

@@ -1,7 +1,7 @@
-"""What a gateway is still to be told: numbered, and repeated until it says that it has it.
+"""Unacknowledged messages to one gateway, resent until acknowledged.
 
-PURE: no clock. Numbers rise over all outboxes of a meter, so that a gateway that was forgotten and
-comes back never takes something new for something it has had.
+PURE: no clock. Numbers rise over all outboxes of a meter, so that a gateway that expired and comes
+back never takes a new message for one that it has had.
 """
 
 from collections import deque
@@ -12,15 +12,15 @@ from backends.meter.protocol import EnergyObservation, UnattributedEnergy
 
 MAX_UNACKNOWLEDGED = 20_000
 _MAX_PER_ACK = 5_000
-"""In one answer; the rest comes with the next."""
+"""In one response; the rest comes with the next."""
 
 
 class GatewayOutbox:
-    """One gateway's."""
+    """The messages of one gateway, oldest first."""
 
     def __init__(self, numbers: Iterator[int], most_kept: int = MAX_UNACKNOWLEDGED) -> None:
         self.dropped = 0
-        """How many were never told because the gateway did not fetch them."""
+        """Messages dropped because the gateway did not fetch them."""
         self._numbers = numbers
         self._most_kept = most_kept
         self._unacknowledged: deque[EnergyObservation | UnattributedEnergy] = deque()
@@ -38,14 +38,14 @@ class GatewayOutbox:
             self._append_message(UnattributedEnergy(next(self._numbers), backend, "other", other))
 
     def acknowledge_through(self, number: int) -> None:
-        """Forget what is numbered up to this; a number never given out is some other meter's."""
+        """Forget messages up to this number; one never given out is some other meter's."""
         if number > self._highest:
             return
         while self._unacknowledged and self._unacknowledged[0].number <= number:
             self._unacknowledged.popleft()
 
     def list_unacknowledged(self) -> tuple[list[EnergyObservation], list[UnattributedEnergy]]:
-        """Return the oldest of what is kept."""
+        """Return the oldest messages that are kept."""
         observations, spendings = [], []
         for index, one in enumerate(self._unacknowledged):
             if index == _MAX_PER_ACK:

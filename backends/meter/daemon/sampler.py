@@ -1,4 +1,4 @@
-"""Reads a ledger's counters in a thread and tells of each interval between their changes.
+"""Reads a ledger's counters in a thread and emits an event for each interval between changes.
 
 Rules:
 - To find their update periods, counters are read every 5 ms for 2 s; a coarse source is spared
@@ -11,8 +11,8 @@ Rules:
 - A counter that was reset leaves a hole, and so does one that cannot be read, until it can; tries
   are 1 s apart, doubling to 30 s.
 
-News waits in a queue until `take` is called: nobody is woken twenty times a second. If nobody calls
-for very long, what it told is given up: the counter is known anew from there on.
+Events wait in a queue until `take_events` is called: nothing is woken twenty times a second. If it
+is not called for very long, the queue is dropped and the counter starts anew from there on.
 """
 
 import contextlib
@@ -202,7 +202,7 @@ class CounterSampler:
 
     def _restart_counters(self, values: list[int], at_us: int) -> None:
         """Start anew from these readings."""
-        _log.warning("ledger %s: a counter has fallen; it starts anew", self.name)
+        _log.warning("ledger %s: counter reset", self.name)
         self._emit_event(CounterEvent("lost", self._closed_us))
         for counter, value in zip(self.counters, values, strict=True):
             counter.value, counter.moved_us, counter.unclosed_microjoules = value, at_us, 0

@@ -196,8 +196,8 @@ async def _run_background_tasks(meter: MeterService) -> None:
     """Do what has to be done whether gateways post or not."""
     roots = [root for station in meter.runners.values() for root in station.roots]
 
-    def record_token_counts(root: str, prompt_tokens: int, generated_tokens: int) -> None:
-        meter.record_token_counts(root, clock_us(), prompt_tokens, generated_tokens)
+    def record_token_counts(root: str, totals: tokens.TokenTotals) -> None:
+        meter.record_token_counts(root, clock_us(), totals)
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tokens.poll_backends(sorted(set(roots)), record_token_counts))

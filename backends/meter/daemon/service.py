@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from backends.meter.daemon.counter import MICRO, find_slowest_period
 from backends.meter.daemon.ledger_runner import LedgerRunner, LedgerSpec
 from backends.meter.daemon.outbox import GatewayOutbox
+from backends.meter.daemon.token_poller import TokenTotals
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.protocol import (
     VANISHED_SECONDS,
     BackendRef,
@@ -100,13 +102,11 @@ class MeterService:
         seconds = period_us and period_us / MICRO
         return MeterAck(self.id, observations, spendings, seconds, gateway.unknown_backends)
 
-    def record_token_counts(
-        self, root: str, now_us: int, prompt_tokens: int, generated_tokens: int
-    ) -> None:
+    def record_token_counts(self, root: str, now_us: int, totals: TokenTotals) -> None:
         """Take a backend's own token counters."""
         for station in self.runners.values():
             if root in station.roots:
-                station.ledger.record_token_counts(root, now_us, prompt_tokens, generated_tokens)
+                station.ledger.record_token_counts(root, now_us, *totals)
 
     def apply_counter_events(self) -> None:
         """Take in what the counters did."""
@@ -208,6 +208,7 @@ class MeterService:
                     event.prompt_tokens,
                     event.prefill_microjoules,
                     event.prompt_may_change,
+                    _decode_cost(event),
                 )
             else:
                 rest.append(event)
@@ -230,8 +231,16 @@ class MeterService:
                         event.prompt_tokens,
                         event.cached_tokens,
                         event.queue_us,
+                        unseen=event.unseen,
                     )
             self.events[_KINDS[type(event)]] += 1
+
+
+def _decode_cost(event: RequestBegin) -> DecodeCost | None:
+    """Return what a gateway told of its generated tokens; None from one that told nothing."""
+    if not event.own_nanojoules and event.shared_nanojoules <= 0:
+        return None
+    return DecodeCost(event.own_nanojoules, event.context_nanojoules, event.shared_nanojoules)
 
 
 def _check_batch(batch: EventBatch) -> None:
@@ -249,6 +258,8 @@ def _check_batch(batch: EventBatch) -> None:
             if not 0 <= event.backend < places:
                 raise BadBatchError(f"events[{index}].backend: there is no {event.backend}")
             sane &= 0 <= event.prompt_tokens < limit and 0 <= event.prefill_microjoules < limit
+            sane &= 0 <= event.own_nanojoules < limit and 0 <= event.context_nanojoules < limit
+            sane &= event.shared_nanojoules < limit
         else:
             sane &= 0 <= event.tokens < limit
             if isinstance(event, RequestEnd):

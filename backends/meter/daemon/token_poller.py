@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 
 from yarl import URL
 
@@ -25,8 +26,19 @@ _TIMEOUT_SECONDS = 2.0
 _MAX_PAGE_BYTES = 8 << 20
 PERIOD_SECONDS = 1.0
 
-TokenCountsHandler = Callable[[str, int, int], None]
-"""Takes a backend's root and its prompt and generated tokens so far."""
+
+class TokenTotals(NamedTuple):
+    """A backend's own counters so far."""
+
+    prompt_tokens: int
+    """Those that were computed."""
+    generated_tokens: int
+    preemptions: int = 0
+    """Requests thrown out of a full cache, whose tokens were then computed anew."""
+
+
+TokenCountsHandler = Callable[[str, TokenTotals], None]
+"""Takes a backend's root and its totals."""
 
 
 async def poll_backends(roots: Sequence[str], counted: TokenCountsHandler) -> None:
@@ -57,12 +69,12 @@ async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHa
                 "answers" if answering else "has no token counters of vLLM's",
             )
         if found is not None:
-            counted(root, *found)
+            counted(root, found)
 
     await run_periodically(poll_once, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int] | None:
+async def _fetch_token_counts(client: BackendClient, url: URL) -> TokenTotals | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
@@ -71,7 +83,7 @@ async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int
     return None
 
 
-def parse_token_counts(page: bytes) -> tuple[int, int] | None:
+def parse_token_counts(page: bytes) -> TokenTotals | None:
     """Return prompt and generated tokens of vLLM's page, None where it has none."""
     prompt = exposition.sum_series(
         page, metric_names.PROMPT_TOKENS_BY_SOURCE, source=metric_names.COMPUTED_SOURCE
@@ -81,4 +93,5 @@ def parse_token_counts(page: bytes) -> tuple[int, int] | None:
     generated = exposition.sum_series(page, metric_names.GENERATION_TOKENS)
     if prompt is None or generated is None:
         return None
-    return round(prompt), round(generated)
+    preemptions = exposition.sum_series(page, metric_names.PREEMPTIONS) or 0.0
+    return TokenTotals(round(prompt), round(generated), round(preemptions))

@@ -1,4 +1,4 @@
-"""How one interval's energy is divided: prefill first, the rest to decode (DESIGN section 5).
+"""How one interval's energy is divided: prefill first, the rest to decode.
 
 PURE: no clock, no I/O.
 """
@@ -7,6 +7,7 @@ from collections.abc import Collection
 from math import fsum
 
 from backends.meter.ledger.apportion import PrefillShare, Recipient, apportion_microjoules
+from backends.meter.ledger.decode_weights import weigh_tokens
 from backends.meter.ledger.intervals import EnergyInterval
 from backends.meter.ledger.request import RequestTimeline
 from backends.meter.ledger.unreported import UnattributedTokens
@@ -44,8 +45,26 @@ def attribute_interval(
         prefilling = min(int(needed), microjoules) if decoding else microjoules
         apportion_microjoules(prefilling, owners, energies if needed else tokens)
     if decoding:
-        apportion_microjoules(microjoules - prefilling, sharers, generated)
+        apportion_microjoules(
+            microjoules - prefilling, sharers, _weighed(span, requests, generated)
+        )
     return True
+
+
+def _weighed(
+    span: EnergyInterval, requests: list[RequestTimeline], generated: list[float]
+) -> list[float]:
+    """Return tokens times their weights; those that nobody reported weigh like their mean."""
+    if generated.count(0.0) == len(generated) - 1:
+        return generated
+    weights, coarse = weigh_tokens(span, requests, generated)
+    if coarse:
+        for request, tokens in zip(requests, generated, strict=False):
+            request.coarse |= tokens > 0.0
+    if weights is None:
+        return generated
+    mean = fsum(weights.values()) / len(weights)
+    return [tokens * weights.get(n, mean) for n, tokens in enumerate(generated)]
 
 
 def _mark_shared(

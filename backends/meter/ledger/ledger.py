@@ -1,4 +1,4 @@
-"""The energy of a set of devices, divided among the requests that used it: DESIGN section 5.
+"""The energy of a set of devices, attributed to the requests that used it.
 
 PURE: no clock, no I/O, nothing random. Times are integer microseconds of one monotonic clock,
 energy is integer microjoules.
@@ -10,37 +10,30 @@ Rules:
 - Intervals settle oldest first, once everyone in flight is known up to their end; `cap_us` after
   it with what is known. `stall_us` without an event counts as no tokens.
 - A request settles once, when it has ended and its intervals are settled. `estimated` says that
-  part of it was not seen (no counter, or it was reported too late), `coarse` that an interval was
-  long, `exclusive` that nobody else used the devices in its time.
+  part of it was not seen (no counter, reported too late, or its tokens are a guess), `coarse` that
+  an interval was long, that models met whom no profile can weigh, or that its backend computed
+  something nobody told of, `exclusive` that nobody else used the devices in its time.
 - The result does not depend on the order of events between two calls of `settle`.
 - Memory is bounded: what goes beyond is refused and counted, intervals are merged.
 """
 
 from collections import deque
 from operator import attrgetter
-from typing import NamedTuple
 
 from backends.meter.ledger.apportion import RequestKey
 from backends.meter.ledger.attribution import attribute_interval
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.ledger.intervals import MAX_INTERVALS, EnergyInterval, merge_pairs
 from backends.meter.ledger.prefill_start import PrefillOrder
 from backends.meter.ledger.request import MAX_FRESH, NEVER_US, RequestTimeline
+from backends.meter.ledger.settled import SettledRequest, settle_request
 from backends.meter.ledger.unreported import UnattributedTokens
-from backends.meter.method import MeteringMethod
 
 LAG_US = 1_000_000  # a batch with a beginning may be on its way for so long
 MAX_ORPHANS = 1_000
 _ORPHAN_US = 10_000_000
 _CAPS_UNTIL_IGNORED = 2  # a request that is silent for so long holds up nothing
 _CAPS_UNTIL_GIVEN_UP = 10  # and for so long has ended
-
-
-class SettledRequest(NamedTuple):
-    """A request's energy."""
-
-    key: RequestKey
-    microjoules: int
-    method: MeteringMethod
 
 
 class EnergyLedger:
@@ -120,7 +113,7 @@ class EnergyLedger:
         self._counter_lost = False
 
     def lose_counter(self, at_us: int) -> None:
-        """The counter is not known from here on, until `start`."""
+        """The counter is not known from here on, until `start_counter`."""
         self._close_interval(at_us, 0, hole=True)
         self._counter_lost = True
 
@@ -132,6 +125,7 @@ class EnergyLedger:
         prompt_tokens: int,
         prefill_microjoules: int,
         prompt_may_change: bool,
+        decode_cost: DecodeCost | None = None,
     ) -> None:
         """A request was sent to a backend."""
         request = self._requests.get(key)
@@ -143,7 +137,10 @@ class EnergyLedger:
                 self.dropped_events += 1
                 return
             request = self._requests[key] = self._orphans.pop(key, RequestTimeline(key))
-        request.note_begin(at_us, backend, prompt_tokens, prefill_microjoules, prompt_may_change)
+        cost = decode_cost or ()
+        request.note_begin(
+            at_us, backend, prompt_tokens, prefill_microjoules, prompt_may_change, cost
+        )
 
     def record_progress(self, key: RequestKey, at_us: int, tokens: int) -> None:
         """By then it had so many tokens, all counted; the first such event ends its prefill."""
@@ -161,14 +158,16 @@ class EnergyLedger:
         prompt_tokens: int | None = None,
         cached_tokens: int | None = None,
         queue_us: int | None = None,
+        *,
+        unseen: bool = False,
     ) -> None:
-        """It is over; None where the backend did not say."""
+        """It is over; None where the backend did not say. `unseen`: its tokens are a guess."""
         request = self._find_request(key)
         if request is not None:
             prompt, cached, queue = (
                 -1 if n is None else n for n in (prompt_tokens, cached_tokens, queue_us)
             )
-            request.note_end(at_us, tokens, prompt, cached, queue)
+            request.note_end(at_us, tokens, prompt, cached, queue, unseen)
 
     def end_gateway_requests(self, gateway: str, at_us: int) -> None:
         """End all that a gateway has open: it is gone."""
@@ -184,13 +183,17 @@ class EnergyLedger:
             self._unattributed_tokens[backend] = UnattributedTokens(backend)
 
     def record_token_counts(
-        self, backend: str, at_us: int, prompt_tokens_total: int, generated_tokens_total: int
+        self,
+        backend: str,
+        at_us: int,
+        prompt_tokens_total: int,
+        generated_tokens_total: int,
+        preemptions_total: int = 0,
     ) -> None:
         """The backend's own counters, cumulative; one that falls has been reset."""
         self.enable_token_polling(backend)
-        self._unattributed_tokens[backend].record_token_counts(
-            at_us, prompt_tokens_total, generated_tokens_total
-        )
+        totals = (prompt_tokens_total, generated_tokens_total, preemptions_total)
+        self._unattributed_tokens[backend].record_token_counts(at_us, *totals)
 
     def settle_requests(self, now_us: int) -> list[SettledRequest]:
         """Divide what is known by now; the requests that are settled thereby."""
@@ -296,14 +299,7 @@ class EnergyLedger:
     def _finish_requests(self, requests: list[RequestTimeline]) -> list[SettledRequest]:
         settled = []
         for request in requests:
-            method: MeteringMethod = "apportioned"
-            if request.incomplete:
-                method = "estimated"
-            elif request.coarse or self.coarse:
-                method = "coarse"
-            elif request.used_alone:
-                method = "exclusive"
-            settled.append(SettledRequest(request.key, request.microjoules, method))
+            settled.append(settle_request(request, coarse=self.coarse))
             del self._requests[request.key]
             self._settled_keys.add(request.key)
             self._settled_order.append(request.key)

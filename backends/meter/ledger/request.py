@@ -19,8 +19,8 @@ PURE: no clock, no I/O. Times are integer microseconds of the meter's clock.
                                             +---------+
 
 Rules:
-- Events are only noted as they come; `absorb` takes what was noted since, sorted, so that the order
-  of a batch cannot matter. Of several beginnings or ends in one batch the smallest counts.
+- Events are only noted as they come; `apply_events` applies what was noted since, sorted, so that
+  the order of a batch cannot matter. Of several begins or ends in one batch the smallest counts.
 - Tokens grow along straight lines between events: an event's increase is spread evenly over the gap
   before it, the first one's since the beginning. A count below an earlier one is ignored.
 - A request and its prefill last at least a microsecond, so that there is something to spread over.
@@ -45,8 +45,10 @@ class RequestTimeline:
     __slots__ = (
         "backend",
         "begin_us",
+        "cache_told",
         "coarse",
         "counts",
+        "decode_cost",
         "end_us",
         "first_us",
         "has_noted",
@@ -63,8 +65,10 @@ class RequestTimeline:
         "prompt_may_change",
         "prompt_tokens",
         "reported_prompt_tokens",
+        "reports",
         "steady_from_us",
         "steady_to_us",
+        "timed",
         "times",
         "tokens_per_us",
         "used_alone",
@@ -74,12 +78,14 @@ class RequestTimeline:
     def __init__(self, key: RequestKey) -> None:
         self.key = key
         # Noted, not absorbed yet.
-        self.noted_begin: tuple[int, str, int, int, bool] | None = None
-        self.noted_end: tuple[int, int, int, int, int] | None = None  # -1: not said
+        self.noted_begin: tuple[int, str, int, int, bool, tuple[int, ...]] | None = None
+        self.noted_end: tuple[int, int, int, int, int, bool] | None = None  # -1: not said
         self.noted_counts: list[tuple[int, int]] = []
         self.has_noted = False
         # Absorbed.
         self.backend = ""
+        self.decode_cost: tuple[int, ...] = ()
+        """A decode_weights.DecodeCost; empty: not profiled."""
         self.begin_us = self.end_us = self.first_us = NEVER_US
         self.last_us = -NEVER_US
         self.prompt_may_change = False
@@ -94,8 +100,12 @@ class RequestTimeline:
         self.prefill_microjoules = 0.0
         self.times: list[int] = []
         self.counts: list[int] = []
-        # While (steady_from_us, steady_to_us] lasts it only decodes, `rate` tokens a microsecond.
+        # While (steady_from_us, steady_to_us] lasts it only decodes, at `tokens_per_us`.
         self.steady_from_us, self.steady_to_us, self.tokens_per_us = 1, 0, 0.0
+        self.reports = 0
+        """Counts of its tokens before its end."""
+        self.timed = self.cache_told = False
+        """Whether its end said how long it was queued, and what was found in a cache."""
         # What came of it.
         self.microjoules = 0
         self.used_alone = True
@@ -108,9 +118,10 @@ class RequestTimeline:
         prompt_tokens: int,
         prefill_microjoules: int,
         may_change: bool,
+        decode_cost: tuple[int, ...] = (),
     ) -> None:
         """Note its beginning; one that was absorbed stays."""
-        said = (at_us, backend, prompt_tokens, prefill_microjoules, may_change)
+        said = (at_us, backend, prompt_tokens, prefill_microjoules, may_change, decode_cost)
         if not self.times and (self.noted_begin is None or said < self.noted_begin):
             self.noted_begin = said
             self.has_noted = True
@@ -120,9 +131,17 @@ class RequestTimeline:
         self.noted_counts.append((at_us, tokens))
         self.has_noted = True
 
-    def note_end(self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int) -> None:
+    def note_end(
+        self,
+        at_us: int,
+        tokens: int,
+        prompt: int,
+        cached: int,
+        queue_us: int,
+        unseen: bool = False,
+    ) -> None:
         """Note its end; one that was absorbed stays."""
-        said = (at_us, tokens, prompt, cached, queue_us)
+        said = (at_us, tokens, prompt, cached, queue_us, unseen)
         if self.end_us == NEVER_US and (self.noted_end is None or said < self.noted_end):
             self.noted_end = said
             self.has_noted = True
@@ -137,6 +156,11 @@ class RequestTimeline:
         """When the last event about it was."""
         begun_us = self.noted_begin[0] if self.noted_begin else -NEVER_US
         return max(begun_us, self.last_us, *(at for at, _ in self.noted_counts), -NEVER_US)
+
+    @property
+    def came_at_once(self) -> bool:
+        """Whether its answer came whole, so that nobody saw when its tokens did."""
+        return self.end_us != NEVER_US and self.reports <= 1
 
     @property
     def prefilled_us(self) -> int:
@@ -226,6 +250,7 @@ class RequestTimeline:
             return False
         times.append(at_us)
         self.counts.append(tokens)
+        self.reports += 1
         self.last_us = at_us
         self.noted_counts.clear()
         if len(times) > _MANY_POINTS:
@@ -239,7 +264,9 @@ class RequestTimeline:
 
     def _apply_begin(self, settled_us: int) -> None:
         assert self.noted_begin is not None  # noqa: S101 - for the type checker; absorb has looked
-        at_us, self.backend, prompt, prefill, self.prompt_may_change = self.noted_begin
+        at_us, self.backend, prompt, prefill, self.prompt_may_change, self.decode_cost = (
+            self.noted_begin
+        )
         self.begin_us = at_us
         self.last_us = at_us
         self.prompt_tokens = self.reported_prompt_tokens = max(0, prompt)
@@ -248,8 +275,12 @@ class RequestTimeline:
         self.counts.append(0)
         self.incomplete |= self.begin_us < settled_us
 
-    def _apply_end(self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int) -> None:
+    def _apply_end(
+        self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int, unseen: bool
+    ) -> None:
         self.end_us = max(at_us, self.begin_us + 1)
+        self.incomplete |= unseen
+        self.timed, self.cache_told = queue_us >= 0, cached >= 0
         if queue_us >= 0:
             self.prefill_from_us = self.begin_us + queue_us
         if prompt >= 0:
@@ -280,6 +311,7 @@ class RequestTimeline:
         else:
             times.insert(place, at_us)
             counts.insert(place, tokens)
+            self.reports += not ends
             place += 1
         while place < len(times) and counts[place] < tokens:
             del times[place], counts[place]

@@ -4,14 +4,20 @@ PURE: no clock, no I/O. Times are integer microseconds of the meter's clock.
 
 Rules:
 - A poll closes a window. Once all events up to its end are known, what the backend counted in it
-  minus what gateways reported for it is carried. Once that is beyond the noise (two tokens a
-  request that was there, and a tenth of the prompts reported, which are estimates until their ends)
-  it is other's, spread evenly over the window. A shortfall is kept (a token counted just before and
-  reported just after a poll is no other's), down to `MAX_SHORTFALL_TOKENS`.
+  minus what gateways reported for it is carried: a busy period is netted, a passing deviation is
+  nobody's. Once it is beyond the noise it is other's, spread evenly over the window. A shortfall is
+  kept (a token counted just before and reported just after a poll is no other's), down to
+  `MAX_SHORTFALL_TOKENS`.
+- Noise is what those who are known might explain: two tokens a request that was there, a tenth of
+  the prompts reported, which are estimates until their ends, and of an answer that came at once and
+  goes on beyond the window all its tokens and its prompt (a tenth where vLLM told its timings),
+  because nobody saw when they came; and all of one that was not seen whole.
+- Fewer prompt tokens computed than reported, beyond the noise, are prompts found in a cache that
+  nobody told of: whose prefill ended then is coarse. So is whoever was there when the backend threw
+  a request out of its cache, because computing it anew is nobody's tokens.
 - A prompt counts when its prefill ends, all of it, as the backend's own counter does it; what its
   end says is another count is made up for then.
-- Intervals wait for the poll that covers them, three periods at most, and not at all once polls
-  have stopped.
+- Intervals wait for the poll that covers them, but not once polls have stopped for three periods.
 - A counter that falls has been reset: its window says nothing.
 """
 
@@ -27,6 +33,10 @@ _MAX_WINDOWS = 600
 _PERIODS = 3
 _NOISE_TOKENS = 2.0
 _NOISE_SHARE = 0.1
+_LEAST_CACHED_TOKENS = 32.0
+"""Two blocks of vLLM's: less is no matter."""
+_LATE_US = 100_000
+"""A prefill that ended so short before a poll may not have been in it."""
 
 
 class _PollWindow(NamedTuple):
@@ -35,6 +45,7 @@ class _PollWindow(NamedTuple):
     prompt: float
     generated: float
     known: bool = True
+    preempted: bool = False
 
 
 class UnattributedTokens:
@@ -46,7 +57,7 @@ class UnattributedTokens:
         self.microjoules = 0
         self._period_us = 1_000_000
         self._last_us: int | None = None
-        self._totals: tuple[int, int] | None = None
+        self._totals: tuple[int, int, int] | None = None
         self._covered_us = 0
         self._poll_windows: deque[_PollWindow] = deque(maxlen=_MAX_WINDOWS)
         self._other_windows: deque[_PollWindow] = deque(maxlen=_MAX_WINDOWS)
@@ -58,9 +69,11 @@ class UnattributedTokens:
         self._prompt_seen += request.prompt_tokens
         self._prefill_seen += int(request.prefill_microjoules)
 
-    def record_token_counts(self, at_us: int, prompt_tokens: int, generated_tokens: int) -> None:
+    def record_token_counts(
+        self, at_us: int, prompt_tokens: int, generated_tokens: int, preemptions: int = 0
+    ) -> None:
         """The backend's own cumulative counters were this much then."""
-        old, self._totals = self._totals, (prompt_tokens, generated_tokens)
+        old, self._totals = self._totals, (prompt_tokens, generated_tokens, preemptions)
         last_us = self._last_us
         if last_us is not None and at_us <= last_us:
             return
@@ -70,9 +83,9 @@ class UnattributedTokens:
             return
         self._period_us = min(max(at_us - last_us, 100_000), 10_000_000)
         prompt, generated = prompt_tokens - old[0], generated_tokens - old[1]
-        self._poll_windows.append(
-            _PollWindow(last_us, at_us, prompt, generated, known=prompt >= 0 and generated >= 0)
-        )
+        known = prompt >= 0 and generated >= 0
+        thrown_out = preemptions > old[2]
+        self._poll_windows.append(_PollWindow(last_us, at_us, prompt, generated, known, thrown_out))
 
     def advance_limit_us(
         self, now_us: int, horizon_us: int, settled_us: int, requests: Collection[RequestTimeline]
@@ -89,7 +102,9 @@ class UnattributedTokens:
             self._other_windows.popleft()
         if now_us - self._last_us > _PERIODS * self._period_us:
             return horizon_us
-        return min(horizon_us, max(self._covered_us, now_us - _PERIODS * self._period_us))
+        if self._totals is None:
+            return min(horizon_us, now_us - _PERIODS * self._period_us)
+        return min(horizon_us, self._covered_us)
 
     def count_tokens_between(
         self, start_us: int, end_us: int, prefills: list[PrefillShare]
@@ -106,29 +121,54 @@ class UnattributedTokens:
             prefills.append((self, prompt * self._prefill_seen / max(1, self._prompt_seen), prompt))
         return generated
 
+    def _was_there(self, request: RequestTimeline, window: _PollWindow) -> bool:
+        if request.backend != self.backend:
+            return False
+        return request.begin_us < window.to_us and request.end_us > window.from_us
+
     def _weigh_window(self, window: _PollWindow, requests: Collection[RequestTimeline]) -> None:
         prompt, generated = window.prompt, window.generated
-        noise = reported = 0.0
+        noise = unsure_prompts = reported = 0.0
+        prefilled: list[RequestTimeline] = []
         for request in requests:
-            if request.backend != self.backend or request.begin_us >= window.to_us:
-                continue
-            if request.end_us <= window.from_us:
+            if not self._was_there(request, window):
                 continue
             noise += _NOISE_TOKENS
+            request.coarse |= window.preempted
+            if request.incomplete:
+                noise += request.count_tokens_at(request.end_us)
+                unsure_prompts += request.reported_prompt_tokens
+            elif request.came_at_once and request.end_us > window.to_us:
+                unsure = _NOISE_SHARE if request.timed else 1.0
+                noise += unsure * request.count_tokens_at(request.end_us)
+                unsure_prompts += unsure * request.reported_prompt_tokens
             generated -= request.count_tokens_at(window.to_us) - request.count_tokens_at(
                 window.from_us
             )
             if window.from_us < request.prefilled_us <= window.to_us:
                 reported += request.reported_prompt_tokens
                 request.weighed_prompt_tokens = request.reported_prompt_tokens
+                prefilled.append(request)
+                late = request.prefilled_us > window.to_us - _LATE_US
+                unsure_prompts += late * request.reported_prompt_tokens
             elif window.from_us < request.end_us <= window.to_us:
                 prompt -= request.reported_prompt_tokens - request.weighed_prompt_tokens
         prompt += self._prompt_carry - reported
         generated += self._generated_carry
-        prompt, self._prompt_carry = _split_carry(prompt, noise + _NOISE_SHARE * reported)
+        prompt_noise = noise + _NOISE_SHARE * reported + unsure_prompts
+        if prompt < -prompt_noise - _LEAST_CACHED_TOKENS and prefilled:
+            _note_cache(prefilled)
+            prompt = 0.0
+        prompt, self._prompt_carry = _split_carry(prompt, prompt_noise)
         generated, self._generated_carry = _split_carry(generated, noise)
         if prompt or generated:
             self._other_windows.append(window._replace(prompt=prompt, generated=generated))
+
+
+def _note_cache(prefilled: Collection[RequestTimeline]) -> None:
+    """Some of these prompts were found in a cache, and were charged as whole ones."""
+    for request in prefilled:
+        request.coarse |= not request.cache_told
 
 
 def _split_carry(tokens: float, noise: float) -> tuple[float, float]:

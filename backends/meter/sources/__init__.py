@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""Where energy is read: NVML, DCGM, RAPL or the simulator, each as microjoules per device."""

@@ -43,7 +43,7 @@ class PowerIntegral:
         self._last = (at_us, milliwatts)
 
     def pause_until_next(self) -> None:
-        """What is drawn until the next `add` is not known and does not count."""
+        """What is drawn until the next `add_power` is not known and does not count."""
         self._last = None
 
 

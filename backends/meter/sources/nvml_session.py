@@ -1,8 +1,8 @@
-"""The process's one hold on NVML, shared by the sources of all ledgers.
+"""The process's one NVML session, shared by the sources of all ledgers.
 
 NVML finds a GPU that was lost only when it is initialised anew, and counts those who have
-initialised it: one hold for all lets one source begin anew without asking the others to stop. They
-see that `generation` has moved and look their GPUs up again.
+initialised it: one session for all lets one source begin anew without
+asking the others to stop. They see that `generation` has moved and look their GPUs up again.
 """
 
 import importlib

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""`joulegate demo`: simulated models, a meter and the gateway, and requests through them."""

@@ -1,7 +1,7 @@
 """`joulegate demo --loop`: a model changes, figures drift, recalibration finds it, routing moves.
 
-Three streams of requests go through the gateway all the time, each caring for one thing only. The
-simulator's truth is changed under them; everything else happens as it would in production:
+Three streams of requests go through the gateway all the time, each weighting one metric only. The
+simulator's true costs are changed under them; everything else happens as it would in production:
 the same metrics, `joulegate recalibrate` as a command of its own, the profile file that is swapped.
 """
 
@@ -51,7 +51,7 @@ PHASES = (
         "the shipped profile was fitted to one request at a time; this is traffic", 1, 1, None
     ),
     DemoPhase(f"{WATCHED} becomes 2 times as slow", 2, 1, "time"),
-    DemoPhase(f"{WATCHED} becomes 2.5 times as hungry as well", 2, 2.5, "energy"),
+    DemoPhase(f"{WATCHED} uses 2.5 times the energy as well", 2, 2.5, "energy"),
 )
 
 
@@ -92,7 +92,7 @@ class DemoTraffic:
                     self.failed += 1
 
     def compute_share(self, stream: str, model: str) -> float:
-        """Return how much of a stream a model has answered since the last `clear`."""
+        """Return how much of a stream a model has answered since the last `clear_counts`."""
         found = self.chosen[stream]
         return found[model] / found.total() if found else 0.0
 
@@ -103,7 +103,7 @@ class DemoTraffic:
 
 
 class PredictionBias:
-    """Observed over predicted since `mark`, by quantity, from the gateway's own counters."""
+    """Observed over predicted since `mark_start`, by quantity, from the gateway's own counters."""
 
     def __init__(self, samples: ScrapedSamples) -> None:
         self._samples = samples

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""What a finished request leaves: usage, joules, metrics, records and the sums for a refit."""

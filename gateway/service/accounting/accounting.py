@@ -1,13 +1,14 @@
-"""What has finished, entered into metrics, recent requests and the log, off the requests' path.
+"""Processes finished requests in the background: metrics, recent requests, decision log.
 
-A request is entered twice: all but its joules as soon as it is over, its joules once they are final
-(a meter may take seconds to settle them). The log gets it with the second.
+A request is processed twice: all but its joules as soon as it is over, its joules once they are
+final (a meter may take seconds to settle them). The decision log gets it with the second.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 
 from backends.meter.client.meter_client import MeterLink
+from backends.meter.method import ESTIMATED
 from backends.registry import Deployment
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.telemetry.carbon import CarbonIntensity
@@ -20,7 +21,7 @@ _log = logging.getLogger("joulegate")
 
 
 class RequestAccounting:
-    """Everything that is kept of requests by one process."""
+    """Finished requests of one process, and where their figures go."""
 
     def __init__(
         self,
@@ -49,11 +50,11 @@ class RequestAccounting:
         self._finished: list[RequestRecord] = []
 
     def add_record(self, record: RequestRecord) -> None:
-        """Take a request that is over, to be entered when next settled."""
+        """Queue a finished request for the next flush."""
         self._finished.append(record)
 
     def flush(self) -> None:
-        """Enter what has finished and what meters have settled; called often, and before reads."""
+        """Process finished requests and new observations; called often, and before reads."""
         finished, self._finished = self._finished, []
         for record in finished:
             try:
@@ -61,27 +62,28 @@ class RequestAccounting:
                 self.recent.add_record(record)
                 record.call_when_final(self._finalize_energy)
             except Exception:  # noqa: BLE001 - one record must not cost the others
-                _log.exception("request %s: a bug in its book-keeping", record.id)
+                _log.exception("request %s: a bug in accounting it", record.id)
         for link in self.meters:
             self._ingest_observations(link)
         if self._learning is not None:
             self._learning.drift.publish_metrics()
 
     def close(self) -> None:
-        """Enter everything that is left; what no meter has settled by now stays estimated."""
+        """Flush what is left; joules that no meter has settled by now stay estimated."""
         for link in self.meters:
             link.close()
         self.flush()
 
     def _ingest_observations(self, link: MeterLink) -> None:
-        """Enter what a meter has told."""
+        """Apply the observations of one meter."""
         settled, link.finished_attempts = link.finished_attempts, []
         for metered in settled:
             try:
                 if metered.on_energy is not None:
-                    metered.on_energy(metered.microjoules, metered.method)
+                    known = metered.method != ESTIMATED or metered.unseen
+                    metered.on_energy(metered.microjoules if known else 0, metered.method)
             except Exception:  # noqa: BLE001 - one record must not cost the others
-                _log.exception("meter %s: a bug in entering what it told", link.label)
+                _log.exception("meter %s: a bug in applying an observation", link.label)
         spendings, link.unattributed_energy = link.unattributed_energy, []
         for spending in spendings:
             model = self._model_at.get(spending.backend)
@@ -91,7 +93,7 @@ class RequestAccounting:
                 )
 
     def _finalize_energy(self, record: RequestRecord) -> None:
-        """Enter a request's joules, which are final now, and let the log have it."""
+        """Count a request's joules, which are final now, and write its decision log line."""
         energy = record.settle_energy(None if self._carbon is None else self._carbon.to_grams)
         self._metrics.count_energy(record.model, energy)
         if self._learning is not None:

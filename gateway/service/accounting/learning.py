@@ -1,7 +1,7 @@
-"""What finished requests teach: the sums for the next regression, and how far the profiles are off.
+"""Finished requests as data: sums for the next refit, and the drift of both profiles.
 
 A cost is compared at the tokens that there really were, so that an answer of another length than
-expected counts against the expected length alone. The profile in shadow predicts here and decides
+expected counts against the expected length alone. The shadow profile predicts here and decides
 nothing.
 """
 
@@ -25,7 +25,7 @@ _MICRO = 1_000_000
 
 
 class ResponseRow(NamedTuple):
-    """A whole answer as a regression sees it."""
+    """A complete response as a row of a regression."""
 
     tokens_in: int
     tokens_out: int
@@ -35,7 +35,7 @@ class ResponseRow(NamedTuple):
 
 
 class TrafficLearner:
-    """Takes in what is final."""
+    """Adds each final request to the sums and the drift metrics."""
 
     def __init__(self, sums: OlsSums, drift: DriftMetrics, profiles: ActiveProfiles) -> None:
         self.drift = drift
@@ -43,7 +43,7 @@ class TrafficLearner:
         self._profiles = profiles
 
     def learn_from(self, record: RequestRecord) -> None:
-        """Take in one request, its joules final; one without a whole answer teaches nothing."""
+        """Add one request, its joules final; one without a complete response is skipped."""
         row = _extract_row(record)
         answered, planned = record.answered, record.planned
         if row is None or answered is None or answered.option is None:
@@ -119,7 +119,7 @@ class TrafficLearner:
 
 
 def _extract_row(record: RequestRecord) -> ResponseRow | None:
-    """Return what a request teaches, or None."""
+    """Return the row of a complete response, or None."""
     served, settled = record.served, record.settled
     if record.outcome.code != HTTPStatus.OK or not record.parsed.single:
         return None

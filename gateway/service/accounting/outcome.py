@@ -1,4 +1,4 @@
-"""What is noted of a request, and told of it in headers, once somebody answers it."""
+"""What an upstream response adds to the record, and the response headers made of it."""
 
 from gateway.scheduling.cost import COST_FLOOR
 from gateway.service.client import headers as names

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""The side towards the client: response, error objects, header names, cancellation."""

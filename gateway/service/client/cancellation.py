@@ -1,4 +1,4 @@
-"""What can end a request from outside: its client, a deadline, or the gateway stopping.
+"""Cancellation of a request from outside: by its client, a deadline, or the gateway stopping.
 
                     cancel(SILENT)
         +---------+ --------------> +--------+   another backend is asked, if there is one
@@ -32,7 +32,7 @@ SWEEP_SECONDS = 0.1
 
 
 class CancelReason(StrEnum):
-    """Why a request was cut off."""
+    """Why a request was cancelled."""
 
     CLIENT_GONE = "client_gone"
     SILENT = "silent"
@@ -41,7 +41,7 @@ class CancelReason(StrEnum):
 
 
 class RequestCancellation:
-    """Holds one request's task; made inside it."""
+    """The cancellation of one request's task; made inside that task."""
 
     __slots__ = ("_after_silence", "_expiry", "_seconds", "_task", "last", "reason")
 
@@ -54,7 +54,7 @@ class RequestCancellation:
         self.reason: CancelReason | None = None
 
     def cancel(self, reason: CancelReason) -> None:
-        """End the request, unless it is over or cut already."""
+        """Cancel the request, unless it is over or cancelled already."""
         if self._task is None:
             return
         if self.reason is None:
@@ -65,7 +65,7 @@ class RequestCancellation:
             self._after_silence = reason
 
     def set_deadline(self, seconds: float, expiry: CancelReason) -> None:
-        """Cut for `expiry` once `last`, which is now, is `seconds` old."""
+        """Cancel for `expiry` once `last`, which is now, is `seconds` old."""
         self.last = time.monotonic()
         self._seconds = seconds
         self._expiry = expiry
@@ -75,7 +75,7 @@ class RequestCancellation:
         self._seconds = math.inf
 
     def check_deadline(self, now: float) -> None:
-        """Cut if a deadline has passed; `now` is monotonic time."""
+        """Cancel if the deadline has passed; `now` is monotonic time."""
         if now - self.last >= self._seconds:
             self.cancel(self._expiry)
 
@@ -103,14 +103,14 @@ class RequestCancellation:
         return True
 
     def resume(self) -> None:
-        """Go on after an absorbed cut that was not the request's end, if nothing else was."""
+        """Go on after a consumed cancellation, unless another reason has come up since."""
         self.reason = None
         self._seconds = math.inf
         if self._after_silence is not None:
             self.cancel(self._after_silence)
 
     def detach(self) -> None:
-        """Let go of the task: nothing cuts it any more."""
+        """Detach from the task: nothing cancels it any more."""
         self._task = None
 
 
@@ -121,21 +121,21 @@ class InflightRequests:
         self._alive: set[RequestCancellation] = set()
 
     def add_request(self, lifeline: RequestCancellation) -> None:
-        """Keep its deadlines from now on."""
+        """Check its deadline from now on."""
         self._alive.add(lifeline)
 
     def remove_request(self, lifeline: RequestCancellation) -> None:
-        """Let go of a request that is over."""
+        """Forget a request that is over."""
         lifeline.detach()
         self._alive.discard(lifeline)
 
     def cancel_all(self, reason: CancelReason) -> None:
-        """End them all."""
+        """Cancel them all."""
         for lifeline in tuple(self._alive):
             lifeline.cancel(reason)
 
     def check_deadlines(self) -> None:
-        """Cut those whose deadline has passed."""
+        """Cancel those whose deadline has passed."""
         now = time.monotonic()
         for lifeline in tuple(self._alive):
             lifeline.check_deadline(now)

@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""What is asked: the body and its features, the steering, and the ranked plan."""

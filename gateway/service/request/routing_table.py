@@ -1,12 +1,13 @@
 """Which deployments a requested name stands for, and what they look like to the scheduler.
 
-A `Snapshot` joins the configured deployments with one profile; a new profile makes a new one, and
-a request keeps the one it began with, so that no decision mixes two.
+A `RoutingSnapshot` joins the configured deployments with one profile; a new profile makes a new
+one, and a request keeps the one it began with, so that no decision mixes two.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from backends.meter.ledger.decode_weights import DecodeCost
 from backends.registry import Backend, Deployment
 from gateway.config import GatewayConfig, ModelConfig
 from gateway.profile import CostProfile
@@ -20,21 +21,26 @@ AUTO = "auto"
 MODEL_PREFIX = "joulegate/"
 OTHER = "other"
 """The `requested` label of every name that is not the config's."""
+_MOST_NANOJOULES = 1 << 50
 NO_POLICY = "none"
 """The policy of a request that named its model."""
 
 
 class RoutedDeployment(NamedTuple):
-    """One deployment, its face to the scheduler, and its prompts' joules as (base, per token)."""
+    """One deployment, its face to the scheduler, and what its meter shares energy by."""
 
     option: DeploymentOption
     deployment: Deployment
-    prefill_coefficients: tuple[float, float]
+    prompt_joules: float
+    """Per prompt token, as profiled."""
+    decode_cost: DecodeCost
 
     def predict_prefill_joules(self, tokens_in: int) -> float:
-        """Return what profiling says that a prompt costs by itself."""
-        base, per_token = self.prefill_coefficients
-        return max(0.0, base + per_token * tokens_in)
+        """Return what profiling says that a prompt takes beside others.
+
+        Without the intercept: that is a step's fixed part, which company shares.
+        """
+        return self.prompt_joules * tokens_in
 
 
 class RoutingSnapshot:
@@ -46,11 +52,7 @@ class RoutingSnapshot:
         """Join them. Raises ProfileError where the profile lacks a model."""
         self.profile = profile
         self.routed_deployments = tuple(
-            RoutedDeployment(
-                _make_option(model, profile),
-                deployment,
-                profile.get_model(model.profile or model.name).get_prefill_coefficients(),
-            )
+            _place(model, deployment, profile)
             for model, deployment in zip(config.models, deployments, strict=True)
         )
         self.by_name = {place.option.name: place for place in self.routed_deployments}
@@ -107,7 +109,7 @@ def list_candidates(
     """
     found: list[RoutingCandidate] = []
     picks: SelectedBackends = {}
-    for option, deployment, _ in snapshot.routed_deployments:
+    for option, deployment, *_ in snapshot.routed_deployments:
         if model is None or option.model == model:
             backend = deployment.pick_backend()
             if backend is None:
@@ -117,6 +119,22 @@ def list_candidates(
                 running, queued = backend.running_and_queued
                 found.append(RoutingCandidate(option, running, True, queued))
     return found, picks
+
+
+def _place(model: ModelConfig, deployment: Deployment, profile: CostProfile) -> RoutedDeployment:
+    fitted = profile.get_model(model.profile or model.name)
+    decode = fitted.decode_joules()
+    shared = -1 if decode.joules_per_step is None else _nanojoules(decode.joules_per_step)
+    cost = DecodeCost(
+        _nanojoules(decode.joules_per_token), _nanojoules(decode.joules_per_context_token), shared
+    )
+    return RoutedDeployment(
+        _make_option(model, profile), deployment, fitted.get_prefill_coefficients()[1], cost
+    )
+
+
+def _nanojoules(joules: float) -> int:
+    return min(round(joules * 1e9), _MOST_NANOJOULES)
 
 
 def _make_option(model: ModelConfig, profile: CostProfile) -> DeploymentOption:

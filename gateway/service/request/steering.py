@@ -1,4 +1,4 @@
-"""What a caller wants of the decision: weights, policy, bounds.
+"""The steering of one request: weights, policy and bounds.
 
 Strongest first: headers, the body's `joulegate` object, the preset in the model's name, the
 config. Each of weights, policy, every single bound, infeasible and explain is looked up that way
@@ -35,7 +35,7 @@ _TRUE = {b"true": True, b"1": True, b"false": False, b"0": False}
 
 
 class RequestSteering(NamedTuple):
-    """One request's wishes, every default filled in."""
+    """One request's steering, every default filled in."""
 
     weights: MetricWeights
     policy: str

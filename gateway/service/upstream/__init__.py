@@ -1,1 +1,1 @@
-"""TODO: say what this room is for."""
+"""The side towards the backends: attempts and retries, metering, and the relay of the response."""

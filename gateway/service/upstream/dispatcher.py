@@ -1,7 +1,8 @@
 """Sending one request: backends of the best deployment, then the next-ranked, until one answers.
 
-Rules: nothing has reached the client while this goes on; each further attempt takes from the retry
-budget; vLLM's own refusals (400, 404, 422 …) end it at once; a backend is told how it did.
+Rules: nothing has reached the client while this goes on; each further attempt needs a token of the
+retry budget; vLLM's own refusals (400, 404, 422 …) end it at once; each outcome goes to the circuit
+breaker of its backend.
 """
 
 import asyncio
@@ -103,7 +104,7 @@ class UpstreamDispatcher:
         record: RequestRecord,
         lifeline: RequestCancellation,
     ) -> UpstreamResponse:
-        """Get an answer begun.
+        """Attempt backends in order until one responds.
 
         The backend's in-flight count stays up until `close_response`. Raises UpstreamRejection,
         BackendsUnavailable, BackendsRateLimited, BadGateway or GatewayTimeout once no attempt
@@ -134,7 +135,7 @@ class UpstreamDispatcher:
         raise all_attempts_failed_error(failures)
 
     def close_response(self, opened: UpstreamResponse) -> None:
-        """Give up or give back the connection, and count the request out."""
+        """Close or return the connection, and count the request out."""
         try:
             if opened.metered is not None and opened.stream is not None:
                 metering.end_streamed(opened.metered, opened.stream)
@@ -145,7 +146,7 @@ class UpstreamDispatcher:
     def _iterate_backends(
         self, ranked: Sequence[ScoredCandidate], snapshot: RoutingSnapshot, picks: SelectedBackends
     ) -> Iterator[tuple[ScoredCandidate, RoutedDeployment, Backend]]:
-        """Yield whom to ask: each usable backend of the best deployment, then of the next."""
+        """Yield the backends to attempt: the best deployment's available ones, then the next's."""
         for scored in ranked:
             place = snapshot.by_name[scored.model, scored.deployment]
             tried: list[Backend] = []
@@ -167,7 +168,7 @@ class UpstreamDispatcher:
         lifeline: RequestCancellation,
         failures: list[BackendError],
     ) -> UpstreamResponse | None:
-        """Ask one backend; None where another should be. Raises UpstreamRejection."""
+        """Attempt one backend; None where the next is to be attempted. Raises UpstreamRejection."""
         began = time.monotonic()
         running, _ = backend.running_and_queued
         trial = backend.begin_request()
@@ -206,10 +207,18 @@ class UpstreamDispatcher:
                 self._sampler.record_attempt(record.trace, began)
             if opened is None:
                 backend.end_request(trial=trial)
-                wasted = _estimate_waste(reason, scored, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                wasted = _estimate_waste(reason, scored, seconds)
                 record.wasted += wasted
                 if metered is not None:
-                    metering.end_failed(metered, record, wasted=bool(wasted))
+                    metering.end_failed(
+                        metered,
+                        record,
+                        place.option,
+                        wasted=bool(wasted),
+                        seconds=seconds,
+                        running=running,
+                    )
         return opened
 
     async def _send_request(
@@ -267,7 +276,7 @@ class UpstreamDispatcher:
     ) -> None:
         content_type = opened.answer.get_header("Content-Type") or ""
         if not content_type.startswith("text/event-stream"):
-            # A 200 that is no stream: maybe an error in JSON, which parse_whole raises.
+            # A 200 that is no stream: maybe an error in JSON, which parse_unary raises.
             parse_unary(await opened.answer.read_body(self._max_answer_bytes))
             raise InvalidResponse(
                 f"{content_type or 'no content type'} where a stream was asked for"
@@ -283,7 +292,7 @@ class UpstreamDispatcher:
 
 
 def _classify_refusal(error: BackendStatusError, backend: Backend) -> None:
-    """Tell a backend's failure from a refusal of the request itself, which raises Rejected."""
+    """Tell a backend's failure from a refusal of the request, which raises UpstreamRejection."""
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         backend.record_failure(str(error))
     elif error.status not in (HTTPStatus.TOO_MANY_REQUESTS, *UNAUTHORISED):

@@ -1,4 +1,4 @@
-"""What a client is told when nobody answered: one error for all that failed."""
+"""The error for a request whose attempts have all failed: one for all failures."""
 
 from collections.abc import Sequence
 from http import HTTPStatus

@@ -1,7 +1,7 @@
-"""What a meter is told of one attempt: when it was sent, how far it came, when it was over.
+"""Reports one attempt to the backend's meter: when it was sent, its first token, its end.
 
 vLLM's own timings (--enable-per-request-metrics) are used where an answer carries them; without
-them the first token of a whole answer is put where the seconds' regression would have it.
+them the first token of a unary response is placed where the seconds' regression predicts it.
 """
 
 from typing import Any, Final
@@ -20,6 +20,7 @@ from gateway.service.upstream.sse import UNREADABLE, TokenUsage
 from gateway.telemetry.record import RequestRecord
 
 _MOST_MILLISECONDS: Final = 1e9
+_LEAST_TOKEN_SECONDS: Final = 1e-4
 
 
 def begin_attempt(
@@ -28,8 +29,9 @@ def begin_attempt(
     """Note that a request is being sent; None where the backend has no meter."""
     if backend.meter is None:
         return None
+    prompt = scored.tokens_in
     return backend.meter.begin_request(
-        scored.tokens_in, place.predict_prefill_joules(scored.tokens_in)
+        prompt, place.predict_prefill_joules(prompt), place.decode_cost
     )
 
 
@@ -39,13 +41,13 @@ def note_first_token(
     stream: StreamedResponse,
     lifeline: RequestCancellation,
 ) -> None:
-    """Note that a stream's first content is there."""
+    """Note the first token of a stream."""
     metered.on_energy = record.expect_answer_energy()
     metered.record_first_content(stream, lifeline)
 
 
 def end_streamed(metered: MeteredAttempt, stream: StreamedResponse) -> None:
-    """Note that a stream is over, whole or not."""
+    """Note the end of a stream, complete or not."""
     metered.queue_seconds = _parse_timings(stream.timings).get("queue_time")
     usage = stream.usage or TokenUsage()
     metered.end_attempt(
@@ -58,7 +60,7 @@ def end_streamed(metered: MeteredAttempt, stream: StreamedResponse) -> None:
 def end_unary(
     metered: MeteredAttempt, record: RequestRecord, whole: UnaryResponse, option: DeploymentOption
 ) -> None:
-    """Note that a whole answer has come at once."""
+    """Note a unary response."""
     metered.on_energy = record.expect_answer_energy()
     usage = whole.usage or TokenUsage()
     timings = _parse_timings(whole.metrics)
@@ -77,11 +79,27 @@ def end_unary(
     )
 
 
-def end_failed(metered: MeteredAttempt, record: RequestRecord, *, wasted: bool) -> None:
-    """Note that an attempt is over without an answer; `wasted` where it was worked on."""
+def end_failed(
+    metered: MeteredAttempt,
+    record: RequestRecord,
+    option: DeploymentOption,
+    *,
+    wasted: bool,
+    seconds: float,
+    running: int,
+) -> None:
+    """Note that an attempt is over without an answer; `wasted` where it was worked on.
+
+    Nobody saw its tokens: they are guessed by the `seconds` it took beside `running` others, and
+    its joules are estimated.
+    """
     if wasted:
         metered.on_energy = record.expect_wasted_energy()
-        metered.end_attempt(tokens=0)
+        prompt = metered.prompt_tokens
+        per_token = option.seconds.cost_per_output_token(prompt, running)
+        decoding = seconds - option.seconds.predict_cost(prompt, 0, running)
+        guess = max(0.0, decoding) / max(per_token, _LEAST_TOKEN_SECONDS)
+        metered.leave(min(round(guess), option.context))
     else:
         metered.record_refusal()
 

@@ -13,7 +13,7 @@ class RetryBudget:
         self.retrying = 0
 
     def take_token(self) -> bool:
-        """Count one more request as retrying, if the budget allows it."""
+        """Take a retry token, if the budget has one left."""
         if self.retrying >= max(self._floor, self._ratio * self.inflight):
             return False
         self.retrying += 1

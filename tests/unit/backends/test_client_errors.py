@@ -168,7 +168,7 @@ class Body:
 
 
 class Response:
-    """What `Answer` uses of a response; notes how the connection was let go."""
+    """What `BackendResponse` uses of a response; notes how the connection was let go."""
 
     def __init__(self, *pieces, status=200, headers=None):
         self.content = Body(pieces)

@@ -23,7 +23,13 @@ class Answers:
 
 
 def prober(client, *backends):
-    return HealthProber(client, backends, out_seconds=1.0, well_seconds=5.0, timeout_seconds=2.5)
+    return HealthProber(
+        client,
+        backends,
+        ejected_period_seconds=1.0,
+        healthy_period_seconds=5.0,
+        timeout_seconds=2.5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,7 @@ async def test_going_out_is_said_once(caplog):
     for _ in range(3):
         await watching.probe_backend(backend)
     assert [entry.getMessage() for entry in caplog.records] == [
-        "backend a:8000 is ejected for up to 30 s: unreachable: refused"
+        "backend a:8000 ejected for up to 30 s: unreachable: refused"
     ]
 
 

@@ -264,3 +264,26 @@ def test_the_command_as_a_process():
     )
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("joulegate: the model 'nope'")
+
+
+METERED = """
+models:
+  - name: phi-3-mini
+    context: 4096
+    backends: [{{url: 'http://gpu:8000', meter: 'http://gpu:9464'}}]
+  - name: mistral-7b
+    context: 8192
+    backends: [{{url: 'http://gpu:8001', meter: '{other}'}}]
+"""
+
+
+@pytest.mark.parametrize("other", ["http://gpu:9464", "http://gpu:9464/second"])
+def test_check_says_what_metering_needs_of_vllm(tmp_path, other):
+    path = tmp_path / "gateway.yaml"
+    path.write_text(METERED.format(other=other))
+    notes = json.loads(run("check", "--config", str(path), "--json").stdout)["notes"]
+    assert "--enable-per-request-metrics" in notes[0]
+    # One ledger for two models whose published profiles know nothing of company.
+    shared = "coarse" in notes[-1] and "mistral-7b, phi-3-mini" in notes[-1]
+    assert shared is (other == "http://gpu:9464")
+    assert "note: metered backends" in run("check", "--config", str(path)).stdout

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backends.simulator.cost_model import CostModel, SimulatedCost
-from backends.simulator.engine import MAX_PREFILL_STEP_SECONDS, BatchingEngine
+from backends.simulator.cost_model import MAX_CHUNK_SECONDS, CostModel, SimulatedCost
+from backends.simulator.engine import BatchingEngine
 from tests.unit.backends.simulator.engines import PHI, PROPERTY, ended, run, tokens, truths
 
 
@@ -21,7 +21,10 @@ def form(cost: SimulatedCost, i: int, o: int, *, energy: bool) -> float:
 @given(truths, tokens, tokens)
 def test_a_request_alone_takes_exactly_its_forms(truth, i, o):
     truth = replace(truth, noise=0.0)
-    seconds, joules = form(truth.seconds, i, o, energy=False), form(truth.joules, i, o, energy=True)
+    seconds, joules = (
+        form(truth.seconds, i, o, energy=False),
+        form(truth.joules, i, o, energy=True),
+    )
     assume(seconds > 1e-3)
     assume(joules > 1e-3)
     assume(seconds < 3000)  # keeps the number of steps small
@@ -33,7 +36,7 @@ def test_a_request_alone_takes_exactly_its_forms(truth, i, o):
     assert one.seconds == pytest.approx(seconds, rel=1e-9)
     assert one.total_joules == pytest.approx(joules, rel=1e-9)
     assert sum(s.joules for s in steps) == pytest.approx(joules, rel=1e-9)
-    assert one.microjoules == pytest.approx(joules * 1e6, abs=0.6)
+    assert one.microjoules == pytest.approx(joules * 1e6, abs=1.01)
     assert (one.queue_seconds, one.tokens_out, one.aborted) == (0.0, o, False)
     assert one.seconds >= one.first_token_seconds > 0
     assert truth.total_seconds(i, o) == pytest.approx(seconds, rel=1e-12)
@@ -98,9 +101,24 @@ def test_energy_is_conserved_to_the_microjoule(truth, script):
     engine, steps, requests, names = play(truth, script)
     assert sum(r.microjoules for r in requests) + engine.idle_microjoules == engine.microjoules
     assert sum(s.microjoules for s in steps) + engine.idle_microjoules == engine.microjoules
-    assert all(r.microjoules == pytest.approx(r.total_joules * 1e6, abs=0.6) for r in requests)
+    assert all(r.microjoules == pytest.approx(r.total_joules * 1e6, abs=1.01) for r in requests)
     assert sorted(r.request_id for r in requests) == sorted(names)
     assert (engine.running_requests, engine.waiting_requests, engine.kv_usage) == (0, 0, 0.0)
+
+
+def longest(truth: CostModel) -> float:
+    """A step that yields no token: a chunk of each prompt, and the intercept of those that begin.
+
+    The scripts make a truth up to three times as slow; noise is within a factor of two here.
+    """
+    slow = 3.0 * 2.0
+    chunk = max(MAX_CHUNK_SECONDS, slow * truth.seconds.all_coefficients[1])
+    together = 8 if truth.seconds.has_load else 1
+    return (
+        together * chunk
+        + slow * (abs(truth.seconds.all_coefficients[0]) + 600 * truth.seconds.all_coefficients[1])
+        + 1e-9
+    )
 
 
 @pytest.mark.slow
@@ -113,7 +131,7 @@ def test_nothing_is_ever_negative_and_no_step_is_long(truth, script):
         assert step.joules >= 0
         assert step.microjoules >= 0
         if not step.tokens:
-            assert step.duration_seconds <= MAX_PREFILL_STEP_SECONDS + 1e-12
+            assert step.duration_seconds <= longest(truth)
     for r in requests:
         assert min(r.prefill_joules, r.decode_joules, r.queue_seconds, r.seconds) >= 0
         assert r.seconds >= r.first_token_seconds >= 0

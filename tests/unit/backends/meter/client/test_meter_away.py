@@ -178,7 +178,7 @@ async def test_a_bug_in_telling_is_a_meter_that_is_away(link, meter, monkeypatch
     while not link.finished_attempts:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.001)
     assert (link.finished_attempts, one.method) == ([one], "estimated")
-    assert "a bug in telling" in caplog.text
+    assert "a bug in exchanging a batch" in caplog.text
     while not link.last_exchange_ok:
         link._away = False
         begun(link)

@@ -1,5 +1,6 @@
 """The meter without sockets: where events go, what comes back, and to whom."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,14 @@ from backends.meter.daemon.counter import MICRO
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.daemon.sampler import CounterEvent
 from backends.meter.daemon.service import BadBatchError, TooManyGatewaysError
-from backends.meter.protocol import BackendRef, RequestBegin, RequestEnd, RequestProgress
+from backends.meter.daemon.token_poller import TokenTotals
+from backends.meter.protocol import (
+    BackendRef,
+    EventBatch,
+    RequestBegin,
+    RequestEnd,
+    RequestProgress,
+)
 from tests.unit.backends.meter.meters import A, Silent, World
 
 
@@ -133,7 +141,7 @@ def test_idle_energy_goes_to_who_knows_the_backend_by_whatever_name():
 def test_tokens_that_nobody_reported_are_told_to_their_backends_gateway():
     world = World(LedgerSpec("l", Silent(), (BackendSpec("http://a:1", ("a",)),)))
     for second in range(6):
-        world.meter.record_token_counts("http://a:1", world.now_us, 0, 100 * second)
+        world.meter.record_token_counts("http://a:1", world.now_us, TokenTotals(0, 100 * second))
         world.pass_seconds(1)
         answer = world.post()
     spent = {spending.kind for spending in answer.spendings}
@@ -252,3 +260,20 @@ def test_at_every_scrape_the_devices_joules_are_all_accounted_for(steps):
             parts = ("joulegate_meter_attributed_joules_total", "joulegate_meter_unsettled_joules")
             spent = sum(round(sum_series(page, part) * MICRO) for part in parts)
             assert spent == round(sum_series(page, "joulegate_meter_energy_joules_total") * MICRO)
+
+
+def test_an_older_gateways_events_are_understood():
+    """They end before what came to be told later."""
+    raw = (
+        b'{"gateway":"g","backends":[["b",""]],"events":[["b",1,5,0,10,20],["b",2,5,0,10,20,true],'
+        b'["p",1,4,1],["e",1,3,7],["e",2,3,7,10,null,100]]}'
+    )
+    first, second, _, end, timed = msgspec.json.decode(raw, type=EventBatch).events
+    assert (first.prompt_may_change, second.prompt_may_change) == (False, True)
+    assert (first.own_nanojoules, first.shared_nanojoules) == (0, -1)
+    assert (end.queue_us, timed.queue_us, end.unseen) == (None, 100, False)
+
+
+def test_a_newer_gateways_events_are_understood_too():
+    raw = b'["b",1,5,0,10,20,true,1,2,3,"more",4]'
+    assert msgspec.json.decode(raw, type=RequestBegin).shared_nanojoules == 3

@@ -27,10 +27,10 @@ async def test_the_next_turn_comes_whatever_happened_in_one(monkeypatch, trouble
             raise troubles["asking"].pop()
         return 200, PAGE
 
-    def counted(root, prompt, generated):
+    def counted(root, totals):
         if troubles["counting"]:
             raise troubles["counting"].pop()
-        assert (root, prompt, generated) == ("http://a:1", 5, 6)
+        assert (root, totals) == ("http://a:1", (5, 6, 0))
         done.set()
 
     monkeypatch.setattr(BackendClient, "get", get)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.meter.ledger.ledger import EnergyLedger, SettledRequest
+from backends.meter.ledger.ledger import EnergyLedger
+from backends.meter.ledger.settled import SettledRequest
 
 MS = 1_000
 S = 1_000_000

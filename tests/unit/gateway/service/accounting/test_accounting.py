@@ -31,10 +31,11 @@ class Link:
 class Told:
     """What a link says of one attempt."""
 
-    def __init__(self, on_energy, microjoules=0, method="estimated"):
+    def __init__(self, on_energy, microjoules=0, method="estimated", *, unseen=False):
         self.on_energy = on_energy
         self.microjoules = microjoules
         self.method = method
+        self.unseen = unseen
 
 
 class Log(list):
@@ -179,7 +180,7 @@ def test_one_record_does_not_cost_the_others(books, link, log, caplog):
     link.finished_attempts = [strange, sound]
     with caplog.at_level(logging.ERROR):
         books.flush()
-    assert "a bug in entering" in caplog.text
+    assert "a bug in applying an observation" in caplog.text
     assert log == [good]
 
 
@@ -198,3 +199,20 @@ def test_what_a_meter_told_before_the_answer_was_over_is_kept(books, link):
     books.add_record(record)
     books.flush()
     assert record.settled[:2] == (7.0, "exclusive")
+
+
+def test_an_answer_that_nobody_saw_has_the_meters_own_number(books, link):
+    record = answered()
+    link.finished_attempts = [Told(record.expect_answer_energy(), 7_000_000, unseen=True)]
+    books.add_record(record)
+    books.flush()
+    assert record.settled[:2] == (7.0, "estimated")
+
+
+def test_a_wasted_attempt_that_nobody_saw_has_the_meters_own_number(books, link):
+    record = answered()
+    record.wasted.append(WastedEnergy("m", 2.0))
+    link.finished_attempts = [Told(record.expect_wasted_energy(), 5_000_000, unseen=True)]
+    books.add_record(record)
+    books.flush()
+    assert record.settled.wasted == (WastedEnergy("m", 5.0, "estimated"),)

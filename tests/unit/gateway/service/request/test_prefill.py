@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from backends.registry import Backend, Deployment
 from gateway import profile as profiles
 from gateway.config import BackendConfig, GatewayConfig, ModelConfig
+from gateway.scheduling.cost import RegressionForm
 from gateway.service.request.routing_table import RoutingSnapshot
 
 
@@ -29,8 +30,10 @@ def with_joules(shipped, coefficients):
 
 
 def test_by_the_cost_where_it_was_not_profiled(shipped):
-    b0, b1, *_ = shipped.get_model("phi-3-mini").joules.coefficients
-    assert place(shipped).predict_prefill_joules(100) == pytest.approx(b0 + 100 * b1)
+    _, b1, *_ = shipped.get_model("phi-3-mini").joules.coefficients
+    assert place(shipped).predict_prefill_joules(100) == pytest.approx(
+        100 * b1
+    )  # company shares b0
 
 
 @given(
@@ -49,4 +52,29 @@ def test_as_profiled_where_it_was(shipped):
     measured = profiles.PrefillEnergy(base_joules=3.0, joules_per_token=0.5)
     changed = msgspec.structs.replace(model, prefill=measured)
     profile = profiles.CostProfile({"phi-3-mini": changed}, "0")
-    assert place(profile).predict_prefill_joules(10) == 8.0
+    assert place(profile).predict_prefill_joules(10) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("form", "coefficients", "told"),
+    [
+        ("additive", [1.0, 2.0, 3.0], (3_000_000_000, 0, -1)),
+        ("interaction", [1.0, 2.0, 3.0, 1e-6], (3_000_000_000, 1000, -1)),
+        ("load", [1.0, 2.0, 3.0, 1e-6, 0.5], (3_000_000_000, 1000, 500_000_000)),
+        ("load", [1.0, 2.0, -3.0, -1e-6, 0.5], (0, 0, 500_000_000)),
+    ],
+)
+def test_tokens_are_weighed_by_what_the_form_knows(shipped, form, coefficients, told):
+    model = shipped.get_model("phi-3-mini")
+    joules = profiles.CostRegression(form=RegressionForm(form), coefficients=coefficients)
+    changed = msgspec.structs.replace(model, joules=joules)
+    assert place(profiles.CostProfile({"phi-3-mini": changed}, "0")).decode_cost == told
+
+
+def test_as_profiled_whatever_was_refitted_since(shipped):
+    decode = profiles.Decode(
+        joules_per_token=0.1, joules_per_context_token=1e-5, joules_per_step=5.0
+    )
+    changed = msgspec.structs.replace(shipped.get_model("phi-3-mini"), decode=decode)
+    told = place(profiles.CostProfile({"phi-3-mini": changed}, "0")).decode_cost
+    assert told == (100_000_000, 10_000, 5_000_000_000)
