@@ -44,12 +44,12 @@ from gateway.service.upstream.failure_response import (
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, parse_unary
 from gateway.service.upstream.retry_budget import RetryBudget
 from gateway.service.upstream.upstream_body import build_upstream_members
+from gateway.service.upstream.waste import ABANDONED, estimate_waste, guess_unseen_tokens
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_stages import BackendAttempt, WastedEnergy
+from gateway.telemetry.request_stages import BackendAttempt
 from gateway.telemetry.trace_context import TraceSampler
 
-_WASTEFUL_REASONS = ("abandoned", BackendTimeout.reason)
 # Begun at random, so that two workers' ids do not meet at one vLLM.
 _serial = itertools.count(secrets.randbits(32))
 
@@ -174,7 +174,7 @@ class UpstreamDispatcher:
         trial = backend.begin_request()
         metered = metering.begin_attempt(backend, place, scored)
         opened: UpstreamResponse | None = None
-        reason: str | None = "abandoned"
+        reason: str | None = ABANDONED
         try:
             opened = await self._send_request(
                 ask, scored, place.deployment, backend, record, lifeline
@@ -208,17 +208,11 @@ class UpstreamDispatcher:
             if opened is None:
                 backend.end_request(trial=trial)
                 seconds = time.monotonic() - began
-                wasted = _estimate_waste(reason, scored, seconds)
+                wasted = estimate_waste(reason, scored, seconds)
                 record.wasted += wasted
                 if metered is not None:
-                    metering.end_failed(
-                        metered,
-                        record,
-                        place.option,
-                        wasted=bool(wasted),
-                        seconds=seconds,
-                        running=running,
-                    )
+                    guess = guess_unseen_tokens(place.option, scored.tokens_in, running, seconds)
+                    metering.end_failed(metered, record, guess if wasted else None)
         return opened
 
     async def _send_request(
@@ -298,13 +292,3 @@ def _classify_refusal(error: BackendStatusError, backend: Backend) -> None:
     elif error.status not in (HTTPStatus.TOO_MANY_REQUESTS, *UNAUTHORISED):
         backend.record_success()
         raise UpstreamRejection(error.status, error.body) from None
-
-
-def _estimate_waste(
-    reason: str | None, scored: ScoredCandidate, seconds: float
-) -> list[WastedEnergy]:
-    """Estimate what a failed attempt cost: by the share of its predicted time it was worked on."""
-    if reason not in _WASTEFUL_REASONS:
-        return []
-    share = min(1.0, seconds / scored.predicted_seconds)
-    return [WastedEnergy(scored.model, scored.predicted_joules * share)]

@@ -20,7 +20,6 @@ from gateway.service.upstream.sse import UNREADABLE, TokenUsage
 from gateway.telemetry.record import RequestRecord
 
 _MOST_MILLISECONDS: Final = 1e9
-_LEAST_TOKEN_SECONDS: Final = 1e-4
 
 
 def begin_attempt(
@@ -79,29 +78,17 @@ def end_unary(
     )
 
 
-def end_failed(
-    metered: MeteredAttempt,
-    record: RequestRecord,
-    option: DeploymentOption,
-    *,
-    wasted: bool,
-    seconds: float,
-    running: int,
-) -> None:
-    """Note that an attempt is over without an answer; `wasted` where it was worked on.
+def end_failed(metered: MeteredAttempt, record: RequestRecord, guess: int | None) -> None:
+    """Note that an attempt is over without an answer; `guess` None: it was not worked on.
 
-    Nobody saw its tokens: they are guessed by the `seconds` it took beside `running` others, and
-    its joules are estimated.
+    Else it is the one wasted last. Nobody saw its tokens: so many are guessed, and its joules are
+    estimated.
     """
-    if wasted:
-        metered.on_energy = record.expect_wasted_energy()
-        prompt = metered.prompt_tokens
-        per_token = option.seconds.cost_per_output_token(prompt, running)
-        decoding = seconds - option.seconds.predict_cost(prompt, 0, running)
-        guess = max(0.0, decoding) / max(per_token, _LEAST_TOKEN_SECONDS)
-        metered.leave(min(round(guess), option.context))
-    else:
+    if guess is None:
         metered.record_refusal()
+        return
+    metered.on_energy = record.expect_wasted_energy()
+    metered.leave(guess)
 
 
 def _predict_prompt_share(option: DeploymentOption, tokens_in: int, tokens_out: int) -> float:
