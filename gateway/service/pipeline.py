@@ -7,15 +7,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 
-from backends.errors import BackendError, ResponseTooLarge
+from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment
+from gateway.experiment_config import BaselineConfig, ExperimentConfig
+from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.outcome import (
     build_response_headers,
     note_served,
     note_upstream_response,
 )
+from gateway.service.byte_budget import ByteBudget
 from gateway.service.client import headers as names
 from gateway.service.client.cancellation import (
     SWEEP_SECONDS,
@@ -69,6 +72,8 @@ class RequestPipeline:
         metrics: GatewayMetrics,
         books: RequestAccounting,
         stall_seconds: float,
+        stream_seconds: float,
+        experiment: ExperimentConfig | None = None,
     ) -> None:
         self.names = names
         self.profiles = profiles
@@ -80,11 +85,19 @@ class RequestPipeline:
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
+        self._stream_seconds = stream_seconds
+        self._switchback = None if experiment is None else experiment.make_switchback()
+        self._baseline = None if experiment is None else experiment.baseline
 
     @property
     def backends(self) -> list[Backend]:
         """Every backend of every deployment."""
         return [backend for deployment in self.deployments for backend in deployment.backends]
+
+    @property
+    def bytes_in_flight(self) -> ByteBudget:
+        """What requests and answers may hold at once."""
+        return self._dispatcher.bytes_in_flight
 
     @property
     def inflight_requests(self) -> int:
@@ -153,7 +166,7 @@ class RequestPipeline:
         try:
             await self._serve_request(record, load, headers, reply, lifeline, started)
         except ApiError as error:
-            return error
+            return forget_frames(error)
         except asyncio.CancelledError:
             cut = lifeline.consume(client_blocked=reply.blocked)
             if cut is None:
@@ -177,7 +190,8 @@ class RequestPipeline:
         record.parsed = ParsedRequest(ask.stream, ask.is_single)
         target = self.names.resolve_name(ask.model)
         record.target = RequestedName(target.label, target.preset)
-        made = make_plan(ask, target, headers, self.profiles.live, self._counter)
+        baseline = self._draw_arm(record) if target.model is None else None
+        made = make_plan(ask, target, headers, self.profiles.live, self._counter, baseline)
         record.planned = PlannedRequest(
             made.decision, made.seconds, made.features.tokens_in, made.features.asked_tokens_out
         )
@@ -197,11 +211,12 @@ class RequestPipeline:
             else:
                 ttft_seconds = time.perf_counter() - started
                 lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
+                lifeline.end_within(self._stream_seconds)
                 await reply.start_response(_OK, [*SSE, *head])
                 await opened.stream.relay_to_client(reply, lifeline, explain)
                 record.outcome = _ANSWERED
                 opened.backend.record_success()
-                await opened.stream.release_connection()
+                opened.stream.release_connection()
         except BackendError as error:
             if not isinstance(error, ResponseTooLarge):
                 opened.backend.record_failure(f"{error.reason}: {error}")
@@ -217,9 +232,19 @@ class RequestPipeline:
                 if opened.stream is not None:
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
+                    opened.measure_load()
                 note_served(record, opened, made.snapshot, ttft_seconds)
             finally:
                 self._dispatcher.close_response(opened)
+
+    def _draw_arm(self, record: RequestRecord) -> BaselineConfig | None:
+        """Note the arm of a switchback that a routed request counts for; its baseline, if due."""
+        if self._switchback is None:
+            return None
+        at = record.received.at
+        record.target = record.target._replace(arm=self._switchback.arm_at(at))
+        due = self._switchback.arm_in_force(at) == BASELINE
+        return self._baseline if due else None
 
     async def _send_error(
         self,
@@ -255,6 +280,8 @@ class RequestPipeline:
             self._note_broken(record, cut.value, "cut off")
         if cut is CancelReason.DRAINING:
             return GatewayDraining("the gateway is shutting down", retry_after_seconds=1)
+        if cut is CancelReason.TOO_LONG:
+            return GatewayTimeout(f"the stream went on for over {self._stream_seconds:g} s")
         return GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
 
     def _note_client_gone(self, record: RequestRecord, reply: ResponseWriter) -> None:

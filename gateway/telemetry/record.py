@@ -197,8 +197,10 @@ class RequestRecord:
                 "shadow": shadow and shadow._asdict(),
             },
             "running": answered.running,
+            "mean_running": served.mean_running,
             "counted_tokens": planned and planned.counted_tokens,
             "asked_tokens": planned and planned.asked_tokens,
+            "arm": self.target.arm,
             "attempts": [attempt._asdict() for attempt in self.attempts],
             "decision": planned
             and planned.decision.to_dict(request_id=received.id, decision_us=planned.decision_us),

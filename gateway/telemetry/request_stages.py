@@ -30,10 +30,14 @@ class ParsedRequest(NamedTuple):
 
 
 class RequestedName(NamedTuple):
-    """The model it named is resolved: both are labels of metrics, of configured names only."""
+    """The model it named is resolved: all are labels of metrics, of configured names only.
+
+    `arm` is that of a switchback, where the request is routed and counts for one.
+    """
 
     requested: str
     preset: str
+    arm: str | None = None
 
 
 class PlannedRequest(NamedTuple):
@@ -101,7 +105,8 @@ class ServedRequest(NamedTuple):
     """The answer is over, whole or not: the backend's counts, and joules predicted from those.
 
     `serving_seconds` is from sending the request to the end of the backend's answer,
-    `ttft_seconds` from the request's head to the first content of a stream.
+    `ttft_seconds` from the request's head to the first content of a stream; `mean_running` is the
+    other requests that the backend served meanwhile, the mean over that time.
     """
 
     prompt_tokens: int | None = None
@@ -110,6 +115,7 @@ class ServedRequest(NamedTuple):
     ttft_seconds: float | None = None
     serving_seconds: float | None = None
     estimated_joules: float | None = None
+    mean_running: float | None = None
 
 
 class ClientOutcome(NamedTuple):

@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from yarl import URL
-
 from backends import exposition
 from backends.client import BackendClient
 from backends.errors import BackendError
+from backends.http.url import RequestUrl, parse_request_url
 from backends.periodic import run_periodically
 from backends.vllm import metric_names
 
@@ -35,6 +34,8 @@ class TokenTotals(NamedTuple):
     generated_tokens: int
     preemptions: int = 0
     """Requests thrown out of a full cache, whose tokens were then computed anew."""
+    all_prompt_tokens: int | None = None
+    """Those that a cache spared too."""
 
 
 TokenCountsHandler = Callable[[str, TokenTotals], None]
@@ -54,7 +55,7 @@ async def poll_backends(roots: Sequence[str], counted: TokenCountsHandler) -> No
 
 
 async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHandler) -> None:
-    url = URL(root + "/metrics")
+    url = parse_request_url(root + "/metrics")
     answering = True
 
     async def poll_once() -> None:
@@ -74,7 +75,7 @@ async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHa
     await run_periodically(poll_once, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _fetch_token_counts(client: BackendClient, url: URL) -> TokenTotals | None:
+async def _fetch_token_counts(client: BackendClient, url: RequestUrl) -> TokenTotals | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
@@ -88,10 +89,12 @@ def parse_token_counts(page: bytes) -> TokenTotals | None:
     prompt = exposition.sum_series(
         page, metric_names.PROMPT_TOKENS_BY_SOURCE, source=metric_names.COMPUTED_SOURCE
     )
+    all_prompt = exposition.sum_series(page, metric_names.PROMPT_TOKENS)
     if prompt is None:
-        prompt = exposition.sum_series(page, metric_names.PROMPT_TOKENS)
+        prompt = all_prompt
     generated = exposition.sum_series(page, metric_names.GENERATION_TOKENS)
     if prompt is None or generated is None:
         return None
     preemptions = exposition.sum_series(page, metric_names.PREEMPTIONS) or 0.0
-    return TokenTotals(round(prompt), round(generated), round(preemptions))
+    every = round(prompt if all_prompt is None else all_prompt)
+    return TokenTotals(round(prompt), round(generated), round(preemptions), every)

@@ -13,6 +13,7 @@ from backends.registry import Deployment
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
+from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.recent import RecentRequests
 from gateway.telemetry.record import RequestRecord
@@ -34,6 +35,7 @@ class RequestAccounting:
         carbon: CarbonIntensity | None = None,
         learning: TrafficLearner | None = None,
         trace: Callable[[RequestRecord], None] | None = None,
+        experiment: ExperimentMetrics | None = None,
     ) -> None:
         self.recent = recent
         self.meters = meters
@@ -42,6 +44,7 @@ class RequestAccounting:
         self._carbon = carbon
         self._learning = learning
         self._trace = trace
+        self._experiment = experiment
         self._model_at = {
             backend.label: deployment.model
             for deployment in deployments
@@ -59,6 +62,8 @@ class RequestAccounting:
         for record in finished:
             try:
                 self._metrics.count_finished_request(record)
+                if self._experiment is not None:
+                    self._experiment.count_request(record)
                 self.recent.add_record(record)
                 record.call_when_final(self._finalize_energy)
             except Exception:  # noqa: BLE001 - one record must not cost the others
@@ -67,6 +72,8 @@ class RequestAccounting:
             self._ingest_observations(link)
         if self._learning is not None:
             self._learning.drift.publish_metrics()
+        if self._experiment is not None:
+            self._experiment.publish()
 
     def close(self) -> None:
         """Flush what is left; joules that no meter has settled by now stay estimated."""
@@ -88,14 +95,17 @@ class RequestAccounting:
         for spending in spendings:
             model = self._model_at.get(spending.backend)
             if model is not None:
-                self._metrics.count_unattributed_energy(
-                    model, spending.kind, spending.microjoules / 1e6
-                )
+                joules = spending.microjoules / 1e6
+                self._metrics.count_unattributed_energy(model, spending.kind, joules)
+                if self._experiment is not None:
+                    self._experiment.count_unattributed(spending.kind, joules)
 
     def _finalize_energy(self, record: RequestRecord) -> None:
         """Count a request's joules, which are final now, and write its decision log line."""
         energy = record.settle_energy(None if self._carbon is None else self._carbon.to_grams)
         self._metrics.count_energy(record.model, energy)
+        if self._experiment is not None:
+            self._experiment.count_energy(record)
         if self._learning is not None:
             self._learning.learn_from(record)
         if self._decision_log is not None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from backends.meter.method import MEASURED_METHODS
 from gateway.scheduling.decide import DeploymentOption
+from gateway.scheduling.regression_terms import WeighedPrediction
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, DriftMetrics
 from gateway.telemetry.ols_sums import OlsSums
@@ -20,6 +21,7 @@ from gateway.telemetry.request_stages import (
     PlannedRequest,
     ProfilePrediction,
 )
+from gateway.telemetry.sums_row import SumsRow
 
 _MICRO = 1_000_000
 
@@ -53,16 +55,25 @@ class TrafficLearner:
         truncated = row.tokens_in + row.tokens_out >= option.context or (
             asked is not None and row.tokens_out >= asked
         )
+        mean_running = record.served.mean_running
+        running = answered.running if mean_running is None else mean_running
+        cached = min(row.tokens_in, record.served.cached_tokens or 0)
+        lengths = (row.tokens_in, row.tokens_out, running, cached)
         self._sums.add_row(
             answered.model,
             answered.deployment,
-            tokens_in=row.tokens_in,
-            tokens_out=row.tokens_out,
-            running=answered.running,
-            microseconds=round(row.seconds * _MICRO),
-            microjoules=None if row.joules is None else round(row.joules * _MICRO),
-            estimated_tokens=None if planned is None else planned.counted_tokens,
-            truncated=truncated,
+            SumsRow(
+                tokens_in=row.tokens_in,
+                tokens_out=row.tokens_out,
+                cached_tokens=cached,
+                running=running,
+                microseconds=round(row.seconds * _MICRO),
+                microjoules=None if row.joules is None else round(row.joules * _MICRO),
+                estimated_tokens=None if planned is None else planned.counted_tokens,
+                truncated=truncated,
+                seconds=WeighedPrediction.of(option.seconds, *lengths),
+                joules=WeighedPrediction.of(option.joules, *lengths),
+            ),
         )
         live = shadowed = None
         if planned is not None:

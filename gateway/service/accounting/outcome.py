@@ -1,5 +1,6 @@
 """What an upstream response adds to the record, and the response headers made of it."""
 
+from backends.sse import TokenUsage
 from gateway.scheduling.cost import COST_FLOOR
 from gateway.service.client import headers as names
 from gateway.service.client.response import Header
@@ -7,7 +8,6 @@ from gateway.service.request.plan import RoutingPlan
 from gateway.service.request.routing_table import RoutingSnapshot
 from gateway.service.upstream.dispatcher import UpstreamResponse
 from gateway.service.upstream.relay import UnaryResponse
-from gateway.service.upstream.sse import TokenUsage
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import AnsweredRequest, ServedRequest
 
@@ -54,7 +54,9 @@ def note_upstream_response(
     scored = opened.scored
     option = snapshot.by_name[scored.model, scored.deployment].option
     seconds = option.seconds
-    per_token = max(seconds.cost_per_output_token(scored.tokens_in, scored.running), 0.0)
+    per_token = max(
+        seconds.cost_per_output_token(scored.tokens_in, scored.running, scored.tokens_out), 0.0
+    )
     record.answered = AnsweredRequest(
         scored.model,
         scored.deployment,
@@ -93,5 +95,11 @@ def note_served(
     option = snapshot.by_name[scored.model, scored.deployment].option
     joules = option.joules.predict_cost(prompt or scored.tokens_in, tokens_out, scored.running)
     record.served = ServedRequest(
-        prompt, completion, cached, ttft_seconds, opened.ended - opened.began, joules
+        prompt,
+        completion,
+        cached,
+        ttft_seconds,
+        opened.ended - opened.began,
+        joules,
+        opened.mean_running,
     )

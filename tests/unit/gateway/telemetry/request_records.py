@@ -18,6 +18,7 @@ _ANSWERED = {
 }  # fmt: skip
 _SERVED = {
     "prompt_tokens", "completion_tokens", "cached_tokens", "ttft_seconds", "serving_seconds",
+    "mean_running",
 }  # fmt: skip
 
 
@@ -32,7 +33,9 @@ def make_record(
 ):
     """A record at its end: `joules` and `method` are settled, `estimated` joules are not yet."""
     record = RequestRecord(
-        ReceivedRequest(id, at, kind), RequestedName(requested, preset), given.pop("trace", None)
+        ReceivedRequest(id, at, kind),
+        RequestedName(requested, preset, given.pop("arm", None)),
+        given.pop("trace", None),
     )
 
     def take(names):
