@@ -55,6 +55,7 @@ CLIENT_GONE = 499
 """nginx's code for a client that closed first; no client ever sees it."""
 _OK = HTTPStatus.OK.value
 _ANSWERED = ClientOutcome(_OK)
+_NO_ARM = (None, None)
 _KINDS = {kind.value: kind for kind in EndpointKind}
 
 
@@ -189,8 +190,8 @@ class RequestPipeline:
         ask = parse_request(_KINDS[record.received.kind], await load())
         record.parsed = ParsedRequest(ask.stream, ask.is_single)
         target = self.names.resolve_name(ask.model)
-        record.target = RequestedName(target.label, target.preset)
-        baseline = self._draw_arm(record) if target.model is None else None
+        arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
+        record.target = RequestedName(target.label, target.preset, arm)
         made = make_plan(ask, target, headers, self.profiles.live, self._counter, baseline)
         record.planned = PlannedRequest(
             made.decision, made.seconds, made.features.tokens_in, made.features.asked_tokens_out
@@ -237,14 +238,12 @@ class RequestPipeline:
             finally:
                 self._dispatcher.close_response(opened)
 
-    def _draw_arm(self, record: RequestRecord) -> BaselineConfig | None:
-        """Note the arm of a switchback that a routed request counts for; its baseline, if due."""
+    def _draw_arm(self, at: float) -> tuple[str | None, BaselineConfig | None]:
+        """Return the arm that a request routed `at` then counts for; the baseline, where due."""
         if self._switchback is None:
-            return None
-        at = record.received.at
-        record.target = record.target._replace(arm=self._switchback.arm_at(at))
+            return _NO_ARM
         due = self._switchback.arm_in_force(at) == BASELINE
-        return self._baseline if due else None
+        return self._switchback.arm_at(at), self._baseline if due else None
 
     async def _send_error(
         self,

@@ -195,7 +195,8 @@ def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
 
 def test_a_request_whose_client_named_the_model_is_no_saving(metrics):
     one = record()
-    one.decision = dataclasses.replace(one.decision, policy="none")
+    decision = dataclasses.replace(one.planned.decision, policy="none")
+    one.planned = one.planned._replace(decision=decision)
     enter(metrics, one)
     assert not any(
         s.value for s in samples(metrics) if s.name == "joulegate_baseline_energy_joules_total"
@@ -297,6 +298,7 @@ async def test_names_that_clients_make_up_land_in_other(metrics, counter):
         metrics=metrics,
         books=RequestAccounting(metrics, RecentRequests(0), deployments),
         stall_seconds=1.0,
+        stream_seconds=60.0,
     )
 
     async def send(_):
