@@ -1,8 +1,21 @@
-"""Backends and deployments: load, availability, circuit breaking.
+"""Backends: load, availability, circuit breaking.
 
-Rules of a backend's state: usable until `eject_after_failures` failures in a row; then ejected,
-each time twice as long up to a maximum; then half-open, one request at a time, until one succeeds
-(readmitted) or fails (ejected again). A probe that succeeds makes it half-open before its time.
+                   `after_failures` failures in a row,
+                   or a failed probe before it was ever seen healthy
+        +---------+ -----------------------------------> +---------+
+        | HEALTHY |                                      | EJECTED | <----------+
+        +---------+                                      +---------+            |
+             ^                                                |                 |
+             |               its time is over, or a probe succeeds              |
+             |                                                v                 |
+             |  a response, or a stream's first content  +-----------+  failure |
+             +------------------------------------------ | HALF-OPEN | ---------+
+                                                         +-----------+
+                                                   one request at a time (the trial)
+
+Rules: each ejection in a row lasts twice as long as the one before, up to a maximum; failures of
+requests sent before an ejection do not prolong it; after a stream's first content one more failure
+ejects again, until a whole response came.
 """
 
 import logging
@@ -12,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from backends.bearer import build_bearer
 from backends.http.url import RequestUrl, TlsFiles, parse_request_url
 from backends.meter.client.request_handle import BackendMeter
 
@@ -67,7 +81,7 @@ class Backend:
         self._tls = tls
         parts = urlsplit(root)
         self.label = parts.netloc + parts.path
-        self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.headers = {"Authorization": build_bearer(api_key)} if api_key else {}
         self.urls: dict[str, RequestUrl] = {}
         self.meter: BackendMeter | None = None
         self.inflight = 0

@@ -1,4 +1,14 @@
-"""Wiring and lifespan: config and profile in, an ASGI application out."""
+"""Wiring and lifespan: config and profile in, an ASGI application out.
+
+What bypasses Litestar's router: a POST without an Origin header to one of the three inference paths
+goes to the same handler directly (`bypass_router_for_inference`). Why: for such a request its
+routing, scope state and middleware have nothing to do, and cost CPU on the one path that is hot.
+Everything else (other paths and methods, browsers' CORS) goes through Litestar.
+Measured in one run with and without it in turn (unary, 32 connections, one core, Python 3.11, 8
+rounds on a shared machine): 385 us of CPU a request for 443 and 2,575 requests/s for 2,240. Without
+it a request takes 1.18 times the CPU (median of the rounds, 1.06 to 1.57); on the same machine
+overloaded by other work 1.09 (1.02 to 1.29).
+"""
 
 import asyncio
 import gc
@@ -229,8 +239,7 @@ def _tune_gc() -> None:
 def bypass_router_for_inference(app: Litestar) -> ASGIApp:
     """Route plain inference requests straight to their handlers, all else through `app`.
 
-    Litestar's routing and middleware have nothing to do for a POST without an Origin, and cost it
-    7 to 10 us.
+    Why, and what it is worth: at the top of this file.
     """
     direct = {path: handler.fn for path, handler in app.state.inference.items()}
 

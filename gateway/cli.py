@@ -239,7 +239,9 @@ def _run_calibration_command(context: typer.Context) -> None:
     except ModuleNotFoundError as error:
         extra = "recalibration" if context.info_name == "recalibrate" else "calibration"
         typer.echo(f"joulegate: {error}; pip install 'joulegate[{extra}]'", err=True)
-        raise typer.Exit(code=2) from None
+        from gateway.console import UNUSABLE  # noqa: PLC0415 - loads rich
+
+        raise typer.Exit(code=UNUSABLE) from None
 
 
 for _name, _help in _CALIBRATION.items():

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 
 from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
@@ -14,10 +15,8 @@ from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.outcome import (
     build_response_headers,
-    estimate_joules,
-    name_last_attempt,
+    note_served,
     note_upstream_response,
-    note_usage,
 )
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.client import headers as names
@@ -42,13 +41,21 @@ from gateway.service.upstream.dispatcher import UpstreamDispatcher, UpstreamResp
 from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import (
+    ClientOutcome,
+    ParsedRequest,
+    PlannedRequest,
+    RequestedName,
+)
 from gateway.tokens import TokenCounter
 
 _log = logging.getLogger("joulegate")
 
 CLIENT_GONE = 499
 """nginx's code for a client that closed first; no client ever sees it."""
-_OK = 200
+_OK = HTTPStatus.OK.value
+_ANSWERED = ClientOutcome(_OK)
+_NO_ARM = (None, None)
 _KINDS = {kind.value: kind for kind in EndpointKind}
 
 
@@ -162,7 +169,7 @@ class RequestPipeline:
         except ApiError as error:
             return forget_frames(error)
         except asyncio.CancelledError:
-            cut = lifeline.consume()
+            cut = lifeline.consume(client_blocked=reply.blocked)
             if cut is None:
                 raise
             return self._resolve_cancellation(record, reply, cut)
@@ -180,34 +187,35 @@ class RequestPipeline:
         lifeline: RequestCancellation,
         started: float,
     ) -> None:
-        ask = parse_request(_KINDS[record.kind], await load())
-        record.stream, record.single = ask.stream, ask.is_single
+        ask = parse_request(_KINDS[record.received.kind], await load())
+        record.parsed = ParsedRequest(ask.stream, ask.is_single)
         target = self.names.resolve_name(ask.model)
-        record.requested, record.preset = target.label, target.preset
-        baseline = self._draw_arm(record) if target.model is None else None
+        arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
+        record.target = RequestedName(target.label, target.preset, arm)
         made = make_plan(ask, target, headers, self.profiles.live, self._counter, baseline)
-        record.decision, record.decision_seconds = made.decision, made.seconds
-        features = made.features
-        record.counted_tokens, record.asked_tokens = features.tokens_in, features.asked_tokens_out
+        record.planned = PlannedRequest(
+            made.decision, made.seconds, made.features.tokens_in, made.features.asked_tokens_out
+        )
         if not made.decision.candidates:
             raise no_candidate_error(made.decision, ask.kind.prompt_member)
         opened = await self._dispatcher.open_response(
             ask, made.decision.candidates, made.snapshot, made.selected_backends, record, lifeline
         )
+        ttft_seconds: float | None = None
         try:
             note_upstream_response(record, opened, made.snapshot)
             head = build_response_headers(record, opened, made)
             explain = partial(made.explain_answer, record) if made.steering.explain else None
             if opened.stream is None:
-                await _send_unary(record, opened, reply, head, explain)
-                record.code = _OK
+                await _send_unary(opened, reply, head, explain)
+                record.outcome = _ANSWERED
             else:
-                record.ttft_seconds = time.perf_counter() - started
+                ttft_seconds = time.perf_counter() - started
                 lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
                 lifeline.end_within(self._stream_seconds)
                 await reply.start_response(_OK, [*SSE, *head])
                 await opened.stream.relay_to_client(reply, lifeline, explain)
-                record.code = _OK
+                record.outcome = _ANSWERED
                 opened.backend.record_success()
                 opened.stream.release_connection()
         except BackendError as error:
@@ -216,27 +224,26 @@ class RequestPipeline:
             self._note_broken(record, error.reason, str(error))
             raise StreamInterrupted(f"{record.model} broke off: {error}") from error
         except asyncio.CancelledError:
-            if lifeline.reason is CancelReason.STALLED and not reply.blocked:
+            cause = lifeline.find_cause(client_blocked=reply.blocked)
+            if cause is CancelReason.STALLED:
                 opened.backend.record_failure("stalled within a stream")
             raise
         finally:
             try:
                 if opened.stream is not None:
-                    note_usage(record, opened.stream.usage)
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
                     opened.measure_load()
-                _note_served(record, opened, made)
+                note_served(record, opened, made.snapshot, ttft_seconds)
             finally:
                 self._dispatcher.close_response(opened)
 
-    def _draw_arm(self, record: RequestRecord) -> BaselineConfig | None:
-        """Note the arm of a switchback that a routed request counts for; its baseline, if due."""
+    def _draw_arm(self, at: float) -> tuple[str | None, BaselineConfig | None]:
+        """Return the arm that a request routed `at` then counts for; the baseline, where due."""
         if self._switchback is None:
-            return None
-        record.arm = self._switchback.arm_at(record.at)
-        due = self._switchback.arm_in_force(record.at) == BASELINE
-        return self._baseline if due else None
+            return _NO_ARM
+        due = self._switchback.arm_in_force(at) == BASELINE
+        return self._switchback.arm_at(at), self._baseline if due else None
 
     async def _send_error(
         self,
@@ -246,9 +253,8 @@ class RequestPipeline:
         error: ApiError,
     ) -> None:
         """Send the client an error, as a response or as a stream's last frame, if it reads."""
-        record.code = error.status
-        record.error = error.message
-        name_last_attempt(record)
+        record.outcome = ClientOutcome(error.status, error.message)
+        record.blame_last_attempt()
         attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
         lifeline.resume()
         lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
@@ -265,8 +271,8 @@ class RequestPipeline:
         """Note a cancelled request; return the error that its client is to be sent, if any."""
         if reply.ended:
             return None
-        name_last_attempt(record)
-        if cut is CancelReason.CLIENT_GONE or reply.blocked:
+        record.blame_last_attempt()
+        if cut is CancelReason.CLIENT_GONE:
             self._note_client_gone(record, reply)
             return None
         if reply.status:
@@ -281,8 +287,8 @@ class RequestPipeline:
         """Note that the client disconnected, or stopped reading."""
         if reply.ended:
             return
-        record.code = CLIENT_GONE
-        record.error = "the client stopped reading" if reply.blocked else "the client left"
+        why = "the client stopped reading" if reply.blocked else "the client left"
+        record.outcome = ClientOutcome(CLIENT_GONE, why)
         self.metrics.disconnects.inc()
         # Closing would wait for what is buffered to be read.
         reply.abort()
@@ -296,7 +302,6 @@ class RequestPipeline:
 
 
 async def _send_unary(
-    record: RequestRecord,
     opened: UpstreamResponse,
     reply: ResponseWriter,
     head: list[Header],
@@ -305,16 +310,8 @@ async def _send_unary(
     """Send a unary answer, renamed and explained."""
     body = opened.body
     if opened.unary is not None:
-        note_usage(record, opened.unary.usage)
         rename = find_renamer(opened.unary.model, opened.deployment.model)
         body = body if rename is None else rename(body)
     if explain is not None:
         body = add_explanation(body, explain())
     await reply.send_unary(_OK, body, head)
-
-
-def _note_served(record: RequestRecord, opened: UpstreamResponse, made: RoutingPlan) -> None:
-    """Note what an answer took, once it is over."""
-    record.mean_running = opened.mean_running
-    record.serving_seconds = opened.ended - opened.began
-    estimate_joules(record, opened, made.snapshot)

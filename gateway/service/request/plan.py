@@ -31,6 +31,7 @@ from gateway.service.request.routing_table import (
 )
 from gateway.service.request.steering import RequestSteering, resolve_steering
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import UNANSWERED
 from gateway.tokens import TokenCounter
 
 
@@ -59,8 +60,11 @@ class RoutingPlan:
         return msgspec.json.encode(
             {
                 **self._describe_decision(record.id),
-                "predicted": record.predictions_to_dict(),
-                "observed": {"joules": record.final_joules, "method": record.final_method},
+                "predicted": (record.answered or UNANSWERED).predictions_to_dict(),
+                "observed": {
+                    "joules": record.settled and record.settled.joules,
+                    "method": record.settled and record.settled.method,
+                },
             }
         )
 
