@@ -120,9 +120,6 @@ def read_rows(
                 kept["file"] = number
                 left_out += len(chunk) - len(kept)
                 parts.append(kept)
-            if file.skipped_rows:
-                parts.append(_build_surplus_rows(file.skipped_rows, number))
-                count += len(file.skipped_rows)
             sources.append(SourceFile(path.name, file.compute_sha256(), count))
     if not sum(source.rows for source in sources):
         raise BadInput(f"{', '.join(source.name for source in sources)}: no rows, only a header")
@@ -195,14 +192,6 @@ def _apply_where(chunk: pd.DataFrame, columns: ColumnMapping) -> pd.DataFrame:
     return chunk
 
 
-def _build_surplus_rows(skipped: list[int], file: int) -> pd.DataFrame:
-    """Stand-ins for rows that could not even be told apart into fields."""
-    blank = dict.fromkeys(NUMERIC_COLUMNS, np.nan) | dict.fromkeys((*_TEXT_COLUMNS, "model"), "")
-    return pd.DataFrame(
-        [{**blank, "row": row, "file": file, "reason": _SURPLUS_REASON} for row in skipped]
-    )
-
-
 def _normalise_chunk(
     chunk: pd.DataFrame, chosen: dict[str, str], columns: ColumnMapping, named: str | None
 ) -> pd.DataFrame:
@@ -265,10 +254,8 @@ def _parse_numbers(column: pd.Series, ours: str) -> tuple[Floats, NDArray[np.obj
     """Values of a column, NaN where blank or unusable, and what is wrong with each."""
     problem = np.full(len(column), "", dtype=object)
     blank = column.isna().to_numpy(dtype=bool)
-    if pd.api.types.is_bool_dtype(column):
-        values: Floats = np.full(len(column), np.nan)
-    elif pd.api.types.is_numeric_dtype(column):
-        values = column.to_numpy(dtype=float)
+    if pd.api.types.is_numeric_dtype(column):
+        values: Floats = column.to_numpy(dtype=float)
     else:
         text = column.astype(str).str.strip()
         blank = blank | (text == "").to_numpy(dtype=bool)
