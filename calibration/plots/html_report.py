@@ -1,4 +1,4 @@
-"""`joulegate report`: every figure with its numbers and caveats in one HTML file.
+"""`joulegate report`: every figure with its numbers and weaknesses in one HTML file.
 
 The file needs nothing else: pictures are inline SVG, there is no script and no request to anyone.
 """
@@ -61,7 +61,7 @@ def render_page(
         contents=contents,
         models=_render_table(_build_models_table(found)),
         pictures="\n".join(_render_picture(one) for one in pictures),
-        weaknesses=_render_caveats(found, pictures, missing),
+        weaknesses=_render_weaknesses(found, pictures, missing),
         provenance=_render_provenance(found, sources),
         made=escape(_describe_software()),
     )
@@ -126,7 +126,7 @@ def _build_models_table(found: PlotData) -> PictureTable:
     )  # fmt: skip
 
 
-def _render_caveats(found: PlotData, pictures: list[Picture], missing: dict[str, str]) -> str:
+def _render_weaknesses(found: PlotData, pictures: list[Picture], missing: dict[str, str]) -> str:
     said: list[tuple[str, str]] = []
     for name, model in found.profile.models.items():
         weakness = model.provenance.get("weakness")
@@ -135,7 +135,7 @@ def _render_caveats(found: PlotData, pictures: list[Picture], missing: dict[str,
         flags = model.provenance.get("flags")
         said += [(f"{name}, profile", str(one)) for one in flags if one] if flags else []
         if not weakness and not flags:
-            said.append((f"{name}, profile", "its provenance states no caveat"))
+            said.append((f"{name}, profile", "its provenance states no weakness"))
     said += [(f"{name}, rows", flag) for name, one in found.fits.items() for flag in one.flags]
     said += [("inputs", note) for note in found.notes]
     said += [(name, f"not drawn: {why}") for name, why in missing.items()]
@@ -146,7 +146,9 @@ def _render_caveats(found: PlotData, pictures: list[Picture], missing: dict[str,
         ("every picture", f"each model is assumed to run {found.running} other requests"),
         ("every picture", "accuracies are shares on one set of tasks, without an interval"),
     ]  # fmt: skip
-    return _render_table(PictureTable("Caveats", ("of", "what"), list(dict.fromkeys(said))))
+    return _render_table(
+        PictureTable("Weaknesses and assumptions", ("of", "what"), list(dict.fromkeys(said)))
+    )
 
 
 def _render_provenance(found: PlotData, sources: PlotSources) -> str:

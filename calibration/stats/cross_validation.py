@@ -1,7 +1,7 @@
-"""k-fold cross-validation of a cost form: its errors on held-out rows.
+"""k-fold cross-validation of a cost form: how far off it is on rows it has not seen.
 
-The folds are the same for every form and on every machine: rows are assigned by a permutation
-with a fixed seed. The loss is the squared error, which OLS minimises.
+The folds are the same for every form and on every machine: rows are dealt by a permutation with a
+fixed seed. The loss is the squared error, which is what OLS minimises.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class OutOfFoldErrors:
     median_ape: float
     p90_ape: float
     mean_square: float
-    """Mean square of y, the scale below which differences are rounding error."""
+    """Mean square of y, against which differences are told from rounding."""
 
 
 def cross_validate(x: Floats, y: Floats, folds: int) -> OutOfFoldErrors:
-    """Predict each row by a fit on the other folds; percentage errors exclude y = 0."""
+    """Predict each row by a fit on the other folds; percentage errors leave out y = 0."""
     n, k = x.shape
     scaled = x / np.sqrt(np.mean(x**2, axis=0))
     fold = np.empty(n, dtype=int)
@@ -55,6 +55,6 @@ def cross_validate(x: Floats, y: Floats, folds: int) -> OutOfFoldErrors:
 
 
 def improves_rmse(simple: OutOfFoldErrors, rich: OutOfFoldErrors) -> bool:
-    """Return whether the richer form's out-of-fold RMSE is lower by more than rounding error."""
+    """Tell whether the richer form's out-of-fold RMSE is lower by more than rounding."""
     gain = simple.rmse**2 - rich.rmse**2
     return gain > _ROUNDING_TOLERANCE * (simple.rmse**2 + simple.mean_square)

@@ -1,7 +1,7 @@
-"""The cost forms of `gateway.scheduling.cost` as design matrices, and the meaning of each term.
+"""The cost forms of `gateway.scheduling.cost` as design matrices, and what each term means.
 
 With i tokens in, o tokens out, r other requests running at dispatch the columns are
-1, i, o, i·o, and o·r for seconds or o/(1+r) for joules; a form uses the first 3, 4 or 5.
+1, i, o, i·o, and o·r for seconds or o/(1+r) for joules, as far as the form goes.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class RangeCorner:
     per_token_out: float
 
     def __str__(self) -> str:
-        """Describe the corner."""
+        """Say where it is."""
         load = f", {self.running:g} running" if self.running else ""
         return f"{self.tokens_in:g} tokens in, {self.tokens_out:g} out{load}"
 
@@ -90,8 +90,8 @@ class RangeCorner:
 def evaluate_corners(cost: CostFunction, fitted: Ranges) -> list[RangeCorner]:
     """Evaluate a cost at the corners of its fitted range.
 
-    Each form is linear in i and in o, and monotone in r with the others fixed, so that its
-    minimum over the range is at a corner.
+    Each form is linear in i and in o and monotone in r with the others held, so that nothing
+    inside the range is lower than the lowest corner.
     """
     sides = [sorted(set(fitted.get(name, (0.0, 0.0)))) for name in _VARIABLES]
     found = []
