@@ -249,5 +249,5 @@ def test_a_floored_prediction_is_marked_as_no_real_figure(shipped, tmp_path):
         "--format", "svg", "--length", "32:45",
     )  # fmt: skip
     assert code == 0
-    assert "joules of phi-3-mini are below 0 and stand at the floor" in text
+    assert "joules of phi-3-mini are below 0 and floored" in text
     assert "floored: no real figure" in (tmp_path / "tradeoff.svg").read_text()

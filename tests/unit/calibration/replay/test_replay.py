@@ -197,7 +197,7 @@ def test_a_model_that_a_request_outgrows_is_priced_and_told_of(tmp_path):
     assert plan(found, "always falcon-7b")["total"]["joules"] > 0
     assert plan(found, "own weights")["shares"]["falcon-7b"]["value"] == 0.0
     notes = found["profiles"][0]["notes"]
-    assert any("1 requests outgrow the context of falcon-7b" in note for note in notes)
+    assert any("1 requests exceed the context of falcon-7b" in note for note in notes)
 
 
 def test_what_could_not_serve_then_cannot_now(tmp_path, shipped):
