@@ -255,7 +255,9 @@ def replay(
     preset: Annotated[
         list[str] | None, typer.Option(help="default, accuracy, energy, time or balanced.")
     ] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="fair-ols, hybrid or own.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="relative, fair-ols, hybrid or own.")
+    ] = None,
     profile: Annotated[
         list[str] | None, typer.Option(help="FILE, NAME=FILE or shipped (default).")
     ] = None,

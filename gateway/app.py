@@ -129,6 +129,7 @@ class Runtime:
             if self._signals:
                 self._hear_signals()
             _spare_the_collector()
+            _log.info("policy %s in force", self._config.policy)
             try:
                 yield
             finally:

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from gateway import structured
 from gateway.profile import SHIPPED
-from gateway.scheduling.decide import POLICIES
+from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES
 from gateway.scheduling.decision import PRESETS, Weights
 from gateway.structured import ConfigError, check_secret, check_url
 
@@ -201,7 +201,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     profile: str | None = None
     shadow: str | None = None
-    policy: Policy = "fair-ols"
+    policy: Policy = DEFAULT_POLICY
     weights: WeightsConfig = WeightsConfig(accuracy=0.5, energy=0.3, time=0.2)
     presets: dict[str, PresetConfig] = {}
     timeouts: TimeoutsConfig = TimeoutsConfig()

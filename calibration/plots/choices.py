@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decide import POLICIES, Candidate, Option, decide
+from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES, Candidate, Option, decide
 from gateway.scheduling.decision import Weights
 from gateway.scheduling.features import Features, OutputModel
 
@@ -73,7 +73,7 @@ def price(
     tokens_in: int,
     tokens_out: int | None = None,
     *,
-    policy: str = "fair-ols",
+    policy: str = DEFAULT_POLICY,
     running: int = 0,
 ) -> Priced:
     """Ask the scheduler; `tokens_out` None leaves it to each model's own output line."""

@@ -25,6 +25,7 @@ from calibration.tables.rows import read as read_rows
 from gateway import profile, tokens
 from gateway.profile import ModelProfile, Profile
 from gateway.scheduling.cost import FLOOR, Form, Quantity
+from gateway.scheduling.decide import DEFAULT_POLICY
 from gateway.scheduling.decision import Weights
 
 Floats = NDArray[np.float64]
@@ -102,7 +103,7 @@ class Material:
         """Return how a model looks in every picture."""
         return style.look(self.names.index(name))
 
-    def price(self, length: tuple[int, int | None], policy: str = "fair-ols") -> choices.Priced:
+    def price(self, length: tuple[int, int | None], policy: str = DEFAULT_POLICY) -> choices.Priced:
         """Ask the scheduler what a request of (tokens in, tokens out) costs on each model."""
         options = [choices.option(name, one) for name, one in self.profile.models.items()]
         return choices.price(options, *length, policy=policy, running=self.running)

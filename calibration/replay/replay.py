@@ -21,7 +21,7 @@ from calibration.replay.decision_log_reader import Place, Request
 from calibration.tables.columns import BadInput
 from gateway.profile import ModelProfile, Profile
 from gateway.scheduling.cost import FLOOR, Quantity
-from gateway.scheduling.decide import Candidate, Option, decide
+from gateway.scheduling.decide import DEFAULT_POLICY, Candidate, Option, decide
 from gateway.scheduling.decision import Weights
 from gateway.scheduling.features import Features
 
@@ -30,7 +30,6 @@ Ints = NDArray[np.intp]
 
 UNLIMITED: Final = 1 << 30
 DEFAULT_WEIGHTS: Final = Weights.of(0.5, 0.3, 0.2)
-DEFAULT_POLICY: Final = "fair-ols"
 _TERMS: Final = 5
 
 

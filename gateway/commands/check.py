@@ -36,6 +36,7 @@ def run(
                 model.label: [backend.root for backend in model.backends] for model in parsed.models
             }
             found["profile_version"] = check_profile(parsed).version
+            found["policy"] = parsed.policy
         if profile is not None:
             loaded = profiles.load(profile)
             found["profile"] = str(profile)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.scheduling import fair_ols, hybrid
+from gateway.scheduling import fair_ols, hybrid, relative
 from gateway.scheduling.cost import FLOOR, Cost
 from gateway.scheduling.decision import NO_BOUNDS, Bounds, Decision, Excluded, Scored, Weights
 from gateway.scheduling.features import DEFAULT_OUTPUT, Features, OutputModel
@@ -20,8 +20,14 @@ Normaliser = Callable[
 ]
 """(accuracies, joules, seconds) of the candidates -> their (accuracy, energy, time) costs."""
 
-POLICIES: Mapping[str, Normaliser] = {"fair-ols": fair_ols.costs, "hybrid": hybrid.costs}
+POLICIES: Mapping[str, Normaliser] = {
+    "relative": relative.costs,
+    "fair-ols": fair_ols.costs,
+    "hybrid": hybrid.costs,
+}
 """Every policy by name; a new one is its file and a line here."""
+
+DEFAULT_POLICY = "relative"
 
 _DIGITS = 12
 """Scores are compared at this precision, below which two libms' exp() may disagree."""
@@ -75,7 +81,7 @@ def decide(
     candidates: Iterable[Candidate],
     weights: Weights,
     *,
-    policy: str = "fair-ols",
+    policy: str = DEFAULT_POLICY,
     bounds: Bounds = NO_BOUNDS,
     best_effort: bool = True,
     profile_version: str = "",

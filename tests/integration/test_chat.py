@@ -42,7 +42,7 @@ async def test_a_unary_answer_and_its_headers(fleet, gate):
     assert "joulegate" not in got.json
     assert all(got.headers.getall(name)[0] for name in HEADERS)
     assert all(len(got.headers.getall(name)) == 1 for name in HEADERS)
-    assert got.headers["x-joulegate-policy"] == "fair-ols"
+    assert got.headers["x-joulegate-policy"] == "relative"
     assert got.headers["x-joulegate-attempts"] == "1"
     assert got.headers["x-joulegate-backend"] in {s.url.removeprefix("http://") for s in fleet.phi}
     assert float(got.headers["x-joulegate-score"]) == 0

@@ -134,7 +134,7 @@ async def test_each_item_is_looked_up_by_itself(gate):
     assert "joulegate" not in off.json
 
 
-@pytest.mark.parametrize("policy", ["fair-ols", "hybrid"])
+@pytest.mark.parametrize("policy", ["relative", "fair-ols", "hybrid"])
 @pytest.mark.parametrize(
     ("headers", "model"),
     [

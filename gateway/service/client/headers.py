@@ -17,7 +17,7 @@ REQUEST: Final = {
     WEIGHT_ACCURACY: "how much accuracy counts, a non-negative decimal number",
     WEIGHT_ENERGY: "how much energy counts",
     WEIGHT_TIME: "how much time counts; of the three those given are used, scaled to sum 1",
-    POLICY: "`fair-ols` or `hybrid`",
+    POLICY: "`relative` (the default), `fair-ols` or `hybrid`",
     MAX_LATENCY_MS: "hard bound on the predicted milliseconds",
     MAX_ENERGY_JOULES: "hard bound on the predicted joules",
     MIN_ACCURACY: "hard bound on the model's accuracy, 0 to 1",

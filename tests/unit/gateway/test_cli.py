@@ -44,7 +44,7 @@ def config(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("policy", ["fair-ols", "hybrid"])
+@pytest.mark.parametrize("policy", ["relative", "fair-ols", "hybrid"])
 @pytest.mark.parametrize(
     ("metric", "model"),
     [("accuracy", "mistral-7b"), ("energy", "phi-3-mini"), ("time", "phi-3-mini")],
@@ -101,7 +101,7 @@ def test_the_table_shows_every_term():
         numbers = [candidate["score"], *candidate["costs"].values(), *candidate["terms"].values()]
         for number in numbers:
             assert f"{number:.4f}" in line
-    assert lines[0].startswith(f"{shown['model']} by fair-ols")
+    assert lines[0].startswith(f"{shown['model']} by relative")
     assert "\x1b" not in result.stdout
 
 
@@ -128,7 +128,7 @@ def test_presets_and_concrete_names(config):
         (["--weight-energy", "-1"], "--weight-energy: '-1.0' is not a non-negative decimal"),
         (["--weight-energy", "nan"], "--weight-energy: 'nan' is not"),
         (["--weight-energy", "0"], "weights must not all be zero"),
-        (["--policy", "fastest"], "--policy: 'fastest' is not one of fair-ols, hybrid"),
+        (["--policy", "fastest"], "--policy: 'fastest' is not one of relative, fair-ols, hybrid"),
         (["--infeasible", "maybe"], "--infeasible: must be best-effort or reject"),
         (["--model", "nope"], "the model 'nope' does not exist"),
         (["--profile", "/no/such.json"], "/no/such.json: No such file"),

@@ -52,7 +52,7 @@ def chat(model="auto", **more):
 def test_auto_is_ranked_by_the_configs_weights(decided, shipped):
     decision = decided(chat()).decision
     assert decision.weights == Weights.of(0.5, 0.3, 0.2)
-    assert decision.policy == "fair-ols"
+    assert decision.policy == "relative"
     assert decision.profile_version == shipped.version
     assert len(decision.candidates) == 3
     assert decision.excluded == ()
