@@ -68,7 +68,7 @@ class Cost:
         object.__setattr__(self, "_b", (b0, b1, b2, b3, b4))
         object.__setattr__(self, "_shared", self.quantity is Quantity.JOULES)
 
-    def raw(self, tokens_in: float, tokens_out: float, running: int = 0) -> float:
+    def raw(self, tokens_in: float, tokens_out: float, running: float = 0) -> float:
         """Evaluate the form as it is, possibly below zero."""
         b0, b1, b2, b3, b4 = self._b
         value = b0 + b1 * tokens_in + b2 * tokens_out + b3 * tokens_in * tokens_out
@@ -76,11 +76,11 @@ class Cost:
             value += b4 * (tokens_out / (1 + running) if self._shared else tokens_out * running)
         return value
 
-    def per_token(self, tokens_in: float, running: int = 0) -> float:
+    def per_token(self, tokens_in: float, running: float = 0) -> float:
         """Return what one more new token adds to `raw`."""
         _, _, b2, b3, b4 = self._b
         return b2 + b3 * tokens_in + (b4 / (1 + running) if self._shared else b4 * running)
 
-    def predict(self, tokens_in: float, tokens_out: float, running: int = 0) -> float:
+    def predict(self, tokens_in: float, tokens_out: float, running: float = 0) -> float:
         """Evaluate the form and floor it at `FLOOR`."""
         return max(self.raw(tokens_in, tokens_out, running), FLOOR)

@@ -136,15 +136,15 @@ def test_predictions_come_from_the_options_own_tokens(fleet, wanted, weighted, p
     decision = decide(wanted, fleet, weighted, policy=policy)
     by_name = {candidate.option.model: candidate for candidate in fleet}
     for scored in decision.candidates:
-        chosen, running, _, queued = by_name[scored.model]
+        chosen, running, _, queued, *_ = by_name[scored.model]
         tokens_in = max(1, round(wanted.tokens_in * chosen.ratio))
         room = chosen.context - tokens_in
         limit = room if wanted.asked_tokens_out is None else min(wanted.asked_tokens_out, room)
-        line = round(chosen.output.slope * tokens_in + chosen.output.intercept)
-        tokens_out = max(1, min(line, limit))
-        assert (scored.tokens_in, scored.tokens_out) == (tokens_in, tokens_out)
-        assert scored.predicted_joules == chosen.joules.predict(tokens_in, tokens_out, running)
-        seconds = chosen.seconds.predict(tokens_in, tokens_out, running)
+        mean = chosen.output.describe(tokens_in).compute_mean(1.0, max(1.0, limit))
+        assert (scored.tokens_in, scored.tokens_out) == (tokens_in, max(1, round(mean)))
+        assert scored.predicted_joules == chosen.joules.predict(tokens_in, mean, running)
+        assert scored.reference_joules == scored.predicted_joules
+        seconds = chosen.seconds.predict(tokens_in, mean, running)
         # Each of those ahead takes as long, and `running` of them are served at a time.
         waiting = seconds * queued / max(1, running)
         assert scored.predicted_seconds == pytest.approx(seconds + waiting, rel=1e-9)
