@@ -57,7 +57,8 @@ class BackendView(NamedTuple):
 
     `running` and `queued` are everybody's requests, `others` those of them that the gauges showed
     beyond this gateway's own and `seen` all that were there then, `age_seconds` ago;
-    `prompt_tokens` have been sent there and not yet been answered by a first token; `cache_usage` is the share of the KV cache in use.
+    `prompt_tokens` have been sent there and not yet been answered by a first token; `cache_usage`
+    is the share of the KV cache in use.
     """
 
     backend: str
