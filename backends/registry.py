@@ -34,9 +34,10 @@ class Backend:
     """One vLLM server and what this process knows of it. Times are monotonic-clock seconds."""
 
     __slots__ = (
-        "_clock", "_ejection", "_failures", "_foreign", "_opens_at", "_streak", "_trial",
-        "_waited",
-        "ejections", "headers", "inflight", "label", "meter", "proven", "root", "urls",
+        "_clock", "_ejection", "_failures", "_foreign", "_opens_at", "_seen_at", "_seen_total",
+        "_streak", "_trial", "_waited", "cache_usage",
+        "ejections", "headers", "inflight", "label", "meter", "prompt_tokens", "proven", "root",
+        "urls",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +57,13 @@ class Backend:
         self.inflight = 0
         self.ejections = 0
         self.proven = False
+        self.prompt_tokens = 0
+        """Sent there and not yet answered by a first token."""
+        self.cache_usage = 0.0
+        """Share of the KV cache that was in use when last looked at."""
         self._foreign = 0
+        self._seen_at: float | None = None
+        self._seen_total = 0
         self._waited: tuple[int, int] | None = None
         self._ejection = ejection
         self._clock = clock
@@ -86,12 +93,29 @@ class Backend:
         queued = min(total, max(0, waiting + self.inflight - own))
         return total - queued, queued
 
-    def seen(self, running: float | None, waiting: float | None, *, own: int) -> None:
+    @property
+    def last_seen(self) -> tuple[int, int, float]:
+        """What the gauges showed: others' requests, all requests, and how many seconds ago."""
+        if self._seen_at is None:
+            return 0, 0, 0.0
+        return self._foreign, self._seen_total, max(0.0, self._clock() - self._seen_at)
+
+    def seen(
+        self,
+        running: float | None,
+        waiting: float | None,
+        *,
+        own: int,
+        cache_usage: float | None = None,
+    ) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
+        self._seen_at = self._clock()
+        self.cache_usage = min(max(cache_usage or 0.0, 0.0), 1.0)
         runs, waits = (
             round(min(max(gauge or 0.0, 0.0), _MOST_REQUESTS)) for gauge in (running, waiting)
         )
         self._foreign = max(0, runs + waits - own)
+        self._seen_total = self._foreign + own
         self._waited = (waits, own) if waits else None
 
     @property
@@ -194,6 +218,10 @@ class Deployment:
         self.served_name = served_name
         self.backends = tuple(backends)
         self._random = rng
+
+    def find(self, label: str) -> Backend | None:
+        """Return the backend of this label; None where it is no longer one."""
+        return next((backend for backend in self.backends if backend.label == label), None)
 
     def pick(self, tried: Iterable[Backend] = ()) -> Backend | None:
         """Choose the less busy of two usable backends drawn at random; None where none is left."""

@@ -29,6 +29,8 @@ from gateway.service.accounting.learning import Learning
 from gateway.service.client import headers
 from gateway.service.pipeline import Gateway
 from gateway.service.request.body import Kind
+from gateway.service.request.deciding import Deciding
+from gateway.service.request.learnt import Learnt
 from gateway.service.request.profiles import Profiles
 from gateway.service.request.routing_table import Names
 from gateway.service.upstream.dispatcher import Dispatcher
@@ -42,6 +44,7 @@ from gateway.telemetry.recent import Recent
 
 _log = logging.getLogger("joulegate")
 _PUBLISH_SECONDS = 1.0
+_SAVE_SECONDS = 60.0
 
 
 class Runtime:
@@ -65,7 +68,11 @@ class Runtime:
         sums = Sums((deployment.model, deployment.label) for deployment in deployments)
         self._shared = SharedSums(sums, Path(folder)) if folder is not None else None
         self.scraped = workers.scraped(self.metrics, sums, self._shared)
-        self._profiles = Profiles(config, deployments, self.metrics, drift)
+        learning = config.learning
+        state = Path(learning.state) if learning.state else None
+        self._learnt = Learnt(state) if learning.enabled else None
+        self._profiles = Profiles(config, deployments, self.metrics, drift, self._learnt)
+        load = config.reference_load
         self.gateway = Gateway(
             names=names,
             profiles=self._profiles,
@@ -87,10 +94,15 @@ class Runtime:
                 decision_log=self._log,
                 meters=self._meters,
                 carbon=_carbon(config),
-                learning=Learning(sums, drift, self._profiles),
+                learning=Learning(sums, drift, self._profiles, self._learnt),
                 trace=self._tracer and self._tracer.add,
             ),
             stall_seconds=config.timeouts.stall_seconds,
+            deciding=Deciding(
+                config.placement.rules(),
+                self._learnt,
+                fixed_load=None if load == "auto" else float(load),
+            ),
         )
 
     def drain(self) -> None:
@@ -120,6 +132,8 @@ class Runtime:
         )
         work = [prober.run(), gauges.run(), self.gateway.tick(), self._profiles.watch()]
         work += [link.run() for link in self._meters]
+        if self._learnt is not None:
+            work.append(self._save_learnt(self._learnt))
         if self._shared is not None:
             work.append(self._publish(self._shared))
         if self._log is not None:
@@ -129,7 +143,11 @@ class Runtime:
             if self._signals:
                 self._hear_signals()
             _spare_the_collector()
-            _log.info("policy %s in force", self._config.policy)
+            _log.info(
+                "policy %s, placement %s in force",
+                self._config.policy,
+                self._config.placement.mode,
+            )
             try:
                 yield
             finally:
@@ -137,6 +155,8 @@ class Runtime:
                 last = (link.exchange() for link in self._meters)
                 await asyncio.gather(*last, return_exceptions=True)
                 self.gateway.books.close()
+                if self._learnt is not None:
+                    self._learnt.close()
                 if self._tracer is not None:
                     await self._tracer.close()
                 if self._shared is not None:
@@ -159,6 +179,11 @@ class Runtime:
 
             signal.signal(number, heard)
         loop.add_signal_handler(signal.SIGHUP, self._profiles.reload)
+
+    async def _save_learnt(self, learnt: Learnt) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_SECONDS)
+            await asyncio.to_thread(learnt.save)
 
     async def _publish(self, sums: SharedSums) -> None:
         # Another worker may be the one that is scraped.

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.scheduling.answer_length import DEFAULT_SIGMA
 from gateway.scheduling.cost import LARGEST, Cost, Form, Quantity
 from gateway.scheduling.features import OutputModel
 
@@ -41,16 +42,35 @@ class Accuracy(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tokens(Struct, frozen=True, forbid_unknown_fields=True):
-    """The model's own prompt tokens per tiktoken token."""
+    """The model's own prompt tokens: per tiktoken token, and per digit or punctuation mark."""
 
     ratio: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
+    per_dense_char: Annotated[float, Meta(ge=-10.0, le=10.0)] = 0.0
 
 
-class Output(Struct, frozen=True, forbid_unknown_fields=True):
-    """New tokens expected: slope x tokens in + intercept."""
+class Output(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """New tokens of an answer: `linear` or `lognormal`.
 
-    slope: Sane
-    intercept: Sane
+    `linear`: their mean is slope x tokens in + intercept, the distribution log-normal.
+    `lognormal`: ln(tokens) has mean `mu` and deviation `sigma`, from `n` answers of which
+    `censored` were cut by their limit.
+    """
+
+    slope: Sane = 0.0
+    intercept: Sane = 0.0
+    form: Literal["linear", "lognormal"] = "linear"
+    mu: Annotated[float, Meta(ge=-5.0, le=25.0)] | None = None
+    sigma: Annotated[float, Meta(gt=0.0, le=5.0)] = DEFAULT_SIGMA
+    n: Annotated[int, Meta(ge=0)] | None = None
+    censored: Annotated[int, Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.form == "lognormal") != (self.mu is not None):
+            raise ValueError(
+                "output: form lognormal takes mu and sigma, linear slope and intercept"
+            )
+        if self.form == "linear" and self.slope == 0.0 and self.intercept == 0.0:
+            raise ValueError("output: form linear takes slope and intercept")
 
 
 class Prefill(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,10 +129,11 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
     provenance: dict[str, Any] = {}
 
     def output_model(self) -> OutputModel:
-        """Return the profile's own output line, or the published heuristic."""
-        if self.output is None:
+        """Return the profile's own distribution, or the published heuristic."""
+        output = self.output
+        if output is None:
             return OutputModel()
-        return OutputModel(self.output.slope, self.output.intercept)
+        return OutputModel(output.slope, output.intercept, output.mu, output.sigma)
 
     def prefill_joules(self) -> tuple[float, float]:
         """Return (base, per token) of a prompt's joules: as profiled, or b0 and b1 of the cost."""

@@ -160,12 +160,13 @@ def _middle(
 
 
 def _expected(model: ModelProfile, tokens_in: choices.Floats) -> choices.Floats:
-    """Return the profile's own line of expected new tokens."""
+    """Return the profile's own expected new tokens."""
     line = model.output_model()
-    found: choices.Floats = np.maximum(
-        line.slope * tokens_in * model.tokens.ratio + line.intercept, 1.0
-    )
-    return found
+    each = [
+        line.describe(one * model.tokens.ratio).compute_mean(1.0, choices.UNLIMITED)
+        for one in tokens_in
+    ]
+    return np.array(each, dtype=float)
 
 
 def _box(material: Material) -> tuple[float, float, float, float] | None:

@@ -23,13 +23,22 @@ class Place(NamedTuple):
     deployment: str
 
 
+class LoggedTokens(NamedTuple):
+    """A candidate's tokens as they were decided by: its own count, and the length's mu and sigma."""
+
+    input: int
+    mu: float
+    sigma: float
+    source: str
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request as it was; None is what is not known.
 
     `tokens_in` is what the gateway counted, on the scale of the model `counted_for` (None:
     tiktoken's); `prompt_tokens` and `tokens_out` are the usage of the model `answered` by.
-    `running` holds the candidates of that moment and how many requests each was serving.
+    `counted_tokens` is tiktoken's count, and `tokens` what each candidate was decided by. `running` holds the candidates of that moment and how many requests each was serving.
     """
 
     tokens_in: int
@@ -46,6 +55,9 @@ class Request:
     profile_version: str = ""
     seconds: float | None = None
     joules: float | None = None
+    counted_tokens: int | None = None
+    tokens: Mapping[Place, LoggedTokens] | None = None
+    reference_load: float | None = None
     measured: bool = False
     """Whether the joules are a meter's."""
 
@@ -75,6 +87,10 @@ def read(line: Mapping[str, Any], *, pinned: bool) -> Request:
     whole = line["code"] != _GONE  # one that left early has not seen its whole answer
     return Request(
         tokens_in=tokens_in,
+        asked_tokens_out=_count(line.get("asked_tokens"), "asked_tokens") or None,
+        counted_tokens=_count(line.get("counted_tokens"), "counted_tokens") or None,
+        tokens=_tokens(candidates),
+        reference_load=_real(decision.get("reference_load"), "reference_load"),
         predicted_tokens_out=_count(tokens.get("output"), "tokens.output"),
         counted_for=_place(candidates[0]),
         prompt_tokens=_count(usage.get("prompt_tokens"), "prompt_tokens") or None,
@@ -122,6 +138,22 @@ def _place(one: Mapping[str, Any]) -> Place:
     if not isinstance(model, str) or not model:
         raise BadLine("a model without a name")
     return Place(model, str(one.get("deployment") or model))
+
+
+def _tokens(candidates: list[dict[str, Any]]) -> dict[Place, LoggedTokens] | None:
+    """Return each candidate's own tokens; None where the log has none (it is an older one's)."""
+    found = {}
+    for one in candidates:
+        tokens = _dict(one, "tokens")
+        count = _count(tokens.get("input"), "tokens.input")
+        mu, sigma = tokens.get("mu"), tokens.get("sigma")
+        if not count or not isinstance(mu, int | float) or not isinstance(sigma, int | float):
+            return None
+        if not (isfinite(mu) and isfinite(sigma) and sigma > 0.0):
+            raise BadLine("its lengths are not lengths")
+        source = str(tokens.get("source"))
+        found[_place(one)] = LoggedTokens(count, float(mu), float(sigma), source)
+    return found
 
 
 def _list(of: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

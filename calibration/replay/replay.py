@@ -20,10 +20,12 @@ from backends.vllm.recipes import RECIPES
 from calibration.replay.decision_log_reader import Place, Request
 from calibration.tables.columns import BadInput
 from gateway.profile import ModelProfile, Profile
+from gateway.scheduling.answer_length import AnswerLength
+from gateway.scheduling.candidate import LearntLength
 from gateway.scheduling.cost import FLOOR, Quantity
 from gateway.scheduling.decide import DEFAULT_POLICY, Candidate, Option, decide
 from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features
+from gateway.scheduling.features import Features, TokenScale
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -31,6 +33,7 @@ Ints = NDArray[np.intp]
 UNLIMITED: Final = 1 << 30
 DEFAULT_WEIGHTS: Final = Weights.of(0.5, 0.3, 0.2)
 _TERMS: Final = 5
+_LEARNT: Final = frozenset({"application", "model", "words"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,34 @@ class World:
         """Return who could have served a request."""
         running = request.running
         return [
-            Candidate(option, running.get(place, 0) if running else 0)
+            Candidate(
+                option,
+                running.get(place, 0) if running else 0,
+                learnt=self._learnt(request, place),
+                scale=self._scale(request, place),
+            )
             for place, option in self.options.items()
             if running is None or place not in request.excluded
         ]
 
+    def _learnt(self, request: Request, place: Place) -> LearntLength | None:
+        """Return the length that was decided by: always by the same profile, else if learnt."""
+        logged = (request.tokens or {}).get(place)
+        if logged is None or (
+            logged.source not in _LEARNT and request.profile_version != self.profile.version
+        ):
+            return None
+        return LearntLength(AnswerLength(logged.mu, logged.sigma), logged.source)
+
+    def _scale(self, request: Request, place: Place) -> TokenScale | None:
+        logged = (request.tokens or {}).get(place)
+        return None if logged is None else TokenScale(0.0, 0.0, float(logged.input))
+
     def features(self, request: Request) -> Features:
         """Return what the gateway knew when it decided."""
         counted = self.options.get(request.counted_for) if request.counted_for else None
+        if request.tokens is not None:
+            return Features(request.counted_tokens or request.tokens_in, request.asked_tokens_out)
         tokens_in = round(request.tokens_in / counted.ratio) if counted else request.tokens_in
         asked = request.asked_tokens_out
         told = request.predicted_tokens_out
@@ -204,6 +227,7 @@ def choose(
             candidates,
             scenario.weights or request.weights or DEFAULT_WEIGHTS,
             policy=scenario.policy or request.policy or DEFAULT_POLICY,
+            reference_load=request.reference_load,
         ).best
         if best is not None:
             chosen[at] = columns[Place(best.model, best.deployment)]

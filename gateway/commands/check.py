@@ -37,6 +37,7 @@ def run(
             }
             found["profile_version"] = check_profile(parsed).version
             found["policy"] = parsed.policy
+            found["placement"] = parsed.placement.mode
         if profile is not None:
             loaded = profiles.load(profile)
             found["profile"] = str(profile)

@@ -17,6 +17,7 @@ from gateway.console import FAILED, OK, complain, err, out
 from gateway.scheduling.decision import Decision
 from gateway.service.client.errors import ApiError
 from gateway.service.request.body import Kind, read
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.plan import Plan, nobody, plan
 from gateway.service.request.routing_table import Names, Snapshot
 from gateway.service.request.steering import PREFIX
@@ -75,12 +76,15 @@ def decide(
         for entry in config.models
     ]
     ask = read(Kind.CHAT, members)
+    load = config.reference_load
     return plan(
         ask,
         Names(config).resolve(ask.model),
         headers,
         Snapshot(config, deployments, profile),
         tokens.load(),
+        # The config's own number, or nobody running; what a gateway has learnt is its own.
+        Deciding(config.placement.rules(), fixed_load=load if isinstance(load, float) else 0.0),
     )
 
 

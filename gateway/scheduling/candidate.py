@@ -29,10 +29,16 @@ class Option:
     name: tuple[str, str] = field(init=False, repr=False, compare=False)
     """(model, deployment)."""
     scale: TokenScale = field(init=False, repr=False, compare=False)
+    depends_on_load: bool = field(init=False, repr=False, compare=False)
+    """Whether company changes what a request costs here, so that there is something to pack."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", (self.model, self.deployment))
         object.__setattr__(self, "scale", TokenScale(self.ratio, self.per_dense_char))
+        depends = any(
+            cost.per_token(1.0, 1) != cost.per_token(1.0, 0) for cost in (self.seconds, self.joules)
+        )
+        object.__setattr__(self, "depends_on_load", depends)
 
 
 class CandidatePlace(NamedTuple):

@@ -60,12 +60,13 @@ def decide(
     excluded: list[Excluded] = []
     able: list[Estimate] = []
     broken: list[tuple[float, Estimate]] = []
+    bounded = bounds.limits != NO_BOUNDS.limits
     for candidate in candidates:
         made = estimate(features, candidate, place_weights or weights, reference_load, excluded)
         if made is None:
             continue
         violation = 0.0
-        if bounds is not NO_BOUNDS:
+        if bounded:
             violation = _violation(features, made, bounds, excluded)
         if violation:
             broken.append((violation, made))

@@ -53,6 +53,11 @@ class Bounds:
     quantile: float = DEFAULT_QUANTILE
     """The share of such requests that is to keep within the first two."""
 
+    @property
+    def limits(self) -> tuple[float | None, float | None, float | None]:
+        """The three limits, None where one is open."""
+        return self.max_latency_ms, self.max_energy_joules, self.min_accuracy
+
 
 NO_BOUNDS = Bounds()
 

@@ -39,9 +39,13 @@ class TokensExpected(NamedTuple):
     source: str
     each_in: float
     longest_in: float
-    each_out: Moments
+    each_out: float
     low: float
     high: float
+
+    def compute_moments(self) -> Moments:
+        """Return the first two moments of one answer's tokens."""
+        return self.length.compute_moments(self.low, self.high)
 
 
 class Estimate(NamedTuple):
@@ -89,8 +93,7 @@ def estimate(
 def expect_tokens(features: Features, candidate: Candidate) -> TokensExpected:
     """Return the tokens of a request on a candidate, context aside from its limit on the answer."""
     option = candidate.option
-    scale = candidate.scale or option.scale
-    total = scale.estimate(features.tokens_in, features.dense_chars)
+    total = features.scale(candidate.scale or option.scale)
     longest = total if features.prompts == 1 else max(1.0, total * features.longest)
     if features.truncate_tokens is not None:
         longest = min(longest, features.truncate_tokens)
@@ -105,14 +108,15 @@ def expect_tokens(features: Features, candidate: Candidate) -> TokensExpected:
         low, source = high, LIMIT
     else:
         source = PROFILE if learnt is None else learnt.source
-    each_out = length.compute_moments(low, high)
+    each_out = length.compute_mean(low, high)
     count = features.sequences
     p90 = length.find_quantile(P90, low, high)
     if count > 1:
-        spread = find_normal_quantile(P90) * each_out.deviation * math.sqrt(count)
-        p90 = min(count * high, count * each_out.mean + spread)
+        deviation = length.compute_moments(low, high).deviation
+        spread = find_normal_quantile(P90) * deviation * math.sqrt(count)
+        p90 = min(count * high, count * each_out + spread)
     return TokensExpected(
-        total, each_out.mean * count, max(1, round(p90)), length, source, each_in, longest,
+        total, each_out * count, max(1, round(p90)), length, source, each_in, longest,
         each_out, low, high,
     )  # fmt: skip
 
@@ -124,8 +128,10 @@ def bound_costs(features: Features, made: Estimate, share: float) -> tuple[float
     out = tokens.length.find_quantile(share ** (1.0 / count), tokens.low, tokens.high)
     seconds = max(FLOOR, option.seconds.raw(tokens.longest_in, out, load))
     seconds += _queue_seconds(seconds, made.place)
-    spread = find_normal_quantile(share) * tokens.each_out.deviation / math.sqrt(count)
-    each = out if count == 1 else min(tokens.high, tokens.each_out.mean + spread)
+    each = out
+    if count > 1:
+        spread = find_normal_quantile(share) * tokens.compute_moments().deviation
+        each = min(tokens.high, tokens.each_out + spread / math.sqrt(count))
     return seconds, max(FLOOR, count * option.joules.raw(tokens.each_in, each, load))
 
 
@@ -178,11 +184,11 @@ def _predict_place(
     load = place.running + count - 1
     longest_in = max(0.0, tokens.longest_in - place.cached_tokens)
     if count == 1:
-        seconds = expect_cost(option.seconds, longest_in, tokens.each_out, load)
+        seconds = expect_cost(option.seconds, longest_in, tokens, load)
     else:
         # Blom's approximation of the expected longest of k.
         share = (count - 0.375) / (count + 0.25)
-        out = max(tokens.each_out.mean, tokens.length.find_quantile(share, tokens.low, tokens.high))
+        out = max(tokens.each_out, tokens.length.find_quantile(share, tokens.low, tokens.high))
         seconds = option.seconds.raw(longest_in, out, load)
     return seconds, _joules(features, option.joules, tokens, place.running, place.cached_tokens)
 
@@ -192,16 +198,17 @@ def _joules(
 ) -> float:
     count = features.sequences
     each_in = max(0.0, tokens.each_in - cached)
-    return count * expect_cost(cost, each_in, tokens.each_out, running + count - 1)
+    return count * expect_cost(cost, each_in, tokens, running + count - 1)
 
 
-def expect_cost(cost: Cost, tokens_in: float, out: Moments, running: float) -> float:
-    """Return E[cost] over the answer's length; exact, as every form is at most quadratic in it."""
+def expect_cost(cost: Cost, tokens_in: float, tokens: TokensExpected, running: float) -> float:
+    """Return E[cost] over one answer's length; exact, as no form is more than quadratic in it."""
+    mean = tokens.each_out
     if cost.form in _LINEAR:
-        return cost.raw(tokens_in, out.mean, running)
-    spread = out.deviation
-    low = cost.raw(tokens_in, out.mean - spread, running)
-    return (low + cost.raw(tokens_in, out.mean + spread, running)) / 2.0
+        return cost.raw(tokens_in, mean, running)
+    spread = tokens.compute_moments().deviation
+    low = cost.raw(tokens_in, mean - spread, running)
+    return (low + cost.raw(tokens_in, mean + spread, running)) / 2.0
 
 
 def _choose_place(settled: list[tuple[float, float]], weights: Weights) -> int:

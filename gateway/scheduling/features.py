@@ -72,6 +72,14 @@ class Features:
     prompts: int = 1
     longest: float = 1.0
     truncate_tokens: int | None = None
+    exact: bool = False
+    """Whether the prompt came as the model's own tokens, so that no scale applies."""
+
+    def scale(self, scale: TokenScale) -> int:
+        """Return the prompts' tokens by a model's own tokeniser."""
+        if self.exact:
+            return max(1, self.tokens_in)
+        return scale.estimate(self.tokens_in, self.dense_chars)
 
     @property
     def sequences(self) -> int:

@@ -11,8 +11,8 @@ Rules of this file:
   gateways fill the same one. One that is clearly fuller is kept: changing over costs its lead.
 - What others may have sent since a gauge was read is added to the load: no more than they send in
   that time, and no more than their share of the room that there was.
-- A deployment whose costs do not depend on load has nothing to pack: no places are returned, and
-  the caller takes the less busy of two drawn at random.
+- A deployment whose costs do not depend on load has nothing to pack: its callers take the less
+  busy of two drawn at random instead, which is not for a file without randomness.
 """
 
 import math
@@ -79,14 +79,6 @@ class _Unseen(NamedTuple):
     share: float
 
 
-def depends_on_load(seconds: Cost, joules: Cost) -> bool:
-    """Tell whether company changes what a request costs."""
-    return (
-        seconds.per_token(1.0, 1) != seconds.per_token(1.0, 0)
-        or joules.per_token(1.0, 1) != joules.per_token(1.0, 0)
-    )  # fmt: skip
-
-
 def find_capacity(seconds: Cost, tokens_in: float, max_slowdown: float) -> int:
     """Return how many others may run beside a request before it is `max_slowdown` times as slow.
 
@@ -102,18 +94,15 @@ def find_capacity(seconds: Cost, tokens_in: float, max_slowdown: float) -> int:
 def find_places(
     views: Sequence[BackendView],
     seconds: Cost,
-    joules: Cost,
     *,
     tokens_in: float,
     tokens_out: float,
     rules: PlacementRules,
 ) -> tuple[CandidatePlace, ...]:
-    """Return the places to weigh, at most one a kind; () where load changes nothing or none is up.
+    """Return the places to weigh, at most one a kind; () where none is usable.
 
-    `views` stand in the config's order.
+    `views` stand in the config's order; `seconds` is the deployment's cost.
     """
-    if not depends_on_load(seconds, joules):
-        return ()
     usable = [view for view in views if view.usable]
     if not usable:
         return ()

@@ -22,6 +22,7 @@ from gateway.service.client.cancellation import SWEEP_SECONDS, Cut, Lifeline, Li
 from gateway.service.client.errors import ApiError, Draining, GatewayTimeout, Interrupted
 from gateway.service.client.response import SSE, Header, Reply
 from gateway.service.request.body import Ask, Kind, Members, read
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.plan import Plan, nobody, plan
 from gateway.service.request.profiles import Profiles
 from gateway.service.request.routing_table import Names
@@ -53,7 +54,9 @@ class Gateway:
         metrics: Metrics,
         books: Books,
         stall_seconds: float,
+        deciding: Deciding | None = None,
     ) -> None:
+        self.deciding = deciding or Deciding()
         self.names = names
         self.profiles = profiles
         self.deployments = deployments
@@ -88,11 +91,14 @@ class Gateway:
 
     def _turn(self) -> None:
         self._lifelines.sweep()
+        running = [sum(backend.load) for backend in self.backends]
+        self.deciding.load.add(running, time.monotonic())
         self.books.settle()
 
     def plan(self, ask: Ask, headers: Mapping[bytes, bytes]) -> Plan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
-        return plan(ask, self.names.resolve(ask.model), headers, self.profiles.live, self._counter)
+        target = self.names.resolve(ask.model)
+        return plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
 
     async def answer(
         self,
@@ -157,7 +163,8 @@ class Gateway:
         record.stream, record.single = ask.stream, ask.single
         target = self.names.resolve(ask.model)
         record.requested, record.preset = target.label, target.preset
-        made = plan(ask, target, headers, self.profiles.live, self._counter)
+        made = plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
+        record.lesson = made.lesson
         record.decision = made.decision
         record.decision_seconds = made.seconds
         record.counted_tokens = made.features.tokens_in

@@ -80,6 +80,8 @@ class Record:
     """Whether one prompt was to get one answer; usage is the sum over several."""
     asked_tokens: int | None = None
     """The most new tokens that the client asked for."""
+    lesson: Any = None
+    """What the learner of lengths keeps of it until its answer is known."""
     option: Option | None = None
     """The deployment that answered, as the decision saw it."""
     live: Expected | None = None

@@ -8,6 +8,7 @@ nothing.
 from typing import NamedTuple
 
 from gateway.scheduling.decide import Option
+from gateway.service.request.learnt import Learnt
 from gateway.service.request.profiles import Profiles
 from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, Drift
 from gateway.telemetry.ols_sums import Sums
@@ -31,7 +32,10 @@ class Row(NamedTuple):
 class Learning:
     """Takes in what is final."""
 
-    def __init__(self, sums: Sums, drift: Drift, profiles: Profiles) -> None:
+    def __init__(
+        self, sums: Sums, drift: Drift, profiles: Profiles, learnt: Learnt | None = None
+    ) -> None:
+        self.learnt = learnt
         self.drift = drift
         self._sums = sums
         self._profiles = profiles
@@ -57,6 +61,15 @@ class Learning:
             estimated_tokens=record.counted_tokens,
             truncated=truncated,
         )
+        if self.learnt is not None and record.lesson is not None:
+            self.learnt.observe(
+                option,
+                record.lesson,
+                prompt_tokens=row.tokens_in,
+                completion_tokens=row.tokens_out,
+                cut=truncated,
+                at_seconds=record.at,
+            )
         if record.decision is not None:
             version = record.decision.profile_version
             record.live = self._compare(record, row, option, LIVE, version, truncated=truncated)

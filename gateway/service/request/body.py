@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from gateway.scheduling.features import Features
 from gateway.service.client.errors import BadRequest
+from gateway.service.request.application import describe_application, is_system
 from gateway.tokens import EXACT_BYTES, Counter
 
 MAX_NESTING = 64
@@ -61,6 +62,11 @@ class Ask:
     model: str
     stream: bool
     wants_usage: bool
+    application: str = ""
+    """What tells its application from others; only its keyed hash may leave the process."""
+    words: str = ""
+    """What the user said last, for models of the text."""
+    has_media: bool = False
 
     @property
     def single(self) -> bool:
@@ -136,9 +142,11 @@ def measure(ask: Ask, counter: Counter) -> Features:
     if raw is None:
         raise BadRequest(f"you must provide {ask.kind.prompt!r}", param=ask.kind.prompt)
     if ask.kind is Kind.CHAT:
-        prompt = _measure_chat(members, raw, counter)
+        prompt = _measure_chat(ask, raw, counter)
     else:
         prompt = _measure_inputs(ask.kind, raw, counter)
+        ask.words = prompt.words
+        ask.application = describe_application(members, ask.kind.value)
     needs = _capabilities[ask.kind]
     more = prompt.needs
     if _asks(members, "tools") or _asks(members, "functions"):
@@ -146,19 +154,54 @@ def measure(ask: Ask, counter: Counter) -> Features:
     if _asks(members, "logprobs") or _asks(members, "top_logprobs", unless=b"0"):
         more = (*more, "logprobs")
     if ask.kind is Kind.EMBEDDINGS:
-        return Features(prompt.tokens, 1, needs)
+        return Features(
+            prompt.tokens, 1, needs, dense_chars=prompt.dense_chars,
+            prompts=prompt.prompts, longest=prompt.longest, exact=prompt.exact,
+        )  # fmt: skip
     asked = _tokens_asked(members, "max_completion_tokens")
     if asked is None:
         asked = _tokens_asked(members, "max_tokens")
-    return Features(prompt.tokens, asked, needs.union(more) if more else needs)
+    return Features(
+        prompt.tokens,
+        asked,
+        needs.union(more) if more else needs,
+        dense_chars=prompt.dense_chars,
+        min_tokens=_count_asked(members, "min_tokens") or 0,
+        ignore_eos="ignore_eos" in members and bytes(members["ignore_eos"]) == b"true",
+        answers=max(_count_asked(members, "n") or 1, _count_asked(members, "best_of") or 1),
+        prompts=prompt.prompts,
+        longest=prompt.longest,
+        exact=prompt.exact,
+        truncate_tokens=_count_asked(members, "truncate_prompt_tokens"),
+    )
 
 
 class _Prompt(NamedTuple):
+    """What was counted; of several prompts the longest has the share `longest`."""
+
     tokens: int
     needs: tuple[str, ...] = ()
+    dense_chars: int = 0
+    prompts: int = 1
+    longest: float = 1.0
+    words: str = ""
+    exact: bool = False
 
 
-def _measure_chat(members: Members, raw: Raw, counter: Counter) -> _Prompt:
+def _count_asked(members: Members, name: str) -> int | None:
+    """Return a whole number of 1 or more, None where there is none: vLLM says what is wrong."""
+    raw = members.get(name)
+    if raw is None:
+        return None
+    text = bytes(raw)
+    return (int(text) or None) if text.isdigit() and len(text) < _MOST_DIGITS else None
+
+
+_MOST_DIGITS = 10
+
+
+def _measure_chat(ask: Ask, raw: Raw, counter: Counter) -> _Prompt:
+    members = ask.members
     try:
         messages = _messages.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -167,20 +210,28 @@ def _measure_chat(members: Members, raw: Raw, counter: Counter) -> _Prompt:
         raise BadRequest("messages: must not be empty", param="messages")
     texts: list[str] = []
     media: list[str] = []
+    system: list[str] = []
     for message in messages:
         content = message.content
+        first = len(texts)
         if isinstance(content, str):
             texts.append(content)
         elif content is not None:
             _read_parts(content, texts, media)
         if bytes(message.tool_calls) not in (b"", b"null"):
             texts.append(bytes(message.tool_calls).decode())
+        if is_system(message.role):
+            system += texts[first:]
+        elif message.role == "user":
+            ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
     if _asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())
-    tokens = counter.count(texts[0] if len(texts) == 1 else "\n".join(texts))
+    ask.application = describe_application(members, "\n".join(system))
+    ask.has_media = bool(media)
+    counted = counter.measure(texts[0] if len(texts) == 1 else "\n".join(texts))
     overhead = _MESSAGE_TOKENS * len(messages) + _ANSWER_TOKENS + IMAGE_TOKENS * len(media)
     needs = {"audio" if "audio" in kind else "images" for kind in media}
-    return _Prompt(tokens + overhead, tuple(needs))
+    return _Prompt(counted.tokens + overhead, tuple(needs), counted.dense_chars)
 
 
 def _read_parts(parts: list[_Part | str], texts: list[str], media: list[str]) -> None:
@@ -202,22 +253,45 @@ def _measure_inputs(kind: Kind, raw: Raw, counter: Counter) -> _Prompt:
         # Token ids, nested or not: a comma stands between any two, so nothing need be decoded.
         if not text.translate(None, b"[], \t\r\n"):
             raise BadRequest(f"{name}: must not be empty", param=name)
-        return _Prompt(text.count(b",") + 1)
+        return _measure_ids(text)
     if len(text) > EXACT_BYTES and text.startswith(b"["):
-        # Long lists of texts are counted as they stand; the sample bounds the cost.
-        return _Prompt(counter.count(text.decode()))
+        # Long lists are counted as they stand and taken to be of equals: that bounds the cost.
+        counted = counter.measure(text.decode())
+        prompts = text.count(b'","') + text.count(b'", "') + 1
+        return _Prompt(counted.tokens, (), counted.dense_chars, prompts, 1.0 / prompts)
     try:
         value = _inputs.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _wrong(name, error) from None
     if isinstance(value, str):
-        return _Prompt(counter.count(value))
-    if all(isinstance(item, str) for item in value):
-        return _Prompt(counter.count("\n".join(value)))
+        counted = counter.measure(value)
+        return _Prompt(counted.tokens, dense_chars=counted.dense_chars, words=value)
+    if value and all(isinstance(item, str) for item in value):
+        counted = counter.measure("\n".join(value))
+        longest = (max(map(len, value)) + 1) / (sum(map(len, value)) + len(value))
+        return _Prompt(
+            counted.tokens,
+            dense_chars=counted.dense_chars,
+            prompts=len(value),
+            longest=longest,
+            words=value[0],
+        )
     if all(isinstance(item, dict) for item in value):
         # vLLM takes multimodal embedding inputs; counting their JSON bounds them from above.
         return _Prompt(counter.count(text.decode()))
     raise BadRequest(f"{name}: must be text, a list of texts or token ids", param=name)
+
+
+def _measure_ids(text: bytes) -> _Prompt:
+    """Count token ids, one list or many: the model's own, so that no scale applies."""
+    tokens = text.count(b",") + 1
+    lists = text.count(b"[") - 1
+    if lists < 1:
+        return _Prompt(tokens, exact=True)
+    if len(text) > EXACT_BYTES:
+        return _Prompt(tokens, prompts=lists, longest=1.0 / lists, exact=True)
+    sizes = [part.strip(b"[, \t\r\n").count(b",") + 1 for part in text.split(b"]")[:lists]]
+    return _Prompt(tokens, prompts=lists, longest=max(sizes) / sum(sizes), exact=True)
 
 
 def _tokens_asked(members: Members, name: str) -> int | None:

@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -21,6 +21,8 @@ from gateway.service.client.errors import (
     Unsupported,
 )
 from gateway.service.request.body import Ask, measure
+from gateway.service.request.deciding import Deciding
+from gateway.service.request.learnt import Lesson, make_lesson
 from gateway.service.request.routing_table import NO_POLICY, Picks, Snapshot, Target, candidates
 from gateway.service.request.steering import Steering, steer
 from gateway.telemetry.record import Record
@@ -39,6 +41,7 @@ class Plan:
     picks: Picks
     decision: Decision
     seconds: float
+    lesson: Lesson
 
     def explain(self, request_id: str) -> bytes:
         """Return the decision in its public shape, as JSON."""
@@ -68,6 +71,7 @@ def plan(
     headers: Mapping[bytes, bytes],
     snapshot: Snapshot,
     counter: Counter,
+    deciding: Deciding | None = None,
 ) -> Plan:
     """Decide for one request. Raises BadRequest."""
     began = time.perf_counter()
@@ -75,22 +79,27 @@ def plan(
     features = measure(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
-        needs = frozenset({ask.kind.value})
-        features = Features(features.tokens_in, features.asked_tokens_out, needs, lenient=True)
-    found, picks = candidates(snapshot, target.model)
+        features = replace(features, needs=frozenset({ask.kind.value}), lenient=True)
+    deciding = deciding or Deciding()
+    learnt = deciding.learnt
+    application = "" if learnt is None else learnt.hash_application(ask.application)
+    found = candidates(snapshot, target.model, features, deciding, application)
     decision = decide(
         features,
-        found,
+        found.candidates,
         wishes.weights,
         policy=wishes.policy,
         bounds=wishes.bounds,
         best_effort=not wishes.reject,
         profile_version=snapshot.profile.version,
         label=None if target.model is None else NO_POLICY,
+        reference_load=deciding.reference_load,
+        # Who names the model chooses nothing: its place is the config's to choose.
+        place_weights=None if target.model is None else target.steering.weights,
     )
-    return Plan(
-        ask, target, features, wishes, snapshot, picks, decision, time.perf_counter() - began
-    )
+    lesson = make_lesson(features, application, found.bases, has_media=ask.has_media)
+    seconds = time.perf_counter() - began
+    return Plan(ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson)
 
 
 def nobody(decision: Decision, prompt: str = "messages") -> ApiError:

@@ -12,6 +12,7 @@ from backends.periodic import rounds
 from backends.registry import Deployment
 from gateway.config import Config
 from gateway.profile import ProfileError, Watched
+from gateway.service.request.learnt import Learnt
 from gateway.service.request.routing_table import Snapshot
 from gateway.telemetry.drift import LIVE, SHADOW, Drift
 from gateway.telemetry.metrics import Metrics
@@ -25,8 +26,14 @@ class Profiles:
     """The snapshots in force. Raises ProfileError where a profile is bad to begin with."""
 
     def __init__(
-        self, config: Config, deployments: Sequence[Deployment], metrics: Metrics, drift: Drift
+        self,
+        config: Config,
+        deployments: Sequence[Deployment],
+        metrics: Metrics,
+        drift: Drift,
+        learnt: Learnt | None = None,
     ) -> None:
+        self._learnt = learnt
         self._config = config
         self._deployments = deployments
         self._metrics = metrics
@@ -81,6 +88,8 @@ class Profiles:
             return None
 
     def _publish(self) -> None:
+        if self._learnt is not None:
+            self._learnt.adopt(place.option for place in self.live.places)
         versions = dict.fromkeys(self._models, self.live.profile.version)
         self._metrics.publish_profile(versions)
         for model in self._config.models:

@@ -4,16 +4,21 @@ A `Snapshot` joins the configured deployments with one profile; a new profile ma
 a request keeps the one it began with, so that no decision mixes two.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from backends.registry import Backend, Deployment
 from gateway.config import Config, ModelConfig
 from gateway.profile import Profile
+from gateway.scheduling.answer_length import AnswerLength
+from gateway.scheduling.candidate import Candidate, CandidatePlace, Option
 from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decide import Candidate, Option
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import Bounds, Weights
+from gateway.scheduling.features import Features
+from gateway.scheduling.placement import BackendView, find_places
 from gateway.service.client.errors import UnknownModel
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.steering import Steering
 
 AUTO = "auto"
@@ -67,7 +72,8 @@ class Names:
     """Every name a client may ask for."""
 
     def __init__(self, config: Config) -> None:
-        default = Steering(config.weights.weights(), config.policy)
+        bounds = Bounds(quantile=config.bounds.quantile)
+        default = Steering(config.weights.weights(), config.policy, bounds)
         self.models = tuple(dict.fromkeys(model.name for model in config.models))
         self.presets: Mapping[str, Weights] = config.preset_weights()
         self._targets = {AUTO: Target(AUTO, None, "default", default)}
@@ -94,23 +100,73 @@ Picks = dict[tuple[str, str], Backend]
 """The backend that each (model, deployment) would send the request to."""
 
 
-def candidates(snapshot: Snapshot, model: str | None) -> tuple[list[Candidate], Picks]:
-    """Return the candidates of one model, or of all, as they are at this moment.
+class Found(NamedTuple):
+    """The candidates of a request as they are at this moment.
 
-    Each has the load of the backend that it would use, so what is predicted is what is sent there.
+    `bases` holds what each one's answer was expected to be without learning.
+    """
+
+    candidates: list[Candidate]
+    picks: Picks
+    bases: dict[tuple[str, str], AnswerLength]
+
+
+def candidates(
+    snapshot: Snapshot,
+    model: str | None,
+    features: Features,
+    deciding: Deciding,
+    application: str = "",
+) -> Found:
+    """Return the candidates of one model, or of all, each with its places at their loads.
+
+    Where load changes no cost the place is the less busy of two drawn at random; `picks` has those.
     """
     found: list[Candidate] = []
     picks: Picks = {}
+    bases: dict[tuple[str, str], AnswerLength] = {}
+    learnt = deciding.learnt
     for option, deployment, _ in snapshot.places:
-        if model is None or option.model == model:
+        if model is not None and option.model != model:
+            continue
+        scale = None if learnt is None else learnt.predict_scale(option)
+        each_in = features.scale(scale or option.scale) / features.prompts
+        base = bases[option.name] = option.output.describe(each_in)
+        length = None if learnt is None else learnt.predict_length(option, application, base)
+        places: tuple[CandidatePlace, ...] = ()
+        if option.depends_on_load:
+            expected = base if length is None else length.length
+            places = find_places(
+                [_view(backend) for backend in deployment.backends],
+                option.seconds,
+                tokens_in=each_in,
+                tokens_out=math.exp(min(expected.mu, _MOST_MU)),
+                rules=deciding.rules,
+            )
+        if not places:
             backend = deployment.pick()
             if backend is None:
-                found.append(Candidate(option, up=False))
-            else:
-                picks[option.name] = backend
-                running, queued = backend.load
-                found.append(Candidate(option, running, True, queued))
-    return found, picks
+                found.append(Candidate(option, up=False, learnt=length, scale=scale))
+                continue
+            picks[option.name] = backend
+            running, queued = backend.load
+            places = (CandidatePlace(backend.label, DRAWN, running, queued),)
+        found.append(Candidate(option, places=places, learnt=length, scale=scale))
+    return Found(found, picks, bases)
+
+
+DRAWN = "drawn"
+"""Why a place was taken where load changes no cost: the less busy of two."""
+_MOST_MU = 20.0
+
+
+def _view(backend: Backend) -> BackendView:
+    running, queued = backend.load
+    others, seen, age_seconds = backend.last_seen
+    return BackendView(
+        backend.label, running, queued, backend.usable, backend.prompt_tokens,
+        backend.cache_usage, others, seen, age_seconds,
+    )  # fmt: skip
 
 
 def _option(model: ModelConfig, profile: Profile) -> Option:
@@ -125,4 +181,5 @@ def _option(model: ModelConfig, profile: Profile) -> Option:
         capabilities=frozenset(model.capabilities),
         output=fitted.output_model(),
         ratio=fitted.tokens.ratio,
+        per_dense_char=fitted.tokens.per_dense_char,
     )

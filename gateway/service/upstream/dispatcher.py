@@ -26,6 +26,7 @@ from gateway.service.request.body import Ask, encode
 from gateway.service.request.routing_table import Picks, Place, Snapshot
 from gateway.service.upstream import metering
 from gateway.service.upstream.failure_response import RATE_LIMITED, UNAUTHORISED, exhausted
+from gateway.service.upstream.prompt_backlog import PromptBacklog
 from gateway.service.upstream.relay import Stream, Whole, parse_whole
 from gateway.service.upstream.retry_budget import RetryBudget
 from gateway.service.upstream.upstream_body import forwarded
@@ -134,6 +135,8 @@ class Dispatcher:
             place = snapshot.by_name[scored.model, scored.deployment]
             tried: list[Backend] = []
             backend = picks.get((scored.model, scored.deployment))
+            if backend is None:
+                backend = place.deployment.find(scored.backend)
             if backend is None or not backend.usable:
                 backend = place.deployment.pick()
             while backend is not None:
@@ -155,6 +158,7 @@ class Dispatcher:
         began = time.monotonic()
         running, _ = backend.load
         trial = backend.begin()
+        backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
         metered = metering.begin(backend, place, scored)
         opened: Opened | None = None
         reason: str | None = "abandoned"
@@ -183,6 +187,7 @@ class Dispatcher:
             elif metered is not None:
                 metering.answered(metered, record, opened.whole or Whole(), place.option)
         finally:
+            backlog.release()
             record.attempts.append(Attempt(scored.model, backend.label, reason))
             if self._sampler is not None:
                 self._sampler.asked(record.trace, began)

@@ -31,7 +31,7 @@ def views(*running, **more):
 
 def places(seen, tokens_in=100, **rules):
     found = find_places(
-        seen, SECONDS, JOULES,
+        seen, SECONDS,
         tokens_in=tokens_in, tokens_out=300, rules=PlacementRules(**rules),
     )  # fmt: skip
     return [(place.backend, place.why) for place in found]
@@ -92,7 +92,7 @@ def test_a_burst_that_is_counted_at_once_is_not_put_on_one_backend():
     running = [0, 0, 0, 0]
     for _ in range(60):
         found = find_places(
-            views(*running), SECONDS, JOULES,
+            views(*running), SECONDS,
             tokens_in=100, tokens_out=300, rules=PlacementRules(),
         )  # fmt: skip
         running[int(found[0].backend[1:])] += 1
@@ -100,11 +100,8 @@ def test_a_burst_that_is_counted_at_once_is_not_put_on_one_backend():
 
 
 def test_without_a_load_term_there_is_nothing_to_choose():
-    rules = PlacementRules()
-    found = find_places(
-        views(1, 2), FLAT_SECONDS, FLAT_JOULES, tokens_in=1, tokens_out=1, rules=rules
-    )
-    assert found == ()
+    assert option().depends_on_load
+    assert not Option("m", "m", 0.7, FLAT_SECONDS, FLAT_JOULES, context=100).depends_on_load
     assert places(views(0, 0, usable=False)) == []
 
 
@@ -115,9 +112,7 @@ def option(name="m", joules=JOULES):
 
 
 def chosen(seen, weights, reference=None):
-    found = find_places(
-        seen, SECONDS, JOULES, tokens_in=100, tokens_out=300, rules=PlacementRules()
-    )
+    found = find_places(seen, SECONDS, tokens_in=100, tokens_out=300, rules=PlacementRules())
     candidate = Candidate(option(), places=found)
     return decide(Features(100), [candidate], weights, reference_load=reference).best
 
@@ -148,7 +143,7 @@ def test_models_are_compared_at_one_load_whoever_has_the_traffic():
         fleet = []
         for name, joules, running in (("cheap", JOULES, idle), ("dear", dear, busy)):
             found = find_places(
-                views(running, 0), SECONDS, joules,
+                views(running, 0), SECONDS,
                 tokens_in=100, tokens_out=300, rules=PlacementRules(),
             )  # fmt: skip
             fleet.append(Candidate(option(name, joules), places=found))

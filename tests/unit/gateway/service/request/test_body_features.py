@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.service.client.errors import BadRequest
 from gateway.service.request.body import IMAGE_TOKENS, Kind, decode, measure, read
-from gateway.tokens import Counter
+from gateway.tokens import Counted, Counter
 
 
 class Letters(Counter):
@@ -18,8 +18,8 @@ class Letters(Counter):
     def __init__(self):
         super().__init__(None, "letters")
 
-    def count(self, text):
-        return sum(character.isalpha() for character in text)
+    def measure(self, text):
+        return Counted(sum(character.isalpha() for character in text), 0)
 
 
 def chat(*messages, **more):

@@ -102,7 +102,9 @@ def test_auto_is_kept_to_those_that_can(decided):
         "phi-3-mini": "capability",
         "falcon-7b": "capability",
     }
-    long = decided(chat(max_tokens=3000)).decision
+    # A large limit alone shuts nobody out; an answer that has to be long does.
+    assert decided(chat(max_tokens=3000)).decision.excluded == ()
+    long = decided(chat(max_tokens=3000, min_tokens=2500)).decision
     assert [out.model for out in long.excluded] == ["falcon-7b"]
 
 

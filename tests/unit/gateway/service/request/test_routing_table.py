@@ -8,9 +8,12 @@ from backends.registry import Backend, Deployment
 from gateway.config import parse
 from gateway.profile import ProfileError
 from gateway.scheduling.decision import PRESETS, Weights
+from gateway.scheduling.features import Features
 from gateway.service.client.errors import UnknownModel
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.routing_table import AUTO, OTHER, Names, Snapshot, candidates
 
+WANTED = Features(100)
 CONFIG = parse(
     """
 models:
@@ -127,11 +130,9 @@ def test_an_option_is_the_config_and_the_profile(snapshot, shipped):
 
 
 def test_candidates_are_all_or_one_models(snapshot):
-    assert len(candidates(snapshot, None)[0]) == 3
-    assert [c.option.deployment for c in candidates(snapshot, "mistral-7b")[0]] == [
-        "mistral-7b",
-        "mistral-on-l4",
-    ]
+    assert len(candidates(snapshot, None, WANTED, Deciding()).candidates) == 3
+    found = candidates(snapshot, "mistral-7b", WANTED, Deciding()).candidates
+    assert [c.option.deployment for c in found] == ["mistral-7b", "mistral-on-l4"]
 
 
 def test_candidates_are_as_they_are_now(snapshot):
@@ -142,8 +143,9 @@ def test_candidates_are_as_they_are_now(snapshot):
     only = snapshot.places[1].deployment.backends[0]
     for _ in range(5):
         only.failed()
-    found, picks = candidates(snapshot, None)
-    assert [(c.running, c.up) for c in found] == [(1, True), (0, False), (0, True)]
+    found, picks, _ = candidates(snapshot, None, WANTED, Deciding())
+    seen = [(*(place.running for place in c.places), c.up) for c in found]
+    assert seen == [(1, True), (False,), (0, True)]
     assert picks == {
         ("phi-3-mini", "phi-3-mini"): two,
         ("mistral-7b", "mistral-on-l4"): snapshot.places[2].deployment.backends[0],
@@ -154,8 +156,8 @@ def test_candidates_have_the_load_of_the_backend_that_is_picked(snapshot):
     one, two = snapshot.places[0].deployment.backends
     one.seen(5.0, 0.0, own=0)
     two.seen(3.0, 4.0, own=0)
-    (found,), picks = candidates(snapshot, "phi-3-mini")
-    assert (found.running, found.queued) == (5, 0)
+    (found,), picks, _ = candidates(snapshot, "phi-3-mini", WANTED, Deciding())
+    assert [(place.running, place.queued) for place in found.places] == [(5, 0)]
     assert picks["phi-3-mini", "phi-3-mini"] is one
 
 
