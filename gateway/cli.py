@@ -208,6 +208,7 @@ _CALIBRATION = {
     "recalibrate": "Refit the profile from the gateways' own traffic, by way of Prometheus.",
     "plot": "Draw the pictures of a profile.",
     "report": "Write a one-file HTML report of a profile.",
+    "lengths": "Train and try models of answer lengths by the words of a prompt.",
     "replay": "Run recorded requests through other weights, policies or profiles.",
 }
 

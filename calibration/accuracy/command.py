@@ -88,7 +88,7 @@ def _run(options: Options) -> dict[str, Any]:
     if not options.as_json:
         _show(changes, found)
     if where is not None:
-        profile.save(models, where)
+        profile.save(models, where, old.lengths)
         version = profile.load(where).version
     if not options.as_json:
         _tell_where(options, where, version)

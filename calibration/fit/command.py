@@ -92,7 +92,7 @@ def _fit(options: Options) -> dict[str, Any]:
     if not options.as_json:  # before the file is replaced: what cannot be told is not written
         fit_report.show(_out, fits, rows, pooled)
     if options.out is not None and models is not None:
-        profile.save(models, options.out)
+        profile.save(models, options.out, old.lengths if old else None)
         version = profile.load(options.out).version
         if not options.as_json:
             _written(options.out, version, models, {one.model for one in fits})

@@ -26,12 +26,16 @@ def replace(models: Mapping[str, ModelProfile], path: Path, parent: str | None) 
 
     Raises Changed where the file no longer is version `parent`, OSError, ProfileError.
     """
+    lengths = None
     if path.exists():
         old = path.read_bytes()
-        if parent is not None and profile.parse(old, str(path)).version != parent:
-            raise Changed(f"{path}: was replaced meanwhile, so nothing was written")
+        if parent is not None:
+            before = profile.parse(old, str(path))
+            lengths = before.lengths
+            if before.version != parent:
+                raise Changed(f"{path}: was replaced meanwhile, so nothing was written")
         profile.write_whole(beside(path), old)
-    profile.save(models, path)
+    profile.save(models, path, lengths)
     return profile.load(path).version
 
 

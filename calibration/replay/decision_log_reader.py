@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 class LoggedTokens(NamedTuple):
-    """A candidate's tokens as they were decided by: its own count, and the length's mu and sigma."""
+    """A candidate's tokens as they were decided by: its own count, its length's mu and sigma."""
 
     input: int
     mu: float
@@ -38,7 +38,8 @@ class Request:
 
     `tokens_in` is what the gateway counted, on the scale of the model `counted_for` (None:
     tiktoken's); `prompt_tokens` and `tokens_out` are the usage of the model `answered` by.
-    `counted_tokens` is tiktoken's count, and `tokens` what each candidate was decided by. `running` holds the candidates of that moment and how many requests each was serving.
+    `counted_tokens` is tiktoken's count, and `tokens` what each candidate was decided by.
+    `running` holds the candidates of that moment and how many requests each was serving.
     """
 
     tokens_in: int

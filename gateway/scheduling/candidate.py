@@ -6,6 +6,7 @@ from typing import NamedTuple
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.cost import Cost
 from gateway.scheduling.features import DEFAULT_OUTPUT, OutputModel, TokenScale
+from gateway.scheduling.length_words import LengthWords
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Option:
     output: OutputModel = DEFAULT_OUTPUT
     ratio: float = 1.0
     per_dense_char: float = 0.0
+    words: LengthWords | None = None
+    """Answer lengths by the prompt's words, where a model of them was trained."""
     name: tuple[str, str] = field(init=False, repr=False, compare=False)
     """(model, deployment)."""
     scale: TokenScale = field(init=False, repr=False, compare=False)

@@ -62,7 +62,9 @@ class Learnt:
     def adopt(self, options: Iterable[Option]) -> None:
         """Note what the profile in force expects: what was learnt is kept in tokens."""
         for option in options:
-            self.lengths.set_base(_key(option), option.output.describe(_USUAL_TOKENS_IN).mu)
+            usual = option.output.describe(_USUAL_TOKENS_IN).mu
+            base = usual if option.words is None else option.words.bias
+            self.lengths.set_base(_key(option), base)
 
     def hash_application(self, description: str) -> str:
         """Return the keyed hash by which an application is known here."""

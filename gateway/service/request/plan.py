@@ -83,7 +83,7 @@ def plan(
     deciding = deciding or Deciding()
     learnt = deciding.learnt
     application = "" if learnt is None else learnt.hash_application(ask.application)
-    found = candidates(snapshot, target.model, features, deciding, application)
+    found = candidates(snapshot, target.model, features, deciding, application, ask.words)
     decision = decide(
         features,
         found.candidates,

@@ -12,11 +12,12 @@ from backends.registry import Backend, Deployment
 from gateway.config import Config, ModelConfig
 from gateway.profile import Profile
 from gateway.scheduling.answer_length import AnswerLength
-from gateway.scheduling.candidate import Candidate, CandidatePlace, Option
+from gateway.scheduling.candidate import Candidate, CandidatePlace, LearntLength, Option
 from gateway.scheduling.cost import Quantity
 from gateway.scheduling.decision import Bounds, Weights
 from gateway.scheduling.features import Features
 from gateway.scheduling.placement import BackendView, find_places
+from gateway.scheduling.text_features import TextFeatures, extract_text_features
 from gateway.service.client.errors import UnknownModel
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.steering import Steering
@@ -117,6 +118,7 @@ def candidates(
     features: Features,
     deciding: Deciding,
     application: str = "",
+    prompt: str = "",
 ) -> Found:
     """Return the candidates of one model, or of all, each with its places at their loads.
 
@@ -126,13 +128,20 @@ def candidates(
     picks: Picks = {}
     bases: dict[tuple[str, str], AnswerLength] = {}
     learnt = deciding.learnt
+    text: TextFeatures | None = None
     for option, deployment, _ in snapshot.places:
         if model is not None and option.model != model:
             continue
         scale = None if learnt is None else learnt.predict_scale(option)
         each_in = features.scale(scale or option.scale) / features.prompts
-        base = bases[option.name] = option.output.describe(each_in)
+        base = option.output.describe(each_in)
+        if option.words is not None and prompt:
+            text = extract_text_features(prompt) if text is None else text
+            base = option.words.predict(text)
+        bases[option.name] = base
         length = None if learnt is None else learnt.predict_length(option, application, base)
+        if length is None and text is not None and option.words is not None:
+            length = LearntLength(base, WORDS)
         places: tuple[CandidatePlace, ...] = ()
         if option.depends_on_load:
             expected = base if length is None else length.length
@@ -157,6 +166,8 @@ def candidates(
 
 DRAWN = "drawn"
 """Why a place was taken where load changes no cost: the less busy of two."""
+WORDS = "words"
+"""The source of a length that the prompt's words told."""
 _MOST_MU = 20.0
 
 
@@ -171,6 +182,7 @@ def _view(backend: Backend) -> BackendView:
 
 def _option(model: ModelConfig, profile: Profile) -> Option:
     fitted = profile.model(model.profile or model.name)
+    words = profile.lengths.get(model.profile or model.name)
     return Option(
         model=model.name,
         deployment=model.label,
@@ -182,4 +194,5 @@ def _option(model: ModelConfig, profile: Profile) -> Option:
         output=fitted.output_model(),
         ratio=fitted.tokens.ratio,
         per_dense_char=fitted.tokens.per_dense_char,
+        words=None if words is None else words.model(),
     )
