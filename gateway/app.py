@@ -189,6 +189,7 @@ class Runtime:
         # Another worker may be the one that is scraped.
         while True:
             self.metrics.publish_backends(self.gateway.deployments)
+            self.metrics.reference_load.set(self.gateway.deciding.reference_load)
             self.metrics.publish_meters(self._meters)
             sums.write()
             await asyncio.sleep(_PUBLISH_SECONDS)

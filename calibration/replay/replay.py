@@ -141,6 +141,13 @@ def lengths(world: World, requests: Sequence[Request], *, predicted: bool = Fals
         if told and request.answered and not predicted:
             base = told / world.options[request.answered].ratio
         tokens_in[at] = np.maximum(1, np.round(base * ratios))
+        logged = (request.tokens or {}).get(request.answered) if request.answered else None
+        if logged is not None and request.tokens is not None:
+            # What each model was taken to count then, by as much as the answering one was off.
+            off = told / logged.input if told and not predicted else 1.0
+            for column, place in enumerate(world.places):
+                if place in request.tokens:
+                    tokens_in[at, column] = max(1, round(request.tokens[place].input * off))
         if request.running:
             running[at] = [request.running.get(place, 0) for place in world.places]
         if request.tokens_out and told and not predicted:

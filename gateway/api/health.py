@@ -33,6 +33,7 @@ def handlers(gateway: Gateway, scraped: CollectorRegistry) -> list[Any]:
         """Show every metric in Prometheus's text format."""
         gateway.books.settle()
         gateway.metrics.publish_backends(gateway.deployments)
+        gateway.metrics.reference_load.set(gateway.deciding.reference_load)
         gateway.metrics.publish_meters(gateway.books.meters)
         return Response(generate_latest(scraped), headers={"content-type": CONTENT_TYPE_LATEST})
 

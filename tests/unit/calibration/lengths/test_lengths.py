@@ -98,7 +98,7 @@ def test_features_are_the_same_on_every_machine():
     assert found.shape == (math.log1p(6), 0.0, 1.0, 1.0)
     assert extract_text_features("").buckets == ()
     # Bounded, whatever is sent.
-    assert len(extract_text_features("word " * 10**6).buckets) == 1
+    assert len(extract_text_features("words " * 10**6).buckets) <= 3
 
 
 def test_lengths_of_real_answers_by_five_folds(shared_data):
