@@ -115,7 +115,11 @@ def cli_page() -> Iterator[str]:
         f"Exit codes: {console.OK} done, {console.FAILED} failed, {console.UNUSABLE} cannot be "
         "used as given."
     )
-    for app in (cli.app, calibration.cli.app):
+    for prefix, app in (
+        ("joulegate", cli.app),
+        ("joulegate", calibration.cli.app),
+        ("joulegate lengths", calibration.cli.lengths),
+    ):
         group: Any = typer.main.get_command(app)
         for info in app.registered_commands:
             callback: Any = info.callback
@@ -124,7 +128,7 @@ def cli_page() -> Iterator[str]:
             parameters = [one for one in command.params if one.name in hints]
             if not parameters:
                 continue  # handed on by name to the other application, which describes it
-            yield f"## joulegate {command.name}"
+            yield f"## {prefix} {command.name}"
             yield str(command.help)
             yield reading.table(
                 ("argument or option", "type", "default", "meaning"),

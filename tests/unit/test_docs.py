@@ -92,6 +92,8 @@ def test_every_command_and_option_exists(page):
         if words == ["…"]:
             continue
         command = COMMANDS[words[0]]
+        if hasattr(command, "commands"):
+            command = command.commands[words[1]]
         known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
         options = {word for word in words[1:] if word.startswith("--")}
         assert options <= known, line
