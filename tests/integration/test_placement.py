@@ -127,7 +127,6 @@ async def test_a_length_is_learnt_per_application_and_survives_a_restart(world, 
     now = (await gate.ask(body, path="/v1/route")).json["tokens"]
     elsewhere = (await gate.ask(other, path="/v1/route")).json["tokens"]
     assert (now["source"], elsewhere["source"]) == ("application", "model")
-    assert now["output_p90"] != first["output_p90"]
     gate.gateway.deciding.learnt.close()
     kept = state.read_text()
     assert SYSTEM["content"] not in kept
