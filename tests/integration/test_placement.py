@@ -123,7 +123,9 @@ async def test_a_length_is_learnt_per_application_and_survives_a_restart(world, 
     for _ in range(4):
         await gate.ask(body)
     other = CHAT | {"model": "phi-3-mini"}
-    await until(lambda: len(gate.gateway.deciding.learnt.lengths), "learning")
+    lengths = gate.gateway.deciding.learnt.lengths
+    seen = lambda: lengths.to_state()["models"]["phi-3-mini"]["lengths"][0]  # noqa: E731
+    await until(lambda: seen() > 3.99, "all four to be learnt from")
     now = (await gate.ask(body, path="/v1/route")).json["tokens"]
     elsewhere = (await gate.ask(other, path="/v1/route")).json["tokens"]
     assert (now["source"], elsewhere["source"]) == ("application", "model")
