@@ -5,9 +5,12 @@ BIN    := $(VENV)/bin
 LOCK   := .ci/requirements.lock
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS   ?=
+# How many test processes; each takes a file at a time, because modules share their fleets.
+JOBS   ?= auto
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-e2e test-lowest bench lock docs image clean
+.PHONY: help demo quick test check format test-e2e test-lowest bench lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,7 +35,10 @@ demo: $(VENV)/.run  ## simulated backends, a meter and the gateway on 127.0.0.1:
 	@$(BIN)/joulegate demo $(ARGS)
 
 test: $(VENV)/.dev  ## unit and integration tests, no network needed
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+quick: $(VENV)/.dev  ## unit tests but for the slow ones, under a minute
+	$(PYTEST) tests/unit -m 'not slow' $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, import contracts, generated references
 	$(BIN)/ruff format --check .

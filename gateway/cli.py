@@ -55,7 +55,7 @@ def demo(
     ] = None,
 ) -> None:
     """Simulated backends, a meter and the gateway on loopback, and a table of what it chose."""
-    _run("demo", port=port, once=once, speed=speed or (40.0 if loop else 20.0), loop=loop)
+    _run("demo.command", port=port, once=once, speed=speed or (40.0 if loop else 20.0), loop=loop)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
     rows -> (per model) seconds, joules, output line, token ratio, flags -> ModelFit
 
-Nothing is written here; `calibration.merge` makes profile entries of the results.
+Nothing is written here; `calibration.fit.merge` makes profile entries of the results.
 """
 
 from collections.abc import Callable

@@ -23,7 +23,7 @@ from calibration.tables.prompts import CHAT_OVERHEAD_TOKENS, Maker
 from gateway.tokens import Counter
 
 _WARM_UPS: Final = 2
-# What the gateway adds to a chat of one message (its own rule, `gateway.service.ask`).
+# What the gateway adds to a chat of one message (its own rule, `gateway.service.request.body`).
 
 
 class Collector:

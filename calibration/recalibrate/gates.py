@@ -2,7 +2,7 @@
 
 Gates, in the order in which they are asked:
 
-    faults      sums that no requests can have given (calibration.sums says which)
+    faults      sums that no requests can have given (calibration.recalibrate.sums says which)
     requests    at least so many; with too few, a cost is left as it was
     scrapes     at least so many scrape intervals with requests in them: they are the clusters
     zero        lengths and costs that are not 0 throughout

@@ -1,4 +1,4 @@
-"""Options of `joulegate recalibrate`; the work is in `calibration.recalibrate_command`."""
+"""Options of `joulegate recalibrate`; the work is in `calibration.recalibrate.command`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -18,7 +18,7 @@ Rules:
   meanwhile, and noise in a column pulls its coefficient to zero. (At one request per second on the
   simulator b4 fitted anew came out a third of the truth, and the error at other loads was 39%
   instead of 5%.)
-- Few requests are pulled towards the live profile; calibration.pull says how.
+- Few requests are pulled towards the live profile; calibration.recalibrate.prior says how.
 """
 
 from collections.abc import Iterator, Sequence

@@ -10,8 +10,8 @@ SECOND = 1_000_000
 HERE = Path(__file__).parent
 READER = """
 import json, os, sys
-from backends.meter.nvml import NvmlSource
-from backends.meter.sources import SourceError
+from backends.meter.sources.nvml import NvmlSource
+from backends.meter.sources.source import SourceError
 
 plan = json.loads(sys.argv[1])
 def clock():

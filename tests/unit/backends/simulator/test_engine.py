@@ -91,6 +91,7 @@ def play(truth: Truth, script, seed: int = 1):
     return engine, steps, spent + list(ended(steps).values()), names
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(truths, scripts)
 def test_energy_is_conserved_to_the_microjoule(truth, script):
@@ -102,6 +103,7 @@ def test_energy_is_conserved_to_the_microjoule(truth, script):
     assert (engine.running, engine.waiting, engine.kv_usage) == (0, 0, 0.0)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(truths, scripts)
 def test_nothing_is_ever_negative_and_no_step_is_long(truth, script):
@@ -117,6 +119,7 @@ def test_nothing_is_ever_negative_and_no_step_is_long(truth, script):
         assert r.seconds >= r.first_token_seconds >= 0
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(truths, scripts)
 def test_the_same_seed_and_calls_give_the_same_run(truth, script):

@@ -16,6 +16,7 @@ LOAD = Truth(
 )
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(truths, tokens, st.integers(2, 30), st.integers(2, 8))
 def test_company_never_costs_a_request_energy(truth, i, o, n):

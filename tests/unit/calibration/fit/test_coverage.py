@@ -80,6 +80,7 @@ def test_alone_the_engine_follows_its_form_exactly(name, shipped):
         assert cost.fitted.r2 == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CONTEXTS))
 def test_the_intervals_cover_the_truth_honestly(name, shipped):
     truth = truth_of(name, shipped)

@@ -1,4 +1,5 @@
-"""Time and memory of `joulegate fit` on 100,000 rows: python tests/unit/calibration/time_fit.py.
+"""Time and memory of `joulegate fit` on 100,000 rows; run it as a script.
+
 
 Not a test: a shared machine would make it lie. The budget is 2 s and 500 MB beyond imports.
 """

@@ -12,6 +12,9 @@ from calibration.cli import app
 from calibration.plots import gallery
 from gateway import profile
 
+pytestmark = pytest.mark.slow
+
+
 NO_ROWS = ("tradeoff", "sensitivity", "triangle", "lengths", "coefficients")
 
 

@@ -13,6 +13,8 @@ from calibration.plots import html_report as report
 from calibration.plots import plot_data as material
 from gateway import profile
 
+pytestmark = pytest.mark.slow
+
 
 def call(*arguments):
     """Run it; returns exit code, stdout, stderr."""

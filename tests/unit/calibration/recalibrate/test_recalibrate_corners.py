@@ -116,6 +116,7 @@ COSTS = st.sampled_from([0.0, 1e-6, 0.5, 3.0, 1e9])
 ROW = st.tuples(LENGTHS, LENGTHS, COSTS, st.sampled_from([0.0, 1.0, 7.0, 1e4]), LENGTHS)
 
 
+@pytest.mark.slow
 @given(
     kinds=st.lists(ROW, min_size=1, max_size=6),
     picks=st.lists(st.integers(0, 5), min_size=12, max_size=60),

@@ -14,6 +14,9 @@ from statsmodels.regression.linear_model import OLS
 
 from gateway.telemetry.ols_sums import Sums, SumsCollector
 
+pytestmark = pytest.mark.slow
+
+
 NAME = ("phi-3-mini", "phi-3-mini")
 ROWS = 1_000_000
 WINDOW = 200

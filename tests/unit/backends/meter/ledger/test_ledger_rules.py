@@ -4,6 +4,7 @@ from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +91,7 @@ def play(schedule, *, order=None, bound=4, **options) -> tuple[Ledger, list[Sett
     return ledger, settled
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(schedules)
 def test_whatever_comes_every_microjoule_is_in_one_place_and_every_request_settles_once(schedule):
@@ -100,6 +102,7 @@ def test_whatever_comes_every_microjoule_is_in_one_place_and_every_request_settl
     assert {one.key for one in settled} == begun
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(schedules, st.randoms(use_true_random=False))
 def test_the_order_of_a_batch_and_repeated_events_change_nothing(schedule, random):
@@ -118,6 +121,7 @@ def test_the_order_of_a_batch_and_repeated_events_change_nothing(schedule, rando
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(schedules)
 def test_memory_is_bounded_whatever_comes(schedule):
@@ -160,6 +164,7 @@ def by_the_book(spans, requests) -> list[Fraction]:
     return got
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=800)
 @given(counters, st.lists(wholes, min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_each_gets_what_the_contract_says(counter, drawn, random):
