@@ -17,40 +17,40 @@ from yarl import URL
 
 from backends.errors import (
     BackendError,
-    BadAnswer,
+    BackendTimeout,
+    BackendUnreachable,
     ConnectionLost,
-    Oversized,
-    Silent,
-    Unreachable,
+    InvalidResponse,
+    ResponseTooLarge,
 )
 
 KEEPALIVE_SECONDS = 4.0
 """vLLM closes an idle connection after 5 s; a request sent into that close would be lost."""
 
 _REUSE_GRACE_SECONDS = 0.25
-_WRITTEN_WHOLE_BYTES = 1 << 20
+_MAX_UNSPLIT_BYTES = 1 << 20
 
 
-def mapped(error: BaseException) -> BackendError:
+def map_error(error: BaseException) -> BackendError:
     """Turn an error of aiohttp, asyncio or the socket into ours."""
     text = str(error) or type(error).__name__
     match error:
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return Unreachable(text)
+            return BackendUnreachable(text)
         case TimeoutError():
-            return Silent(text)
+            return BackendTimeout(text)
         case aiohttp.InvalidURL() | aiohttp.ClientResponseError() | aiohttp.ContentTypeError():
-            return BadAnswer(text)
+            return InvalidResponse(text)
         case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():
             return ConnectionLost(text)
         case _:
-            return BadAnswer(text)
+            return InvalidResponse(text)
 
 
-_LOWER = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
+_TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
 
 
-class Answer:
+class BackendResponse:
     """An answer whose head has come; its body is read in the pieces it arrives in."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
@@ -58,32 +58,32 @@ class Answer:
         self._content = response.content
         self.status = response.status
 
-    def header(self, name: str) -> str | None:
+    def get_header(self, name: str) -> str | None:
         """Return one header's value, or None."""
         return self._response.headers.get(name)
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """Return the bytes that are there, waiting for some; b"" at the end.
 
         Raises ConnectionLost, Silent or BadAnswer.
         """
         try:
             return await self._content.readany()
-        except _LOWER as error:
-            raise mapped(error) from error
+        except _TRANSPORT_ERRORS as error:
+            raise map_error(error) from error
 
-    async def read(self, limit: int) -> bytes:
+    async def read_body(self, limit: int) -> bytes:
         """Return the rest of the body. Raises Oversized where it is over `limit` bytes."""
-        first = await self.chunk()
+        first = await self.read_chunk()
         pieces = [first]
         size = len(first)
         while size <= limit:
             if self._content.at_eof():
                 return first if len(pieces) == 1 else b"".join(pieces)
-            piece = await self.chunk()
+            piece = await self.read_chunk()
             size += len(piece)
             pieces.append(piece)
-        raise Oversized(f"the answer is over {limit} bytes")
+        raise ResponseTooLarge(f"the answer is over {limit} bytes")
 
     def close(self) -> None:
         """Give the connection back if the answer is whole, else close it at once.
@@ -95,14 +95,14 @@ class Answer:
         else:
             self._response.close()
 
-    async def finish(self) -> None:
+    async def finish_reading(self) -> None:
         """Read the few bytes behind the last event so that the connection can be used again."""
         if not self._content.at_eof():
             try:
                 async with asyncio.timeout(_REUSE_GRACE_SECONDS):
                     while await self._content.readany():
                         pass
-            except _LOWER:
+            except _TRANSPORT_ERRORS:
                 pass
         self.close()
 
@@ -111,7 +111,7 @@ class _StaleConnection(Exception):
     """A kept connection was closed by the other side before it answered."""
 
 
-class _Response(aiohttp.ClientResponse):
+class _ReuseTrackingResponse(aiohttp.ClientResponse):
     """A response that knows whether its connection had been used before."""
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
@@ -128,7 +128,7 @@ class _Response(aiohttp.ClientResponse):
                 protocol.joulegate_used = True  # type: ignore[attr-defined]
 
 
-class Client:
+class BackendClient:
     """Connections to all backends of one process; open between `async with` and its end."""
 
     def __init__(self, *, connect_seconds: float) -> None:
@@ -146,7 +146,7 @@ class Client:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             headers={"Accept-Encoding": "identity"},
             trust_env=False,
-            response_class=_Response,
+            response_class=_ReuseTrackingResponse,
         )
         return self
 
@@ -158,7 +158,7 @@ class Client:
     ) -> None:
         await self._session.close()
 
-    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> BackendResponse:
         """Send a request and return once the answer's head is there; the caller sets a deadline.
 
         A kept connection that turns out to have been closed meanwhile is replaced; one made for
@@ -167,16 +167,18 @@ class Client:
         try:
             while True:
                 try:
-                    return await self._post(url, body, headers)
+                    return await self._post_once(url, body, headers)
                 except _StaleConnection:
                     continue
-        except _LOWER as error:
-            raise mapped(error) from error
+        except _TRANSPORT_ERRORS as error:
+            raise map_error(error) from error
 
-    async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def _post_once(
+        self, url: URL, body: bytes, headers: Mapping[str, str]
+    ) -> BackendResponse:
         # A large body is written piece by piece, so that no one request holds the event loop.
-        data = body if len(body) < _WRITTEN_WHOLE_BYTES else io.BytesIO(body)
-        return Answer(
+        data = body if len(body) < _MAX_UNSPLIT_BYTES else io.BytesIO(body)
+        return BackendResponse(
             await self._session.post(url, data=data, headers=headers, allow_redirects=False)
         )
 
@@ -188,15 +190,19 @@ class Client:
             async with asyncio.timeout(seconds):
                 while True:
                     try:
-                        return await self._get(url, headers, limit)
+                        return await self._get_once(url, headers, limit)
                     except _StaleConnection:
                         continue
-        except _LOWER as error:
-            raise mapped(error) from error
+        except _TRANSPORT_ERRORS as error:
+            raise map_error(error) from error
 
-    async def _get(self, url: URL, headers: Mapping[str, str], limit: int) -> tuple[int, bytes]:
-        answer = Answer(await self._session.get(url, headers=headers, allow_redirects=False))
+    async def _get_once(
+        self, url: URL, headers: Mapping[str, str], limit: int
+    ) -> tuple[int, bytes]:
+        answer = BackendResponse(
+            await self._session.get(url, headers=headers, allow_redirects=False)
+        )
         try:
-            return answer.status, await answer.read(limit)
+            return answer.status, await answer.read_body(limit)
         finally:
             answer.close()

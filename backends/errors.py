@@ -13,12 +13,12 @@
 
 __all__ = [
     "BackendError",
-    "BadAnswer",
+    "BackendStatusError",
+    "BackendTimeout",
+    "BackendUnreachable",
     "ConnectionLost",
-    "Oversized",
-    "Refused",
-    "Silent",
-    "Unreachable",
+    "InvalidResponse",
+    "ResponseTooLarge",
 ]
 
 
@@ -28,7 +28,7 @@ class BackendError(Exception):
     reason = "error"
 
 
-class Unreachable(BackendError):
+class BackendUnreachable(BackendError):
     """No connection could be made."""
 
     reason = "unreachable"
@@ -40,25 +40,25 @@ class ConnectionLost(BackendError):
     reason = "connection_lost"
 
 
-class Silent(BackendError):
+class BackendTimeout(BackendError):
     """Nothing came within the deadline."""
 
     reason = "silent"
 
 
-class BadAnswer(BackendError):
+class InvalidResponse(BackendError):
     """The answer is not what an OpenAI-compatible server sends."""
 
     reason = "bad_answer"
 
 
-class Oversized(BadAnswer):
+class ResponseTooLarge(InvalidResponse):
     """The answer is over a limit of the gateway's."""
 
     reason = "oversized"
 
 
-class Refused(BackendError):
+class BackendStatusError(BackendError):
     """The backend answered with an error status."""
 
     def __init__(self, status: int, body: bytes, retry_after: str | None = None) -> None:

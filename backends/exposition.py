@@ -9,7 +9,7 @@ from math import isfinite
 
 
 @lru_cache(maxsize=64)
-def _series(name: str) -> re.Pattern[bytes]:
+def _compile_series_pattern(name: str) -> re.Pattern[bytes]:
     """Match a line of the series: its labels, then its value; a timestamp may follow."""
     return re.compile(
         rb"^"
@@ -19,14 +19,14 @@ def _series(name: str) -> re.Pattern[bytes]:
     )
 
 
-def total(page: bytes, name: str, /, **labels: str) -> float | None:
+def sum_series(page: bytes, name: str, /, **labels: str) -> float | None:
     """Return the sum of a metric's series that have these labels; None where there is none.
 
     Label values are compared as they are written. A value that is no finite number is left out.
     """
     wanted = [re.compile(rf'(?:^|,)\s*{k}="{re.escape(v)}"'.encode()) for k, v in labels.items()]
     found = None
-    for match in _series(name).finditer(page):
+    for match in _compile_series_pattern(name).finditer(page):
         if all(label.search(match[1] or b"") for label in wanted):
             try:
                 value = float(match[2])

@@ -7,58 +7,67 @@ process's own requests of that moment is what others have there, and that is add
 import asyncio
 from collections.abc import Sequence
 
-from backends.client import Client
+from backends.client import BackendClient
 from backends.errors import BackendError
-from backends.exposition import total
-from backends.periodic import rounds
+from backends.exposition import sum_series
+from backends.periodic import run_periodically
 from backends.registry import Backend
 
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 _CACHE = "vllm:kv_cache_usage_perc"
 _OK = 200
-_MOST_PAGE_BYTES = 4 << 20
+_MAX_PAGE_BYTES = 4 << 20
 
 
-class Gauges:
+class GaugePoller:
     """Watches a set of backends until cancelled."""
 
     def __init__(
-        self, client: Client, backends: Sequence[Backend], *, seconds: float, timeout_seconds: float
+        self,
+        client: BackendClient,
+        backends: Sequence[Backend],
+        *,
+        seconds: float,
+        timeout_seconds: float,
     ) -> None:
         self._client = client
         self._backends = backends
         self._seconds = seconds
         self._timeout_seconds = timeout_seconds
 
-    async def look(self, backend: Backend) -> None:
+    async def poll_backend(self, backend: Backend) -> None:
         """Look at one backend; one that shows nothing is taken to have no other load."""
         before = backend.inflight
         try:
             status, page = await self._client.get(
-                backend.url("/metrics"),
+                backend.build_url("/metrics"),
                 backend.headers,
                 seconds=self._timeout_seconds,
-                limit=_MOST_PAGE_BYTES,
+                limit=_MAX_PAGE_BYTES,
             )
         except BackendError:
             status, page = 0, b""
-        running = total(page, _RUNNING) if status == _OK else None
-        waiting = total(page, _WAITING) if status == _OK else None
-        cache = total(page, _CACHE) if status == _OK else None
+        running = sum_series(page, _RUNNING) if status == _OK else None
+        waiting = sum_series(page, _WAITING) if status == _OK else None
+        cache = sum_series(page, _CACHE) if status == _OK else None
         # The page is of some moment in between: the higher own count claims less for others.
-        backend.seen(running, waiting, own=max(before, backend.inflight), cache_usage=cache)
+        backend.record_gauges(
+            running, waiting, own=max(before, backend.inflight), cache_usage=cache
+        )
 
     async def run(self) -> None:
         """Look for ever; one loop a backend, so that a slow one delays no other."""
         async with asyncio.TaskGroup() as group:
             for backend in self._backends:
-                group.create_task(self._watch(backend))
+                group.create_task(self._poll_periodically(backend))
 
-    async def _watch(self, backend: Backend) -> None:
-        async def turn() -> None:
-            if not backend.ejected:
-                await self.look(backend)
+    async def _poll_periodically(self, backend: Backend) -> None:
+        async def poll_unless_ejected() -> None:
+            if not backend.is_ejected:
+                await self.poll_backend(backend)
 
         await asyncio.sleep(self._seconds)
-        await rounds(turn, self._seconds, f"reading the gauges of {backend.label}")
+        await run_periodically(
+            poll_unless_ejected, self._seconds, f"reading the gauges of {backend.label}"
+        )

@@ -4,20 +4,20 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
-from backends.client import Client
+from backends.client import BackendClient
 from backends.errors import BackendError
-from backends.periodic import rounds
+from backends.periodic import run_periodically
 from backends.registry import Backend
 
 _SERVER_ERROR = 500
 
 
-class Prober:
+class HealthProber:
     """Watches a set of backends until cancelled."""
 
     def __init__(
         self,
-        client: Client,
+        client: BackendClient,
         backends: Sequence[Backend],
         *,
         out_seconds: float,
@@ -26,37 +26,37 @@ class Prober:
     ) -> None:
         self._client = client
         self._backends = backends
-        self._out_seconds = out_seconds
-        self._well_seconds = well_seconds
+        self._ejected_period_seconds = out_seconds
+        self._healthy_period_seconds = well_seconds
         self._timeout_seconds = timeout_seconds
 
-    async def probe(self, backend: Backend) -> None:
+    async def probe_backend(self, backend: Backend) -> None:
         """Ask one backend for its health and note the answer."""
         try:
             status, _ = await self._client.get(
-                backend.url("/health"), backend.headers, seconds=self._timeout_seconds
+                backend.build_url("/health"), backend.headers, seconds=self._timeout_seconds
             )
             well = status < _SERVER_ERROR
             detail = f"status {status}"
         except BackendError as error:
             well = False
             detail = f"{error.reason}: {error}"
-        backend.probed(well=well, why=detail)
+        backend.record_probe(well=well, why=detail)
 
     async def run(self) -> None:
         """Probe for ever; one loop a backend, so that a hanging one delays no other."""
         async with asyncio.TaskGroup() as group:
             for backend in self._backends:
-                group.create_task(self._watch(backend))
+                group.create_task(self._probe_periodically(backend))
 
-    async def _watch(self, backend: Backend) -> None:
-        step = min(self._out_seconds, self._well_seconds)
-        every = max(1, round(self._well_seconds / step))
+    async def _probe_periodically(self, backend: Backend) -> None:
+        step = min(self._ejected_period_seconds, self._healthy_period_seconds)
+        every = max(1, round(self._healthy_period_seconds / step))
         turns = itertools.count()
 
-        async def turn() -> None:
+        async def probe_when_due() -> None:
             # Looked at each step, because it may be ejected just after a probe found it well.
-            if next(turns) % every == 0 or backend.ejected:
-                await self.probe(backend)
+            if next(turns) % every == 0 or backend.is_ejected:
+                await self.probe_backend(backend)
 
-        await rounds(turn, step, f"probing {backend.label}")
+        await run_periodically(probe_when_due, step, f"probing {backend.label}")

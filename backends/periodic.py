@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 _log = logging.getLogger("joulegate")
 
 
-async def rounds(turn: Callable[[], Awaitable[None] | None], seconds: float, what: str) -> None:
+async def run_periodically(
+    turn: Callable[[], Awaitable[None] | None], seconds: float, what: str
+) -> None:
     """Take a turn every so many seconds until cancelled; a bug in one is logged, as in `what`."""
     while True:
         try:

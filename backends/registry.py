@@ -18,11 +18,11 @@ from backends.meter.client.request_handle import BackendMeter
 
 _log = logging.getLogger("joulegate.backends")
 
-_MOST_REQUESTS = 1e6  # a gauge above it is broken
+_MAX_GAUGE_REQUESTS = 1e6  # a gauge above it is broken
 
 
 @dataclass(frozen=True, slots=True)
-class Ejection:
+class EjectionPolicy:
     """How many failures eject a backend, and for how long (seconds)."""
 
     after_failures: int = 5
@@ -34,9 +34,25 @@ class Backend:
     """One vLLM server and what this process knows of it. Times are monotonic-clock seconds."""
 
     __slots__ = (
-        "_clock", "_ejection", "_failures", "_foreign", "_opens_at", "_seen_at", "_seen_total",
-        "_streak", "_trial", "_waited", "cache_usage",
-        "ejections", "headers", "inflight", "label", "meter", "prompt_tokens", "proven", "root",
+        "_clock",
+        "_ejection",
+        "_ejection_streak",
+        "_failures",
+        "_half_open_at",
+        "_other_requests",
+        "_queue_reading",
+        "_seen_at",
+        "_seen_total",
+        "_trial_in_flight",
+        "cache_usage",
+        "ejections",
+        "headers",
+        "inflight",
+        "label",
+        "meter",
+        "prompt_tokens",
+        "proven_healthy",
+        "root",
         "urls",
     )  # fmt: skip
 
@@ -45,7 +61,7 @@ class Backend:
         root: str,
         *,
         api_key: str | None = None,
-        ejection: Ejection = Ejection(),
+        ejection: EjectionPolicy = EjectionPolicy(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
@@ -56,23 +72,23 @@ class Backend:
         self.meter: BackendMeter | None = None
         self.inflight = 0
         self.ejections = 0
-        self.proven = False
+        self.proven_healthy = False
         self.prompt_tokens = 0
         """Sent there and not yet answered by a first token."""
         self.cache_usage = 0.0
         """Share of the KV cache that was in use when last looked at."""
-        self._foreign = 0
+        self._other_requests = 0
         self._seen_at: float | None = None
         self._seen_total = 0
-        self._waited: tuple[int, int] | None = None
+        self._queue_reading: tuple[int, int] | None = None
         self._ejection = ejection
         self._clock = clock
         self._failures = 0
-        self._streak = 0
-        self._opens_at: float | None = None
-        self._trial = False
+        self._ejection_streak = 0
+        self._half_open_at: float | None = None
+        self._trial_in_flight = False
 
-    def url(self, path: str) -> URL:
+    def build_url(self, path: str) -> URL:
         """Return the address of `path` on this server; parsed once."""
         try:
             return self.urls[path]
@@ -81,15 +97,15 @@ class Backend:
             return self.urls[path]
 
     @property
-    def load(self) -> tuple[int, int]:
+    def running_and_queued(self) -> tuple[int, int]:
         """How many it runs now and how many wait there: this process's, and others' it has shown.
 
         A queue that was seen grows by what has been sent since.
         """
-        total = self.inflight + self._foreign
-        if self._waited is None:
+        total = self.inflight + self._other_requests
+        if self._queue_reading is None:
             return total, 0
-        waiting, own = self._waited
+        waiting, own = self._queue_reading
         queued = min(total, max(0, waiting + self.inflight - own))
         return total - queued, queued
 
@@ -98,9 +114,9 @@ class Backend:
         """What the gauges showed: others' requests, all requests, and how many seconds ago."""
         if self._seen_at is None:
             return 0, 0, 0.0
-        return self._foreign, self._seen_total, max(0.0, self._clock() - self._seen_at)
+        return self._other_requests, self._seen_total, max(0.0, self._clock() - self._seen_at)
 
-    def seen(
+    def record_gauges(
         self,
         running: float | None,
         waiting: float | None,
@@ -112,90 +128,94 @@ class Backend:
         self._seen_at = self._clock()
         self.cache_usage = min(max(cache_usage or 0.0, 0.0), 1.0)
         runs, waits = (
-            round(min(max(gauge or 0.0, 0.0), _MOST_REQUESTS)) for gauge in (running, waiting)
+            round(min(max(gauge or 0.0, 0.0), _MAX_GAUGE_REQUESTS)) for gauge in (running, waiting)
         )
-        self._foreign = max(0, runs + waits - own)
-        self._seen_total = self._foreign + own
-        self._waited = (waits, own) if waits else None
+        self._other_requests = max(0, runs + waits - own)
+        self._seen_total = self._other_requests + own
+        self._queue_reading = (waits, own) if waits else None
 
     @property
-    def ejected(self) -> bool:
+    def is_ejected(self) -> bool:
         """Whether it has failed its way out and not yet proven itself again."""
-        return self._opens_at is not None
+        return self._half_open_at is not None
 
     @property
-    def usable(self) -> bool:
+    def is_available(self) -> bool:
         """Whether a request may be sent there now."""
-        return self._opens_at is None or (not self._trial and self._clock() >= self._opens_at)
+        return self._half_open_at is None or (
+            not self._trial_in_flight and self._clock() >= self._half_open_at
+        )
 
-    def begin(self) -> int:
+    def begin_request(self) -> int:
         """Count a request in.
 
         Returns 0, or the number of the ejection whose trial this is: the one request that a
         half-open backend lets through.
         """
         self.inflight += 1
-        if self._opens_at is None:
+        if self._half_open_at is None:
             return 0
-        self._trial = True
+        self._trial_in_flight = True
         return self.ejections
 
-    def end(self, *, trial: int = 0) -> None:
+    def end_request(self, *, trial: int = 0) -> None:
         """Count a request out, whatever became of it; `trial` is what `begin` returned."""
         self.inflight -= 1
         # A trial may outlast its ejection; it must not end the next one's.
         if trial and trial == self.ejections:
-            self._trial = False
+            self._trial_in_flight = False
 
-    def answering(self) -> None:
+    def record_first_content(self) -> None:
         """Note the first content of a stream: the server is back, but has yet to finish one."""
-        self.proven = True
-        if self._opens_at is not None:
-            self._open()
+        self.proven_healthy = True
+        if self._half_open_at is not None:
+            self._end_ejection()
             self._failures = self._ejection.after_failures - 1
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """Note a whole answer, which shows the server to be well."""
-        self.proven = True
+        self.proven_healthy = True
         self._failures = 0
-        if self._opens_at is not None:
-            self._open()
-        elif self._streak:
-            self._streak = 0
+        if self._half_open_at is not None:
+            self._end_ejection()
+        elif self._ejection_streak:
+            self._ejection_streak = 0
 
-    def failed(self, why: str = "") -> None:
+    def record_failure(self, why: str = "") -> None:
         """Note a failure that is the server's own."""
         self._failures += 1
-        if self._opens_at is None:
+        if self._half_open_at is None:
             if self._failures >= self._ejection.after_failures:
-                self._eject(why)
-        elif self._clock() >= self._opens_at:
-            self._eject(why)
+                self._eject_backend(why)
+        elif self._clock() >= self._half_open_at:
+            self._eject_backend(why)
 
-    def probed(self, *, well: bool, why: str = "") -> None:
+    def record_probe(self, *, well: bool, why: str = "") -> None:
         """Note the result of a health probe."""
         if well:
-            self.proven = True
-            if self._opens_at is not None:
-                self._opens_at = min(self._opens_at, self._clock())
-        elif self._opens_at is None and not self.proven:
+            self.proven_healthy = True
+            if self._half_open_at is not None:
+                self._half_open_at = min(self._half_open_at, self._clock())
+        elif self._half_open_at is None and not self.proven_healthy:
             # Never seen well: waiting for five failures would only cost clients time.
-            self._eject(why)
-        elif self._opens_at is None:
-            self.failed(why)
+            self._eject_backend(why)
+        elif self._half_open_at is None:
+            self.record_failure(why)
 
-    def _open(self) -> None:
+    def _end_ejection(self) -> None:
         _log.info("backend %s is back", self.label)
-        self._opens_at = None
-        self._trial = False
+        self._half_open_at = None
+        self._trial_in_flight = False
 
-    def _eject(self, why: str) -> None:
-        seconds = min(self._ejection.first_seconds * 2.0**self._streak, self._ejection.max_seconds)
+    def _eject_backend(self, why: str) -> None:
+        seconds = min(
+            self._ejection.first_seconds * 2.0**self._ejection_streak, self._ejection.max_seconds
+        )
         _log.warning("backend %s is left alone for up to %g s: %s", self.label, seconds, why)
-        self._opens_at = self._clock() + seconds
-        self._streak = min(self._streak + 1, 16)
+        self._half_open_at = self._clock() + seconds
+        self._ejection_streak = min(self._ejection_streak + 1, 16)
         self._failures = 0
-        self._trial = False
+        self._trial_in_flight = False
         self.ejections += 1
 
 
@@ -223,12 +243,12 @@ class Deployment:
         """Return the backend of this label; None where it is no longer one."""
         return next((backend for backend in self.backends if backend.label == label), None)
 
-    def pick(self, tried: Iterable[Backend] = ()) -> Backend | None:
+    def pick_backend(self, tried: Iterable[Backend] = ()) -> Backend | None:
         """Choose the less busy of two usable backends drawn at random; None where none is left."""
         if len(self.backends) == 1:
             only = self.backends[0]
-            return only if only.usable and only not in tried else None
-        usable = [b for b in self.backends if b not in tried and b.usable]
+            return only if only.is_available and only not in tried else None
+        usable = [b for b in self.backends if b not in tried and b.is_available]
         if len(usable) > 2:  # noqa: PLR2004 - the power of two choices
             usable = self._random.sample(usable, 2)
         elif not usable:
@@ -236,7 +256,7 @@ class Deployment:
         if len(usable) == 1:
             return usable[0]
         first, second = usable
-        busy, busier = sum(first.load), sum(second.load)
+        busy, busier = sum(first.running_and_queued), sum(second.running_and_queued)
         if busy == busier:
             return usable[self._random.getrandbits(1)]
         return first if busy < busier else second

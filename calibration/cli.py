@@ -64,7 +64,7 @@ def profile(
     from calibration.profile import command as profiling  # noqa: PLC0415
     from calibration.profile import options as profile_options  # noqa: PLC0415
 
-    options = profile_options.Options(
+    options = profile_options.ProfileOptions(
         backends=backend,
         out=out,
         grid=grid,
@@ -128,7 +128,7 @@ def fit(
     """Fit cost regressions to measured rows and write a profile; see docs/fitting.md."""
     from calibration.fit import command as fit_command  # noqa: PLC0415
 
-    options = fit_command.Options(
+    options = fit_command.FitOptions(
         files=files,
         col=col or [],
         scale=scale or [],
@@ -217,7 +217,7 @@ def accuracy(
     from calibration.accuracy import command as accuracy_command  # noqa: PLC0415
     from calibration.accuracy import options as accuracy_options  # noqa: PLC0415
 
-    options = accuracy_options.Options(
+    options = accuracy_options.AccuracyOptions(
         file=file,
         source=source,
         profile=profile,
@@ -288,7 +288,7 @@ def replay(
     """Run recorded requests through other weights, policies or profiles; see docs/replay.md."""
     from calibration.replay import command as replay_command  # noqa: PLC0415
 
-    options = replay_command.Options(
+    options = replay_command.ReplayOptions(
         file=file,
         weights=weights or [],
         preset=preset or [],

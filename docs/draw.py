@@ -9,9 +9,9 @@ Okabe and Ito's palette, told apart with any colour vision; every length also st
 from html import escape
 
 from gateway import profile
-from gateway.commands.demo.example_config import three_models
-from gateway.commands.route import decide
-from gateway.scheduling.decision import Decision, Scored
+from gateway.commands.demo.example_config import make_example_config
+from gateway.commands.route import decide_offline
+from gateway.scheduling.decision import RoutingDecision, ScoredCandidate
 
 PROMPT = "Explain reinforcement learning"
 WEIGHTS = {"weight-accuracy": 0.7, "weight-energy": 0.2, "weight-time": 0.1}
@@ -55,10 +55,15 @@ _STYLE = """
     }"""
 
 
-def decision() -> Decision:
+def decision() -> RoutingDecision:
     """Decide for `PROMPT` with the shipped profile, as `joulegate route` does."""
-    made = decide(
-        three_models(), profile.load(None), PROMPT, WEIGHTS, model="auto", max_tokens=None
+    made = decide_offline(
+        make_example_config(),
+        profile.load_profile(None),
+        PROMPT,
+        WEIGHTS,
+        model="auto",
+        max_tokens=None,
     )
     return made.decision
 
@@ -134,7 +139,7 @@ def _axis(longest: float, scale: float, y: int) -> list[str]:
     return parts
 
 
-def _row(scored: Scored, top: int, scale: float, *, won: bool) -> list[str]:
+def _row(scored: ScoredCandidate, top: int, scale: float, *, won: bool) -> list[str]:
     parts = [
         _text(24, top + 14, scored.model, "name"),
         _text(
@@ -169,7 +174,7 @@ def _row(scored: Scored, top: int, scale: float, *, won: bool) -> list[str]:
     return parts
 
 
-def _sum(scored: Scored) -> str:
+def _sum(scored: ScoredCandidate) -> str:
     terms = zip(_METRICS, scored.terms, strict=True)
     return " + ".join(f"{name} {term:.4f}" for name, term in terms)
 

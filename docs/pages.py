@@ -28,7 +28,7 @@ def config_page() -> Iterator[str]:
         "`joulegate check --config gateway.yaml` validates a file and its profile; "
         "`joulegate check --schema` prints the JSON Schema."
     )
-    yield from _keys(config.Config)
+    yield from _keys(config.GatewayConfig)
     yield "## Built-in presets"
     yield "A preset is asked for as `auto:NAME`. One of the same name in `presets` replaces it."
     yield reading.table(
@@ -79,7 +79,7 @@ def headers_page() -> Iterator[str]:
 def errors_page() -> Iterator[str]:
     """Every error class with its status, type and codes."""
     yield "# Errors"
-    example = msgspec.json.format(errors.UnknownModel("…").encode(), indent=2).decode()
+    example = msgspec.json.format(errors.UnknownModel("…").encode_json(), indent=2).decode()
     yield (
         "Every error has OpenAI's shape. Within a stream that has begun it is one `data:` frame, "
         "after which the connection closes without `[DONE]`."
@@ -93,7 +93,7 @@ def errors_page() -> Iterator[str]:
         copied = error is not errors.ApiError and "__init__" in vars(error)
         codes = [] if copied or error.code is None else [error.code]
         codes += [code for code in given.get(error.__name__, ()) if code not in codes]
-        sent = {} if copied else dict(error("").headers())
+        sent = {} if copied else dict(error("").build_headers())
         rows.append(
             (
                 f"`{error.__name__}`",
@@ -146,7 +146,7 @@ def cli_page() -> Iterator[str]:
 
 def api_page() -> Iterator[str]:
     """Every path, from the OpenAPI document that the gateway serves."""
-    document = openapi.document()
+    document = openapi.build_document()
     yield "# API"
     yield (
         "The paths of [openapi.json](openapi.json), which a running gateway serves at "
@@ -169,7 +169,7 @@ def api_page() -> Iterator[str]:
 
 def profile_page() -> Iterator[str]:
     """The numbers of the shipped profile."""
-    shipped = profile.load(None)
+    shipped = profile.load_profile(None)
     yield "# The shipped profile"
     yield (
         f"Version `{shipped.version}`. What it is worth, and how to replace it: "
@@ -179,7 +179,7 @@ def profile_page() -> Iterator[str]:
         yield f"## {quantity.capitalize()}"
         rows = []
         for name, model in shipped.models.items():
-            fitted: profile.Regression = getattr(model, quantity)
+            fitted: profile.CostRegression = getattr(model, quantity)
             rows.append(
                 (
                     name,
@@ -203,7 +203,7 @@ def profile_page() -> Iterator[str]:
     yield "## Accuracy, tokens and output"
     lines = []
     for name, model in shipped.models.items():
-        output = model.output_model()
+        output = model.to_output_model()
         line = f"{output.slope:.4g} i {output.intercept:+.4g}"
         lines.append((name, f"{model.accuracy.default:g}", f"{model.tokens.ratio:g}", line))
     yield reading.table(
@@ -222,5 +222,5 @@ _TERMS = ("", " i", " o", " i·o", " o·load")
 
 def openapi_file() -> str:
     """Return the OpenAPI document as a file."""
-    encoded = msgspec.json.encode(openapi.document())
+    encoded = msgspec.json.encode(openapi.build_document())
     return msgspec.json.format(encoded, indent=2).decode() + "\n"

@@ -11,10 +11,10 @@ from prometheus_client.metrics import Histogram, MetricWrapperBase
 
 from backends.meter.daemon import metrics as meter_metrics
 from backends.meter.daemon.ledger_runner import LedgerSpec
-from backends.meter.daemon.service import Meter
-from backends.meter.sources.simulated import Simulated
-from gateway.telemetry.drift import Drift
-from gateway.telemetry.metrics import Metrics
+from backends.meter.daemon.service import MeterService
+from backends.meter.sources.simulated import SimulatorSource
+from gateway.telemetry.drift import DriftMetrics
+from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import SumsCollector
 
 
@@ -29,8 +29,8 @@ class Series(NamedTuple):
 
 def wrapped() -> list[MetricWrapperBase]:
     """Return the gateway's metrics that the client library keeps."""
-    registry = Metrics(CollectorRegistry()).registry
-    Drift(registry, ())
+    registry = GatewayMetrics(CollectorRegistry()).registry
+    DriftMetrics(registry, ())
     # A collector that is no metric shows one as a counter under the name it has.
     return [
         one if isinstance(one, MetricWrapperBase) else vars(one)["_inner"]
@@ -54,8 +54,8 @@ def of_gateway() -> list[Series]:
 
 def of_meter() -> list[Series]:
     """Return every series of the meter."""
-    meter = Meter([LedgerSpec("", Simulated())], hz=20.0)
-    return _collected(meter_metrics.Metrics(meter).collect())
+    meter = MeterService([LedgerSpec("", SimulatorSource())], hz=20.0)
+    return _collected(meter_metrics.MeterMetricsCollector(meter).collect())
 
 
 def _collected(families: Iterable[Metric]) -> list[Series]:

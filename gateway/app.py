@@ -17,68 +17,68 @@ from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import CollectorRegistry
 
-from backends.client import Client
-from backends.gauges import Gauges
-from backends.health import Prober
+from backends.client import BackendClient
+from backends.gauges import GaugePoller
+from backends.health import HealthProber
 from gateway import tokens
 from gateway.api import errors, health, inference, models, openapi, requests, route
-from gateway.config import Config
+from gateway.config import GatewayConfig
 from gateway.service import fleet
-from gateway.service.accounting.accounting import Books
-from gateway.service.accounting.learning import Learning
+from gateway.service.accounting.accounting import RequestAccounting
+from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.client import headers
-from gateway.service.pipeline import Gateway
-from gateway.service.request.body import Kind
+from gateway.service.pipeline import RequestPipeline
+from gateway.service.request.body import EndpointKind
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.learnt import Learnt
-from gateway.service.request.profiles import Profiles
-from gateway.service.request.routing_table import Names
-from gateway.service.upstream.dispatcher import Dispatcher
+from gateway.service.request.profiles import ActiveProfiles
+from gateway.service.request.routing_table import ModelNames
+from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.telemetry import SHARED_DIR, workers
-from gateway.telemetry.carbon import Carbon
+from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
-from gateway.telemetry.drift import Drift
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.ols_sums import SharedSums, Sums
-from gateway.telemetry.recent import Recent
+from gateway.telemetry.drift import DriftMetrics
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.ols_sums import OlsSums, SharedSums
+from gateway.telemetry.recent import RecentRequests
 
 _log = logging.getLogger("joulegate")
 _PUBLISH_SECONDS = 1.0
 _SAVE_SECONDS = 60.0
 
 
-class Runtime:
+class GatewayRuntime:
     """The parts of one process and what keeps them going. Raises ProfileError, ConfigError."""
 
-    def __init__(self, config: Config, rng: random.Random, *, signals: bool) -> None:
+    def __init__(self, config: GatewayConfig, rng: random.Random, *, signals: bool) -> None:
         self._config = config
         self._signals = signals
         folder = os.environ.get(SHARED_DIR)
-        self.metrics = Metrics(CollectorRegistry(), shared=folder is not None)
-        self._client = Client(connect_seconds=config.timeouts.connect_seconds)
+        self.metrics = GatewayMetrics(CollectorRegistry(), shared=folder is not None)
+        self._client = BackendClient(connect_seconds=config.timeouts.connect_seconds)
         decisions = config.log.decisions
         dropped = self.metrics.log_dropped.inc
         self._log = DecisionLog(Path(decisions), dropped) if decisions else None
-        deployments = fleet.deployments(config, rng)
-        self._meters = fleet.meters(config, deployments, self._client)
-        self._tracer = _tracer(config)
-        names = Names(config)
-        self.metrics.expect(names.models)
-        drift = Drift(self.metrics.registry, names.models)
-        sums = Sums((deployment.model, deployment.label) for deployment in deployments)
+        deployments = fleet.build_deployments(config, rng)
+        self._meters = fleet.connect_meters(config, deployments, self._client)
+        self._tracer = _make_tracer(config)
+        names = ModelNames(config)
+        self.metrics.initialise_series(names.models)
+        drift = DriftMetrics(self.metrics.registry, names.models)
+        sums = OlsSums((deployment.model, deployment.label) for deployment in deployments)
         self._shared = SharedSums(sums, Path(folder)) if folder is not None else None
-        self.scraped = workers.scraped(self.metrics, sums, self._shared)
+        self.scrape_registry = workers.make_scrape_registry(self.metrics, sums, self._shared)
         learning = config.learning
         state = Path(learning.state) if learning.state else None
         self._learnt = Learnt(state) if learning.enabled else None
-        self._profiles = Profiles(config, deployments, self.metrics, drift, self._learnt)
+        self._profiles = ActiveProfiles(config, deployments, self.metrics, drift, self._learnt)
         load = config.reference_load
-        self.gateway = Gateway(
+        self.gateway = RequestPipeline(
             names=names,
             profiles=self._profiles,
             deployments=deployments,
-            counter=_counter(),
-            dispatcher=Dispatcher(
+            counter=_load_token_counter(),
+            dispatcher=UpstreamDispatcher(
                 self._client,
                 self.metrics,
                 config.timeouts,
@@ -87,14 +87,14 @@ class Runtime:
                 self._tracer and self._tracer.sampler,
             ),
             metrics=self.metrics,
-            books=Books(
+            books=RequestAccounting(
                 self.metrics,
-                Recent(config.limits.requests_kept),
+                RecentRequests(config.limits.requests_kept),
                 deployments,
                 decision_log=self._log,
                 meters=self._meters,
-                carbon=_carbon(config),
-                learning=Learning(sums, drift, self._profiles, self._learnt),
+                carbon=_make_carbon_intensity(config),
+                learning=TrafficLearner(sums, drift, self._profiles, self._learnt),
                 trace=self._tracer and self._tracer.add,
             ),
             stall_seconds=config.timeouts.stall_seconds,
@@ -105,44 +105,51 @@ class Runtime:
             ),
         )
 
-    def drain(self) -> None:
+    def start_draining(self) -> None:
         """Be ready for nothing new, and cut what still runs at the drain deadline."""
         if not self.gateway.draining:
             self.gateway.draining = True
             seconds = self._config.timeouts.drain_seconds
-            asyncio.get_running_loop().call_later(seconds, self.gateway.cut_all)
-            _log.info("draining: %d in flight, %g s at most", self.gateway.inflight, seconds)
+            asyncio.get_running_loop().call_later(seconds, self.gateway.cancel_all)
+            _log.info(
+                "draining: %d in flight, %g s at most", self.gateway.inflight_requests, seconds
+            )
 
     @asynccontextmanager
-    async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
+    async def run_lifespan(self, _: Litestar) -> AsyncIterator[None]:
         """Hold connections open and background work running while the application serves."""
         times = self._config.health
-        prober = Prober(
+        prober = HealthProber(
             self._client,
             self.gateway.backends,
             out_seconds=times.probe_seconds,
             well_seconds=times.idle_probe_seconds,
             timeout_seconds=times.probe_timeout_seconds,
         )
-        gauges = Gauges(
+        gauges = GaugePoller(
             self._client,
             self.gateway.backends,
             seconds=times.load_seconds,
             timeout_seconds=times.probe_timeout_seconds,
         )
-        work = [prober.run(), gauges.run(), self.gateway.tick(), self._profiles.watch()]
+        work = [
+            prober.run(),
+            gauges.run(),
+            self.gateway.run_periodic_work(),
+            self._profiles.watch_files(),
+        ]
         work += [link.run() for link in self._meters]
         if self._learnt is not None:
             work.append(self._save_learnt(self._learnt))
         if self._shared is not None:
-            work.append(self._publish(self._shared))
+            work.append(self._publish_shared_metrics(self._shared))
         if self._log is not None:
             work.append(self._log.run())
         async with self._client:
             tasks = [asyncio.create_task(job) for job in work]
             if self._signals:
-                self._hear_signals()
-            _spare_the_collector()
+                self._install_signal_handlers()
+            _tune_gc()
             _log.info(
                 "policy %s, placement %s in force",
                 self._config.policy,
@@ -152,51 +159,51 @@ class Runtime:
                 yield
             finally:
                 # The meters learn of the last ends; then what they owe is estimated and logged.
-                last = (link.exchange() for link in self._meters)
+                last = (link.exchange_batch() for link in self._meters)
                 await asyncio.gather(*last, return_exceptions=True)
-                self.gateway.books.close()
+                self.gateway.accounting.close()
                 if self._learnt is not None:
                     self._learnt.close()
                 if self._tracer is not None:
                     await self._tracer.close()
                 if self._shared is not None:
-                    self._shared.write()
+                    self._shared.write_sums()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _hear_signals(self) -> None:
+    def _install_signal_handlers(self) -> None:
         """Drain on SIGTERM and SIGINT before the server stops; reload the profile on SIGHUP."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             # The server's own handler is in place by now; it still gets its turn.
             stop = signal.getsignal(number)
 
-            def heard(number: int, frame: FrameType | None, stop: Any = stop) -> None:
-                loop.call_soon_threadsafe(self.drain)
+            def handle_signal(number: int, frame: FrameType | None, stop: Any = stop) -> None:
+                loop.call_soon_threadsafe(self.start_draining)
                 if callable(stop):
                     stop(number, frame)
 
-            signal.signal(number, heard)
-        loop.add_signal_handler(signal.SIGHUP, self._profiles.reload)
+            signal.signal(number, handle_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._profiles.reload_profiles)
 
     async def _save_learnt(self, learnt: Learnt) -> None:
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
             await asyncio.to_thread(learnt.save)
 
-    async def _publish(self, sums: SharedSums) -> None:
+    async def _publish_shared_metrics(self, sums: SharedSums) -> None:
         # Another worker may be the one that is scraped.
         while True:
             self.metrics.publish_backends(self.gateway.deployments)
             self.metrics.reference_load.set(self.gateway.deciding.reference_load)
             self.metrics.publish_meters(self._meters)
-            sums.write()
+            sums.write_sums()
             await asyncio.sleep(_PUBLISH_SECONDS)
 
 
 def create_app(
-    config: Config, *, rng: random.Random | None = None, signals: bool = False
+    config: GatewayConfig, *, rng: random.Random | None = None, signals: bool = False
 ) -> Litestar:
     """Build the application. Raises ProfileError where the profile does not fit the config.
 
@@ -204,23 +211,24 @@ def create_app(
     `signals` it hears SIGTERM, SIGINT and SIGHUP, which only the main thread of a process may.
     """
     rng = rng or random.Random()  # noqa: S311 - spreads load, hides nothing
-    runtime = Runtime(config, rng, signals=signals)
+    runtime = GatewayRuntime(config, rng, signals=signals)
     gateway = runtime.gateway
     inferences = {
-        kind.path: inference.handler(kind, gateway, config.limits, config.timeouts) for kind in Kind
+        kind.url_path: inference.make_handler(kind, gateway, config.limits, config.timeouts)
+        for kind in EndpointKind
     }
     app = Litestar(
         route_handlers=[
             *inferences.values(),
-            route.handler(gateway, config.limits, config.timeouts),
-            *models.handlers(config, gateway.names),
-            requests.handler(gateway),
-            *health.handlers(gateway, runtime.scraped),
-            openapi.handler(),
+            route.make_handler(gateway, config.limits, config.timeouts),
+            *models.make_handlers(config, gateway.names),
+            requests.make_handler(gateway),
+            *health.make_handlers(gateway, runtime.scrape_registry),
+            openapi.make_handler(),
         ],
-        lifespan=[runtime.lifespan],
+        lifespan=[runtime.run_lifespan],
         exception_handlers=errors.HANDLERS,
-        cors_config=_cors(config),
+        cors_config=_make_cors_config(config),
         openapi_config=None,
         logging_config=None,
     )
@@ -229,7 +237,7 @@ def create_app(
     return app
 
 
-def _spare_the_collector() -> None:
+def _tune_gc() -> None:
     """Keep the garbage collector from walking what stays alive anyway.
 
     The defaults walked every kept record a few times a second: 40 us of CPU per request, and
@@ -240,7 +248,7 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def lead(app: Litestar) -> ASGIApp:
+def bypass_router_for_inference(app: Litestar) -> ASGIApp:
     """Lead plain inference requests straight to their handlers, all else through `app`.
 
     Litestar's routing and middleware have nothing to do for a POST without an Origin, and cost it
@@ -248,41 +256,41 @@ def lead(app: Litestar) -> ASGIApp:
     """
     direct = {path: handler.fn for path, handler in app.state.inference.items()}
 
-    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+    async def route_request(scope: Scope, receive: Receive, send: Send) -> None:
         handler = direct.get(scope.get("path", "")) if scope.get("method") == "POST" else None
         if handler is None or any(name == b"origin" for name, _ in scope["headers"]):
             await app(scope, receive, send)
         else:
             await handler(scope, receive, send)
 
-    return front
+    return route_request
 
 
-def _counter() -> tokens.Counter:
-    counter = tokens.load()
+def _load_token_counter() -> tokens.TokenCounter:
+    counter = tokens.load_token_counter()
     if counter.source == "estimate":
         _log.warning("no tiktoken vocabulary found: tokens are estimated, 4 characters each")
     return counter
 
 
-def _carbon(config: Config) -> Carbon | None:
+def _make_carbon_intensity(config: GatewayConfig) -> CarbonIntensity | None:
     carbon = config.carbon
     if carbon.grams_per_kwh is None and carbon.file is None:
         return None
-    return Carbon(carbon.grams_per_kwh, Path(carbon.file) if carbon.file else None)
+    return CarbonIntensity(carbon.grams_per_kwh, Path(carbon.file) if carbon.file else None)
 
 
-def _tracer(config: Config) -> Any:
+def _make_tracer(config: GatewayConfig) -> Any:
     """Return the Tracer, or None."""
     wanted = config.tracing
     if wanted.endpoint is None:
         return None
-    from gateway.telemetry.tracing import Tracer  # noqa: PLC0415 - needs an extra
+    from gateway.telemetry.tracing import RequestTracer  # noqa: PLC0415 - needs an extra
 
-    return Tracer(wanted.endpoint, wanted.sample_ratio, wanted.service_name)
+    return RequestTracer(wanted.endpoint, wanted.sample_ratio, wanted.service_name)
 
 
-def _cors(config: Config) -> CORSConfig | None:
+def _make_cors_config(config: GatewayConfig) -> CORSConfig | None:
     if not config.cors_origins:
         return None
     return CORSConfig(

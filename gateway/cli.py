@@ -22,7 +22,7 @@ _Config = Annotated[
 ]
 
 
-def _run(name: str, **options: Any) -> None:
+def _run_command(name: str, **options: Any) -> None:
     """Call `gateway.commands.NAME.run`; its return value is the exit code."""
     module = importlib.import_module(f"gateway.commands.{name}")
     raise typer.Exit(code=module.run(**options) or 0)
@@ -37,7 +37,7 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the gateway."""
-    _run("serve", config=config, host=host, port=port, workers=workers, log_level=log_level)
+    _run_command("serve", config=config, host=host, port=port, workers=workers, log_level=log_level)
 
 
 @app.command()
@@ -55,7 +55,9 @@ def demo(
     ] = None,
 ) -> None:
     """Simulated backends, a meter and the gateway on loopback, and a table of what it chose."""
-    _run("demo.command", port=port, once=once, speed=speed or (40.0 if loop else 20.0), loop=loop)
+    _run_command(
+        "demo.command", port=port, once=once, speed=speed or (40.0 if loop else 20.0), loop=loop
+    )
 
 
 @app.command()
@@ -76,7 +78,7 @@ def route(
     as_json: _Json = False,
 ) -> None:
     """Show how a prompt would be routed and why; offline, nothing is sent."""
-    _run(
+    _run_command(
         "route",
         prompt=prompt,
         steering={
@@ -125,7 +127,7 @@ def meter(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Measure each request's joules, beside the backends whose GPUs these are."""
-    _run(
+    _run_command(
         "meter",
         config=config,
         host=host,
@@ -152,7 +154,7 @@ def check(
     as_json: _Json = False,
 ) -> None:
     """Validate a config and its profile, or the meter's, or print a config's JSON Schema."""
-    _run(
+    _run_command(
         "check",
         config=config,
         profile=profile,
@@ -180,7 +182,7 @@ def backend(
     show: Annotated[bool, typer.Option("--print", help="Print vLLM's command only.")] = False,
 ) -> None:
     """Serve one of the three models with vLLM (further options are passed on), or simulate it."""
-    _run(
+    _run_command(
         "backend",
         model=model,
         host=host,
@@ -213,7 +215,7 @@ _CALIBRATION = {
 }
 
 
-def _calibrate(context: typer.Context) -> None:
+def _run_calibration_command(context: typer.Context) -> None:
     """Hand the command to `calibration.cli`, by name: serving never imports it."""
     try:
         module = importlib.import_module("calibration.cli")
@@ -230,7 +232,7 @@ for _name, _help in _CALIBRATION.items():
         help=_help,
         add_help_option=False,
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(_calibrate)
+    )(_run_calibration_command)
 
 
 if __name__ == "__main__":

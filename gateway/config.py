@@ -19,10 +19,10 @@ from gateway import structured
 from gateway.deciding_config import BoundsConfig, LearningConfig, PlacementConfig
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES
-from gateway.scheduling.decision import PRESETS, Weights
+from gateway.scheduling.decision import PRESETS, MetricWeights
 from gateway.structured import ConfigError, check_secret, check_url
 
-__all__ = ["Config", "ConfigError", "json_schema", "load", "parse"]
+__all__ = ["ConfigError", "GatewayConfig", "build_json_schema", "load_config", "parse_config"]
 
 """What `shadow` calls the shipped profile."""
 
@@ -40,11 +40,11 @@ class WeightsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     time: Weight = 0.0
 
     def __post_init__(self) -> None:
-        self.weights()
+        self.to_metric_weights()
 
-    def weights(self) -> Weights:
+    def to_metric_weights(self) -> MetricWeights:
         """Return them normalised. Raises ValueError where all are 0."""
-        return Weights.of(self.accuracy, self.energy, self.time)
+        return MetricWeights.from_values(self.accuracy, self.energy, self.time)
 
 
 class PresetConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +71,7 @@ class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
             check_secret("api_key", self.api_key)
 
     @property
-    def root(self) -> str:
+    def root_url(self) -> str:
         """The server's root."""
         return structured.server_root(self.url)
 
@@ -97,7 +97,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("name: 'auto' is the gateway's own")
 
     @property
-    def label(self) -> str:
+    def deployment_label(self) -> str:
         """What tells this deployment from others of the same model."""
         return self.deployment or self.name
 
@@ -179,7 +179,7 @@ class TracingConfig(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("endpoint: is missing")
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> "TracingConfig":
+    def from_environment(cls, environ: Mapping[str, str]) -> "TracingConfig":
         """Read OpenTelemetry's variables. Raises ConfigError."""
         root = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
         endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (
@@ -196,7 +196,7 @@ class TracingConfig(Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"OTEL_* in the environment, as `tracing`: {error}") from None
 
 
-class Config(Struct, frozen=True, forbid_unknown_fields=True):
+class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
@@ -229,7 +229,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         seen: set[tuple[str, str]] = set()
         urls: set[str] = set()
         for index, model in enumerate(self.models):
-            key = (model.name, model.label)
+            key = (model.name, model.deployment_label)
             if key in seen:
                 raise ValueError(
                     f"models[{index}]: {model.name!r} is listed twice; give each a `deployment` "
@@ -237,11 +237,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
                 )
             seen.add(key)
             for place, backend in enumerate(model.backends):
-                if backend.root in urls:
+                if backend.root_url in urls:
                     raise ValueError(
-                        f"models[{index}].backends[{place}].url: {backend.root} is listed twice"
+                        f"models[{index}].backends[{place}].url: {backend.root_url} is listed twice"
                     )
-                urls.add(backend.root)
+                urls.add(backend.root_url)
         for name in self.presets:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
                 raise ValueError(f"presets.{name}: lower-case letters, digits, _ and - only")
@@ -256,15 +256,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         """Where the one in shadow is, if `shadow` names one; None for the shipped one."""
         return None if self.shadow in {None, SHIPPED} else Path(str(self.shadow))
 
-    def preset_weights(self) -> dict[str, Weights]:
+    def preset_weights(self) -> dict[str, MetricWeights]:
         """Return every preset's weights by name, the built-in ones included."""
-        mine = {name: preset.weights.weights() for name, preset in self.presets.items()}
+        mine = {name: preset.weights.to_metric_weights() for name, preset in self.presets.items()}
         return {**PRESETS, **mine}
 
 
-def load(path: Path) -> Config:
+def load_config(path: Path) -> GatewayConfig:
     """Read a configuration file. Raises ConfigError; relative paths in it start at its folder."""
-    config = parse(structured.text_of(path), str(path))
+    config = parse_config(structured.read_config_text(path), str(path))
     carbon = config.carbon
     if carbon.file:
         carbon = CarbonConfig(file=str(path.parent / carbon.file))
@@ -278,13 +278,13 @@ def load(path: Path) -> Config:
         ),
         log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
         carbon=carbon,
-        tracing=_tracing(config.tracing),
+        tracing=_resolve_tracing(config.tracing),
     )
 
 
-def _tracing(given: TracingConfig) -> TracingConfig:
+def _resolve_tracing(given: TracingConfig) -> TracingConfig:
     """Return where spans go, once what it takes is there. Raises ConfigError."""
-    tracing = given if given.endpoint is not None else TracingConfig.of(os.environ)
+    tracing = given if given.endpoint is not None else TracingConfig.from_environment(os.environ)
     if tracing.endpoint is not None:
         try:
             found = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
@@ -298,11 +298,13 @@ def _tracing(given: TracingConfig) -> TracingConfig:
     return tracing
 
 
-def parse(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> Config:
+def parse_config(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> GatewayConfig:
     """Validate a configuration's text; `origin` names it in errors. Raises ConfigError."""
-    return structured.parse(text, origin, Config, environ, named={"presets": PresetConfig})
+    return structured.parse_struct(
+        text, origin, GatewayConfig, environ, named={"presets": PresetConfig}
+    )
 
 
-def json_schema() -> dict[str, Any]:
+def build_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the file."""
-    return structured.json_schema(Config)
+    return structured.build_json_schema(GatewayConfig)

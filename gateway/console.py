@@ -17,7 +17,7 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLU
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def complain(error: object) -> int:
+def report_usage_error(error: object) -> int:
     """Print one clear message; return the exit code for something that cannot be used."""
     err.print(f"joulegate: {error}", markup=False)
     return UNUSABLE
@@ -34,7 +34,7 @@ def log_to_stderr(level: str) -> None:
     )
 
 
-def told_to_stop() -> asyncio.Event:
+def make_stop_event() -> asyncio.Event:
     """Return what SIGINT and SIGTERM will set; a container's PID 1 hears neither by itself."""
     event = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

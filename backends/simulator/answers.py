@@ -12,24 +12,24 @@ from zlib import crc32
 import msgspec
 
 from backends.simulator import text, tokens
-from backends.simulator.cost_model import Truth
+from backends.simulator.cost_model import CostModel
 from backends.simulator.protocol import (
+    ChatMessage,
     ChatRequest,
     CompletionRequest,
-    Message,
     Prompt,
     SimulatorError,
-    Tool,
+    ToolDefinition,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class SimulatorSpec:
     """One simulated server."""
 
     model: str
     """The name it serves under."""
-    truth: Truth
+    truth: CostModel
     speed: float = 1.0
     """Simulated seconds per wall second."""
     seed: int = 0
@@ -50,7 +50,7 @@ class Spec:
         if self.speed <= 0:
             raise ValueError(f"speed is {self.speed}, it must be positive")
 
-    def count(self, pieces: int) -> int:
+    def count_tokens(self, pieces: int) -> int:
         """What so many pieces count for in this model."""
         return max(1, round(pieces * self.token_ratio))
 
@@ -64,7 +64,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SimulatedCompletion:
     """One choice of a response, a piece of text per token."""
 
     index: int
@@ -80,26 +80,26 @@ class Answer:
         return len(self.pieces)
 
     @property
-    def text(self) -> str:
+    def full_text(self) -> str:
         """All of it: the content, or the arguments of the tool call."""
         return "".join(self.pieces)
 
 
-def prompt_of_chat(request: ChatRequest, spec: Spec) -> tuple[int, int]:
+def measure_chat_prompt(request: ChatRequest, spec: SimulatorSpec) -> tuple[int, int]:
     """Prompt tokens of a chat and a hash that its answer is drawn from."""
     if not request.messages:
         raise SimulatorError(400, "1 validation error: messages must not be empty")
     pieces, mark = tokens.PER_CHAT, 0
     for message in request.messages:
-        words, images = _content(message)
+        words, images = _read_content(message)
         pieces += tokens.PER_MESSAGE + tokens.count_pieces(words) + tokens.PER_IMAGE * images
         mark = crc32(words.encode("utf-8", "surrogatepass"), mark)
     for tool in request.tools or ():
         pieces += tokens.count_pieces(msgspec.json.encode(tool).decode())
-    return spec.count(pieces), mark
+    return spec.count_tokens(pieces), mark
 
 
-def prompts_of(prompt: Prompt, spec: Spec) -> list[tuple[int, int]]:
+def measure_prompts(prompt: Prompt, spec: SimulatorSpec) -> list[tuple[int, int]]:
     """(prompt tokens, hash) of each prompt of a completion or an embedding."""
     many: Sequence[Any]
     if isinstance(prompt, str) or (prompt and all(isinstance(p, int) for p in prompt)):
@@ -113,7 +113,7 @@ def prompts_of(prompt: Prompt, spec: Spec) -> list[tuple[int, int]]:
         if isinstance(one, int):
             raise SimulatorError(400, "prompt must not mix texts and token ids")
         if isinstance(one, str):
-            count = spec.count(tokens.count_pieces(one))
+            count = spec.count_tokens(tokens.count_pieces(one))
             found.append((count, crc32(one.encode("utf-8", "surrogatepass"))))
         else:
             found.append((max(1, len(one)), crc32(repr(one).encode())))
@@ -121,46 +121,47 @@ def prompts_of(prompt: Prompt, spec: Spec) -> list[tuple[int, int]]:
 
 
 def plan_chat(
-    request: ChatRequest, spec: Spec, truth: Truth, tokens_in: int, mark: int
-) -> list[Answer]:
+    request: ChatRequest, spec: SimulatorSpec, truth: CostModel, tokens_in: int, mark: int
+) -> list[SimulatedCompletion]:
     """The choices of a chat completion; raises SimulatorError for what cannot be served."""
-    limit = _limit(request, truth, tokens_in)
+    limit = _compute_token_limit(request, truth, tokens_in)
     answers = []
     for index in range(request.n or 1):
-        rng = _rng(request, spec, mark, index)
+        rng = _make_rng(request, spec, mark, index)
         natural = truth.draw_tokens_out(tokens_in, rng)
-        tool, must = _tool(request, spec, rng)
+        tool, must = _choose_tool(request, spec, rng)
         if tool is None:
-            answers.append(_text_answer(request, spec, index, tokens_in, limit, natural, rng))
+            answers.append(_plan_text(request, spec, index, tokens_in, limit, natural, rng))
             continue
-        arguments = _instance(tool.function.parameters or {"type": "object"})
+        arguments = _split_instance(tool.function.parameters or {"type": "object"})
         # The first token stands for the name, the last for the end of the turn.
         pieces = ["", *arguments, ""]
         reason = "tool_calls" if must != "named" else "stop"
         if len(pieces) > limit:
             pieces, reason = pieces[:limit], "length"
         call = ToolCall(f"chatcmpl-tool-{rng.getrandbits(64):016x}", tool.function.name)
-        answers.append(Answer(index, tokens_in, pieces, reason, tool=call))
+        answers.append(SimulatedCompletion(index, tokens_in, pieces, reason, tool=call))
     return answers
 
 
 def plan_completion(
-    request: CompletionRequest, spec: Spec, truth: Truth, prompts: list[tuple[int, int]]
-) -> list[Answer]:
+    request: CompletionRequest,
+    spec: SimulatorSpec,
+    truth: CostModel,
+    prompts: list[tuple[int, int]],
+) -> list[SimulatedCompletion]:
     """The choices of a completion, `n` for each prompt."""
-    answers: list[Answer] = []
+    answers: list[SimulatedCompletion] = []
     for tokens_in, mark in prompts:
-        limit = _limit(request, truth, tokens_in)
+        limit = _compute_token_limit(request, truth, tokens_in)
         for choice in range(request.n or 1):
-            rng = _rng(request, spec, mark, choice)
+            rng = _make_rng(request, spec, mark, choice)
             natural = truth.draw_tokens_out(tokens_in, rng)
-            answers.append(
-                _text_answer(request, spec, len(answers), tokens_in, limit, natural, rng)
-            )
+            answers.append(_plan_text(request, spec, len(answers), tokens_in, limit, natural, rng))
     return answers
 
 
-def check_prompt(truth: Truth, tokens_in: int) -> None:
+def check_prompt(truth: CostModel, tokens_in: int) -> None:
     """Raise SimulatorError in vLLM's words if a prompt alone fills the context."""
     if tokens_in >= truth.context:
         raise SimulatorError(
@@ -171,7 +172,9 @@ def check_prompt(truth: Truth, tokens_in: int) -> None:
         )
 
 
-def _limit(request: ChatRequest | CompletionRequest, truth: Truth, tokens_in: int) -> int:
+def _compute_token_limit(
+    request: ChatRequest | CompletionRequest, truth: CostModel, tokens_in: int
+) -> int:
     """How many new tokens are allowed at most."""
     check_prompt(truth, tokens_in)
     asked = request.asked_tokens
@@ -199,59 +202,61 @@ def _limit(request: ChatRequest | CompletionRequest, truth: Truth, tokens_in: in
     return asked
 
 
-def _text_answer(
+def _plan_text(
     request: ChatRequest | CompletionRequest,
-    spec: Spec,
+    spec: SimulatorSpec,
     index: int,
     tokens_in: int,
     limit: int,
     natural: int,
     rng: Random,
-) -> Answer:
+) -> SimulatedCompletion:
     count = limit if request.ignore_eos else min(limit, max(natural, request.min_tokens))
-    pieces = _structured(request, spec, count, rng)
+    pieces = _plan_structured(request, spec, count, rng)
     if pieces is not None:
         ended = len(pieces) < limit
         pieces = [*pieces, ""] if ended else pieces[:limit]
-        return Answer(index, tokens_in, pieces, "stop" if ended else "length")
-    pieces = text.filler(spec.model, count, rng)
-    cut = text.cut_at_stop(pieces, request.stops, request.min_tokens)
+        return SimulatedCompletion(index, tokens_in, pieces, "stop" if ended else "length")
+    pieces = text.make_filler(spec.model, count, rng)
+    cut = text.cut_at_stop(pieces, request.stop_strings, request.min_tokens)
     if cut is not None:
-        return Answer(index, tokens_in, cut[0], "stop", stop_reason=cut[1])
+        return SimulatedCompletion(index, tokens_in, cut[0], "stop", stop_reason=cut[1])
     if request.ignore_eos or natural > limit:
-        return Answer(index, tokens_in, pieces, "length")
+        return SimulatedCompletion(index, tokens_in, pieces, "length")
     if count > 1:
         pieces[-1] = ""  # the end-of-turn token is counted and has no text
-    return Answer(index, tokens_in, pieces, "stop")
+    return SimulatedCompletion(index, tokens_in, pieces, "stop")
 
 
-def _structured(
-    request: ChatRequest | CompletionRequest, spec: Spec, count: int, rng: Random
+def _plan_structured(
+    request: ChatRequest | CompletionRequest, spec: SimulatorSpec, count: int, rng: Random
 ) -> list[str] | None:
     """The pieces of an answer whose form was prescribed, None if it was not."""
     outputs = request.structured_outputs or {}
     if isinstance(outputs.get("choice"), list) and outputs["choice"]:
-        return tokens.split(str(rng.choice(outputs["choice"])))
+        return tokens.split_text(str(rng.choice(outputs["choice"])))
     form = request.response_format or {}
     schema = outputs.get("json")
     if form.get("type") == "json_schema" and isinstance(form.get("json_schema"), dict):
         schema = form["json_schema"].get("schema")
     if isinstance(schema, dict):
-        return _instance(schema)
+        return _split_instance(schema)
     if form.get("type") == "json_object" or outputs.get("json_object"):
-        return text.json_object(spec.model, count, rng)
+        return text.split_json_object(spec.model, count, rng)
     return None
 
 
-def _instance(schema: dict[str, Any]) -> list[str]:
+def _split_instance(schema: dict[str, Any]) -> list[str]:
     """The pieces of a value that satisfies a client's schema."""
     try:
-        return text.json_pieces(text.instance(schema))
+        return text.split_json(text.build_instance(schema))
     except (TypeError, ValueError, AttributeError) as error:
         raise SimulatorError(400, f"Invalid JSON schema: {error}") from None
 
 
-def _tool(request: ChatRequest, spec: Spec, rng: Random) -> tuple[Tool | None, str]:
+def _choose_tool(
+    request: ChatRequest, spec: SimulatorSpec, rng: Random
+) -> tuple[ToolDefinition | None, str]:
     """The tool to call, if any, and how it was asked for."""
     choice = request.tool_choice
     if not request.tools or choice == "none":
@@ -276,7 +281,7 @@ def _tool(request: ChatRequest, spec: Spec, rng: Random) -> tuple[Tool | None, s
     return (request.tools[0] if called else None), "auto"
 
 
-def _content(message: Message) -> tuple[str, int]:
+def _read_content(message: ChatMessage) -> tuple[str, int]:
     """The text of a message and how many images are in it."""
     if message.content is None:
         return "", 0
@@ -286,5 +291,7 @@ def _content(message: Message) -> tuple[str, int]:
     return "\n".join(words), sum(p.get("type") == "image_url" for p in message.content)
 
 
-def _rng(request: ChatRequest | CompletionRequest, spec: Spec, mark: int, choice: int) -> Random:
+def _make_rng(
+    request: ChatRequest | CompletionRequest, spec: SimulatorSpec, mark: int, choice: int
+) -> Random:
     return Random(f"{spec.seed}:{request.seed}:{mark}:{choice}")  # noqa: S311 - to be repeatable

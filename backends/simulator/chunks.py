@@ -6,12 +6,12 @@ from zlib import crc32
 
 import msgspec
 
-from backends.simulator.answers import Answer, Spec
-from backends.simulator.engine import RequestTruth
+from backends.simulator.answers import SimulatedCompletion, SimulatorSpec
+from backends.simulator.engine import RequestCost
 
 DONE = b"data: [DONE]\n\n"
-FINGERPRINT = "simulated"
-Kind = Literal["chat", "completion"]
+SYSTEM_FINGERPRINT = "simulated"
+CompletionKind = Literal["chat", "completion"]
 
 _json = msgspec.json.Encoder().encode
 _OBJECTS = {"chat": "chat.completion", "completion": "text_completion"}
@@ -20,7 +20,7 @@ _TAIL = b',"logprobs":null,"finish_reason":null,"token_ids":null}]}\n\n'
 _TEXT_TAIL = b',"logprobs":null,"finish_reason":null,"stop_reason":null,"token_ids":null}]}\n\n'
 
 
-class Frames:
+class StreamFrames:
     """The server-sent events of one stream.
 
     Everything but the token's text is formatted once: a plain token costs one JSON string and one
@@ -29,11 +29,11 @@ class Frames:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: CompletionKind,
         response_id: str,
         created: int,
         model: str,
-        answers: Sequence[Answer],
+        answers: Sequence[SimulatedCompletion],
         *,
         top_logprobs: int | None = None,
         continuous_usage: bool = False,
@@ -56,7 +56,7 @@ class Frames:
             a.tool is None and top_logprobs is None and not continuous_usage for a in answers
         ]
 
-    def role(self, answer: Answer) -> bytes:
+    def format_role(self, answer: SimulatedCompletion) -> bytes:
         """The chunk that only says who speaks; a completion has none."""
         choice = {
             "index": answer.index,
@@ -66,24 +66,24 @@ class Frames:
         }
         chunk = {**self._head, "choices": [choice], "prompt_token_ids": None}
         if self._continuous:
-            chunk["usage"] = usage(answer.tokens_in, 0)
-        return _event(chunk)
+            chunk["usage"] = build_usage(answer.tokens_in, 0)
+        return _encode_event(chunk)
 
-    def token(self, answer: Answer, k: int) -> bytes:
+    def format_token(self, answer: SimulatedCompletion, k: int) -> bytes:
         """The chunk of an answer's k-th token; the last one says why it ends."""
         index = answer.index
         if self._fast[index] and k + 1 < len(answer.pieces):
             return b"".join((self._opened[index], _json(answer.pieces[k]), self._tail))
-        return self._slow_token(answer, k)
+        return self._format_token_slowly(answer, k)
 
-    def _slow_token(self, answer: Answer, k: int) -> bytes:
+    def _format_token_slowly(self, answer: SimulatedCompletion, k: int) -> bytes:
         piece = answer.pieces[k]
         last = k + 1 == len(answer.pieces)
         choice: dict[str, Any] = {"index": answer.index}
         if self._kind == "chat":
-            choice["delta"] = _delta(answer, k)
+            choice["delta"] = _build_delta(answer, k)
             choice["logprobs"] = (
-                None if self._top is None else {"content": [_logprob(piece, self._top)]}
+                None if self._top is None else {"content": [_build_logprob(piece, self._top)]}
             )
         else:
             choice["text"] = piece
@@ -97,24 +97,26 @@ class Frames:
         choice["token_ids"] = None
         chunk = {**self._head, "choices": [choice]}
         if last:
-            chunk["system_fingerprint"] = FINGERPRINT
+            chunk["system_fingerprint"] = SYSTEM_FINGERPRINT
         if self._continuous:
-            chunk["usage"] = usage(answer.tokens_in, k + 1)
-        return _event(chunk)
+            chunk["usage"] = build_usage(answer.tokens_in, k + 1)
+        return _encode_event(chunk)
 
-    def final_usage(self, tail: dict[str, Any]) -> bytes:
+    def format_final_usage(self, tail: dict[str, Any]) -> bytes:
         """The chunk without choices that ends a stream whose usage was asked for."""
         tail = {key: value for key, value in tail.items() if value is not None}
         tail["usage"] = {key: n for key, n in tail["usage"].items() if n is not None}
-        return _event({**self._head, "choices": [], "system_fingerprint": FINGERPRINT, **tail})
+        return _encode_event(
+            {**self._head, "choices": [], "system_fingerprint": SYSTEM_FINGERPRINT, **tail}
+        )
 
 
-def unary(
-    kind: Kind,
+def format_unary(
+    kind: CompletionKind,
     response_id: str,
     created: int,
     model: str,
-    answers: Sequence[Answer],
+    answers: Sequence[SimulatedCompletion],
     tail: dict[str, Any],
     *,
     top_logprobs: int | None = None,
@@ -129,19 +131,22 @@ def unary(
             "model": model,
             "choices": [choose(a, top_logprobs) for a in answers],
             "service_tier": None,
-            "system_fingerprint": FINGERPRINT,
+            "system_fingerprint": SYSTEM_FINGERPRINT,
             **tail,
             "kv_transfer_params": None,
         }
     )
 
 
-def ending(
-    spec: Spec, answers: Sequence[Answer], truths: Sequence[RequestTruth], prompt_tokens: int
+def report_cost(
+    spec: SimulatorSpec,
+    answers: Sequence[SimulatedCompletion],
+    truths: Sequence[RequestCost],
+    prompt_tokens: int,
 ) -> dict[str, Any]:
     """`usage`, `metrics` and `simulated`: what a response says about its own cost."""
     details = {"cached_tokens": 0} if spec.prompt_tokens_details else None
-    counted = usage(prompt_tokens, sum(a.tokens_out for a in answers))
+    counted = build_usage(prompt_tokens, sum(a.tokens_out for a in answers))
     metrics = None
     if spec.per_request_metrics and len(truths) == 1:
         # In wall time, so that they agree with the clock of whoever asked.
@@ -155,14 +160,14 @@ def ending(
         "usage": {**counted, "prompt_tokens_details": details},
         "metrics": metrics,
         "simulated": {
-            "energy_joules": sum(t.joules for t in truths),
+            "energy_joules": sum(t.total_joules for t in truths),
             "seconds": max((t.seconds for t in truths), default=0.0),
             "speed": spec.speed,
         },
     }
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+def build_usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     """The usage object as vLLM has it."""
     return {
         "prompt_tokens": prompt_tokens,
@@ -171,11 +176,11 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     }
 
 
-def _event(chunk: dict[str, Any]) -> bytes:
+def _encode_event(chunk: dict[str, Any]) -> bytes:
     return b"data: " + _json(chunk) + b"\n\n"
 
 
-def _delta(answer: Answer, k: int) -> dict[str, Any]:
+def _build_delta(answer: SimulatedCompletion, k: int) -> dict[str, Any]:
     if answer.tool is None:
         return {"content": answer.pieces[k]}
     if k == 0:
@@ -187,10 +192,10 @@ def _delta(answer: Answer, k: int) -> dict[str, Any]:
     return {"tool_calls": [{"index": 0, "function": {"arguments": answer.pieces[k]}}]}
 
 
-def _chat_choice(answer: Answer, top: int | None) -> dict[str, Any]:
+def _chat_choice(answer: SimulatedCompletion, top: int | None) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": answer.text if answer.tool is None else None,
+        "content": answer.full_text if answer.tool is None else None,
         "refusal": None,
         "annotations": None,
         "audio": None,
@@ -199,9 +204,9 @@ def _chat_choice(answer: Answer, top: int | None) -> dict[str, Any]:
         "reasoning": None,
     }
     if answer.tool is not None:
-        function = {"name": answer.tool.name, "arguments": answer.text}
+        function = {"name": answer.tool.name, "arguments": answer.full_text}
         message["tool_calls"] = [{"id": answer.tool.id, "type": "function", "function": function}]
-    logprobs = None if top is None else {"content": [_logprob(p, top) for p in answer.pieces]}
+    logprobs = None if top is None else {"content": [_build_logprob(p, top) for p in answer.pieces]}
     return {
         "index": answer.index,
         "message": message,
@@ -212,10 +217,10 @@ def _chat_choice(answer: Answer, top: int | None) -> dict[str, Any]:
     }
 
 
-def _completion_choice(answer: Answer, top: int | None) -> dict[str, Any]:
+def _completion_choice(answer: SimulatedCompletion, top: int | None) -> dict[str, Any]:
     return {
         "index": answer.index,
-        "text": answer.text,
+        "text": answer.full_text,
         "logprobs": None if top is None else _legacy_logprobs(answer.pieces, 0, top),
         "finish_reason": answer.finish_reason,
         "stop_reason": answer.stop_reason,
@@ -225,23 +230,23 @@ def _completion_choice(answer: Answer, top: int | None) -> dict[str, Any]:
     }
 
 
-def _chance(piece: str) -> float:
+def _fake_logprob(piece: str) -> float:
     """A log probability that looks like one and is always the same for the same token."""
     return -0.01 - (crc32(piece.encode()) % 200) / 100.0
 
 
-def _tops(piece: str, count: int) -> list[tuple[str, float]]:
-    chance = _chance(piece)
+def _list_top_logprobs(piece: str, count: int) -> list[tuple[str, float]]:
+    chance = _fake_logprob(piece)
     others = [(f"{piece}~{k}", chance - 0.5 * k) for k in range(1, count)]
     return [(piece, chance), *others] if count else []
 
 
-def _logprob(piece: str, top: int) -> dict[str, Any]:
-    def entry(token: str, chance: float) -> dict[str, Any]:
+def _build_logprob(piece: str, top: int) -> dict[str, Any]:
+    def build_entry(token: str, chance: float) -> dict[str, Any]:
         return {"token": token, "logprob": chance, "bytes": list(token.encode())}
 
-    tops = [entry(*pair) for pair in _tops(piece, top)]
-    return {**entry(piece, _chance(piece)), "top_logprobs": tops}
+    tops = [build_entry(*pair) for pair in _list_top_logprobs(piece, top)]
+    return {**build_entry(piece, _fake_logprob(piece)), "top_logprobs": tops}
 
 
 def _legacy_logprobs(pieces: Sequence[str], offset: int, top: int) -> dict[str, Any]:
@@ -251,7 +256,7 @@ def _legacy_logprobs(pieces: Sequence[str], offset: int, top: int) -> dict[str, 
         offset += len(piece)
     return {
         "text_offset": offsets,
-        "token_logprobs": [_chance(piece) for piece in pieces],
+        "token_logprobs": [_fake_logprob(piece) for piece in pieces],
         "tokens": list(pieces),
-        "top_logprobs": [dict(_tops(piece, top)) for piece in pieces] if top else None,
+        "top_logprobs": [dict(_list_top_logprobs(piece, top)) for piece in pieces] if top else None,
     }

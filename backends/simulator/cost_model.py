@@ -22,7 +22,7 @@ _LEAST_FACTOR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class SimulatedCost:
     """One cost form and its coefficients b0, b1, … (seconds or joules)."""
 
     form: Form
@@ -36,7 +36,7 @@ class Cost:
             )
 
     @property
-    def b(self) -> tuple[float, float, float, float, float]:
+    def all_coefficients(self) -> tuple[float, float, float, float, float]:
         """All five coefficients, 0 for those that the form lacks."""
         b0, b1, b2, b3, b4 = (*self.coefficients, 0.0, 0.0)[:5]
         return b0, b1, b2, b3, b4
@@ -46,13 +46,13 @@ class Cost:
         """Whether the form says itself how cost depends on the other running requests."""
         return self.form == "load"
 
-    def scaled(self, factor: float) -> "Cost":
+    def scale_by(self, factor: float) -> "SimulatedCost":
         """The same form, everything `factor` times as costly."""
-        return Cost(self.form, tuple(factor * b for b in self.coefficients))
+        return SimulatedCost(self.form, tuple(factor * b for b in self.coefficients))
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class PhaseSplit:
     """One cost of one request alone, apart by phase; prefill + tokens_out * per_token = total."""
 
     prefill: float
@@ -60,12 +60,12 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class CostModel:
     """How a simulated model spends time and energy, and how much it says."""
 
-    seconds: Cost
+    seconds: SimulatedCost
     """T(i, o) in seconds for a request alone (i prompt tokens, o new tokens)."""
-    joules: Cost
+    joules: SimulatedCost
     """E(i, o) in joules for a request alone."""
     shared_fraction: float = 0.85
     """Share of b2 (joules per token) that a batch pays once, for a joules form without b4."""
@@ -86,13 +86,13 @@ class Truth:
     """Tokens that the KV cache holds; 0 means 32 full contexts."""
 
     @classmethod
-    def of_profile(cls, model: Mapping[str, Any], **fields: Any) -> Self:
+    def from_profile(cls, model: Mapping[str, Any], **fields: Any) -> Self:
         """The truth of one entry under `models` of a profile file.
 
         Further fields override; raises KeyError or ValueError for an entry without costs.
         """
         costs: dict[str, Any] = {
-            name: Cost(model[name]["form"], tuple(map(float, model[name]["coefficients"])))
+            name: SimulatedCost(model[name]["form"], tuple(map(float, model[name]["coefficients"])))
             for name in ("seconds", "joules")
         }
         output = model.get("output")
@@ -100,10 +100,10 @@ class Truth:
             costs["output"] = (float(output["slope"]), float(output["intercept"]))
         return cls(**{**costs, **fields})
 
-    def scaled(self, *, seconds: float = 1.0, joules: float = 1.0) -> "Truth":
+    def scale_costs(self, *, seconds: float = 1.0, joules: float = 1.0) -> "CostModel":
         """The same model, `seconds` times as slow and `joules` times as hungry."""
         return replace(
-            self, seconds=self.seconds.scaled(seconds), joules=self.joules.scaled(joules)
+            self, seconds=self.seconds.scale_by(seconds), joules=self.joules.scale_by(joules)
         )
 
     @property
@@ -113,21 +113,23 @@ class Truth:
 
     def total_seconds(self, tokens_in: int, tokens_out: int) -> float:
         """T of a request that runs alone, in seconds, without noise."""
-        return _alone(self.seconds, tokens_in, tokens_out, load=0.0)
+        return _compute_unloaded_total(self.seconds, tokens_in, tokens_out, load=0.0)
 
     def total_joules(self, tokens_in: int, tokens_out: int) -> float:
         """E of a request that runs alone, in joules, without noise."""
-        return _alone(self.joules, tokens_in, tokens_out, load=self.joules.b[4])
+        return _compute_unloaded_total(
+            self.joules, tokens_in, tokens_out, load=self.joules.all_coefficients[4]
+        )
 
-    def split_seconds(self, tokens_in: int, tokens_out: int, factor: float = 1.0) -> Split:
+    def split_seconds(self, tokens_in: int, tokens_out: int, factor: float = 1.0) -> PhaseSplit:
         """Prefill seconds and seconds per token of a request that runs alone."""
         total = factor * self.total_seconds(tokens_in, tokens_out)
-        return _split(self.seconds, total, tokens_in, tokens_out, factor)
+        return _split_phases(self.seconds, total, tokens_in, tokens_out, factor)
 
-    def split_joules(self, tokens_in: int, tokens_out: int, factor: float = 1.0) -> Split:
+    def split_joules(self, tokens_in: int, tokens_out: int, factor: float = 1.0) -> PhaseSplit:
         """Prefill joules and joules per token of a request that runs alone."""
         total = factor * self.total_joules(tokens_in, tokens_out)
-        return _split(self.joules, total, tokens_in, tokens_out, factor)
+        return _split_phases(self.joules, total, tokens_in, tokens_out, factor)
 
     def draw_factor(self, rng: Random) -> float:
         """One multiplicative noise draw."""
@@ -144,16 +146,20 @@ class Truth:
         return max(1, round(mean))
 
 
-def _alone(cost: Cost, tokens_in: int, tokens_out: int, *, load: float) -> float:
+def _compute_unloaded_total(
+    cost: SimulatedCost, tokens_in: int, tokens_out: int, *, load: float
+) -> float:
     """The form with no other request running, floored at a tiny positive value."""
-    b0, b1, b2, b3, _ = cost.b
+    b0, b1, b2, b3, _ = cost.all_coefficients
     total = b0 + b1 * tokens_in + (b2 + b3 * tokens_in + load) * tokens_out
     return max(total, _LEAST_TOTAL)
 
 
-def _split(cost: Cost, total: float, tokens_in: int, tokens_out: int, factor: float) -> Split:
+def _split_phases(
+    cost: SimulatedCost, total: float, tokens_in: int, tokens_out: int, factor: float
+) -> PhaseSplit:
     """Divide a total into phases: what the floor adds to one phase is taken out of the other."""
-    b0, b1, *_ = cost.b
+    b0, b1, *_ = cost.all_coefficients
     least = _LEAST_SHARE * total
     prefill = min(max(factor * (b0 + b1 * tokens_in), least), total - least)
-    return Split(prefill, (total - prefill) / tokens_out)
+    return PhaseSplit(prefill, (total - prefill) / tokens_out)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite
 from random import Random
 
-from backends.simulator.cost_model import Truth
+from backends.simulator.cost_model import CostModel
 
 MAX_PREFILL_STEP_SECONDS = 0.25
 MAX_BATCHED_TOKENS = 2048  # prompt tokens prefilled together, vLLM's usual budget
@@ -32,7 +32,7 @@ _MICRO = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class RequestTruth:
+class RequestCost:
     """What one request really cost, once it has ended."""
 
     request_id: str
@@ -52,13 +52,13 @@ class RequestTruth:
     aborted: bool = False
 
     @property
-    def joules(self) -> float:
+    def total_joules(self) -> float:
         """Prefill and decode together."""
         return self.prefill_joules + self.decode_joules
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class EngineStep:
     """One forward pass: how long, how much, who got tokens and who is done."""
 
     duration_seconds: float
@@ -66,23 +66,36 @@ class Step:
     microjoules: int
     """What the counter advanced by."""
     tokens: list[tuple[str, int]]
-    finished: list[RequestTruth]
+    finished: list[RequestCost]
 
 
-class _Request:
+class _EngineRequest:
     """One request on its way through the engine."""
 
     __slots__ = (
-        "admitted_at", "decode_joules", "first_token_at", "left", "load_seconds", "microjoules",
-        "own_joules", "prefill_joules", "prefill_seconds", "prefill_total", "request_id",
-        "shared_joules", "step_seconds", "submitted_at", "tokens_in", "tokens_out",
+        "admitted_at",
+        "decode_joules",
+        "first_token_at",
+        "load_seconds",
+        "microjoules",
+        "own_joules",
+        "prefill_joules",
+        "prefill_seconds",
+        "prefill_total",
+        "request_id",
+        "shared_joules",
+        "step_seconds",
+        "submitted_at",
+        "tokens_in",
+        "tokens_left",
+        "tokens_out",
     )  # fmt: skip
 
     def __init__(self, request_id: str, tokens_in: int, tokens_out: int, now: float) -> None:
         self.request_id = request_id
         self.tokens_in = tokens_in
         self.tokens_out = tokens_out
-        self.left = tokens_out
+        self.tokens_left = tokens_out
         self.submitted_at = now
         self.admitted_at = now
         self.first_token_at = 0.0
@@ -90,7 +103,7 @@ class _Request:
         self.decode_joules = 0.0
         self.microjoules = 0
 
-    def price(self, truth: Truth, rng: Random) -> None:
+    def fix_costs(self, truth: CostModel, rng: Random) -> None:
         """Fix what this request costs; a truth that is replaced later leaves it alone."""
         tokens = (self.tokens_in, self.tokens_out)
         time_factor, energy_factor = truth.draw_factor(rng), truth.draw_factor(rng)
@@ -100,31 +113,33 @@ class _Request:
         self.prefill_total = joules.prefill
         self.step_seconds = seconds.per_token
         self.load_seconds = (  # added to a step per other running request
-            max(0.0, time_factor * truth.seconds.b[4])
+            max(0.0, time_factor * truth.seconds.all_coefficients[4])
             if truth.seconds.has_load
             else truth.slowdown_per_running * seconds.per_token
         )
         shared = (
-            truth.joules.b[4]
+            truth.joules.all_coefficients[4]
             if truth.joules.has_load
-            else truth.shared_fraction * truth.joules.b[2]
+            else truth.shared_fraction * truth.joules.all_coefficients[2]
         )
         self.shared_joules = min(max(0.0, energy_factor * shared), joules.per_token)
         self.own_joules = joules.per_token - self.shared_joules
 
-    def settle(self) -> int:
+    def count_new_microjoules(self) -> int:
         """Round what was spent so far; the microjoules by which that grew."""
         total = round((self.prefill_joules + self.decode_joules) * _MICRO)
         grown = total - self.microjoules
         self.microjoules = total
         return grown
 
-    def end(self, now: float, *, aborted: bool = False) -> RequestTruth:
-        first = self.first_token_at - self.submitted_at if self.left < self.tokens_out else 0.0
-        return RequestTruth(
+    def build_cost(self, now: float, *, aborted: bool = False) -> RequestCost:
+        first = (
+            self.first_token_at - self.submitted_at if self.tokens_left < self.tokens_out else 0.0
+        )
+        return RequestCost(
             request_id=self.request_id,
             tokens_in=self.tokens_in,
-            tokens_out=self.tokens_out - self.left,
+            tokens_out=self.tokens_out - self.tokens_left,
             prefill_joules=self.prefill_joules,
             decode_joules=self.decode_joules,
             microjoules=self.microjoules,
@@ -135,10 +150,10 @@ class _Request:
         )
 
 
-class Engine:
+class BatchingEngine:
     """A GPU that serves one model; deterministic for a seed and an order of calls."""
 
-    def __init__(self, truth: Truth, seed: int = 0) -> None:
+    def __init__(self, truth: CostModel, seed: int = 0) -> None:
         self.truth = truth
         self.seconds = 0.0
         """The engine's own clock: simulated seconds stepped and idled."""
@@ -147,20 +162,20 @@ class Engine:
         self.idle_microjoules = 0
         self._idle_joules = 0.0
         self._rng = Random(seed)  # noqa: S311 - a reproducible model, not a secret
-        self._waiting: dict[str, _Request] = {}
-        self._prefilling: dict[str, _Request] = {}
+        self._waiting: dict[str, _EngineRequest] = {}
+        self._prefilling: dict[str, _EngineRequest] = {}
         self._prefill_steps: deque[float] = deque()
-        self._decoding: dict[str, _Request] = {}
+        self._decoding: dict[str, _EngineRequest] = {}
         self._decode_next = False
         self._kv_used = 0
 
     @property
-    def running(self) -> int:
+    def running_requests(self) -> int:
         """Requests that were admitted and have not ended."""
         return len(self._prefilling) + len(self._decoding)
 
     @property
-    def waiting(self) -> int:
+    def waiting_requests(self) -> int:
         """Requests that were submitted and not admitted yet."""
         return len(self._waiting)
 
@@ -169,31 +184,31 @@ class Engine:
         """Share of the KV cache in use, 0 to 1."""
         return min(1.0, self._kv_used / self.truth.kv_capacity)
 
-    def set_truth(self, truth: Truth) -> None:
+    def set_cost_model(self, truth: CostModel) -> None:
         """Replace the model's costs; requests already admitted end at their old ones."""
         self.truth = truth
 
-    def submit(self, request_id: str, tokens_in: int, tokens_out: int) -> None:
+    def submit_request(self, request_id: str, tokens_in: int, tokens_out: int) -> None:
         """Queue a request; raises ValueError for a known id or a token count below 1."""
-        if request_id in self._waiting or self._find(request_id) is not None:
+        if request_id in self._waiting or self._find_request(request_id) is not None:
             raise ValueError(f"request {request_id!r} is in the engine already")
         if tokens_in < 1 or tokens_out < 1:
             raise ValueError("a request has at least one prompt token and one new token")
-        self._waiting[request_id] = _Request(request_id, tokens_in, tokens_out, self.seconds)
+        self._waiting[request_id] = _EngineRequest(request_id, tokens_in, tokens_out, self.seconds)
 
-    def abort(self, request_id: str) -> RequestTruth | None:
+    def abort_request(self, request_id: str) -> RequestCost | None:
         """Drop a request; what it cost so far, or None if the engine does not have it."""
         request = self._waiting.pop(request_id, None)
         if request is None:
-            request = self._find(request_id)
+            request = self._find_request(request_id)
             if request is None:
                 return None
-            self._leave(request)
+            self._release_request(request)
         else:
             request.admitted_at = self.seconds
-        return request.end(self.seconds, aborted=True)
+        return request.build_cost(self.seconds, aborted=True)
 
-    def idle(self, seconds: float) -> None:
+    def advance_idle(self, seconds: float) -> None:
         """Let time pass without work; raises ValueError if that is not a time."""
         if not (isfinite(seconds) and seconds >= 0.0):
             raise ValueError(f"idle time is {seconds}")
@@ -203,17 +218,17 @@ class Engine:
         self.microjoules += total - self.idle_microjoules
         self.idle_microjoules = total
 
-    def step(self) -> Step | None:
+    def run_step(self) -> EngineStep | None:
         """Advance by one forward pass; None if there is nothing to do."""
         if not self._prefilling and self._waiting:
-            self._admit()
+            self._admit_requests()
         if self._prefilling and not (self._decode_next and self._decoding):
             self._decode_next = True
-            return self._prefill()
+            return self._run_prefill()
         self._decode_next = False
-        return self._decode() if self._decoding else None
+        return self._run_decode() if self._decoding else None
 
-    def _admit(self) -> None:
+    def _admit_requests(self) -> None:
         """Move waiting requests into one prefill group, in order, as far as they fit.
 
         A request is admitted only if its whole context fits the KV cache, so nothing is ever
@@ -222,16 +237,16 @@ class Engine:
         truth = self.truth
         budget = MAX_BATCHED_TOKENS
         reserved = sum(r.tokens_in + r.tokens_out for r in self._decoding.values())
-        while self._waiting and self.running < truth.max_num_seqs:
+        while self._waiting and self.running_requests < truth.max_num_seqs:
             request = next(iter(self._waiting.values()))
             needed = request.tokens_in + request.tokens_out
             if self._prefilling and request.tokens_in > budget:
                 break
-            if self.running and reserved + needed > truth.kv_capacity:
+            if self.running_requests and reserved + needed > truth.kv_capacity:
                 break
             del self._waiting[request.request_id]
             request.admitted_at = self.seconds
-            request.price(truth, self._rng)
+            request.fix_costs(truth, self._rng)
             self._prefilling[request.request_id] = request
             self._kv_used += request.tokens_in
             budget -= request.tokens_in
@@ -247,7 +262,7 @@ class Engine:
         count = ceil(longest / MAX_PREFILL_STEP_SECONDS)
         self._prefill_steps = deque([longest / count] * count)
 
-    def _prefill(self) -> Step:
+    def _run_prefill(self) -> EngineStep:
         duration = self._prefill_steps.popleft()
         self.seconds += duration
         share = 1.0 / (len(self._prefill_steps) + 1)  # of what each has still to spend
@@ -256,43 +271,43 @@ class Engine:
             spent = share * (request.prefill_total - request.prefill_joules)
             request.prefill_joules += spent
             joules += spent
-            counted += request.settle()
+            counted += request.count_new_microjoules()
         self.microjoules += counted
         if not self._prefill_steps:
             self._decoding.update(self._prefilling)
             self._prefilling.clear()
-        return Step(duration, joules, counted, [], [])
+        return EngineStep(duration, joules, counted, [], [])
 
-    def _decode(self) -> Step:
+    def _run_decode(self) -> EngineStep:
         batch = list(self._decoding.values())
         count = len(batch)
         duration = max(r.step_seconds + (count - 1) * r.load_seconds for r in batch)
         self.seconds += duration
         self._kv_used += count
         tokens: list[tuple[str, int]] = []
-        finished: list[RequestTruth] = []
+        finished: list[RequestCost] = []
         joules, counted = 0.0, 0
         for request in batch:
             spent = request.own_joules + request.shared_joules / count
             request.decode_joules += spent
             joules += spent
-            counted += request.settle()
-            if request.left == request.tokens_out:
+            counted += request.count_new_microjoules()
+            if request.tokens_left == request.tokens_out:
                 request.first_token_at = self.seconds
-            request.left -= 1
+            request.tokens_left -= 1
             tokens.append((request.request_id, 1))
-            if not request.left:
-                self._leave(request)
-                finished.append(request.end(self.seconds))
+            if not request.tokens_left:
+                self._release_request(request)
+                finished.append(request.build_cost(self.seconds))
         self.microjoules += counted
-        return Step(duration, joules, counted, tokens, finished)
+        return EngineStep(duration, joules, counted, tokens, finished)
 
-    def _find(self, request_id: str) -> _Request | None:
+    def _find_request(self, request_id: str) -> _EngineRequest | None:
         return self._decoding.get(request_id) or self._prefilling.get(request_id)
 
-    def _leave(self, request: _Request) -> None:
+    def _release_request(self, request: _EngineRequest) -> None:
         """Free an admitted request's place and its part of the KV cache."""
         self._decoding.pop(request.request_id, None)
         if self._prefilling.pop(request.request_id, None) and not self._prefilling:
             self._prefill_steps.clear()
-        self._kv_used -= request.tokens_in + request.tokens_out - request.left
+        self._kv_used -= request.tokens_in + request.tokens_out - request.tokens_left

@@ -8,53 +8,62 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from backends.simulator.faults import Fault
-from backends.simulator.handlers import STRUCK, Handler, Server, json_response
+from backends.simulator.faults import ActiveFault
+from backends.simulator.handlers import (
+    STRUCK_FAULTS,
+    RequestHandler,
+    SimulatorHandlers,
+    json_response,
+)
 from backends.simulator.protocol import error_body
-from backends.simulator.wire import sever, silence
+from backends.simulator.wire import reset_connection, wait_forever
 
 _PAGE = "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n\x00\xff\xfe"
 
 
-async def misbehave(server: Server, request: web.Request, handler: Handler) -> web.StreamResponse:
+async def apply_faults(
+    server: SimulatorHandlers, request: web.Request, handler: RequestHandler
+) -> web.StreamResponse:
     """Let the endpoint answer, or do what the faults that are set say."""
     faults = server.faults
     if not faults.active or request.path.startswith("/simulator/"):
         return await handler(request)
-    if faults.refusing:  # a connection from before the socket was closed
-        sever(request)
+    if faults.refuses_connections:  # a connection from before the socket was closed
+        reset_connection(request)
         return web.Response()
-    struck = faults.take(request.path, stream=await _wants_stream(request))
+    struck = faults.take_faults(request.path, stream=await _wants_stream(request))
     for kind, fault in struck:
-        answer = await _instead(kind, fault, request)
+        answer = await _replace_response(kind, fault, request)
         if answer is not None:
             return answer
-    token = STRUCK.set(struck)  # one task may serve many requests of one connection
+    token = STRUCK_FAULTS.set(struck)  # one task may serve many requests of one connection
     try:
         response = await handler(request)
     finally:
-        STRUCK.reset(token)
+        STRUCK_FAULTS.reset(token)
     kinds = {kind for kind, _ in struck}
     if isinstance(response, web.Response) and isinstance(response.body, bytes):
         if "cut_json" in kinds:
             return json_response(response.body[: len(response.body) // 2])
         if "truncated_json" in kinds:
-            return await _truncated(request, response.body)
+            return await _send_truncated(request, response.body)
     return response
 
 
-async def _instead(kind: str, fault: Fault, request: web.Request) -> web.StreamResponse | None:
+async def _replace_response(
+    kind: str, fault: ActiveFault, request: web.Request
+) -> web.StreamResponse | None:
     """The answer that a fault gives in place of the endpoint's, if it does."""
     answer: web.StreamResponse | None = None
     match kind:
         case "reset_on_accept":
-            sever(request)
+            reset_connection(request)
             answer = web.Response()
         case "slow_headers":
             await asyncio.sleep(fault.delay_s)
         case "silent":
-            await silence()
+            await wait_forever()
         case "garbage":
             if request.transport is not None:
                 request.transport.write(_GARBAGE)
@@ -69,11 +78,11 @@ async def _instead(kind: str, fault: Fault, request: web.Request) -> web.StreamR
         case "redirect":
             answer = web.Response(status=307, headers={"location": fault.location})
         case "status":
-            answer = _status(fault)
+            answer = _build_status_response(fault)
     return answer
 
 
-def _status(fault: Fault) -> web.Response:
+def _build_status_response(fault: ActiveFault) -> web.Response:
     headers = {"retry-after": fault.retry_after} if fault.retry_after is not None else {}
     if fault.html:
         page = _PAGE.format(fault.status)
@@ -90,7 +99,7 @@ def _status(fault: Fault) -> web.Response:
     return response
 
 
-async def _truncated(request: web.Request, body: bytes) -> web.StreamResponse:
+async def _send_truncated(request: web.Request, body: bytes) -> web.StreamResponse:
     """Promise the whole body, send half of it, and hang up."""
     response = web.StreamResponse(headers={"content-type": "application/json"})
     response.content_length = len(body)
@@ -106,10 +115,10 @@ async def _wants_stream(request: web.Request) -> bool:
     if request.method != "POST":
         return False
     try:
-        return msgspec.json.decode(await request.read(), type=_Streaming).stream is True
+        return msgspec.json.decode(await request.read(), type=_StreamFlag).stream is True
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 
-class _Streaming(msgspec.Struct):
+class _StreamFlag(msgspec.Struct):
     stream: bool | None = None

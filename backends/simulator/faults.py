@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+GENERATION_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
-KINDS: dict[str, str] = {
+FAULT_KINDS: dict[str, str] = {
     "refuse": "the listening socket is closed, kept-alive connections are reset (in-process, or "
     "with for_seconds, since nothing can reach it over HTTP meanwhile)",
     "reset_on_accept": "the connection is reset before any byte of an answer",
@@ -40,7 +40,7 @@ _STREAMED = frozenset(
 _UNARY = frozenset({"truncated_json", "cut_json"})
 
 
-class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ActiveFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One fault that is set; fields that its kind does not use are ignored."""
 
     count: int | None = None
@@ -61,38 +61,38 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     location: str = "http://127.0.0.1:9/elsewhere"
 
 
-class Faults:
+class FaultInjector:
     """The faults that are set on one server; may be changed at any time, from its event loop."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.active: dict[str, Fault] = {}
-        self.served: dict[str, int] = dict.fromkeys(KINDS, 0)
+        self.active: dict[str, ActiveFault] = {}
+        self.served: dict[str, int] = dict.fromkeys(FAULT_KINDS, 0)
         """How many requests each kind has affected."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change; the server opens and closes its socket there."""
         self.rng = Random(seed)  # noqa: S311 - to be repeatable
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def set(self, kind: str, **fields: Any) -> Fault:
+    def set_fault(self, kind: str, **fields: Any) -> ActiveFault:
         """Set one fault, as in `set("status", status=503, count=2)`; ValueError if unknown."""
-        fault = _fault(kind, fields)
-        self.clear(kind)
+        fault = _parse_fault(kind, fields)
+        self.clear_faults(kind)
         self.active[kind] = fault
         if fault.for_seconds is not None:
             loop = asyncio.get_running_loop()
-            self._timers[kind] = loop.call_later(fault.for_seconds, self.clear, kind)
+            self._timers[kind] = loop.call_later(fault.for_seconds, self.clear_faults, kind)
         self.on_change()
         return fault
 
-    def replace(self, faults: Mapping[str, Mapping[str, Any]]) -> None:
+    def replace_faults(self, faults: Mapping[str, Mapping[str, Any]]) -> None:
         """Set these faults and no others; nothing changes if one of them is wrong."""
         for kind, fields in faults.items():
-            _fault(kind, fields)
-        self.clear()
+            _parse_fault(kind, fields)
+        self.clear_faults()
         for kind, fields in faults.items():
-            self.set(kind, **fields)
+            self.set_fault(kind, **fields)
 
-    def clear(self, kind: str | None = None) -> None:
+    def clear_faults(self, kind: str | None = None) -> None:
         """Heal one fault, or all."""
         for name in [kind] if kind is not None else list(self.active):
             timer = self._timers.pop(name, None)
@@ -102,11 +102,11 @@ class Faults:
         self.on_change()
 
     @property
-    def refusing(self) -> bool:
+    def refuses_connections(self) -> bool:
         """Whether connections are to be refused."""
         return "refuse" in self.active
 
-    def take(self, path: str, *, stream: bool) -> list[tuple[str, Fault]]:
+    def take_faults(self, path: str, *, stream: bool) -> list[tuple[str, ActiveFault]]:
         """The faults that strike this request, in the order they were set; counts go down."""
         if not self.active:
             return []
@@ -114,29 +114,29 @@ class Faults:
         for kind, fault in list(self.active.items()):
             if kind in {"refuse", "unhealthy"} or kind in (_UNARY if stream else _STREAMED):
                 continue
-            if path not in ((fault.path,) if fault.path else GENERATING):
+            if path not in ((fault.path,) if fault.path else GENERATION_PATHS):
                 continue
             if fault.probability < 1.0 and self.rng.random() >= fault.probability:
                 continue
-            self.used(kind)
+            self.count_use(kind)
             struck.append((kind, fault))
         return struck
 
-    def used(self, kind: str) -> None:
+    def count_use(self, kind: str) -> None:
         """Count one request that a fault affected."""
         fault = self.active[kind]
         self.served[kind] += 1
         if fault.count is not None:
             fault.count -= 1
             if fault.count <= 0:
-                self.clear(kind)
+                self.clear_faults(kind)
 
 
-def _fault(kind: str, fields: Mapping[str, Any]) -> Fault:
-    if kind not in KINDS:
-        raise ValueError(f"unknown fault {kind!r}; there are {', '.join(KINDS)}")
+def _parse_fault(kind: str, fields: Mapping[str, Any]) -> ActiveFault:
+    if kind not in FAULT_KINDS:
+        raise ValueError(f"unknown fault {kind!r}; there are {', '.join(FAULT_KINDS)}")
     try:
-        fault = msgspec.convert(fields, Fault)
+        fault = msgspec.convert(fields, ActiveFault)
     except msgspec.ValidationError as error:
         raise ValueError(f"fault {kind}: {error}") from None
     if fault.count is not None and fault.count < 1:

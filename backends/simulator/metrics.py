@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from itertools import accumulate
 
-from backends.simulator.engine import Engine, RequestTruth
+from backends.simulator.engine import BatchingEngine, RequestCost
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FINISH_REASONS = ("stop", "length", "abort")
@@ -18,7 +18,7 @@ _E2E = (
 )  # fmt: skip
 
 
-class Histogram:
+class DurationHistogram:
     """Counts of durations in seconds by bucket."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
@@ -26,13 +26,13 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, seconds: float) -> None:
+    def observe_seconds(self, seconds: float) -> None:
         """Count one duration."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
 
 
-class Metrics:
+class SimulatorMetrics:
     """Counters of one simulated server; times are wall seconds, as a scraper's are."""
 
     def __init__(self, model: str, speed: float) -> None:
@@ -42,26 +42,26 @@ class Metrics:
         self.prompt_tokens = 0
         self.generation_tokens = 0
         self.finished = dict.fromkeys(FINISH_REASONS, 0)
-        self.first_token = Histogram(_TTFT)
-        self.whole_request = Histogram(_E2E)
+        self.first_token = DurationHistogram(_TTFT)
+        self.whole_request = DurationHistogram(_E2E)
 
-    def ended(self, truth: RequestTruth, finish_reason: str) -> None:
+    def record_end(self, truth: RequestCost, finish_reason: str) -> None:
         """Count a request that the engine is done with."""
         self.finished[finish_reason if finish_reason in self.finished else "stop"] += 1
         if truth.tokens_out:
-            self.first_token.observe(truth.first_token_seconds / self._speed)
+            self.first_token.observe_seconds(truth.first_token_seconds / self._speed)
         if not truth.aborted:
-            self.whole_request.observe(truth.seconds / self._speed)
+            self.whole_request.observe_seconds(truth.seconds / self._speed)
 
-    def render(self, engine: Engine) -> str:
+    def render_text(self, engine: BatchingEngine) -> str:
         """All of it in Prometheus' text format."""
         lines: list[str] = []
         own = self._labels
         for name, kind, text, samples in (
             ("vllm:num_requests_running", "gauge", "Requests in execution.",
-             [(own, engine.running)]),
+             [(own, engine.running_requests)]),
             ("vllm:num_requests_waiting", "gauge", "Requests that wait to be processed.",
-             [(own, engine.waiting)]),
+             [(own, engine.waiting_requests)]),
             ("vllm:kv_cache_usage_perc", "gauge", "KV cache usage, 1 is all of it.",
              [(own, engine.kv_usage)]),
             ("vllm:prompt_tokens_total", "counter", "Prefill tokens processed.",
@@ -77,18 +77,20 @@ class Metrics:
             ("simulator_idle_joules_total", "counter", "Simulated energy while nothing ran.",
              [(own, engine.idle_microjoules / 1e6)]),
         ):  # fmt: skip
-            _head(lines, name, kind, text)
+            _append_header(lines, name, kind, text)
             lines.extend(f"{name}{{{labels}}} {value}" for labels, value in samples)
-        self._histogram(
+        self._append_histogram(
             lines, "vllm:time_to_first_token_seconds", "Time to first token.", self.first_token
         )
-        self._histogram(
+        self._append_histogram(
             lines, "vllm:e2e_request_latency_seconds", "Whole request.", self.whole_request
         )
         return "\n".join(lines) + "\n"
 
-    def _histogram(self, lines: list[str], name: str, text: str, histogram: Histogram) -> None:
-        _head(lines, name, "histogram", text)
+    def _append_histogram(
+        self, lines: list[str], name: str, text: str, histogram: DurationHistogram
+    ) -> None:
+        _append_header(lines, name, "histogram", text)
         bounds = [*map(str, histogram.bounds), "+Inf"]
         total = 0
         for bound, total in zip(bounds, accumulate(histogram.counts), strict=True):
@@ -97,6 +99,6 @@ class Metrics:
         lines.append(f"{name}_count{{{self._labels}}} {total}")
 
 
-def _head(lines: list[str], name: str, kind: str, text: str) -> None:
+def _append_header(lines: list[str], name: str, kind: str, text: str) -> None:
     lines.append(f"# HELP {name} {text}")
     lines.append(f"# TYPE {name} {kind}")

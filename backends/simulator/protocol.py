@@ -40,12 +40,12 @@ class StreamOptions(msgspec.Struct):
     continuous_usage_stats: bool = False
 
     @property
-    def continuous(self) -> bool:
+    def wants_continuous_usage(self) -> bool:
         """Whether every chunk carries usage; vLLM wants both fields for that."""
         return self.include_usage and self.continuous_usage_stats
 
 
-class Message(msgspec.Struct):
+class ChatMessage(msgspec.Struct):
     """One message of a chat."""
 
     role: str
@@ -53,21 +53,21 @@ class Message(msgspec.Struct):
     tool_calls: list[dict[str, Any]] | None = None
 
 
-class Function(msgspec.Struct):
+class ToolFunction(msgspec.Struct):
     """A function that the model may call."""
 
     name: str
     parameters: dict[str, Any] | None = None
 
 
-class Tool(msgspec.Struct):
+class ToolDefinition(msgspec.Struct):
     """A tool that the model may call."""
 
-    function: Function
+    function: ToolFunction
     type: str = "function"
 
 
-class _Generating(msgspec.Struct, kw_only=True):
+class _GenerationRequest(msgspec.Struct, kw_only=True):
     """The fields that chat and completions share; unknown ones are ignored, as vLLM does."""
 
     model: str | None = None
@@ -84,7 +84,7 @@ class _Generating(msgspec.Struct, kw_only=True):
     seed: int | None = None
 
     @property
-    def stops(self) -> list[str]:
+    def stop_strings(self) -> list[str]:
         """The stop strings."""
         if isinstance(self.stop, str):
             return [self.stop]
@@ -96,14 +96,14 @@ class _Generating(msgspec.Struct, kw_only=True):
         return self.max_tokens
 
 
-class ChatRequest(_Generating, kw_only=True):
+class ChatRequest(_GenerationRequest, kw_only=True):
     """The body of /v1/chat/completions."""
 
-    messages: list[Message]
+    messages: list[ChatMessage]
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
     top_logprobs: TopLogprobs | None = 0
-    tools: list[Tool] | None = None
+    tools: list[ToolDefinition] | None = None
     tool_choice: str | dict[str, Any] | None = None
 
     @property
@@ -114,7 +114,7 @@ class ChatRequest(_Generating, kw_only=True):
         return self.max_tokens
 
 
-class CompletionRequest(_Generating, kw_only=True):
+class CompletionRequest(_GenerationRequest, kw_only=True):
     """The body of /v1/completions."""
 
     prompt: Prompt
@@ -136,7 +136,7 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[Message] | None = None
+    messages: list[ChatMessage] | None = None
 
 
 class DetokenizeRequest(msgspec.Struct, kw_only=True):
@@ -146,7 +146,7 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True):
     model: str | None = None
 
 
-def parse(body: bytes, kind: type[T]) -> T:
+def parse_body(body: bytes, kind: type[T]) -> T:
     """Decode a request body; raises SimulatorError (400) for anything malformed."""
     try:
         return msgspec.json.decode(body, type=kind)

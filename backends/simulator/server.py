@@ -9,15 +9,15 @@ from typing import Self
 
 from aiohttp import web
 
-from backends.simulator.answers import Spec
-from backends.simulator.cost_model import Truth
-from backends.simulator.engine import Engine
-from backends.simulator.fault_middleware import misbehave
-from backends.simulator.faults import Faults
-from backends.simulator.handlers import Handler, Server, json_response
+from backends.simulator.answers import SimulatorSpec
+from backends.simulator.cost_model import CostModel
+from backends.simulator.engine import BatchingEngine
+from backends.simulator.fault_middleware import apply_faults
+from backends.simulator.faults import FaultInjector
+from backends.simulator.handlers import RequestHandler, SimulatorHandlers, json_response
 from backends.simulator.protocol import SimulatorError, error_body
 
-SERVER = web.AppKey("server", Server)
+SERVER_KEY = web.AppKey("server", SimulatorHandlers)
 _MAX_BODY_BYTES = 64 << 20
 _KEEPALIVE_SECONDS = 5.0  # uvicorn's default, hence vLLM's
 _SHUTDOWN_SECONDS = 0.5
@@ -25,17 +25,17 @@ _REOPEN_TRIES = 100
 _BACKLOG = 1024
 
 
-def create_app(spec: Spec) -> web.Application:
+def create_app(spec: SimulatorSpec) -> web.Application:
     """The server as an aiohttp application; its state is `app[SERVER]`."""
-    server = Server(spec)
+    server = SimulatorHandlers(spec)
 
     @web.middleware
-    async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def handle_errors(request: web.Request, handler: RequestHandler) -> web.StreamResponse:
         try:
-            if not _authorised(request, spec.api_key):
+            if not _is_authorised(request, spec.api_key):
                 response: web.StreamResponse = json_response(b'{"error":"Unauthorized"}', 401)
             else:
-                response = await misbehave(server, request, handler)
+                response = await apply_faults(server, request, handler)
         except SimulatorError as error:
             response = json_response(error.body, error.status)
         except web.HTTPException as error:
@@ -45,20 +45,20 @@ def create_app(spec: Spec) -> web.Application:
             response.headers["x-simulated"] = "true"
         return response
 
-    async def pumping(_: web.Application) -> AsyncIterator[None]:
-        server.pump.start()
+    async def run_scheduler(_: web.Application) -> AsyncIterator[None]:
+        server.scheduler_loop.start_task()
         yield
-        server.faults.clear()
-        await server.pump.stop()
+        server.faults.clear_faults()
+        await server.scheduler_loop.stop_task()
 
-    app = web.Application(middlewares=[outermost], client_max_size=_MAX_BODY_BYTES)
-    app[SERVER] = server
-    app.add_routes(server.routes())
-    app.cleanup_ctx.append(pumping)
+    app = web.Application(middlewares=[handle_errors], client_max_size=_MAX_BODY_BYTES)
+    app[SERVER_KEY] = server
+    app.add_routes(server.list_routes())
+    app.cleanup_ctx.append(run_scheduler)
     return app
 
 
-def _authorised(request: web.Request, api_key: str | None) -> bool:
+def _is_authorised(request: web.Request, api_key: str | None) -> bool:
     """Whether the key is right; like vLLM, only /v1 is guarded."""
     if api_key is None or not request.path.startswith("/v1"):
         return True
@@ -67,14 +67,14 @@ def _authorised(request: web.Request, api_key: str | None) -> bool:
 
 
 @dataclass(slots=True)
-class Running:
+class RunningSimulator:
     """A simulated server that listens."""
 
     host: str
     port: int
-    spec: Spec
-    engine: Engine
-    faults: Faults
+    spec: SimulatorSpec
+    engine: BatchingEngine
+    faults: FaultInjector
     _runner: web.AppRunner
     _listener: asyncio.Server | None = None
     _reopening: asyncio.Task[None] | None = None
@@ -86,9 +86,9 @@ class Running:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
-    def set_truth(self, truth: Truth) -> None:
+    def set_cost_model(self, truth: CostModel) -> None:
         """Make the model slower, hungrier or otherwise different from now on."""
-        self.engine.set_truth(truth)
+        self.engine.set_cost_model(truth)
 
     async def close(self) -> None:
         """Stop listening, cut what is in flight, free everything."""
@@ -108,7 +108,7 @@ class Running:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _listen(self, sock: socket.socket) -> None:
+    async def _listen_on(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         factory = self._runner.server
         if factory is None:  # pragma: no cover - set up before anything listens
@@ -122,35 +122,37 @@ class Running:
 
     def _apply_refusal(self) -> None:
         """Close or reopen the listening socket as the fault `refuse` says."""
-        if self.faults.refusing:
+        if self.faults.refuses_connections:
             if self._reopening is not None:
                 self._reopening.cancel()
                 self._reopening = None
             self._stop_listening()
         elif self._listener is None and self._reopening is None:
-            self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+            self._reopening = asyncio.get_running_loop().create_task(self._reopen_listener())
 
-    async def _reopen(self) -> None:
+    async def _reopen_listener(self) -> None:
         for _ in range(_REOPEN_TRIES):
             try:
-                sock = _bind(self.host, self.port)
+                sock = _bind_socket(self.host, self.port)
             except OSError:  # uvloop closes the old one in its next round
                 await asyncio.sleep(0.01)
                 continue
-            await self._listen(sock)
+            await self._listen_on(sock)
             break
         self._reopening = None
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
-async def start(spec: Spec, host: str = "127.0.0.1", port: int = 0) -> Running:
+async def start_simulator(
+    spec: SimulatorSpec, host: str = "127.0.0.1", port: int = 0
+) -> RunningSimulator:
     """Serve `spec` in this event loop; port 0 takes a free one. Close it with `close()`."""
     app = create_app(spec)
-    server = app[SERVER]
+    server = app[SERVER_KEY]
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -158,11 +160,13 @@ async def start(spec: Spec, host: str = "127.0.0.1", port: int = 0) -> Running:
         keepalive_timeout=_KEEPALIVE_SECONDS,
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
-    sock = _bind(host, port)
+    sock = _bind_socket(host, port)
     try:
         await runner.setup()
-        running = Running(host, sock.getsockname()[1], spec, server.engine, server.faults, runner)
-        await running._listen(sock)  # noqa: SLF001 - one module, one noun
+        running = RunningSimulator(
+            host, sock.getsockname()[1], spec, server.engine, server.faults, runner
+        )
+        await running._listen_on(sock)  # noqa: SLF001 - one module, one noun
     except BaseException:
         sock.close()
         await runner.cleanup()

@@ -27,7 +27,7 @@ _WORDS = tuple(
 _MAX_DEPTH = 12  # of a schema that refers to itself
 
 
-def filler(model: str, count: int, rng: Random) -> list[str]:
+def make_filler(model: str, count: int, rng: Random) -> list[str]:
     """`count` tokens of text, the first of which say which model is being simulated."""
     head = ["[simulated", *(f" {part}" for part in model.split()[:1]), "]"]
     start = rng.randrange(len(_WORDS))
@@ -56,18 +56,18 @@ def cut_at_stop(
     return cut[:used], which
 
 
-def json_pieces(value: Any, count: int | None = None) -> list[str]:
+def split_json(value: Any, count: int | None = None) -> list[str]:
     """A JSON value in token-sized pieces, at most `count` of them."""
-    return tokens.split(msgspec.json.encode(value).decode())[:count]
+    return tokens.split_text(msgspec.json.encode(value).decode())[:count]
 
 
-def json_object(model: str, count: int, rng: Random) -> list[str]:
+def split_json_object(model: str, count: int, rng: Random) -> list[str]:
     """The pieces of a JSON object with an answer of about `count` tokens in it."""
-    words = "".join(filler(model, max(4, count - 12), rng))
-    return json_pieces({"simulated": True, "answer": words})
+    words = "".join(make_filler(model, max(4, count - 12), rng))
+    return split_json({"simulated": True, "answer": words})
 
 
-def instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
+def build_instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
     """A value that satisfies a simple JSON schema: defaults, first choices, least sizes."""
     if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
         return None
@@ -79,14 +79,14 @@ def instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
         if isinstance(schema.get(key), list) and schema[key]:
             return schema[key][0]
     if "$ref" in schema:
-        return instance(_resolve(str(schema["$ref"]), root), root, depth + 1)
+        return build_instance(_resolve_reference(str(schema["$ref"]), root), root, depth + 1)
     for key in ("anyOf", "oneOf", "allOf"):
         if isinstance(schema.get(key), list) and schema[key]:
-            return instance(schema[key][0], root, depth + 1)
-    return _of_type(schema, root, depth)
+            return build_instance(schema[key][0], root, depth + 1)
+    return _build_of_type(schema, root, depth)
 
 
-def _of_type(schema: Mapping[str, Any], root: Any, depth: int) -> Any:
+def _build_of_type(schema: Mapping[str, Any], root: Any, depth: int) -> Any:
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
         kind = kind[0] if kind else "null"
@@ -94,11 +94,13 @@ def _of_type(schema: Mapping[str, Any], root: Any, depth: int) -> Any:
         case "object":
             properties = schema.get("properties") or {}
             names = schema.get("required") or list(properties)
-            return {name: instance(properties.get(name, {}), root, depth + 1) for name in names}
+            return {
+                name: build_instance(properties.get(name, {}), root, depth + 1) for name in names
+            }
         case "array":
             # few of them further down: nested lists would multiply
             least = min(schema.get("minItems", 1), 64 if depth < 2 else 2)  # noqa: PLR2004
-            return [instance(schema.get("items", {}), root, depth + 1)] * least
+            return [build_instance(schema.get("items", {}), root, depth + 1)] * least
         case "string":
             text = "simulated".ljust(min(schema.get("minLength", 0), 1024), ".")
             return text[: schema.get("maxLength", len(text))]
@@ -108,7 +110,7 @@ def _of_type(schema: Mapping[str, Any], root: Any, depth: int) -> Any:
             return scalars.get(kind)
 
 
-def _resolve(ref: str, root: Any) -> Any:
+def _resolve_reference(ref: str, root: Any) -> Any:
     """What a reference inside the same schema points to, or None."""
     found = root
     for part in ref.removeprefix("#").strip("/").split("/"):

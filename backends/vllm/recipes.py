@@ -15,7 +15,7 @@ class UnknownRecipeError(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class VllmRecipe:
     """One model as vLLM should serve it.
 
     `capabilities` is what the gateway may promise a client, so it holds only what the model's own
@@ -47,10 +47,10 @@ _TEXT: Final = ("chat", "completions", "logprobs")
 # told from computing; without the second, a prefix-cache hit looks like a fast model.
 _MEASURED: Final = ("--enable-per-request-metrics", "--enable-prompt-tokens-details")
 
-RECIPES: Final[dict[str, Recipe]] = {
+RECIPES: Final[dict[str, VllmRecipe]] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(
+        VllmRecipe(
             name="phi-3-mini",
             hf_model="microsoft/Phi-3-mini-4k-instruct",
             context_tokens=4096,
@@ -59,7 +59,7 @@ RECIPES: Final[dict[str, Recipe]] = {
             cpu_kv_cache_gib=4,
             flags=_MEASURED,
         ),
-        Recipe(
+        VllmRecipe(
             name="mistral-7b",
             hf_model="mistralai/Mistral-7B-Instruct-v0.2",
             context_tokens=32768,
@@ -68,7 +68,7 @@ RECIPES: Final[dict[str, Recipe]] = {
             cpu_kv_cache_gib=8,
             flags=_MEASURED,
         ),
-        Recipe(
+        VllmRecipe(
             name="falcon-7b",
             hf_model="tiiuae/falcon-7b-instruct",
             context_tokens=2048,
@@ -82,7 +82,7 @@ RECIPES: Final[dict[str, Recipe]] = {
 }
 
 
-def recipe(name: str) -> Recipe:
+def get_recipe(name: str) -> VllmRecipe:
     """Return the recipe called `name`; UnknownRecipeError lists the names when there is none."""
     try:
         return RECIPES[name]

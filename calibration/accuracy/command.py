@@ -24,15 +24,15 @@ from calibration.accuracy import graded_run as exam
 from calibration.accuracy import labels, lm_eval, questions, scores
 from calibration.accuracy import merge as accuracy
 from calibration.accuracy import options as accuracy_options
-from calibration.accuracy.merge import Change
-from calibration.accuracy.options import Options
-from calibration.accuracy.questions import Question
-from calibration.accuracy.results_file import Results
-from calibration.accuracy.scores import Found
+from calibration.accuracy.merge import AccuracyChange
+from calibration.accuracy.options import AccuracyOptions
+from calibration.accuracy.questions import GradedQuestion
+from calibration.accuracy.results_file import ResultsFile
+from calibration.accuracy.scores import LoadedScores
 from calibration.endpoint.retry import CollectError
 from calibration.endpoint.server import TargetError
 from calibration.tables import records as table
-from calibration.tables.columns import BadInput, named
+from calibration.tables.columns import BadInput, parse_name_pairs
 from gateway import profile
 
 OK, FAILED, UNUSABLE = 0, 1, 2
@@ -43,55 +43,55 @@ _out: Final = Console(highlight=False, width=None if sys.stdout.isatty() else _P
 _err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class _Unfinished(Exception):
+class _UnfinishedRunError(Exception):
     """The run did not get all its answers; what it got is in the file."""
 
 
-def run(options: Options) -> int:
+def run(options: AccuracyOptions) -> int:
     """Do it; return the exit code. Complaints go to stderr, the profile is then as it was."""
     try:
-        report = _run(options)
+        report = _update_accuracy(options)
     except (BadInput, TargetError, profile.ProfileError) as error:
-        _complain(error)
+        _print_error(error)
         return UNUSABLE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror or error}")
+        _print_error(f"{where}{error.strerror or error}")
         return UNUSABLE
-    except (CollectError, BackendError, _Unfinished) as error:
-        _complain(error)
+    except (CollectError, BackendError, _UnfinishedRunError) as error:
+        _print_error(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _complain("stopped")
+        _print_error("stopped")
     else:
         if options.as_json:
             sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
         return OK
-    path = accuracy_options.results_path(options)
+    path = accuracy_options.choose_results_path(options)
     if path.exists():
         _err.print(f"the answers so far are in {path}; to go on from there:", markup=False)
         _err.print(f"  joulegate {shlex.join(sys.argv[1:])}", markup=False)
     return FAILED
 
 
-def _complain(error: object) -> None:
+def _print_error(error: object) -> None:
     _err.print(f"joulegate: {error}", markup=False)
 
 
-def _run(options: Options) -> dict[str, Any]:
-    old = accuracy_options.base(options)
-    found, exam_report = _find(options, old)
-    names = named(options.model, "--model")
-    wanted = scores.chosen(found, {} if _one_named(found) else names, old.models)
-    wanted = scores.with_overall(wanted, options.overall, found.notes)
-    models, changes = accuracy.merged(old.models, wanted, found)
-    where, version = options.written, None
+def _update_accuracy(options: AccuracyOptions) -> dict[str, Any]:
+    old = accuracy_options.load_existing_profile(options)
+    found, exam_report = _load_scores(options, old)
+    names = parse_name_pairs(options.model, "--model")
+    wanted = scores.select_scores(found, {} if _has_named_model(found) else names, old.models)
+    wanted = scores.add_overall_scores(wanted, options.overall, found.notes)
+    models, changes = accuracy.merge_scores(old.models, wanted, found)
+    where, version = options.output_path, None
     if not options.as_json:
-        _show(changes, found)
+        _print_changes(changes, found)
     if where is not None:
-        profile.save(models, where, old.lengths)
-        version = profile.load(where).version
+        profile.save_profile(models, where, old.lengths)
+        version = profile.load_profile(where).version
     if not options.as_json:
-        _tell_where(options, where, version)
+        _print_written_path(options, where, version)
     return {
         "source": found.kind,
         "files": found.sources,
@@ -103,69 +103,77 @@ def _run(options: Options) -> dict[str, Any]:
     }
 
 
-def _one_named(found: Found) -> bool:
+def _has_named_model(found: LoadedScores) -> bool:
     """Whether the models were named by options already (lm-eval's files name none of ours)."""
     return found.kind in {"lm-eval", "questions"}
 
 
-def _find(options: Options, old: profile.Profile) -> tuple[Found, dict[str, Any]]:
+def _load_scores(
+    options: AccuracyOptions, old: profile.CostProfile
+) -> tuple[LoadedScores, dict[str, Any]]:
     """Return the scores of the source, and what a run has to say beside."""
-    kind = accuracy_options.source(options)
+    kind = accuracy_options.detect_source(options)
     depth = options.task_depth
     if kind == "lm-eval":
-        return _lm_eval(options), {}
+        return _read_lm_eval(options), {}
     with _err.status("reading") if _err.is_terminal else nullcontext():
-        read = table.read(options.file)
+        read = table.read_table(options.file)
         if kind == "scores":
-            return labels.of_scores(read), {}
+            return labels.read_scores(read), {}
         if kind == "labels":
-            columns = accuracy_options.label_columns(options)
+            columns = accuracy_options.read_label_columns(options)
             if columns is None:
-                return labels.of_labels(read, depth), {}
-            return labels.of_wide_labels(read, columns, depth), {}
-    targets = accuracy_options.targets(options)
+                return labels.read_labels(read, depth), {}
+            return labels.read_wide_labels(read, columns, depth), {}
+    targets = accuracy_options.parse_targets(options)
     for target, _ in targets:
-        old.model(target.name)
-    asked = questions.of_table(read, options.kind, depth)
-    return _examine(options, questions.some(asked, options.limit, options.seed), read)
+        old.get_model(target.name)
+    asked = questions.read_questions(read, options.kind, depth)
+    return _grade_backends(
+        options, questions.sample_questions(asked, options.limit, options.seed), read
+    )
 
 
-def _lm_eval(options: Options) -> Found:
+def _read_lm_eval(options: AccuracyOptions) -> LoadedScores:
     if len(options.model) != 1 or "=" in options.model[0]:
         raise BadInput("--from lm-eval: whose results are they? One --model NAME, of the profile")
-    tasks = {theirs: ours for ours, theirs in named(options.task, "--task").items()}
-    sha256 = hashlib.sha256(table.raw_bytes(options.file)).hexdigest()
-    return lm_eval.read(
+    tasks = {theirs: ours for ours, theirs in parse_name_pairs(options.task, "--task").items()}
+    sha256 = hashlib.sha256(table.read_raw_bytes(options.file)).hexdigest()
+    return lm_eval.read_results(
         options.file, sha256, model=options.model[0], metric=options.metric, tasks=tasks
     )
 
 
-def _examine(
-    options: Options, asked: list[Question], read: table.Table
-) -> tuple[Found, dict[str, Any]]:
-    settings = accuracy_options.settings(options)
-    targets = accuracy_options.targets(options)
-    with Results.open(accuracy_options.results_path(options)) as results:
-        if results.cut_bytes:
+def _grade_backends(
+    options: AccuracyOptions, asked: list[GradedQuestion], read: table.RecordTable
+) -> tuple[LoadedScores, dict[str, Any]]:
+    settings = accuracy_options.build_settings(options)
+    targets = accuracy_options.parse_targets(options)
+    with ResultsFile.open(accuracy_options.choose_results_path(options)) as results:
+        if results.truncated_bytes:
             _err.print("cut off the half line of a run that was killed", markup=False)
         total = len(targets) * len(asked) * settings.samples
-        with _Bar(total) as bar:
-            one = exam.Exam(targets, asked, settings, results, bar.step)
-            bar.start(one.before)
-            asyncio.run(_asked(one))
+        with _AnswerProgressBar(total) as bar:
+            one = exam.GradedRun(targets, asked, settings, results, bar.count_answer)
+            bar.start_after(one.answers_before)
+            asyncio.run(_run_until_signal(one))
         path = results.path
     names = [target.name for target, _ in targets]
-    marks, tallies = exam.grade(names, asked, one.given, settings)
+    marks, tallies = exam.grade_answers(names, asked, one.answers, settings)
     missing = sum(tally.missing for tally in tallies.values())
     if missing:
-        raise _Unfinished(f"{missing} questions are without an answer; the profile is as it was")
-    found = Found(
-        marks.scores(), "questions", [{"name": read.name.rpartition("/")[2], "sha256": read.sha256}]
+        raise _UnfinishedRunError(
+            f"{missing} questions are without an answer; the profile is as it was"
+        )
+    found = LoadedScores(
+        marks.compute_scores(),
+        "questions",
+        [{"name": read.name.rpartition("/")[2], "sha256": read.sha256}],
     )
-    silent = [name for name in names if name not in found.models]
+    silent = [name for name in names if name not in found.model_names]
     if silent:
-        words = "; ".join(_refusals(one, silent[0])) or "no question was answered"
-        raise _Unfinished(f"{silent[0]} answered no question: {words}")
+        words = "; ".join(_list_refusals(one, silent[0])) or "no question was answered"
+        raise _UnfinishedRunError(f"{silent[0]} answered no question: {words}")
     what = "the majority's answer" if settings.score == exam.MAJORITY else "the samples' mean"
     if settings.samples > 1:
         found.notes.append(f"each question counts once, by {what} of {settings.samples} samples")
@@ -178,27 +186,27 @@ def _examine(
             if count:
                 found.notes.append(f"{name}: {count} {words}")
     return found, {
-        "run": settings.run,
+        "run": settings.run_id,
         "results": str(path),
-        "answers": len(one.given) - one.before,
-        "answers_before": one.before,
+        "answers": len(one.answers) - one.answers_before,
+        "answers_before": one.answers_before,
         "score": settings.score,
         "models": {name: asdict(tally) for name, tally in tallies.items()},
     }
 
 
-def _refusals(one: exam.Exam, name: str) -> list[str]:
-    return one.trouble[name].refusals
+def _list_refusals(one: exam.GradedRun, name: str) -> list[str]:
+    return one.failure_stats[name].refusals
 
 
-async def _asked(one: exam.Exam) -> None:
+async def _run_until_signal(one: exam.GradedRun) -> None:
     task = asyncio.current_task()
     if task is not None and sys.platform != "win32":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     await one.run()
 
 
-class _Bar:
+class _AnswerProgressBar:
     """Progress: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, total: int) -> None:
@@ -215,14 +223,14 @@ class _Bar:
         )
         self._task = self._bar.add_task("", total=total)
 
-    def start(self, before: int) -> None:
+    def start_after(self, before: int) -> None:
         """Begin after what was answered before."""
         self._done = before
         self._bar.update(self._task, completed=before)
         if before:
             _err.print(f"going on after {before} of {self._total} answers", markup=False)
 
-    def step(self, model: str) -> None:
+    def count_answer(self, model: str) -> None:
         """Count one answer."""
         self._done += 1
         self._bar.update(self._task, completed=self._done, description=model)
@@ -237,7 +245,7 @@ class _Bar:
         self._bar.stop()
 
 
-def _show(changes: list[Change], found: Found) -> None:
+def _print_changes(changes: list[AccuracyChange], found: LoadedScores) -> None:
     grid = Grid(box=None, pad_edge=False)
     for name in ("model", "task"):
         grid.add_column(name, overflow="fold")
@@ -248,15 +256,15 @@ def _show(changes: list[Change], found: Found) -> None:
         ends = f"{score.interval.low:.4f} to {score.interval.high:.4f}" if score.interval else "-"
         grid.add_row(
             *(Text(score.model), Text(score.task or "overall")),
-            "-" if change.old is None else f"{change.old:.4f}",
-            *(f"{change.new:.4f}", str(score.n or "-"), ends),
+            "-" if change.old_share is None else f"{change.old_share:.4f}",
+            *(f"{change.new_share:.4f}", str(score.n or "-"), ends),
         )
     _out.print(grid)
     for note in found.notes:
         _out.print(f"! {note}", markup=False, soft_wrap=True)
 
 
-def _tell_where(options: Options, where: Path | None, version: str | None) -> None:
+def _print_written_path(options: AccuracyOptions, where: Path | None, version: str | None) -> None:
     if where is not None:
         _out.print(f"\nwrote {where} (version {version})", markup=False, soft_wrap=True)
     elif options.dry_run:

@@ -9,49 +9,49 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from backends.client import Client
-from backends.errors import BackendError, BadAnswer, Refused, Silent
+from backends.client import BackendClient
+from backends.errors import BackendError, BackendStatusError, BackendTimeout, InvalidResponse
 from calibration.accuracy import grading
-from calibration.accuracy.questions import Question
-from calibration.accuracy.results_file import Given, Results, run_name
-from calibration.accuracy.scores import Marks
-from calibration.endpoint.retry import CollectError, Patience, Trouble, unreached
-from calibration.endpoint.server import Target
+from calibration.accuracy.questions import GradedQuestion
+from calibration.accuracy.results_file import GradedAnswer, ResultsFile, compute_run_id
+from calibration.accuracy.scores import CorrectAnswerCounts
+from calibration.endpoint.retry import CollectError, FailureStats, RetryPolicy, describe_unreachable
+from calibration.endpoint.server import TargetServer
 
 MAJORITY: Final = "majority"
 MEAN: Final = "mean"
-PATHS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
-_CONNECT_SECONDS: Final = 5.0
-_ANSWER_SECONDS: Final = 900.0
-_ANSWER_BYTES: Final = 32 << 20
+API_PATHS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+_CONNECT_TIMEOUT_SECONDS: Final = 5.0
+_ANSWER_TIMEOUT_SECONDS: Final = 900.0
+_MAX_ANSWER_BYTES: Final = 32 << 20
 _RETRY_SECONDS: Final = 0.5
-_BAD: Final = 400
-_SERVER_ERROR: Final = 500
-_AGAIN: Final = frozenset({408, 409, 425, 429})
+_FIRST_ERROR_STATUS: Final = 400
+_FIRST_SERVER_ERROR_STATUS: Final = 500
+_RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429})
 
 
-class _Message(Struct):
+class _ChatMessage(Struct):
     content: str | None = None
 
 
-class _Choice(Struct):
-    message: _Message | None = None
+class _CompletionChoice(Struct):
+    message: _ChatMessage | None = None
     text: str | None = None
     finish_reason: str | None = None
 
 
-class _Usage(Struct):
+class _CompletionUsage(Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
-class _Answer(Struct):
-    choices: list[_Choice]
-    usage: _Usage | None = None
+class _CompletionResponse(Struct):
+    choices: list[_CompletionChoice]
+    usage: _CompletionUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class GradedRunSettings:
     """What decides the answers, beside the questions, and how fast they are asked for."""
 
     samples: int = 1
@@ -66,9 +66,9 @@ class Settings:
     score: str = MEAN
 
     @property
-    def run(self) -> str:
+    def run_id(self) -> str:
         """Name of the run: other settings, another run. More samples only add to it."""
-        return run_name(
+        return compute_run_id(
             {
                 "temperature": self.temperature,
                 "max_tokens": self.max_tokens,
@@ -80,9 +80,9 @@ class Settings:
             }
         )
 
-    def request(self, question: Question, sample: int) -> dict[str, Any]:
+    def build_request(self, question: GradedQuestion, sample: int) -> dict[str, Any]:
         """Return the body of one request, without the model's name."""
-        text = question.asked(self.suffix)
+        text = question.build_prompt(self.suffix)
         asked: dict[str, Any] = {
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -96,15 +96,15 @@ class Settings:
         return {**asked, **self.body}
 
 
-class Exam:
+class GradedRun:
     """One run over all targets; `on_answer(model)` is called after each answer."""
 
     def __init__(
         self,
-        targets: Sequence[tuple[Target, str | None]],
-        questions: Sequence[Question],
-        settings: Settings,
-        results: Results,
+        targets: Sequence[tuple[TargetServer, str | None]],
+        questions: Sequence[GradedQuestion],
+        settings: GradedRunSettings,
+        results: ResultsFile,
         on_answer: Callable[[str], None],
     ) -> None:
         """Take targets with their API key, and what the results file holds of this run."""
@@ -113,129 +113,136 @@ class Exam:
         self._settings = settings
         self._results = results
         self._on_answer = on_answer
-        self.trouble = {target.name: Trouble() for target, _ in targets}
+        self.failure_stats = {target.name: FailureStats() for target, _ in targets}
         keys = {question.key for question in questions}
-        self.given = {
-            given.key: given
-            for given in results.given
-            if given.run == settings.run and given.question in keys
+        self.answers = {
+            given.answer_key: given
+            for given in results.answers
+            if given.run == settings.run_id and given.question in keys
         }
-        self.before = len(self.given)
+        self.answers_before = len(self.answers)
 
-    def left(self, model: str) -> list[tuple[Question, int]]:
+    def list_unanswered(self, model: str) -> list[tuple[GradedQuestion, int]]:
         """Return what is still to be asked of a model; first samples come first."""
         return [
             (question, sample)
             for sample in range(self._settings.samples)
             for question in self._questions
-            if (model, question.key, sample) not in self.given
+            if (model, question.key, sample) not in self.answers
         ]
 
     async def run(self) -> None:
         """Ask what is left, all backends at once. Raises CollectError, TargetError, OSError."""
-        async with Client(connect_seconds=_CONNECT_SECONDS) as client:
+        async with BackendClient(connect_seconds=_CONNECT_TIMEOUT_SECONDS) as client:
             try:
                 async with asyncio.TaskGroup() as group:
                     for target, key in self._targets:
-                        group.create_task(self._examine(target, key, client))
+                        group.create_task(self._ask_target(target, key, client))
             except ExceptionGroup as group:
-                raise _first(group) from None
+                raise _find_first_error(group) from None
 
-    async def _examine(self, target: Target, key: str | None, client: Client) -> None:
-        left = iter(self.left(target.name))
+    async def _ask_target(
+        self, target: TargetServer, key: str | None, client: BackendClient
+    ) -> None:
+        left = iter(self.list_unanswered(target.name))
         try:
-            served = (await target.describe(client)).served_name
+            served = (await target.fetch_server_info(client)).served_name
         except BackendError as error:
-            raise CollectError(unreached(target, error)) from error
+            raise CollectError(describe_unreachable(target, error)) from error
         headers = {"Content-Type": "application/json"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        patience = Patience(target, self.trouble[target.name], _RETRY_SECONDS)
+        patience = RetryPolicy(target, self.failure_stats[target.name], _RETRY_SECONDS)
 
-        async def work() -> None:
+        async def ask_questions() -> None:
             for question, sample in left:
-                body = {"model": served, **self._settings.request(question, sample)}
-                ask = _Ask(client, target, headers, msgspec.json.encode(body), self._settings.api)
-                answer = await patience.insist(ask.send)
+                body = {"model": served, **self._settings.build_request(question, sample)}
+                ask = _QuestionRequest(
+                    client, target, headers, msgspec.json.encode(body), self._settings.api
+                )
+                answer = await patience.call(ask.send)
                 if answer is None and ask.refused is None:
-                    self.trouble[target.name].given_up += 1
+                    self.failure_stats[target.name].given_up += 1
                     continue
-                self._keep(target.name, question, sample, answer, ask.refused)
+                self._store_answer(target.name, question, sample, answer, ask.refused)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(self._settings.concurrency):
-                group.create_task(work())
+                group.create_task(ask_questions())
 
-    def _keep(
-        self, model: str, question: Question, sample: int, answer: Any, refused: str | None
+    def _store_answer(
+        self, model: str, question: GradedQuestion, sample: int, answer: Any, refused: str | None
     ) -> None:
-        choice = answer.choices[0] if answer else _Choice()
+        choice = answer.choices[0] if answer else _CompletionChoice()
         text = (choice.message.content if choice.message else choice.text) or ""
-        found = question.found(text)
-        usage = (answer.usage if answer else None) or _Usage()
-        given = Given(
-            run=self._settings.run,
+        found = question.extract_answer(text)
+        usage = (answer.usage if answer else None) or _CompletionUsage()
+        given = GradedAnswer(
+            run=self._settings.run_id,
             model=model,
             question=question.key,
             sample=sample,
             text=text,
             found=found,
-            correct=question.right(found),
+            correct=question.is_correct(found),
             finish=choice.finish_reason,
             refused=refused,
             tokens_in=usage.prompt_tokens,
             tokens_out=usage.completion_tokens,
             at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
-        self._results.append(given)
-        self.given[given.key] = given
+        self._results.append_answer(given)
+        self.answers[given.answer_key] = given
         self._on_answer(model)
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def _find_first_error(group: ExceptionGroup[Exception]) -> Exception:
     """Return what went wrong first; the rest is what that brought about."""
     first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first
+    return _find_first_error(first) if isinstance(first, ExceptionGroup) else first
 
 
 @dataclass(slots=True)
-class _Ask:
+class _QuestionRequest:
     """One request, sent as often as patience wants."""
 
-    client: Client
-    target: Target
+    client: BackendClient
+    target: TargetServer
     headers: Mapping[str, str]
     body: bytes
     api: str
     refused: str | None = None
     """The server's words where asking again is no use."""
 
-    async def send(self) -> _Answer:
-        url = self.target.url.joinpath(*PATHS[self.api].strip("/").split("/"))
+    async def send(self) -> _CompletionResponse:
+        url = self.target.url.joinpath(*API_PATHS[self.api].strip("/").split("/"))
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
                 answer = await self.client.post(url, self.body, self.headers)
                 try:
-                    raw = await answer.read(_ANSWER_BYTES)
+                    raw = await answer.read_body(_MAX_ANSWER_BYTES)
                 finally:
                     answer.close()
         except TimeoutError:
-            raise Silent(f"no answer within {_ANSWER_SECONDS:g} s") from None
-        if answer.status >= _BAD:
-            if answer.status < _SERVER_ERROR and answer.status not in _AGAIN:
+            raise BackendTimeout(f"no answer within {_ANSWER_TIMEOUT_SECONDS:g} s") from None
+        if answer.status >= _FIRST_ERROR_STATUS:
+            if (
+                answer.status < _FIRST_SERVER_ERROR_STATUS
+                and answer.status not in _RETRYABLE_STATUSES
+            ):
                 self.refused = f"{answer.status}: {raw[:300].decode('utf-8', 'replace')}"
-            raise Refused(answer.status, raw)
+            raise BackendStatusError(answer.status, raw)
         try:
-            decoded = msgspec.json.decode(raw, type=_Answer)
+            decoded = msgspec.json.decode(raw, type=_CompletionResponse)
         except msgspec.MsgspecError as error:
-            raise BadAnswer(f"not an answer of OpenAI's: {error}") from None
+            raise InvalidResponse(f"not an answer of OpenAI's: {error}") from None
         if not decoded.choices:
-            raise BadAnswer("an answer without choices")
+            raise InvalidResponse("an answer without choices")
         return decoded
 
 
 @dataclass(slots=True)
-class Tally:
+class AnswerTally:
     """What became of one model's questions."""
 
     asked: int = 0
@@ -247,14 +254,14 @@ class Tally:
     missing: int = 0
 
 
-def grade(
+def grade_answers(
     models: Sequence[str],
-    questions: Sequence[Question],
-    given: Mapping[tuple[str, str, int], Given],
-    settings: Settings,
-) -> tuple[Marks, dict[str, Tally]]:
+    questions: Sequence[GradedQuestion],
+    given: Mapping[tuple[str, str, int], GradedAnswer],
+    settings: GradedRunSettings,
+) -> tuple[CorrectAnswerCounts, dict[str, AnswerTally]]:
     """Grade what was answered; a question whose prompt the server refused has no mark."""
-    marks, tallies = Marks(), {model: Tally() for model in models}
+    marks, tallies = CorrectAnswerCounts(), {model: AnswerTally() for model in models}
     for model in models:
         tally = tallies[model]
         for question in questions:
@@ -267,14 +274,16 @@ def grade(
                 tally.refused += 1
             else:
                 # Graded anew: the rules may be better than those of the day it was asked.
-                found = [question.found(one.text) for one in have]
+                found = [question.extract_answer(one.text) for one in have]
                 tally.no_answer_found += found.count(None)
                 tally.cut += sum(one.finish == "length" for one in have)
-                marks.add(model, question.task, _mark(question, found, settings.score))
+                marks.add_mark(
+                    model, question.task, _grade_question(question, found, settings.score)
+                )
     return marks, tallies
 
 
-def _mark(question: Question, found: Sequence[str | None], score: str) -> float:
+def _grade_question(question: GradedQuestion, found: Sequence[str | None], score: str) -> float:
     if score == MAJORITY:
-        return float(question.right(grading.majority(question.kind, found)))
-    return sum(question.right(one) for one in found) / len(found)
+        return float(question.is_correct(grading.find_majority_answer(question.kind, found)))
+    return sum(question.is_correct(one) for one in found) / len(found)

@@ -4,71 +4,73 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Final
 
-from calibration.accuracy.scores import Found, Marks, Score
+from calibration.accuracy.scores import AccuracyScore, CorrectAnswerCounts, LoadedScores
 from calibration.tables.columns import BadInput
-from calibration.tables.records import Row, Table
+from calibration.tables.records import RecordTable, TableRow
 
-_RIGHT: Final = frozenset({"1", "1.0", "true", "yes", "y", "right", "correct"})
-_WRONG: Final = frozenset({"0", "0.0", "false", "no", "n", "wrong", "incorrect"})
+_CORRECT_TEXTS: Final = frozenset({"1", "1.0", "true", "yes", "y", "right", "correct"})
+_INCORRECT_TEXTS: Final = frozenset({"0", "0.0", "false", "no", "n", "wrong", "incorrect"})
 
 
-def task_of(row: Row, depth: int | None) -> str:
+def read_task(row: TableRow, depth: int | None) -> str:
     """Return a row's task, cut to `depth` parts between slashes; "" where it has none."""
     task = str(row.values.get("task", "")).strip()
     return task if depth is None else "/".join(task.split("/")[:depth])
 
 
-def of_scores(table: Table) -> Found:
+def read_scores(table: RecordTable) -> LoadedScores:
     """Read a file of scores: model, accuracy and, per row, a task or none (overall)."""
-    table.needs("model", "accuracy")
+    table.require_columns("model", "accuracy")
     seen: dict[tuple[str, str], str] = {}
     scores = []
     for row in table.rows:
-        model, task = _text(row, "model"), task_of(row, None)
+        model, task = _read_name(row, "model"), read_task(row, None)
         before = seen.setdefault((model, task), row.place)
         if before != row.place:
             what = f"task {task!r}" if task else "overall accuracy"
             raise BadInput(f"{row.place}: {model}'s {what} stands at {before} already")
-        scores.append(Score(model, task or None, _share(row)))
-    return Found(scores, "scores", _sources(table))
+        scores.append(AccuracyScore(model, task or None, _read_accuracy(row)))
+    return LoadedScores(scores, "scores", _describe_source(table))
 
 
-def of_labels(table: Table, depth: int | None = None) -> Found:
+def read_labels(table: RecordTable, depth: int | None = None) -> LoadedScores:
     """Read a long file: one row for each prompt and model, and whether it was right."""
-    table.needs("model", "correct")
-    marks, seen, repeated, blank = Marks(), set(), 0, 0
+    table.require_columns("model", "correct")
+    marks, seen, repeated, blank = CorrectAnswerCounts(), set(), 0, 0
     for row in table.rows:
-        model, task = _text(row, "model"), task_of(row, depth)
-        mark = _correct(row, "correct")
+        model, task = _read_name(row, "model"), read_task(row, depth)
+        mark = _read_mark(row, "correct")
         if mark is None:
             blank += 1
             continue
         key = (model, task, str(row.values.get("prompt", row.place)))
         repeated += key in seen
         seen.add(key)
-        marks.add(model, task, mark)
-    return _found(table, marks, blank, repeated)
+        marks.add_mark(model, task, mark)
+    return _build_scores(table, marks, blank, repeated)
 
 
-def of_wide_labels(table: Table, columns: Mapping[str, str], depth: int | None = None) -> Found:
+def read_wide_labels(
+    table: RecordTable, columns: Mapping[str, str], depth: int | None = None
+) -> LoadedScores:
     """Read a wide file: one row a prompt; `columns` maps a model to its column of correctness."""
-    table.needs(*columns.values())
-    marks, seen, repeated, blank = Marks(), set(), 0, 0
+    table.require_columns(*columns.values())
+    marks, seen, repeated, blank = CorrectAnswerCounts(), set(), 0, 0
     for row in table.rows:
-        task = task_of(row, depth)
+        task = read_task(row, depth)
         key = (task, str(row.values.get("prompt", row.place)))
         repeated += key in seen
         seen.add(key)
         for model, column in columns.items():
-            mark = _correct(row, column)
+            mark = _read_mark(row, column)
             if mark is None:
                 blank += 1
             else:
-                marks.add(model, task, mark)
-    return _found(table, marks, blank, repeated)
+                marks.add_mark(model, task, mark)
+    return _build_scores(table, marks, blank, repeated)
 
 
-def columns_of(given: str) -> dict[str, str]:
+def parse_label_columns(given: str) -> dict[str, str]:
     """Read `--label-columns A,B` or `NAME=COLUMN,…`. Raises BadInput."""
     found: dict[str, str] = {}
     for text in given.split(","):
@@ -80,8 +82,10 @@ def columns_of(given: str) -> dict[str, str]:
     return found
 
 
-def _found(table: Table, marks: Marks, blank: int, repeated: int) -> Found:
-    found = Found(marks.scores(), "labels", _sources(table))
+def _build_scores(
+    table: RecordTable, marks: CorrectAnswerCounts, blank: int, repeated: int
+) -> LoadedScores:
+    found = LoadedScores(marks.compute_scores(), "labels", _describe_source(table))
     if not found.scores:
         raise BadInput(f"{table.name}: no row says whether an answer was correct")
     if blank:
@@ -93,18 +97,18 @@ def _found(table: Table, marks: Marks, blank: int, repeated: int) -> Found:
     return found
 
 
-def _sources(table: Table) -> list[dict[str, str]]:
+def _describe_source(table: RecordTable) -> list[dict[str, str]]:
     return [{"name": table.name.rpartition("/")[2], "sha256": table.sha256}]
 
 
-def _text(row: Row, column: str) -> str:
+def _read_name(row: TableRow, column: str) -> str:
     value = row.values.get(column, "")
     if not isinstance(value, str) or not value.strip():
         raise BadInput(f"{row.place}: column {column!r} holds no name")
     return value.strip()
 
 
-def _share(row: Row) -> float:
+def _read_accuracy(row: TableRow) -> float:
     value: Any = row.values.get("accuracy", "")
     try:
         share = float("nan") if isinstance(value, bool) else float(value)
@@ -118,12 +122,12 @@ def _share(row: Row) -> float:
     return share
 
 
-def _correct(row: Row, column: str) -> float | None:
+def _read_mark(row: TableRow, column: str) -> float | None:
     value = row.values.get(column, "")
     text = str(value).strip().lower()
-    if text in _RIGHT:
+    if text in _CORRECT_TEXTS:
         return 1.0
-    if text in _WRONG:
+    if text in _INCORRECT_TEXTS:
         return 0.0
     if not text:
         return None

@@ -6,40 +6,40 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from calibration.accuracy.scores import Found, Score
-from gateway.profile import Accuracy, ModelProfile
+from calibration.accuracy.scores import AccuracyScore, LoadedScores
+from gateway.profile import AccuracyProfile, ModelProfile
 
-DIGITS = 6
+SHARE_DIGITS = 6
 """Shares are written at this precision, far below any interval's width."""
 
 
-class Change(NamedTuple):
+class AccuracyChange(NamedTuple):
     """One share before and after; `task` None is overall, `old` None was not there."""
 
-    score: Score
-    old: float | None
+    score: AccuracyScore
+    old_share: float | None
 
     @property
-    def new(self) -> float:
+    def new_share(self) -> float:
         """The share as the profile has it."""
-        return round(self.score.value, DIGITS)
+        return round(self.score.value, SHARE_DIGITS)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for machines."""
         return {
             "model": self.score.model,
             "task": self.score.task,
-            "old": self.old,
-            "new": self.new,
+            "old": self.old_share,
+            "new": self.new_share,
             "n": self.score.n,
             "interval": list(self.score.interval) if self.score.interval else None,
-            "how": self.score.how or None,
+            "how": self.score.interval_method or None,
         }
 
 
-def merged(
-    models: Mapping[str, ModelProfile], scores: list[Score], found: Found
-) -> tuple[dict[str, ModelProfile], list[Change]]:
+def merge_scores(
+    models: Mapping[str, ModelProfile], scores: list[AccuracyScore], found: LoadedScores
+) -> tuple[dict[str, ModelProfile], list[AccuracyChange]]:
     """Return all models with these scores in place, and what changed."""
     after, changes = dict(models), []
     for name in dict.fromkeys(score.model for score in scores):
@@ -47,25 +47,27 @@ def merged(
         mine = [score for score in scores if score.model == name]
         default, tasks = before.accuracy.default, dict(before.accuracy.tasks)
         for score in mine:
-            change = Change(score, _old(before.accuracy, score.task))
+            change = AccuracyChange(score, _find_old_share(before.accuracy, score.task))
             changes.append(change)
             if score.task is None:
-                default = change.new
+                default = change.new_share
             else:
-                tasks[score.task] = change.new
+                tasks[score.task] = change.new_share
         after[name] = msgspec.structs.replace(
             before,
-            accuracy=Accuracy(default, tasks),
-            provenance={**before.provenance, **_notes(before, mine, found)},
+            accuracy=AccuracyProfile(default, tasks),
+            provenance={**before.provenance, **_build_provenance(before, mine, found)},
         )
     return after, changes
 
 
-def _old(accuracy: Accuracy, task: str | None) -> float | None:
+def _find_old_share(accuracy: AccuracyProfile, task: str | None) -> float | None:
     return accuracy.default if task is None else accuracy.tasks.get(task)
 
 
-def _notes(before: ModelProfile, scores: list[Score], found: Found) -> dict[str, Any]:
+def _build_provenance(
+    before: ModelProfile, scores: list[AccuracyScore], found: LoadedScores
+) -> dict[str, Any]:
     """Say where the shares come from; notes on shares that were not set stay.
 
     `accuracy` is a line about the overall share, which a later `fit` keeps; `accuracy_measured`
@@ -80,23 +82,23 @@ def _notes(before: ModelProfile, scores: list[Score], found: Found) -> dict[str,
     notes: dict[str, Any] = {"accuracy_measured": measured}
     for score in scores:
         entry = {
-            "accuracy": round(score.value, DIGITS),
+            "accuracy": round(score.value, SHARE_DIGITS),
             "n": score.n,
-            "interval_95": [round(end, DIGITS) for end in score.interval or ()] or None,
-            "how": score.how or "as the source has it",
+            "interval_95": [round(end, SHARE_DIGITS) for end in score.interval or ()] or None,
+            "how": score.interval_method or "as the source has it",
             "source": found.kind,
             "files": found.sources,
             "date": date,
         }
         if score.task is None:
             measured["overall"] = entry
-            notes["accuracy"] = f"{found.kind} ({files}), {figures(score)}, set {date}"
+            notes["accuracy"] = f"{found.kind} ({files}), {describe_interval(score)}, set {date}"
         else:
             measured["tasks"][score.task] = entry
     return notes
 
 
-def figures(score: Score) -> str:
+def describe_interval(score: AccuracyScore) -> str:
     """Return n and interval in words."""
     size = f"n {score.n}" if score.n else "n not stated"
     if score.interval is None:

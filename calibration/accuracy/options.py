@@ -11,21 +11,21 @@ import msgspec
 
 from calibration.accuracy import graded_run as exam
 from calibration.accuracy import labels
-from calibration.accuracy.grading import Kind
-from calibration.accuracy.scores import OVERALLS, POOLED
-from calibration.endpoint.server import Target, TargetError
+from calibration.accuracy.grading import QuestionKind
+from calibration.accuracy.scores import OVERALL_CHOICES, POOLED
+from calibration.endpoint.server import TargetError, TargetServer
 from calibration.tables import records as table
 from calibration.tables.columns import BadInput
 from gateway import profile
-from gateway.profile import SHIPPED, Profile
+from gateway.profile import SHIPPED, CostProfile
 
 SOURCES: Final = ("scores", "labels", "questions", "lm-eval")
 _SAMPLED_TEMPERATURE: Final = 0.7
-_MOST: Final = 4096
+_MAX_COUNT: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class AccuracyOptions:
     """The command line's options, as they were given."""
 
     file: Path
@@ -57,7 +57,7 @@ class Options:
     as_json: bool = False
 
     @property
-    def written(self) -> Path | None:
+    def output_path(self) -> Path | None:
         """Where the profile goes; None where nothing is to be written."""
         if self.dry_run:
             return None
@@ -66,13 +66,13 @@ class Options:
         return Path(self.profile) if self.profile not in (None, SHIPPED) else None
 
 
-def base(options: Options) -> Profile:
+def load_existing_profile(options: AccuracyOptions) -> CostProfile:
     """Return the profile to change. Raises ProfileError, BadInput."""
-    _one_of(options.overall, "--overall", OVERALLS)
-    _one_of(options.score, "--score", (exam.MEAN, exam.MAJORITY))
-    _one_of(options.api, "--api", tuple(exam.PATHS))
+    _require_choice(options.overall, "--overall", OVERALL_CHOICES)
+    _require_choice(options.score, "--score", (exam.MEAN, exam.MAJORITY))
+    _require_choice(options.api, "--api", tuple(exam.API_PATHS))
     if options.kind is not None:
-        _one_of(options.kind, "--kind", tuple(Kind))
+        _require_choice(options.kind, "--kind", tuple(QuestionKind))
     out = options.out
     if out is not None:
         if out.exists() and options.file.exists() and out.samefile(options.file):
@@ -82,33 +82,33 @@ def base(options: Options) -> Profile:
         if out.is_dir():
             raise BadInput(f"--out {out}: is a directory")
     if options.profile == SHIPPED:
-        old = profile.load(None)
+        old = profile.load_profile(None)
     elif options.profile is not None:
-        old = profile.load(Path(options.profile))
+        old = profile.load_profile(Path(options.profile))
     else:
-        old = profile.load(out if out is not None and out.exists() else None)
+        old = profile.load_profile(out if out is not None and out.exists() else None)
     if out is not None and out.exists():
-        profile.load(out)  # whatever else it is, or a newer version's, is not overwritten
+        profile.load_profile(out)  # whatever else it is, or a newer version's, is not overwritten
     return old
 
 
-def source(options: Options) -> str:
+def detect_source(options: AccuracyOptions) -> str:
     """Return which kind of file it is: as said, or as its content tells. Raises BadInput."""
     if options.source is not None:
-        return _one_of(options.source, "--from", SOURCES)
+        return _require_choice(options.source, "--from", SOURCES)
     if options.backend:
         return "questions"
     if options.label_columns is not None:
         return "labels"
-    opening = table.opens_with(options.file)
-    if opening == "{" and b'"results"' in table.raw_bytes(options.file)[: 1 << 20]:
+    opening = table.read_first_character(options.file)
+    if opening == "{" and b'"results"' in table.read_raw_bytes(options.file)[: 1 << 20]:
         try:
-            whole = msgspec.json.decode(table.raw_bytes(options.file), type=dict[str, Any])
+            whole = msgspec.json.decode(table.read_raw_bytes(options.file), type=dict[str, Any])
         except msgspec.MsgspecError:
             whole = {}
         if isinstance(whole.get("results"), dict):
             return "lm-eval"
-    header = table.read(options.file).header
+    header = table.read_table(options.file).header
     for column, kind in (("accuracy", "scores"), ("correct", "labels"), ("answer", "questions")):
         if column in header:
             return kind
@@ -118,7 +118,7 @@ def source(options: Options) -> str:
     )
 
 
-def targets(options: Options) -> list[tuple[Target, str | None]]:
+def parse_targets(options: AccuracyOptions) -> list[tuple[TargetServer, str | None]]:
     """Return the backends to ask, with their key. Raises BadInput."""
     key = None
     if options.api_key_env is not None:
@@ -131,7 +131,7 @@ def targets(options: Options) -> list[tuple[Target, str | None]]:
         if not (name and equals and url):
             raise BadInput(f"--backend {text}: want MODEL=URL, as in phi-3-mini=http://host:8000")
         try:
-            found.append((Target(name, url, key), key))
+            found.append((TargetServer(name, url, key), key))
         except TargetError as error:
             raise BadInput(f"--backend {text}: {error}") from None
     if not found:
@@ -141,7 +141,7 @@ def targets(options: Options) -> list[tuple[Target, str | None]]:
     return found
 
 
-def settings(options: Options) -> exam.Settings:
+def build_settings(options: AccuracyOptions) -> exam.GradedRunSettings:
     """Return how to ask. Raises BadInput."""
     temperature = options.temperature
     if temperature is None:
@@ -151,9 +151,9 @@ def settings(options: Options) -> exam.Settings:
     if options.samples > 1 and temperature == 0.0:
         raise BadInput("--samples: at temperature 0 all samples are the same; raise --temperature")
     for option, value in (("--samples", options.samples), ("--concurrency", options.concurrency)):
-        if not 1 <= value <= _MOST:
-            raise BadInput(f"{option} {value}: want 1 to {_MOST}")
-    return exam.Settings(
+        if not 1 <= value <= _MAX_COUNT:
+            raise BadInput(f"{option} {value}: want 1 to {_MAX_COUNT}")
+    return exam.GradedRunSettings(
         samples=options.samples,
         temperature=temperature,
         max_tokens=options.max_tokens,
@@ -161,13 +161,13 @@ def settings(options: Options) -> exam.Settings:
         api=options.api,
         suffix=options.suffix,
         system=options.system,
-        body=_body(options.body),
+        body=_parse_body(options.body),
         concurrency=options.concurrency,
         score=options.score,
     )
 
 
-def results_path(options: Options) -> Path:
+def choose_results_path(options: AccuracyOptions) -> Path:
     """Return the results file: --results, else beside the questions."""
     path = options.results or Path(f"{options.file.name.split('.')[0]}.answers.jsonl")
     if path.exists() and options.file.exists() and path.samefile(options.file):
@@ -175,19 +175,21 @@ def results_path(options: Options) -> Path:
     return path
 
 
-def label_columns(options: Options) -> dict[str, str] | None:
+def read_label_columns(options: AccuracyOptions) -> dict[str, str] | None:
     """Return the columns of labels by model; None for a long file."""
-    return None if options.label_columns is None else labels.columns_of(options.label_columns)
+    return (
+        None if options.label_columns is None else labels.parse_label_columns(options.label_columns)
+    )
 
 
-def _body(text: str | None) -> dict[str, Any]:
+def _parse_body(text: str | None) -> dict[str, Any]:
     try:
         return {} if text is None else msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise BadInput(f"--body {text}: not a JSON object: {error}") from None
 
 
-def _one_of(value: str, option: str, known: Sequence[str]) -> str:
+def _require_choice(value: str, option: str, known: Sequence[str]) -> str:
     if value not in known:
         raise BadInput(f"{option} {value}: is none of {', '.join(known)}")
     return value

@@ -19,10 +19,10 @@ from calibration.tables.columns import BadInput
 if sys.platform != "win32":
     import fcntl
 
-_SYNC_SECONDS: Final = 1.0
+_SYNC_PERIOD_SECONDS: Final = 1.0
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True):
+class GradedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One answer of a model; `refused` holds the server's words where it will not answer."""
 
     run: str
@@ -39,24 +39,24 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     at: str = ""
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def answer_key(self) -> tuple[str, str, int]:
         """What is answered once only in a run."""
         return self.model, self.question, self.sample
 
 
-def run_name(settings: dict[str, Any]) -> str:
+def compute_run_id(settings: dict[str, Any]) -> str:
     """Return the name of a run with these settings."""
     encoded = msgspec.json.encode(settings, order="sorted")
     return hashlib.sha256(encoded).hexdigest()[:12]
 
 
-class Results:
+class ResultsFile:
     """The file, open for appending by one process at a time; `given` is what it held."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
-        self.given: list[Given] = []
-        self.cut_bytes = 0
+        self.answers: list[GradedAnswer] = []
+        self.truncated_bytes = 0
         self._descriptor = descriptor
         self._synced = time.monotonic()
 
@@ -68,25 +68,25 @@ class Results:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         results = cls(path, descriptor)
         try:
-            _lock(path, descriptor)
-            results._read()
+            _lock_file(path, descriptor)
+            results._load_answers()
         except BaseException:
             os.close(descriptor)
             raise
         return results
 
-    def append(self, given: Given) -> None:
+    def append_answer(self, given: GradedAnswer) -> None:
         """Add one line; it is with the operating system on return, on disk within a second."""
         line = msgspec.json.encode(given) + b"\n"
         while line:  # a full disk may take a part; what is missing then raises on the next round
             line = line[os.write(self._descriptor, line) :]
-        if time.monotonic() - self._synced >= _SYNC_SECONDS:
-            self._sync()
+        if time.monotonic() - self._synced >= _SYNC_PERIOD_SECONDS:
+            self._sync_to_disk()
 
     def close(self) -> None:
         """Sync and close."""
         try:
-            self._sync()
+            self._sync_to_disk()
         finally:
             os.close(self._descriptor)
 
@@ -96,29 +96,29 @@ class Results:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _sync(self) -> None:
+    def _sync_to_disk(self) -> None:
         os.fsync(self._descriptor)
         self._synced = time.monotonic()
 
-    def _read(self) -> None:
+    def _load_answers(self) -> None:
         raw = self.path.read_bytes()
         whole, newline, half = raw.rpartition(b"\n")
         for number, line in enumerate((whole + newline).split(b"\n"), 1):
             if line.strip():
                 try:
-                    self.given.append(msgspec.json.decode(line, type=Given))
+                    self.answers.append(msgspec.json.decode(line, type=GradedAnswer))
                 except msgspec.MsgspecError as error:
                     raise BadInput(
                         f"{self.path}:{number}: not a results file of `joulegate accuracy`: {error}"
                     ) from None
-        if half and not (self.given or half.startswith(b'{"run":')):
+        if half and not (self.answers or half.startswith(b'{"run":')):
             raise BadInput(f"{self.path}: not a results file of `joulegate accuracy`")
         if half:
             os.ftruncate(self._descriptor, len(raw) - len(half))
-            self.cut_bytes = len(half)
+            self.truncated_bytes = len(half)
 
 
-def _lock(path: Path, descriptor: int) -> None:
+def _lock_file(path: Path, descriptor: int) -> None:
     """Keep a second run out: it would ask everything twice."""
     if sys.platform != "win32":
         try:

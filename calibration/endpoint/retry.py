@@ -6,19 +6,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from backends.errors import BackendError, Refused
-from calibration.endpoint.server import Target
+from backends.errors import BackendError, BackendStatusError
+from calibration.endpoint.server import TargetServer
 
-TRIES: Final = 4
-MOST_FAILURES_IN_A_ROW: Final = 5
-_AGAIN: Final = frozenset({408, 409, 425, 429})
-_WRONG_KEY: Final = frozenset({401, 403})
-_SERVER_ERROR: Final = 500
+MAX_ATTEMPTS: Final = 4
+MAX_CONSECUTIVE_FAILURES: Final = 5
+_RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429})
+_AUTH_ERROR_STATUSES: Final = frozenset({401, 403})
+_FIRST_SERVER_ERROR_STATUS: Final = 500
 
 T = TypeVar("T")
 
 
-def unreached(target: Target, error: BackendError) -> str:
+def describe_unreachable(target: TargetServer, error: BackendError) -> str:
     """Say that a backend does not tell what it is, and what to check."""
     return (
         f"{target.name} at {target.url}: {error}; is its server up, and that its address? "
@@ -31,7 +31,7 @@ class CollectError(Exception):
 
 
 @dataclass(slots=True)
-class Trouble:
+class FailureStats:
     """What went wrong and was lived with."""
 
     retries: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -42,54 +42,56 @@ class Trouble:
     """The first few of the server's own words."""
 
 
-class Patience:
+class RetryPolicy:
     """Runs requests against one target; waits `retry_seconds`, then twice as long, and so on."""
 
-    def __init__(self, target: Target, trouble: Trouble, retry_seconds: float) -> None:
+    def __init__(self, target: TargetServer, trouble: FailureStats, retry_seconds: float) -> None:
         self._target = target
-        self._trouble = trouble
+        self._failure_stats = trouble
         self._retry_seconds = retry_seconds
-        self._failed_in_a_row = 0
+        self._consecutive_failures = 0
 
-    async def once(self, act: Callable[[], Awaitable[T]]) -> T | None:
+    async def call_once(self, act: Callable[[], Awaitable[T]]) -> T | None:
         """Do something that may fail without harm; None if it did."""
         try:
             return await act()
         except BackendError as error:
-            self._trouble.retries[error.reason] += 1
+            self._failure_stats.retries[error.reason] += 1
             return None
 
-    async def insist(self, act: Callable[[], Awaitable[T]]) -> T | None:
+    async def call(self, act: Callable[[], Awaitable[T]]) -> T | None:
         """Do it, again if that may help; None if not. Raises CollectError for a dead backend."""
         last: BackendError | None = None
-        for attempt in range(TRIES):
+        for attempt in range(MAX_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(self._retry_seconds * 2 ** (attempt - 1))
             try:
                 done = await act()
             except BackendError as error:
                 last = error
-                self._trouble.retries[error.reason] += 1
-                if isinstance(error, Refused) and self._final(error):
+                self._failure_stats.retries[error.reason] += 1
+                if isinstance(error, BackendStatusError) and self._record_refusal(error):
                     return None
             else:
-                self._failed_in_a_row = 0
+                self._consecutive_failures = 0
                 return done
-        self._failed_in_a_row += 1
+        self._consecutive_failures += 1
         name = self._target.name
-        if not await self._target.alive():
+        if not await self._target.is_reachable():
             raise CollectError(f"{name}: the backend at {self._target.url} is gone: {last}")
-        if self._failed_in_a_row >= MOST_FAILURES_IN_A_ROW:
-            raise CollectError(f"{name}: {self._failed_in_a_row} requests in a row failed: {last}")
+        if self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
+            raise CollectError(
+                f"{name}: {self._consecutive_failures} requests in a row failed: {last}"
+            )
         return None
 
-    def _final(self, error: Refused) -> bool:
+    def _record_refusal(self, error: BackendStatusError) -> bool:
         """Note the server's words; whether asking again is no use."""
         words = f"{error.status}: {error.body[:300].decode('utf-8', 'replace')}"
-        if error.status in _WRONG_KEY:
+        if error.status in _AUTH_ERROR_STATUSES:
             raise CollectError(
                 f"{self._target.name}: the backend wants another key (--api-key-env): {words}"
             )
-        if len(self._trouble.refusals) < TRIES:
-            self._trouble.refusals.append(words)
-        return error.status < _SERVER_ERROR and error.status not in _AGAIN
+        if len(self._failure_stats.refusals) < MAX_ATTEMPTS:
+            self._failure_stats.refusals.append(words)
+        return error.status < _FIRST_SERVER_ERROR_STATUS and error.status not in _RETRYABLE_STATUSES

@@ -11,14 +11,14 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from backends.client import Client
-from backends.errors import BackendError, BadAnswer, Refused, Silent
-from calibration.endpoint.stream import Reply, follow
+from backends.client import BackendClient
+from backends.errors import BackendError, BackendStatusError, BackendTimeout, InvalidResponse
+from calibration.endpoint.stream import TimedResponse, read_stream
 
-_SMALL_SECONDS: Final = 10.0
-_HEAD_SECONDS: Final = 600.0  # the first byte may wait in the server's queue
-_ERROR_BYTES: Final = 1 << 16
-_METRICS_BYTES: Final = 32 << 20
+_SHORT_TIMEOUT_SECONDS: Final = 10.0
+_FIRST_BYTE_TIMEOUT_SECONDS: Final = 600.0  # the first byte may wait in the server's queue
+_MAX_ERROR_BYTES: Final = 1 << 16
+_MAX_METRICS_BYTES: Final = 32 << 20
 _OK: Final = 200
 _BAD: Final = 400
 
@@ -27,29 +27,29 @@ class TargetError(ValueError):
     """A backend that cannot be measured as it is; the message says why."""
 
 
-class _Card(Struct):
+class _ModelCard(Struct):
     id: str
     max_model_len: int | None = None
 
 
-class _Cards(Struct):
-    data: list[_Card]
+class _ModelList(Struct):
+    data: list[_ModelCard]
 
 
-class _Version(Struct):
+class _VersionResponse(Struct):
     version: str
 
 
-class _Counter(Struct):
+class _SimulatorEnergyResponse(Struct):
     speed: float
 
 
-class _Count(Struct):
+class _TokenizeResponse(Struct):
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class Info:
+class ServerInfo:
     """What a server says of itself."""
 
     served_name: str
@@ -60,7 +60,7 @@ class Info:
     tokenizes: bool
 
 
-class Target:
+class TargetServer:
     """A named backend; `name` is the model's key in rows and profile."""
 
     def __init__(self, name: str, url: str, api_key: str | None = None) -> None:
@@ -76,21 +76,21 @@ class Target:
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._client: Client
+        self._client: BackendClient
         self._served_name = name
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         """Whether it runs on this machine, as far as its address tells."""
         return self.url.host in ("localhost", "127.0.0.1", "::1")
 
-    async def describe(self, client: Client) -> Info:
+    async def fetch_server_info(self, client: BackendClient) -> ServerInfo:
         """Ask the server what it is; measures with `client` from then on.
 
         Raises BackendError where it does not answer, TargetError where it lacks the model.
         """
         self._client = client
-        cards = await self._get("/v1/models", _Cards, required=True)
+        cards = await self._fetch_json("/v1/models", _ModelList, required=True)
         card = next((c for c in cards.data if c.id == self.name), None) if cards else None
         if card is None and cards and len(cards.data) == 1:
             card = cards.data[0]
@@ -98,13 +98,13 @@ class Target:
             have = ", ".join(c.id for c in cards.data) if cards else ""
             raise TargetError(f"{self.name}: {self.url} serves no such model (it has: {have})")
         self._served_name = card.id
-        version = await self._get("/version", _Version)
-        counter = await self._get("/simulator/energy", _Counter)
+        version = await self._fetch_json("/version", _VersionResponse)
+        counter = await self._fetch_json("/simulator/energy", _SimulatorEnergyResponse)
         try:
-            tokenizes = await self.count("a") > 0
+            tokenizes = await self.count_tokens("a") > 0
         except BackendError:
             tokenizes = False
-        return Info(
+        return ServerInfo(
             served_name=card.id,
             context_tokens=card.max_model_len,
             engine=f"vllm {version.version}" if version else "",
@@ -112,55 +112,62 @@ class Target:
             tokenizes=tokenizes,
         )
 
-    async def count(self, text: str) -> int:
+    async def count_tokens(self, text: str) -> int:
         """Return the server's own token count of a prompt. Raises BackendError."""
         body = msgspec.json.encode({"model": self._served_name, "prompt": text})
         try:
-            async with asyncio.timeout(_SMALL_SECONDS):
-                answer = await self._client.post(self._at("/tokenize"), body, self._headers)
+            async with asyncio.timeout(_SHORT_TIMEOUT_SECONDS):
+                answer = await self._client.post(self._build_url("/tokenize"), body, self._headers)
                 try:
-                    raw = await answer.read(_METRICS_BYTES)
+                    raw = await answer.read_body(_MAX_METRICS_BYTES)
                 finally:
                     answer.close()
         except TimeoutError:
-            raise Silent(f"/tokenize: no answer within {_SMALL_SECONDS:g} s") from None
+            raise BackendTimeout(
+                f"/tokenize: no answer within {_SHORT_TIMEOUT_SECONDS:g} s"
+            ) from None
         if answer.status != _OK:
-            raise Refused(answer.status, raw)
+            raise BackendStatusError(answer.status, raw)
         try:
-            return msgspec.json.decode(raw, type=_Count).count
+            return msgspec.json.decode(raw, type=_TokenizeResponse).count
         except msgspec.MsgspecError as error:
-            raise BadAnswer(f"/tokenize: {error}") from None
+            raise InvalidResponse(f"/tokenize: {error}") from None
 
-    async def load(self) -> tuple[int, int] | None:
+    async def fetch_load(self) -> tuple[int, int] | None:
         """Return (running, waiting) from the server's gauges, or None where it has none."""
         try:
             status, raw = await self._client.get(
-                self._at("/metrics"), self._headers, seconds=_SMALL_SECONDS, limit=_METRICS_BYTES
+                self._build_url("/metrics"),
+                self._headers,
+                seconds=_SHORT_TIMEOUT_SECONDS,
+                limit=_MAX_METRICS_BYTES,
             )
         except BackendError:
             return None
-        running = _gauge(raw, b"vllm:num_requests_running")
-        waiting = _gauge(raw, b"vllm:num_requests_waiting")
+        running = _sum_gauge(raw, b"vllm:num_requests_running")
+        waiting = _sum_gauge(raw, b"vllm:num_requests_waiting")
         if status != _OK or running is None:
             return None
         return running, waiting or 0
 
-    async def alive(self) -> bool:
+    async def is_reachable(self) -> bool:
         """Whether the server answers at all."""
         try:
-            await self._client.get(self._at("/v1/models"), self._headers, seconds=_SMALL_SECONDS)
+            await self._client.get(
+                self._build_url("/v1/models"), self._headers, seconds=_SHORT_TIMEOUT_SECONDS
+            )
         except BackendError:
             return False
         return True
 
-    async def ask(
+    async def stream_request(
         self,
         path: str,
         asked: Mapping[str, Any],
         on_tokens: Callable[[int], None],
         *,
         counting: bool,
-    ) -> Reply:
+    ) -> TimedResponse:
         """Stream one request to its end; `on_tokens` hears of new tokens. Raises BackendError.
 
         With `counting` every chunk says how many tokens there are so far; without, one is assumed.
@@ -176,37 +183,39 @@ class Target:
         encoded = msgspec.json.encode(body)
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(_HEAD_SECONDS):
+            async with asyncio.timeout(_FIRST_BYTE_TIMEOUT_SECONDS):
                 answer = await self._client.post(
                     self.url.joinpath(*path.split("/")), encoded, headers
                 )
         except TimeoutError:
-            raise Silent(f"no answer within {_HEAD_SECONDS:g} s") from None
+            raise BackendTimeout(f"no answer within {_FIRST_BYTE_TIMEOUT_SECONDS:g} s") from None
         try:
             if answer.status >= _BAD:
-                raise Refused(answer.status, await answer.read(_ERROR_BYTES))
-            return await follow(answer, request_id, began, on_tokens)
+                raise BackendStatusError(answer.status, await answer.read_body(_MAX_ERROR_BYTES))
+            return await read_stream(answer, request_id, began, on_tokens)
         finally:
             answer.close()
 
-    def _at(self, path: str) -> URL:
+    def _build_url(self, path: str) -> URL:
         return self.url.joinpath(*path.strip("/").split("/"))
 
-    async def _get(self, path: str, kind: type[Any], *, required: bool = False) -> Any:
+    async def _fetch_json(self, path: str, kind: type[Any], *, required: bool = False) -> Any:
         """Return a small answer decoded, or None where the server has no such thing."""
-        status, raw = await self._client.get(self._at(path), self._headers, seconds=_SMALL_SECONDS)
+        status, raw = await self._client.get(
+            self._build_url(path), self._headers, seconds=_SHORT_TIMEOUT_SECONDS
+        )
         if status == _OK:
             try:
                 return msgspec.json.decode(raw, type=kind)
             except msgspec.MsgspecError as error:
                 if required:
-                    raise BadAnswer(f"{path}: {error}") from None
+                    raise InvalidResponse(f"{path}: {error}") from None
         elif required:
-            raise Refused(status, raw)
+            raise BackendStatusError(status, raw)
         return None
 
 
-def _gauge(exposition: bytes, name: bytes) -> int | None:
+def _sum_gauge(exposition: bytes, name: bytes) -> int | None:
     """Return a gauge added up over its label sets (engines of a data-parallel server)."""
     found = None
     for line in exposition.splitlines():

@@ -9,27 +9,27 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from backends.client import Answer
-from backends.errors import BadAnswer, ConnectionLost, Silent
+from backends.client import BackendResponse
+from backends.errors import BackendTimeout, ConnectionLost, InvalidResponse
 
-_GAP_SECONDS: Final = 300.0
+_STALL_TIMEOUT_SECONDS: Final = 300.0
 
 
-class _Details(Struct):
+class _PromptTokensDetails(Struct):
     cached_tokens: int | None = None
 
 
-class _Usage(Struct):
+class _StreamUsage(Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
+    prompt_tokens_details: _PromptTokensDetails | None = None
 
 
-class _Metrics(Struct):
+class _StreamMetrics(Struct):
     time_to_first_token_ms: float | None = None
 
 
-class Simulated(Struct, frozen=True):
+class SimulatedRequestCost(Struct, frozen=True):
     """What a simulator says of one request: its truth, in simulated seconds and joules."""
 
     energy_joules: float
@@ -37,28 +37,28 @@ class Simulated(Struct, frozen=True):
     speed: float = 1.0
 
 
-class _Delta(Struct):
+class _MessageDelta(Struct):
     role: str | None = None
     content: str | None = None
 
 
-class _Choice(Struct):
-    delta: _Delta | None = None
+class _StreamChoice(Struct):
+    delta: _MessageDelta | None = None
 
 
-class _Chunk(Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    metrics: _Metrics | None = None
-    simulated: Simulated | None = None
+class _StreamChunk(Struct):
+    choices: list[_StreamChoice] = []
+    usage: _StreamUsage | None = None
+    metrics: _StreamMetrics | None = None
+    simulated: SimulatedRequestCost | None = None
     error: Any = None
 
 
-_chunk: Final = msgspec.json.Decoder(_Chunk)
+_chunk_decoder: Final = msgspec.json.Decoder(_StreamChunk)
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TimedResponse:
     """One answered request; `began` and `ended` are `time.perf_counter` seconds.
 
     `seconds` and `ttft_seconds` are simulated ones where the server is a simulator.
@@ -72,23 +72,23 @@ class Reply:
     tokens_in: int
     tokens_out: int
     cached_tokens: int | None
-    simulated: Simulated | None
+    simulated: SimulatedRequestCost | None
 
 
-async def follow(
-    answer: Answer, request_id: str, began: float, on_tokens: Callable[[int], None]
-) -> Reply:
+async def read_stream(
+    answer: BackendResponse, request_id: str, began: float, on_tokens: Callable[[int], None]
+) -> TimedResponse:
     """Read a stream to its end; `on_tokens` hears of new tokens. Raises BackendError."""
     first: float | None = None
-    last = _Chunk()
+    last = _StreamChunk()
     tokens = 0
     rest = b""
     while True:
         try:
-            async with asyncio.timeout(_GAP_SECONDS):
-                piece = await answer.chunk()
+            async with asyncio.timeout(_STALL_TIMEOUT_SECONDS):
+                piece = await answer.read_chunk()
         except TimeoutError:
-            raise Silent(f"nothing came for {_GAP_SECONDS:g} s") from None
+            raise BackendTimeout(f"nothing came for {_STALL_TIMEOUT_SECONDS:g} s") from None
         if not piece:
             raise ConnectionLost("the stream ended without [DONE]")
         now = time.perf_counter()
@@ -98,13 +98,13 @@ async def follow(
                 continue
             data = line[5:].strip()
             if data == b"[DONE]":
-                return _reply(last, request_id, began, now, first)
+                return _build_timed_response(last, request_id, began, now, first)
             try:
-                chunk = _chunk.decode(data)
+                chunk = _chunk_decoder.decode(data)
             except msgspec.MsgspecError as error:
-                raise BadAnswer(f"not an event of OpenAI's: {error}") from None
+                raise InvalidResponse(f"not an event of OpenAI's: {error}") from None
             if chunk.error is not None:
-                raise BadAnswer(f"the server broke off: {chunk.error}")
+                raise InvalidResponse(f"the server broke off: {chunk.error}")
             if any(c.delta is None or c.delta.content or not c.delta.role for c in chunk.choices):
                 first = now if first is None else first
                 seen = chunk.usage.completion_tokens if chunk.usage else tokens + 1
@@ -113,11 +113,13 @@ async def follow(
             last = chunk
 
 
-def _reply(last: _Chunk, request_id: str, began: float, ended: float, first: float | None) -> Reply:
+def _build_timed_response(
+    last: _StreamChunk, request_id: str, began: float, ended: float, first: float | None
+) -> TimedResponse:
     """Make the reply of a stream whose last chunk carries its usage."""
     usage, simulated = last.usage, last.simulated
     if usage is None or usage.completion_tokens < 1:
-        raise BadAnswer("the stream's last chunk has no usage")
+        raise InvalidResponse("the stream's last chunk has no usage")
     seconds = ended - began
     ttft = None if first is None else first - began
     if simulated is not None:
@@ -126,7 +128,7 @@ def _reply(last: _Chunk, request_id: str, began: float, ended: float, first: flo
         told = last.metrics.time_to_first_token_ms if last.metrics else None
         ttft = None if told is None else told / 1000.0 * simulated.speed
     details = usage.prompt_tokens_details
-    return Reply(
+    return TimedResponse(
         request_id=request_id,
         began=began,
         ended=ended,

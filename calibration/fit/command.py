@@ -18,16 +18,16 @@ from calibration.fit import merge
 from calibration.fit import model as fit
 from calibration.fit import published as reference
 from calibration.fit import report as fit_report
-from calibration.tables.columns import BadInput, Columns
-from calibration.tables.rows import Rows, read
+from calibration.tables.columns import BadInput, ColumnMapping
+from calibration.tables.rows import MeasuredRows, read_rows
 from gateway import profile
-from gateway.scheduling.cost import Form
+from gateway.scheduling.cost import RegressionForm
 
 OK = 0
 UNUSABLE = 2
-BEST = "best"
-REFERENCE = "reference"
-MAX_BAD = 0.01
+BEST_FORM = "best"
+REFERENCE_REPORT = "reference"
+MAX_BAD_SHARE = 0.01
 _PIPE_COLUMNS = 160
 
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
@@ -35,7 +35,7 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class FitOptions:
     """The command line's options, as they were given."""
 
     files: list[Path]
@@ -44,9 +44,9 @@ class Options:
     where: list[str] = field(default_factory=list)
     model: list[str] = field(default_factory=list)
     output_includes_prompt: bool = False
-    form: str = BEST
-    folds: int = fit.FOLDS
-    max_bad: float = MAX_BAD
+    form: str = BEST_FORM
+    folds: int = fit.DEFAULT_FOLDS
+    max_bad: float = MAX_BAD_SHARE
     out: Path | None = None
     merge: str | None = None
     accuracy: list[str] = field(default_factory=list)
@@ -56,10 +56,14 @@ class Options:
     as_json: bool = False
 
 
-def run(options: Options) -> int:
+def run(options: FitOptions) -> int:
     """Do it; return the exit code. Complaints go to stderr, nothing is written then."""
     try:
-        report = _reference(options) if options.report == REFERENCE else _fit(options)
+        report = (
+            _run_reference_report(options)
+            if options.report == REFERENCE_REPORT
+            else _run_fit(options)
+        )
     except (BadInput, profile.ProfileError) as error:
         _err.print(f"joulegate: {error}", markup=False)
         return UNUSABLE
@@ -72,39 +76,46 @@ def run(options: Options) -> int:
     return OK
 
 
-def _fit(options: Options) -> dict[str, Any]:
-    form = None if options.form == BEST else Form(_one_of(options.form, "--form", (*Form, BEST)))
-    _one_of(options.report, "--report", ("fit", REFERENCE))
-    _check_out(options.out, options.files)
-    said = merge.Said(
-        _accuracies(options.accuracy), options.hardware, options.engine, _given(options)
+def _run_fit(options: FitOptions) -> dict[str, Any]:
+    form = (
+        None
+        if options.form == BEST_FORM
+        else RegressionForm(_require_choice(options.form, "--form", (*RegressionForm, BEST_FORM)))
     )
-    old = merge.base(options.merge, options.out)
-    with _progress(options) as (on_bytes, on_model):
-        rows = _read(options, on_bytes)
+    _require_choice(options.report, "--report", ("fit", REFERENCE_REPORT))
+    _check_output_path(options.out, options.files)
+    said = merge.ProfileOverrides(
+        _parse_accuracies(options.accuracy),
+        options.hardware,
+        options.engine,
+        _collect_fit_options(options),
+    )
+    old = merge.load_base_profile(options.merge, options.out)
+    with _show_progress(options) as (on_bytes, on_model):
+        rows = _read_checked_rows(options, on_bytes)
         on_model("")
         fits = fit.fit_all(rows, form=form, folds=options.folds, on_model=on_model)
-    pooled = fit.pooled_output(rows)
+    pooled = fit.fit_pooled_output(rows)
     version = None
     models = None
     if options.out is not None:
-        models = merge.merged(fits, rows, old, said)
+        models = merge.merge_fits(fits, rows, old, said)
     if not options.as_json:  # before the file is replaced: what cannot be told is not written
-        fit_report.show(_out, fits, rows, pooled)
+        fit_report.print_report(_out, fits, rows, pooled)
     if options.out is not None and models is not None:
-        profile.save(models, options.out, old.lengths if old else None)
-        version = profile.load(options.out).version
+        profile.save_profile(models, options.out, old.lengths if old else None)
+        version = profile.load_profile(options.out).version
         if not options.as_json:
-            _written(options.out, version, models, {one.model for one in fits})
+            _print_written_path(options.out, version, models, {one.model for one in fits})
     return {
-        **fit_report.as_json(fits, rows, pooled),
+        **fit_report.build_report_json(fits, rows, pooled),
         "out": str(options.out) if options.out else None,
         "profile_version": version,
         "profile": models,
     }
 
 
-def _reference(options: Options) -> dict[str, Any]:
+def _run_reference_report(options: FitOptions) -> dict[str, Any]:
     if options.out is not None:
         raise BadInput("--report reference writes no profile: leave out --out")
     if options.output_includes_prompt:
@@ -112,25 +123,25 @@ def _reference(options: Options) -> dict[str, Any]:
             "--report reference is about the published columns as they are: leave out "
             "--output-includes-prompt"
         )
-    accuracy = _accuracies(options.accuracy)
-    with _progress(options) as (on_bytes, _):
-        rows = _read(options, on_bytes)
-    found = reference.reproduce(rows, accuracy)
+    accuracy = _parse_accuracies(options.accuracy)
+    with _show_progress(options) as (on_bytes, _):
+        rows = _read_checked_rows(options, on_bytes)
+    found = reference.reproduce_figures(rows, accuracy)
     if not options.as_json:
-        fit_report.show_reference(_out, found, rows)
-    return {**fit_report.rows_json(rows), **fit_report.reference_json(found)}
+        fit_report.print_reference(_out, found, rows)
+    return {**fit_report.build_rows_json(rows), **fit_report.build_reference_json(found)}
 
 
-def _read(options: Options, on_bytes: Any) -> Rows:
-    columns = Columns.of_options(
+def _read_checked_rows(options: FitOptions, on_bytes: Any) -> MeasuredRows:
+    columns = ColumnMapping.from_options(
         options.col,
         options.scale,
         options.where,
         options.model,
         output_includes_prompt=options.output_includes_prompt,
     )
-    rows = read(options.files, columns, on_bytes)
-    bad = rows.unusable()
+    rows = read_rows(options.files, columns, on_bytes)
+    bad = rows.count_unusable()
     count = sum(one.count for one in bad)
     share = count / len(rows.frame)
     if share > options.max_bad:
@@ -147,7 +158,7 @@ def _read(options: Options, on_bytes: Any) -> Rows:
     return rows
 
 
-def _check_out(out: Path | None, files: list[Path]) -> None:
+def _check_output_path(out: Path | None, files: list[Path]) -> None:
     """Refuse, before any work, a place where no profile can or should be written."""
     if out is None:
         return
@@ -160,10 +171,10 @@ def _check_out(out: Path | None, files: list[Path]) -> None:
     if out.is_dir():
         raise BadInput(f"--out {out}: is a directory")
     if out.exists():
-        profile.load(out)  # whatever else it is, or a newer version's, is not overwritten
+        profile.load_profile(out)  # whatever else it is, or a newer version's, is not overwritten
 
 
-def _accuracies(given: Iterable[str]) -> dict[str, float]:
+def _parse_accuracies(given: Iterable[str]) -> dict[str, float]:
     """Read `MODEL=SHARE`, or a plain share for every model (under "")."""
     found: dict[str, float] = {}
     for text in given:
@@ -178,13 +189,13 @@ def _accuracies(given: Iterable[str]) -> dict[str, float]:
     return found
 
 
-def _one_of(value: str, option: str, known: Iterable[str]) -> str:
+def _require_choice(value: str, option: str, known: Iterable[str]) -> str:
     if value not in known:
         raise BadInput(f"{option} {value}: is none of {', '.join(known)}")
     return value
 
 
-def _given(options: Options) -> dict[str, Any]:
+def _collect_fit_options(options: FitOptions) -> dict[str, Any]:
     """Those options that changed how the rows were read and fitted."""
     found: dict[str, Any] = {
         "col": options.col,
@@ -198,7 +209,7 @@ def _given(options: Options) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def _written(
+def _print_written_path(
     out: Path, version: str | None, models: dict[str, profile.ModelProfile], fitted: set[str]
 ) -> None:
     kept = sorted(set(models) - fitted)
@@ -211,7 +222,7 @@ def _written(
 
 
 @contextmanager
-def _progress(options: Options) -> Iterator[tuple[Any, Any]]:
+def _show_progress(options: FitOptions) -> Iterator[tuple[Any, Any]]:
     """Show a bar on a terminal while files are read and models fitted."""
     total = sum(path.stat().st_size for path in options.files if path.is_file())
     bar = Progress(

@@ -14,27 +14,27 @@ import pandas as pd
 from calibration.stats import cross_validation as folds
 from calibration.stats import design, ols
 from calibration.tables.columns import BadInput
-from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 
-LEAST_ROWS_PER_TERM = 4
-_LEVELS = 2
-_CLOSE_R2 = 0.9
+MIN_ROWS_PER_TERM = 4
+_MIN_DISTINCT_VALUES = 2
+_MIN_UNLOADED_R2 = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class FormTrial:
     """A form that was fitted, or the reason why it was not (`refused`)."""
 
-    form: Form
-    fitted: ols.Fitted | None = None
-    errors: folds.Errors | None = None
-    corners: tuple[design.Corner, ...] = ()
+    form: RegressionForm
+    fitted: ols.LeastSquaresFit | None = None
+    errors: folds.OutOfFoldErrors | None = None
+    corners: tuple[design.RangeCorner, ...] = ()
     refused: str | None = None
-    negative: str | None = None
+    negative_reason: str | None = None
     """Where it predicts a cost below zero inside the fitted range, and what to do."""
 
     @property
-    def plausible(self) -> bool:
+    def is_plausible(self) -> bool:
         """Whether no token costs less than nothing in the fitted range."""
         return all(min(at.per_token_in, at.per_token_out) >= 0.0 for at in self.corners)
 
@@ -43,40 +43,45 @@ class Tried:
 class CostFit:
     """The chosen fit of one cost; `rows` is what it was fitted to."""
 
-    quantity: Quantity
-    form: Form
-    fitted: ols.Fitted
-    errors: folds.Errors
-    corners: tuple[design.Corner, ...]
-    ranges: dict[str, tuple[float, float]]
-    tried: tuple[Tried, ...]
+    quantity: CostQuantity
+    form: RegressionForm
+    fitted: ols.LeastSquaresFit
+    errors: folds.OutOfFoldErrors
+    corners: tuple[design.RangeCorner, ...]
+    fitted_ranges: dict[str, tuple[float, float]]
+    trials: tuple[FormTrial, ...]
     why: str
-    negative: str | None
+    negative_reason: str | None
     """Why no profile may be written of it, None where one may."""
     rows: pd.DataFrame
 
     @property
-    def cost(self) -> Cost:
+    def cost_function(self) -> CostFunction:
         """The pure cost as the scheduler evaluates it."""
-        return Cost(self.quantity, self.form, tuple(map(float, self.fitted.coefficients)))
+        return CostFunction(self.quantity, self.form, tuple(map(float, self.fitted.coefficients)))
 
 
-def fit(
-    model: str, quantity: Quantity, rows: pd.DataFrame, *, form: Form | None, folds_: int
+def fit_cost(
+    model: str,
+    quantity: CostQuantity,
+    rows: pd.DataFrame,
+    *,
+    form: RegressionForm | None,
+    folds_: int,
 ) -> CostFit:
     """Fit one cost; `form` None picks the best. Raises BadInput saying what to do about it."""
     label = f"{model}: {quantity.value}"
-    _check(label, quantity, rows)
-    forms = list(Form) if form is None else [form]
-    tried = tuple(_try(one, quantity, rows, folds_) for one in forms)
+    _check_rows(label, quantity, rows)
+    forms = list(RegressionForm) if form is None else [form]
+    tried = tuple(_try_form(one, quantity, rows, folds_) for one in forms)
     usable = [one for one in tried if one.refused is None]
     if not usable:
         raise BadInput(f"{label}: {'; '.join(f'{t.form.value}: {t.refused}' for t in tried)}")
-    sound = [one for one in usable if one.negative is None] or usable[:1]
+    sound = [one for one in usable if one.negative_reason is None] or usable[:1]
     chosen = sound[0]
     why = "the form that was asked for" if form else "the simplest form; no richer one does better"
     for rich in sound[1:]:
-        if _takes_over(chosen, rich):
+        if _should_replace(chosen, rich):
             why = f"better than {chosen.form.value} out of fold, and by more than noise"
             chosen = rich
     assert chosen.fitted is not None  # noqa: S101 - refused is None
@@ -87,53 +92,57 @@ def fit(
         fitted=chosen.fitted,
         errors=chosen.errors,
         corners=chosen.corners,
-        ranges=design.ranges(chosen.form, rows),
-        tried=tried,
+        fitted_ranges=design.find_observed_ranges(chosen.form, rows),
+        trials=tried,
         why=why,
-        negative=chosen.negative,
+        negative_reason=chosen.negative_reason,
         rows=rows,
     )
 
 
-def _check(label: str, quantity: Quantity, rows: pd.DataFrame) -> None:
+def _check_rows(label: str, quantity: CostQuantity, rows: pd.DataFrame) -> None:
     """Refuse rows that cannot tell any form."""
-    need = LEAST_ROWS_PER_TERM * Form.ADDITIVE.terms
+    need = MIN_ROWS_PER_TERM * RegressionForm.ADDITIVE.term_count
     if len(rows) < need:
         raise BadInput(
             f"{label}: too few rows: {len(rows)} usable, at least {need} needed; measure more "
             "(joulegate profile), or leave the model out with --model"
         )
     for name in ("tokens_in", "tokens_out"):
-        if rows[name].nunique() < _LEVELS:
+        if rows[name].nunique() < _MIN_DISTINCT_VALUES:
             raise BadInput(
                 f"{label}: {name} is {rows[name].iloc[0]:g} in every row, so what a token costs "
                 "cannot be told; measure several lengths (joulegate profile's grid does)"
             )
-    if rows[quantity.value].nunique() < _LEVELS:
+    if rows[quantity.value].nunique() < _MIN_DISTINCT_VALUES:
         raise BadInput(
             f"{label}: the same value in every row ({rows[quantity.value].iloc[0]:g}); "
             f"is --col {quantity.value}=… the right column?"
         )
 
 
-def _try(form: Form, quantity: Quantity, rows: pd.DataFrame, folds_: int) -> Tried:
-    refused = _unfit(form, rows)
+def _try_form(
+    form: RegressionForm, quantity: CostQuantity, rows: pd.DataFrame, folds_: int
+) -> FormTrial:
+    refused = _explain_unfittable(form, rows)
     if refused:
-        return Tried(form, refused=refused)
-    x = design.matrix(form, quantity, rows)
+        return FormTrial(form, refused=refused)
+    x = design.build_design_matrix(form, quantity, rows)
     y = rows[quantity.value].to_numpy(dtype=float)
     try:
-        fitted = ols.fit(x, y)
-    except ols.Singular as error:
-        return Tried(form, refused=f"{error}: vary tokens in and tokens out independently")
+        fitted = ols.fit_least_squares(x, y)
+    except ols.SingularDesignError as error:
+        return FormTrial(form, refused=f"{error}: vary tokens in and tokens out independently")
     errors = folds.cross_validate(x, y, min(folds_, len(rows)))
-    cost = Cost(quantity, form, tuple(map(float, fitted.coefficients)))
-    found = tuple(design.corners(cost, design.ranges(form, rows)))
-    return Tried(form, fitted, errors, found, negative=_negative(quantity, rows, found))
+    cost = CostFunction(quantity, form, tuple(map(float, fitted.coefficients)))
+    found = tuple(design.evaluate_corners(cost, design.find_observed_ranges(form, rows)))
+    return FormTrial(
+        form, fitted, errors, found, negative_reason=_explain_negative_cost(quantity, rows, found)
+    )
 
 
-def _negative(
-    quantity: Quantity, rows: pd.DataFrame, found: tuple[design.Corner, ...]
+def _explain_negative_cost(
+    quantity: CostQuantity, rows: pd.DataFrame, found: tuple[design.RangeCorner, ...]
 ) -> str | None:
     """Say where a form predicts less than nothing, and what to do."""
     lowest = min(found, key=lambda corner: corner.cost)
@@ -144,7 +153,7 @@ def _negative(
         if includes_prompt(rows)
         else ""
     )
-    if bent_by_load(quantity, rows):
+    if is_distorted_by_load(quantity, rows):
         hint = (
             "the rows under load do it, those alone fit well, so leave out the load "
             "(--where concurrency=1), or measure it with short prompts (joulegate profile); else "
@@ -156,24 +165,31 @@ def _negative(
     )
 
 
-def alone(rows: pd.DataFrame) -> pd.DataFrame:
+def select_unloaded_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Keep the rows that ran with no company."""
     return rows[rows["running"] == 0.0]
 
 
-def bent_by_load(quantity: Quantity, rows: pd.DataFrame) -> bool:
+def is_distorted_by_load(quantity: CostQuantity, rows: pd.DataFrame) -> bool:
     """Tell whether the rows alone, without those under load, carry a sound and close fit."""
-    quiet = alone(rows)
-    if len(quiet) == len(rows) or _unfit(Form.ADDITIVE, quiet):
+    quiet = select_unloaded_rows(rows)
+    if len(quiet) == len(rows) or _explain_unfittable(RegressionForm.ADDITIVE, quiet):
         return False
     y = quiet[quantity.value].to_numpy(dtype=float)
     try:
-        fitted = ols.fit(design.matrix(Form.ADDITIVE, quantity, quiet), y)
-    except ols.Singular:
+        fitted = ols.fit_least_squares(
+            design.build_design_matrix(RegressionForm.ADDITIVE, quantity, quiet), y
+        )
+    except ols.SingularDesignError:
         return False
-    cost = Cost(quantity, Form.ADDITIVE, tuple(map(float, fitted.coefficients)))
-    lowest = min(at.cost for at in design.corners(cost, design.ranges(Form.ADDITIVE, quiet)))
-    return lowest >= 0.0 and fitted.r2 >= _CLOSE_R2
+    cost = CostFunction(quantity, RegressionForm.ADDITIVE, tuple(map(float, fitted.coefficients)))
+    lowest = min(
+        at.cost
+        for at in design.evaluate_corners(
+            cost, design.find_observed_ranges(RegressionForm.ADDITIVE, quiet)
+        )
+    )
+    return lowest >= 0.0 and fitted.r2 >= _MIN_UNLOADED_R2
 
 
 def includes_prompt(rows: pd.DataFrame) -> bool:
@@ -181,28 +197,28 @@ def includes_prompt(rows: pd.DataFrame) -> bool:
     return bool((rows["tokens_out"] >= rows["tokens_in"]).all())
 
 
-def _unfit(form: Form, rows: pd.DataFrame) -> str | None:
+def _explain_unfittable(form: RegressionForm, rows: pd.DataFrame) -> str | None:
     """Say why a form cannot be fitted to these rows at all."""
-    if form is Form.LOAD:
+    if form is RegressionForm.LOAD:
         running = rows["running"]
         blank = int(running.isna().sum())
         if blank:
             return f"running is not known in {blank} rows (--col running=NAME)"
-        if running.nunique() < _LEVELS:
+        if running.nunique() < _MIN_DISTINCT_VALUES:
             return (
                 f"running never varies ({running.iloc[0]:g} in every row); "
                 "measure at several concurrencies"
             )
-    need = LEAST_ROWS_PER_TERM * form.terms
+    need = MIN_ROWS_PER_TERM * form.term_count
     if len(rows) < need:
         return f"too few rows: {len(rows)}, at least {need} needed"
     return None
 
 
-def _takes_over(simple: Tried, rich: Tried) -> bool:
+def _should_replace(simple: FormTrial, rich: FormTrial) -> bool:
     if simple.fitted is None or rich.fitted is None or not (simple.errors and rich.errors):
         return False
-    added = slice(simple.form.terms, rich.form.terms)
+    added = slice(simple.form.term_count, rich.form.term_count)
     clear = bool(((rich.fitted.low[added] > 0.0) | (rich.fitted.high[added] < 0.0)).any())
-    sound = rich.plausible or not simple.plausible
-    return clear and sound and folds.better(simple.errors, rich.errors)
+    sound = rich.is_plausible or not simple.is_plausible
+    return clear and sound and folds.improves_rmse(simple.errors, rich.errors)

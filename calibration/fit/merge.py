@@ -16,18 +16,26 @@ import pandas as pd
 
 from calibration.fit.cost import CostFit
 from calibration.fit.model import ModelFit
-from calibration.stats.lengths import Line, Ratio
+from calibration.stats.lengths import OutputLengthFit, TokenRatioFit
 from calibration.tables.columns import BadInput
-from calibration.tables.rows import Rows
+from calibration.tables.rows import MeasuredRows
 from gateway import profile
-from gateway.profile import SHIPPED, Accuracy, ModelProfile, Output, Profile, Regression, Tokens
+from gateway.profile import (
+    SHIPPED,
+    AccuracyProfile,
+    CostProfile,
+    CostRegression,
+    ModelProfile,
+    OutputCoefficients,
+    TokenRatio,
+)
 
-NOTHING = "none"
+MERGE_NONE = "none"
 ASSUMED_ACCURACY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ProfileOverrides:
     """What the command line adds to what the rows say."""
 
     accuracy: Mapping[str, float] = field(default_factory=dict)
@@ -37,22 +45,22 @@ class Said:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def base(merge: str | None, out: Path | None) -> Profile | None:
+def load_base_profile(merge: str | None, out: Path | None) -> CostProfile | None:
     """Return the profile to merge into: that of --merge, else --out where it exists.
 
     Raises ProfileError for one that cannot be read or comes from a newer version.
     """
-    if merge == NOTHING:
+    if merge == MERGE_NONE:
         return None
     if merge == SHIPPED:
-        return profile.load(None)
+        return profile.load_profile(None)
     if merge is not None:
-        return profile.load(Path(merge))
-    return profile.load(out) if out is not None and out.exists() else None
+        return profile.load_profile(Path(merge))
+    return profile.load_profile(out) if out is not None and out.exists() else None
 
 
-def merged(
-    fits: list[ModelFit], rows: Rows, old: Profile | None, said: Said
+def merge_fits(
+    fits: list[ModelFit], rows: MeasuredRows, old: CostProfile | None, said: ProfileOverrides
 ) -> dict[str, ModelProfile]:
     """Return all models of the new profile. Raises BadInput for one without joules.
 
@@ -64,21 +72,25 @@ def merged(
             known = ", ".join(fit.model for fit in fits)
             raise BadInput(f"--accuracy {name}=…: no such model was fitted (there are: {known})")
     for fit in fits:
-        models[fit.model] = _entry(fit, rows, models.get(fit.model), said, old)
+        models[fit.model] = _build_model_profile(fit, rows, models.get(fit.model), said, old)
     return models
 
 
-def _entry(
-    fit: ModelFit, rows: Rows, before: ModelProfile | None, said: Said, old: Profile | None
+def _build_model_profile(
+    fit: ModelFit,
+    rows: MeasuredRows,
+    before: ModelProfile | None,
+    said: ProfileOverrides,
+    old: CostProfile | None,
 ) -> ModelProfile:
-    for cost in fit.costs:
-        if cost.negative is not None:
+    for cost in fit.cost_fits:
+        if cost.negative_reason is not None:
             raise BadInput(
-                f"{fit.model}: {cost.quantity.value}: the {cost.form.value} form {cost.negative}"
+                f"{fit.model}: {cost.quantity.value}: the {cost.form.value} form {cost.negative_reason}"
             )
-    accuracy, accuracy_from = _accuracy(fit.model, before, said)
+    accuracy, accuracy_from = _choose_accuracy(fit.model, before, said)
     if fit.joules is not None:
-        joules, joules_from = _regression(fit.joules), "fitted to these rows"
+        joules, joules_from = _build_regression(fit.joules), "fitted to these rows"
     elif before is not None and old is not None:
         joules = before.joules
         where = before.provenance.get("hardware", "not stated")
@@ -89,16 +101,16 @@ def _entry(
             "joules=NAME, or --merge FILE (or --merge shipped) with a profile that has "
             f"{fit.model!r} already, whose joules are then kept"
         )
-    tokens, tokens_from = _tokens(fit.ratio, before)
-    output, output_from = _output(fit.output, before)
+    tokens, tokens_from = _choose_token_ratio(fit.ratio, before)
+    output, output_from = _choose_output_length(fit.output, before)
     return ModelProfile(
         accuracy=accuracy,
-        seconds=_regression(fit.seconds),
+        seconds=_build_regression(fit.seconds),
         joules=joules,
         tokens=tokens,
         output=output,
         provenance={
-            **_measured(fit, rows, said),
+            **_build_provenance(fit, rows, said),
             "accuracy": accuracy_from,
             "joules": joules_from,
             "tokens": tokens_from,
@@ -108,72 +120,78 @@ def _entry(
     )
 
 
-def _regression(fit: CostFit) -> Regression:
+def _build_regression(fit: CostFit) -> CostRegression:
     fitted = fit.fitted
-    return Regression(
+    return CostRegression(
         form=fit.form,
         coefficients=[float(b) for b in fitted.coefficients],
         covariance=[[float(v) for v in row] for row in fitted.covariance],
         n=fitted.n,
         r2=fitted.r2,
         rmse=fitted.rmse,
-        fitted_range={name: list(ends) for name, ends in fit.ranges.items()},
+        fitted_range={name: list(ends) for name, ends in fit.fitted_ranges.items()},
     )
 
 
-def _accuracy(model: str, before: ModelProfile | None, said: Said) -> tuple[Accuracy, str]:
+def _choose_accuracy(
+    model: str, before: ModelProfile | None, said: ProfileOverrides
+) -> tuple[AccuracyProfile, str]:
     given = said.accuracy.get(model, said.accuracy.get(""))
     if given is not None:
         tasks = before.accuracy.tasks if before else {}
-        return Accuracy(given, tasks), "given with --accuracy"
+        return AccuracyProfile(given, tasks), "given with --accuracy"
     if before is not None:
         was = before.provenance.get("accuracy")
         return before.accuracy, was if isinstance(was, str) else "kept from the profile before"
     text = f"ASSUMED {ASSUMED_ACCURACY}: not measured; set it with joulegate accuracy"
-    return Accuracy(ASSUMED_ACCURACY), text
+    return AccuracyProfile(ASSUMED_ACCURACY), text
 
 
-def _tokens(ratio: Ratio | str, before: ModelProfile | None) -> tuple[Tokens, str]:
-    if isinstance(ratio, Ratio):
+def _choose_token_ratio(
+    ratio: TokenRatioFit | str, before: ModelProfile | None
+) -> tuple[TokenRatio, str]:
+    if isinstance(ratio, TokenRatioFit):
         low, high = ratio.interval
         text = f"fitted to {ratio.n} rows (95% interval {low:.4g} to {high:.4g})"
-        return Tokens(ratio.value), text
+        return TokenRatio(ratio.value), text
     if before is not None:
         return before.tokens, f"kept from the profile before: {ratio}"
-    return Tokens(), f"1 assumed: {ratio}"
+    return TokenRatio(), f"1 assumed: {ratio}"
 
 
-def _output(line: Line | str, before: ModelProfile | None) -> tuple[Output | None, str]:
-    if isinstance(line, Line) and line.unsuited is None:
+def _choose_output_length(
+    line: OutputLengthFit | str, before: ModelProfile | None
+) -> tuple[OutputCoefficients | None, str]:
+    if isinstance(line, OutputLengthFit) and line.unsuited_reason is None:
         text = f"fitted to {line.n} rows (R2 {line.r2:.3f})"
-        return Output(line.slope, line.intercept), text
-    why = line if isinstance(line, str) else line.unsuited
+        return OutputCoefficients(line.slope, line.intercept), text
+    why = line if isinstance(line, str) else line.unsuited_reason
     if before is not None and before.output is not None:
         return before.output, f"kept from the profile before: {why}"
     return None, f"the published heuristic stands in: {why}"
 
 
-def _measured(fit: ModelFit, rows: Rows, said: Said) -> dict[str, Any]:
+def _build_provenance(fit: ModelFit, rows: MeasuredRows, said: ProfileOverrides) -> dict[str, Any]:
     """Where the rows come from and how they were fitted."""
     used = fit.usable
     files = {int(at) for at in used["file"].unique()}
     return {
-        "source": f"joulegate fit {_version()}",
-        "hardware": said.hardware or _texts(used["hardware"]),
-        "engine": said.engine or _texts(used["engine"]),
-        "dates": _dates(used["at"]),
+        "source": f"joulegate fit {_find_package_version()}",
+        "hardware": said.hardware or _join_texts(used["hardware"]),
+        "engine": said.engine or _join_texts(used["engine"]),
+        "dates": _find_date_range(used["at"]),
         "fitted": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "method": "; ".join(
             f"{cost.quantity.value}: OLS, {cost.form.value} ({cost.why}), {cost.fitted.robust} "
             f"covariance, out-of-fold RMSE {cost.errors.rmse:.4g}, median error "
             f"{cost.errors.median_ape:.1%}"
-            for cost in fit.costs
+            for cost in fit.cost_fits
         ),
         "energy": {
             str(name) or "not stated": int(count)
             for name, count in used.loc[used["joules"].notna(), "method"].value_counts().items()
         },
-        "load": _load(used["running"]),
+        "load": _describe_load(used["running"]),
         "rows": {
             "read": fit.rows,
             "seconds": fit.seconds.fitted.n,
@@ -189,17 +207,17 @@ def _measured(fit: ModelFit, rows: Rows, said: Said) -> dict[str, Any]:
     }
 
 
-def _texts(column: pd.Series) -> str:
+def _join_texts(column: pd.Series) -> str:
     return ", ".join(sorted({str(text) for text in column.unique() if text})) or "not stated"
 
 
-def _dates(column: pd.Series) -> list[str]:
+def _find_date_range(column: pd.Series) -> list[str]:
     """First and last time; ISO texts sort as times do."""
     known = column[column != ""]
     return [str(known.min()), str(known.max())] if len(known) else []
 
 
-def _load(running: pd.Series) -> str:
+def _describe_load(running: pd.Series) -> str:
     values = running.to_numpy(dtype=float)
     if np.isnan(values).all():
         return "not stated"
@@ -207,7 +225,7 @@ def _load(running: pd.Series) -> str:
     return f"{low:g} to {high:g} other requests running" if high > low else f"{low:g} other running"
 
 
-def _version() -> str:
+def _find_package_version() -> str:
     try:
         return metadata.version("joulegate")
     except metadata.PackageNotFoundError:

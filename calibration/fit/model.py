@@ -14,12 +14,12 @@ from calibration.fit import cost as cost_fit
 from calibration.fit import warnings as flags
 from calibration.fit.cost import CostFit
 from calibration.stats import lengths
-from calibration.stats.lengths import Line, Ratio
+from calibration.stats.lengths import OutputLengthFit, TokenRatioFit
 from calibration.tables.columns import BadInput
-from calibration.tables.rows import UNTRUSTED_METHODS, Rows, Unusable
-from gateway.scheduling.cost import Form, Quantity
+from calibration.tables.rows import UNTRUSTED_METHODS, MeasuredRows, UnusableRows
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 
-FOLDS = 5
+DEFAULT_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,37 +34,43 @@ class ModelFit:
     rows: int
     """Rows of the model, unusable ones included."""
     usable: pd.DataFrame
-    unusable: list[Unusable]
+    unusable: list[UnusableRows]
     seconds: CostFit
     joules: CostFit | None
-    output: Line | str
-    ratio: Ratio | str
+    output: OutputLengthFit | str
+    ratio: TokenRatioFit | str
     flags: list[str]
 
     @property
-    def costs(self) -> list[CostFit]:
+    def cost_fits(self) -> list[CostFit]:
         """Seconds and, where measured, joules."""
         return [self.seconds, *([self.joules] if self.joules else [])]
 
 
-def fit_model(rows: Rows, model: str, *, form: Form | None = None, folds: int = FOLDS) -> ModelFit:
+def fit_model(
+    rows: MeasuredRows,
+    model: str,
+    *,
+    form: RegressionForm | None = None,
+    folds: int = DEFAULT_FOLDS,
+) -> ModelFit:
     """Fit one model. Raises BadInput where its rows cannot carry a fit."""
-    usable = rows.of(model)
-    unusable = rows.unusable(model)
+    usable = rows.select_usable(model)
+    unusable = rows.count_unusable(model)
     try:
-        seconds = cost_fit.fit(model, Quantity.SECONDS, usable, form=form, folds_=folds)
+        seconds = cost_fit.fit_cost(model, CostQuantity.SECONDS, usable, form=form, folds_=folds)
     except BadInput as error:
-        raise BadInput(f"{error}{_lost(unusable)}") from None
+        raise BadInput(f"{error}{_describe_unusable_rows(unusable)}") from None
     measured = usable[usable["joules"].notna() & ~usable["method"].isin(list(UNTRUSTED_METHODS))]
     joules = None
-    found = flags.of_rows(usable)
+    found = flags.check_rows(usable)
     if len(measured):
-        joules = cost_fit.fit(model, Quantity.JOULES, measured, form=form, folds_=folds)
+        joules = cost_fit.fit_cost(model, CostQuantity.JOULES, measured, form=form, folds_=folds)
     if usable["joules"].notna().any():
-        found += flags.of_joules(usable, measured)
-    found += flags.of_cost(seconds)
+        found += flags.check_joules(usable, measured)
+    found += flags.check_cost_fit(seconds)
     if joules:
-        found += flags.of_cost(joules)
+        found += flags.check_cost_fit(joules)
     return ModelFit(
         model=model,
         rows=int((rows.frame["model"] == model).sum()),
@@ -72,35 +78,35 @@ def fit_model(rows: Rows, model: str, *, form: Form | None = None, folds: int = 
         unusable=unusable,
         seconds=seconds,
         joules=joules,
-        output=lengths.line(usable),
-        ratio=lengths.ratio(usable),
+        output=lengths.fit_output_length(usable),
+        ratio=lengths.fit_token_ratio(usable),
         flags=found,
     )
 
 
 def fit_all(
-    rows: Rows,
+    rows: MeasuredRows,
     *,
-    form: Form | None = None,
-    folds: int = FOLDS,
+    form: RegressionForm | None = None,
+    folds: int = DEFAULT_FOLDS,
     on_model: Callable[[str], None] = lambda _: None,
 ) -> list[ModelFit]:
     """Fit each model of the rows, in their order. Raises BadInput if any of them cannot be."""
     fits = []
-    for model in rows.models:
+    for model in rows.model_names:
         on_model(model)
         fits.append(fit_model(rows, model, form=form, folds=folds))
     if not fits:
-        raise BadInput(f"no usable row{_lost(rows.unusable())}")
+        raise BadInput(f"no usable row{_describe_unusable_rows(rows.count_unusable())}")
     return fits
 
 
-def pooled_output(rows: Rows) -> Line | str:
+def fit_pooled_output(rows: MeasuredRows) -> OutputLengthFit | str:
     """Fit tokens out on tokens in over the usable rows of all models together."""
-    return lengths.line(rows.frame[rows.frame["reason"] == ""])
+    return lengths.fit_output_length(rows.frame[rows.frame["reason"] == ""])
 
 
-def _lost(unusable: list[Unusable]) -> str:
+def _describe_unusable_rows(unusable: list[UnusableRows]) -> str:
     if not unusable:
         return ""
     return "; rows not usable: " + ", ".join(f"{u.count} {u.reason} ({u.first})" for u in unusable)

@@ -7,26 +7,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibration.fit.cost import CostFit, Tried
+from calibration.fit.cost import CostFit, FormTrial
 from calibration.fit.model import ModelFit
-from calibration.fit.published import Reference
-from calibration.stats.design import UNITS, terms
-from calibration.stats.lengths import Line, Ratio
-from calibration.tables.rows import Rows
+from calibration.fit.published import ReferenceFigures
+from calibration.stats.design import UNITS, list_terms
+from calibration.stats.lengths import OutputLengthFit, TokenRatioFit
+from calibration.tables.rows import MeasuredRows
 
 _REFERENCE_COLUMNS = ("const", "in_tokens", "out_tokens", "R2")
 
 
-def as_json(fits: Sequence[ModelFit], rows: Rows, pooled: Line | str) -> dict[str, Any]:
+def build_report_json(
+    fits: Sequence[ModelFit], rows: MeasuredRows, pooled: OutputLengthFit | str
+) -> dict[str, Any]:
     """Return the report as plain values; errors of shares are shares (0.1 = 10%)."""
     return {
-        **rows_json(rows),
-        "models": [_model(fit) for fit in fits],
-        "pooled_output": _line(pooled),
+        **build_rows_json(rows),
+        "models": [_build_model_json(fit) for fit in fits],
+        "pooled_output": _build_output_length_json(pooled),
     }
 
 
-def rows_json(rows: Rows) -> dict[str, Any]:
+def build_rows_json(rows: MeasuredRows) -> dict[str, Any]:
     """Return what was read and what of it could not be used."""
     return {
         "files": [{"name": one.name, "sha256": one.sha256, "rows": one.rows} for one in rows.files],
@@ -35,38 +37,38 @@ def rows_json(rows: Rows) -> dict[str, Any]:
             "left_out": rows.left_out,
             "unusable": [
                 {"reason": one.reason, "count": one.count, "first": one.first}
-                for one in rows.unusable()
+                for one in rows.count_unusable()
             ],
         },
         "notes": rows.notes,
     }
 
 
-def reference_json(found: Reference) -> dict[str, Any]:
+def build_reference_json(found: ReferenceFigures) -> dict[str, Any]:
     """Return the reference figures under the names of the published files."""
     return {
         "normalization_stats": found.stats,
         "model_regression_summary": found.regressions,
-        "pooled_output": _line(found.output),
+        "pooled_output": _build_output_length_json(found.output),
     }
 
 
-def _model(fit: ModelFit) -> dict[str, Any]:
+def _build_model_json(fit: ModelFit) -> dict[str, Any]:
     return {
         "model": fit.model,
         "rows": fit.rows,
         "usable": len(fit.usable),
         "unusable": {one.reason: one.count for one in fit.unusable},
-        "seconds": _cost(fit.seconds),
-        "joules": _cost(fit.joules) if fit.joules else None,
-        "output": _line(fit.output),
-        "token_ratio": _ratio(fit.ratio),
+        "seconds": _build_cost_json(fit.seconds),
+        "joules": _build_cost_json(fit.joules) if fit.joules else None,
+        "output": _build_output_length_json(fit.output),
+        "token_ratio": _build_ratio_json(fit.ratio),
         "flags": fit.flags,
     }
 
 
-def _cost(fit: CostFit) -> dict[str, Any]:
-    fitted, odd = fit.fitted, fit.fitted.odd
+def _build_cost_json(fit: CostFit) -> dict[str, Any]:
+    fitted, odd = fit.fitted, fit.fitted.diagnostics
     return {
         "form": fit.form.value,
         "why": fit.why,
@@ -78,39 +80,39 @@ def _cost(fit: CostFit) -> dict[str, Any]:
                 "value": float(fitted.coefficients[at]),
                 "low": float(fitted.low[at]),
                 "high": float(fitted.high[at]),
-                "standard_error": float(fitted.errors[at]),
-                "degrees_of_freedom": float(fitted.freedom[at]),
+                "standard_error": float(fitted.standard_errors[at]),
+                "degrees_of_freedom": float(fitted.degrees_of_freedom[at]),
             }
-            for at, term in enumerate(terms(fit.form, fit.quantity))
+            for at, term in enumerate(list_terms(fit.form, fit.quantity))
         ],
         "covariance": fitted.covariance.tolist(),
         "robust": fitted.robust,
         "n": fitted.n,
         "r2": fitted.r2,
         "rmse": fitted.rmse,
-        "cross_validated": _errors(fit),
-        "condition": fitted.condition,
+        "cross_validated": _build_errors_json(fit),
+        "condition": fitted.condition_number,
         "leverage": {
             "max": odd.leverage_max,
             "rows_over_3k_n": odd.leverage_rows,
             "cook_max": odd.cook_max,
         },
-        "residuals": {"over_6_sd": odd.far, "worst_sd": odd.worst_sd},
-        "fitted_range": {name: list(ends) for name, ends in fit.ranges.items()},
+        "residuals": {"over_6_sd": odd.outlier_rows, "worst_sd": odd.worst_sd},
+        "fitted_range": {name: list(ends) for name, ends in fit.fitted_ranges.items()},
         "forms": [
             {
                 "form": one.form.value,
                 "r2": one.fitted.r2 if one.fitted else None,
-                "cross_validated": _errors(one),
+                "cross_validated": _build_errors_json(one),
                 "refused": one.refused,
-                "negative": one.negative,
+                "negative": one.negative_reason,
             }
-            for one in fit.tried
+            for one in fit.trials
         ],
     }
 
 
-def _errors(fit: CostFit | Tried) -> dict[str, float] | None:
+def _build_errors_json(fit: CostFit | FormTrial) -> dict[str, float] | None:
     if fit.errors is None:
         return None
     return {
@@ -120,7 +122,7 @@ def _errors(fit: CostFit | Tried) -> dict[str, float] | None:
     }
 
 
-def _line(line: Line | str) -> dict[str, Any]:
+def _build_output_length_json(line: OutputLengthFit | str) -> dict[str, Any]:
     if isinstance(line, str):
         return {"missing": line}
     return {
@@ -130,54 +132,58 @@ def _line(line: Line | str) -> dict[str, Any]:
         "intercept_interval": list(line.intercept_interval),
         "r2": line.r2,
         "n": line.n,
-        "unsuited": line.unsuited,
+        "unsuited": line.unsuited_reason,
     }
 
 
-def _ratio(ratio: Ratio | str) -> dict[str, Any]:
+def _build_ratio_json(ratio: TokenRatioFit | str) -> dict[str, Any]:
     if isinstance(ratio, str):
         return {"missing": ratio}
     return {"value": ratio.value, "interval": list(ratio.interval), "n": ratio.n}
 
 
-def show(console: Console, fits: Sequence[ModelFit], rows: Rows, pooled: Line | str) -> None:
+def print_report(
+    console: Console, fits: Sequence[ModelFit], rows: MeasuredRows, pooled: OutputLengthFit | str
+) -> None:
     """Print the report."""
-    show_rows(console, rows)
+    print_rows(console, rows)
     for fit in fits:
         console.print()
-        console.print(_table(fit))
-        for cost in fit.costs:
-            _say(console, _forms(cost))
-        _say(console, f"tokens out: {_line_text(fit.output)}")
-        _say(console, f"token ratio: {_ratio_text(fit.ratio)}")
+        console.print(_build_model_table(fit))
+        for cost in fit.cost_fits:
+            _print_text(console, _describe_forms(cost))
+        _print_text(console, f"tokens out: {_describe_output_length(fit.output)}")
+        _print_text(console, f"token ratio: {_describe_ratio(fit.ratio)}")
         for flag in fit.flags:
             console.print("[bold]![/] ", end="")
-            _say(console, flag)
+            _print_text(console, flag)
     if len(fits) > 1:
         console.print()
-        _say(console, f"tokens out, all models together: {_line_text(pooled)}")
+        _print_text(console, f"tokens out, all models together: {_describe_output_length(pooled)}")
 
 
-def show_rows(console: Console, rows: Rows) -> None:
+def print_rows(console: Console, rows: MeasuredRows) -> None:
     """Print what was read and what of it could not be used."""
-    _say(console, f"{sum(one.rows for one in rows.files)} rows in {len(rows.files)} file(s)")
+    _print_text(console, f"{sum(one.rows for one in rows.files)} rows in {len(rows.files)} file(s)")
     if rows.left_out:
-        _say(console, f"{rows.left_out} left out by --where or --model")
-    for one in rows.unusable():
-        _say(console, f"{one.count} not used: {one.reason} (first: {one.first})")
+        _print_text(console, f"{rows.left_out} left out by --where or --model")
+    for one in rows.count_unusable():
+        _print_text(console, f"{one.count} not used: {one.reason} (first: {one.first})")
     for note in rows.notes:
-        _say(console, note)
+        _print_text(console, note)
 
 
-def show_reference(console: Console, found: Reference, rows: Rows) -> None:
+def print_reference(console: Console, found: ReferenceFigures, rows: MeasuredRows) -> None:
     """Print the reference figures."""
-    show_rows(console, rows)
-    stats = _grid("normalization_stats", ("model", "column", "figure", "value"))
+    print_rows(console, rows)
+    stats = _build_reference_table("normalization_stats", ("model", "column", "figure", "value"))
     for model, columns in found.stats.items():
         for column, figures in columns.items():
             for figure, value in figures.items():
                 stats.add_row(*map(Text, (model, column, figure, f"{value:.10g}")))
-    summary = _grid("model_regression_summary", ("model", "cost", *_REFERENCE_COLUMNS))
+    summary = _build_reference_table(
+        "model_regression_summary", ("model", "cost", *_REFERENCE_COLUMNS)
+    )
     for row in found.regressions:
         for cost in ("runtime", "energy"):
             texts = (f"{row[f'{cost}_{name}']:.10g}" for name in _REFERENCE_COLUMNS)
@@ -187,16 +193,16 @@ def show_reference(console: Console, found: Reference, rows: Rows) -> None:
         console.print(table)
     console.print()
     line = found.output
-    _say(console, "tokens out on tokens in, all models together: "
+    _print_text(console, "tokens out on tokens in, all models together: "
          f"slope {line.slope:.10f}, intercept {line.intercept:.10f}, R2 {line.r2:.4f}, "
          f"{line.n} rows")  # fmt: skip
 
 
-def _say(console: Console, text: str) -> None:
+def _print_text(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def _grid(title: str, names: Sequence[str]) -> Table:
+def _build_reference_table(title: str, names: Sequence[str]) -> Table:
     table = Table(title=Text(title, "table.title"), title_justify="left", box=None, pad_edge=False)
     for name in names:
         numeric = name in {*_REFERENCE_COLUMNS, "value"}
@@ -204,7 +210,7 @@ def _grid(title: str, names: Sequence[str]) -> Table:
     return table
 
 
-def _table(fit: ModelFit) -> Table:
+def _build_model_table(fit: ModelFit) -> Table:
     table = Table(
         title=Text(f"{fit.model}: {len(fit.usable)} of {fit.rows} rows", "table.title"),
         title_justify="left",
@@ -213,39 +219,39 @@ def _table(fit: ModelFit) -> Table:
         header_style="bold",
     )
     table.add_column("", no_wrap=True)
-    for cost in fit.costs:
+    for cost in fit.cost_fits:
         table.add_column(f"{cost.quantity.value}", justify="right", no_wrap=True)
         table.add_column("95% interval", justify="left", no_wrap=True)
-    most = max(fit.costs, key=lambda cost: cost.form.terms)
-    for at, term in enumerate(terms(most.form, most.quantity)):
+    most = max(fit.cost_fits, key=lambda cost: cost.form.term_count)
+    for at, term in enumerate(list_terms(most.form, most.quantity)):
         cells = [f"{term.name} per {term.factor}" if at else "b0"]
         if at == 4:  # noqa: PLR2004 - the load term differs between seconds and joules
             cells = ["b4 load"]
-        for cost in fit.costs:
-            cells += _coefficient(cost, at)
+        for cost in fit.cost_fits:
+            cells += _format_coefficient(cost, at)
         table.add_row(*cells)
     for name in ("form", "rows", "R2", "RMSE", "RMSE out of fold", "median error", "p90 error",
                  "condition", "max leverage"):  # fmt: skip
         cells = [name]
-        for cost in fit.costs:
-            cells += [_figure(cost, name), ""]
+        for cost in fit.cost_fits:
+            cells += [_format_statistic(cost, name), ""]
         table.add_row(*cells)
     if fit.joules is None:
         table.caption = "no joules in these rows"
     return table
 
 
-def _coefficient(cost: CostFit, at: int) -> list[str]:
+def _format_coefficient(cost: CostFit, at: int) -> list[str]:
     fitted = cost.fitted
     if at >= len(fitted.coefficients):
         return ["-", ""]
     return [
         f"{fitted.coefficients[at]:.5g}",
-        f"{fitted.low[at]:.5g} to {fitted.high[at]:.5g} {terms(cost.form, cost.quantity)[at].unit}",
+        f"{fitted.low[at]:.5g} to {fitted.high[at]:.5g} {list_terms(cost.form, cost.quantity)[at].unit}",
     ]
 
 
-def _figure(cost: CostFit, name: str) -> str:
+def _format_statistic(cost: CostFit, name: str) -> str:
     unit = UNITS[cost.quantity]
     return {
         "form": cost.form.value,
@@ -255,34 +261,38 @@ def _figure(cost: CostFit, name: str) -> str:
         "RMSE out of fold": f"{cost.errors.rmse:.4g} {unit}",
         "median error": f"{cost.errors.median_ape:.1%}",
         "p90 error": f"{cost.errors.p90_ape:.1%}",
-        "condition": f"{cost.fitted.condition:.1f}",
-        "max leverage": f"{cost.fitted.odd.leverage_max:.3f}",
+        "condition": f"{cost.fitted.condition_number:.1f}",
+        "max leverage": f"{cost.fitted.diagnostics.leverage_max:.3f}",
     }[name]
 
 
-def _forms(cost: CostFit) -> str:
-    tried = "; ".join(f"{one.form.value} {_outcome(one)}" for one in cost.tried)
+def _describe_forms(cost: CostFit) -> str:
+    tried = "; ".join(f"{one.form.value} {_describe_trial(one)}" for one in cost.trials)
     return f"{cost.quantity.value}: {cost.form.value}, {cost.why} ({tried})"
 
 
-def _outcome(one: Tried) -> str:
+def _describe_trial(one: FormTrial) -> str:
     if one.errors is None:
         return f"not fitted: {one.refused}"
-    below = ", below zero in its range" if one.negative else ""
+    below = ", below zero in its range" if one.negative_reason else ""
     return f"out-of-fold RMSE {one.errors.rmse:.4g}{below}"
 
 
-def _line_text(line: Line | str) -> str:
+def _describe_output_length(line: OutputLengthFit | str) -> str:
     if isinstance(line, str):
         return f"not fitted: {line}"
     text = (
         f"{line.slope:.10g} x tokens in + {line.intercept:.10g} (slope {line.slope_interval[0]:.4g}"
         f" to {line.slope_interval[1]:.4g}, R2 {line.r2:.4f})"
     )
-    return text if line.unsuited is None else f"{text}; not for the profile: {line.unsuited}"
+    return (
+        text
+        if line.unsuited_reason is None
+        else f"{text}; not for the profile: {line.unsuited_reason}"
+    )
 
 
-def _ratio_text(ratio: Ratio | str) -> str:
+def _describe_ratio(ratio: TokenRatioFit | str) -> str:
     if isinstance(ratio, str):
         return f"not fitted: {ratio}"
     low, high = ratio.interval

@@ -3,27 +3,27 @@
 import numpy as np
 import pandas as pd
 
-from calibration.fit.cost import CostFit, bent_by_load, includes_prompt
+from calibration.fit.cost import CostFit, includes_prompt, is_distorted_by_load
 from calibration.stats import ols
-from calibration.stats.design import UNITS, terms
+from calibration.stats.design import UNITS, list_terms
 from calibration.tables.rows import UNTRUSTED_METHODS
-from gateway.scheduling.cost import Form
+from gateway.scheduling.cost import RegressionForm
 
-_NARROW = 4.0
-_LOW_R2 = 0.5
-_COLLINEAR = 30.0
-_HEAVY = 0.5
-_OFF = 0.1
-_ROWS_PER_TERM = 10
-_FAR_SHARE = 0.001
+_MIN_LENGTH_RATIO = 4.0
+_MIN_R2 = 0.5
+_MAX_CONDITION_NUMBER = 30.0
+_MAX_LEVERAGE = 0.5
+_MAX_BIAS_SHARE = 0.1
+_ADVISED_ROWS_PER_TERM = 10
+_MAX_OUTLIER_SHARE = 0.001
 
 
-def of_rows(rows: pd.DataFrame) -> list[str]:
+def check_rows(rows: pd.DataFrame) -> list[str]:
     """Look at one model's usable rows before any fit."""
     found = []
     for name, what in (("tokens_in", "prompt"), ("tokens_out", "answer")):
         low, high = (float(rows[name].quantile(q)) for q in (0.05, 0.95))
-        if (high + 1.0) < _NARROW * (low + 1.0):
+        if (high + 1.0) < _MIN_LENGTH_RATIO * (low + 1.0):
             found.append(
                 f"{what} length hardly varies (90% of rows have {low:g} to {high:g} {name}): what "
                 f"a token costs is poorly known and any other length is extrapolation; measure a "
@@ -45,7 +45,7 @@ def of_rows(rows: pd.DataFrame) -> list[str]:
     return found
 
 
-def of_joules(rows: pd.DataFrame, used: pd.DataFrame) -> list[str]:
+def check_joules(rows: pd.DataFrame, used: pd.DataFrame) -> list[str]:
     """Look at which of the rows had joules that may feed a fit."""
     found = []
     untrusted = int(rows["method"].isin(list(UNTRUSTED_METHODS)).sum())
@@ -66,32 +66,32 @@ def of_joules(rows: pd.DataFrame, used: pd.DataFrame) -> list[str]:
     return found
 
 
-def of_cost(fit: CostFit) -> list[str]:
+def check_cost_fit(fit: CostFit) -> list[str]:
     """Look at one fitted cost."""
     name, fitted, unit = fit.quantity.value, fit.fitted, UNITS[fit.quantity]
     found = []
-    if fit.negative is not None:
-        found.append(f"{name}: no profile can be written of this fit: it {fit.negative}")
-    if fitted.n < _ROWS_PER_TERM * fit.form.terms:
+    if fit.negative_reason is not None:
+        found.append(f"{name}: no profile can be written of this fit: it {fit.negative_reason}")
+    if fitted.n < _ADVISED_ROWS_PER_TERM * fit.form.term_count:
         found.append(
-            f"{name}: only {fitted.n} rows for {fit.form.terms} coefficients; measure more"
+            f"{name}: only {fitted.n} rows for {fit.form.term_count} coefficients; measure more"
         )
-    if fitted.r2 < _LOW_R2:
+    if fitted.r2 < _MIN_R2:
         found.append(
             f"{name}: R2 is {fitted.r2:.3f}: lengths explain little of the cost of one request; "
             "trust means over many requests only"
         )
-    found += _signs(fit, name, unit)
-    if fitted.condition > _COLLINEAR:
+    found += _check_signs(fit, name, unit)
+    if fitted.condition_number > _MAX_CONDITION_NUMBER:
         found.append(
-            f"{name}: condition number {fitted.condition:.0f} (over {_COLLINEAR:g}): terms are "
+            f"{name}: condition number {fitted.condition_number:.0f} (over {_MAX_CONDITION_NUMBER:g}): terms are "
             "hard to tell apart; vary tokens in and out independently"
         )
-    found += _odd_rows(fit, name)
-    found += _lack_of_fit(fit, name)
-    found += _bent(fit, name)
+    found += _check_outliers(fit, name)
+    found += _check_lack_of_fit(fit, name)
+    found += _check_load_distortion(fit, name)
     running = fit.rows["running"]
-    if fit.form is not Form.LOAD and running.min() < running.max():
+    if fit.form is not RegressionForm.LOAD and running.min() < running.max():
         found.append(
             f"{name}: rows at {running.min():g} to {running.max():g} running requests, fitted by "
             f"a form ({fit.form.value}) that does not know load: it holds for that mix only"
@@ -99,14 +99,14 @@ def of_cost(fit: CostFit) -> list[str]:
     return found
 
 
-def _bent(fit: CostFit, name: str) -> list[str]:
+def _check_load_distortion(fit: CostFit, name: str) -> list[str]:
     """Say where rows under load make the fit wrong for a request that is alone."""
     y = fit.rows[fit.quantity.value].to_numpy(dtype=float)
     quiet = (fit.rows["running"] == 0.0).to_numpy(dtype=bool) & (y > 0.0)
-    if not quiet.any() or not bent_by_load(fit.quantity, fit.rows):
+    if not quiet.any() or not is_distorted_by_load(fit.quantity, fit.rows):
         return []
     off = float(np.median(np.abs(fit.fitted.residuals[quiet]) / y[quiet]))
-    if off <= _OFF:
+    if off <= _MAX_BIAS_SHARE:
         return []
     text = (
         f"{name}: half the requests that ran alone are off by over {off:.0%}, although those rows "
@@ -116,7 +116,7 @@ def _bent(fit: CostFit, name: str) -> list[str]:
     return [text]
 
 
-def _signs(fit: CostFit, name: str, unit: str) -> list[str]:
+def _check_signs(fit: CostFit, name: str, unit: str) -> list[str]:
     found = []
     for side, slopes in (
         ("in", {str(at): at.per_token_in for at in fit.corners}),
@@ -133,7 +133,7 @@ def _signs(fit: CostFit, name: str, unit: str) -> list[str]:
                 f"{name}: a token {side} costs less than nothing ({lowest:.3g} {unit} at {where}); "
                 + hint
             )
-    for at, term in enumerate(terms(fit.form, fit.quantity)):
+    for at, term in enumerate(list_terms(fit.form, fit.quantity)):
         if term.name in {"b1", "b2"} and fit.fitted.low[at] <= 0.0 <= fit.fitted.high[at]:
             found.append(
                 f"{name}: {term.name} (per token {term.factor}) could be zero; "
@@ -142,18 +142,18 @@ def _signs(fit: CostFit, name: str, unit: str) -> list[str]:
     return found
 
 
-def _odd_rows(fit: CostFit, name: str) -> list[str]:
-    odd, n = fit.fitted.odd, fit.fitted.n
+def _check_outliers(fit: CostFit, name: str) -> list[str]:
+    odd, n = fit.fitted.diagnostics, fit.fitted.n
     found = []
-    if odd.far > _FAR_SHARE * n:
+    if odd.outlier_rows > _MAX_OUTLIER_SHARE * n:
         found.append(
-            f"{name}: {odd.far} rows are over 6 sd off, among rows of like cost (worst "
-            f"{odd.worst_sd:.1f}: {_row(fit, odd.worst)}); look for interference during the run"
+            f"{name}: {odd.outlier_rows} rows are over 6 sd off, among rows of like cost (worst "
+            f"{odd.worst_sd:.1f}: {_describe_row(fit, odd.worst_row)}); look for interference during the run"
         )
-    if odd.leverage_max > _HEAVY:
+    if odd.leverage_max > _MAX_LEVERAGE:
         found.append(
             f"{name}: one row decides the fit where it is (leverage {odd.leverage_max:.2f}: "
-            f"{_row(fit, odd.heaviest)}); repeat that measurement"
+            f"{_describe_row(fit, odd.highest_leverage_row)}); repeat that measurement"
         )
     if odd.cook_max > 1.0:
         found.append(
@@ -163,16 +163,16 @@ def _odd_rows(fit: CostFit, name: str) -> list[str]:
     return found
 
 
-def _row(fit: CostFit, place: int) -> str:
+def _describe_row(fit: CostFit, place: int) -> str:
     row = fit.rows.iloc[place]
     return f"{row['tokens_in']:g} in, {row['tokens_out']:g} out, {row[fit.quantity.value]:g}"
 
 
-def _lack_of_fit(fit: CostFit, name: str) -> list[str]:
+def _check_lack_of_fit(fit: CostFit, name: str) -> list[str]:
     y = fit.rows[fit.quantity.value].to_numpy(dtype=float)
-    off = ols.uneven(y - fit.fitted.residuals, y)
+    off = ols.compute_binned_bias(y - fit.fitted.residuals, y)
     worst = max(off, key=abs)
-    if abs(worst) <= _OFF:
+    if abs(worst) <= _MAX_BIAS_SHARE:
         return []
     part = ("cheapest", "second", "middle", "fourth", "dearest")[off.index(worst)]
     text = (

@@ -14,7 +14,7 @@ from calibration.lengths.labelled_prompts import read_labels, read_prompts
 from calibration.lengths.train import LengthFit, train_lengths
 from calibration.tables.columns import BadInput
 from gateway import profile
-from gateway.profile import ModelProfile, Output, ProfileError
+from gateway.profile import ModelProfile, OutputCoefficients, ProfileError
 from gateway.scheduling.length_words import LengthWords
 from gateway.scheduling.text_features import extract_text_features
 
@@ -36,14 +36,14 @@ def train(
 ) -> int:
     """Train a model of the words per label, and write a profile that holds them."""
     try:
-        loaded = profile.load(base)
+        loaded = profile.load_profile(base)
         wanted = read_labels(labels)
         fits = _train(files, prompt, wanted)
         models = {
             name: _with_output(model, fits.get(name)) for name, model in loaded.models.items()
         }
         lengths = {**loaded.lengths, **{name: fit.regression for name, fit in fits.items()}}
-        profile.save(models, out, lengths)
+        profile.save_profile(models, out, lengths)
     except (BadInput, ProfileError, ValueError) as error:
         return _complain(error)
     except OSError as error:
@@ -79,7 +79,7 @@ def train(
 def predict(file: Path, *, prompt: str, profile_file: Path, out: Path | None) -> int:
     """Write each prompt's predicted lengths, by the code that serves."""
     try:
-        loaded = profile.load(profile_file)
+        loaded = profile.load_profile(profile_file)
         if not loaded.lengths:
             raise BadInput(f"{profile_file}: no lengths were trained in it")  # noqa: TRY301
         prompts = read_prompts(file, prompt, {}).prompts
@@ -122,7 +122,9 @@ def _with_output(model: ModelProfile, fit: LengthFit | None) -> ModelProfile:
     if fit is None:
         return model
     learnt = fit.regression
-    output = Output(form="lognormal", mu=learnt.bias, sigma=learnt.sigma, n=learnt.n, censored=0)
+    output = OutputCoefficients(
+        form="lognormal", mu=learnt.bias, sigma=learnt.sigma, n=learnt.n, censored=0
+    )
     return msgspec.structs.replace(model, output=output)
 
 

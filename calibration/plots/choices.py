@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.profile import ModelProfile
-from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES, Candidate, Option, decide
-from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features, OutputModel
+from gateway.scheduling.cost import CostQuantity
+from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES, Candidate, Option, make_decision
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.features import OutputModel, RequestFeatures
 
 Floats = NDArray[np.float64]
 
@@ -23,13 +23,13 @@ POLICY_NAMES = tuple(POLICIES)
 METRICS = ("accuracy", "energy", "time")
 UNLIMITED = 10**9
 """A profile knows no context window: pictures leave it out, and say so."""
-_THIRDS = Weights(1 / 3, 1 / 3, 1 / 3)
+_THIRDS = MetricWeights(1 / 3, 1 / 3, 1 / 3)
 _DIGITS = 12  # those at which `decide` compares scores
 _SAME = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
+class PricedModels:
     """The models' predictions and normalised costs (k x 3) for one length and policy.
 
     Models stand in the order in which ties go; `joules`, `seconds` and `accuracy` follow it.
@@ -46,7 +46,7 @@ class Priced:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class WinRegion:
     """Where one model wins: corners (m x 3 weights), and its share of the triangle's area."""
 
     name: str
@@ -54,34 +54,37 @@ class Region:
     share: float
 
 
-def option(name: str, model: ModelProfile) -> Option:
+def build_option(name: str, model: ModelProfile) -> Option:
     """Return a profile's model as the scheduler sees it."""
     return Option(
         model=name,
         deployment=name,
         accuracy=model.accuracy.default,
-        seconds=model.seconds.cost(Quantity.SECONDS),
-        joules=model.joules.cost(Quantity.JOULES),
+        seconds=model.seconds.to_cost_function(CostQuantity.SECONDS),
+        joules=model.joules.to_cost_function(CostQuantity.JOULES),
         context=UNLIMITED,
-        output=model.output_model(),
+        output=model.to_output_model(),
         ratio=model.tokens.ratio,
     )
 
 
-def price(
+def price_models(
     options: Iterable[Option],
     tokens_in: int,
     tokens_out: int | None = None,
     *,
     policy: str = DEFAULT_POLICY,
     running: int = 0,
-) -> Priced:
+) -> PricedModels:
     """Ask the scheduler; `tokens_out` None leaves it to each model's own output line."""
     if tokens_out is not None:
         fixed = OutputModel(0.0, float(tokens_out))
         options = [replace(one, output=fixed) for one in options]
-    decision = decide(
-        Features(tokens_in), [Candidate(one, running) for one in options], _THIRDS, policy=policy
+    decision = make_decision(
+        RequestFeatures(tokens_in),
+        [Candidate(one, running) for one in options],
+        _THIRDS,
+        policy=policy,
     )
     ranked = sorted(
         decision.candidates,
@@ -89,7 +92,7 @@ def price(
             one.predicted_joules, one.predicted_seconds, -one.accuracy, one.model, one.deployment
         ),
     )  # fmt: skip
-    return Priced(
+    return PricedModels(
         names=tuple(one.model for one in ranked),
         costs=np.array([one.costs for one in ranked], dtype=float),
         joules=np.array([one.predicted_joules for one in ranked]),
@@ -101,7 +104,7 @@ def price(
     )
 
 
-def winners(priced: Priced, weights: Floats) -> NDArray[np.intp]:
+def find_winners(priced: PricedModels, weights: Floats) -> NDArray[np.intp]:
     """Return, for each row of weights (n x 3), the winner's place in `priced.names`."""
     terms = weights[:, None, :] * priced.costs[None, :, :]
     scores = np.round(terms[..., 0] + terms[..., 1] + terms[..., 2], _DIGITS)
@@ -110,7 +113,7 @@ def winners(priced: Priced, weights: Floats) -> NDArray[np.intp]:
     return found
 
 
-def sweep(metric: int, steps: int) -> Floats:
+def sweep_weight(metric: int, steps: int) -> Floats:
     """Return weights (steps x 3) with one metric from 0 to 1 and the others split evenly."""
     at = np.linspace(0.0, 1.0, steps)
     weights = np.repeat(((1.0 - at) / 2.0)[:, None], 3, axis=1)
@@ -118,7 +121,7 @@ def sweep(metric: int, steps: int) -> Floats:
     return weights
 
 
-def regions(priced: Priced) -> list[Region]:
+def find_win_regions(priced: PricedModels) -> list[WinRegion]:
     """Return the polygon in which each model wins; a model that never does has none."""
     found = []
     for m, name in enumerate(priced.names):
@@ -129,14 +132,14 @@ def regions(priced: Priced) -> list[Region]:
                 continue
             if np.abs(gap).max() <= _SAME:
                 corners = corners[:0]  # an equal that ties go to
-            corners = _clip(corners, gap)
-        share = _area(corners)
+            corners = _clip_polygon(corners, gap)
+        share = _compute_area_share(corners)
         if share > _SAME:
-            found.append(Region(name, corners, share))
+            found.append(WinRegion(name, corners, share))
     return found
 
 
-def twins(priced: Sequence[Priced]) -> list[tuple[str, str]]:
+def find_tied_models(priced: Sequence[PricedModels]) -> list[tuple[str, str]]:
     """Return the models that cost the same at all lengths: the first of a pair takes every tie."""
     pairs: set[tuple[str, str]] | None = None
     for one in priced:
@@ -152,14 +155,14 @@ def twins(priced: Sequence[Priced]) -> list[tuple[str, str]]:
     return sorted(pairs or ())
 
 
-def pareto(costs: Floats, accuracies: Floats) -> list[int]:
+def find_pareto_front(costs: Floats, accuracies: Floats) -> list[int]:
     """Return the places that nothing beats (cheaper and as good, or better and as cheap).
 
     Cheapest first; equals of a point on the front are on it too.
     """
     places = range(len(costs))
 
-    def beaten(at: int) -> bool:
+    def is_dominated(at: int) -> bool:
         return any(
             costs[other] <= costs[at]
             and accuracies[other] >= accuracies[at]
@@ -167,10 +170,12 @@ def pareto(costs: Floats, accuracies: Floats) -> list[int]:
             for other in places
         )
 
-    return sorted((at for at in places if not beaten(at)), key=lambda at: (float(costs[at]), at))
+    return sorted(
+        (at for at in places if not is_dominated(at)), key=lambda at: (float(costs[at]), at)
+    )
 
 
-def flat(weights: Floats) -> Floats:
+def project_to_triangle(weights: Floats) -> Floats:
     """Turn weights (n x 3) into points (n x 2): energy left, time right, accuracy above."""
     weights = np.atleast_2d(weights)
     return np.column_stack(
@@ -178,7 +183,7 @@ def flat(weights: Floats) -> Floats:
     )
 
 
-def _clip(corners: Floats, gap: Floats) -> Floats:
+def _clip_polygon(corners: Floats, gap: Floats) -> Floats:
     """Keep the part of a convex polygon where gap·weights <= 0 (Sutherland and Hodgman, 1974)."""
     kept: list[Floats] = []
     sides = corners @ gap
@@ -192,10 +197,10 @@ def _clip(corners: Floats, gap: Floats) -> Floats:
     return np.array(kept) if kept else np.empty((0, 3))
 
 
-def _area(corners: Floats) -> float:
+def _compute_area_share(corners: Floats) -> float:
     """Return a polygon's share of the whole triangle."""
     if len(corners) < 3:  # noqa: PLR2004
         return 0.0
-    x, y = flat(corners).T
+    x, y = project_to_triangle(corners).T
     twice = abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
     return float(twice / (np.sqrt(3.0) / 2.0))

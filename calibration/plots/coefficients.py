@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from calibration.plots import style
-from calibration.plots.picture import Picture, Table
-from calibration.plots.plot_data import Material, regression
-from calibration.stats.design import terms
+from calibration.plots.picture import Picture, PictureTable
+from calibration.plots.plot_data import PlotData, select_regression
+from calibration.stats.design import list_terms
 from calibration.stats.intervals import Z_95
-from gateway.scheduling.cost import Form, Quantity
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 
 NAMES = ("coefficients",)
 _OFFSET = 0.17
@@ -20,7 +20,7 @@ _COLUMNS = ("model", "by", "cost", "term", "value", "95% interval")
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CoefficientEstimate:
     """One coefficient; `low` and `high` are None where nothing tells them."""
 
     model: str
@@ -31,31 +31,31 @@ class Estimate:
     high: float | None
 
 
-def draw(material: Material) -> list[Picture]:
+def draw_coefficients(material: PlotData) -> list[Picture]:
     """Draw one panel per cost and term, with a line per model."""
-    found = {quantity: estimates(material, quantity) for quantity in Quantity}
+    found = {quantity: collect_estimates(material, quantity) for quantity in CostQuantity}
     most = 1 + max(one.term for each in found.values() for one in each)
-    names = material.names
-    drawn = style.figure(2.2 + 2.6 * most, 1.5 + 2 * (0.9 + 0.5 * len(names)))
-    grid = drawn.subplots(len(Quantity), most, sharey=True, squeeze=False)
+    names = material.model_names
+    drawn = style.create_figure(2.2 + 2.6 * most, 1.5 + 2 * (0.9 + 0.5 * len(names)))
+    grid = drawn.subplots(len(CostQuantity), most, sharey=True, squeeze=False)
     rows = []
-    for row, quantity in enumerate(Quantity):
+    for row, quantity in enumerate(CostQuantity):
         for at in range(most):
             axes = grid[row, at]
             here = [one for one in found[quantity] if one.term == at]
             if not here:
                 axes.set_axis_off()
                 continue
-            term = terms(Form.LOAD, quantity)[at]
-            _panel(material, axes, here)
+            term = list_terms(RegressionForm.LOAD, quantity)[at]
+            _draw_panel(material, axes, here)
             axes.set_title(
                 f"{quantity.value}: {term.name}"
                 + (f" × {term.factor.replace(' x ', ' × ')}" if at else "")
             )
             axes.set_xlabel(term.unit)
-            rows += [_row(one, quantity.value, term.name, term.unit) for one in here]
+            rows += [_format_row(one, quantity.value, term.name, term.unit) for one in here]
         grid[row, 0].set_ylim(len(names) - 0.5, -0.5)
-        grid[row, 0].set_yticks(range(len(names)), [style.short(name) for name in names])
+        grid[row, 0].set_yticks(range(len(names)), [style.shorten_name(name) for name in names])
     handles = [
         Line2D([], [], ls="none", marker="o", color=style.INK, ms=6, label="fit to the rows")
     ] * bool(material.fits)
@@ -63,7 +63,7 @@ def draw(material: Material) -> list[Picture]:
         Line2D([], [], ls="none", marker="o", color=style.INK, mfc="none", ms=6, label="profile"),
         Line2D([], [], color=style.INK, lw=1, ls="--", label="zero"),
     ]
-    style.legend(drawn, handles)
+    style.add_legend(drawn, handles)
     bare = sorted({one.model for each in found.values() for one in each if one.low is None})
     return [
         Picture(
@@ -74,31 +74,31 @@ def draw(material: Material) -> list[Picture]:
             "measured well enough to be told from nothing. Intervals know of noise, not of other "
             "hardware, lengths or load.",
             drawn,
-            [Table("Coefficients", _COLUMNS, rows)],
+            [PictureTable("Coefficients", _COLUMNS, rows)],
             [f"The profile has no covariance for {', '.join(bare)}: no interval."] if bare else [],
         )
     ]
 
 
-def estimates(material: Material, quantity: Quantity) -> list[Estimate]:
+def collect_estimates(material: PlotData, quantity: CostQuantity) -> list[CoefficientEstimate]:
     """Return every coefficient of a cost: from the rows first, then from the profile."""
     found = []
-    for name in material.names:
-        fitted = material.fitted(name, quantity)
+    for name in material.model_names:
+        fitted = material.find_fit(name, quantity)
         if fitted is not None:
             own = fitted.fitted
             ends = zip(own.coefficients, own.low, own.high, strict=True)
             found += [
-                Estimate(name, "rows", at, float(value), float(low), float(high))
+                CoefficientEstimate(name, "rows", at, float(value), float(low), float(high))
                 for at, (value, low, high) in enumerate(ends)
             ]
         if name in material.profile.models:
-            cost = regression(material.profile.models[name], quantity)
+            cost = select_regression(material.profile.models[name], quantity)
             reach: Sequence[float | None] = [None] * len(cost.coefficients)
             if cost.covariance is not None:
                 reach = [float(one) for one in Z_95 * np.sqrt(np.abs(np.diag(cost.covariance)))]
             found += [
-                Estimate(
+                CoefficientEstimate(
                     name, "profile", at, value,
                     None if half is None else value - half, None if half is None else value + half,
                 )
@@ -107,9 +107,9 @@ def estimates(material: Material, quantity: Quantity) -> list[Estimate]:
     return found
 
 
-def _panel(material: Material, axes: Axes, here: list[Estimate]) -> None:
+def _draw_panel(material: PlotData, axes: Axes, here: list[CoefficientEstimate]) -> None:
     for one in here:
-        look, y = material.look(one.model), float(material.names.index(one.model))
+        look, y = material.get_model_style(one.model), float(material.model_names.index(one.model))
         both = {other.by for other in here if other.model == one.model}
         if len(both) > 1:
             y += -_OFFSET if one.by == "rows" else _OFFSET
@@ -121,10 +121,10 @@ def _panel(material: Material, axes: Axes, here: list[Estimate]) -> None:
         )  # fmt: skip
     axes.axvline(0.0, color=style.INK, lw=1, ls="--", zorder=1)
     axes.grid(visible=False, axis="y")
-    style.few(axes.xaxis, 4)
+    style.limit_ticks(axes.xaxis, 4)
 
 
-def _row(one: Estimate, cost: str, name: str, unit: str) -> tuple[str, ...]:
+def _format_row(one: CoefficientEstimate, cost: str, name: str, unit: str) -> tuple[str, ...]:
     interval = "-"
     if one.low is not None and one.high is not None:
         interval = f"{one.low:.4g} to {one.high:.4g} {unit}"

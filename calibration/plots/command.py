@@ -11,41 +11,43 @@ FORMATS = {"png": ("png",), "svg": ("svg",), "both": ("png", "svg")}
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PlotOptions:
     """The command line's options, as they were given."""
 
-    sources: material.Sources
+    sources: material.PlotSources
     out: Path
     format: str = "both"
     only: list[str] = field(default_factory=list)
 
 
-def run(options: Options) -> int:
+def run(options: PlotOptions) -> int:
     """Do it; return the exit code."""
-    return output.guarded(lambda: _run(options))
+    return output.run_with_exit_code(lambda: _write_pictures(options))
 
 
-def _run(options: Options) -> None:
+def _write_pictures(options: PlotOptions) -> None:
     if options.format not in FORMATS:
         raise BadInput(f"--format {options.format}: is none of {', '.join(FORMATS)}")
-    gallery.check(options.only)
+    gallery.check_picture_names(options.only)
     if options.out.exists() and not options.out.is_dir():
         raise BadInput(f"--out {options.out}: is not a directory")
     files: dict[Path, bytes] = {}
-    with output.progress() as told:
-        found = material.gather(options.sources, told)
-        pictures, missing = gallery.draw(found, options.only, told)
+    with output.show_progress() as told:
+        found = material.load_plot_data(options.sources, told)
+        pictures, missing = gallery.draw_pictures(found, options.only, told)
         for one in pictures:
             told(f"writing {one.name}")
             for kind in FORMATS[options.format]:
-                files[options.out / f"{one.name}.{kind}"] = style.encode(one.figure, kind, one.name)
+                files[options.out / f"{one.name}.{kind}"] = style.encode_figure(
+                    one.figure, kind, one.name
+                )
     options.out.mkdir(parents=True, exist_ok=True)
     for path in files:
-        output.check(path, options.sources.files)
-    output.write(files)
+        output.check_output_path(path, options.sources.source_files)
+    output.write_files(files)
     for path in files:
-        output.tell(f"wrote {path}")
+        output.print_line(f"wrote {path}")
     for name, why in missing.items():
-        output.tell(f"not drawn: {name}: {why}")
+        output.print_line(f"not drawn: {name}: {why}")
     for note in dict.fromkeys([*found.notes, *(note for one in pictures for note in one.notes)]):
-        output.tell(f"! {note}")
+        output.print_line(f"! {note}")

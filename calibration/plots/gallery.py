@@ -12,31 +12,31 @@ from calibration.plots import (
     tradeoff,
     triangle,
 )
-from calibration.plots.picture import Nothing, Picture
-from calibration.plots.plot_data import Material, Told
+from calibration.plots.picture import Picture, PictureUnavailable
+from calibration.plots.plot_data import PlotData, Told
 from calibration.tables.columns import BadInput
 
-_FAMILIES: tuple[tuple[tuple[str, ...], Callable[[Material], list[Picture]]], ...] = (
-    (tradeoff.NAMES, tradeoff.draw),
-    (sensitivity.NAMES, sensitivity.draw),
-    (triangle.NAMES, triangle.draw),
-    (lengths_map.NAMES, lengths_map.draw),
-    (predicted.NAMES, predicted.draw),
-    (residuals.NAMES, residuals.draw),
-    (coefficients.NAMES, coefficients.draw),
+_FAMILIES: tuple[tuple[tuple[str, ...], Callable[[PlotData], list[Picture]]], ...] = (
+    (tradeoff.NAMES, tradeoff.draw_tradeoff),
+    (sensitivity.NAMES, sensitivity.draw_sensitivity),
+    (triangle.NAMES, triangle.draw_triangle),
+    (lengths_map.NAMES, lengths_map.draw_lengths_map),
+    (predicted.NAMES, predicted.draw_predicted),
+    (residuals.NAMES, residuals.draw_residuals),
+    (coefficients.NAMES, coefficients.draw_coefficients),
 )
 NAMES = tuple(name for names, _ in _FAMILIES for name in names)
 
 
-def check(only: Iterable[str]) -> None:
+def check_picture_names(only: Iterable[str]) -> None:
     """Raise BadInput for a name that is no picture's."""
     for name in only:
         if name not in NAMES:
             raise BadInput(f"--only {name}: is none of {', '.join(NAMES)}")
 
 
-def draw(
-    material: Material, only: Iterable[str] = (), told: Told = lambda _: None
+def draw_pictures(
+    material: PlotData, only: Iterable[str] = (), told: Told = lambda _: None
 ) -> tuple[list[Picture], dict[str, str]]:
     """Return the pictures, and why others could not be drawn by name.
 
@@ -51,9 +51,9 @@ def draw(
             continue
         told(f"drawing {wanted[0]}")
         try:
-            with style.applied():
+            with style.apply_style():
                 found = family(material)
-        except Nothing as error:
+        except PictureUnavailable as error:
             missing |= dict.fromkeys(wanted, str(error))
             continue
         have = {one.name for one in found}

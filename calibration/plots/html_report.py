@@ -14,47 +14,47 @@ from string import Template
 
 from calibration.plots import gallery, output, style
 from calibration.plots import plot_data as material
-from calibration.plots.inline import inline
-from calibration.plots.picture import Picture, Table
-from calibration.plots.plot_data import Material, regression
+from calibration.plots.inline import render_inline_svg
+from calibration.plots.picture import Picture, PictureTable
+from calibration.plots.plot_data import PlotData, select_regression
 from calibration.plots.theme import PAGE
-from calibration.stats.design import UNITS, terms
-from gateway.scheduling.cost import Quantity
+from calibration.stats.design import UNITS, list_terms
+from gateway.scheduling.cost import CostQuantity
 
 _LONG = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ReportOptions:
     """The command line's options, as they were given; `command` is what made the report."""
 
-    sources: material.Sources
+    sources: material.PlotSources
     out: Path
     command: str | None = None
 
 
-def run(options: Options) -> int:
+def run(options: ReportOptions) -> int:
     """Do it; return the exit code."""
-    return output.guarded(lambda: _run(options))
+    return output.run_with_exit_code(lambda: _write_report(options))
 
 
-def _run(options: Options) -> None:
-    output.check(options.out, options.sources.files)
+def _write_report(options: ReportOptions) -> None:
+    output.check_output_path(options.out, options.sources.source_files)
     command = options.command or shlex.join(["joulegate", *sys.argv[1:]])
-    with output.progress() as told:
-        found = material.gather(options.sources, told)
-        pictures, missing = gallery.draw(found, told=told)
+    with output.show_progress() as told:
+        found = material.load_plot_data(options.sources, told)
+        pictures, missing = gallery.draw_pictures(found, told=told)
         told("writing the report")
-        content = page(found, pictures, missing, options.sources, command)
-    output.write({options.out: content.encode()})
-    output.tell(f"wrote {options.out} ({len(content.encode()) / 1e6:.1f} MB)")
+        content = render_page(found, pictures, missing, options.sources, command)
+    output.write_files({options.out: content.encode()})
+    output.print_line(f"wrote {options.out} ({len(content.encode()) / 1e6:.1f} MB)")
 
 
-def page(
-    found: Material,
+def render_page(
+    found: PlotData,
     pictures: list[Picture],
     missing: dict[str, str],
-    sources: material.Sources,
+    sources: material.PlotSources,
     command: str,
 ) -> str:
     """Return the whole page; the same inputs give the same text."""
@@ -69,31 +69,31 @@ def page(
         version=found.profile.version,
         command=escape(command),
         contents=contents,
-        models=_table(_models(found)),
-        pictures="\n".join(_picture(one) for one in pictures),
-        weaknesses=_weaknesses(found, pictures, missing),
-        provenance=_provenance(found, sources),
-        made=escape(_made()),
+        models=_render_table(_build_models_table(found)),
+        pictures="\n".join(_render_picture(one) for one in pictures),
+        weaknesses=_render_weaknesses(found, pictures, missing),
+        provenance=_render_provenance(found, sources),
+        made=escape(_describe_software()),
     )
 
 
-def _picture(one: Picture) -> str:
+def _render_picture(one: Picture) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in one.notes)
-    tables = "".join(_table(table) for table in one.tables)
+    tables = "".join(_render_table(table) for table in one.tables)
     return (
         f'<section id="{one.name}"><h2>{escape(one.title)}</h2><p>{escape(one.reading)}</p>'
         f"{f'<ul>{notes}</ul>' if notes else ''}"
-        f'<figure role="img" aria-label="{escape(one.title)}">{inline(one)}</figure>'
+        f'<figure role="img" aria-label="{escape(one.title)}">{render_inline_svg(one)}</figure>'
         "<details open><summary>Numbers</summary>"
         f'<div class="tables">{tables}</div></details></section>'
     )
 
 
-def _table(table: Table) -> str:
+def _render_table(table: PictureTable) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(_cell(cell) for cell in row[1:])
+        + "".join(_render_cell(cell) for cell in row[1:])
         + "</tr>"
         for row in table.rows
     )
@@ -103,20 +103,20 @@ def _table(table: Table) -> str:
     )
 
 
-def _cell(text: str) -> str:
+def _render_cell(text: str) -> str:
     long = ' class="long"' if len(text) > _LONG else ""
     return f"<td{long}>{escape(text)}</td>"
 
 
-def _models(found: Material) -> Table:
+def _build_models_table(found: PlotData) -> PictureTable:
     """Return what the profile says of each model."""
     rows = []
     for name, model in found.profile.models.items():
-        line = model.output_model()
+        line = model.to_output_model()
         cells = [name, f"{model.accuracy.default:.1%}"]
-        for quantity in Quantity:
-            cost = regression(model, quantity)
-            parts = zip(cost.coefficients, terms(cost.form, quantity), strict=True)
+        for quantity in CostQuantity:
+            cost = select_regression(model, quantity)
+            parts = zip(cost.coefficients, list_terms(cost.form, quantity), strict=True)
             text = " + ".join(
                 f"{value:.4g}" + (f" {term.factor}" if at else "")
                 for at, (value, term) in enumerate(parts)
@@ -128,7 +128,7 @@ def _models(found: Material) -> Table:
             ]
         cells += [f"{line.slope:.4g} in + {line.intercept:.4g}", f"{model.tokens.ratio:.3g}"]
         rows.append(cells)
-    return Table(
+    return PictureTable(
         "The profile",
         ("model", "accuracy", *("seconds", "R2", "rows"), *("joules", "R2", "rows"),
          "expected tokens out", "token ratio"),
@@ -136,7 +136,7 @@ def _models(found: Material) -> Table:
     )  # fmt: skip
 
 
-def _weaknesses(found: Material, pictures: list[Picture], missing: dict[str, str]) -> str:
+def _render_weaknesses(found: PlotData, pictures: list[Picture], missing: dict[str, str]) -> str:
     said: list[tuple[str, str]] = []
     for name, model in found.profile.models.items():
         weakness = model.provenance.get("weakness")
@@ -156,46 +156,48 @@ def _weaknesses(found: Material, pictures: list[Picture], missing: dict[str, str
         ("every picture", f"{found.running} other requests are taken to be running at each model"),
         ("every picture", "accuracies are shares on somebody's tasks, without an interval"),
     ]  # fmt: skip
-    return _table(Table("What to keep in mind", ("of", "what"), list(dict.fromkeys(said))))
+    return _render_table(
+        PictureTable("What to keep in mind", ("of", "what"), list(dict.fromkeys(said)))
+    )
 
 
-def _provenance(found: Material, sources: material.Sources) -> str:
+def _render_provenance(found: PlotData, sources: material.PlotSources) -> str:
     rows: list[tuple[str, str, str]] = []
     for name, model in found.profile.models.items():
         told = {key: value for key, value in model.provenance.items() if key != "weakness"}
-        rows += [(name, key, _text(value)) for key, value in told.items() if key != "flags"]
+        rows += [(name, key, _format_value(value)) for key, value in told.items() if key != "flags"]
         if not told:
             rows.append((name, "-", "the profile says nothing of where it comes from"))
-    files = [(str(path), material.sha256(path), "") for path in sources.files]
+    files = [(str(path), material.compute_sha256(path), "") for path in sources.source_files]
     if found.rows is not None:
         counts = {one.sha256: f"{one.rows:,} rows" for one in found.rows.files}
         files = [(path, digest, counts.get(digest, "")) for path, digest, _ in files]
     if sources.profile is None:
         files.insert(0, ("the shipped profile", f"version {found.profile.version}", ""))
     tables = [
-        Table("Files read", ("file", "sha256", "holds"), files),
-        Table("Where the profile comes from", ("model", "what", "says"), rows),
+        PictureTable("Files read", ("file", "sha256", "holds"), files),
+        PictureTable("Where the profile comes from", ("model", "what", "says"), rows),
     ]
-    return f"<p>Prompts: {escape(found.prompts_from)}.</p>" + "".join(map(_table, tables))
+    return f"<p>Prompts: {escape(found.prompts_from)}.</p>" + "".join(map(_render_table, tables))
 
 
-def _text(value: object) -> str:
+def _format_value(value: object) -> str:
     """Write a provenance value, which may be anything that JSON can be."""
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_text(one)}" for key, one in value.items()) or "none"
+        return "; ".join(f"{key}: {_format_value(one)}" for key, one in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
+        return ", ".join(map(_format_value, value)) or "none"
     return str(value)
 
 
-def _made() -> str:
+def _describe_software() -> str:
     names = ("joulegate", "matplotlib", "numpy", "pandas", "statsmodels")
     return f"Python {platform.python_version()}, " + ", ".join(
-        f"{name} {_version(name)}" for name in names
+        f"{name} {_get_package_version(name)}" for name in names
     )
 
 
-def _version(name: str) -> str:
+def _get_package_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:

@@ -13,9 +13,9 @@ _REFERENCE = re.compile(r'(url\(#|xlink:href="#)')
 _BACKGROUND = re.compile(r'<g id="patch_1">.*?</g>', re.DOTALL)
 
 
-def inline(picture: Picture) -> str:
+def render_inline_svg(picture: Picture) -> str:
     """Return an <svg> element that takes its ink from the page, dark or light."""
-    text = style.encode(picture.figure, "svg", picture.name).decode()
+    text = style.encode_figure(picture.figure, "svg", picture.name).decode()
     text = text[text.index("<svg") :]
     # The first patch is the figure's own background: the page has one.
     text = _BACKGROUND.sub("", text, count=1)

@@ -8,10 +8,10 @@ from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from calibration.plots import choices, style
-from calibration.plots.picture import Picture, Table, twins_text, weights_text
-from calibration.plots.plot_data import Material
+from calibration.plots.picture import Picture, PictureTable, describe_tied_models, format_weights
+from calibration.plots.plot_data import PlotData
 from gateway.profile import ModelProfile
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import MetricWeights
 
 NAMES = ("lengths",)
 _STEPS = 60
@@ -20,34 +20,38 @@ _LABEL_SHARE = 0.04
 _PANEL_INCHES = 2.9
 _SHOWN = ((16, 16), (16, 256), (64, 45), (256, 256), (1024, 64), (2048, 512), (4096, 1024))
 
-Grid = NDArray[np.intp]
+WinnerMap = NDArray[np.intp]
 
 
-def draw(material: Material) -> list[Picture]:
+def draw_lengths_map(material: PlotData) -> list[Picture]:
     """Draw one map per policy and weights."""
     policies, weights = choices.POLICY_NAMES, material.weights
     names = list(material.profile.models)
-    x, y = ticks(_IN), ticks(_OUT)
-    drawn = style.figure(1.2 + 3.2 * len(weights), 6.8)
+    x, y = build_token_axis(_IN), build_token_axis(_OUT)
+    drawn = style.create_figure(1.2 + 3.2 * len(weights), 6.8)
     grid = drawn.subplots(len(policies), len(weights), sharex=True, sharey=True, squeeze=False)
     tables, notes = [], []
     chosen: set[int] = set()
     for row, policy in enumerate(policies):
-        priced = [[material.price((int(i), int(o)), policy) for i in x] for o in y]
-        notes += twins_text(choices.twins([one for line in priced for one in line]))
+        priced = [[material.price_request((int(i), int(o)), policy) for i in x] for o in y]
+        notes += describe_tied_models(
+            choices.find_tied_models([one for line in priced for one in line])
+        )
         for column, given in enumerate(weights):
             axes = grid[row, column]
-            won = wins(priced, names, np.array([[given.accuracy, given.energy, given.time]]))
-            _panel(material, axes, (x, y), won)
+            won = map_winners(priced, names, np.array([[given.accuracy, given.energy, given.time]]))
+            _draw_panel(material, axes, (x, y), won)
             chosen |= set(np.unique(won).tolist())
-            axes.set_title(f"{policy}\n{weights_text(given)}")
-            tables.append(_table(material, f"{policy}: {weights_text(given)}", given, policy, won))
+            axes.set_title(f"{policy}\n{format_weights(given)}")
+            tables.append(
+                _build_table(material, f"{policy}: {format_weights(given)}", given, policy, won)
+            )
         grid[row, 0].set_ylabel("Tokens out (new tokens)")
     for column in range(len(weights)):
         grid[-1, column].set_xlabel("Tokens in (prompt)")
-    boxed = _box(material) is not None
+    boxed = _find_fitted_range(material) is not None
     handles: list[Patch | Line2D] = [
-        style.swatch(name, material.look(name), wins=place in chosen)
+        style.build_legend_patch(name, material.get_model_style(name), wins=place in chosen)
         for place, name in enumerate(names)
     ]
     if boxed:
@@ -55,7 +59,7 @@ def draw(material: Material) -> list[Picture]:
             Patch(fill=False, edgecolor=style.INK, ls="--", lw=1.3, label="fitted range")
         )
     handles.append(Line2D([], [], color=style.INK, ls=":", lw=1.6, label="expected answer"))
-    style.legend(drawn, handles)
+    style.add_legend(drawn, handles)
     if boxed:
         notes.append("Everything outside the dashed box is extrapolation for at least one model.")
     return [
@@ -73,51 +77,53 @@ def draw(material: Material) -> list[Picture]:
     ]
 
 
-def ticks(most: int) -> NDArray[np.int64]:
+def build_token_axis(most: int) -> NDArray[np.int64]:
     """Return whole token counts from 1 to `most`, evenly spread on a logarithmic axis."""
     return np.unique(np.geomspace(1, most, _STEPS).round().astype(np.int64))
 
 
-def wins(priced: list[list[choices.Priced]], names: list[str], weights: choices.Floats) -> Grid:
+def map_winners(
+    priced: list[list[choices.PricedModels]], names: list[str], weights: choices.Floats
+) -> WinnerMap:
     """Return for each length the winner's place in `names`."""
     return np.array(
         [
-            [names.index(one.names[int(choices.winners(one, weights)[0])]) for one in line]
+            [names.index(one.names[int(choices.find_winners(one, weights)[0])]) for one in line]
             for line in priced
         ]
     )
 
 
-def _panel(
-    material: Material,
+def _draw_panel(
+    material: PlotData,
     axes: Axes,
     at: tuple[NDArray[np.int64], NDArray[np.int64]],
-    won: Grid,
+    won: WinnerMap,
 ) -> None:
     x, y = at
-    style.log_axis(axes, "x", 1, _IN)
-    style.log_axis(axes, "y", 1, _OUT)
+    style.set_log_axis(axes, "x", 1, _IN)
+    style.set_log_axis(axes, "y", 1, _OUT)
     for axis, most in ((axes.xaxis, _IN), (axes.yaxis, _OUT)):
         axis.set_major_locator(FixedLocator([4**power for power in range(7) if 4**power <= most]))
     for place, name in enumerate(material.profile.models):
         mask = (won == place).astype(float)
         if not mask.any():
             continue
-        look = material.look(name)
+        look = material.get_model_style(name)
         axes.contourf(x, y, mask, levels=[0.5, 1.5], colors=[look.colour], alpha=0.32)
         hatched = axes.contourf(x, y, mask, levels=[0.5, 1.5], colors="none", hatches=[look.hatch])
         hatched.set_edgecolor(look.colour)
         hatched.set_linewidth(0.8)
         if mask.mean() > _LABEL_SHARE:
-            left, up = _middle(material, at, mask)
+            left, up = _find_label_point(material, at, mask)
             across = mask[np.searchsorted(y, round(up))].mean() * _PANEL_INCHES
-            if not style.fits(style.short(name), float(across)):
+            if not style.label_fits(style.shorten_name(name), float(across)):
                 continue
             axes.text(
-                left, up, style.short(name), ha="center", va="center", fontsize=8,
-                bbox=style.patch(), zorder=6,
+                left, up, style.shorten_name(name), ha="center", va="center", fontsize=8,
+                bbox=style.build_label_box(), zorder=6,
             )  # fmt: skip
-    box = _box(material)
+    box = _find_fitted_range(material)
     if box is not None:
         left, right, low, high = box
         axes.add_patch(
@@ -134,11 +140,11 @@ def _panel(
         )
     fine = np.geomspace(1, _IN, 200)
     for model in material.profile.models.values():
-        axes.plot(fine, _expected(model, fine), color=style.INK, ls=":", lw=1.6, zorder=4)
+        axes.plot(fine, _predict_tokens_out(model, fine), color=style.INK, ls=":", lw=1.6, zorder=4)
 
 
-def _middle(
-    material: Material, at: tuple[NDArray[np.int64], NDArray[np.int64]], mask: choices.Floats
+def _find_label_point(
+    material: PlotData, at: tuple[NDArray[np.int64], NDArray[np.int64]], mask: choices.Floats
 ) -> tuple[float, float]:
     """Return where in a model's part of the map its name has most room."""
     across, up = np.meshgrid(np.log(at[0]), np.log(at[1]))
@@ -148,20 +154,20 @@ def _middle(
     frame += [(x, y) for y in (0.0, np.log(_OUT)) for x in np.linspace(0.0, np.log(_IN), 20)]
     fine = np.geomspace(1, _IN, 40)
     for model in material.profile.models.values():
-        frame += list(zip(np.log(fine), np.log(_expected(model, fine)), strict=True))
-    box = _box(material)
+        frame += list(zip(np.log(fine), np.log(_predict_tokens_out(model, fine)), strict=True))
+    box = _find_fitted_range(material)
     if box is not None:
         left, right, low, high = (float(np.log(end)) for end in box)
         frame += [(x, y) for x in np.linspace(left, right, 8) for y in (low, high)]
         frame += [(x, y) for y in np.linspace(low, high, 8) for x in (left, right)]
     obstacles = np.vstack([places[~own], np.array(frame)])
-    x, y = np.exp(places[own][style.roomy(places[own], obstacles)])
+    x, y = np.exp(places[own][style.find_roomiest_point(places[own], obstacles)])
     return float(x), float(y)
 
 
-def _expected(model: ModelProfile, tokens_in: choices.Floats) -> choices.Floats:
+def _predict_tokens_out(model: ModelProfile, tokens_in: choices.Floats) -> choices.Floats:
     """Return the profile's own expected new tokens."""
-    line = model.output_model()
+    line = model.to_output_model()
     each = [
         line.describe(one * model.tokens.ratio).compute_mean(1.0, choices.UNLIMITED)
         for one in tokens_in
@@ -169,7 +175,7 @@ def _expected(model: ModelProfile, tokens_in: choices.Floats) -> choices.Floats:
     return np.array(each, dtype=float)
 
 
-def _box(material: Material) -> tuple[float, float, float, float] | None:
+def _find_fitted_range(material: PlotData) -> tuple[float, float, float, float] | None:
     """Return the lengths at which every cost of every model was measured, if that is known."""
     ends = []
     for key in ("tokens_in", "tokens_out"):
@@ -186,15 +192,17 @@ def _box(material: Material) -> tuple[float, float, float, float] | None:
     return (left, right, low, high) if left < right and low < high else None
 
 
-def _table(material: Material, title: str, given: Weights, policy: str, won: Grid) -> Table:
+def _build_table(
+    material: PlotData, title: str, given: MetricWeights, policy: str, won: WinnerMap
+) -> PictureTable:
     weights = np.array([[given.accuracy, given.energy, given.time]])
     rows = []
     for length in _SHOWN:
-        priced = material.price(length, policy)
+        priced = material.price_request(length, policy)
         rows.append(
             (f"{length[0]:,} in, {length[1]:,} out",
-             priced.names[int(choices.winners(priced, weights)[0])])
+             priced.names[int(choices.find_winners(priced, weights)[0])])
         )  # fmt: skip
     for place, name in enumerate(material.profile.models):
         rows.append((f"share of the map: {name}", f"{(won == place).mean():.1%}"))
-    return Table(title, ("length", "wins"), rows)
+    return PictureTable(title, ("length", "wins"), rows)

@@ -54,9 +54,9 @@ def plot(
 ) -> None:
     """Draw the pictures of a profile and its rows; see docs/pictures.md."""
     from calibration.plots import command  # noqa: PLC0415
-    from calibration.plots.plot_data import Sources  # noqa: PLC0415
+    from calibration.plots.plot_data import PlotSources  # noqa: PLC0415
 
-    sources = Sources(
+    sources = PlotSources(
         profile=profile,
         rows=rows or [],
         prompts=prompts,
@@ -71,7 +71,7 @@ def plot(
         output_includes_prompt=output_includes_prompt,
         max_bad=max_bad,
     )
-    options = command.Options(sources=sources, out=out, format=format_, only=only or [])
+    options = command.PlotOptions(sources=sources, out=out, format=format_, only=only or [])
     raise typer.Exit(code=command.run(options))
 
 
@@ -93,9 +93,9 @@ def report(
 ) -> None:
     """Write all pictures and their numbers into one HTML file; see docs/pictures.md."""
     from calibration.plots import html_report as reporting  # noqa: PLC0415
-    from calibration.plots.plot_data import Sources  # noqa: PLC0415
+    from calibration.plots.plot_data import PlotSources  # noqa: PLC0415
 
-    sources = Sources(
+    sources = PlotSources(
         profile=profile,
         rows=rows or [],
         prompts=prompts,
@@ -110,5 +110,5 @@ def report(
         output_includes_prompt=output_includes_prompt,
         max_bad=max_bad,
     )
-    options = reporting.Options(sources=sources, out=out)
+    options = reporting.ReportOptions(sources=sources, out=out)
     raise typer.Exit(code=reporting.run(options))

@@ -21,7 +21,7 @@ UNUSABLE = 2
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def guarded(work: Callable[[], None]) -> int:
+def run_with_exit_code(work: Callable[[], None]) -> int:
     """Run it; return the exit code. A complaint is one line on stderr."""
     try:
         work()
@@ -35,7 +35,7 @@ def guarded(work: Callable[[], None]) -> int:
     return OK
 
 
-def write(files: Mapping[Path, bytes]) -> None:
+def write_files(files: Mapping[Path, bytes]) -> None:
     """Write all files, or none of them: every byte is on disk before the first is replaced."""
     ready: list[tuple[Path, Path]] = []
     try:
@@ -52,7 +52,7 @@ def write(files: Mapping[Path, bytes]) -> None:
             temporary_path.unlink(missing_ok=True)
 
 
-def check(path: Path, inputs: list[Path]) -> None:
+def check_output_path(path: Path, inputs: list[Path]) -> None:
     """Refuse, before any work, a place where a file cannot or should not be written."""
     if any(
         path == one or (path.exists() and one.exists() and path.samefile(one)) for one in inputs
@@ -64,13 +64,13 @@ def check(path: Path, inputs: list[Path]) -> None:
         raise BadInput(f"--out {path}: is a directory")
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Say something on stdout."""
     sys.stdout.write(text + "\n")
 
 
 @contextmanager
-def progress() -> Iterator[Told]:
+def show_progress() -> Iterator[Told]:
     """Show on a terminal what is being done."""
     bar = Progress(
         TextColumn("{task.description}"),

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import MetricWeights
 
 Cells = Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PictureTable:
     """Numbers as text; the first column names the row."""
 
     title: str
@@ -28,26 +28,26 @@ class Picture:
     reading: str
     """How to read it."""
     figure: Figure
-    tables: list[Table] = field(default_factory=list)
+    tables: list[PictureTable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-class Nothing(Exception):
+class PictureUnavailable(Exception):
     """A picture that cannot be drawn of what was given; the message says what is missing."""
 
 
-def length_text(length: tuple[int, int]) -> str:
+def format_length(length: tuple[int, int]) -> str:
     """Write a length."""
     return f"{length[0]:,} tokens in, {length[1]:,} out"
 
 
-def weights_text(weights: Weights) -> str:
+def format_weights(weights: MetricWeights) -> str:
     """Write weights."""
     given = (weights.accuracy, weights.energy, weights.time)
     return "accuracy {:.3g}, energy {:.3g}, time {:.3g}".format(*given)
 
 
-def twins_text(pairs: Sequence[tuple[str, str]]) -> list[str]:
+def describe_tied_models(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Say which models cannot be told apart."""
     return [
         f"{first} and {second} cost the same wherever shown, and are as accurate: every tie goes "

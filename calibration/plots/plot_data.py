@@ -18,15 +18,14 @@ from calibration.fit import model as fit
 from calibration.fit.cost import CostFit
 from calibration.plots import choices, style
 from calibration.stats import design
-from calibration.tables.columns import BadInput, Columns
-from calibration.tables.prompts import prompt_tokens, read_prompts
-from calibration.tables.rows import UNTRUSTED_METHODS, Rows
-from calibration.tables.rows import read as read_rows
+from calibration.tables.columns import BadInput, ColumnMapping
+from calibration.tables.prompts import count_prompt_tokens, read_prompts
+from calibration.tables.rows import UNTRUSTED_METHODS, MeasuredRows, read_rows
 from gateway import profile, tokens
-from gateway.profile import ModelProfile, Profile
-from gateway.scheduling.cost import FLOOR, Form, Quantity
+from gateway.profile import CostProfile, ModelProfile
+from gateway.scheduling.cost import COST_FLOOR, CostQuantity, RegressionForm
 from gateway.scheduling.decide import DEFAULT_POLICY
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import MetricWeights
 
 Floats = NDArray[np.float64]
 Told = Callable[[str], None]
@@ -40,7 +39,7 @@ _MOST_PANELS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class PlotSources:
     """The command line's inputs, as they were given."""
 
     profile: Path | None = None
@@ -58,17 +57,17 @@ class Sources:
     max_bad: float = 0.01
 
     @property
-    def files(self) -> list[Path]:
+    def source_files(self) -> list[Path]:
         """Every file that is read."""
         return [path for path in (self.profile, *self.rows, self.prompts) if path is not None]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredCosts:
     """One cost of one model as measured (y) and as predicted, row by row."""
 
     model: str
-    quantity: Quantity
+    quantity: CostQuantity
     y: Floats
     predicted: Floats
     tokens_in: Floats
@@ -78,54 +77,56 @@ class Measured:
 
 
 @dataclass(slots=True)
-class Material:
+class PlotData:
     """All that pictures may use."""
 
-    profile: Profile
+    profile: CostProfile
     origin: str
     running: int
     lengths: list[tuple[int, int]]
-    weights: list[Weights]
+    weights: list[MetricWeights]
     prompts: dict[int, int]
     """Tokens in -> number of prompts of that length."""
     prompts_from: str
-    rows: Rows | None = None
+    rows: MeasuredRows | None = None
     fits: dict[str, fit.ModelFit] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def names(self) -> list[str]:
+    def model_names(self) -> list[str]:
         """Models of the profile, then those that only the rows have."""
-        more = self.rows.models if self.rows else []
+        more = self.rows.model_names if self.rows else []
         return list(dict.fromkeys([*self.profile.models, *more]))
 
-    def look(self, name: str) -> style.Look:
+    def get_model_style(self, name: str) -> style.ModelStyle:
         """Return how a model looks in every picture."""
-        return style.look(self.names.index(name))
+        return style.get_model_style(self.model_names.index(name))
 
-    def price(self, length: tuple[int, int | None], policy: str = DEFAULT_POLICY) -> choices.Priced:
+    def price_request(
+        self, length: tuple[int, int | None], policy: str = DEFAULT_POLICY
+    ) -> choices.PricedModels:
         """Ask the scheduler what a request of (tokens in, tokens out) costs on each model."""
-        options = [choices.option(name, one) for name, one in self.profile.models.items()]
-        return choices.price(options, *length, policy=policy, running=self.running)
+        options = [choices.build_option(name, one) for name, one in self.profile.models.items()]
+        return choices.price_models(options, *length, policy=policy, running=self.running)
 
-    def measured(self, quantity: Quantity) -> list[Measured]:
+    def collect_measured(self, quantity: CostQuantity) -> list[MeasuredCosts]:
         """Return the usable rows beside their predictions, per model that has any."""
-        found: list[Measured] = []
+        found: list[MeasuredCosts] = []
         if self.rows is None:
             return found
-        for name in self.names:
-            frame = trusted(self.rows.of(name), quantity)
-            how = self._predictor(name, quantity)
+        for name in self.model_names:
+            frame = select_measured_rows(self.rows.select_usable(name), quantity)
+            how = self._find_predictor(name, quantity)
             if len(frame) and how is not None:
                 form, coefficients, by = how
                 frame = frame.assign(running=frame["running"].fillna(0.0))
-                raw = design.matrix(form, quantity, frame) @ coefficients
+                raw = design.build_design_matrix(form, quantity, frame) @ coefficients
                 found.append(
-                    Measured(
+                    MeasuredCosts(
                         name,
                         quantity,
                         frame[quantity.value].to_numpy(dtype=float),
-                        np.maximum(raw, FLOOR),
+                        np.maximum(raw, COST_FLOOR),
                         frame["tokens_in"].to_numpy(dtype=float),
                         frame["tokens_out"].to_numpy(dtype=float),
                         by,
@@ -133,44 +134,46 @@ class Material:
                 )
         return found
 
-    def fitted(self, name: str, quantity: Quantity) -> CostFit | None:
+    def find_fit(self, name: str, quantity: CostQuantity) -> CostFit | None:
         """Return the fit to the rows, where there is one."""
         one = self.fits.get(name)
         if one is None:
             return None
-        return one.seconds if quantity is Quantity.SECONDS else one.joules
+        return one.seconds if quantity is CostQuantity.SECONDS else one.joules
 
-    def _predictor(self, name: str, quantity: Quantity) -> tuple[Form, Floats, str] | None:
+    def _find_predictor(
+        self, name: str, quantity: CostQuantity
+    ) -> tuple[RegressionForm, Floats, str] | None:
         if name in self.profile.models:
-            cost = regression(self.profile.models[name], quantity)
+            cost = select_regression(self.profile.models[name], quantity)
             return cost.form, np.array(cost.coefficients), "the profile"
-        own = self.fitted(name, quantity)
+        own = self.find_fit(name, quantity)
         return (own.form, own.fitted.coefficients, "a fit to these rows") if own else None
 
 
-def regression(model: ModelProfile, quantity: Quantity) -> profile.Regression:
+def select_regression(model: ModelProfile, quantity: CostQuantity) -> profile.CostRegression:
     """Return one of the two costs of a profile's model."""
-    return model.seconds if quantity is Quantity.SECONDS else model.joules
+    return model.seconds if quantity is CostQuantity.SECONDS else model.joules
 
 
-def trusted(frame: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+def select_measured_rows(frame: pd.DataFrame, quantity: CostQuantity) -> pd.DataFrame:
     """Return the rows whose cost was measured."""
-    if quantity is Quantity.SECONDS:
+    if quantity is CostQuantity.SECONDS:
         return frame
     return frame[frame["joules"].notna() & ~frame["method"].isin(list(UNTRUSTED_METHODS))]
 
 
-def gather(sources: Sources, told: Told = lambda _: None) -> Material:
+def load_plot_data(sources: PlotSources, told: Told = lambda _: None) -> PlotData:
     """Read everything. Raises BadInput, ProfileError, PromptFileError and OSError."""
-    lengths = [_length(text) for text in sources.length or LENGTHS]
-    weights = [_weights(text) for text in sources.weights or WEIGHTS]
+    lengths = [_parse_length(text) for text in sources.length or LENGTHS]
+    weights = [_parse_weights(text) for text in sources.weights or WEIGHTS]
     for given, option in ((lengths, "--length"), (weights, "--weights")):
         if len(given) > _MOST_PANELS:
             raise BadInput(f"{option}: {len(given)} given, at most {_MOST_PANELS} fit a picture")
-    loaded = profile.load(sources.profile)
+    loaded = profile.load_profile(sources.profile)
     told("counting prompts")
-    counts, came = _prompts(sources)
-    found = Material(
+    counts, came = _count_prompt_lengths(sources)
+    found = PlotData(
         profile=loaded,
         origin=str(sources.profile) if sources.profile else "the shipped profile",
         running=sources.running,
@@ -187,13 +190,13 @@ def gather(sources: Sources, told: Told = lambda _: None) -> Material:
     return found
 
 
-def sha256(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """Return what names a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _add_rows(found: Material, sources: Sources, told: Told) -> None:
-    columns = Columns.of_options(
+def _add_rows(found: PlotData, sources: PlotSources, told: Told) -> None:
+    columns = ColumnMapping.from_options(
         sources.col,
         sources.scale,
         sources.where,
@@ -202,7 +205,7 @@ def _add_rows(found: Material, sources: Sources, told: Told) -> None:
     )
     told("reading rows")
     read = read_rows(sources.rows, columns)
-    bad = read.unusable()
+    bad = read.count_unusable()
     count, total = sum(one.count for one in bad), len(read.frame)
     reasons = "; ".join(f"{one.count}: {one.reason} (first: {one.first})" for one in bad)
     if count > sources.max_bad * total or count == total:
@@ -214,13 +217,13 @@ def _add_rows(found: Material, sources: Sources, told: Told) -> None:
         found.notes.append(f"Rows that were not used: {reasons}.")
     found.notes += [f"{note[0].upper()}{note[1:]}." for note in read.notes]
     found.rows = read
-    for name in read.models:
+    for name in read.model_names:
         told(f"fitting {name}")
         try:
             found.fits[name] = fit.fit_model(read, name)
         except BadInput as error:
             found.notes.append(f"Not fitted: {error}.")
-        if not len(trusted(read.of(name), Quantity.JOULES)):
+        if not len(select_measured_rows(read.select_usable(name), CostQuantity.JOULES)):
             found.notes.append(f"No measured joules in the rows of {name}.")
         if name not in found.profile.models:
             have = ", ".join(found.profile.models)
@@ -231,25 +234,25 @@ def _add_rows(found: Material, sources: Sources, told: Told) -> None:
     found.notes += [
         f"No rows of {name}: what is shown of it is what the profile says."
         for name in found.profile.models
-        if name not in read.models
+        if name not in read.model_names
     ]
 
 
-def _prompts(sources: Sources) -> tuple[dict[int, int], str]:
+def _count_prompt_lengths(sources: PlotSources) -> tuple[dict[int, int], str]:
     if sources.prompts is None:
         return dict.fromkeys(BUILT_IN, 1), (
             f"{len(BUILT_IN)} built-in lengths, {BUILT_IN[0]} to {BUILT_IN[-1]} tokens in, one each"
         )
     texts = read_prompts(sources.prompts, sources.prompt_column)
-    counter = tokens.load()
-    counts = Counter(prompt_tokens(counter, text) for text in texts)
+    counter = tokens.load_token_counter()
+    counts = Counter(count_prompt_tokens(counter, text) for text in texts)
     return dict(sorted(counts.items())), (
         f"{len(texts):,} prompts of {sources.prompts.name}, "
         f"{min(counts)} to {max(counts)} tokens in"
     )
 
 
-def _length(text: str) -> tuple[int, int]:
+def _parse_length(text: str) -> tuple[int, int]:
     left, _, right = text.partition(":")
     try:
         found = int(left), int(right)
@@ -260,16 +263,16 @@ def _length(text: str) -> tuple[int, int]:
     return found
 
 
-def _weights(text: str) -> Weights:
+def _parse_weights(text: str) -> MetricWeights:
     try:
-        accuracy, energy, time = map(float, _three(text))
-        return Weights.of(accuracy, energy, time)
+        accuracy, energy, time = map(float, _split_weights(text))
+        return MetricWeights.from_values(accuracy, energy, time)
     except ValueError as error:
         why = str(error) if str(error).startswith("weights") else "want ACCURACY,ENERGY,TIME"
         raise BadInput(f"--weights {text}: {why}, as 0.5,0.3,0.2") from None
 
 
-def _three(text: str) -> Sequence[str]:
+def _split_weights(text: str) -> Sequence[str]:
     parts = text.split(",")
     if len(parts) != len(choices.METRICS):
         raise ValueError

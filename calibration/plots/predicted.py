@@ -5,45 +5,53 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from calibration.plots import style
-from calibration.plots.picture import Nothing, Picture, Table
-from calibration.plots.plot_data import Floats, Material, Measured
+from calibration.plots.picture import Picture, PictureTable, PictureUnavailable
+from calibration.plots.plot_data import Floats, MeasuredCosts, PlotData
 from calibration.stats.design import UNITS
-from gateway.scheduling.cost import Quantity
+from gateway.scheduling.cost import CostQuantity
 
 NAMES = ("predicted",)
-MOST_DOTS = 2000
+MAX_DOTS = 2000
 _BINS = 15
-_LEAST_IN_BIN = 8
+_MIN_ROWS_PER_BIN = 8
 _LEAST_SHARE = 300
 NO_ROWS = "needs measured rows: --rows FILE"
 
 
-def draw(material: Material) -> list[Picture]:
+def draw_predicted(material: PlotData) -> list[Picture]:
     """Draw one panel per model and cost. Raises Nothing without rows."""
     if material.rows is None:
-        raise Nothing(NO_ROWS)
-    found = {quantity: material.measured(quantity) for quantity in Quantity}
-    names = [name for name in material.names if any(_of(found[q], name) for q in Quantity)]
+        raise PictureUnavailable(NO_ROWS)
+    found = {quantity: material.collect_measured(quantity) for quantity in CostQuantity}
+    names = [
+        name
+        for name in material.model_names
+        if any(_find_measured(found[q], name) for q in CostQuantity)
+    ]
     if not names:
-        raise Nothing("no row has a prediction to stand beside: no model could be fitted")
-    drawn = style.figure(8.6, 0.9 + 3.3 * len(names))
-    grid = drawn.subplots(len(names), len(Quantity), squeeze=False)
+        raise PictureUnavailable(
+            "no row has a prediction to stand beside: no model could be fitted"
+        )
+    drawn = style.create_figure(8.6, 0.9 + 3.3 * len(names))
+    grid = drawn.subplots(len(names), len(CostQuantity), squeeze=False)
     table: list[tuple[str, ...]] = []
     notes: list[str] = []
     for row, name in enumerate(names):
-        for column, quantity in enumerate(Quantity):
-            axes, one = grid[row, column], _of(found[quantity], name)
+        for column, quantity in enumerate(CostQuantity):
+            axes, one = grid[row, column], _find_measured(found[quantity], name)
             if one is None:
-                style.say(axes, f"{style.short(name)}:\nno measured {quantity.value}")
+                style.write_panel_message(
+                    axes, f"{style.shorten_name(name)}:\nno measured {quantity.value}"
+                )
                 table.append((name, quantity.value, "-", "0", "-", "-", "-", "-"))
                 continue
-            notes += _panel(material, axes, one)
-            table.append(_figures(one))
+            notes += _draw_panel(material, axes, one)
+            table.append(_format_errors(one))
     handles = [
         Line2D([], [], color=style.INK, lw=1.2, label="as predicted"),
         Line2D([], [], color=style.INK, ls="--", marker="o", ms=4, lw=1, label="median of a bin"),
     ]
-    style.legend(drawn, handles)
+    style.add_legend(drawn, handles)
     columns = ("model", "cost", "predicted by", "rows", "R2", "RMSE", "mean error", "median |%|")
     return [
         Picture(
@@ -54,25 +62,25 @@ def draw(material: Material) -> list[Picture]:
             "predictions shown, and may be below zero where they are worse than the mean. Mean "
             "error is measured less predicted.",
             drawn,
-            [Table("Errors, all rows", columns, table)],
+            [PictureTable("Errors, all rows", columns, table)],
             list(dict.fromkeys(notes)),
         )
     ]
 
 
-def sample(size: int, most: int = MOST_DOTS) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def sample_rows(size: int, most: int = MAX_DOTS) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
     """Return the places of at most so many rows, always the same ones."""
     if size <= most:
         return np.arange(size)
     return np.sort(np.random.default_rng(0).choice(size, most, replace=False))
 
 
-def shown_text(size: int) -> str:
+def format_shown_rows(size: int) -> str:
     """Say how many rows are drawn."""
-    return f"{size:,} rows" if size <= MOST_DOTS else f"{MOST_DOTS:,} of {size:,} rows shown"
+    return f"{size:,} rows" if size <= MAX_DOTS else f"{MAX_DOTS:,} of {size:,} rows shown"
 
 
-def bins(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def compute_bins(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Return the median x, and the median, 10th and 90th percentile of y, of bins of like x."""
     order = np.argsort(x, kind="stable")
     # A value that an edge falls on (a length of a grid, a limit that most answers reach) has a bin
@@ -80,43 +88,43 @@ def bins(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     edges = np.unique(np.quantile(x, np.linspace(0.0, 1.0, _BINS + 1)))
     place = np.searchsorted(edges, x[order], "left") + np.searchsorted(edges, x[order], "right")
     parts = [order[place == number] for number in range(2 * len(edges) + 1)]
-    least = max(_LEAST_IN_BIN, len(x) // _LEAST_SHARE)
+    least = max(_MIN_ROWS_PER_BIN, len(x) // _LEAST_SHARE)
     parts = [part for part in parts if len(part) >= least] or [order]
     found = [(np.median(x[p]), *np.quantile(y[p], [0.5, 0.1, 0.9])) for p in parts]
     middle, half, low, high = np.array(found, dtype=float).T
     return middle, half, low, high
 
 
-def _of(found: list[Measured], name: str) -> Measured | None:
+def _find_measured(found: list[MeasuredCosts], name: str) -> MeasuredCosts | None:
     return next((one for one in found if one.model == name), None)
 
 
-def _panel(material: Material, axes: Axes, one: Measured) -> list[str]:
+def _draw_panel(material: PlotData, axes: Axes, one: MeasuredCosts) -> list[str]:
     unit = UNITS[one.quantity]
     x, y = one.predicted, one.y
     log: bool = (
-        style.is_wide([*np.quantile(y, [0.01, 0.99]), x.min()])
+        style.needs_log_axis([*np.quantile(y, [0.01, 0.99]), x.min()])
         and float(np.quantile(y, 0.001)) > 0.0
     )
-    across, up = _ends(x, log=log), _ends(y, log=log)
+    across, up = _compute_axis_limits(x, log=log), _compute_axis_limits(y, log=log)
     if log:
-        style.log_axis(axes, "x", *across)
-        style.log_axis(axes, "y", *up)
+        style.set_log_axis(axes, "x", *across)
+        style.set_log_axis(axes, "y", *up)
     else:
         axes.set_xlim(*across)
         axes.set_ylim(*up)
-        style.few(axes.xaxis)
-        style.few(axes.yaxis)
-    picked, look = sample(len(x)), material.look(one.model)
+        style.limit_ticks(axes.xaxis)
+        style.limit_ticks(axes.yaxis)
+    picked, look = sample_rows(len(x)), material.get_model_style(one.model)
     axes.plot(
         x[picked], y[picked], ls="none", marker=look.marker, ms=3, color=look.colour, alpha=0.45,
         mew=0, rasterized=True,
     )  # fmt: skip
     axes.axline((across[0], across[0]), (across[1], across[1]), color=style.INK, lw=1.2, zorder=4.5)
-    middle, half, _, _ = bins(x, y)
+    middle, half, _, _ = compute_bins(x, y)
     axes.plot(middle, half, color=style.PAPER, lw=3, zorder=4)
     axes.plot(middle, half, color=style.INK, ls="--", lw=1, marker="o", ms=4, zorder=5)
-    axes.set_title(f"{style.short(one.model)} ({shown_text(len(x))})")
+    axes.set_title(f"{style.shorten_name(one.model)} ({format_shown_rows(len(x))})")
     axes.set_xlabel(f"Predicted by {one.by} ({unit})")
     axes.set_ylabel(f"Measured {one.quantity.value} ({unit})")
     out = (y < up[0]) | (y > up[1]) | (x < across[0]) | (x > across[1])
@@ -126,7 +134,7 @@ def _panel(material: Material, axes: Axes, one: Measured) -> list[str]:
     return [f"{one.model}: {hidden:,} rows of {one.quantity.value} lie outside the panel."]
 
 
-def _ends(values: Floats, *, log: bool) -> tuple[float, float]:
+def _compute_axis_limits(values: Floats, *, log: bool) -> tuple[float, float]:
     """Return an axis's ends: nearly all rows, so that one outlier does not flatten the rest."""
     low, high = (float(end) for end in np.quantile(values, [0.001, 0.999]))
     if log and low > 0.0:
@@ -135,12 +143,12 @@ def _ends(values: Floats, *, log: bool) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _figures(one: Measured) -> tuple[str, ...]:
+def _format_errors(one: MeasuredCosts) -> tuple[str, ...]:
     unit = UNITS[one.quantity]
     error = one.y - one.predicted
     spread = float(((one.y - one.y.mean()) ** 2).sum())
     r2 = 1.0 - float(error @ error) / spread if spread > 0.0 else float("nan")
-    mean = style.tidy(float(error.mean()), float(error.std()))
+    mean = style.drop_rounding(float(error.mean()), float(error.std()))
     known = one.y > 0.0
     share = np.abs(error[known]) / one.y[known]
     return (
@@ -148,8 +156,8 @@ def _figures(one: Measured) -> tuple[str, ...]:
         one.quantity.value,
         one.by,
         f"{len(error):,}",
-        style.number(r2),
-        f"{style.number(float(np.sqrt(np.mean(error**2))))} {unit}",
-        f"{style.number(mean)} {unit}",
+        style.format_number(r2),
+        f"{style.format_number(float(np.sqrt(np.mean(error**2))))} {unit}",
+        f"{style.format_number(mean)} {unit}",
         f"{float(np.median(share)):.1%}" if share.size else "-",
     )

@@ -6,55 +6,59 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from calibration.plots import style
-from calibration.plots.picture import Nothing, Picture, Table
-from calibration.plots.plot_data import Floats, Material, Measured
-from calibration.plots.predicted import NO_ROWS, bins, sample, shown_text
+from calibration.plots.picture import Picture, PictureTable, PictureUnavailable
+from calibration.plots.plot_data import Floats, MeasuredCosts, PlotData
+from calibration.plots.predicted import NO_ROWS, compute_bins, format_shown_rows, sample_rows
 from calibration.stats.design import UNITS
-from gateway.scheduling.cost import Quantity
+from gateway.scheduling.cost import CostQuantity
 
 NAMES = ("residuals-seconds", "residuals-joules")
 
 
-def draw(material: Material) -> list[Picture]:
+def draw_residuals(material: PlotData) -> list[Picture]:
     """Draw one picture per cost that was measured. Raises Nothing without rows."""
     if material.rows is None:
-        raise Nothing(NO_ROWS)
+        raise PictureUnavailable(NO_ROWS)
     found = [
-        _picture(material, quantity, measured)
-        for quantity in Quantity
-        if (measured := material.measured(quantity))
+        _draw_picture(material, quantity, measured)
+        for quantity in CostQuantity
+        if (measured := material.collect_measured(quantity))
     ]
     if not found:
-        raise Nothing("no row has a prediction to stand beside: no model could be fitted")
+        raise PictureUnavailable(
+            "no row has a prediction to stand beside: no model could be fitted"
+        )
     return found
 
 
-def _picture(material: Material, quantity: Quantity, measured: list[Measured]) -> Picture:
+def _draw_picture(
+    material: PlotData, quantity: CostQuantity, measured: list[MeasuredCosts]
+) -> Picture:
     unit = UNITS[quantity]
-    drawn = style.figure(10.4, 0.9 + 2.7 * len(measured))
+    drawn = style.create_figure(10.4, 0.9 + 2.7 * len(measured))
     grid = drawn.subplots(len(measured), 3, sharey="row", squeeze=False)
     rows = []
     for row, one in enumerate(measured):
         error = one.y - one.predicted
-        ends = _ends(error)
+        ends = _compute_axis_limits(error)
         for axes, values, label in zip(
             grid[row],
             (one.predicted, one.tokens_in, one.tokens_out),
             (f"Predicted {quantity.value} ({unit})", "Tokens in", "Tokens out (new tokens)"),
             strict=True,
         ):
-            _panel(material, axes, one.model, values, error)
+            _draw_panel(material, axes, one.model, values, error)
             axes.set_xlabel(label)
         grid[row, 0].set_ylim(*ends)
-        style.few(grid[row, 0].yaxis)
+        style.limit_ticks(grid[row, 0].yaxis)
         grid[row, 0].set_ylabel(f"Measured − predicted ({unit})")
         hidden = int(np.count_nonzero((error < ends[0]) | (error > ends[1])))
-        rows.append(_figures(one.model, one.by, error, hidden, unit))
+        rows.append(_format_residuals(one.model, one.by, error, hidden, unit))
         more = f"; {hidden:,} of all outside" if hidden else ""
         grid[row, 1].set_title(
-            f"{style.short(one.model)} against {one.by} ({shown_text(len(error))}{more})"
+            f"{style.shorten_name(one.model)} against {one.by} ({format_shown_rows(len(error))}{more})"
         )
-    style.legend(
+    style.add_legend(
         drawn,
         [
             Line2D([], [], color=style.INK, ls="--", marker="o", ms=4, lw=1, label="median of bin"),
@@ -69,36 +73,42 @@ def _picture(material: Material, quantity: Quantity, measured: list[Measured]) -
         "mean that the form lacks a term; a band that widens means that dear requests scatter more "
         "(the intervals allow for that). Panels show the middle 99% of the residuals.",
         drawn,
-        [Table(f"Residuals of {quantity.value}, all rows", columns, rows)],
+        [PictureTable(f"Residuals of {quantity.value}, all rows", columns, rows)],
     )
 
 
-def _panel(material: Material, axes: Axes, model: str, x: Floats, error: Floats) -> None:
-    if style.is_wide(list(np.quantile(np.maximum(x, 0.0), [0.01, 0.99]))):
+def _draw_panel(material: PlotData, axes: Axes, model: str, x: Floats, error: Floats) -> None:
+    if style.needs_log_axis(list(np.quantile(np.maximum(x, 0.0), [0.01, 0.99]))):
         low = max(float(x.min()), float(np.quantile(x, 0.01)) / 2.0)
-        style.log_axis(axes, "x", low / 1.1, float(x.max()) * 1.1)
+        style.set_log_axis(axes, "x", low / 1.1, float(x.max()) * 1.1)
     else:
-        style.few(axes.xaxis)
-    picked, look = sample(len(x)), material.look(model)
+        style.limit_ticks(axes.xaxis)
+    picked, look = sample_rows(len(x)), material.get_model_style(model)
     axes.plot(
         x[picked], error[picked], ls="none", marker=look.marker, ms=3, color=look.colour,
         alpha=0.45, mew=0, rasterized=True,
     )  # fmt: skip
     axes.axhline(0.0, color=style.INK, lw=1, zorder=4.5)
-    middle, half, low_, high = bins(x, error)
+    middle, half, low_, high = compute_bins(x, error)
     axes.fill_between(middle, low_, high, facecolor=(style.INK, 0.15), edgecolor=style.INK, lw=0.6)
     axes.plot(middle, half, color=style.PAPER, lw=3, zorder=4)
     axes.plot(middle, half, color=style.INK, ls="--", lw=1, marker="o", ms=4, zorder=5)
 
 
-def _ends(error: Floats) -> tuple[float, float]:
+def _compute_axis_limits(error: Floats) -> tuple[float, float]:
     low, high = (float(end) for end in np.quantile(error, [0.005, 0.995]))
     room = 0.1 * ((high - low) or 1.0)
     return min(low, 0.0) - room, max(high, 0.0) + room
 
 
-def _figures(model: str, by: str, error: Floats, hidden: int, unit: str) -> tuple[str, ...]:
+def _format_residuals(
+    model: str, by: str, error: Floats, hidden: int, unit: str
+) -> tuple[str, ...]:
     quantiles = (float(q) for q in np.quantile(error, [0.1, 0.5, 0.9]))
-    numbers = (style.tidy(float(error.mean()), float(error.std())), float(error.std()), *quantiles)
-    texts = (f"{style.number(value)} {unit}" for value in numbers)
+    numbers = (
+        style.drop_rounding(float(error.mean()), float(error.std())),
+        float(error.std()),
+        *quantiles,
+    )
+    texts = (f"{style.format_number(value)} {unit}" for value in numbers)
     return (model, by, f"{len(error):,}", *texts, f"{hidden:,}")

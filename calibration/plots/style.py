@@ -87,7 +87,7 @@ _STEPS: tuple[tuple[float, Sequence[float]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ModelStyle:
     """What tells one model from the others."""
 
     colour: str
@@ -96,9 +96,9 @@ class Look:
     line: Any
 
 
-def look(number: int) -> Look:
+def get_model_style(number: int) -> ModelStyle:
     """Return the look of the n-th model; 315 of them differ in something."""
-    return Look(
+    return ModelStyle(
         _COLOURS[number % len(_COLOURS)],
         _MARKERS[number % len(_MARKERS)],
         _HATCHES[number % len(_HATCHES)],
@@ -106,12 +106,12 @@ def look(number: int) -> Look:
     )
 
 
-def short(name: str) -> str:
+def shorten_name(name: str) -> str:
     """Return a name that fits a label."""
     return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Write a number as a reader wants it: three digits, no exponent where it can be helped."""
     size = abs(value)
     if not math.isfinite(value):
@@ -121,13 +121,13 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def tidy(value: float, scale: float) -> float:
+def drop_rounding(value: float, scale: float) -> float:
     """Return 0 for what is only rounding beside `scale`."""
     return 0.0 if abs(value) < _ROUNDING * scale else value
 
 
 @contextmanager
-def applied() -> Iterator[None]:
+def apply_style() -> Iterator[None]:
     """Draw and save in this style, whatever the user's own matplotlibrc says."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -135,7 +135,7 @@ def applied() -> Iterator[None]:
         yield
 
 
-def figure(width: float, height: float) -> Figure:
+def create_figure(width: float, height: float) -> Figure:
     """Return an empty figure of so many inches that keeps its labels apart."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)
     made = Figure(figsize=(width, height), layout=layout)
@@ -143,11 +143,11 @@ def figure(width: float, height: float) -> Figure:
     return made
 
 
-def encode(drawn: Figure, kind: str, name: str) -> bytes:
+def encode_figure(drawn: Figure, kind: str, name: str) -> bytes:
     """Return the bytes of a PNG or SVG; the same figure always gives the same ones."""
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
-    with applied(), warnings.catch_warnings():
+    with apply_style(), warnings.catch_warnings():
         # A model may be named in a script that the font lacks: boxes, but no noise.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         mpl.rcParams["svg.hashsalt"] = name
@@ -155,12 +155,12 @@ def encode(drawn: Figure, kind: str, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def is_wide(values: Sequence[float]) -> bool:
+def needs_log_axis(values: Sequence[float]) -> bool:
     """Tell whether positive values span so much that an axis must be logarithmic."""
     return min(values) > 0.0 and max(values) / min(values) > _LOG_FROM
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
+def set_log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
     """Make an axis logarithmic from low to high, with plain numbers on it."""
     if which == "x":
         axes.set_xscale("log")
@@ -175,40 +175,42 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> N
     ticks = [factor * 10.0**power for power in powers for factor in factors]
     axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(plain())
+    axis.set_major_formatter(create_number_formatter())
 
 
-def plain() -> FuncFormatter:
+def create_number_formatter() -> FuncFormatter:
     """Return a formatter that writes numbers as `number` does."""
-    return FuncFormatter(lambda value, _: f"{value:g}" if 0 < abs(value) < 1 else number(value))
+    return FuncFormatter(
+        lambda value, _: f"{value:g}" if 0 < abs(value) < 1 else format_number(value)
+    )
 
 
-def few(axis: Axis, most: int = 5) -> None:
+def limit_ticks(axis: Axis, most: int = 5) -> None:
     """Keep tick labels from running into one another."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(plain())
+    axis.set_major_formatter(create_number_formatter())
 
 
-def patch() -> dict[str, Any]:
+def build_label_box() -> dict[str, Any]:
     """Return the box that keeps text readable over hatches; an outline would turn it to paths."""
     return {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8}
 
 
-def layers(fill: Callable[..., Any], seen: Look) -> None:
+def fill_hatched(fill: Callable[..., Any], seen: ModelStyle) -> None:
     """Fill an area twice: a tint, and hatches over it (SVG hatches have no opacity)."""
     fill(facecolor=(seen.colour, 0.32), edgecolor="none", linewidth=0)
     fill(facecolor="none", edgecolor=seen.colour, hatch=seen.hatch, linewidth=0.8)
 
 
-def swatch(name: str, seen: Look, *, wins: bool = True) -> Patch:
+def build_legend_patch(name: str, seen: ModelStyle, *, wins: bool = True) -> Patch:
     """Return a legend's patch; `wins` says whether the model is anywhere in the picture."""
     return Patch(
         facecolor=(seen.colour, 0.32), edgecolor=seen.colour, hatch=seen.hatch,
-        label=short(name) if wins else f"{short(name)} (never wins here)",
+        label=shorten_name(name) if wins else f"{shorten_name(name)} (never wins here)",
     )  # fmt: skip
 
 
-def roomy(points: Floats, obstacles: Floats) -> int:
+def find_roomiest_point(points: Floats, obstacles: Floats) -> int:
     """Return which of the points (n x 2) is farthest from all obstacles (m x 2).
 
     Text is wide and low, so that sideways distance counts a third.
@@ -217,7 +219,7 @@ def roomy(points: Floats, obstacles: Floats) -> int:
     return int(np.argmax((gaps**2).sum(axis=2).min(axis=1)))
 
 
-def dot(name: str, seen: Look, *, hollow: bool = False) -> Line2D:
+def build_legend_marker(name: str, seen: ModelStyle, *, hollow: bool = False) -> Line2D:
     """Return a legend's marker."""
     return Line2D(
         [], [], linestyle="none", marker=seen.marker, color=seen.colour, markersize=7,
@@ -225,12 +227,12 @@ def dot(name: str, seen: Look, *, hollow: bool = False) -> Line2D:
     )  # fmt: skip
 
 
-def fits(text: str, inches: float) -> bool:
+def label_fits(text: str, inches: float) -> bool:
     """Tell whether a label has (nearly) room in so many inches."""
     return len(text) * _CHAR_INCHES <= inches
 
 
-def legend(drawn: Figure, handles: Sequence[Any]) -> None:
+def add_legend(drawn: Figure, handles: Sequence[Any]) -> None:
     """Put one legend above all panels, in as many columns as there is room for."""
     widest = max(len(str(one.get_label())) for one in handles) + _SWATCH_CHARS
     columns = int(drawn.get_figwidth() / (widest * _CHAR_INCHES))
@@ -238,7 +240,7 @@ def legend(drawn: Figure, handles: Sequence[Any]) -> None:
     drawn.legend(handles=list(handles), loc="outside upper center", ncols=columns)
 
 
-def say(axes: Axes, text: str) -> None:
+def write_panel_message(axes: Axes, text: str) -> None:
     """Write into a panel that has nothing to show why that is."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, transform=axes.transAxes)

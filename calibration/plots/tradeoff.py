@@ -7,47 +7,54 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from calibration.plots import choices, style
-from calibration.plots.picture import Picture, Table, length_text
-from calibration.plots.plot_data import Material, regression
+from calibration.plots.picture import Picture, PictureTable, format_length
+from calibration.plots.plot_data import PlotData, select_regression
 from calibration.stats.intervals import Z_95
 from gateway.profile import ModelProfile
-from gateway.scheduling.cost import FLOOR, Quantity
+from gateway.scheduling.cost import COST_FLOOR, CostQuantity
 
 NAMES = ("tradeoff",)
 _NEAR = 0.004
-_SIDES = ((Quantity.JOULES, "joules", "Energy per request (J)"),
-          (Quantity.SECONDS, "seconds", "Time per request (s)"))  # fmt: skip
+_SIDES = ((CostQuantity.JOULES, "joules", "Energy per request (J)"),
+          (CostQuantity.SECONDS, "seconds", "Time per request (s)"))  # fmt: skip
 
 
-def draw(material: Material) -> list[Picture]:
+def draw_tradeoff(material: PlotData) -> list[Picture]:
     """Draw one panel per cost and length."""
     lengths = material.lengths
-    drawn = style.figure(1.2 + 3.1 * len(lengths), 6.4)
+    drawn = style.create_figure(1.2 + 3.1 * len(lengths), 6.4)
     grid = drawn.subplots(len(_SIDES), len(lengths), sharey=True, squeeze=False)
     tables, notes = [], []
     for column, length in enumerate(lengths):
-        priced = material.price(length)
+        priced = material.price_request(length)
         fronts, errors = [], []
-        beyond = _beyond(material, length)
+        beyond = _list_extrapolated(material, length)
         for row, (quantity, key, label) in enumerate(_SIDES):
             axes = grid[row, column]
             x = getattr(priced, key)
-            error = [_error(material, name, quantity, length) for name in priced.names]
-            notes += _panel(material, axes, priced, x, error)
-            notes += _floored(priced, quantity, x, length)
+            error = [
+                _compute_half_interval(material, name, quantity, length) for name in priced.names
+            ]
+            notes += _draw_panel(material, axes, priced, x, error)
+            notes += _describe_floored(priced, quantity, x, length)
             axes.set_xlabel(label)
             if not row:
                 more = "\n(outside the fitted range)" if beyond else ""
-                axes.set_title(f"{length_text(length)}{more}")
-            fronts.append([priced.names[at] for at in choices.pareto(x, priced.accuracy)])
+                axes.set_title(f"{format_length(length)}{more}")
+            fronts.append(
+                [priced.names[at] for at in choices.find_pareto_front(x, priced.accuracy)]
+            )
             errors.append(error)
-        tables.append(_table(length, priced, fronts, errors))
+        tables.append(_build_table(length, priced, fronts, errors))
         if beyond:
-            notes.append(f"{length_text(length)} is extrapolation for {', '.join(beyond)}.")
+            notes.append(f"{format_length(length)} is extrapolation for {', '.join(beyond)}.")
     for row in range(len(_SIDES)):
         grid[row, 0].set_ylabel("Accuracy (% right)")
     names = list(material.profile.models)
-    handles = [style.dot(style.short(name), material.look(name)) for name in names]
+    handles = [
+        style.build_legend_marker(style.shorten_name(name), material.get_model_style(name))
+        for name in names
+    ]
     handles += [
         Line2D([], [], color=style.INK, lw=1.2, ls=(0, (4, 2)), label="Pareto front"),
         Line2D([], [], ls="none", marker="o", color=style.MUTED, mfc="none", label="dominated"),
@@ -56,7 +63,7 @@ def draw(material: Material) -> list[Picture]:
         handles.append(
             Line2D([], [], ls="none", marker="x", color=style.INK, label="floored: no real figure")
         )
-    style.legend(drawn, handles)
+    style.add_legend(drawn, handles)
     return [
         Picture(
             "tradeoff",
@@ -72,10 +79,10 @@ def draw(material: Material) -> list[Picture]:
     ]
 
 
-def _panel(
-    material: Material,
+def _draw_panel(
+    material: PlotData,
     axes: Axes,
-    priced: choices.Priced,
+    priced: choices.PricedModels,
     x: choices.Floats,
     error: list[float | None],
 ) -> list[str]:
@@ -88,24 +95,24 @@ def _panel(
     left = max(float((x - reach).min()), low - room)
     right = min(float((x + reach).max()), high + room)
     cut = bool(((x - reach) < left).any() or ((x + reach) > right).any())
-    if style.is_wide(list(x)):
-        style.log_axis(axes, "x", float(x.min()) / 1.6, max(right, float(x.max())) * 1.3)
+    if style.needs_log_axis(list(x)):
+        style.set_log_axis(axes, "x", float(x.min()) / 1.6, max(right, float(x.max())) * 1.3)
     else:
         room = 0.08 * ((right - left) or right)
         axes.set_xlim(max(0.0, left - room), right + room)
-        style.few(axes.xaxis, 4)
+        style.limit_ticks(axes.xaxis, 4)
     room = max(0.2 * float(np.ptp(y)), 0.5)
     axes.set_ylim(y.min() - room, y.max() + room)
     axes.text(
         0.02, 0.98, "↖ better", transform=axes.transAxes, va="top", fontsize=7.5, color=style.MUTED
     )
-    front = choices.pareto(x, priced.accuracy)
+    front = choices.find_pareto_front(x, priced.accuracy)
     axes.step(x[front], y[front], where="post", color=style.INK, lw=1.2, ls=(0, (4, 2)), zorder=2)
     seen: list[tuple[float, float, list[str]]] = []
     for at, name in enumerate(priced.names):
-        group = _group(seen, float(x[at]), float(y[at]), axes)
+        group = _find_marker_group(seen, float(x[at]), float(y[at]), axes)
         group[2].append(name)
-        look = material.look(name)
+        look = material.get_model_style(name)
         size = 8.0 + 6.0 * (len(group[2]) - 1)
         hollow = at not in front or len(group[2]) > 1
         half = error[at]
@@ -118,7 +125,7 @@ def _panel(
             x[at], y[at], marker=look.marker, color=look.colour, ms=size, ls="none", mew=1.5,
             mfc="none" if hollow else look.colour, zorder=3, clip_on=False,
         )  # fmt: skip
-        if x[at] <= FLOOR:
+        if x[at] <= COST_FLOOR:
             axes.plot(
                 x[at], y[at], marker="x", color=style.INK, ms=size + 3.0, ls="none", mew=1.2,
                 zorder=4, clip_on=False,
@@ -126,31 +133,33 @@ def _panel(
     notes = ["A 95% interval is wider than its panel and is cut off."] if cut else []
     for left, up, names in seen:
         if len(names) > 1:
-            text = " = ".join(style.short(name) for name in names)
+            text = " = ".join(style.shorten_name(name) for name in names)
             below = up > float(y.mean()) or float(np.ptp(y)) == 0.0
             right = axes.transData.transform((left, up))[0] > axes.bbox.x0 + axes.bbox.width / 2
             offset = (-10 if right else 10, -12 if below else 12)
             axes.annotate(
                 f"{text}\n(coincide)", (left, up), xytext=offset, textcoords="offset points",
                 va="top" if below else "bottom", ha="right" if right else "left", fontsize=7.5,
-                bbox=style.patch(),
+                bbox=style.build_label_box(),
             )  # fmt: skip
             notes.append(f"{' and '.join(names)} coincide: their markers lie around one another.")
     return notes
 
 
-def _floored(
-    priced: choices.Priced, quantity: Quantity, x: choices.Floats, length: tuple[int, int]
+def _describe_floored(
+    priced: choices.PricedModels, quantity: CostQuantity, x: choices.Floats, length: tuple[int, int]
 ) -> list[str]:
     """Say which figures of a panel are the floor, where the fit predicts nothing real."""
-    names = [name for name, value in zip(priced.names, x, strict=True) if value <= FLOOR]
+    names = [name for name, value in zip(priced.names, x, strict=True) if value <= COST_FLOOR]
     if not names:
         return []
-    text = f"{length_text(length)}: the predicted {quantity.value} of {', '.join(names)} are below "
+    text = (
+        f"{format_length(length)}: the predicted {quantity.value} of {', '.join(names)} are below "
+    )
     return [f"{text}0 and stand at the floor (crossed): no real figures, nor is a front there."]
 
 
-def _group(
+def _find_marker_group(
     seen: list[tuple[float, float, list[str]]], x: float, y: float, axes: Axes
 ) -> tuple[float, float, list[str]]:
     """Return the models drawn at this very place, or a new place."""
@@ -163,26 +172,28 @@ def _group(
     return seen[-1]
 
 
-def _error(
-    material: Material, name: str, quantity: Quantity, length: tuple[int, int]
+def _compute_half_interval(
+    material: PlotData, name: str, quantity: CostQuantity, length: tuple[int, int]
 ) -> float | None:
     """Return half the 95% interval of a mean predicted cost; None without a covariance."""
     model = material.profile.models[name]
-    cost = regression(model, quantity)
+    cost = select_regression(model, quantity)
     if cost.covariance is None:
         return None
     i, o, r = length[0] * model.tokens.ratio, float(length[1]), material.running
-    shared = o / (1 + r) if quantity is Quantity.JOULES else o * r
-    terms = np.array([1.0, i, o, i * o, shared][: cost.form.terms])
+    shared = o / (1 + r) if quantity is CostQuantity.JOULES else o * r
+    terms = np.array([1.0, i, o, i * o, shared][: cost.form.term_count])
     return Z_95 * float(np.sqrt(max(terms @ np.array(cost.covariance) @ terms, 0.0)))
 
 
-def _beyond(material: Material, length: tuple[int, int]) -> list[str]:
+def _list_extrapolated(material: PlotData, length: tuple[int, int]) -> list[str]:
     """Return the models for which a length is extrapolation."""
-    return [name for name, model in material.profile.models.items() if outside(model, *length)]
+    return [
+        name for name, model in material.profile.models.items() if is_extrapolated(model, *length)
+    ]
 
 
-def outside(model: ModelProfile, tokens_in: float, tokens_out: float) -> bool:
+def is_extrapolated(model: ModelProfile, tokens_in: float, tokens_out: float) -> bool:
     """Tell whether a length lies outside the fitted range of either cost."""
     given = {"tokens_in": tokens_in * model.tokens.ratio, "tokens_out": tokens_out}
     return any(
@@ -193,14 +204,14 @@ def outside(model: ModelProfile, tokens_in: float, tokens_out: float) -> bool:
     )
 
 
-def _table(
+def _build_table(
     length: tuple[int, int],
-    priced: choices.Priced,
+    priced: choices.PricedModels,
     fronts: Sequence[Sequence[str]],
     errors: Sequence[Sequence[float | None]],
-) -> Table:
-    def cell(value: float, error: float | None) -> str:
-        return style.number(value) + (f" ± {style.number(error)}" if error else "")
+) -> PictureTable:
+    def format_cell(value: float, error: float | None) -> str:
+        return style.format_number(value) + (f" ± {style.format_number(error)}" if error else "")
 
     rows = []
     for at, name in enumerate(priced.names):
@@ -209,11 +220,11 @@ def _table(
             (
                 name,
                 f"{priced.accuracy[at]:.1%}",
-                cell(priced.joules[at], errors[0][at]),
-                cell(priced.seconds[at], errors[1][at]),
+                format_cell(priced.joules[at], errors[0][at]),
+                format_cell(priced.seconds[at], errors[1][at]),
                 " and ".join(on) or "dominated in both",
                 "yes" if priced.floored[at] else "no",
             )
         )
     columns = ("model", "accuracy", "energy (J)", "time (s)", "Pareto front", "floored")
-    return Table(length_text(length), columns, rows)
+    return PictureTable(format_length(length), columns, rows)

@@ -13,18 +13,31 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
-from backends.client import Client
+from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.vllm.recipes import RECIPES
-from calibration.endpoint.retry import CollectError, unreached
-from calibration.endpoint.server import Info, Target, TargetError
-from calibration.profile.collector import Collector
-from calibration.profile.energy import Meter, MeterError, NoMeter, SimulatorMeter, nvml_meter
-from calibration.profile.measurement_job import Job
-from calibration.profile.options import Options, Wanted, checked
-from calibration.profile.progress import Outlook, Progress, show_plan
-from calibration.profile.rows_file import Log, ObservationError, read
-from calibration.profile.workload import GRIDS, Cell, PlanError, grid_cells, run_name, visits
+from calibration.endpoint.retry import CollectError, describe_unreachable
+from calibration.endpoint.server import ServerInfo, TargetError, TargetServer
+from calibration.profile.collector import MeasurementCollector
+from calibration.profile.energy import (
+    MeterError,
+    NoMeter,
+    ProfilingMeter,
+    SimulatorMeter,
+    create_nvml_meter,
+)
+from calibration.profile.measurement_job import MeasurementJob
+from calibration.profile.options import CheckedProfileOptions, ProfileOptions, check_options
+from calibration.profile.progress import PlanEstimate, ProfileProgress, show_plan
+from calibration.profile.rows_file import MeasurementLog, RowsFileError, read_measurements
+from calibration.profile.workload import (
+    GRIDS,
+    PlanError,
+    WorkloadCell,
+    build_grid_cells,
+    compute_run_name,
+    plan_visits,
+)
 from calibration.tables.prompts import PromptFileError
 from gateway import profile as profiles
 from gateway import tokens
@@ -33,28 +46,28 @@ OK, FAILED, UNUSABLE = 0, 1, 2
 _CONTEXT_TOKENS: Final = 4096  # where a server does not tell
 _CONNECT_SECONDS: Final = 5.0
 _UNUSABLE: Final = (
-    *(PlanError, PromptFileError, TargetError, ObservationError, MeterError),
+    *(PlanError, PromptFileError, TargetError, RowsFileError, MeterError),
     profiles.ProfileError,
 )
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def run(options: Options) -> int:
+def run(options: ProfileOptions) -> int:
     """Measure, or show the plan; returns the exit code."""
     try:
-        wanted = checked(options)
-        return asyncio.run(_main(wanted))
+        wanted = check_options(options)
+        return asyncio.run(_run_profile(wanted))
     except _UNUSABLE as error:
-        _complain(error)
+        _print_error(error)
         return UNUSABLE
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else error)
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename else error)
         return FAILED if error.errno in _NO_ROOM else UNUSABLE
     except (CollectError, BackendError) as error:
-        _complain(error)
+        _print_error(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _complain("stopped")
+        _print_error("stopped")
     if options.out is not None and options.out.exists():
         argv = [arg for arg in sys.argv[1:] if arg != "--no-resume"]
         _err.print(f"what was measured is in {options.out}; to go on from there:", markup=False)
@@ -62,50 +75,52 @@ def run(options: Options) -> int:
     return FAILED
 
 
-def _complain(error: object) -> None:
+def _print_error(error: object) -> None:
     _err.print(f"joulegate: {error}", markup=False)
 
 
-async def _main(wanted: Wanted) -> int:
+async def _run_profile(wanted: CheckedProfileOptions) -> int:
     task = asyncio.current_task()
     if task is not None and sys.platform != "win32":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with Client(connect_seconds=_CONNECT_SECONDS) as client:
+    async with BackendClient(connect_seconds=_CONNECT_SECONDS) as client:
         with ExitStack() as stack:
-            jobs = [await _job(wanted, target, client, stack) for target in wanted.targets]
-            outlooks = [Outlook(job) for job in jobs]
+            jobs = [await _plan_job(wanted, target, client, stack) for target in wanted.targets]
+            outlooks = [PlanEstimate(job) for job in jobs]
             if wanted.options.dry_run:
                 show_plan(outlooks, as_json=wanted.options.as_json)
                 return OK
-            return await _measure(wanted, jobs, outlooks, stack)
+            return await _run_jobs(wanted, jobs, outlooks, stack)
 
 
-async def _job(wanted: Wanted, target: Target, client: Client, stack: ExitStack) -> Job:
+async def _plan_job(
+    wanted: CheckedProfileOptions, target: TargetServer, client: BackendClient, stack: ExitStack
+) -> MeasurementJob:
     """Plan one model. Raises CollectError, TargetError, PlanError or MeterError."""
     options = wanted.options
     try:
-        info = await target.describe(client)
+        info = await target.fetch_server_info(client)
     except BackendError as error:
         if not options.dry_run:
-            raise CollectError(unreached(target, error)) from error
+            raise CollectError(describe_unreachable(target, error)) from error
         _err.print(f"{target.name}: no answer from {target.url}; guessing", markup=False)
         recipe = RECIPES.get(target.name)
         context = recipe.context_tokens if recipe else None
-        info = Info(target.name, context, "", None, tokenizes=False)
-    meter = NoMeter() if options.dry_run else _meter(wanted, target, info)
+        info = ServerInfo(target.name, context, "", None, tokenizes=False)
+    meter = NoMeter() if options.dry_run else _choose_meter(wanted, target, info)
     stack.callback(meter.close)
-    cells: list[Cell] = []
+    cells: list[WorkloadCell] = []
     grid = options.grid or (None if wanted.prompts else "full")
     if grid is not None:
         context = info.context_tokens or _CONTEXT_TOKENS
-        cells += grid_cells(GRIDS[grid], context, wanted.levels)
+        cells += build_grid_cells(GRIDS[grid], context, wanted.levels)
     if wanted.prompts:
-        cells += [Cell(0, 0, level) for level in wanted.prompt_levels]
-    return Job(
+        cells += [WorkloadCell(0, 0, level) for level in wanted.prompt_levels]
+    return MeasurementJob(
         target=target,
         info=info,
         meter=meter,
-        run=run_name(
+        run=compute_run_name(
             cells,
             wanted.rule.blocks,
             options.seed,
@@ -114,7 +129,7 @@ async def _job(wanted: Wanted, target: Target, client: Client, stack: ExitStack)
             max_tokens=options.max_tokens,
         ),
         rule=wanted.rule,
-        visits=visits(cells, wanted.rule, options.seed, target.name),
+        visits=plan_visits(cells, wanted.rule, options.seed, target.name),
         prompts=wanted.prompts,
         api=options.api,
         max_tokens=options.max_tokens,
@@ -123,7 +138,9 @@ async def _job(wanted: Wanted, target: Target, client: Client, stack: ExitStack)
     )
 
 
-def _meter(wanted: Wanted, target: Target, info: Info) -> Meter:
+def _choose_meter(
+    wanted: CheckedProfileOptions, target: TargetServer, info: ServerInfo
+) -> ProfilingMeter:
     """Choose where joules come from. Raises MeterError for one that was named and is not there."""
     kind = wanted.options.meter
     if kind == "none":
@@ -133,31 +150,34 @@ def _meter(wanted: Wanted, target: Target, info: Info) -> Meter:
     if kind == "simulator":
         raise MeterError(f"--meter simulator: {target.name} at {target.url} is no simulator")
     if kind == "nvml":
-        return nvml_meter(wanted.gpus)
-    if not target.local:
+        return create_nvml_meter(wanted.gpus)
+    if not target.is_local:
         _err.print(
             f"{target.name}: runs elsewhere, so joules will be missing (run this beside it)",
             markup=False,
         )
         return NoMeter()
     try:
-        return nvml_meter(wanted.gpus)
+        return create_nvml_meter(wanted.gpus)
     except MeterError as error:
         _err.print(f"{target.name}: joules will be missing: {error}", markup=False)
         return NoMeter()
 
 
-async def _measure(
-    wanted: Wanted, jobs: Sequence[Job], outlooks: Sequence[Outlook], stack: ExitStack
+async def _run_jobs(
+    wanted: CheckedProfileOptions,
+    jobs: Sequence[MeasurementJob],
+    outlooks: Sequence[PlanEstimate],
+    stack: ExitStack,
 ) -> int:
     options, began = wanted.options, time.monotonic()
     if options.out is None:  # pragma: no cover - checked before
         raise PlanError("--out is missing")
-    log = stack.enter_context(Log.open(options.out))
+    log = stack.enter_context(MeasurementLog.open(options.out))
     earlier = foreign = 0
-    for line, row in enumerate(read(options.out), 2):
+    for line, row in enumerate(read_measurements(options.out), 2):
         try:
-            taken = any([job.take(row) for job in jobs])  # noqa: C419 - at most one does
+            taken = any([job.count_earlier_row(row) for job in jobs])  # noqa: C419 - at most one does
         except PlanError as error:
             raise PlanError(
                 f"{options.out}:{line}: cell {row.cell}: {error}; delete one of the two rows"
@@ -169,15 +189,15 @@ async def _measure(
         _err.print(f"going on after {earlier} rows", markup=False)
     if foreign:
         _err.print(f"{foreign} rows of other plans stay as they are", markup=False)
-    counter = tokens.load()
+    counter = tokens.load_token_counter()
     collectors = []
-    with Progress(outlooks, _err) as progress:
+    with ProfileProgress(outlooks, _err) as progress:
         for job, outlook in zip(jobs, outlooks, strict=True):
-            progress.start(outlook)
-            collector = Collector(job, log, counter, progress.request)
+            progress.start_model(outlook)
+            collector = MeasurementCollector(job, log, counter, progress.record_request)
             collectors.append(collector)
             await collector.run()
-    models = {c.job.target.name: _summary(c) for c in collectors}
+    models = {c.job.target.name: _build_summary(c) for c in collectors}
     complete = all(model["complete"] for model in models.values())
     summary = {
         "out": str(options.out),
@@ -187,14 +207,14 @@ async def _measure(
         "complete": complete,
         "models": models,
     }
-    _tell(summary, as_json=options.as_json)
+    _print_summary(summary, as_json=options.as_json)
     return OK if complete else FAILED
 
 
-def _summary(collector: Collector) -> dict[str, Any]:
-    job, trouble = collector.job, collector.trouble
+def _build_summary(collector: MeasurementCollector) -> dict[str, Any]:
+    job, trouble = collector.job, collector.failures
     tallies = job.tallies.values()
-    left = {visit.cell.name for visit in job.visits if job.wants(visit)}
+    left = {visit.cell.name for visit in job.visits if job.has_work_left(visit)}
     return {
         "run": job.run,
         "rows": sum(len(tally.seconds) for tally in tallies),
@@ -209,7 +229,7 @@ def _summary(collector: Collector) -> dict[str, Any]:
     }
 
 
-def _tell(summary: Mapping[str, Any], *, as_json: bool) -> None:
+def _print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
     out = Console(highlight=False, soft_wrap=True)
     if as_json:
         out.print(msgspec.json.encode(summary).decode(), markup=False)

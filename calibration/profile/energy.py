@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
-from calibration.endpoint.stream import Reply
+from calibration.endpoint.stream import TimedResponse
 
 POLL_SECONDS: Final = 0.005
 COARSE_SECONDS: Final = 1.0
@@ -35,7 +35,7 @@ class MeterError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class EnergyMeasurement:
     """Joules of one request (None if not measured) and how they were had (see observations)."""
 
     joules: float | None = None
@@ -43,24 +43,26 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class EnergyWindow:
     """An open measurement; times are `time.perf_counter` seconds."""
 
     began: float
     alone: bool
 
 
-class Meter(Protocol):
+class ProfilingMeter(Protocol):
     """Where joules come from."""
 
     @property
     def hardware(self) -> str:
         """What is measured, for the rows; empty if unknown."""
 
-    async def begin_window(self, *, alone: bool) -> Window:
+    async def begin_window(self, *, alone: bool) -> EnergyWindow:
         """Call right before sending; `alone` promises that nothing else is in flight."""
 
-    async def end_window(self, window: Window, reply: Reply, share: float) -> Measurement:
+    async def end_window(
+        self, window: EnergyWindow, reply: TimedResponse, share: float
+    ) -> EnergyMeasurement:
         """Call after the answer; `share` is its part of all tokens generated meanwhile."""
 
     def close(self) -> None:
@@ -72,13 +74,15 @@ class NoMeter:
 
     hardware = ""
 
-    async def begin_window(self, *, alone: bool) -> Window:
+    async def begin_window(self, *, alone: bool) -> EnergyWindow:
         """Begin nothing."""
-        return Window(time.perf_counter(), alone)
+        return EnergyWindow(time.perf_counter(), alone)
 
-    async def end_window(self, window: Window, reply: Reply, share: float) -> Measurement:  # noqa: ARG002
+    async def end_window(
+        self, window: EnergyWindow, reply: TimedResponse, share: float
+    ) -> EnergyMeasurement:  # noqa: ARG002
         """Return a measurement that is missing."""
-        return Measurement()
+        return EnergyMeasurement()
 
     def close(self) -> None:
         """Hold nothing."""
@@ -89,21 +93,23 @@ class SimulatorMeter(NoMeter):
 
     hardware = "simulated"
 
-    async def end_window(self, window: Window, reply: Reply, share: float) -> Measurement:  # noqa: ARG002
+    async def end_window(
+        self, window: EnergyWindow, reply: TimedResponse, share: float
+    ) -> EnergyMeasurement:  # noqa: ARG002
         """Return the simulator's truth. Raises MeterError for an answer without one."""
         if reply.simulated is None:
             raise MeterError("--meter simulator: the backend's answers are not simulated ones")
-        return Measurement(reply.simulated.energy_joules, "simulated")
+        return EnergyMeasurement(reply.simulated.energy_joules, "simulated")
 
 
-class Ticks:
+class CounterTicks:
     """The counter's changes: when it was first seen at which value. PURE."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
         self._joules: list[float] = []
 
-    def add(self, at: float, joules: float) -> None:
+    def add_reading(self, at: float, joules: float) -> None:
         """Note one reading; only changes count."""
         if self._joules and joules == self._joules[-1]:
             return
@@ -116,7 +122,7 @@ class Ticks:
         self._joules.append(joules)
 
     @property
-    def last(self) -> float:
+    def last_change_seconds(self) -> float:
         """When the counter was last seen to move; minus infinity if it never was."""
         return self._times[-1] if len(self._times) > 1 else float("-inf")
 
@@ -128,7 +134,7 @@ class Ticks:
         times = times[1:] if len(times) == len(self._times) else times
         return max((b - a for a, b in pairwise(times)), default=float("inf"))
 
-    def at(self, when: float) -> float | None:
+    def interpolate_joules(self, when: float) -> float | None:
         """Return the joules at a time between two ticks, interpolated; None outside of them."""
         place = bisect_right(self._times, when)
         if place == 0 or (place == len(self._times) and when > self._times[-1]):
@@ -149,46 +155,51 @@ class NvmlMeter:
     def __init__(self, read_millijoules: Callable[[], int], hardware: str) -> None:
         self._read = read_millijoules
         self.hardware = hardware
-        self._ticks = Ticks()
+        self._ticks = CounterTicks()
         self._stop = threading.Event()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._sample, name="nvml", daemon=True)
+        self._thread = threading.Thread(target=self._sample_counter, name="nvml", daemon=True)
         self._thread.start()
 
-    def _sample(self) -> None:
+    def _sample_counter(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             try:
                 joules = self._read() / 1000.0
             except Exception as error:  # noqa: BLE001 - reported by the next window
                 self._failure = error
                 return
-            self._ticks.add(time.perf_counter(), joules)
+            self._ticks.add_reading(time.perf_counter(), joules)
 
-    async def begin_window(self, *, alone: bool) -> Window:
+    async def begin_window(self, *, alone: bool) -> EnergyWindow:
         """Wait for a tick if the request is alone, else begin at once. Raises MeterError."""
         began = time.perf_counter()
         if alone:
-            await self._tick_after(began)
-            began = self._ticks.last
-        return Window(began, alone)
+            await self._wait_for_tick(began)
+            began = self._ticks.last_change_seconds
+        return EnergyWindow(began, alone)
 
-    async def end_window(self, window: Window, reply: Reply, share: float) -> Measurement:
+    async def end_window(
+        self, window: EnergyWindow, reply: TimedResponse, share: float
+    ) -> EnergyMeasurement:
         """Wait for the first tick after the end. Raises MeterError if the counter stands still."""
-        await self._tick_after(reply.ended)
-        first, last = self._ticks.at(window.began), self._ticks.at(reply.ended)
+        await self._wait_for_tick(reply.ended)
+        first, last = (
+            self._ticks.interpolate_joules(window.began),
+            self._ticks.interpolate_joules(reply.ended),
+        )
         if first is None or last is None:
-            return Measurement()
+            return EnergyMeasurement()
         spent = last - first
         if self._ticks.period_seconds > COARSE_SECONDS:
-            return Measurement(spent * share, "coarse")
+            return EnergyMeasurement(spent * share, "coarse")
         if window.alone:
-            return Measurement(spent, "exclusive")
-        return Measurement(spent * share, "apportioned")
+            return EnergyMeasurement(spent, "exclusive")
+        return EnergyMeasurement(spent * share, "apportioned")
 
-    async def _tick_after(self, when: float) -> None:
+    async def _wait_for_tick(self, when: float) -> None:
         period = self._ticks.period_seconds
         patience = _WARM_UP_SECONDS if period == float("inf") else 10.0 * period + _WARM_UP_SECONDS
-        while self._ticks.last <= when:
+        while self._ticks.last_change_seconds <= when:
             if self._failure is not None:
                 raise MeterError(f"NVML: {self._failure}")
             if time.perf_counter() - when > patience:
@@ -201,7 +212,7 @@ class NvmlMeter:
         self._thread.join(timeout=1.0)
 
 
-def nvml_meter(gpus: Sequence[int] = (), library: Any = None) -> NvmlMeter:
+def create_nvml_meter(gpus: Sequence[int] = (), library: Any = None) -> NvmlMeter:
     """Return a meter over the GPUs of these numbers (none: all). Raises MeterError.
 
     `library` is pynvml, imported here unless given.
@@ -218,16 +229,18 @@ def nvml_meter(gpus: Sequence[int] = (), library: Any = None) -> NvmlMeter:
         if not handles:
             raise MeterError("NVML shows no GPU")
 
-        def read() -> int:
+        def read_total_millijoules() -> int:
             return sum(library.nvmlDeviceGetTotalEnergyConsumption(h) for h in handles)
 
-        read()
-        names = [_text(library.nvmlDeviceGetName(handle)) for handle in handles]
+        read_total_millijoules()
+        names = [_decode_name(library.nvmlDeviceGetName(handle)) for handle in handles]
     except library.NVMLError as error:
         raise MeterError(f"NVML: {error}") from None
     counted = {name: names.count(name) for name in names}
-    return NvmlMeter(read, " + ".join(f"{n}x {x}" if n > 1 else x for x, n in counted.items()))
+    return NvmlMeter(
+        read_total_millijoules, " + ".join(f"{n}x {x}" if n > 1 else x for x, n in counted.items())
+    )
 
 
-def _text(name: str | bytes) -> str:
+def _decode_name(name: str | bytes) -> str:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else name

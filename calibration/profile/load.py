@@ -9,7 +9,7 @@ from typing import Final
 _REFRESH_SECONDS: Final = 2.0
 
 
-class Gauges:
+class LoadGauges:
     """Requests in flight, counted here first: a server's gauges can lag by seconds.
 
     `scrape` returns the server's (running, waiting) or None. What it shows beyond the most that we
@@ -30,10 +30,10 @@ class Gauges:
         self._at = float("-inf")
         self._scraping: asyncio.Task[None] | None = None
 
-    def refresh_soon(self) -> None:
+    def schedule_refresh(self) -> None:
         """Scrape beside what is going on: under load no slot may stand empty for it."""
         if self._scraping is None or self._scraping.done():
-            self._scraping = asyncio.create_task(self.refresh())
+            self._scraping = asyncio.create_task(self.refresh_load())
 
     async def close(self) -> None:
         """End what `refresh_soon` began."""
@@ -41,7 +41,7 @@ class Gauges:
             self._scraping.cancel()
             await asyncio.gather(self._scraping, return_exceptions=True)
 
-    async def refresh(self) -> None:
+    async def refresh_load(self) -> None:
         """Scrape, unless that was done just now."""
         now = self._clock()
         if now - self._at < _REFRESH_SECONDS:
@@ -53,7 +53,7 @@ class Gauges:
         self._peaks = (self._own, self._peaks[0])
 
     @contextlib.contextmanager
-    def one_more(self) -> Iterator[None]:
+    def track_request(self) -> Iterator[None]:
         """Count one of our own as in flight."""
         self._own += 1
         self._peaks = (max(self._peaks[0], self._own), self._peaks[1])
@@ -62,7 +62,7 @@ class Gauges:
         finally:
             self._own -= 1
 
-    def others(self) -> tuple[int, int | None]:
+    def count_other_requests(self) -> tuple[int, int | None]:
         """Return (in flight, waiting) without the request that is about to be sent.
 
         In flight counts those that wait, as the gateway does when it predicts; waiting is what

@@ -2,49 +2,51 @@
 
 from dataclasses import dataclass, field
 
-from calibration.endpoint.server import Info, Target
-from calibration.profile.energy import Meter
-from calibration.profile.rows_file import Observation
-from calibration.profile.workload import Cell, Rule, Tally, Visit
+from calibration.endpoint.server import ServerInfo, TargetServer
+from calibration.profile.energy import ProfilingMeter
+from calibration.profile.rows_file import MeasurementRow
+from calibration.profile.workload import CellTally, CellVisit, StopRule, WorkloadCell
 
 
 @dataclass(slots=True)
-class Job:
+class MeasurementJob:
     """One model's plan, and what of it was measured before."""
 
-    target: Target
-    info: Info
-    meter: Meter
+    target: TargetServer
+    info: ServerInfo
+    meter: ProfilingMeter
     run: str
-    rule: Rule
-    visits: list[Visit]
+    rule: StopRule
+    visits: list[CellVisit]
     prompts: list[str] = field(default_factory=list)
     api: str = "chat"
     max_tokens: int = 1024
     seed: int = 0
     hardware: str = ""
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    tallies: dict[str, CellTally] = field(default_factory=dict)
 
-    def tally(self, cell: Cell) -> Tally:
+    def get_tally(self, cell: WorkloadCell) -> CellTally:
         """What there is of a cell."""
-        return self.tallies.setdefault(cell.name, Tally())
+        return self.tallies.setdefault(cell.name, CellTally())
 
-    def take(self, row: Observation) -> bool:
+    def count_earlier_row(self, row: MeasurementRow) -> bool:
         """Count a row of an earlier run; False if it is not of this plan. Raises PlanError."""
         if row.run != self.run or row.model != self.target.name:
             return False
-        tally = self.tallies.setdefault(row.cell, Tally())
-        tally.add(row.block, row.repeat, row.seconds, row.joules)
+        tally = self.tallies.setdefault(row.cell, CellTally())
+        tally.add_row(row.block, row.repeat, row.seconds, row.joules)
         return True
 
-    def missing(self, visit: Visit) -> list[int]:
+    def list_missing_repeats(self, visit: CellVisit) -> list[int]:
         """The repeats that a cell of a fixed number still needs."""
         cell = visit.cell
-        count = len(self.prompts) if cell.of_prompts else self.rule.busy_repeats(cell.concurrency)
-        return self.tally(cell).missing(count)
+        count = (
+            len(self.prompts) if cell.of_prompts else self.rule.count_busy_repeats(cell.concurrency)
+        )
+        return self.get_tally(cell).list_missing_repeats(count)
 
-    def wants(self, visit: Visit) -> bool:
+    def has_work_left(self, visit: CellVisit) -> bool:
         """Whether there is anything left to measure in a visit."""
         if visit.cell.of_prompts or visit.cell.concurrency > 1:
-            return bool(self.missing(visit))
-        return self.tally(visit.cell).wants_more(visit.block, self.rule)
+            return bool(self.list_missing_repeats(visit))
+        return self.get_tally(visit.cell).wants_more(visit.block, self.rule)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from calibration.endpoint.server import Target
-from calibration.profile.workload import GRIDS, PlanError, Rule
+from calibration.endpoint.server import TargetServer
+from calibration.profile.workload import GRIDS, PlanError, StopRule
 from calibration.tables.prompts import read_prompts
 
 METERS: Final = ("auto", "nvml", "simulator", "none")
@@ -17,7 +17,7 @@ _MOST_LEVEL: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ProfileOptions:
     """The command line, as it was typed."""
 
     backends: Sequence[str]
@@ -42,12 +42,12 @@ class Options:
 
 
 @dataclass(slots=True)
-class Wanted:
+class CheckedProfileOptions:
     """Options that were found to make sense."""
 
-    options: Options
-    targets: list[Target]
-    rule: Rule
+    options: ProfileOptions
+    targets: list[TargetServer]
+    rule: StopRule
     levels: tuple[int, ...]
     """Of the grid."""
     prompt_levels: tuple[int, ...]
@@ -56,7 +56,7 @@ class Wanted:
     gpus: tuple[int, ...]
 
 
-def checked(options: Options) -> Wanted:
+def check_options(options: ProfileOptions) -> CheckedProfileOptions:
     """Look at everything that needs no backend.
 
     Raises PlanError, TargetError, PromptFileError or OSError.
@@ -74,20 +74,20 @@ def checked(options: Options) -> Wanted:
         raise PlanError(f"{options.out} is there already; without --resume a new file is needed")
     if options.prompt_column is not None and options.prompts is None:
         raise PlanError("--prompt-column goes with --prompts")
-    targets = _targets(options.backends, _key(options.api_key_env))
-    levels = _numbers("--concurrency", options.concurrency, least=1)
-    return Wanted(
+    targets = _parse_targets(options.backends, _read_api_key(options.api_key_env))
+    levels = _parse_numbers("--concurrency", options.concurrency, least=1)
+    return CheckedProfileOptions(
         options=options,
         targets=targets,
-        rule=Rule(options.blocks, options.min_cell_seconds, options.max_repeats),
+        rule=StopRule(options.blocks, options.min_cell_seconds, options.max_repeats),
         levels=_LEVELS if levels is None else levels,
         prompt_levels=levels or (1,),
         prompts=read_prompts(options.prompts, options.prompt_column) if options.prompts else [],
-        gpus=_numbers("--gpus", options.gpus, least=0) or (),
+        gpus=_parse_numbers("--gpus", options.gpus, least=0) or (),
     )
 
 
-def _numbers(option: str, text: str | None, *, least: int) -> tuple[int, ...] | None:
+def _parse_numbers(option: str, text: str | None, *, least: int) -> tuple[int, ...] | None:
     """Return the numbers of "4,16,64"; none for "none"."""
     if text is None:
         return None
@@ -99,7 +99,7 @@ def _numbers(option: str, text: str | None, *, least: int) -> tuple[int, ...] | 
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _key(name: str | None) -> str | None:
+def _read_api_key(name: str | None) -> str | None:
     if name is None:
         return None
     key = os.environ.get(name)
@@ -108,13 +108,13 @@ def _key(name: str | None) -> str | None:
     return key
 
 
-def _targets(backends: Sequence[str], key: str | None) -> list[Target]:
+def _parse_targets(backends: Sequence[str], key: str | None) -> list[TargetServer]:
     targets = []
     for text in backends:
         name, equals, url = text.partition("=")
         if not (name and equals and url):
             raise PlanError(f"--backend {text}: want MODEL=URL, as in phi-3-mini=http://host:8000")
-        targets.append(Target(name, url, key))
+        targets.append(TargetServer(name, url, key))
     if not targets:
         raise PlanError("--backend: name at least one, as in phi-3-mini=http://host:8000")
     if len({target.name for target in targets}) < len(targets):

@@ -12,39 +12,46 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibration.profile.measurement_job import Job
-from calibration.profile.workload import Cell, Visit, expected_repeats, expected_seconds
+from calibration.profile.measurement_job import MeasurementJob
+from calibration.profile.workload import (
+    CellVisit,
+    WorkloadCell,
+    estimate_repeats,
+    estimate_visit_seconds,
+)
 from gateway import profile as profiles
-from gateway.scheduling.cost import Cost, Quantity
+from gateway.scheduling.cost import CostFunction, CostQuantity
 
 # A guess for prompts of unknown lengths: an instruction and an ordinary answer.
-_PROMPT: Final = Cell(100, 200)
+_PROMPT: Final = WorkloadCell(100, 200)
 # What a simulator's requests and tokens cost in real time, however fast its clock runs.
 _SIMULATED_REQUEST_SECONDS: Final = 0.003
 _SIMULATED_TOKEN_SECONDS: Final = 50e-6
 _PIPE_COLUMNS: Final = 160
 
 
-class Outlook:
+class PlanEstimate:
     """One model's plan with times from the shipped profile (its own model's, or another's)."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: MeasurementJob) -> None:
         self.job = job
-        known = profiles.load(None).models
+        known = profiles.load_profile(None).models
         own = known.get(job.target.name)
         self.guessed = own is None
         regression = (own or next(iter(known.values()))).seconds
-        self._cost: Cost = regression.cost(Quantity.SECONDS)
+        self._cost: CostFunction = regression.to_cost_function(CostQuantity.SECONDS)
 
-    def seconds(self, visit: Visit, *, most: bool = False) -> float:
+    def estimate_seconds(self, visit: CellVisit, *, most: bool = False) -> float:
         """Return how long a visit will take in real time; `most` if the stop rule never holds."""
         job, cell = self.job, visit.cell
-        rule, alone = job.rule, self._seconds_of(cell)
-        repeats = expected_repeats(cell, rule, len(job.prompts), alone)
-        simulated = expected_seconds(visit, rule, len(job.prompts), self._seconds_of)
+        rule, alone = job.rule, self._estimate_request_seconds(cell)
+        repeats = estimate_repeats(cell, rule, len(job.prompts), alone)
+        simulated = estimate_visit_seconds(
+            visit, rule, len(job.prompts), self._estimate_request_seconds
+        )
         if most and cell.concurrency == 1 and not cell.of_prompts:
             simulated *= rule.max_repeats / rule.blocks / repeats
-            repeats = rule.visit_max
+            repeats = rule.visit_max_repeats
         speed = job.info.simulated_speed
         if speed is None:
             return simulated
@@ -52,15 +59,15 @@ class Outlook:
         overhead = _SIMULATED_REQUEST_SECONDS * repeats + _SIMULATED_TOKEN_SECONDS * tokens
         return simulated / speed + overhead
 
-    def requests(self, visit: Visit) -> int:
+    def estimate_requests(self, visit: CellVisit) -> int:
         """Return how many requests a visit will take."""
         cell = visit.cell
-        seconds = self._seconds_of(cell)
-        return expected_repeats(cell, self.job.rule, len(self.job.prompts), seconds)
+        seconds = self._estimate_request_seconds(cell)
+        return estimate_repeats(cell, self.job.rule, len(self.job.prompts), seconds)
 
-    def _seconds_of(self, cell: Cell) -> float:
+    def _estimate_request_seconds(self, cell: WorkloadCell) -> float:
         size = _PROMPT if cell.of_prompts else cell
-        return self._cost.predict(size.tokens_in, size.tokens_out, cell.concurrency - 1)
+        return self._cost.predict_cost(size.tokens_in, size.tokens_out, cell.concurrency - 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for machines."""
@@ -74,14 +81,14 @@ class Outlook:
             "run": job.run,
             "cells": list(dict.fromkeys(visit.cell.name for visit in job.visits)),
             "visits": len(job.visits),
-            "requests": sum(map(self.requests, job.visits)),
-            "expected_seconds": round(sum(map(self.seconds, job.visits)), 1),
-            "most_seconds": round(sum(self.seconds(v, most=True) for v in job.visits), 1),
+            "requests": sum(map(self.estimate_requests, job.visits)),
+            "expected_seconds": round(sum(map(self.estimate_seconds, job.visits)), 1),
+            "most_seconds": round(sum(self.estimate_seconds(v, most=True) for v in job.visits), 1),
             "times_from": "another model" if self.guessed else "the shipped profile",
         }
 
 
-def show_plan(outlooks: Sequence[Outlook], *, as_json: bool) -> None:
+def show_plan(outlooks: Sequence[PlanEstimate], *, as_json: bool) -> None:
     """Print what would be measured and how long that would take."""
     plans = [outlook.to_dict() for outlook in outlooks]
     out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
@@ -97,8 +104,8 @@ def show_plan(outlooks: Sequence[Outlook], *, as_json: bool) -> None:
             str(len(plan["cells"])),
             str(plan["visits"]),
             str(plan["requests"]),
-            duration(plan["expected_seconds"]),
-            duration(plan["most_seconds"]),
+            format_duration(plan["expected_seconds"]),
+            format_duration(plan["most_seconds"]),
             plan["times_from"],
         )
     out.print(table)
@@ -106,11 +113,11 @@ def show_plan(outlooks: Sequence[Outlook], *, as_json: bool) -> None:
         cells = ", ".join(plan["cells"])
         words = f"{plan['model']} (tokens in x out @ concurrency): {cells}"
         out.print(words, markup=False, soft_wrap=True)
-    total = duration(sum(plan["expected_seconds"] for plan in plans))
+    total = format_duration(sum(plan["expected_seconds"] for plan in plans))
     out.print(f"about {total}, one model after the other; nothing was sent")
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return seconds as people say them."""
     if not isfinite(seconds):
         return "?"
@@ -119,15 +126,15 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-class Progress:
+class ProfileProgress:
     """A bar over all models, in expected seconds; where there is no terminal, a line a block."""
 
-    def __init__(self, outlooks: Sequence[Outlook], err: Console) -> None:
+    def __init__(self, outlooks: Sequence[PlanEstimate], err: Console) -> None:
         self._err = err
         left = [(outlook, v) for outlook in outlooks for v in outlook.job.visits]
-        self._total = sum(o.seconds(v) for o, v in left if o.job.wants(v))
+        self._total = sum(o.estimate_seconds(v) for o, v in left if o.job.has_work_left(v))
         self._outlook = outlooks[0]
-        self._visit: Visit | None = None
+        self._visit: CellVisit | None = None
         self._before = 0.0  # expected seconds of the visits that are over
         self._rows = 0
         self._bar = progress.Progress(
@@ -157,24 +164,24 @@ class Progress:
             self._bar.update(self._task, completed=self._total or 1.0)
         self._bar.stop()
 
-    def start(self, outlook: Outlook) -> None:
+    def start_model(self, outlook: PlanEstimate) -> None:
         """Go on to the next model."""
         self._close_visit()
         self._outlook = outlook
 
-    def request(self, visit: Visit, done: int) -> None:
+    def record_request(self, visit: CellVisit, done: int) -> None:
         """Note one more row of a visit, the `done`-th of it."""
         name = self._outlook.job.target.name
         if visit != self._visit:
             last = self._visit
             self._close_visit()
             self._visit = visit
-            if self._bar.disable and (last is None or _phase(last) != _phase(visit)):
+            if self._bar.disable and (last is None or _name_phase(last) != _name_phase(visit)):
                 share = self._before / self._total if self._total else 1.0
-                self._err.print(f"{name}: {_phase(visit)} ({share:.0%} done)", markup=False)
+                self._err.print(f"{name}: {_name_phase(visit)} ({share:.0%} done)", markup=False)
         self._rows += 1
-        expected = max(1, self._outlook.requests(visit))
-        here = self._outlook.seconds(visit) * min(1.0, done / expected)
+        expected = max(1, self._outlook.estimate_requests(visit))
+        here = self._outlook.estimate_seconds(visit) * min(1.0, done / expected)
         self._bar.update(
             self._task,
             description=f"{name} {visit.cell.name} block {visit.block + 1}, {self._rows} rows",
@@ -183,11 +190,13 @@ class Progress:
 
     def _close_visit(self) -> None:
         if self._visit is not None:
-            self._before = min(self._total, self._before + self._outlook.seconds(self._visit))
+            self._before = min(
+                self._total, self._before + self._outlook.estimate_seconds(self._visit)
+            )
             self._visit = None
 
 
-def _phase(visit: Visit) -> str:
+def _name_phase(visit: CellVisit) -> str:
     if visit.cell.of_prompts:
         return f"prompts, {visit.cell.concurrency} at once"
     return "under load" if visit.cell.concurrency > 1 else f"block {visit.block + 1}"

@@ -26,11 +26,11 @@ _FSYNC_SECONDS: Final = 1.0
 _TAIL_BYTES: Final = 1 << 16
 
 
-class ObservationError(ValueError):
+class RowsFileError(ValueError):
     """A file of rows that cannot be read or appended to; the message says where and why."""
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class MeasurementRow(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it was measured; None is what was not measured (an empty field).
 
     `tokens_out` counts new tokens only; `tiktoken_in` is what the gateway would count for the
@@ -62,16 +62,16 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     at: str
 
 
-COLUMNS: Final[tuple[str, ...]] = Observation.__struct_fields__
+COLUMNS: Final[tuple[str, ...]] = MeasurementRow.__struct_fields__
 
 
-def _whole(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError("is not a whole number of 0 or more")
     return int(text)
 
 
-def _real(text: str) -> float:
+def _parse_real(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -81,11 +81,11 @@ def _real(text: str) -> float:
     return value
 
 
-def _optional(parse: Callable[[str], float]) -> Callable[[str], float | None]:
+def _make_optional(parse: Callable[[str], float]) -> Callable[[str], float | None]:
     return lambda text: parse(text) if text else None
 
 
-def _method(text: str) -> str:
+def _parse_method(text: str) -> str:
     if text not in METHODS:
         raise ValueError(f"is not one of {', '.join(filter(None, METHODS))}, or empty")
     return text
@@ -93,15 +93,17 @@ def _method(text: str) -> str:
 
 _PARSE: Final[dict[str, Callable[[str], object]]] = {
     **dict.fromkeys(COLUMNS, str),
-    **dict.fromkeys(("block", "repeat", "tokens_in", "tokens_out", "concurrency"), _whole),
-    **dict.fromkeys(("cached_tokens", "tiktoken_in", "running", "waiting"), _optional(_whole)),
-    **dict.fromkeys(("ttft_seconds", "joules"), _optional(_real)),
-    "seconds": _real,
-    "method": _method,
+    **dict.fromkeys(("block", "repeat", "tokens_in", "tokens_out", "concurrency"), _parse_count),
+    **dict.fromkeys(
+        ("cached_tokens", "tiktoken_in", "running", "waiting"), _make_optional(_parse_count)
+    ),
+    **dict.fromkeys(("ttft_seconds", "joules"), _make_optional(_parse_real)),
+    "seconds": _parse_real,
+    "method": _parse_method,
 }
 
 
-def _line(values: Iterable[object]) -> bytes:
+def _format_line(values: Iterable[object]) -> bytes:
     """One CSV line; a line break inside a text becomes a space, so that a row stays a line."""
     texts = [
         "" if value is None else repr(value) if isinstance(value, float) else str(value)
@@ -112,10 +114,10 @@ def _line(values: Iterable[object]) -> bytes:
     return buffer.getvalue().encode("utf-8", "replace")
 
 
-HEADER: Final = _line(COLUMNS)
+HEADER: Final = _format_line(COLUMNS)
 
 
-def read(path: Path) -> Iterator[Observation]:
+def read_measurements(path: Path) -> Iterator[MeasurementRow]:
     """Yield the rows of a file, gzip too, one at a time.
 
     Raises ObservationError naming file, line and column; OSError where the file cannot be opened.
@@ -127,14 +129,14 @@ def read(path: Path) -> Iterator[Observation]:
             rows = csv.reader(text, strict=True)
             try:
                 if (header := next(rows, None)) != list(COLUMNS):
-                    raise ObservationError(_other(path, header))
+                    raise RowsFileError(_describe_wrong_header(path, header))
                 for row in rows:
-                    yield _parse(row, f"{path}:{rows.line_num}")
+                    yield _parse_row(row, f"{path}:{rows.line_num}")
             except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-                raise ObservationError(f"{path}:{rows.line_num + 1}: {error}") from None
+                raise RowsFileError(f"{path}:{rows.line_num + 1}: {error}") from None
 
 
-def _other(path: Path, header: list[str] | None) -> str:
+def _describe_wrong_header(path: Path, header: list[str] | None) -> str:
     if header is None:
         return f"{path}: is empty"
     missing = [name for name in COLUMNS if name not in header]
@@ -142,19 +144,19 @@ def _other(path: Path, header: list[str] | None) -> str:
     return f"{path}: not a file of `joulegate profile`: {what}"
 
 
-def _parse(row: list[str], where: str) -> Observation:
+def _parse_row(row: list[str], where: str) -> MeasurementRow:
     if len(row) != len(COLUMNS):
-        raise ObservationError(f"{where}: {len(row)} fields, expected {len(COLUMNS)}")
+        raise RowsFileError(f"{where}: {len(row)} fields, expected {len(COLUMNS)}")
     values: dict[str, object] = {}
     for name, text in zip(COLUMNS, row, strict=True):
         try:
             values[name] = _PARSE[name](text)
         except ValueError as error:
-            raise ObservationError(f"{where}: column {name}: {text!r} {error}") from None
-    return Observation(**values)  # type: ignore[arg-type]
+            raise RowsFileError(f"{where}: column {name}: {text!r} {error}") from None
+    return MeasurementRow(**values)  # type: ignore[arg-type]
 
 
-class Log:
+class MeasurementLog:
     """A file of rows open for appending, by one process at a time."""
 
     def __init__(self, path: Path, descriptor: int, cut_bytes: int) -> None:
@@ -169,22 +171,22 @@ class Log:
     def open(cls, path: Path) -> Self:
         """Open or create. Raises ObservationError (the file is then untouched) and OSError."""
         if path.suffix == ".gz":
-            raise ObservationError(f"{path}: rows cannot be appended safely to gzip; drop the .gz")
+            raise RowsFileError(f"{path}: rows cannot be appended safely to gzip; drop the .gz")
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags, 0o644)
         try:
-            _lock(path, descriptor)
-            log = cls(path, descriptor, _mend(path, descriptor))
+            _lock_file(path, descriptor)
+            log = cls(path, descriptor, _repair_tail(path, descriptor))
             if not os.fstat(descriptor).st_size:
-                log._write(HEADER)
+                log._write_bytes(HEADER)
         except BaseException:
             os.close(descriptor)
             raise
         return log
 
-    def append(self, observation: Observation) -> None:
+    def append_row(self, observation: MeasurementRow) -> None:
         """Add one row; it is with the operating system on return and on disk within a second."""
-        self._write(_line(getattr(observation, name) for name in COLUMNS))
+        self._write_bytes(_format_line(getattr(observation, name) for name in COLUMNS))
         self.appended += 1
         if time.monotonic() - self._synced >= _FSYNC_SECONDS:
             self.sync()
@@ -212,21 +214,21 @@ class Log:
     ) -> None:
         self.close()
 
-    def _write(self, line: bytes) -> None:
+    def _write_bytes(self, line: bytes) -> None:
         while line:  # a full disk may take a part; what is missing then raises on the next round
             line = line[os.write(self._descriptor, line) :]
 
 
-def _lock(path: Path, descriptor: int) -> None:
+def _lock_file(path: Path, descriptor: int) -> None:
     """Keep a second run out: rows of both would interleave, and cells be measured twice."""
     if sys.platform != "win32":
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ObservationError(f"{path}: another run is writing to it") from None
+            raise RowsFileError(f"{path}: another run is writing to it") from None
 
 
-def _mend(path: Path, descriptor: int) -> int:
+def _repair_tail(path: Path, descriptor: int) -> int:
     """Check the header and cut a half line off the end; return the bytes cut off."""
     size = os.fstat(descriptor).st_size
     head = os.pread(descriptor, len(HEADER), 0)
@@ -236,7 +238,7 @@ def _mend(path: Path, descriptor: int) -> int:
             return len(head)
         with path.open("rb") as file:
             first = file.readline(_TAIL_BYTES).decode("utf-8", "replace")
-        raise ObservationError(_other(path, next(csv.reader([first]))))
+        raise RowsFileError(_describe_wrong_header(path, next(csv.reader([first]))))
     end = size
     while end > 0:
         start = max(0, end - _TAIL_BYTES)

@@ -28,7 +28,7 @@ class PlanError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class WorkloadCell:
     """Tokens in and out are 0 for a file of prompts, whose lengths are their own."""
 
     tokens_in: int
@@ -48,7 +48,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class WorkloadGrid:
     """Lengths at concurrency 1, and the fewer that are measured under load."""
 
     tokens_in: tuple[int, ...]
@@ -58,43 +58,47 @@ class Grid:
 
 
 GRIDS: Final = {
-    "full": Grid(
+    "full": WorkloadGrid(
         (32, 128, 512, 1024, 2048, 4096),
         (16, 64, 128, 256, 512, 1024),
         (32,),
         (64, 256),
     ),
-    "small": Grid((32, 256, 1024), (16, 64, 256), (32,), (64, 256)),
+    "small": WorkloadGrid((32, 256, 1024), (16, 64, 256), (32,), (64, 256)),
 }
 """Busy cells have short prompts. Long ones saturate the prefill at 16 or 64 at once: requests then
 wait in line for all the prompts before them, which grows with tokens in x running. No cost form has
 that term, and such rows would bend b0, b1 and b2 instead; what b4 is about is decoding together."""
 
 
-def grid_cells(grid: Grid, context_tokens: int, levels: Iterable[int]) -> list[Cell]:
+def build_grid_cells(
+    grid: WorkloadGrid, context_tokens: int, levels: Iterable[int]
+) -> list[WorkloadCell]:
     """Return the cells that fit the context, prompts shortened where the answer needs the room.
 
     Raises PlanError where none fits.
     """
     room = context_tokens - max(1, context_tokens // _CONTEXT_MARGIN)
 
-    def fitting(ins: Iterable[int], outs: Iterable[int], concurrency: int) -> Iterator[Cell]:
+    def yield_fitting_cells(
+        ins: Iterable[int], outs: Iterable[int], concurrency: int
+    ) -> Iterator[WorkloadCell]:
         for tokens_out in outs:
             for tokens_in in ins:
                 capped = min(tokens_in, room - tokens_out)
                 if capped >= min(ins):
-                    yield Cell(capped, tokens_out, concurrency)
+                    yield WorkloadCell(capped, tokens_out, concurrency)
 
-    found = list(fitting(grid.tokens_in, grid.tokens_out, 1))
+    found = list(yield_fitting_cells(grid.tokens_in, grid.tokens_out, 1))
     for level in sorted(set(levels) - {1}):
-        found.extend(fitting(grid.busy_in, grid.busy_out, level))
+        found.extend(yield_fitting_cells(grid.busy_in, grid.busy_out, level))
     if not found:
         raise PlanError(f"no cell of the grid fits a context of {context_tokens} tokens")
     return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class StopRule:
     """How much of a cell is enough; seconds are the rows' own (a simulator's are simulated)."""
 
     blocks: int = 3
@@ -113,23 +117,23 @@ class Rule:
         return self.min_cell_seconds / self.blocks
 
     @property
-    def visit_min(self) -> int:
+    def visit_min_repeats(self) -> int:
         """A block's part of the least repeats."""
-        return min(self.visit_max, ceil(MIN_REPEATS / self.blocks))
+        return min(self.visit_max_repeats, ceil(MIN_REPEATS / self.blocks))
 
     @property
-    def visit_max(self) -> int:
+    def visit_max_repeats(self) -> int:
         """A block's part of the most repeats; the last block may take what others left."""
         return ceil(self.max_repeats / self.blocks)
 
-    def busy_repeats(self, concurrency: int) -> int:
+    def count_busy_repeats(self, concurrency: int) -> int:
         """Requests of a cell under load: a fixed number, at least two rounds of all slots."""
         least = min(MIN_REPEATS, self.max_repeats)
         return max(least, min(_BUSY_ROUNDS, self.max_repeats) * concurrency)
 
 
 @dataclass(slots=True)
-class Tally:
+class CellTally:
     """What there is of one cell so far."""
 
     seconds: list[float] = field(default_factory=list)
@@ -138,7 +142,7 @@ class Tally:
     """Block -> the repeats that were measured."""
     block_seconds: dict[int, float] = field(default_factory=dict)
 
-    def add(self, block: int, repeat: int, seconds: float, joules: float | None) -> None:
+    def add_row(self, block: int, repeat: int, seconds: float, joules: float | None) -> None:
         """Count one row. Raises PlanError if it is there already."""
         done = self.repeats.setdefault(block, set())
         if repeat in done:
@@ -154,15 +158,15 @@ class Tally:
         return max(self.repeats.get(block, ()), default=-1) + 1
 
     @property
-    def precise(self) -> bool:
+    def is_precise(self) -> bool:
         """Whether the stop rule holds: enough repeats, narrow intervals of both means."""
         return len(self.seconds) >= MIN_REPEATS and all(
-            half_width(values) <= PRECISION * sum(values) / len(values)
+            compute_half_interval(values) <= PRECISION * sum(values) / len(values)
             for values in (self.seconds, self.joules)
             if values
         )
 
-    def wants_more(self, block: int, rule: Rule) -> bool:
+    def wants_more(self, block: int, rule: StopRule) -> bool:
         """Whether this visit of a cell at concurrency 1 goes on."""
         here = len(self.repeats.get(block, ()))
         if len(self.seconds) >= rule.max_repeats:
@@ -170,30 +174,30 @@ class Tally:
         if not here:
             return True
         last = block == rule.blocks - 1
-        if here >= rule.visit_max and not last:
+        if here >= rule.visit_max_repeats and not last:
             return False
         if self.block_seconds[block] < rule.visit_seconds:
             return True
-        if self.precise:
+        if self.is_precise:
             return False
-        return last or here < rule.visit_min
+        return last or here < rule.visit_min_repeats
 
-    def missing(self, count: int) -> list[int]:
+    def list_missing_repeats(self, count: int) -> list[int]:
         """Repeats out of `count` that a cell of one visit still needs."""
         return sorted(set(range(count)) - self.repeats.get(0, set()))
 
 
-def half_width(values: Sequence[float]) -> float:
+def compute_half_interval(values: Sequence[float]) -> float:
     """Return half the 95% interval of the mean (Student's t), in the unit of the values."""
     n = len(values)
     if n < 2:  # noqa: PLR2004 - one value has no spread
         return float("inf")
     mean = sum(values) / n
     deviation = sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    return t_quantile(n - 1) * deviation / sqrt(n)
+    return compute_t_quantile(n - 1) * deviation / sqrt(n)
 
 
-def t_quantile(freedom: int) -> float:
+def compute_t_quantile(freedom: int) -> float:
     """Return the 97.5% quantile of Student's t (Abramowitz and Stegun, 26.7.5).
 
     Within 0.3% from 4 degrees of freedom on, which is where the stop rule begins.
@@ -208,30 +212,34 @@ def t_quantile(freedom: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class CellVisit:
     """One turn at a cell."""
 
-    cell: Cell
+    cell: WorkloadCell
     block: int = 0
 
 
-def visits(cells: Sequence[Cell], rule: Rule, seed: int, model: str) -> list[Visit]:
+def plan_visits(
+    cells: Sequence[WorkloadCell], rule: StopRule, seed: int, model: str
+) -> list[CellVisit]:
     """Return the order: blocks at concurrency 1, each shuffled anew; then load; then prompts."""
-    planned: list[Visit] = []
+    planned: list[CellVisit] = []
     alone = [cell for cell in cells if cell.concurrency == 1 and not cell.of_prompts]
     for block in range(rule.blocks):
-        planned += [Visit(cell, block) for cell in _shuffled(alone, f"{seed}:{model}:{block}")]
+        planned += [
+            CellVisit(cell, block) for cell in _shuffle_cells(alone, f"{seed}:{model}:{block}")
+        ]
     busy = [cell for cell in cells if cell.concurrency > 1 and not cell.of_prompts]
-    planned += [Visit(cell) for cell in _shuffled(busy, f"{seed}:{model}:busy")]
-    return planned + [Visit(cell) for cell in cells if cell.of_prompts]
+    planned += [CellVisit(cell) for cell in _shuffle_cells(busy, f"{seed}:{model}:busy")]
+    return planned + [CellVisit(cell) for cell in cells if cell.of_prompts]
 
 
-def _shuffled(cells: Sequence[Cell], key: str) -> list[Cell]:
+def _shuffle_cells(cells: Sequence[WorkloadCell], key: str) -> list[WorkloadCell]:
     return Random(key).sample(cells, len(cells))  # noqa: S311 - to be repeatable
 
 
-def run_name(
-    cells: Iterable[Cell],
+def compute_run_name(
+    cells: Iterable[WorkloadCell],
     blocks: int,
     seed: int,
     prompts: Sequence[str],
@@ -251,23 +259,23 @@ def run_name(
     return digest.hexdigest()[:12]
 
 
-def expected_repeats(cell: Cell, rule: Rule, prompts: int, seconds: float) -> int:
+def estimate_repeats(cell: WorkloadCell, rule: StopRule, prompts: int, seconds: float) -> int:
     """Return how many requests a visit will likely take if one alone lasts `seconds`."""
     if cell.of_prompts:
         return prompts
     if cell.concurrency > 1:
-        return rule.busy_repeats(cell.concurrency)
+        return rule.count_busy_repeats(cell.concurrency)
     filling = ceil(rule.visit_seconds / max(seconds, 1e-6))
-    return min(rule.visit_max, max(rule.visit_min, filling))
+    return min(rule.visit_max_repeats, max(rule.visit_min_repeats, filling))
 
 
-def expected_seconds(
-    visit: Visit, rule: Rule, prompts: int, seconds_of: Callable[[Cell], float]
+def estimate_visit_seconds(
+    visit: CellVisit, rule: StopRule, prompts: int, seconds_of: Callable[[WorkloadCell], float]
 ) -> float:
     """Return how long a visit will likely take if `seconds_of(cell)` holds for a request there."""
     cell = visit.cell
     seconds = seconds_of(cell)
-    repeats = expected_repeats(cell, rule, prompts, seconds)
+    repeats = estimate_repeats(cell, rule, prompts, seconds)
     # Under load the slots are first filled, one after another, and run on until the last is done.
     rounds = repeats / cell.concurrency + (cell.concurrency > 1)
     return rounds * seconds

@@ -20,16 +20,16 @@ from calibration.recalibrate import refit_models as recalibrate
 from calibration.recalibrate import report as recalibrate_report
 from calibration.recalibrate import rollback as previous
 from calibration.recalibrate.prometheus import (
-    Prometheus,
+    PrometheusClient,
     PrometheusError,
-    duration_seconds,
-    matcher,
+    parse_duration_seconds,
+    parse_matcher,
 )
-from calibration.recalibrate.refit_models import Outcome, Settings
+from calibration.recalibrate.refit_models import RefitOutcome, RefitSettings
 from calibration.tables.columns import BadInput
 from gateway import profile
-from gateway.profile import ModelProfile, Profile
-from gateway.scheduling.cost import Form
+from gateway.profile import CostProfile, ModelProfile
+from gateway.scheduling.cost import RegressionForm
 
 OK = 0
 REFUSED = 1
@@ -42,7 +42,7 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RecalibrateOptions:
     """The command line's options, as they were given."""
 
     prometheus: str | None = None
@@ -51,7 +51,7 @@ class Options:
     out: Path | None = None
     model: list[str] = field(default_factory=list)
     form: str = BEST
-    settings: Settings = field(default_factory=Settings)
+    settings: RefitSettings = field(default_factory=RefitSettings)
     match: list[str] = field(default_factory=list)
     header: list[str] = field(default_factory=list)
     bearer_token_file: Path | None = None
@@ -63,7 +63,7 @@ class Options:
 
 
 def run(
-    options: Options,
+    options: RecalibrateOptions,
     *,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
@@ -71,21 +71,21 @@ def run(
     """Do it; return the exit code. Complaints go to stderr, nothing is written then."""
     try:
         if options.rollback:
-            return _rollback(options)
-        every = _check(options)
+            return _restore_previous(options)
+        every = _check_options(options)
     except (BadInput, profile.ProfileError) as error:
         _err.print(f"joulegate: {error}", markup=False)
         return UNUSABLE
     except OSError as error:
-        _err.print(f"joulegate: {_said(error)}", markup=False)
+        _err.print(f"joulegate: {_format_os_error(error)}", markup=False)
         return REFUSED
     if every is None:
-        return _round(options, clock())
+        return _run_round(options, clock())
     try:
         while True:  # one bad round does not end it: the next may find Prometheus back
             began = clock()
             try:
-                _round(options, began)
+                _run_round(options, began)
             except Exception as error:  # noqa: BLE001 - whatever it is, other data may not have it
                 said = " ".join(f"{type(error).__name__}: {error}".split())
                 _err.print(f"joulegate: this round failed: {said}", markup=False)
@@ -94,57 +94,59 @@ def run(
         return OK
 
 
-def _round(options: Options, at: float) -> int:
+def _run_round(options: RecalibrateOptions, at: float) -> int:
     """Recalibrate once."""
     try:
-        live = profile.load(options.profile)
-        server = _server(options)
+        live = profile.load_profile(options.profile)
+        server = _create_client(options)
         with _err.status("reading Prometheus", spinner="line"):
-            window = recalibrate.gather(server, options.window, at)
-        chosen = keys.choose(
+            window = recalibrate.gather_sums(server, options.window, at)
+        chosen = keys.choose_keys(
             window.blocks,
             live,
             options.model,
-            lambda: server.samples(keys.INFO, options.window, at),
+            lambda: server.query_samples(keys.INFO_METRIC, options.window, at),
         )
-        outcomes = recalibrate.recalibrate(window, live, chosen.deployments, options.settings)
+        outcomes = recalibrate.recalibrate_models(
+            window, live, chosen.deployments, options.settings
+        )
         adopted = [one for one in outcomes if one.entry is not None]
-        source = _source(server, options, at, live)
+        source = _describe_source(server, options, at, live)
         warnings = tuple(dict.fromkeys((*window.warnings, *chosen.warnings)))
-        report = recalibrate_report.as_json(outcomes, warnings, live, source)
+        report = recalibrate_report.build_report(outcomes, warnings, live, source)
         if not options.as_json:
-            recalibrate_report.show(_out, outcomes, warnings, live, source)
+            recalibrate_report.print_report(_out, outcomes, warnings, live, source)
         version = None
         if adopted and options.out is not None and not options.dry_run:
             parent = live.version if options.out == options.profile else None
-            models = _merged(live, adopted, report, source)
-            version = previous.replace(models, options.out, parent)
-        _conclude(options, report, version, outcomes)
+            models = _merge_models(live, adopted, report, source)
+            version = previous.replace_profile(models, options.out, parent)
+        _print_conclusion(options, report, version, outcomes)
     except (BadInput, profile.ProfileError) as error:
         _err.print(f"joulegate: {error}", markup=False)
         return UNUSABLE
-    except (PrometheusError, previous.Changed) as error:
+    except (PrometheusError, previous.ProfileChanged) as error:
         _err.print(f"joulegate: {error}", markup=False)
         return REFUSED
     except OSError as error:
-        _err.print(f"joulegate: {_said(error)}", markup=False)
+        _err.print(f"joulegate: {_format_os_error(error)}", markup=False)
         return REFUSED
-    done = bool(adopted) or any(one.holds for one in outcomes)
+    done = bool(adopted) or any(one.live_profile_kept for one in outcomes)
     return OK if done and not any(one.refused for one in outcomes) else REFUSED
 
 
-def _check(options: Options) -> float | None:
+def _check_options(options: RecalibrateOptions) -> float | None:
     """Refuse what cannot be used before any work; the seconds between rounds, None for once."""
     if options.prometheus is None:
         raise BadInput("--prometheus URL is needed: where do the gateways' metrics go?")
     try:
-        _server(options)
+        _create_client(options)
     except PrometheusError as error:
         raise BadInput(f"--prometheus: {error}") from None
-    if options.form not in (*Form, BEST):
-        raise BadInput(f"--form {options.form}: is none of {', '.join((*Form, BEST))}")
-    _duration("--window", options.window)
-    profile.load(options.profile)
+    if options.form not in (*RegressionForm, BEST):
+        raise BadInput(f"--form {options.form}: is none of {', '.join((*RegressionForm, BEST))}")
+    _parse_duration("--window", options.window)
+    profile.load_profile(options.profile)
     if not options.dry_run:
         if options.out is None:
             raise BadInput(
@@ -153,26 +155,26 @@ def _check(options: Options) -> float | None:
         if not options.out.parent.is_dir():
             raise BadInput(f"--out {options.out}: there is no directory {options.out.parent}")
         if options.out.exists():
-            profile.load(options.out)  # whatever else it is, or a newer version's, is kept
-    return _duration("--watch", options.watch) if options.watch else None
+            profile.load_profile(options.out)  # whatever else it is, or a newer version's, is kept
+    return _parse_duration("--watch", options.watch) if options.watch else None
 
 
-def _duration(option: str, text: str) -> float:
+def _parse_duration(option: str, text: str) -> float:
     try:
-        return duration_seconds(text)
+        return parse_duration_seconds(text)
     except ValueError as error:
         raise BadInput(f"{option} {error}") from None
 
 
-def _server(options: Options) -> Prometheus:
+def _create_client(options: RecalibrateOptions) -> PrometheusClient:
     try:
-        match = tuple(matcher(text) for text in options.match)
+        match = tuple(parse_matcher(text) for text in options.match)
     except ValueError as error:
         raise BadInput(f"--match {error}") from None
-    return Prometheus(str(options.prometheus), _headers(options), options.timeout, match)
+    return PrometheusClient(str(options.prometheus), _read_headers(options), options.timeout, match)
 
 
-def _headers(options: Options) -> dict[str, str]:
+def _read_headers(options: RecalibrateOptions) -> dict[str, str]:
     """Read the headers to send; a token file is read each time, for tokens are renewed."""
     found = {}
     for text in options.header:
@@ -190,22 +192,24 @@ def _headers(options: Options) -> dict[str, str]:
     return found
 
 
-def _source(server: Prometheus, options: Options, at: float, live: Profile) -> dict[str, Any]:
+def _describe_source(
+    server: PrometheusClient, options: RecalibrateOptions, at: float, live: CostProfile
+) -> dict[str, Any]:
     """Say where the window's sums come from, for report and provenance."""
-    begin = at - duration_seconds(options.window)
+    begin = at - parse_duration_seconds(options.window)
     return {
-        "prometheus": server.shown,
+        "prometheus": server.redacted_url,
         "match": list(server.matchers),
         "window": options.window,
-        "from": _iso(begin),
-        "to": _iso(at),
+        "from": _format_time(begin),
+        "to": _format_time(at),
         "parent_version": live.version,
     }
 
 
-def _merged(
-    live: Profile,
-    adopted: Iterable[Outcome],
+def _merge_models(
+    live: CostProfile,
+    adopted: Iterable[RefitOutcome],
     report: Mapping[str, Any],
     source: Mapping[str, Any],
 ) -> dict[str, ModelProfile]:
@@ -224,9 +228,9 @@ def _merged(
                 "method": "recalibrated",
                 **source,
                 "dates": [source["from"], source["to"]],
-                "fitted": _iso(time.time()),
+                "fitted": _format_time(time.time()),
                 **{
-                    part["name"]: recalibrate_report.provenance(part)
+                    part["name"]: recalibrate_report.select_provenance(part)
                     for part in told[one.key]["parts"]
                 },
             },
@@ -234,29 +238,33 @@ def _merged(
     return models
 
 
-def _rollback(options: Options) -> int:
+def _restore_previous(options: RecalibrateOptions) -> int:
     """Exchange the file with its previous one."""
     path = options.out or options.profile
     if path is None:
         raise BadInput("--rollback: of which file? --profile FILE")
-    now, then = previous.exchange(path)
+    now, then = previous.exchange_profiles(path)
     if options.as_json:
-        _json({"out": str(path), "profile_version": then, "previous_version": now})
+        _print_json({"out": str(path), "profile_version": then, "previous_version": now})
     else:
-        text = f"{path} is version {then} again; {now} is kept as {previous.beside(path)}"
+        text = (
+            f"{path} is version {then} again; {now} is kept as {previous.get_previous_path(path)}"
+        )
         _out.print(text, markup=False, soft_wrap=True)
     return OK
 
 
-def _conclude(
-    options: Options,
+def _print_conclusion(
+    options: RecalibrateOptions,
     report: dict[str, Any],
     version: str | None,
-    outcomes: Iterable[Outcome],
+    outcomes: Iterable[RefitOutcome],
 ) -> None:
     out = str(options.out) if version else None
     if options.as_json:
-        _json({**report, "out": out, "profile_version": version}, line=options.watch is not None)
+        _print_json(
+            {**report, "out": out, "profile_version": version}, line=options.watch is not None
+        )
         return
     adopted = ", ".join(one.key for one in outcomes if one.entry is not None)
     if version:
@@ -268,16 +276,16 @@ def _conclude(
     _out.print(f"\n{text}", markup=False, soft_wrap=True)
 
 
-def _json(report: Mapping[str, Any], *, line: bool = False) -> None:
+def _print_json(report: Mapping[str, Any], *, line: bool = False) -> None:
     raw = msgspec.json.encode(report)
     sys.stdout.write((raw if line else msgspec.json.format(raw)).decode() + "\n")
     sys.stdout.flush()
 
 
-def _iso(at: float) -> str:
+def _format_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _said(error: OSError) -> str:
+def _format_os_error(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"

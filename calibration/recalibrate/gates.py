@@ -22,14 +22,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.recalibrate.moments import Moments
-from calibration.recalibrate.refit import Refit
-from calibration.recalibrate.sums import PROMPT, TERMS, Block
+from calibration.recalibrate.moments import ClusterMoments
+from calibration.recalibrate.refit import CostRefit
+from calibration.recalibrate.sums import PROMPT, TERMS, SumBlock
 
-LEAST_WHOLE = 0.5
+MIN_UNCUT_SHARE = 0.5
 FEW, GAIN = "requests", "gain"
 """The gates that leave a cost as it was, and hold up nothing else."""
-_MEANT = {
+_NONZERO_TERMS = {
     "e": "the gateway's own token counts of prompts",
     "i": "prompt lengths",
     "o": "answer lengths",
@@ -39,7 +39,7 @@ _MEANT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GateLimits:
     """The bounds; each is an option of the command."""
 
     min_requests: int = 100
@@ -53,7 +53,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class GateRefusal:
     """One gate that was not passed; `number` and `bound` are None where the text is all."""
 
     gate: str
@@ -66,31 +66,31 @@ class Refusal:
         return f"{self.gate}: {self.text}"
 
 
-def of_block(block: Block, limits: Limits) -> Iterator[Refusal]:
+def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look at sums before any fit."""
     for fault in block.faults:
-        yield Refusal(fault.gate, str(fault))
+        yield GateRefusal(fault.gate, str(fault))
     if block.faults:
         return
     if block.n < limits.min_requests:
         text = f"{block.n}, at least {limits.min_requests} needed (--min-requests, --window)"
-        yield Refusal(FEW, text, block.n, limits.min_requests)
+        yield GateRefusal(FEW, text, block.n, limits.min_requests)
         return
     scrapes = len(block.clusters)
     if scrapes < limits.min_scrapes:
         text = f"{scrapes} with requests, at least {limits.min_scrapes} needed (--min-scrapes)"
-        yield Refusal("scrapes", text, scrapes, limits.min_scrapes)
+        yield GateRefusal("scrapes", text, scrapes, limits.min_scrapes)
     nothing = [
         text
-        for term, text in _MEANT.items()
-        if term in TERMS[block.basis] and not block.total(term)
+        for term, text in _NONZERO_TERMS.items()
+        if term in TERMS[block.basis] and not block.sum_term(term)
     ]
     for what in nothing:
-        yield Refusal("zero", f"{what} are 0 in all {block.n} requests")
+        yield GateRefusal("zero", f"{what} are 0 in all {block.n} requests")
     if nothing or block.basis == PROMPT:  # any length tells a ratio
         return
     for what, term in (("prompt", "i"), ("answer", "o")):
-        moments = Moments.of(block, ("n",), term)
+        moments = ClusterMoments.from_block(block, ("n",), term)
         mean = moments.mean_y
         spread = float(np.sqrt(max(0.0, moments.yy.sum() / moments.n - mean**2))) / mean
         if spread < limits.min_spread:
@@ -99,39 +99,39 @@ def of_block(block: Block, limits: Limits) -> Iterator[Refusal]:
                 f"least {limits.min_spread:.0%} needed: --min-spread), so what a token costs "
                 "cannot be told"
             )
-            yield Refusal("lengths", text, spread, limits.min_spread)
+            yield GateRefusal("lengths", text, spread, limits.min_spread)
 
 
-def of_refit(found: Refit, limits: Limits) -> Iterator[Refusal]:
+def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look at a refitted cost."""
     if not found.kept_load and found.solved.condition > limits.max_condition:
         text = f"{found.solved.condition:.3g}, at most {limits.max_condition:g} (--max-condition)"
-        yield Refusal("condition", text, found.solved.condition, limits.max_condition)
+        yield GateRefusal("condition", text, found.solved.condition, limits.max_condition)
     if found.wrong_sign is not None:
-        yield Refusal("signs", found.wrong_sign)
-    predicted, _ = found.predict(found.mean)
+        yield GateRefusal("signs", found.wrong_sign)
+    predicted, _ = found.predict_cost(found.mean)
     if predicted <= 0.0:
         text = f"the mean request is predicted to cost {predicted:.3g}"
-        yield Refusal("signs", text, predicted, 0.0)
+        yield GateRefusal("signs", text, predicted, 0.0)
         return
-    widest = max(_widths(found))
+    widest = max(_compute_relative_intervals(found))
     if widest > limits.max_interval:
         text = f"predictions are known to {widest:.0%}, {limits.max_interval:.0%} at most"
-        yield Refusal("interval", f"{text} (--max-interval)", widest, limits.max_interval)
+        yield GateRefusal("interval", f"{text} (--max-interval)", widest, limits.max_interval)
     if found.influence > limits.max_influence:
         text = (
             f"one scrape alone moves the mean request's prediction by {found.influence:.0%}, "
             f"{limits.max_influence:.0%} at most (--max-influence): did a server stand still?"
         )
-        yield Refusal("influence", text, found.influence, limits.max_influence)
-    yield from of_change(predicted, found.drift.predicted, limits)
+        yield GateRefusal("influence", text, found.influence, limits.max_influence)
+    yield from check_change(predicted, found.drift.predicted, limits)
     gain = 1.0 - found.solved.rmse / found.drift.rmse if found.drift.rmse > 0.0 else 0.0
     if gain < limits.min_gain:
         text = f"the RMSE falls by {gain:.1%}, at least {limits.min_gain:.0%} asked (--min-gain)"
-        yield Refusal(GAIN, f"{text}: the live profile holds", gain, limits.min_gain)
+        yield GateRefusal(GAIN, f"{text}: the live profile holds", gain, limits.min_gain)
 
 
-def of_change(new: float, live: float, limits: Limits) -> Iterator[Refusal]:
+def check_change(new: float, live: float, limits: GateLimits) -> Iterator[GateRefusal]:
     """Hold a new prediction of the mean request against the live one."""
     change = new / live if live > 0.0 else float("inf")
     if not 1.0 / limits.max_change <= change <= limits.max_change:
@@ -140,18 +140,18 @@ def of_change(new: float, live: float, limits: Limits) -> Iterator[Refusal]:
             f"({live:.4g}), {1.0 / limits.max_change:.3g} to {limits.max_change:g} is allowed "
             "(--max-change)"
         )
-        yield Refusal("change", text, change, limits.max_change)
+        yield GateRefusal("change", text, change, limits.max_change)
 
 
-def of_interval(value: float, half: float, limits: Limits) -> Iterator[Refusal]:
+def check_interval(value: float, half: float, limits: GateLimits) -> Iterator[GateRefusal]:
     """Hold half a 95% interval against its value."""
     width = half / value if value > 0.0 else float("inf")
     if width > limits.max_interval:
         text = f"known to {width:.0%}, {limits.max_interval:.0%} at most (--max-interval)"
-        yield Refusal("interval", text, width, limits.max_interval)
+        yield GateRefusal("interval", text, width, limits.max_interval)
 
 
-def _widths(found: Refit) -> Iterator[float]:
+def _compute_relative_intervals(found: CostRefit) -> Iterator[float]:
     """Yield half the interval over the prediction at the points that count."""
     mean_in, mean_out = float(found.mean[1]), float(found.mean[2])
     share = float(found.mean[4]) / mean_out  # of load, per token out
@@ -160,5 +160,5 @@ def _widths(found: Refit) -> Iterator[float]:
         (mean_in + float(found.sd[1]), mean_out),
         (mean_in, mean_out + float(found.sd[2])),
     ):
-        value, half = found.predict(np.array([1.0, i, o, i * o, share * o]))
+        value, half = found.predict_cost(np.array([1.0, i, o, i * o, share * o]))
         yield half / value if value > 0.0 else float("inf")

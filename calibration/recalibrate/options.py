@@ -66,17 +66,17 @@ def recalibrate(
     from calibration.recalibrate import command as recalibrate_command  # noqa: PLC0415
     from calibration.recalibrate import gates  # noqa: PLC0415
     from calibration.recalibrate import prior as pull  # noqa: PLC0415
-    from calibration.recalibrate.refit_models import Settings  # noqa: PLC0415
+    from calibration.recalibrate.refit_models import RefitSettings  # noqa: PLC0415
 
-    options = recalibrate_command.Options(
+    options = recalibrate_command.RecalibrateOptions(
         prometheus=prometheus,
         window=window,
         profile=profile,
         out=out or profile,
         model=model or [],
         form=form,
-        settings=Settings(
-            limits=gates.Limits(
+        settings=RefitSettings(
+            limits=gates.GateLimits(
                 min_requests=min_requests,
                 min_scrapes=min_scrapes,
                 min_spread=min_spread,
@@ -86,7 +86,7 @@ def recalibrate(
                 max_influence=max_influence,
                 min_gain=min_gain,
             ),
-            few=pull.Few(prior_requests, enough_requests),
+            prior_settings=pull.PriorSettings(prior_requests, enough_requests),
         ),
         match=match or [],
         header=header or [],

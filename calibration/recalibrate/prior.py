@@ -19,66 +19,66 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.recalibrate.moments import Moments, Prior
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form
+from calibration.recalibrate.moments import ClusterMoments, CoefficientPrior
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import RegressionForm
 
 Floats = NDArray[np.float64]
 
 LOAD_AT = 4
 """The load's place among the coefficients."""
 _RELATIVE_SD = 0.5
-_LEAST_SHARE = 0.1
+_MIN_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Few:
+class PriorSettings:
     """How strongly few requests are pulled towards the live profile."""
 
     prior_requests: float = 100.0
     enough_requests: int = 2000
 
-    def weight(self, n: int) -> float:
+    def compute_weight(self, n: int) -> float:
         """Return how many requests the live profile counts as, beside n."""
         return self.prior_requests * max(0.0, 1.0 - n / self.enough_requests)
 
 
-def prior(
-    chosen: Moments, used: Sequence[int], live: Regression, level: float, weight: float, *,
+def build_prior(
+    chosen: ClusterMoments, used: Sequence[int], live: CostRegression, level: float, weight: float, *,
     keep_load: bool,
-) -> Prior | None:  # fmt: skip
+) -> CoefficientPrior | None:  # fmt: skip
     """Return what the live profile says of the columns used; None where it has no say.
 
     `used` are the places of the columns among the coefficients, `level` is the factor that brings
     the live profile to the window's mean. A coefficient without a known error counts as known to
     half its size. With `keep_load` the load's coefficient is held to the live one, whatever n is.
     """
-    size = live.form.terms
-    if (live.form is Form.LOAD) != (LOAD_AT in used):
+    size = live.form.term_count
+    if (live.form is RegressionForm.LOAD) != (LOAD_AT in used):
         weight = 0.0
     if weight <= 0.0 and not keep_load:
         return None
     mean = level * np.array([live.coefficients[at] if at < size else 0.0 for at in used])
-    usual = abs(chosen.mean_y) / chosen.scale
-    sd = _RELATIVE_SD * np.maximum(np.abs(mean), _LEAST_SHARE * usual)
+    usual = abs(chosen.mean_y) / chosen.column_scales
+    sd = _RELATIVE_SD * np.maximum(np.abs(mean), _MIN_SHARE * usual)
     precision = np.diag(min(1.0, weight) / sd**2)
-    known = [place for place, at in enumerate(used) if _variance(live, at) > 0.0]
+    known = [place for place, at in enumerate(used) if _get_live_variance(live, at) > 0.0]
     if live.n and known and live.covariance is not None:
         at = [used[place] for place in known]
         covariance = np.array(live.covariance)[np.ix_(at, at)] * level**2
         if live.rmse:
-            covariance *= max(1.0, chosen.variance() / (level * live.rmse) ** 2)
+            covariance *= max(1.0, chosen.estimate_variance() / (level * live.rmse) ** 2)
         error = np.sqrt(np.diag(covariance))
         inverse = np.linalg.pinv(covariance / np.outer(error, error), hermitian=True)
         precision[np.ix_(known, known)] = inverse / np.outer(error, error) * weight / live.n
     if keep_load:
         place = list(used).index(LOAD_AT)
         precision[place, :] = precision[:, place] = 0.0
-        held = level**2 * _variance(live, LOAD_AT) or sd[place] ** 2
+        held = level**2 * _get_live_variance(live, LOAD_AT) or sd[place] ** 2
         precision[place, place] = 1.0 / held
-    return Prior(mean, precision)
+    return CoefficientPrior(mean, precision)
 
 
-def _variance(live: Regression, at: int) -> float:
-    inside = live.covariance is not None and at < live.form.terms
+def _get_live_variance(live: CostRegression, at: int) -> float:
+    inside = live.covariance is not None and at < live.form.term_count
     return live.covariance[at][at] if inside and live.covariance is not None else 0.0

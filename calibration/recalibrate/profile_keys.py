@@ -15,29 +15,32 @@ from dataclasses import dataclass
 import httpx
 
 from calibration.recalibrate import sums
-from calibration.recalibrate.prometheus import Found, PrometheusError, Series
-from calibration.recalibrate.refit_models import Key
+from calibration.recalibrate.prometheus import PrometheusError, QueryResult, SampleSeries
+from calibration.recalibrate.refit_models import DeploymentKey
 from calibration.tables.columns import BadInput
-from gateway.profile import Profile
+from gateway.profile import CostProfile
 
-INFO = "joulegate_deployment_info"
+INFO_METRIC = "joulegate_deployment_info"
 _NAMES = frozenset({"__name__", "model", "deployment", "profile"})
 
-Told = Mapping[Key, Mapping[str, str]]
+ReportedKeys = Mapping[DeploymentKey, Mapping[str, str]]
 """Of each deployment: key of the profile that it is predicted by -> an instance that says so."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenKeys:
     """The deployments that feed each key of the profile, and what is doubtful about it."""
 
-    deployments: Mapping[str, list[Key]]
+    deployments: Mapping[str, list[DeploymentKey]]
     warnings: tuple[str, ...]
 
 
-def choose(
-    seen: Iterable[Key], live: Profile, wanted: Iterable[str], ask: Callable[[], Found]
-) -> Chosen:
+def choose_keys(
+    seen: Iterable[DeploymentKey],
+    live: CostProfile,
+    wanted: Iterable[str],
+    ask: Callable[[], QueryResult],
+) -> ChosenKeys:
     """Find the key of each deployment in the sums, or of those that `wanted` names.
 
     `ask` gives the raw samples of INFO; it is called only where something is left to ask. Raises
@@ -46,10 +49,10 @@ def choose(
     seen = sorted(seen)
     if not seen:
         raise PrometheusError(
-            f"no series {sums.METRIC} in the window: does Prometheus scrape the "
+            f"no series {sums.SUMS_METRIC} in the window: does Prometheus scrape the "
             "gateways, and is --window long enough?"
         )
-    said = dict(_pair(text) for text in wanted)
+    said = dict(_parse_pair(text) for text in wanted)
     missing = set(said) - {name for pair in seen for name in pair}
     if missing:
         have = ", ".join(sorted({deployment for _, deployment in seen}))
@@ -59,16 +62,16 @@ def choose(
         name = deployment if deployment in said else model
         if name in said or not said:
             explicit[model, deployment] = said.get(name, "")
-    told: Told = {}
+    told: ReportedKeys = {}
     warnings: list[str] = []
     if not all(explicit.values()):
-        told, warnings = _told(ask)
-    keys: dict[str, list[Key]] = defaultdict(list)
+        told, warnings = _query_keys(ask)
+    keys: dict[str, list[DeploymentKey]] = defaultdict(list)
     guessed = []
     for one, key in explicit.items():
-        found = key or _agreed(one, told.get(one, {}))
+        found = key or _find_agreed_key(one, told.get(one, {}))
         if not found:
-            found = _guess(one, live)
+            found = _guess_key(one, live)
             guessed.append(f"{one[1]} (as {found})")
         if found not in live.models:
             have = ", ".join(sorted(live.models))
@@ -80,13 +83,13 @@ def choose(
         keys[found].append(one)
     if guessed:
         warnings.append(
-            f"no {INFO} in the window for {', '.join(guessed)}: guessed by name; "
+            f"no {INFO_METRIC} in the window for {', '.join(guessed)}: guessed by name; "
             "--model DEPLOYMENT=KEY says it"
         )
-    return Chosen(keys, tuple(warnings))
+    return ChosenKeys(keys, tuple(warnings))
 
 
-def _told(ask: Callable[[], Found]) -> tuple[Told, list[str]]:
+def _query_keys(ask: Callable[[], QueryResult]) -> tuple[ReportedKeys, list[str]]:
     """Ask what the gateways say. A server that does not take the question has no answer."""
     try:
         found = ask()
@@ -94,30 +97,30 @@ def _told(ask: Callable[[], Found]) -> tuple[Told, list[str]]:
         if error.code != httpx.codes.BAD_REQUEST:
             raise
         return {}, [str(error)]
-    return _read(found.series), found.warned
+    return _parse_keys(found.series), found.attributed_warnings
 
 
-def _read(series: Iterable[Series]) -> Told:
+def _parse_keys(series: Iterable[SampleSeries]) -> ReportedKeys:
     """Keep each instance's last word; of two at one moment, both."""
-    last: dict[tuple[Key, str], tuple[float, set[str]]] = {}
+    last: dict[tuple[DeploymentKey, str], tuple[float, set[str]]] = {}
     for one in series:
         at = max((at for at, value in one.values if float(value) > 0.0), default=None)
         key = one.metric.get("profile", "")
         if at is None or not key:
             continue
         model = one.metric.get("model", "")
-        place = (model, one.metric.get("deployment", model)), one.instance(_NAMES)
+        place = (model, one.metric.get("deployment", model)), one.describe_instance(_NAMES)
         before = last.get(place, (at, set()))
         if at >= before[0]:
             last[place] = (at, {key} if at > before[0] else {key, *before[1]})
-    told: dict[Key, dict[str, str]] = defaultdict(dict)
+    told: dict[DeploymentKey, dict[str, str]] = defaultdict(dict)
     for (deployment, instance), (_, keys) in sorted(last.items()):
         for key in sorted(keys):
             told[deployment].setdefault(key, instance)
     return told
 
 
-def _agreed(deployment: Key, told: Mapping[str, str]) -> str | None:
+def _find_agreed_key(deployment: DeploymentKey, told: Mapping[str, str]) -> str | None:
     """Return the one key that all instances name; None where none does."""
     if len(told) > 1:
         both = ", ".join(f"{key!r} ({instance})" for key, instance in told.items())
@@ -128,17 +131,17 @@ def _agreed(deployment: Key, told: Mapping[str, str]) -> str | None:
     return next(iter(told), None)
 
 
-def _guess(deployment: Key, live: Profile) -> str:
+def _guess_key(deployment: DeploymentKey, live: CostProfile) -> str:
     model, name = deployment
     if model != name and {model, name} <= live.models.keys():
         raise BadInput(
-            f"deployment {name!r} may be {name!r} or {model!r} in the profile, and no {INFO} in "
+            f"deployment {name!r} may be {name!r} or {model!r} in the profile, and no {INFO_METRIC} in "
             f"the window says which; say it, --model {name}=KEY"
         )
     return name if name in live.models else model
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _parse_pair(text: str) -> tuple[str, str]:
     name, _, key = text.partition("=")
     if not name.strip():
         raise BadInput(f"--model {text}: want NAME, or NAME=KEY")

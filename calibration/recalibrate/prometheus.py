@@ -35,7 +35,7 @@ class PrometheusError(Exception):
         """The HTTP status, where there was one."""
 
 
-def duration_seconds(text: str) -> float:
+def parse_duration_seconds(text: str) -> float:
     """Return the seconds of a duration as Prometheus writes it (90s, 15m, 1h30m, 7d).
 
     Raises ValueError for any other text, and for no time at all.
@@ -48,45 +48,45 @@ def duration_seconds(text: str) -> float:
     return seconds
 
 
-class Series(msgspec.Struct, frozen=True):
+class SampleSeries(msgspec.Struct, frozen=True):
     """One series of a matrix: its labels, and (Unix seconds, value) of each raw sample."""
 
     metric: dict[str, str]
     values: list[tuple[float, str]] = []
 
-    def instance(self, names: frozenset[str]) -> str:
+    def describe_instance(self, names: frozenset[str]) -> str:
         """Return whose it is, in words: every label but `names`."""
         rest = (f"{k}={v}" for k, v in sorted(self.metric.items()) if k not in names)
         return ", ".join(rest) or "the only instance"
 
 
-class _Data(msgspec.Struct, frozen=True):
+class _ResponseData(msgspec.Struct, frozen=True):
     resultType: str = ""  # noqa: N815 - Prometheus's name
     result: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _QueryResponse(msgspec.Struct, frozen=True):
     status: str
-    data: _Data = _Data()
+    data: _ResponseData = _ResponseData()
     error: str = ""
     warnings: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class QueryResult:
     """What one query gave."""
 
-    series: list[Series]
+    series: list[SampleSeries]
     warnings: list[str]
 
     @property
-    def warned(self) -> list[str]:
+    def attributed_warnings(self) -> list[str]:
         """The warnings, with who gives them."""
         return [f"Prometheus warns: {warning}" for warning in self.warnings]
 
 
 @dataclass(frozen=True, slots=True)
-class Prometheus:
+class PrometheusClient:
     """A server's HTTP API. Raises PrometheusError for what is no address.
 
     `matchers`, in PromQL, narrow every query: a server often holds more than one's own series.
@@ -103,14 +103,14 @@ class Prometheus:
         except httpx.InvalidURL as error:
             raise PrometheusError(f"this is no address: {error}") from None
         if address.scheme not in {"http", "https"} or not address.host:
-            raise PrometheusError(f"{self.shown}: want http://… or https://…")
+            raise PrometheusError(f"{self.redacted_url}: want http://… or https://…")
 
     @property
-    def shown(self) -> str:
+    def redacted_url(self) -> str:
         """The address without any credentials."""
         return str(httpx.URL(self.url).copy_with(username=None, password=None))
 
-    def samples(self, metric: str, window: str, at: float, **labels: str) -> Found:
+    def query_samples(self, metric: str, window: str, at: float, **labels: str) -> QueryResult:
         """Return the raw samples of the `window` (a duration) that ends at `at` (Unix seconds).
 
         Raises PrometheusError.
@@ -125,30 +125,32 @@ class Prometheus:
                 timeout=self.timeout_seconds,
             )
         except httpx.TimeoutException:
-            text = f"{self.shown}: no answer within {self.timeout_seconds:g} s (--timeout)"
+            text = f"{self.redacted_url}: no answer within {self.timeout_seconds:g} s (--timeout)"
             raise PrometheusError(text) from None
         except httpx.HTTPError as error:
-            raise PrometheusError(f"{self.shown}: cannot be reached: {error}") from None
-        return self._read(answer)
+            raise PrometheusError(f"{self.redacted_url}: cannot be reached: {error}") from None
+        return self._parse_response(answer)
 
-    def _read(self, answer: httpx.Response) -> Found:
+    def _parse_response(self, answer: httpx.Response) -> QueryResult:
         code = answer.status_code
-        parsed = _decoded(answer.content, _Answer)
+        parsed = _decode_json(answer.content, _QueryResponse)
         if code != httpx.codes.OK or (parsed is not None and parsed.status != "success"):
-            said = parsed.error if parsed is not None else _excerpt(answer)
-            text = f"{self.shown}: HTTP {code}: {said or answer.reason_phrase}"
+            said = parsed.error if parsed is not None else _excerpt_body(answer)
+            text = f"{self.redacted_url}: HTTP {code}: {said or answer.reason_phrase}"
             raise PrometheusError(text + _HINTS.get(code, ""), code)
         if parsed is None:
-            text = f"{self.shown}: this is not Prometheus: it answers {_excerpt(answer)!r}"
+            text = (
+                f"{self.redacted_url}: this is not Prometheus: it answers {_excerpt_body(answer)!r}"
+            )
             raise PrometheusError(text)
-        series = _decoded(bytes(parsed.data.result), list[Series])
+        series = _decode_json(bytes(parsed.data.result), list[SampleSeries])
         if parsed.data.resultType != "matrix" or series is None:
             kind = parsed.data.resultType or "nothing"
-            raise PrometheusError(f"{self.shown}: not raw samples but {kind} came back")
-        return Found(series, parsed.warnings)
+            raise PrometheusError(f"{self.redacted_url}: not raw samples but {kind} came back")
+        return QueryResult(series, parsed.warnings)
 
 
-def matcher(text: str) -> str:
+def parse_matcher(text: str) -> str:
     """Return NAME=VALUE, NAME!=VALUE, NAME=~REGEX or NAME!~REGEX as PromQL; quotes are optional.
 
     Raises ValueError.
@@ -160,14 +162,14 @@ def matcher(text: str) -> str:
     return f'{found[1]}{found[2]}"{value}"'
 
 
-def _decoded(raw: bytes, kind: type[Any]) -> Any:
+def _decode_json(raw: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
 
-def _excerpt(answer: httpx.Response) -> str:
+def _excerpt_body(answer: httpx.Response) -> str:
     text = " ".join(answer.content[:_SHOWN].decode("utf-8", "replace").split())
     moved = answer.headers.get("location")
     return f"moved to {moved}" if answer.is_redirect and moved else text

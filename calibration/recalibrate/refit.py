@@ -29,24 +29,29 @@ from numpy.typing import NDArray
 
 from calibration.recalibrate import moments
 from calibration.recalibrate import prior as pull
-from calibration.recalibrate.moments import Moments, Singular, Solved, Wald
-from calibration.recalibrate.prior import LOAD_AT, Few
-from calibration.recalibrate.sums import LOAD, Block
-from gateway.profile import Regression
-from gateway.scheduling.cost import Form, Quantity
+from calibration.recalibrate.moments import (
+    ClusterMoments,
+    ClusterRobustFit,
+    SingularMoments,
+    WaldTest,
+)
+from calibration.recalibrate.prior import LOAD_AT, PriorSettings
+from calibration.recalibrate.sums import LOAD, SumBlock
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 
 Floats = NDArray[np.float64]
 
 COLUMNS = ("n", "i", "o", "io", "z")
 TOKENS_IN_AT, TOKENS_OUT_AT, BOTH_AT = 1, 2, 3
-LEAST_TOLERANCE = 0.02
+MIN_TOLERANCE = 0.02
 """Share of the load column's squares that the other columns must leave over."""
-LEAST_BETWEEN = 0.5
+MIN_BETWEEN_SHARE = 0.5
 """Share of its variation that must lie between scrapes before a live coefficient of load goes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedRange:
     """Lengths and load that the window is known to hold.
 
     Sums hide the ends of a range. But no mean is outside it: the lowest and highest mean of any
@@ -58,12 +63,12 @@ class Seen:
     load: tuple[float, float] | None
     """z per token out: r for seconds, 1/(1+r) for joules; None where it is not known."""
 
-    def running(self, quantity: Quantity) -> tuple[float, float] | None:
+    def compute_running_range(self, quantity: CostQuantity) -> tuple[float, float] | None:
         """Return the load as requests running."""
         if self.load is None:
             return None
         low, high = self.load
-        if quantity is Quantity.SECONDS:
+        if quantity is CostQuantity.SECONDS:
             return low, high
         if low <= 0.0:  # more at once than can be counted
             return None
@@ -71,34 +76,34 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class LiveProfileDrift:
     """The live profile held against the window: mean costs, its RMSE there, and Chow's test."""
 
     predicted: float
     observed: float
     rmse: float
-    chow: Wald | None
+    chow: WaldTest | None
     """Whether the live coefficients hold in the window."""
 
     @property
-    def bias(self) -> float:
+    def relative_bias(self) -> float:
         """By how much the live profile is too high (positive) or too low, as a share."""
         return self.predicted / self.observed - 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Refit:
+class CostRefit:
     """One cost refitted; arrays follow the form's coefficients."""
 
-    quantity: Quantity
-    form: Form
-    solved: Solved
+    quantity: CostQuantity
+    form: RegressionForm
+    solved: ClusterRobustFit
     used: tuple[int, ...]
     """Which of the form's columns were fitted; the others are 0."""
     kept_load: bool
     """Whether the load's coefficient is the live profile's."""
-    seen: Seen
-    drift: Drift
+    observed_range: ObservedRange
+    drift: LiveProfileDrift
     wrong_sign: str | None
     """What costs less than nothing, None where nothing does."""
     passed_over: tuple[str, ...]
@@ -115,59 +120,59 @@ class Refit:
     @property
     def coefficients(self) -> list[float]:
         """All of the form's."""
-        return [float(b) for b in self._spread(self.solved.coefficients)]
+        return [float(b) for b in self._expand_coefficients(self.solved.coefficients)]
 
     @property
     def covariance(self) -> list[list[float]]:
         """Of all the form's coefficients."""
-        k = self.form.terms
+        k = self.form.term_count
         full = np.zeros((k, k))
         full[np.ix_(self.used, self.used)] = self.solved.covariance
         return [[float(v) for v in row] for row in full]
 
-    def predict(self, columns: Floats) -> tuple[float, float]:
+    def predict_cost(self, columns: Floats) -> tuple[float, float]:
         """Return the prediction at a row of all five columns, and half its 95% interval."""
         x = columns[list(self.used)]
-        return float(x @ self.solved.coefficients), self.solved.half(x)
+        return float(x @ self.solved.coefficients), self.solved.compute_half_interval(x)
 
-    def _spread(self, values: Floats) -> Floats:
-        full = np.zeros(self.form.terms)
+    def _expand_coefficients(self, values: Floats) -> Floats:
+        full = np.zeros(self.form.term_count)
         full[list(self.used)] = values
         return full
 
 
-def refit(
-    quantity: Quantity, block: Block, live: Regression, *, form: Form | None, few: Few,
+def refit_cost(
+    quantity: CostQuantity, block: SumBlock, live: CostRegression, *, form: RegressionForm | None, few: PriorSettings,
     max_condition: float,
-) -> Refit:  # fmt: skip
+) -> CostRefit:  # fmt: skip
     """Refit a cost. Raises Singular, saying what cannot be told, where no form can be."""
     known = COLUMNS if block.basis == LOAD else COLUMNS[:4]
-    whole = Moments.of(block, known, "y")
-    seen = _seen(block)
-    if live.form.terms > len(known):
-        raise Singular("the live profile knows load, and these sums do not")
+    whole = ClusterMoments.from_block(block, known, "y")
+    seen = _compute_observed_range(block)
+    if live.form.term_count > len(known):
+        raise SingularMoments("the live profile knows load, and these sums do not")
     before = np.zeros(len(known))
-    before[: live.form.terms] = live.coefficients
-    predicted = float(whole.mean @ before)
+    before[: live.form.term_count] = live.coefficients
+    predicted = float(whole.column_means @ before)
     level = whole.mean_y / predicted if predicted > 0.0 else 1.0
     passed: list[str] = []
     free = False  # whether a token in was found to cost nothing, or less by chance
-    last: tuple[_Variant, Solved, str | None] | None = None
-    for variant in _variants(form, live, len(known)):
+    last: tuple[_FormVariant, ClusterRobustFit, str | None] | None = None
+    for variant in _yield_variants(form, live, len(known)):
         if TOKENS_IN_AT not in variant.used and not free:
             continue
-        chosen = whole.pick(variant.used)
+        chosen = whole.select_columns(variant.used)
         try:
-            _tell(whole, variant, live, max_condition)
-            weight = few.weight(whole.n)
-            prior = pull.prior(
+            _check_identifiable(whole, variant, live, max_condition)
+            weight = few.compute_weight(whole.n)
+            prior = pull.build_prior(
                 chosen, variant.used, live, level, weight, keep_load=variant.keep_load
             )
-            solved = chosen.solve(prior)
-        except Singular as error:
+            solved = chosen.solve_least_squares(prior)
+        except SingularMoments as error:
             passed.append(f"{variant}: {error}")
             continue
-        wrong = _wrong_sign(solved, variant.used, seen)
+        wrong = _find_wrong_sign(solved, variant.used, seen)
         last = (variant, solved, wrong)
         if wrong is None:
             break
@@ -175,92 +180,104 @@ def refit(
             free = bool(solved.high[TOKENS_IN_AT] >= 0.0)
         passed.append(f"{variant}: {wrong}")
     if last is None:
-        raise Singular("; ".join(passed))
+        raise SingularMoments("; ".join(passed))
     variant, solved, wrong = last
     missing = np.zeros(len(COLUMNS) - len(known))
-    return Refit(
+    return CostRefit(
         quantity=quantity,
         form=variant.form,
         solved=solved,
         used=variant.used,
         kept_load=variant.keep_load,
-        seen=seen,
-        drift=_drift(whole, variant.used, before),
+        observed_range=seen,
+        drift=_compute_drift(whole, variant.used, before),
         wrong_sign=wrong,
         passed_over=tuple(passed),
-        mean=np.append(whole.mean, missing),
-        sd=np.append(whole.sd, missing),
-        influence=_influence(whole.pick(variant.used), solved),
+        mean=np.append(whole.column_means, missing),
+        sd=np.append(whole.standard_deviations, missing),
+        influence=_compute_influence(whole.select_columns(variant.used), solved),
     )
 
 
-def _influence(chosen: Moments, solved: Solved) -> float:
-    left = chosen.residual(solved.coefficients).xy[:, 0]
+def _compute_influence(chosen: ClusterMoments, solved: ClusterRobustFit) -> float:
+    left = chosen.subtract_prediction(solved.coefficients).xy[:, 0]
     return float(np.abs(left).max()) / (chosen.n * abs(chosen.mean_y))
 
 
 @dataclass(frozen=True, slots=True)
-class _Variant:
+class _FormVariant:
     """A form, which of its columns are fitted, and whether the load's coefficient is kept."""
 
-    form: Form
+    form: RegressionForm
     used: tuple[int, ...]
     keep_load: bool = False
 
     def __str__(self) -> str:
-        missing = [f"b{at}" for at in range(self.form.terms) if at not in self.used]
+        missing = [f"b{at}" for at in range(self.form.term_count) if at not in self.used]
         without = f" without {', '.join(missing)}" if missing else ""
         return self.form.value + without + (", b4 kept" if self.keep_load else "")
 
 
-def _variants(form: Form | None, live: Regression, known: int) -> Iterator[_Variant]:
+def _yield_variants(
+    form: RegressionForm | None, live: CostRegression, known: int
+) -> Iterator[_FormVariant]:
     """Yield what to try, best first."""
-    forms = [form] if form else [Form.LOAD, Form.INTERACTION, Form.ADDITIVE]
-    if Form.LOAD in forms and known >= Form.LOAD.terms:
-        for keep in (False, True) if live.form is Form.LOAD else (False,):
+    forms = (
+        [form]
+        if form
+        else [RegressionForm.LOAD, RegressionForm.INTERACTION, RegressionForm.ADDITIVE]
+    )
+    if RegressionForm.LOAD in forms and known >= RegressionForm.LOAD.term_count:
+        for keep in (False, True) if live.form is RegressionForm.LOAD else (False,):
             for used in ((0, 1, 2, 3, 4), (0, 1, 2, 4), (0, 2, 4)):
-                yield _Variant(Form.LOAD, used, keep)
-    if Form.INTERACTION in forms:
-        yield _Variant(Form.INTERACTION, (0, 1, 2, 3))
-    if Form.ADDITIVE in forms:
-        yield _Variant(Form.ADDITIVE, (0, 1, 2))
-        yield _Variant(Form.ADDITIVE, (0, 2))
+                yield _FormVariant(RegressionForm.LOAD, used, keep)
+    if RegressionForm.INTERACTION in forms:
+        yield _FormVariant(RegressionForm.INTERACTION, (0, 1, 2, 3))
+    if RegressionForm.ADDITIVE in forms:
+        yield _FormVariant(RegressionForm.ADDITIVE, (0, 1, 2))
+        yield _FormVariant(RegressionForm.ADDITIVE, (0, 2))
 
 
-def _tell(whole: Moments, variant: _Variant, live: Regression, max_condition: float) -> None:
+def _check_identifiable(
+    whole: ClusterMoments, variant: _FormVariant, live: CostRegression, max_condition: float
+) -> None:
     """Raise Singular where the window cannot tell the columns apart."""
     fitted = [at for at in variant.used if at != LOAD_AT or not variant.keep_load]
     if LOAD_AT in fitted:
-        if whole.pick(fitted).tolerance(fitted.index(LOAD_AT)) < LEAST_TOLERANCE:
-            raise Singular("load hardly varied by itself")
-        if live.form is Form.LOAD:
-            share = whole.between(LOAD_AT, per=TOKENS_OUT_AT)
-            if share < LEAST_BETWEEN:
-                raise Singular(f"only {share:.0%} of the load's variation is between scrapes")
-    condition = whole.pick(fitted).condition()
+        if whole.select_columns(fitted).compute_tolerance(fitted.index(LOAD_AT)) < MIN_TOLERANCE:
+            raise SingularMoments("load hardly varied by itself")
+        if live.form is RegressionForm.LOAD:
+            share = whole.compute_between_share(LOAD_AT, per=TOKENS_OUT_AT)
+            if share < MIN_BETWEEN_SHARE:
+                raise SingularMoments(
+                    f"only {share:.0%} of the load's variation is between scrapes"
+                )
+    condition = whole.select_columns(fitted).compute_condition()
     if condition > max_condition:
-        raise Singular(f"condition number {condition:.3g}, at most {max_condition:g}")
+        raise SingularMoments(f"condition number {condition:.3g}, at most {max_condition:g}")
 
 
-def _seen(block: Block) -> Seen:
+def _compute_observed_range(block: SumBlock) -> ObservedRange:
     """Look at each scrape by itself; one whose divisor is 0 tells nothing."""
 
-    def shares(term: str, per: str) -> Floats:
-        some = block.of(per) > 0.0
-        return np.asarray(block.of(term)[some] / block.of(per)[some])
+    def compute_shares(term: str, per: str) -> Floats:
+        some = block.get_term(per) > 0.0
+        return np.asarray(block.get_term(term)[some] / block.get_term(per)[some])
 
     load = None
     if block.basis == LOAD:
-        share = shares("z", "o")
+        share = compute_shares("z", "o")
         load = (float(share.min()), float(share.max()))
-    return Seen(
-        (float(shares("i", "n").min()), float(shares("i2", "i").max())),
-        (float(shares("o", "n").min()), float(shares("o2", "o").max())),
+    return ObservedRange(
+        (float(compute_shares("i", "n").min()), float(compute_shares("i2", "i").max())),
+        (float(compute_shares("o", "n").min()), float(compute_shares("o2", "o").max())),
         load,
     )
 
 
-def _wrong_sign(solved: Solved, used: Sequence[int], seen: Seen) -> str | None:
+def _find_wrong_sign(
+    solved: ClusterRobustFit, used: Sequence[int], seen: ObservedRange
+) -> str | None:
     """Say what costs less than nothing within what was seen."""
     b = np.zeros(len(COLUMNS))
     b[list(used)] = solved.coefficients
@@ -276,21 +293,21 @@ def _wrong_sign(solved: Solved, used: Sequence[int], seen: Seen) -> str | None:
     return None
 
 
-def _drift(whole: Moments, used: Sequence[int], before: Floats) -> Drift:
+def _compute_drift(whole: ClusterMoments, used: Sequence[int], before: Floats) -> LiveProfileDrift:
     """Hold the live coefficients against the window.
 
     Chow's question, asked with robust errors: do the live profile's residuals depend on the
     columns of the new fit? Where the new form has all of the live one's terms this is the Wald
     test that both have the same coefficients.
     """
-    left = whole.residual(before)
+    left = whole.subtract_prediction(before)
     try:
-        chow = moments.wald(left.pick(used).solve())
-    except (Singular, np.linalg.LinAlgError):
+        chow = moments.compute_wald_test(left.select_columns(used).solve_least_squares())
+    except (SingularMoments, np.linalg.LinAlgError):
         chow = None
     squares = max(0.0, float(left.yy.sum()))
-    return Drift(
-        predicted=float(whole.mean @ before),
+    return LiveProfileDrift(
+        predicted=float(whole.column_means @ before),
         observed=whole.mean_y,
         rmse=float(np.sqrt(squares / whole.n)),
         chow=chow,

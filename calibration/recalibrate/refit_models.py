@@ -20,40 +20,47 @@ import msgspec
 import numpy as np
 
 from calibration.recalibrate import gates, sums
-from calibration.recalibrate.gates import Limits, Refusal
-from calibration.recalibrate.moments import Moments, Singular, quantile
-from calibration.recalibrate.prior import Few
-from calibration.recalibrate.prometheus import Prometheus
-from calibration.recalibrate.refit import Refit, refit
-from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT, TOKENS, Block
-from gateway.profile import ModelProfile, Output, Prefill, Profile, Regression, Tokens
-from gateway.scheduling.cost import Form, Quantity
+from calibration.recalibrate.gates import GateLimits, GateRefusal
+from calibration.recalibrate.moments import ClusterMoments, SingularMoments, compute_interval_factor
+from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.prometheus import PrometheusClient
+from calibration.recalibrate.refit import CostRefit, refit_cost
+from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT, TOKENS, SumBlock
+from gateway.profile import (
+    CostProfile,
+    CostRegression,
+    ModelProfile,
+    OutputCoefficients,
+    PrefillEnergy,
+    TokenRatio,
+)
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 
-Key = tuple[str, str]
+DeploymentKey = tuple[str, str]
 """Model and deployment, as the gateway labels them."""
 _COSTS = ("seconds", "joules")
-_LEFT = (gates.FEW, gates.GAIN)
+_UNCHANGED_GATES = (gates.FEW, gates.GAIN)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RefitSettings:
     """How to refit, and what must be passed."""
 
-    limits: Limits = field(default_factory=Limits)
-    few: Few = field(default_factory=Few)
-    form: Form | None = None
+    limits: GateLimits = field(default_factory=GateLimits)
+    prior_settings: PriorSettings = field(default_factory=PriorSettings)
+    form: RegressionForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class WindowSums:
     """All sums of a window: the blocks of each deployment, by (basis, quantity)."""
 
-    blocks: Mapping[Key, Mapping[tuple[str, str], Block]]
+    blocks: Mapping[DeploymentKey, Mapping[tuple[str, str], SumBlock]]
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RefittedOutputLine:
     """Tokens out = slope x tokens in + intercept, and half the 95% interval at the mean prompt."""
 
     slope: float
@@ -64,7 +71,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
+class RefittedTokenRatio:
     """The model's prompt tokens per token that the gateway counted, and half its 95% interval."""
 
     value: float
@@ -72,197 +79,214 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RefitPart:
     """One thing that was to be refitted, with what came of it."""
 
     name: str
-    block: Block
-    found: Refit | Line | Ratio | None
-    refusals: tuple[Refusal, ...]
+    block: SumBlock
+    found: CostRefit | RefittedOutputLine | RefittedTokenRatio | None
+    refusals: tuple[GateRefusal, ...]
 
     @property
-    def passed(self) -> bool:
+    def gates_passed(self) -> bool:
         """Whether it may replace the live one."""
         return self.found is not None and not self.refusals
 
     @property
-    def left(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether it stays as it was for no fault: too few requests, or nothing to gain."""
-        return bool(self.refusals) and all(one.gate in _LEFT for one in self.refusals)
+        return bool(self.refusals) and all(one.gate in _UNCHANGED_GATES for one in self.refusals)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RefitOutcome:
     """What came of one profile key."""
 
     key: str
-    deployments: tuple[Key, ...]
-    parts: tuple[Part, ...]
+    deployments: tuple[DeploymentKey, ...]
+    parts: tuple[RefitPart, ...]
     entry: ModelProfile | None
     """The new entry, None where the live one stays."""
 
     @property
     def refused(self) -> bool:
         """Whether a cost failed a gate for a fault."""
-        return any(part.refusals and not part.left for part in self.parts if part.name in _COSTS)
+        return any(
+            part.refusals and not part.unchanged for part in self.parts if part.name in _COSTS
+        )
 
     @property
-    def holds(self) -> bool:
+    def live_profile_kept(self) -> bool:
         """Whether a cost stays because the live profile is as good."""
         return any(one.gate == gates.GAIN for part in self.parts for one in part.refusals)
 
 
-def gather(server: Prometheus, window: str, at: float) -> Window:
+def gather_sums(server: PrometheusClient, window: str, at: float) -> WindowSums:
     """Read all sums of the window that ends at `at` (Unix seconds). Raises PrometheusError."""
-    blocks: dict[Key, dict[tuple[str, str], Block]] = {}
+    blocks: dict[DeploymentKey, dict[tuple[str, str], SumBlock]] = {}
     warnings: list[str] = []
 
-    def read(basis: str, quantity: str) -> bool:
-        found = server.samples(sums.METRIC, window, at, basis=basis, quantity=quantity)
-        warnings.extend(found.warned)
-        for key, block in sums.read(basis, found.series).items():
+    def read_basis(basis: str, quantity: str) -> bool:
+        found = server.query_samples(sums.SUMS_METRIC, window, at, basis=basis, quantity=quantity)
+        warnings.extend(found.attributed_warnings)
+        for key, block in sums.read_blocks(basis, found.series).items():
             blocks.setdefault(key, {})[basis, quantity] = block
         return bool(found.series)
 
     for quantity in _COSTS:
         # The block of `load` holds all that the one of `tokens` does.
-        if not read(LOAD, quantity):
-            read(TOKENS, quantity)
+        if not read_basis(LOAD, quantity):
+            read_basis(TOKENS, quantity)
     for basis in (OUTPUT, PROMPT):
-        read(basis, "tokens")
-    return Window(blocks, tuple(dict.fromkeys(warnings)))
+        read_basis(basis, "tokens")
+    return WindowSums(blocks, tuple(dict.fromkeys(warnings)))
 
 
-def recalibrate(
-    window: Window, live: Profile, keys: Mapping[str, Sequence[Key]], settings: Settings
-) -> list[Outcome]:
+def recalibrate_models(
+    window: WindowSums,
+    live: CostProfile,
+    keys: Mapping[str, Sequence[DeploymentKey]],
+    settings: RefitSettings,
+) -> list[RefitOutcome]:
     """Refit each profile key from the deployments that `keys` gives it."""
     outcomes = []
     for key, deployments in keys.items():
-        before = live.model(key)
+        before = live.get_model(key)
         blocks = [window.blocks[one] for one in deployments]
         costs = [
-            _cost(Quantity(name), blocks, _regression(before, name), settings) for name in _COSTS
+            _build_cost_part(CostQuantity(name), blocks, _select_regression(before, name), settings)
+            for name in _COSTS
         ]
         parts = [
             *costs,
-            _output(_joined(blocks, OUTPUT, "tokens"), before, costs[0].block, settings.limits),
-            _ratio(_joined(blocks, PROMPT, "tokens"), before, settings.limits),
+            _build_output_part(
+                _merge_blocks(blocks, OUTPUT, "tokens"), before, costs[0].block, settings.limits
+            ),
+            _build_ratio_part(_merge_blocks(blocks, PROMPT, "tokens"), before, settings.limits),
         ]
-        outcome = Outcome(key, tuple(deployments), tuple(parts), None)
-        if not outcome.refused and any(part.passed for part in costs):
-            outcome = Outcome(key, outcome.deployments, outcome.parts, _entry(before, parts))
+        outcome = RefitOutcome(key, tuple(deployments), tuple(parts), None)
+        if not outcome.refused and any(part.gates_passed for part in costs):
+            outcome = RefitOutcome(
+                key, outcome.deployments, outcome.parts, _build_entry(before, parts)
+            )
         outcomes.append(outcome)
     return outcomes
 
 
-def _regression(model: ModelProfile, name: str) -> Regression:
-    return model.seconds if name == Quantity.SECONDS.value else model.joules
+def _select_regression(model: ModelProfile, name: str) -> CostRegression:
+    return model.seconds if name == CostQuantity.SECONDS.value else model.joules
 
 
-def _joined(blocks: Iterable[Mapping[tuple[str, str], Block]], basis: str, quantity: str) -> Block:
+def _merge_blocks(
+    blocks: Iterable[Mapping[tuple[str, str], SumBlock]], basis: str, quantity: str
+) -> SumBlock:
     found = [one[basis, quantity] for one in blocks if (basis, quantity) in one]
-    return sums.add(found) if found else sums.empty(basis)
+    return sums.merge_blocks(found) if found else sums.create_empty_block(basis)
 
 
-def _cost(
-    quantity: Quantity,
-    blocks: Sequence[Mapping[tuple[str, str], Block]],
-    live: Regression,
-    settings: Settings,
-) -> Part:
-    block = _joined(blocks, LOAD, quantity.value)
+def _build_cost_part(
+    quantity: CostQuantity,
+    blocks: Sequence[Mapping[tuple[str, str], SumBlock]],
+    live: CostRegression,
+    settings: RefitSettings,
+) -> RefitPart:
+    block = _merge_blocks(blocks, LOAD, quantity.value)
     if not block.n and not block.faults:
-        tokens = _joined(blocks, TOKENS, quantity.value)
+        tokens = _merge_blocks(blocks, TOKENS, quantity.value)
         block = tokens if tokens.n else block
-    refusals = list(gates.of_block(block, settings.limits))
+    refusals = list(gates.check_block(block, settings.limits))
     found = None
     if not refusals:
         try:
-            found = refit(
+            found = refit_cost(
                 quantity,
                 block,
                 live,
                 form=settings.form,
-                few=settings.few,
+                few=settings.prior_settings,
                 max_condition=settings.limits.max_condition,
             )
-            refusals = list(gates.of_refit(found, settings.limits))
-        except Singular as error:
-            refusals = [Refusal("condition", str(error))]
-    return Part(quantity.value, block, found, tuple(refusals))
+            refusals = list(gates.check_refit(found, settings.limits))
+        except SingularMoments as error:
+            refusals = [GateRefusal("condition", str(error))]
+    return RefitPart(quantity.value, block, found, tuple(refusals))
 
 
-def _output(block: Block, live: ModelProfile, seconds: Block, limits: Limits) -> Part:
+def _build_output_part(
+    block: SumBlock, live: ModelProfile, seconds: SumBlock, limits: GateLimits
+) -> RefitPart:
     """Refit tokens out on tokens in, over the answers that no limit cut."""
-    refusals = list(gates.of_block(block, limits))
+    refusals = list(gates.check_block(block, limits))
     whole = block.n / seconds.n if seconds.n else 1.0
-    if not refusals and whole < gates.LEAST_WHOLE:
+    if not refusals and whole < gates.MIN_UNCUT_SHARE:
         text = (
             f"only {whole:.0%} of the answers were not cut by a limit, at least "
-            f"{gates.LEAST_WHOLE:.0%} needed: those left are the short ones"
+            f"{gates.MIN_UNCUT_SHARE:.0%} needed: those left are the short ones"
         )
-        refusals = [Refusal("cut", text, whole, gates.LEAST_WHOLE)]
+        refusals = [GateRefusal("cut", text, whole, gates.MIN_UNCUT_SHARE)]
     line = None
     if not refusals:
-        table = Moments.of(block, ("n", "i"), "o")
+        table = ClusterMoments.from_block(block, ("n", "i"), "o")
         try:
-            solved = table.solve()
-        except Singular as error:
-            return Part("output", block, None, (Refusal("condition", str(error)),))
+            solved = table.solve_least_squares()
+        except SingularMoments as error:
+            return RefitPart("output", block, None, (GateRefusal("condition", str(error)),))
         intercept, slope = (float(b) for b in solved.coefficients)
-        mean = table.mean
-        half = solved.half(mean)
-        line = Line(slope, intercept, solved.r2, float(mean[1]), half)
-        expected, guess = table.mean_y, live.output_model()
+        mean = table.column_means
+        half = solved.compute_half_interval(mean)
+        line = RefittedOutputLine(slope, intercept, solved.r2, float(mean[1]), half)
+        expected, guess = table.mean_y, live.to_output_model()
         refusals = [
-            *gates.of_interval(expected, half, limits),
-            *gates.of_change(expected, guess.slope * line.mean_in + guess.intercept, limits),
+            *gates.check_interval(expected, half, limits),
+            *gates.check_change(expected, guess.slope * line.mean_in + guess.intercept, limits),
         ]
-    return Part("output", block, line, tuple(refusals))
+    return RefitPart("output", block, line, tuple(refusals))
 
 
-def _ratio(block: Block, live: ModelProfile, limits: Limits) -> Part:
+def _build_ratio_part(block: SumBlock, live: ModelProfile, limits: GateLimits) -> RefitPart:
     """Refit the token ratio: sum over sum, its error that of a ratio of cluster totals."""
-    refusals = list(gates.of_block(block, limits))
+    refusals = list(gates.check_block(block, limits))
     ratio = None
     if not refusals:
-        theirs, ours = block.of("i"), block.of("e")
+        theirs, ours = block.get_term("i"), block.get_term("e")
         value = float(theirs.sum() / ours.sum())
         count = len(ours)
         spread = float(np.sum((theirs - value * ours) ** 2)) * count / (count - 1.0)
-        half = quantile(count) * spread**0.5 / float(ours.sum())
-        ratio = Ratio(value, half)
+        half = compute_interval_factor(count) * spread**0.5 / float(ours.sum())
+        ratio = RefittedTokenRatio(value, half)
         refusals = [
-            *gates.of_interval(value, half, limits),
-            *gates.of_change(value, live.tokens.ratio, limits),
+            *gates.check_interval(value, half, limits),
+            *gates.check_change(value, live.tokens.ratio, limits),
         ]
-    return Part("tokens", block, ratio, tuple(refusals))
+    return RefitPart("tokens", block, ratio, tuple(refusals))
 
 
-def _entry(before: ModelProfile, parts: Sequence[Part]) -> ModelProfile:
+def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfile:
     changes: dict[str, Any] = {}
     for part in parts:
-        if not part.passed:
+        if not part.gates_passed:
             continue
-        if isinstance(part.found, Refit):
-            changes[part.name] = _fitted(part.found)
-        elif isinstance(part.found, Line):
-            changes["output"] = Output(part.found.slope, part.found.intercept)
-        elif isinstance(part.found, Ratio):
-            changes["tokens"] = Tokens(part.found.value)
-    if Quantity.JOULES.value in changes:
-        base, per_token = before.prefill_joules()
-        changes["prefill"] = Prefill(base_joules=base, joules_per_token=per_token)
+        if isinstance(part.found, CostRefit):
+            changes[part.name] = _build_regression(part.found)
+        elif isinstance(part.found, RefittedOutputLine):
+            changes["output"] = OutputCoefficients(part.found.slope, part.found.intercept)
+        elif isinstance(part.found, RefittedTokenRatio):
+            changes["tokens"] = TokenRatio(part.found.value)
+    if CostQuantity.JOULES.value in changes:
+        base, per_token = before.get_prefill_coefficients()
+        changes["prefill"] = PrefillEnergy(base_joules=base, joules_per_token=per_token)
     return msgspec.structs.replace(before, **changes)
 
 
-def _fitted(found: Refit) -> Regression:
-    seen = {"tokens_in": found.seen.tokens_in, "tokens_out": found.seen.tokens_out}
-    running = found.seen.running(found.quantity)
-    if found.form is Form.LOAD and running is not None:
+def _build_regression(found: CostRefit) -> CostRegression:
+    seen = {
+        "tokens_in": found.observed_range.tokens_in,
+        "tokens_out": found.observed_range.tokens_out,
+    }
+    running = found.observed_range.compute_running_range(found.quantity)
+    if found.form is RegressionForm.LOAD and running is not None:
         seen["running"] = running
-    return Regression(
+    return CostRegression(
         form=found.form,
         coefficients=found.coefficients,
         covariance=found.covariance,

@@ -8,17 +8,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibration.recalibrate.refit import Refit
-from calibration.recalibrate.refit_models import Line, Outcome, Part, Ratio
-from calibration.stats.design import UNITS, terms
-from gateway.profile import Profile, Regression
-from gateway.scheduling.cost import Quantity
+from calibration.recalibrate.refit import CostRefit
+from calibration.recalibrate.refit_models import (
+    RefitOutcome,
+    RefitPart,
+    RefittedOutputLine,
+    RefittedTokenRatio,
+)
+from calibration.stats.design import UNITS, list_terms
+from gateway.profile import CostProfile, CostRegression
+from gateway.scheduling.cost import CostQuantity
 
-_LOUD = 0.05
+_NOTABLE_PRIOR_SHARE = 0.05
 
 
-def as_json(
-    outcomes: Sequence[Outcome], warnings: Sequence[str], live: Profile, source: Mapping[str, Any]
+def build_report(
+    outcomes: Sequence[RefitOutcome],
+    warnings: Sequence[str],
+    live: CostProfile,
+    source: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the report as plain values; shares are shares (0.1 = 10%)."""
     return {
@@ -29,45 +37,51 @@ def as_json(
                 "model": one.key,
                 "deployments": [deployment for _, deployment in one.deployments],
                 "adopted": one.entry is not None,
-                "parts": [_part(part, _live(one, part, live)) for part in one.parts],
+                "parts": [
+                    _build_part(part, _find_live_regression(one, part, live)) for part in one.parts
+                ],
             }
             for one in outcomes
         ],
     }
 
 
-def provenance(part: Mapping[str, Any]) -> dict[str, Any]:
+def select_provenance(part: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the profile keeps of a part of the JSON report."""
     names = ("requests", "instances", "scrapes", "resets", "condition", "bias", "prior_share",
              "b4_kept", "refused")  # fmt: skip
     return {"adopted": part["adopted"], **{name: part[name] for name in names if part.get(name)}}
 
 
-def _live(outcome: Outcome, part: Part, live: Profile) -> Regression | None:
-    model = live.model(outcome.key)
+def _find_live_regression(
+    outcome: RefitOutcome, part: RefitPart, live: CostProfile
+) -> CostRegression | None:
+    model = live.get_model(outcome.key)
     return {"seconds": model.seconds, "joules": model.joules}.get(part.name)
 
 
-def _part(part: Part, live: Regression | None) -> dict[str, Any]:
+def _build_part(part: RefitPart, live: CostRegression | None) -> dict[str, Any]:
     block = part.block
     return {
         "name": part.name,
-        "adopted": part.passed,
+        "adopted": part.gates_passed,
         "requests": block.n,
         "scrapes": len(block.clusters),
         "instances": block.instances,
         "resets": block.resets,
         "incomplete_scrapes": block.incomplete,
         "refused": [msgspec.to_builtins(one) for one in part.refusals],
-        **_found(part.found, live),
+        **_build_estimates(part.found, live),
     }
 
 
-def _found(found: Refit | Line | Ratio | None, live: Regression | None) -> dict[str, Any]:
-    if isinstance(found, Line):
+def _build_estimates(
+    found: CostRefit | RefittedOutputLine | RefittedTokenRatio | None, live: CostRegression | None
+) -> dict[str, Any]:
+    if isinstance(found, RefittedOutputLine):
         return {"slope": found.slope, "intercept": found.intercept, "r2": found.r2,
                 "mean_tokens_in": found.mean_in, "interval_at_mean": found.half}  # fmt: skip
-    if isinstance(found, Ratio):
+    if isinstance(found, RefittedTokenRatio):
         return {"ratio": found.value, "interval": found.half}
     if found is None or live is None:
         return {}
@@ -85,11 +99,11 @@ def _found(found: Refit | Line | Ratio | None, live: Regression | None) -> dict[
                 "value": found.coefficients[at],
                 "low": float(solved.low[place[at]]) if at in place else 0.0,
                 "high": float(solved.high[place[at]]) if at in place else 0.0,
-                "standard_error": float(solved.errors[place[at]]) if at in place else 0.0,
-                "live": live.coefficients[at] if at < live.form.terms else None,
+                "standard_error": float(solved.standard_errors[place[at]]) if at in place else 0.0,
+                "live": live.coefficients[at] if at < live.form.term_count else None,
                 "prior_share": shares.get(at, 0.0),
             }
-            for at, term in enumerate(terms(found.form, found.quantity))
+            for at, term in enumerate(list_terms(found.form, found.quantity))
         ],
         "covariance": found.covariance,
         "r2": solved.r2,
@@ -100,7 +114,7 @@ def _found(found: Refit | Line | Ratio | None, live: Regression | None) -> dict[
         "live_form": live.form.value,
         "mean_observed": drift.observed,
         "mean_predicted_live": drift.predicted,
-        "bias": drift.bias,
+        "bias": drift.relative_bias,
         "live_rmse": drift.rmse,
         "chow": {"f": drift.chow.f, "p": drift.chow.p, "k": drift.chow.k,
                  "freedom": drift.chow.freedom} if drift.chow else None,
@@ -108,61 +122,69 @@ def _found(found: Refit | Line | Ratio | None, live: Regression | None) -> dict[
     }  # fmt: skip
 
 
-def show(
+def print_report(
     console: Console,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[RefitOutcome],
     warnings: Sequence[str],
-    live: Profile,
+    live: CostProfile,
     source: Mapping[str, Any],
 ) -> None:
     """Print the report."""
-    _say(
+    _print_line(
         console,
         f"{source['window']} of {source['prometheus']}, to {source['to']}; live profile "
         f"{live.version}",
     )
     for warning in warnings:
-        _say(console, f"! {warning}")
+        _print_line(console, f"! {warning}")
     for one in outcomes:
         console.print()
-        costs = [part for part in one.parts if isinstance(part.found, Refit)]
+        costs = [part for part in one.parts if isinstance(part.found, CostRefit)]
         if costs:
-            console.print(_table(one, costs, live))
+            console.print(_build_table(one, costs, live))
         else:
             console.print(Text(one.key, "bold"))
         for part in one.parts:
-            _part_lines(console, part)
+            _print_part(console, part)
         verdict = "passed" if one.entry is not None else "not adopted: the live entry stays"
-        _say(console, f"{one.key}: {verdict}")
+        _print_line(console, f"{one.key}: {verdict}")
 
 
-def _part_lines(console: Console, part: Part) -> None:
+def _print_part(console: Console, part: RefitPart) -> None:
     found, block = part.found, part.block
-    if isinstance(found, Refit):
+    if isinstance(found, CostRefit):
         for text in found.passed_over:
-            _say(console, f"{part.name}: not {text}")
+            _print_line(console, f"{part.name}: not {text}")
         if found.kept_load:
-            _say(console, f"{part.name}: b4 kept from the live profile, at the window's level")
+            _print_line(
+                console, f"{part.name}: b4 kept from the live profile, at the window's level"
+            )
         share = max(found.solved.prior_share)
-        if share > _LOUD:
+        if share > _NOTABLE_PRIOR_SHARE:
             shares = ", ".join(f"{one:.0%}" for one in found.solved.prior_share)
-            _say(console, f"{part.name}: share of the live profile in each coefficient: {shares}")
-    elif isinstance(found, Line):
-        _say(
+            _print_line(
+                console, f"{part.name}: share of the live profile in each coefficient: {shares}"
+            )
+    elif isinstance(found, RefittedOutputLine):
+        _print_line(
             console,
             f"tokens out: {found.slope:.4g} x tokens in + {found.intercept:.4g} (R2 "
             f"{found.r2:.3f}, {block.n} answers)",
         )
-    elif isinstance(found, Ratio):
-        _say(console, f"token ratio: {found.value:.4f} +- {found.half:.4f} ({block.n} prompts)")
+    elif isinstance(found, RefittedTokenRatio):
+        _print_line(
+            console, f"token ratio: {found.value:.4f} +- {found.half:.4f} ({block.n} prompts)"
+        )
     if block.incomplete:
-        _say(console, f"{part.name}: {block.incomplete} scrapes left out, a term was missing")
+        _print_line(
+            console, f"{part.name}: {block.incomplete} scrapes left out, a term was missing"
+        )
     for refusal in part.refusals:
-        mark = "left as it was" if part.left else "refused"
-        _say(console, f"! {part.name}: {mark}: {refusal}")
+        mark = "left as it was" if part.unchanged else "refused"
+        _print_line(console, f"! {part.name}: {mark}: {refusal}")
 
 
-def _table(outcome: Outcome, parts: Sequence[Part], live: Profile) -> Table:
+def _build_table(outcome: RefitOutcome, parts: Sequence[RefitPart], live: CostProfile) -> Table:
     table = Table(
         title=Text(outcome.key, "table.title"), title_justify="left", box=None, pad_edge=False,
         header_style="bold",
@@ -172,40 +194,44 @@ def _table(outcome: Outcome, parts: Sequence[Part], live: Profile) -> Table:
         table.add_column(part.name, justify="right", no_wrap=True)
         table.add_column("95% interval", no_wrap=True)
         table.add_column("live", justify="right", no_wrap=True)
-    fits = [(part, part.found, _live(outcome, part, live)) for part in parts]
-    most = max(fit.form.terms for _, fit, _ in fits if isinstance(fit, Refit))
+    fits = [(part, part.found, _find_live_regression(outcome, part, live)) for part in parts]
+    most = max(fit.form.term_count for _, fit, _ in fits if isinstance(fit, CostRefit))
     names = ["b0", "b1 per in", "b2 per out", "b3 per in x out", "b4 load"][:most]
     for at, name in enumerate(names):
         row = [name]
         for _, fit, before in fits:
-            row += _cells(fit, before, at)
+            row += _format_cells(fit, before, at)
         table.add_row(*row)
     for name in ("form", "requests", "scrapes", "instances", "restarts", "R2", "RMSE", "condition",
                  "live is off by", "Chow test"):  # fmt: skip
         row = [name]
         for part, fit, before in fits:
-            row += _figure(part, fit, before, name) if isinstance(fit, Refit) and before else [""]
+            row += (
+                _format_figure(part, fit, before, name)
+                if isinstance(fit, CostRefit) and before
+                else [""]
+            )
         table.add_row(*row)
     return table
 
 
-def _cells(fit: object, before: Regression | None, at: int) -> list[str]:
-    if not isinstance(fit, Refit) or before is None:
+def _format_cells(fit: object, before: CostRegression | None, at: int) -> list[str]:
+    if not isinstance(fit, CostRefit) or before is None:
         return ["", "", ""]
-    was = f"{before.coefficients[at]:.5g}" if at < before.form.terms else "-"
-    if at >= fit.form.terms:
+    was = f"{before.coefficients[at]:.5g}" if at < before.form.term_count else "-"
+    if at >= fit.form.term_count:
         return ["-", "", was]
     if at not in fit.used:
         return ["0", "left out", was]
     place = fit.used.index(at)
-    unit = terms(fit.form, fit.quantity)[at].unit
+    unit = list_terms(fit.form, fit.quantity)[at].unit
     interval = f"{fit.solved.low[place]:.5g} to {fit.solved.high[place]:.5g} {unit}"
     return [f"{fit.coefficients[at]:.5g}", interval, was]
 
 
-def _figure(part: Part, fit: Refit, before: Regression, name: str) -> list[str]:
+def _format_figure(part: RefitPart, fit: CostRefit, before: CostRegression, name: str) -> list[str]:
     """Return a figure, what stands beside it, and the live profile's in this window."""
-    unit, drift = UNITS[Quantity(part.name)], fit.drift
+    unit, drift = UNITS[CostQuantity(part.name)], fit.drift
     chow = drift.chow
     return {
         "form": [fit.form.value, "", before.form.value],
@@ -217,7 +243,7 @@ def _figure(part: Part, fit: Refit, before: Regression, name: str) -> list[str]:
         "RMSE": [f"{fit.solved.rmse:.4g} {unit}", "", f"{drift.rmse:.4g} {unit}"],
         "condition": [f"{fit.solved.condition:.1f}", "", ""],
         "live is off by": [
-            f"{drift.bias:+.1%}",
+            f"{drift.relative_bias:+.1%}",
             f"{drift.predicted:.4g} for {drift.observed:.4g} {unit}",
             "",
         ],
@@ -229,5 +255,5 @@ def _figure(part: Part, fit: Refit, before: Regression, name: str) -> list[str]:
     }[name]
 
 
-def _say(console: Console, text: str) -> None:
+def _print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)

@@ -12,16 +12,16 @@ from gateway import profile
 from gateway.profile import ModelProfile
 
 
-class Changed(Exception):
+class ProfileChanged(Exception):
     """The profile was replaced by someone else meanwhile."""
 
 
-def beside(path: Path) -> Path:
+def get_previous_path(path: Path) -> Path:
     """Return where the profile before is kept."""
     return path.with_name(f"{path.name}.previous")
 
 
-def replace(models: Mapping[str, ModelProfile], path: Path, parent: str | None) -> str:
+def replace_profile(models: Mapping[str, ModelProfile], path: Path, parent: str | None) -> str:
     """Write a profile and keep the one that was there; return the new version.
 
     Raises Changed where the file no longer is version `parent`, OSError, ProfileError.
@@ -30,25 +30,25 @@ def replace(models: Mapping[str, ModelProfile], path: Path, parent: str | None) 
     if path.exists():
         old = path.read_bytes()
         if parent is not None:
-            before = profile.parse(old, str(path))
+            before = profile.parse_profile(old, str(path))
             lengths = before.lengths
             if before.version != parent:
-                raise Changed(f"{path}: was replaced meanwhile, so nothing was written")
-        profile.write_whole(beside(path), old)
-    profile.save(models, path, lengths)
-    return profile.load(path).version
+                raise ProfileChanged(f"{path}: was replaced meanwhile, so nothing was written")
+        profile.write_atomically(get_previous_path(path), old)
+    profile.save_profile(models, path, lengths)
+    return profile.load_profile(path).version
 
 
-def exchange(path: Path) -> tuple[str, str]:
+def exchange_profiles(path: Path) -> tuple[str, str]:
     """Exchange a profile with the one before; return the versions that were there and are now.
 
     Raises BadInput where there is none before, ProfileError where either is bad, OSError.
     """
-    before = beside(path)
+    before = get_previous_path(path)
     if not before.exists():
         raise BadInput(f"{before}: is not there, so there is nothing to go back to")
-    now, then = profile.load(path), profile.load(before)
+    now, then = profile.load_profile(path), profile.load_profile(before)
     old, new = path.read_bytes(), before.read_bytes()
-    profile.write_whole(path, new)
-    profile.write_whole(before, old)
+    profile.write_atomically(path, new)
+    profile.write_atomically(before, old)
     return now.version, then.version

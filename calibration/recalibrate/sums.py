@@ -21,11 +21,11 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.prometheus import SampleSeries
 
 Floats = NDArray[np.float64]
 
-METRIC = "joulegate_ols_sum_total"
+SUMS_METRIC = "joulegate_ols_sum_total"
 TOKENS, LOAD, OUTPUT, PROMPT = "tokens", "load", "output", "prompt"
 _COSTS = ("n", "i", "o", "io", "i2", "o2", "i2o", "io2", "i2o2", "y", "iy", "oy", "ioy", "y2")
 TERMS = {
@@ -37,7 +37,7 @@ TERMS = {
 """The terms of each block, by basis: sums of products of tokens in (i), tokens out (o), cost (y),
 the load's column (z) and the gateway's own count of the prompt (e)."""
 
-_NAMES = frozenset({"__name__", "model", "deployment", "basis", "quantity", "term"})
+_SUM_LABELS = frozenset({"__name__", "model", "deployment", "basis", "quantity", "term"})
 _VARIABLES = "eiozy"
 _EPS = float(np.finfo(float).eps)
 _SLACK = 1e-9
@@ -47,7 +47,7 @@ _OUTRUN_SCRAPES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SumFault:
     """Why sums cannot be what they say: the gate's name, the instance, and what was seen."""
 
     gate: str
@@ -60,7 +60,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SumBlock:
     """What was added to one block; `clusters` has a row per scrape interval that saw requests."""
 
     basis: str
@@ -71,28 +71,28 @@ class Block:
     resets: int = 0
     incomplete: int = 0
     """Scrapes left out because a term was missing."""
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[SumFault, ...] = ()
 
-    def of(self, term: str) -> Floats:
+    def get_term(self, term: str) -> Floats:
         """Return what each scrape interval added to a term."""
         return self.clusters[:, TERMS[self.basis].index(term)]
 
-    def total(self, term: str) -> float:
+    def sum_term(self, term: str) -> float:
         """Return what was added to a term over all instances and scrapes."""
-        return float(self.of(term).sum())
+        return float(self.get_term(term).sum())
 
     @property
     def n(self) -> int:
         """Requests."""
-        return round(self.total("n"))
+        return round(self.sum_term("n"))
 
 
-def empty(basis: str) -> Block:
+def create_empty_block(basis: str) -> SumBlock:
     """Return the block that saw nothing."""
-    return Block(basis, np.zeros((0, len(TERMS[basis]))))
+    return SumBlock(basis, np.zeros((0, len(TERMS[basis]))))
 
 
-def add(blocks: Sequence[Block]) -> Block:
+def merge_blocks(blocks: Sequence[SumBlock]) -> SumBlock:
     """Add blocks of one basis (instances, or deployments that share a profile)."""
     return replace(
         blocks[0],
@@ -105,21 +105,25 @@ def add(blocks: Sequence[Block]) -> Block:
     )
 
 
-def read(basis: str, series: Iterable[Series]) -> dict[tuple[str, str], Block]:
+def read_blocks(basis: str, series: Iterable[SampleSeries]) -> dict[tuple[str, str], SumBlock]:
     """Return the block of each (model, deployment) in the samples of one basis and quantity."""
-    grouped: dict[tuple[str, str], dict[str, list[Series]]] = defaultdict(lambda: defaultdict(list))
+    grouped: dict[tuple[str, str], dict[str, list[SampleSeries]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for one in series:
         labels = one.metric
         model = labels.get("model", "")
         key = (model, labels.get("deployment", model))
-        grouped[key][one.instance(_NAMES)].append(one)
+        grouped[key][one.describe_instance(_SUM_LABELS)].append(one)
     return {
-        key: add([_instance(basis, where, found) for where, found in sorted(instances.items())])
+        key: merge_blocks(
+            [_read_instance(basis, where, found) for where, found in sorted(instances.items())]
+        )
         for key, instances in grouped.items()
     }
 
 
-def _instance(basis: str, where: str, series: list[Series]) -> Block:
+def _read_instance(basis: str, where: str, series: list[SampleSeries]) -> SumBlock:
     terms = TERMS[basis]
     rows: dict[float, dict[str, float]] = defaultdict(dict)
     for one in series:
@@ -130,21 +134,21 @@ def _instance(basis: str, where: str, series: list[Series]) -> Block:
     shown = np.array([[rows[at][term] for term in terms] for at in whole]).reshape(-1, len(terms))
     if not np.isfinite(shown).all() or (shown < 0.0).any():
         at, term = np.argwhere(~(shown >= 0.0) | ~np.isfinite(shown))[0]
-        seen = f"term {terms[term]} is {shown[at, term]:g} at {_time(whole[at])}"
+        seen = f"term {terms[term]} is {shown[at, term]:g} at {_format_time(whole[at])}"
         return replace(
-            empty(basis), instances=1, incomplete=incomplete, scrapes=len(whole),
-            faults=(Fault("negative", where, seen),),
+            create_empty_block(basis), instances=1, incomplete=incomplete, scrapes=len(whole),
+            faults=(SumFault("negative", where, seen),),
         )  # fmt: skip
     steps = np.diff(shown, axis=0)
     began: NDArray[np.bool_] = np.any(steps < 0.0, axis=1)
-    faults = _outrun(terms, where, shown, steps, began, whole)
+    faults = _find_impossible_reset(terms, where, shown, steps, began, whole)
     steps[began] = shown[1:][began]
     busy = (steps > 0.0).any(axis=1)
-    faults += _stuck(terms, where, steps[busy])
+    faults += _find_stuck_terms(terms, where, steps[busy])
     # What a difference can be off by: each counter was rounded to a double when it was exported.
     blur = 2.0 * _EPS * shown[1:][busy]
-    faults += _impossible(terms, where, steps[busy], blur)
-    return Block(
+    faults += _find_impossible_sums(terms, where, steps[busy], blur)
+    return SumBlock(
         basis,
         steps[busy],
         instances=1,
@@ -155,10 +159,10 @@ def _instance(basis: str, where: str, series: list[Series]) -> Block:
     )
 
 
-def _outrun(
+def _find_impossible_reset(
     terms: Sequence[str], where: str, shown: Floats, steps: Floats, began: NDArray[np.bool_],
     times: Sequence[float],
-) -> list[Fault]:  # fmt: skip
+) -> list[SumFault]:  # fmt: skip
     """Find a term that fell while n rose: no restart catches up with a long life in one scrape.
 
     A long life is many times what any one scrape has added.
@@ -171,13 +175,15 @@ def _outrun(
         return []
     at = int(np.argmax(odd))
     term = terms[int(np.argmin(steps[at]))]
-    seen = f"term {term} fell at {_time(times[at + 1])} while n, of {shown[at, n]:g}, did not"
-    return [Fault("fell", where, seen)]
+    seen = (
+        f"term {term} fell at {_format_time(times[at + 1])} while n, of {shown[at, n]:g}, did not"
+    )
+    return [SumFault("fell", where, seen)]
 
 
-def _stuck(terms: Sequence[str], where: str, steps: Floats) -> list[Fault]:
+def _find_stuck_terms(terms: Sequence[str], where: str, steps: Floats) -> list[SumFault]:
     """Find a term that stood still while another moved that cannot without it."""
-    needs = [frozenset(powers(term)) for term in terms]
+    needs = [frozenset(parse_powers(term)) for term in terms]
     moved = steps > 0.0
     requests = np.maximum(steps[:, terms.index("n")], 1.0)
     found = []
@@ -187,14 +193,16 @@ def _stuck(terms: Sequence[str], where: str, steps: Floats) -> list[Fault]:
         count = float(requests[stuck].sum())
         if count >= _STUCK_REQUESTS:
             seen = f"term {term} stood still over {count:g} requests while others moved"
-            found.append(Fault("stuck", where, seen))
+            found.append(SumFault("stuck", where, seen))
     return found
 
 
-def _impossible(terms: Sequence[str], where: str, steps: Floats, blur: Floats) -> list[Fault]:
+def _find_impossible_sums(
+    terms: Sequence[str], where: str, steps: Floats, blur: Floats
+) -> list[SumFault]:
     """Find sums that break Cauchy and Schwarz's inequality: (sum ab)² <= sum a² times sum b²."""
     for term in terms:
-        for one, two in _factors(term, terms):
+        for one, two in _find_square_factors(term, terms):
             ab, a, b = (terms.index(name) for name in (term, one, two))
             least, most = steps[:, ab] ** 2, steps[:, a] * steps[:, b]
             slack = _SLACK * most + 2.0 * steps[:, ab] * blur[:, ab]
@@ -206,27 +214,27 @@ def _impossible(terms: Sequence[str], where: str, steps: Floats, blur: Floats) -
                     f"({term})² is {least[at]:.6g} but {one} x {two} is only {most[at]:.6g} in "
                     "one scrape"
                 )
-                return [Fault("impossible", where, seen)]
+                return [SumFault("impossible", where, seen)]
     return []
 
 
-def _factors(term: str, terms: Sequence[str]) -> list[tuple[str, str]]:
+def _find_square_factors(term: str, terms: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of squares that bound a term, among those there are."""
-    have = powers(term)
+    have = parse_powers(term)
     pairs = []
     for one in terms:
-        square = powers(one)
+        square = parse_powers(one)
         if any(count % 2 for count in square.values()):
             continue
         other = Counter({v: 2 * have[v] - square[v] for v in _VARIABLES})
         if all(count >= 0 and count % 2 == 0 for count in other.values()):
-            two = name(other)
+            two = format_term(other)
             if two in terms and one < two:
                 pairs.append((one, two))
     return pairs
 
 
-def powers(term: str) -> Counter[str]:
+def parse_powers(term: str) -> Counter[str]:
     """Return each variable's power in a term: i2o is {i: 2, o: 1}, n is none."""
     found: Counter[str] = Counter()
     last = ""
@@ -239,11 +247,11 @@ def powers(term: str) -> Counter[str]:
     return found
 
 
-def name(found: Counter[str]) -> str:
+def format_term(found: Counter[str]) -> str:
     """Return the term of those powers; the other way round of `powers`."""
     parts = (f"{v}{found[v] if found[v] > 1 else ''}" for v in _VARIABLES if found[v])
     return "".join(parts) or "n"
 
 
-def _time(at: float) -> str:
+def _format_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,13 +17,13 @@ from calibration.replay import replay
 from calibration.replay import report as replay_report
 from calibration.replay import requests as requests_file
 from calibration.replay import statistics as outcomes
-from calibration.replay.decision_log_reader import Request
-from calibration.replay.replay import Ints, Scenario, World
-from calibration.replay.report import Group
-from calibration.replay.requests import Requests
-from calibration.replay.scenarios import scenarios
-from calibration.replay.statistics import Comparison
-from calibration.tables.columns import BadInput, named
+from calibration.replay.decision_log_reader import RecordedRequest
+from calibration.replay.replay import Ints, ReplayFleet, ReplayScenario
+from calibration.replay.report import ProfileResults
+from calibration.replay.requests import ReplayRequests
+from calibration.replay.scenarios import build_scenarios
+from calibration.replay.statistics import PlanComparison
+from calibration.tables.columns import BadInput, parse_name_pairs
 from gateway import profile, tokens
 
 OK, UNUSABLE, STOPPED = 0, 2, 1
@@ -37,7 +37,7 @@ _err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ReplayOptions:
     """The command line's options, as they were given."""
 
     file: Path
@@ -56,10 +56,10 @@ class Options:
     as_json: bool = False
 
 
-def run(options: Options) -> int:
+def run(options: ReplayOptions) -> int:
     """Do it; return the exit code. Nothing is ever written."""
     try:
-        report = _run(options)
+        report = _run_replay(options)
     except (BadInput, profile.ProfileError) as error:
         _err.print(f"joulegate: {error}", markup=False)
         return UNUSABLE
@@ -75,66 +75,68 @@ def run(options: Options) -> int:
     return OK
 
 
-def _run(options: Options) -> dict[str, Any]:
+def _run_replay(options: ReplayOptions) -> dict[str, Any]:
     if options.lengths not in ("recorded", "predicted"):
         raise BadInput(f"--lengths {options.lengths}: is none of recorded, predicted")
-    wanted = scenarios(options.weights, options.preset, options.policy, options.profile)
-    contexts = _contexts(options.context)
-    names = named(options.model, "--model")
-    with _progress() as step:
-        found = requests_file.read(
+    wanted = build_scenarios(options.weights, options.preset, options.policy, options.profile)
+    contexts = _parse_contexts(options.context)
+    names = parse_name_pairs(options.model, "--model")
+    with _show_progress() as step:
+        found = requests_file.read_requests(
             options.file,
-            tokens.load,
+            tokens.load_token_counter,
             column=options.prompt_column,
             pinned=options.pinned,
             on_row=lambda: step("reading", 1),
         )
         _check_bad(found, options.max_bad)
         profiles = list({id(one.profile): one.profile for one in wanted}.values())
-        keys = replay.keys_of(found.requests, profiles, names)
+        keys = replay.map_profile_keys(found.requests, profiles, names)
         groups = [
-            _group(
+            _compare_plans(
                 options,
                 found,
                 [one for one in wanted if one.profile is each],
-                World(each, keys, contexts),
+                ReplayFleet(each, keys, contexts),
                 step,
             )
             for each in profiles
         ]
     if not options.as_json:
-        replay_report.show(_out, found, groups)
-    return replay_report.as_json(found, groups, replicates=options.replicates, seed=options.seed)
+        replay_report.print_report(_out, found, groups)
+    return replay_report.build_report(
+        found, groups, replicates=options.replicates, seed=options.seed
+    )
 
 
-def _group(
-    options: Options,
-    found: Requests,
-    wanted: list[Scenario],
-    world: World,
+def _compare_plans(
+    options: ReplayOptions,
+    found: ReplayRequests,
+    wanted: list[ReplayScenario],
+    world: ReplayFleet,
     step: Callable[[str, int], None],
-) -> Group:
+) -> ProfileResults:
     """Run all scenarios of one profile, and what they are compared with."""
     requests = found.requests
     plans: dict[str, Ints] = {}
     for scenario in wanted:
-        plans[scenario.name] = replay.choose(
+        plans[scenario.name] = replay.choose_deployments(
             world, requests, scenario, on_row=lambda: step("deciding", 1)
         )
     always = {f"always {model}": model for model in world.models}
     for name, model in always.items():
-        plans[name] = replay.choose(world, requests, wanted[0], only=model)
-    then = replay.recorded(world, requests)
+        plans[name] = replay.choose_deployments(world, requests, wanted[0], only=model)
+    then = replay.find_recorded_choices(world, requests)
     if then is not None and (then >= 0).all():
         plans[RECORDED] = then
-    able = outcomes.served(list(plans.values()))
+    able = outcomes.find_served_requests(list(plans.values()))
     if not len(able):
         raise BadInput(f"{found.name}: no request fits any model (--context?)")
     kept = [requests[at] for at in able]
     plans = {name: chosen[able] for name, chosen in plans.items()}
-    sizes = replay.lengths(world, kept, predicted=options.lengths == "predicted")
-    priced = replay.prices(world, sizes)
-    comparison = Comparison(
+    sizes = replay.compute_lengths(world, kept, predicted=options.lengths == "predicted")
+    priced = replay.compute_prices(world, sizes)
+    comparison = PlanComparison(
         world,
         priced,
         plans,
@@ -144,24 +146,26 @@ def _group(
         on_replicates=lambda count: step("resampling", count * len(kept)),
     )
     others = [*always, *([RECORDED] if RECORDED in plans else [])]
-    return Group(
+    return ProfileResults(
         profile=world.profile,
-        outcomes=[comparison.outcome(name) for name in plans],
+        outcomes=[comparison.compute_outcome(name) for name in plans],
         savings=[
-            comparison.saving(scenario.name, against) for scenario in wanted for against in others
+            comparison.compute_saving(scenario.name, against)
+            for scenario in wanted
+            for against in others
         ],
         requests=len(kept),
         unserved=len(requests) - len(kept),
         recorded_lengths=sizes.recorded,
         floored=priced.floored,
-        outgrown=replay.outgrown(world, sizes),
+        outgrown=replay.count_outgrown(world, sizes),
         uncertain=comparison.uncertain,
         certain=sorted(set(world.models) - set(comparison.uncertain)),
-        observed=_observed(kept),
+        observed=_summarize_observed(kept),
     )
 
 
-def _observed(kept: list[Request]) -> dict[str, Any]:
+def _summarize_observed(kept: list[RecordedRequest]) -> dict[str, Any]:
     """Return what was measured then: context for the predictions, not compared with them."""
     seconds = [one.seconds for one in kept if one.seconds is not None]
     joules = [one.joules for one in kept if one.joules is not None and one.measured]
@@ -173,7 +177,7 @@ def _observed(kept: list[Request]) -> dict[str, Any]:
     }
 
 
-def _check_bad(found: Requests, most: float) -> None:
+def _check_bad(found: ReplayRequests, most: float) -> None:
     count = sum(found.bad.values())
     # A gateway that is writing, or was killed, leaves a half line at the end.
     if count <= 1 or count / found.lines <= most:
@@ -187,7 +191,7 @@ def _check_bad(found: Requests, most: float) -> None:
     )
 
 
-def _contexts(given: list[str]) -> dict[str, int]:
+def _parse_contexts(given: list[str]) -> dict[str, int]:
     found = {}
     for text in given:
         name, _, size = text.partition("=")
@@ -198,7 +202,7 @@ def _contexts(given: list[str]) -> dict[str, int]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int], None]]:
+def _show_progress() -> Iterator[Callable[[str, int], None]]:
     """Show what is done and how far, on a terminal, once it takes more than a moment."""
     bar = Progress(
         TextColumn("{task.description} {task.completed:,.0f}"),
@@ -211,7 +215,7 @@ def _progress() -> Iterator[Callable[[str, int], None]]:
     task = bar.add_task("reading", total=None)
     began, counts = time.monotonic(), {"": 0}
 
-    def step(what: str, count: int) -> None:
+    def advance_bar(what: str, count: int) -> None:
         if what not in counts:
             counts[what] = 0
             bar.update(task, description=what, completed=0, total=None)
@@ -222,6 +226,6 @@ def _progress() -> Iterator[Callable[[str, int], None]]:
             bar.update(task, completed=counts[what])
 
     try:
-        yield step
+        yield advance_bar
     finally:
         bar.stop()

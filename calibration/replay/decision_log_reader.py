@@ -6,17 +6,17 @@ from math import isfinite
 from typing import Any, Final, NamedTuple
 
 from gateway.scheduling.decide import POLICIES
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import MetricWeights
 
 PINNED: Final = "named its model (policy none)"
-LARGEST: Final = 10**9
+MAX_TOKEN_COUNT: Final = 10**9
 """Largest count taken for tokens."""
 _NO_POLICY: Final = "none"
 _FAILED: Final = 400
 _GONE: Final = 499
 
 
-class Place(NamedTuple):
+class LoggedDeployment(NamedTuple):
     """A deployment as the log names it."""
 
     model: str
@@ -33,7 +33,7 @@ class LoggedTokens(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RecordedRequest:
     """One request as it was; None is what is not known.
 
     `tokens_in` is what the gateway counted, on the scale of the model `counted_for` (None:
@@ -45,19 +45,19 @@ class Request:
     tokens_in: int
     asked_tokens_out: int | None = None
     predicted_tokens_out: int | None = None
-    counted_for: Place | None = None
+    counted_for: LoggedDeployment | None = None
     prompt_tokens: int | None = None
     tokens_out: int | None = None
-    answered: Place | None = None
-    running: Mapping[Place, int] | None = None
-    excluded: frozenset[Place] = frozenset()
-    weights: Weights | None = None
+    answered: LoggedDeployment | None = None
+    running: Mapping[LoggedDeployment, int] | None = None
+    excluded: frozenset[LoggedDeployment] = frozenset()
+    weights: MetricWeights | None = None
     policy: str | None = None
     profile_version: str = ""
     seconds: float | None = None
     joules: float | None = None
     counted_tokens: int | None = None
-    tokens: Mapping[Place, LoggedTokens] | None = None
+    tokens: Mapping[LoggedDeployment, LoggedTokens] | None = None
     reference_load: float | None = None
     measured: bool = False
     """Whether the joules are a meter's."""
@@ -71,44 +71,50 @@ class LeftOut(Exception):
     """A request that is not for replay; the text is the reason it is counted under."""
 
 
-def read(line: Mapping[str, Any], *, pinned: bool) -> Request:
+def parse_log_line(line: Mapping[str, Any], *, pinned: bool) -> RecordedRequest:
     """Read a line; `pinned` takes one that named its model, too. Raises BadLine, LeftOut."""
-    decision = _decision(line, pinned=pinned)
-    candidates = _list(decision, "candidates")
+    decision = _parse_decision(line, pinned=pinned)
+    candidates = _get_list(decision, "candidates")
     if not candidates:
         raise LeftOut("no candidate could serve it")
-    running = {_place(one): _count(one.get("running", 0), "running") or 0 for one in candidates}
+    running = {
+        _parse_deployment(one): _parse_count(one.get("running", 0), "running") or 0
+        for one in candidates
+    }
     tokens, usage, observed = (
-        _dict(*pair) for pair in ((decision, "tokens"), (line, "usage"), (line, "observed"))
+        _get_dict(*pair) for pair in ((decision, "tokens"), (line, "usage"), (line, "observed"))
     )
-    tokens_in = _count(tokens.get("input"), "tokens.input")
+    tokens_in = _parse_count(tokens.get("input"), "tokens.input")
     if not tokens_in:
         raise BadLine("no tokens.input in its decision")
     policy = str(decision.get("policy"))
     whole = line["code"] != _GONE  # one that left early has not seen its whole answer
-    return Request(
+    return RecordedRequest(
         tokens_in=tokens_in,
-        asked_tokens_out=_count(line.get("asked_tokens"), "asked_tokens") or None,
-        counted_tokens=_count(line.get("counted_tokens"), "counted_tokens") or None,
+        asked_tokens_out=_parse_count(line.get("asked_tokens"), "asked_tokens") or None,
+        counted_tokens=_parse_count(line.get("counted_tokens"), "counted_tokens") or None,
         tokens=_tokens(candidates),
-        reference_load=_real(decision.get("reference_load"), "reference_load"),
-        predicted_tokens_out=_count(tokens.get("output"), "tokens.output"),
-        counted_for=_place(candidates[0]),
-        prompt_tokens=_count(usage.get("prompt_tokens"), "prompt_tokens") or None,
-        tokens_out=_count(usage.get("completion_tokens"), "completion_tokens") if whole else None,
-        answered=_answered(line),
+        reference_load=_parse_real(decision.get("reference_load"), "reference_load"),
+        predicted_tokens_out=_parse_count(tokens.get("output"), "tokens.output"),
+        counted_for=_parse_deployment(candidates[0]),
+        prompt_tokens=_parse_count(usage.get("prompt_tokens"), "prompt_tokens") or None,
+        tokens_out=_parse_count(usage.get("completion_tokens"), "completion_tokens")
+        if whole
+        else None,
+        answered=_parse_answered(line),
         running=running,
-        excluded=frozenset(_place(one) for one in _list(decision, "excluded")) - set(running),
-        weights=_weights(decision),
+        excluded=frozenset(_parse_deployment(one) for one in _get_list(decision, "excluded"))
+        - set(running),
+        weights=_parse_weights(decision),
         policy=None if policy == _NO_POLICY else policy,
         profile_version=str(decision.get("profile_version", "")),
-        seconds=_real(observed.get("seconds"), "observed.seconds") if whole else None,
-        joules=_real(observed.get("joules"), "observed.joules") if whole else None,
+        seconds=_parse_real(observed.get("seconds"), "observed.seconds") if whole else None,
+        joules=_parse_real(observed.get("joules"), "observed.joules") if whole else None,
         measured=observed.get("method") in {"exclusive", "apportioned", "simulated"},
     )
 
 
-def _decision(line: Mapping[str, Any], *, pinned: bool) -> dict[str, Any]:
+def _parse_decision(line: Mapping[str, Any], *, pinned: bool) -> dict[str, Any]:
     """Return a line's decision where it is one to replay."""
     if "decision" not in line:
         raise BadLine("no decision in it")
@@ -128,66 +134,66 @@ def _decision(line: Mapping[str, Any], *, pinned: bool) -> dict[str, Any]:
     return decision
 
 
-def _answered(line: Mapping[str, Any]) -> Place:
+def _parse_answered(line: Mapping[str, Any]) -> LoggedDeployment:
     if not line.get("model"):
         raise LeftOut("its client left before an answer")
-    return _place(line)
+    return _parse_deployment(line)
 
 
-def _place(one: Mapping[str, Any]) -> Place:
+def _parse_deployment(one: Mapping[str, Any]) -> LoggedDeployment:
     model = one.get("model")
     if not isinstance(model, str) or not model:
         raise BadLine("a model without a name")
-    return Place(model, str(one.get("deployment") or model))
+    return LoggedDeployment(model, str(one.get("deployment") or model))
 
 
-def _tokens(candidates: list[dict[str, Any]]) -> dict[Place, LoggedTokens] | None:
+def _tokens(candidates: list[dict[str, Any]]) -> dict[LoggedDeployment, LoggedTokens] | None:
     """Return each candidate's own tokens; None where the log has none (it is an older one's)."""
     found = {}
     for one in candidates:
-        tokens = _dict(one, "tokens")
-        count = _count(tokens.get("input"), "tokens.input")
+        tokens = _get_dict(one, "tokens")
+        count = _parse_count(tokens.get("input"), "tokens.input")
         mu, sigma = tokens.get("mu"), tokens.get("sigma")
         if not count or not isinstance(mu, int | float) or not isinstance(sigma, int | float):
             return None
         if not (isfinite(mu) and isfinite(sigma) and sigma > 0.0):
             raise BadLine("its lengths are not lengths")
         source = str(tokens.get("source"))
-        found[_place(one)] = LoggedTokens(count, float(mu), float(sigma), source)
+        found[_parse_deployment(one)] = LoggedTokens(count, float(mu), float(sigma), source)
     return found
 
 
-def _list(of: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def _get_list(of: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     found = of.get(name, [])
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise BadLine(f"its {name} are not a list of objects")
     return found
 
 
-def _dict(of: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _get_dict(of: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = of.get(name) or {}
     if not isinstance(found, dict):
         raise BadLine(f"its {name} is not an object")
     return found
 
 
-def _weights(decision: Mapping[str, Any]) -> Weights:
-    given = _dict(decision, "weights")
+def _parse_weights(decision: Mapping[str, Any]) -> MetricWeights:
+    given = _get_dict(decision, "weights")
     try:
-        return Weights.of(**{name: float(value) for name, value in given.items()})
+        return MetricWeights.from_values(**{name: float(value) for name, value in given.items()})
     except (TypeError, ValueError):
         raise BadLine("its weights are not weights") from None
 
 
-def _count(value: Any, name: str) -> int | None:
+def _parse_count(value: Any, name: str) -> int | None:
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value <= LARGEST:
+    if type(value) is not int or not 0 <= value <= MAX_TOKEN_COUNT:
         raise BadLine(f"{name} is not a count")
     return value
 
 
-def _real(value: Any, name: str) -> float | None:
+def _parse_real(value: Any, name: str) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float) or not isfinite(value) or value < 0.0:

@@ -17,52 +17,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.vllm.recipes import RECIPES
-from calibration.replay.decision_log_reader import Place, Request
+from calibration.replay.decision_log_reader import LoggedDeployment, RecordedRequest
 from calibration.tables.columns import BadInput
-from gateway.profile import ModelProfile, Profile
+from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import LearntLength
-from gateway.scheduling.cost import FLOOR, Quantity
-from gateway.scheduling.decide import DEFAULT_POLICY, Candidate, Option, decide
-from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features, TokenScale
+from gateway.scheduling.cost import COST_FLOOR, CostQuantity
+from gateway.scheduling.decide import DEFAULT_POLICY, Candidate, Option, make_decision
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.features import RequestFeatures, TokenScale
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 UNLIMITED: Final = 1 << 30
-DEFAULT_WEIGHTS: Final = Weights.of(0.5, 0.3, 0.2)
+DEFAULT_WEIGHTS: Final = MetricWeights.from_values(0.5, 0.3, 0.2)
 _TERMS: Final = 5
 _LEARNT: Final = frozenset({"application", "model", "words"})
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class ReplayScenario:
     """What to run the requests through; weights or policy None: each request's own."""
 
     name: str
-    profile: Profile
-    weights: Weights | None = None
+    profile: CostProfile
+    weights: MetricWeights | None = None
     policy: str | None = None
 
 
-class World:
+class ReplayFleet:
     """The deployments under one profile."""
 
     def __init__(
-        self, profile: Profile, keys: Mapping[Place, str], contexts: Mapping[str, int]
+        self,
+        profile: CostProfile,
+        keys: Mapping[LoggedDeployment, str],
+        contexts: Mapping[str, int],
     ) -> None:
         """`keys` maps each place to its model in the profile. Raises ProfileError."""
         self.profile = profile
-        self.places = list(keys)
+        self.deployments = list(keys)
         self.models = list(dict.fromkeys(place.model for place in keys))
-        self.entries = {place: profile.model(key) for place, key in keys.items()}
+        self.entries = {place: profile.get_model(key) for place, key in keys.items()}
         self.options = {
-            place: _option(place, self.entries[place], _context(place, keys[place], contexts))
+            place: _build_option(
+                place, self.entries[place], _find_context_tokens(place, keys[place], contexts)
+            )
             for place in keys
         }
 
-    def candidates(self, request: Request) -> list[Candidate]:
+    def list_candidates(self, request: RecordedRequest) -> list[Candidate]:
         """Return who could have served a request."""
         running = request.running
         return [
@@ -76,7 +81,7 @@ class World:
             if running is None or place not in request.excluded
         ]
 
-    def _learnt(self, request: Request, place: Place) -> LearntLength | None:
+    def _learnt(self, request: RecordedRequest, place: LoggedDeployment) -> LearntLength | None:
         """Return the length that was decided by: always by the same profile, else if learnt."""
         logged = (request.tokens or {}).get(place)
         if logged is None or (
@@ -85,28 +90,30 @@ class World:
             return None
         return LearntLength(AnswerLength(logged.mu, logged.sigma), logged.source)
 
-    def _scale(self, request: Request, place: Place) -> TokenScale | None:
+    def _scale(self, request: RecordedRequest, place: LoggedDeployment) -> TokenScale | None:
         logged = (request.tokens or {}).get(place)
         return None if logged is None else TokenScale(0.0, 0.0, float(logged.input))
 
-    def features(self, request: Request) -> Features:
+    def build_features(self, request: RecordedRequest) -> RequestFeatures:
         """Return what the gateway knew when it decided."""
         counted = self.options.get(request.counted_for) if request.counted_for else None
         if request.tokens is not None:
-            return Features(request.counted_tokens or request.tokens_in, request.asked_tokens_out)
+            return RequestFeatures(
+                request.counted_tokens or request.tokens_in, request.asked_tokens_out
+            )
         tokens_in = round(request.tokens_in / counted.ratio) if counted else request.tokens_in
         asked = request.asked_tokens_out
         told = request.predicted_tokens_out
         if asked is None and told and counted and request.profile_version == self.profile.version:
             # The log has no max_tokens; an expectation below the profile's own line shows it.
             room = counted.context - request.tokens_in
-            free = counted.output.expected(request.tokens_in, room)
+            free = counted.output.predict_output_tokens(request.tokens_in, room)
             asked = told if told < free else None
-        return Features(max(1, tokens_in), asked)
+        return RequestFeatures(max(1, tokens_in), asked)
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class RequestLengths:
     """Tokens and load of each request (rows) on each place (columns), for pricing."""
 
     tokens_in: Floats
@@ -117,25 +124,27 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
+class RequestPrices:
     """Seconds and joules of each request (rows) on each place (columns), and their terms."""
 
     seconds: Floats
     joules: Floats
-    terms: Mapping[Quantity, Floats]
+    terms: Mapping[CostQuantity, Floats]
     """Requests x places x 5: what each coefficient is multiplied by; 0 where floored."""
     accuracy: Floats
     floored: int
 
 
-def lengths(world: World, requests: Sequence[Request], *, predicted: bool = False) -> Lengths:
+def compute_lengths(
+    world: ReplayFleet, requests: Sequence[RecordedRequest], *, predicted: bool = False
+) -> RequestLengths:
     """Return the lengths to price by: as recorded unless `predicted`, scaled by token ratios."""
-    shape = (len(requests), len(world.places))
+    shape = (len(requests), len(world.deployments))
     tokens_in, tokens_out, running = np.empty(shape), np.empty(shape), np.zeros(shape)
     recorded = 0
     ratios = np.array([option.ratio for option in world.options.values()])
     for at, request in enumerate(requests):
-        features = world.features(request)
+        features = world.build_features(request)
         told = request.prompt_tokens if request.answered in world.options else None
         base = float(features.tokens_in)
         if told and request.answered and not predicted:
@@ -145,11 +154,11 @@ def lengths(world: World, requests: Sequence[Request], *, predicted: bool = Fals
         if logged is not None and request.tokens is not None:
             # What each model was taken to count then, by as much as the answering one was off.
             off = told / logged.input if told and not predicted else 1.0
-            for column, place in enumerate(world.places):
+            for column, place in enumerate(world.deployments):
                 if place in request.tokens:
                     tokens_in[at, column] = max(1, round(request.tokens[place].input * off))
         if request.running:
-            running[at] = [request.running.get(place, 0) for place in world.places]
+            running[at] = [request.running.get(place, 0) for place in world.deployments]
         if request.tokens_out and told and not predicted:
             tokens_out[at] = request.tokens_out
             recorded += 1
@@ -158,13 +167,13 @@ def lengths(world: World, requests: Sequence[Request], *, predicted: bool = Fals
             own = int(tokens_in[at, column])
             room = max(1, option.context - own)
             asked = features.asked_tokens_out
-            tokens_out[at, column] = option.output.expected(
+            tokens_out[at, column] = option.output.predict_output_tokens(
                 own, room if asked is None else min(asked, room)
             )
-    return Lengths(tokens_in, tokens_out, running, recorded)
+    return RequestLengths(tokens_in, tokens_out, running, recorded)
 
 
-def outgrown(world: World, sizes: Lengths) -> dict[str, int]:
+def count_outgrown(world: ReplayFleet, sizes: RequestLengths) -> dict[str, int]:
     """Return how many requests do not fit a model's context, where there are such."""
     found: dict[str, int] = {}
     for at, (place, option) in enumerate(world.options.items()):
@@ -174,39 +183,39 @@ def outgrown(world: World, sizes: Lengths) -> dict[str, int]:
     return found
 
 
-def prices(world: World, sizes: Lengths) -> Prices:
+def compute_prices(world: ReplayFleet, sizes: RequestLengths) -> RequestPrices:
     """Price every request on every place."""
-    found: dict[Quantity, Floats] = {}
-    terms: dict[Quantity, Floats] = {}
+    found: dict[CostQuantity, Floats] = {}
+    terms: dict[CostQuantity, Floats] = {}
     floored = np.zeros(sizes.tokens_in.shape, dtype=bool)
-    for quantity in Quantity:
-        rows = _terms(quantity, sizes)
-        coefficients = np.zeros((len(world.places), _TERMS))
+    for quantity in CostQuantity:
+        rows = _build_terms(quantity, sizes)
+        coefficients = np.zeros((len(world.deployments), _TERMS))
         for at, entry in enumerate(world.entries.values()):
             b = getattr(entry, quantity.value).coefficients
             coefficients[at, : len(b)] = b
         raw = np.einsum("rpt,pt->rp", rows, coefficients)
-        low = raw < FLOOR
+        low = raw < COST_FLOOR
         floored |= low
-        found[quantity] = np.maximum(raw, FLOOR)
+        found[quantity] = np.maximum(raw, COST_FLOOR)
         terms[quantity] = np.where(low[:, :, None], 0.0, rows)
     accuracy = np.array([option.accuracy for option in world.options.values()])
-    return Prices(
-        found[Quantity.SECONDS], found[Quantity.JOULES], terms, accuracy, int(floored.sum())
+    return RequestPrices(
+        found[CostQuantity.SECONDS], found[CostQuantity.JOULES], terms, accuracy, int(floored.sum())
     )
 
 
-def _terms(quantity: Quantity, sizes: Lengths) -> Floats:
+def _build_terms(quantity: CostQuantity, sizes: RequestLengths) -> Floats:
     """Return each coefficient's factor (`gateway.scheduling.cost` has the forms)."""
     i, o, r = sizes.tokens_in, sizes.tokens_out, sizes.running
-    load = o * r if quantity is Quantity.SECONDS else o / (1 + r)
+    load = o * r if quantity is CostQuantity.SECONDS else o / (1 + r)
     return np.stack([np.ones_like(i), i, o, i * o, load], axis=2)
 
 
-def choose(
-    world: World,
-    requests: Sequence[Request],
-    scenario: Scenario,
+def choose_deployments(
+    world: ReplayFleet,
+    requests: Sequence[RecordedRequest],
+    scenario: ReplayScenario,
     *,
     only: str | None = None,
     on_row: Callable[[], None] = lambda: None,
@@ -216,57 +225,57 @@ def choose(
     `only` restricts to one model's places, as a client that names it does: whether the request
     fits its context is then not asked (`outgrown` tells).
     """
-    columns = {place: at for at, place in enumerate(world.places)}
+    columns = {place: at for at, place in enumerate(world.deployments)}
     chosen = np.full(len(requests), -1, dtype=np.intp)
-    alone = [place for place in world.places if place.model == only]
+    alone = [place for place in world.deployments if place.model == only]
     if len(alone) == 1:
         chosen[:] = columns[alone[0]]
         return chosen
     for at, request in enumerate(requests):
         on_row()
-        candidates = world.candidates(request)
-        features = world.features(request)
+        candidates = world.list_candidates(request)
+        features = world.build_features(request)
         if only is not None:
             candidates = [Candidate(world.options[place]) for place in alone]
             features = replace(features, lenient=True)
-        best = decide(
+        best = make_decision(
             features,
             candidates,
             scenario.weights or request.weights or DEFAULT_WEIGHTS,
             policy=scenario.policy or request.policy or DEFAULT_POLICY,
             reference_load=request.reference_load,
-        ).best
+        ).best_candidate
         if best is not None:
-            chosen[at] = columns[Place(best.model, best.deployment)]
+            chosen[at] = columns[LoggedDeployment(best.model, best.deployment)]
     return chosen
 
 
-def recorded(world: World, requests: Sequence[Request]) -> Ints | None:
+def find_recorded_choices(world: ReplayFleet, requests: Sequence[RecordedRequest]) -> Ints | None:
     """Return the column of the place that answered each request; None where nothing tells."""
-    columns = {place: at for at, place in enumerate(world.places)}
+    columns = {place: at for at, place in enumerate(world.deployments)}
     found = [columns.get(one.answered, -1) if one.answered else -1 for one in requests]
     return np.array(found, dtype=np.intp) if any(at >= 0 for at in found) else None
 
 
-def keys_of(
-    requests: Sequence[Request], profiles: Sequence[Profile], names: Mapping[str, str]
-) -> dict[Place, str]:
+def map_profile_keys(
+    requests: Sequence[RecordedRequest], profiles: Sequence[CostProfile], names: Mapping[str, str]
+) -> dict[LoggedDeployment, str]:
     """Return every place to consider and its key in the profiles.
 
     Those of the log, else the first profile's models; with `names` (model -> key) exactly these.
     Raises BadInput for one that a profile lacks.
     """
-    places: dict[Place, None] = {}
+    places: dict[LoggedDeployment, None] = {}
     for request in requests:
         places.update(dict.fromkeys(request.running or ()))
         if request.answered:
             places[request.answered] = None
     if not places:
-        places = dict.fromkeys(Place(name, name) for name in names or profiles[0].models)
+        places = dict.fromkeys(LoggedDeployment(name, name) for name in names or profiles[0].models)
     elif names:
         logged = {place.model for place in places}
         places = {place: None for place in places if place.model in names}
-        places.update({Place(name, name): None for name in names if name not in logged})
+        places.update({LoggedDeployment(name, name): None for name in names if name not in logged})
     found = {}
     for place in places:
         wanted = names.get(place.model)
@@ -284,20 +293,20 @@ def keys_of(
     return found
 
 
-def _option(place: Place, entry: ModelProfile, context: int) -> Option:
+def _build_option(place: LoggedDeployment, entry: ModelProfile, context: int) -> Option:
     return Option(
         model=place.model,
         deployment=place.deployment,
         accuracy=entry.accuracy.default,
-        seconds=entry.seconds.cost(Quantity.SECONDS),
-        joules=entry.joules.cost(Quantity.JOULES),
+        seconds=entry.seconds.to_cost_function(CostQuantity.SECONDS),
+        joules=entry.joules.to_cost_function(CostQuantity.JOULES),
         context=context,
-        output=entry.output_model(),
+        output=entry.to_output_model(),
         ratio=entry.tokens.ratio,
     )
 
 
-def _context(place: Place, key: str, contexts: Mapping[str, int]) -> int:
+def _find_context_tokens(place: LoggedDeployment, key: str, contexts: Mapping[str, int]) -> int:
     """Return the context in tokens: as said, or as shipped; else no limit."""
     if place.model in contexts:
         return contexts[place.model]

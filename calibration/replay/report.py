@@ -8,18 +8,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calibration.replay.requests import LOG, Requests
-from calibration.replay.statistics import Estimate, Outcome, Saving
-from gateway.profile import Profile
+from calibration.replay.requests import LOG, ReplayRequests
+from calibration.replay.statistics import IntervalEstimate, PlanOutcome, PlanSaving
+from gateway.profile import CostProfile
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ProfileResults:
     """All plans under one profile."""
 
-    profile: Profile
-    outcomes: list[Outcome]
-    savings: list[Saving]
+    profile: CostProfile
+    outcomes: list[PlanOutcome]
+    savings: list[PlanSaving]
     requests: int
     unserved: int
     recorded_lengths: int
@@ -31,14 +31,14 @@ class Group:
     observed: dict[str, Any] = field(default_factory=dict)
 
 
-def show(out: Console, found: Requests, groups: list[Group]) -> None:
+def print_report(out: Console, found: ReplayRequests, groups: list[ProfileResults]) -> None:
     """Print it."""
-    out.print(f"{found.name}: {_counts(found)}", markup=False, soft_wrap=True)
+    out.print(f"{found.name}: {_format_counts(found)}", markup=False, soft_wrap=True)
     for group in groups:
-        _show_group(out, group, found)
+        _print_results(out, group, found)
 
 
-def _show_group(out: Console, group: Group, found: Requests) -> None:
+def _print_results(out: Console, group: ProfileResults, found: ReplayRequests) -> None:
     size = group.requests
     out.print(f"\nprofile {group.profile.version}, {size} requests", markup=False)
     grid = Table(box=None, pad_edge=False)
@@ -48,15 +48,15 @@ def _show_group(out: Console, group: Group, found: Requests) -> None:
     grid.add_column("share by model", overflow="fold")
     for one in group.outcomes:
         shares = "\n".join(
-            f"{model} {_percent(share)}"
+            f"{model} {_format_percent(share)}"
             for model, share in one.shares.items()
             if share.value and not one.fixed
         )
         grid.add_row(
             Text(one.name),
-            _number(one.joules),
-            _number(one.seconds),
-            _share(one.accuracy),
+            _format_number(one.joules),
+            _format_number(one.seconds),
+            _format_share(one.accuracy),
             Text(shares),
         )
     out.print(grid)
@@ -69,18 +69,18 @@ def _show_group(out: Console, group: Group, found: Requests) -> None:
         grid.add_row(
             Text(saving.plan),
             Text(saving.against),
-            _percent(saving.joules),
-            _percent(saving.seconds),
-            _share(saving.accuracy, signed=True),
-            _percent(saving.changed),
+            _format_percent(saving.joules),
+            _format_percent(saving.seconds),
+            _format_share(saving.accuracy, signed=True),
+            _format_percent(saving.changed),
         )
     out.print()
     out.print(grid)
-    for note in notes(group, found):
+    for note in list_notes(group, found):
         out.print(f"! {note}", markup=False, soft_wrap=True)
 
 
-def notes(group: Group, found: Requests) -> list[str]:
+def list_notes(group: ProfileResults, found: ReplayRequests) -> list[str]:
     """Say what the figures stand on."""
     size = group.requests
     said = ["(…) is the 95% interval over requests (bootstrap)"]
@@ -122,7 +122,9 @@ def notes(group: Group, found: Requests) -> list[str]:
     return said
 
 
-def as_json(found: Requests, groups: list[Group], *, replicates: int, seed: int) -> dict[str, Any]:
+def build_report(
+    found: ReplayRequests, groups: list[ProfileResults], *, replicates: int, seed: int
+) -> dict[str, Any]:
     """Return it for machines; costs are means per request."""
     return {
         "file": found.name,
@@ -133,7 +135,7 @@ def as_json(found: Requests, groups: list[Group], *, replicates: int, seed: int)
             {"reason": reason, "count": count, "first": found.first_bad[reason]}
             for reason, count in found.bad.most_common()
         ],
-        "left_out": _reasons(found.left_out),
+        "left_out": _build_reasons(found.left_out),
         "replicates": replicates,
         "seed": seed,
         "profiles": [
@@ -146,16 +148,16 @@ def as_json(found: Requests, groups: list[Group], *, replicates: int, seed: int)
                 "outgrown": group.outgrown,
                 "covariance": {"models": group.uncertain, "missing": group.certain},
                 "observed": group.observed,
-                "plans": [_outcome(one, group.requests) for one in group.outcomes],
-                "savings": [_saving(one) for one in group.savings],
-                "notes": notes(group, found),
+                "plans": [_build_outcome(one, group.requests) for one in group.outcomes],
+                "savings": [_build_saving(one) for one in group.savings],
+                "notes": list_notes(group, found),
             }
             for group in groups
         ],
     }
 
 
-def _outcome(one: Outcome, size: int) -> dict[str, Any]:
+def _build_outcome(one: PlanOutcome, size: int) -> dict[str, Any]:
     return {
         "name": one.name,
         "shares": {model: share.as_json() for model, share in one.shares.items()},
@@ -166,7 +168,7 @@ def _outcome(one: Outcome, size: int) -> dict[str, Any]:
     }
 
 
-def _saving(one: Saving) -> dict[str, Any]:
+def _build_saving(one: PlanSaving) -> dict[str, Any]:
     return {
         "plan": one.plan,
         "against": one.against,
@@ -177,11 +179,11 @@ def _saving(one: Saving) -> dict[str, Any]:
     }
 
 
-def _reasons(counts: Counter[str]) -> list[dict[str, Any]]:
+def _build_reasons(counts: Counter[str]) -> list[dict[str, Any]]:
     return [{"reason": reason, "count": count} for reason, count in counts.most_common()]
 
 
-def _counts(found: Requests) -> str:
+def _format_counts(found: ReplayRequests) -> str:
     parts = [f"{len(found.requests)} requests of {found.lines} lines"]
     parts += [f"{count} left out: {reason}" for reason, count in found.left_out.most_common()]
     parts += [
@@ -191,19 +193,19 @@ def _counts(found: Requests) -> str:
     return "; ".join(parts)
 
 
-def _number(one: Estimate) -> str:
+def _format_number(one: IntervalEstimate) -> str:
     low, high = one.requests
     text = f"{one.value:.4g} ({low:.4g} to {high:.4g})"
     return text + (f"\n{{{one.both.low:.4g} to {one.both.high:.4g}}}" if one.both else "")
 
 
-def _percent(one: Estimate) -> str:
+def _format_percent(one: IntervalEstimate) -> str:
     low, high = one.requests
     text = f"{one.value:.1%} ({low:.1%} to {high:.1%})"
     return text + (f"\n{{{one.both.low:.1%} to {one.both.high:.1%}}}" if one.both else "")
 
 
-def _share(one: Estimate, *, signed: bool = False) -> str:
+def _format_share(one: IntervalEstimate, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     low, high = one.requests
     return f"{one.value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})"

@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from calibration.replay import decision_log_reader as recorded
-from calibration.replay.decision_log_reader import LARGEST, BadLine, LeftOut, Request
+from calibration.replay.decision_log_reader import (
+    MAX_TOKEN_COUNT,
+    BadLine,
+    LeftOut,
+    RecordedRequest,
+)
 from calibration.tables import records as table
 from calibration.tables.columns import BadInput
 from calibration.tables.prompts import (
     PromptFileError,
-    prompt_column,
-    prompt_of,
-    prompt_tokens,
-    records,
+    count_prompt_tokens,
+    extract_prompt,
+    find_prompt_column,
+    read_records,
 )
-from gateway.tokens import Counter as TokenCounter
+from gateway.tokens import TokenCounter
 
 LOG, PROMPTS = "log", "prompts"
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
@@ -26,12 +31,12 @@ _LOOKED_AT: Final = 100
 
 
 @dataclass(slots=True)
-class Requests:
+class ReplayRequests:
     """All that can be replayed of one file, and what cannot, by reason."""
 
     name: str
     kind: str
-    requests: list[Request] = field(default_factory=list)
+    requests: list[RecordedRequest] = field(default_factory=list)
     lines: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     """Lines that are not what they should be."""
@@ -39,41 +44,45 @@ class Requests:
     """Requests that are fine and not for replay."""
     first_bad: dict[str, str] = field(default_factory=dict)
 
-    def spoil(self, reason: str, place: str) -> None:
+    def count_bad_line(self, reason: str, place: str) -> None:
         """Count a bad line."""
         self.bad[reason] += 1
         self.first_bad.setdefault(reason, place)
 
 
-def read(
+def read_requests(
     path: Path,
     counter: Callable[[], TokenCounter],
     *,
     column: str | None = None,
     pinned: bool = False,
     on_row: Callable[[], None] = lambda: None,
-) -> Requests:
+) -> ReplayRequests:
     """Read a decision log (JSON lines with a `decision`) or a file of prompts.
 
     `pinned` takes requests that named their model, too. Raises BadInput for a file that is
     neither, or has nothing to replay.
     """
-    opening = table.opens_with(path)
+    opening = table.read_first_character(path)
     if not opening:
         raise BadInput(f"{path}: the file is empty")
     if opening == "{":
-        raw = table.raw_bytes(path)
+        raw = table.read_raw_bytes(path)
         if _is_log(raw):
-            return _checked(_log(path, table.json_lines(raw), pinned=pinned, on_row=on_row))
-    return _checked(_prompts(path, counter(), column, on_row))
+            return _check_nonempty(
+                _read_log(path, table.parse_json_lines(raw), pinned=pinned, on_row=on_row)
+            )
+    return _check_nonempty(_read_prompts(path, counter(), column, on_row))
 
 
 def _is_log(raw: bytes) -> bool:
     """Tell whether one of the first lines has a decision."""
-    return any(line and "decision" in line for _, line in islice(table.json_lines(raw), _LOOKED_AT))
+    return any(
+        line and "decision" in line for _, line in islice(table.parse_json_lines(raw), _LOOKED_AT)
+    )
 
 
-def _checked(found: Requests) -> Requests:
+def _check_nonempty(found: ReplayRequests) -> ReplayRequests:
     if not found.requests:
         counts = found.bad + found.left_out
         why = "; ".join(f"{count}: {reason}" for reason, count in counts.most_common(5))
@@ -81,38 +90,38 @@ def _checked(found: Requests) -> Requests:
     return found
 
 
-def _log(
+def _read_log(
     path: Path,
     lines: Iterable[tuple[int, dict[str, Any] | None]],
     *,
     pinned: bool,
     on_row: Callable[[], None],
-) -> Requests:
-    found = Requests(str(path), LOG)
+) -> ReplayRequests:
+    found = ReplayRequests(str(path), LOG)
     for number, line in lines:
         found.lines += 1
         on_row()
         if line is None:
-            found.spoil("not a JSON object", f"line {number}")
+            found.count_bad_line("not a JSON object", f"line {number}")
             continue
         try:
-            found.requests.append(recorded.read(line, pinned=pinned))
+            found.requests.append(recorded.parse_log_line(line, pinned=pinned))
         except BadLine as error:
-            found.spoil(str(error), f"line {number}")
+            found.count_bad_line(str(error), f"line {number}")
         except LeftOut as error:
             found.left_out[str(error)] += 1
     return found
 
 
-def _prompts(
+def _read_prompts(
     path: Path, counter: TokenCounter, column: str | None, on_row: Callable[[], None]
-) -> Requests:
-    found = Requests(str(path), PROMPTS)
-    read = list(records(path))
+) -> ReplayRequests:
+    found = ReplayRequests(str(path), PROMPTS)
+    read = list(read_records(path))
     if not read:
         raise BadInput(f"{path}: no prompts in it")
     first = next((one.values for one in read if one.values is not None), {})
-    if prompt_column(first, column) is None:
+    if find_prompt_column(first, column) is None:
         have = ", ".join(list(first)[:12]) or "nothing"
         what = f"no column {column!r}" if column else "neither a decision log nor prompts"
         raise BadInput(f"{path}: {what}; it has: {have} (--prompt-column says which are prompts)")
@@ -122,23 +131,23 @@ def _prompts(
         on_row()
         values = record.values
         if values is None:
-            found.spoil("not a JSON object", record.place)
+            found.count_bad_line("not a JSON object", record.place)
             continue
         try:
-            prompt = prompt_of(record, column)
-            asked = _asked(values.get(limit), limit)
+            prompt = extract_prompt(record, column)
+            asked = _parse_asked_tokens(values.get(limit), limit)
         except (PromptFileError, BadLine) as error:
-            found.spoil(str(error), record.place)
+            found.count_bad_line(str(error), record.place)
             continue
-        found.requests.append(Request(prompt_tokens(counter, prompt), asked))
+        found.requests.append(RecordedRequest(count_prompt_tokens(counter, prompt), asked))
     return found
 
 
-def _asked(value: Any, name: str) -> int | None:
+def _parse_asked_tokens(value: Any, name: str) -> int | None:
     if value is None or value == "":
         return None
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
-    if type(value) is not int or not 1 <= value <= LARGEST:
+    if type(value) is not int or not 1 <= value <= MAX_TOKEN_COUNT:
         raise BadLine(f"{name} is not a whole number of 1 or more")
     return value

@@ -5,13 +5,13 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from calibration.replay.replay import DEFAULT_WEIGHTS, Scenario
+from calibration.replay.replay import DEFAULT_WEIGHTS, ReplayScenario
 from calibration.tables.columns import BadInput
 from gateway import profile
-from gateway.profile import SHIPPED, Profile
+from gateway.profile import SHIPPED, CostProfile
 from gateway.scheduling import decision
 from gateway.scheduling.decide import POLICIES
-from gateway.scheduling.decision import Weights
+from gateway.scheduling.decision import MetricWeights
 
 OWN: Final = "own"
 """Each request's own weights or policy, as a name on the command line."""
@@ -20,13 +20,13 @@ PRESETS: Final = {"default": DEFAULT_WEIGHTS, **decision.PRESETS}
 _METRICS: Final = ("accuracy", "energy", "time")
 
 
-def scenarios(
+def build_scenarios(
     weights: Sequence[str], presets: Sequence[str], policies: Sequence[str], files: Sequence[str]
-) -> list[Scenario]:
+) -> list[ReplayScenario]:
     """Return every combination, named by what differs. Raises BadInput, ProfileError."""
-    mixes: dict[str, Weights | None] = {}
+    mixes: dict[str, MetricWeights | None] = {}
     for text in weights:
-        name, mix = _weights(text)
+        name, mix = _parse_weights(text)
         mixes[name] = mix
     for text in presets:
         name = text.removeprefix("auto:")
@@ -36,7 +36,7 @@ def scenarios(
     for text in policies:
         if text not in (*POLICIES, OWN):
             raise BadInput(f"--policy {text}: is none of {', '.join((*POLICIES, OWN))}")
-    profiles = _profiles(files)
+    profiles = _load_profiles(files)
     found = []
     for (mix_name, mix), policy, (label, loaded) in product(
         (mixes or {"own weights": None}).items(),
@@ -47,11 +47,11 @@ def scenarios(
         parts += [policy] if policy != OWN or len(policies) > 1 else []
         parts += [label] if len(profiles) > 1 else []
         name = ", ".join(parts)
-        found.append(Scenario(name, loaded, mix, None if policy == OWN else policy))
+        found.append(ReplayScenario(name, loaded, mix, None if policy == OWN else policy))
     return found
 
 
-def _weights(text: str) -> tuple[str, Weights | None]:
+def _parse_weights(text: str) -> tuple[str, MetricWeights | None]:
     """Read `accuracy=0.7,energy=0.2[,time=0.1]`, with `NAME:` before it if wanted, or `own`."""
     if text.strip() == OWN:
         return "own weights", None
@@ -70,20 +70,20 @@ def _weights(text: str) -> tuple[str, Weights | None]:
             )
         given[metric] = value
     try:
-        mix = Weights.of(**given)
+        mix = MetricWeights.from_values(**given)
     except ValueError as error:
         raise BadInput(f"--weights {text}: {error}") from None
     return name.strip() or rest.strip(), mix
 
 
-def _profiles(files: Sequence[str]) -> dict[str, Profile]:
+def _load_profiles(files: Sequence[str]) -> dict[str, CostProfile]:
     """Read `FILE`, `NAME=FILE` or `shipped`; the shipped one where there is none."""
-    found: dict[str, Profile] = {}
+    found: dict[str, CostProfile] = {}
     for text in files or [SHIPPED]:
         name, equals, place = text.partition("=")
         if not equals or Path(text).exists():
             name, place = text, text
         if name in found:
             raise BadInput(f"--profile {text}: {name!r} is named twice")
-        found[name] = profile.load(None if place == SHIPPED else Path(place))
+        found[name] = profile.load_profile(None if place == SHIPPED else Path(place))
     return found

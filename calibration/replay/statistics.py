@@ -15,9 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from calibration.replay.replay import Floats, Ints, Prices, World
-from calibration.stats.intervals import Interval, percentiles, wilson
-from gateway.scheduling.cost import Quantity
+from calibration.replay.replay import Floats, Ints, ReplayFleet, RequestPrices
+from calibration.stats.intervals import (
+    ConfidenceInterval,
+    compute_percentile_interval,
+    compute_wilson_interval,
+)
+from gateway.scheduling.cost import CostQuantity
 
 REPLICATES = 1000
 _CELLS = 8_000_000
@@ -25,12 +29,12 @@ _SECONDS, _JOULES, _ACCURACY = -3, -2, -1
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class IntervalEstimate:
     """A value with its intervals; `both` None where the profile has no covariance."""
 
     value: float
-    requests: Interval
-    both: Interval | None = None
+    requests: ConfidenceInterval
+    both: ConfidenceInterval | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return it for machines."""
@@ -42,38 +46,38 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PlanOutcome:
     """What one plan comes to; costs are means per request."""
 
     name: str
-    shares: dict[str, Estimate]
-    joules: Estimate
-    seconds: Estimate
-    accuracy: Estimate
+    shares: dict[str, IntervalEstimate]
+    joules: IntervalEstimate
+    seconds: IntervalEstimate
+    accuracy: IntervalEstimate
     fixed: bool = False
     """Whether it is one model by definition."""
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
+class PlanSaving:
     """One plan against another: shares of joules and seconds saved, points of accuracy gained."""
 
     plan: str
     against: str
-    joules: Estimate
-    seconds: Estimate
-    accuracy: Estimate
-    changed: Estimate
+    joules: IntervalEstimate
+    seconds: IntervalEstimate
+    accuracy: IntervalEstimate
+    changed: IntervalEstimate
     """Share of requests that another model would answer."""
 
 
-class Comparison:
+class PlanComparison:
     """Plans under one profile, resampled together."""
 
     def __init__(
         self,
-        world: World,
-        prices: Prices,
+        world: ReplayFleet,
+        prices: RequestPrices,
         plans: dict[str, Ints],
         *,
         fixed: Collection[str] = (),
@@ -86,93 +90,103 @@ class Comparison:
         self._fixed = frozenset(fixed)
         self._n = len(next(iter(plans.values())))
         self._names = list(plans)
-        owner = np.array([self._models.index(place.model) for place in world.places])
+        owner = np.array([self._models.index(place.model) for place in world.deployments])
         self._owners = [owner[chosen] for chosen in plans.values()]
-        blocks = [_block(prices, chosen, owner, len(self._models)) for chosen in plans.values()]
+        blocks = [
+            _build_block(prices, chosen, owner, len(self._models)) for chosen in plans.values()
+        ]
         self._width = len(self._models) + 3
         changes = [a != b for a in self._owners for b in self._owners]
         stacked = np.hstack([*blocks, np.array(changes, dtype=float).T])
         self._means = stacked.mean(axis=0)
         rng = np.random.default_rng(seed)
-        self._boot = _bootstrap(stacked, replicates, rng, on_replicates)
-        draws = _draws(world, replicates, rng)
+        self._boot = _bootstrap_means(stacked, replicates, rng, on_replicates)
+        draws = _draw_coefficients(world, replicates, rng)
         self.uncertain = sorted({place.model for place, _ in draws})
         self._shifts = {
             quantity: [
-                _shift(world, prices, chosen, quantity, draws, replicates)
+                _compute_shift(world, prices, chosen, quantity, draws, replicates)
                 for chosen in plans.values()
             ]
-            for quantity in Quantity
+            for quantity in CostQuantity
         }
 
-    def outcome(self, name: str) -> Outcome:
+    def compute_outcome(self, name: str) -> PlanOutcome:
         """Return one plan's figures."""
         shares = {
-            model: self._share(self._column(name, at), fixed=name in self._fixed)
+            model: self._estimate_share(self._find_column(name, at), fixed=name in self._fixed)
             for at, model in enumerate(self._models)
         }
-        return Outcome(
+        return PlanOutcome(
             name,
             shares,
-            joules=self._cost(name, Quantity.JOULES),
-            seconds=self._cost(name, Quantity.SECONDS),
-            accuracy=self._estimate(self._column(name, self._width + _ACCURACY)),
+            joules=self._estimate_cost(name, CostQuantity.JOULES),
+            seconds=self._estimate_cost(name, CostQuantity.SECONDS),
+            accuracy=self._estimate_mean(self._find_column(name, self._width + _ACCURACY)),
             fixed=name in self._fixed,
         )
 
-    def saving(self, plan: str, against: str) -> Saving:
+    def compute_saving(self, plan: str, against: str) -> PlanSaving:
         """Return one plan against another."""
-        one = self._column(plan, self._width + _ACCURACY)
-        other = self._column(against, self._width + _ACCURACY)
+        one = self._find_column(plan, self._width + _ACCURACY)
+        other = self._find_column(against, self._width + _ACCURACY)
         size = len(self._names)
         changed = size * self._width + self._names.index(plan) * size + self._names.index(against)
-        return Saving(
+        return PlanSaving(
             plan,
             against,
-            joules=self._saved(plan, against, Quantity.JOULES),
-            seconds=self._saved(plan, against, Quantity.SECONDS),
-            accuracy=Estimate(
+            joules=self._estimate_saved_share(plan, against, CostQuantity.JOULES),
+            seconds=self._estimate_saved_share(plan, against, CostQuantity.SECONDS),
+            accuracy=IntervalEstimate(
                 float(self._means[one] - self._means[other]),
-                percentiles(self._boot[:, one] - self._boot[:, other]),
+                compute_percentile_interval(self._boot[:, one] - self._boot[:, other]),
             ),
-            changed=self._share(changed, fixed=plan == against),
+            changed=self._estimate_share(changed, fixed=plan == against),
         )
 
-    def _column(self, name: str, at: int) -> int:
+    def _find_column(self, name: str, at: int) -> int:
         return self._names.index(name) * self._width + at
 
-    def _estimate(self, column: int) -> Estimate:
-        return Estimate(float(self._means[column]), percentiles(self._boot[:, column]))
+    def _estimate_mean(self, column: int) -> IntervalEstimate:
+        return IntervalEstimate(
+            float(self._means[column]), compute_percentile_interval(self._boot[:, column])
+        )
 
-    def _share(self, column: int, *, fixed: bool) -> Estimate:
+    def _estimate_share(self, column: int, *, fixed: bool) -> IntervalEstimate:
         """Return a share of requests; resampling all or none of them would show no doubt."""
         value = float(self._means[column])
         if value in (0.0, 1.0) and not fixed:
-            return Estimate(value, wilson(value * self._n, self._n))
-        return self._estimate(column)
+            return IntervalEstimate(value, compute_wilson_interval(value * self._n, self._n))
+        return self._estimate_mean(column)
 
-    def _quantity(self, name: str, quantity: Quantity) -> tuple[int, Floats]:
-        at = _SECONDS if quantity is Quantity.SECONDS else _JOULES
-        return self._column(name, self._width + at), self._shifts[quantity][self._names.index(name)]
+    def _find_cost_column(self, name: str, quantity: CostQuantity) -> tuple[int, Floats]:
+        at = _SECONDS if quantity is CostQuantity.SECONDS else _JOULES
+        return self._find_column(name, self._width + at), self._shifts[quantity][
+            self._names.index(name)
+        ]
 
-    def _cost(self, name: str, quantity: Quantity) -> Estimate:
-        column, shift = self._quantity(name, quantity)
+    def _estimate_cost(self, name: str, quantity: CostQuantity) -> IntervalEstimate:
+        column, shift = self._find_cost_column(name, quantity)
         boot = self._boot[:, column]
-        both = percentiles(boot + shift) if self.uncertain else None
-        return Estimate(float(self._means[column]), percentiles(boot), both)
+        both = compute_percentile_interval(boot + shift) if self.uncertain else None
+        return IntervalEstimate(float(self._means[column]), compute_percentile_interval(boot), both)
 
-    def _saved(self, plan: str, against: str, quantity: Quantity) -> Estimate:
-        one, one_shift = self._quantity(plan, quantity)
-        other, other_shift = self._quantity(against, quantity)
+    def _estimate_saved_share(
+        self, plan: str, against: str, quantity: CostQuantity
+    ) -> IntervalEstimate:
+        one, one_shift = self._find_cost_column(plan, quantity)
+        other, other_shift = self._find_cost_column(against, quantity)
         a, b = self._boot[:, one], self._boot[:, other]
         both = None
         if self.uncertain:
-            both = percentiles(1 - (a + one_shift) / np.maximum(b + other_shift, 1e-12))
+            both = compute_percentile_interval(
+                1 - (a + one_shift) / np.maximum(b + other_shift, 1e-12)
+            )
         value = 1 - self._means[one] / self._means[other]
-        return Estimate(float(value), percentiles(1 - a / b), both)
+        return IntervalEstimate(float(value), compute_percentile_interval(1 - a / b), both)
 
 
-def _block(prices: Prices, chosen: Ints, owner: Ints, models: int) -> Floats:
+def _build_block(prices: RequestPrices, chosen: Ints, owner: Ints, models: int) -> Floats:
     """Return, per request: who answers (one-hot), seconds, joules, accuracy."""
     rows = np.arange(len(chosen))
     return np.column_stack(
@@ -185,7 +199,7 @@ def _block(prices: Prices, chosen: Ints, owner: Ints, models: int) -> Floats:
     )
 
 
-def _bootstrap(
+def _bootstrap_means(
     rows: Floats, replicates: int, rng: np.random.Generator, on_replicates: Callable[[int], None]
 ) -> Floats:
     """Return the means of `replicates` resamples of the rows."""
@@ -201,15 +215,17 @@ def _bootstrap(
     return found
 
 
-_Draws = dict[tuple[Any, Quantity], Floats]
+_CoefficientDraws = dict[tuple[Any, CostQuantity], Floats]
 
 
-def _draws(world: World, replicates: int, rng: np.random.Generator) -> _Draws:
+def _draw_coefficients(
+    world: ReplayFleet, replicates: int, rng: np.random.Generator
+) -> _CoefficientDraws:
     """Draw deviations of the coefficients wherever there is a covariance."""
-    found: _Draws = {}
-    by_entry: dict[tuple[int, Quantity], Floats] = {}
+    found: _CoefficientDraws = {}
+    by_entry: dict[tuple[int, CostQuantity], Floats] = {}
     for place, entry in world.entries.items():
-        for quantity in Quantity:
+        for quantity in CostQuantity:
             covariance = getattr(entry, quantity.value).covariance
             if covariance is None:
                 continue
@@ -223,17 +239,17 @@ def _draws(world: World, replicates: int, rng: np.random.Generator) -> _Draws:
     return found
 
 
-def _shift(
-    world: World,
-    prices: Prices,
+def _compute_shift(
+    world: ReplayFleet,
+    prices: RequestPrices,
     chosen: Ints,
-    quantity: Quantity,
-    draws: _Draws,
+    quantity: CostQuantity,
+    draws: _CoefficientDraws,
     replicates: int,
 ) -> Floats:
     """Return by how much each draw moves the plan's mean cost."""
     shift = np.zeros(replicates)
-    for at, place in enumerate(world.places):
+    for at, place in enumerate(world.deployments):
         drawn = draws.get((place, quantity))
         if drawn is not None:
             terms = prices.terms[quantity][chosen == at, at, : drawn.shape[1]]
@@ -241,7 +257,7 @@ def _shift(
     return shift
 
 
-def served(plans: Sequence[Ints]) -> Ints:
+def find_served_requests(plans: Sequence[Ints]) -> Ints:
     """Return the requests that every plan can serve."""
     able = np.all([chosen >= 0 for chosen in plans], axis=0)
     return np.flatnonzero(able)

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _SEED = 20_240_501
-_ROUNDING = 1e-12
+_ROUNDING_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
+class OutOfFoldErrors:
     """Out-of-fold errors: RMSE in the cost's unit, and absolute percentage errors (0.1 = 10%)."""
 
     rmse: float
     median_ape: float
     p90_ape: float
-    scale: float
+    mean_square: float
     """Mean square of y, against which differences are told from rounding."""
 
 
-def cross_validate(x: Floats, y: Floats, folds: int) -> Errors:
+def cross_validate(x: Floats, y: Floats, folds: int) -> OutOfFoldErrors:
     """Predict each row by a fit on the other folds; percentage errors leave out y = 0."""
     n, k = x.shape
     scaled = x / np.sqrt(np.mean(x**2, axis=0))
@@ -47,15 +47,15 @@ def cross_validate(x: Floats, y: Floats, folds: int) -> Errors:
     error = np.abs(y - predicted)
     known = y > 0.0
     shares = error[known] / y[known]
-    return Errors(
+    return OutOfFoldErrors(
         rmse=float(np.sqrt(np.mean(error**2))),
         median_ape=float(np.median(shares)) if shares.size else float("nan"),
         p90_ape=float(np.quantile(shares, 0.9)) if shares.size else float("nan"),
-        scale=float(np.mean(y**2)),
+        mean_square=float(np.mean(y**2)),
     )
 
 
-def better(simple: Errors, rich: Errors) -> bool:
+def improves_rmse(simple: OutOfFoldErrors, rich: OutOfFoldErrors) -> bool:
     """Tell whether the richer form's out-of-fold RMSE is lower by more than rounding."""
     gain = simple.rmse**2 - rich.rmse**2
-    return gain > _ROUNDING * (simple.rmse**2 + simple.scale)
+    return gain > _ROUNDING_TOLERANCE * (simple.rmse**2 + simple.mean_square)

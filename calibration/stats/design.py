@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 
 if TYPE_CHECKING:  # recalibration comes through here and does without pandas
     import pandas as pd
@@ -22,11 +22,11 @@ if TYPE_CHECKING:  # recalibration comes through here and does without pandas
 Floats = NDArray[np.float64]
 Ranges = Mapping[str, tuple[float, float]]
 
-UNITS = {Quantity.SECONDS: "s", Quantity.JOULES: "J"}
+UNITS = {CostQuantity.SECONDS: "s", CostQuantity.JOULES: "J"}
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class RegressionTerm:
     """One term of a form: its coefficient's name, what it multiplies, and its unit."""
 
     name: str
@@ -34,41 +34,45 @@ class Term:
     unit: str
 
 
-def terms(form: Form, quantity: Quantity) -> list[Term]:
+def list_terms(form: RegressionForm, quantity: CostQuantity) -> list[RegressionTerm]:
     """Return the form's terms in the order of its coefficients."""
     unit = UNITS[quantity]
-    shared = quantity is Quantity.JOULES
+    shared = quantity is CostQuantity.JOULES
     known = (
-        Term("b0", "1", unit),
-        Term("b1", "in", f"{unit}/token"),
-        Term("b2", "out", f"{unit}/token"),
-        Term("b3", "in x out", f"{unit}/token²"),
-        Term("b4", "out/(1+running)" if shared else "out x running", f"{unit}/token"),
+        RegressionTerm("b0", "1", unit),
+        RegressionTerm("b1", "in", f"{unit}/token"),
+        RegressionTerm("b2", "out", f"{unit}/token"),
+        RegressionTerm("b3", "in x out", f"{unit}/token²"),
+        RegressionTerm("b4", "out/(1+running)" if shared else "out x running", f"{unit}/token"),
     )
-    return list(known[: form.terms])
+    return list(known[: form.term_count])
 
 
-def matrix(form: Form, quantity: Quantity, frame: pd.DataFrame) -> Floats:
+def build_design_matrix(
+    form: RegressionForm, quantity: CostQuantity, frame: pd.DataFrame
+) -> Floats:
     """Return the n x k design of rows with tokens_in, tokens_out and, for load, running."""
     i = frame["tokens_in"].to_numpy(dtype=float)
     o = frame["tokens_out"].to_numpy(dtype=float)
     columns = [np.ones(len(frame)), i, o]
-    if form is not Form.ADDITIVE:
+    if form is not RegressionForm.ADDITIVE:
         columns.append(i * o)
-    if form is Form.LOAD:
+    if form is RegressionForm.LOAD:
         r = frame["running"].to_numpy(dtype=float)
-        columns.append(o / (1.0 + r) if quantity is Quantity.JOULES else o * r)
+        columns.append(o / (1.0 + r) if quantity is CostQuantity.JOULES else o * r)
     return np.column_stack(columns)
 
 
-def ranges(form: Form, frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+def find_observed_ranges(
+    form: RegressionForm, frame: pd.DataFrame
+) -> dict[str, tuple[float, float]]:
     """Return the lowest and highest value of each regressor's variables."""
-    names = ["tokens_in", "tokens_out", *(["running"] if form is Form.LOAD else [])]
+    names = ["tokens_in", "tokens_out", *(["running"] if form is RegressionForm.LOAD else [])]
     return {name: (float(frame[name].min()), float(frame[name].max())) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
-class Corner:
+class RangeCorner:
     """A corner of the fitted range, with the cost there and what one more token adds to it."""
 
     tokens_in: float
@@ -84,7 +88,7 @@ class Corner:
         return f"{self.tokens_in:g} tokens in, {self.tokens_out:g} out{load}"
 
 
-def corners(cost: Cost, fitted: Ranges) -> list[Corner]:
+def evaluate_corners(cost: CostFunction, fitted: Ranges) -> list[RangeCorner]:
     """Evaluate a cost at the corners of its fitted range.
 
     Each form is linear in i and in o and monotone in r with the others held, so that nothing
@@ -93,12 +97,12 @@ def corners(cost: Cost, fitted: Ranges) -> list[Corner]:
     sides = [sorted(set(fitted.get(name, (0.0, 0.0)))) for name in _VARIABLES]
     found = []
     for i, o, r in product(*sides):
-        here = cost.raw(i, o, int(r))
+        here = cost.evaluate_form(i, o, int(r))
         found.append(
-            Corner(
+            RangeCorner(
                 i, o, r, here,
-                cost.raw(i + 1.0, o, int(r)) - here,
-                cost.raw(i, o + 1.0, int(r)) - here,
+                cost.evaluate_form(i + 1.0, o, int(r)) - here,
+                cost.evaluate_form(i, o + 1.0, int(r)) - here,
             )
         )  # fmt: skip
     return found

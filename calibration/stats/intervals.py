@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 Z_95 = 1.959963984540054  # the normal quantile of 97.5%
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A 95% interval, ends included."""
 
     low: float
     high: float
 
 
-def wilson(correct: float, n: int) -> Interval:
+def compute_wilson_interval(correct: float, n: int) -> ConfidenceInterval:
     """Return Wilson's score interval for a share (Wilson 1927; no continuity correction).
 
     `correct` may be a fraction where each of the n prompts scores the mean of its samples: a
@@ -31,17 +31,17 @@ def wilson(correct: float, n: int) -> Interval:
     half = Z_95 * sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     low = 0.0 if correct == 0 else max(0.0, centre - half)
     high = 1.0 if correct == n else min(1.0, centre + half)
-    return Interval(low, high)
+    return ConfidenceInterval(low, high)
 
 
-def normal(value: float, stderr: float) -> Interval | None:
+def compute_normal_interval(value: float, stderr: float) -> ConfidenceInterval | None:
     """Return value +- 1.96 standard errors within [0, 1]; None for a stderr that is none."""
     if isnan(stderr) or stderr < 0.0:
         return None
-    return Interval(max(0.0, value - Z_95 * stderr), min(1.0, value + Z_95 * stderr))
+    return ConfidenceInterval(max(0.0, value - Z_95 * stderr), min(1.0, value + Z_95 * stderr))
 
 
-def mean_of_shares(parts: Sequence[tuple[float, int]]) -> Interval:
+def compute_mean_interval(parts: Sequence[tuple[float, int]]) -> ConfidenceInterval:
     """Return the interval of the unweighted mean of shares, each (value, n).
 
     Normal, with two successes and two failures added to each part (Agresti and Coull), so that a
@@ -53,10 +53,10 @@ def mean_of_shares(parts: Sequence[tuple[float, int]]) -> Interval:
         p = (share * n + 2) / (n + 4)
         variance += p * (1 - p) / (n + 4)
     half = Z_95 * sqrt(variance) / len(parts)
-    return Interval(max(0.0, value - half), min(1.0, value + half))
+    return ConfidenceInterval(max(0.0, value - half), min(1.0, value + half))
 
 
-def percentiles(replicates: NDArray[np.float64]) -> Interval:
+def compute_percentile_interval(replicates: NDArray[np.float64]) -> ConfidenceInterval:
     """Return the 2.5th and 97.5th percentile of bootstrap replicates."""
     low, high = np.percentile(replicates, [2.5, 97.5])
-    return Interval(float(low), float(high))
+    return ConfidenceInterval(float(low), float(high))

@@ -20,22 +20,22 @@ from statsmodels.regression.linear_model import OLS
 
 Floats = NDArray[np.float64]
 
-LARGEST_CONDITION = 1e7
+MAX_CONDITION_NUMBER = 1e7
 """Above it (columns scaled to unit length) the terms cannot be told apart."""
 _FULL_LEVERAGE = 1.0 - 1e-9
-_FAR_SD = 6.0
-_ROWS_PER_PART = 50
-_MOST_PARTS = 20
-_ROUNDING = 1e-20
-_LEAST_SPREAD = 1e-9
+_OUTLIER_SD = 6.0
+_ROWS_PER_BIN = 50
+_MAX_BINS = 20
+_ROUNDING_TOLERANCE = 1e-20
+_MIN_RELATIVE_SPREAD = 1e-9
 
 
-class Singular(ValueError):
+class SingularDesignError(ValueError):
     """The regressors cannot be told apart, or there are no more rows than coefficients."""
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class ResidualDiagnostics:
     """Residuals and leverage of the rows.
 
     `far` counts rows whose residual is over 6 times the root mean square among rows of like
@@ -46,48 +46,48 @@ class Odd:
     `worst` and `heaviest` are the rows' places in the fitted arrays.
     """
 
-    far: int
-    worst: int
+    outlier_rows: int
+    worst_row: int
     worst_sd: float
     leverage_max: float
     leverage_rows: int
     cook_max: float
-    heaviest: int
+    highest_leverage_row: int
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class LeastSquaresFit:
     """A fit of y on X; arrays follow the columns of X. `rmse` is sqrt(SSR/n), in y's unit."""
 
     coefficients: Floats
     low: Floats
     high: Floats
-    errors: Floats
-    freedom: Floats
+    standard_errors: Floats
+    degrees_of_freedom: Floats
     """Degrees of freedom behind each interval."""
     covariance: Floats
     robust: str
     n: int
     r2: float
     rmse: float
-    condition: float
-    odd: Odd
+    condition_number: float
+    diagnostics: ResidualDiagnostics
     residuals: Floats
 
 
-def fit(x: Floats, y: Floats) -> Fitted:
+def fit_least_squares(x: Floats, y: Floats) -> LeastSquaresFit:
     """Fit y (n) on x (n x k, its first column ones) with 95% intervals. Raises Singular."""
     n, k = x.shape
     if n <= k:
-        raise Singular(f"{n} rows for {k} coefficients")
+        raise SingularDesignError(f"{n} rows for {k} coefficients")
     # Columns of like size keep the products of long prompts and answers from eating digits.
     scale = np.sqrt(np.mean(x**2, axis=0))
     if not np.all(scale > 0.0):
-        raise Singular("a regressor is zero in every row")
+        raise SingularDesignError("a regressor is zero in every row")
     scaled = x / scale
     condition = float(np.linalg.cond(scaled))
-    if not condition < LARGEST_CONDITION:
-        raise Singular("the regressors cannot be told apart")
+    if not condition < MAX_CONDITION_NUMBER:
+        raise SingularDesignError("the regressors cannot be told apart")
     result = OLS(y, scaled).fit()
     influence = scaled @ result.normalized_cov_params  # of each row on each coefficient
     leverage = np.einsum("ij,ij->i", influence, scaled)
@@ -97,26 +97,26 @@ def fit(x: Floats, y: Floats) -> Fitted:
     coefficients = np.asarray(result.params) / scale
     residuals = np.asarray(result.resid, dtype=float)
     weights = influence / (1.0 - leverage[:, None]) if robust == "HC3" else influence
-    freedom = _freedom(weights**2, y - residuals, n - k)
+    freedom = _estimate_degrees_of_freedom(weights**2, y - residuals, n - k)
     reach = stdtrit(freedom, 0.975) * errors
-    return Fitted(
+    return LeastSquaresFit(
         coefficients=coefficients,
         low=coefficients - reach,
         high=coefficients + reach,
-        errors=errors,
-        freedom=freedom,
+        standard_errors=errors,
+        degrees_of_freedom=freedom,
         covariance=np.asarray(solid.cov_params()) / np.outer(scale, scale),
         robust=robust,
         n=n,
         r2=float(result.rsquared),
         rmse=float(np.sqrt(np.mean(residuals**2))),
-        condition=condition,
-        odd=_odd(residuals, y - residuals, leverage, k),
+        condition_number=condition,
+        diagnostics=_diagnose_residuals(residuals, y - residuals, leverage, k),
         residuals=residuals,
     )
 
 
-def _freedom(weights: Floats, predicted: Floats, most: int) -> Floats:
+def _estimate_degrees_of_freedom(weights: Floats, predicted: Floats, most: int) -> Floats:
     """Degrees of freedom of sum(weight_i e_i²), per column of `weights` (n x k).
 
     Satterthwaite's (sum w v)² / sum (w v)², v being the variance of the residual: taken as equal,
@@ -130,33 +130,35 @@ def _freedom(weights: Floats, predicted: Floats, most: int) -> Floats:
     return np.clip(found, 1.0, float(most))
 
 
-def _odd(residuals: Floats, predicted: Floats, leverage: Floats, k: int) -> Odd:
+def _diagnose_residuals(
+    residuals: Floats, predicted: Floats, leverage: Floats, k: int
+) -> ResidualDiagnostics:
     n = len(residuals)
     variance = float(residuals @ residuals) / (n - k)
     room = np.maximum(1.0 - leverage, 1e-12)
     # An exact fit leaves nothing but rounding, which is no reason to call a row odd.
-    exact = variance <= _ROUNDING * float(np.mean(predicted**2))
+    exact = variance <= _ROUNDING_TOLERANCE * float(np.mean(predicted**2))
     cook = np.zeros(n) if exact else residuals**2 * leverage / (room**2 * k * variance)
     far = np.zeros(n)
     if not exact:
         order = np.argsort(predicted, kind="stable")
-        for part in np.array_split(order, max(1, min(_MOST_PARTS, n // _ROWS_PER_PART))):
+        for part in np.array_split(order, max(1, min(_MAX_BINS, n // _ROWS_PER_BIN))):
             spread = float(np.sqrt(np.mean(residuals[part] ** 2)))
-            least = _LEAST_SPREAD * float(np.sqrt(np.mean(predicted[part] ** 2)))
+            least = _MIN_RELATIVE_SPREAD * float(np.sqrt(np.mean(predicted[part] ** 2)))
             far[part] = np.abs(residuals[part]) / max(spread, least, np.finfo(float).tiny)
     worst = int(np.argmax(far))
-    return Odd(
-        far=int(np.count_nonzero(far > _FAR_SD)),
-        worst=worst,
+    return ResidualDiagnostics(
+        outlier_rows=int(np.count_nonzero(far > _OUTLIER_SD)),
+        worst_row=worst,
         worst_sd=float(far[worst]),
         leverage_max=float(leverage.max()),
         leverage_rows=int(np.count_nonzero(leverage > 3.0 * k / n)),
         cook_max=float(cook.max()),
-        heaviest=int(np.argmax(leverage)),
+        highest_leverage_row=int(np.argmax(leverage)),
     )
 
 
-def uneven(predicted: Floats, y: Floats, parts: int = 5) -> list[float]:
+def compute_binned_bias(predicted: Floats, y: Floats, parts: int = 5) -> list[float]:
     """Say by how much each fifth of the rows, by predicted cost, is off: sum(residual)/sum(y).
 
     A form that lacks a term is wrong in a direction somewhere, however good its R2. A fifth whose

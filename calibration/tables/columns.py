@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import isfinite
 
-NEEDED = ("tokens_in", "tokens_out", "seconds")
-NUMBERS = (*NEEDED, "joules", "running", "tiktoken_in", "cached_tokens")
-TEXTS = ("model", "method", "hardware", "engine", "at", "prompt", "cell")
-KNOWN = (*NUMBERS, *TEXTS)
+REQUIRED_COLUMNS = ("tokens_in", "tokens_out", "seconds")
+NUMERIC_COLUMNS = (*REQUIRED_COLUMNS, "joules", "running", "tiktoken_in", "cached_tokens")
+TEXT_COLUMNS = ("model", "method", "hardware", "engine", "at", "prompt", "cell")
+KNOWN_COLUMNS = (*NUMERIC_COLUMNS, *TEXT_COLUMNS)
 
 
 class BadInput(ValueError):
@@ -20,7 +20,7 @@ class BadInput(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnMapping:
     """How to read the files.
 
     `names` maps our name to the file's; `scales` our name to a factor (joules=0.001 for mJ);
@@ -35,7 +35,7 @@ class Columns:
     output_includes_prompt: bool = False
 
     @classmethod
-    def of_options(
+    def from_options(
         cls,
         col: Iterable[str] = (),
         scale: Iterable[str] = (),
@@ -43,15 +43,17 @@ class Columns:
         model: Iterable[str] = (),
         *,
         output_includes_prompt: bool = False,
-    ) -> "Columns":
+    ) -> "ColumnMapping":
         """Read the options' `LEFT=RIGHT` texts. Raises BadInput naming the option."""
-        names = dict(_known(pair, "--col", KNOWN) for pair in col)
+        names = dict(_parse_known_pair(pair, "--col", KNOWN_COLUMNS) for pair in col)
         scales = {
-            name: _factor(name, text)
-            for name, text in (_known(pair, "--scale", NUMBERS) for pair in scale)
+            name: _parse_factor(name, text)
+            for name, text in (
+                _parse_known_pair(pair, "--scale", NUMERIC_COLUMNS) for pair in scale
+            )
         }
         wheres: dict[str, frozenset[str]] = {}
-        for name, text in (_pair(given, "--where") for given in where):
+        for name, text in (_split_pair(given, "--where") for given in where):
             wheres[name] = wheres.get(name, frozenset()) | {text}
         models: dict[str, str] = {}
         for given in model:
@@ -61,20 +63,20 @@ class Columns:
             models[key.strip()] = text.strip() or key.strip()
         return cls(names, scales, wheres, models, output_includes_prompt)
 
-    def of_file(self, header: Iterable[str], file: str) -> dict[str, str]:
+    def match_header(self, header: Iterable[str], file: str) -> dict[str, str]:
         """Return the columns to read, the file's name -> ours; those of --where map to themselves.
 
         Raises BadInput that lists what the file has where one that is needed is not there.
         """
         have = [name.strip() for name in header]
-        chosen = {ours: self.names.get(ours, ours) for ours in KNOWN}
+        chosen = {ours: self.names.get(ours, ours) for ours in KNOWN_COLUMNS}
         missing = [
             ours
             for ours, theirs in chosen.items()
-            if theirs not in have and (ours in NEEDED or ours in self.names)
+            if theirs not in have and (ours in REQUIRED_COLUMNS or ours in self.names)
         ]
         if missing:
-            raise BadInput(_no_column(file, missing, chosen, have))
+            raise BadInput(_describe_missing_columns(file, missing, chosen, have))
         absent = [name for name in self.where if name not in have]
         if absent:
             raise BadInput(
@@ -86,13 +88,15 @@ class Columns:
         return {ours: theirs for ours, theirs in chosen.items() if theirs in have}
 
 
-def _no_column(file: str, missing: list[str], chosen: Mapping[str, str], have: list[str]) -> str:
+def _describe_missing_columns(
+    file: str, missing: list[str], chosen: Mapping[str, str], have: list[str]
+) -> str:
     named = " or ".join(dict.fromkeys(f"{chosen[ours]!r}" for ours in missing))
-    hints = " ".join(f"--col {ours}={_likely(ours, have) or 'NAME'}" for ours in missing)
+    hints = " ".join(f"--col {ours}={_guess_column(ours, have) or 'NAME'}" for ours in missing)
     return f"{file}: no column {named}; it has: {', '.join(have)}; say which is which: {hints}"
 
 
-def _likely(ours: str, have: list[str]) -> str | None:
+def _guess_column(ours: str, have: list[str]) -> str | None:
     """Guess which column is meant; None where nothing looks like it."""
     words = {
         "tokens_in": ("input_tokens", "prompt_tokens", "in_tokens"),
@@ -107,7 +111,7 @@ def _likely(ours: str, have: list[str]) -> str | None:
     return None
 
 
-def named(pairs: Sequence[str], option: str) -> dict[str, str]:
+def parse_name_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
     """Read `OURS=THEIRS`, or a name that is both. Raises BadInput."""
     found = {}
     for text in pairs:
@@ -118,15 +122,15 @@ def named(pairs: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def _pair(given: str, option: str) -> tuple[str, str]:
+def _split_pair(given: str, option: str) -> tuple[str, str]:
     left, equals, right = given.partition("=")
     if not equals or not left.strip():
         raise BadInput(f"{option} {given}: want LEFT=RIGHT")
     return left.strip(), right.strip()
 
 
-def _known(given: str, option: str, known: tuple[str, ...]) -> tuple[str, str]:
-    left, right = _pair(given, option)
+def _parse_known_pair(given: str, option: str, known: tuple[str, ...]) -> tuple[str, str]:
+    left, right = _split_pair(given, option)
     if left not in known:
         raise BadInput(f"{option} {given}: {left!r} is none of {', '.join(known)}")
     if not right:
@@ -134,7 +138,7 @@ def _known(given: str, option: str, known: tuple[str, ...]) -> tuple[str, str]:
     return left, right
 
 
-def _factor(name: str, text: str) -> float:
+def _parse_factor(name: str, text: str) -> float:
     try:
         factor = float(text)
     except ValueError:

@@ -18,12 +18,12 @@ import pandas as pd
 from calibration.tables.columns import BadInput
 
 _CHUNK_ROWS = 100_000
-_HEADER_BYTES = 1 << 20
-_GZIP = b"\x1f\x8b"
-_SKIPPED = re.compile(r"Skipping line (\d+)")
+_MAX_HEADER_BYTES = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+_SKIPPED_LINE_PATTERN = re.compile(r"Skipping line (\d+)")
 
 
-class _Counted(io.RawIOBase):
+class _HashingFile(io.RawIOBase):
     """A file that hashes what passes and reports how much."""
 
     def __init__(self, path: Path, on_bytes: Callable[[int], None]) -> None:
@@ -52,15 +52,15 @@ class CsvFile:
     def __init__(self, path: Path, on_bytes: Callable[[int], None]) -> None:
         self._path = path
         try:
-            self._counted = _Counted(path, on_bytes)
+            self._hashing_file = _HashingFile(path, on_bytes)
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror}") from None
-        self._raw = io.BufferedReader(self._counted, 1 << 18)
+        self._raw = io.BufferedReader(self._hashing_file, 1 << 18)
         self._body: BinaryIO = self._raw
         try:
-            if self._raw.peek(2)[:2] == _GZIP:
+            if self._raw.peek(2)[:2] == _GZIP_MAGIC:
                 self._body = cast("BinaryIO", gzip.GzipFile(fileobj=self._raw))
-            line = self._body.readline(_HEADER_BYTES)
+            line = self._body.readline(_MAX_HEADER_BYTES)
         except (OSError, EOFError, zlib.error) as error:
             self._raw.close()
             raise BadInput(f"{path}: cannot be read: {error}") from None
@@ -68,12 +68,12 @@ class CsvFile:
         if not text.strip():
             self._raw.close()
             raise BadInput(f"{path}: the file is empty" if not line else f"{path}: no header line")
-        self.skipped: list[int] = []
+        self.skipped_rows: list[int] = []
         """Data rows (from 1) that have more fields than could be told apart."""
         self._separator = max(",\t;", key=text.count)
         self.header = [name.strip() for name in next(csv.reader([text], delimiter=self._separator))]
 
-    def chunks(self, wanted: set[str], texts: set[str]) -> Iterator[pd.DataFrame]:
+    def read_chunks(self, wanted: set[str], texts: set[str]) -> Iterator[pd.DataFrame]:
         """Yield the columns `wanted`, those in `texts` as text, blanks as NaN.
 
         `_extra` holds what stands in a row after the last column of the header, and `_row` counts
@@ -99,7 +99,7 @@ class CsvFile:
                 encoding_errors="replace",
                 on_bad_lines="warn",
             ) as reader:
-                while (chunk := self._next(reader)) is not None:
+                while (chunk := self._read_chunk(reader)) is not None:
                     chunk = chunk[[*wanted, "_extra"]].copy()
                     chunk["_row"] = np.arange(row, row + len(chunk))
                     row += len(chunk)
@@ -109,23 +109,23 @@ class CsvFile:
         except (pd.errors.ParserError, OSError, EOFError, zlib.error) as error:
             raise BadInput(f"{self._path}: cannot be read: {str(error).strip()}") from None
 
-    def _next(self, reader: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
+    def _read_chunk(self, reader: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
         """Read a piece; lines that pandas skips come as warnings."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             chunk = next(reader, None)
         for warning in caught:
-            lines = _SKIPPED.findall(str(warning.message))
+            lines = _SKIPPED_LINE_PATTERN.findall(str(warning.message))
             if not lines:
                 raise BadInput(f"{self._path}: {str(warning.message).strip()}")
-            self.skipped += [int(line) for line in lines]
+            self.skipped_rows += [int(line) for line in lines]
         return chunk
 
-    def sha256(self) -> str:
+    def compute_sha256(self) -> str:
         """Return the hash of the file as it lies there, whatever of it was needed."""
         while self._raw.read(1 << 20):
             pass
-        return self._counted.hash.hexdigest()
+        return self._hashing_file.hash.hexdigest()
 
     def __enter__(self) -> Self:
         return self

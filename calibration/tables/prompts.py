@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from calibration.tables.columns import BadInput
-from gateway.tokens import Counter
+from gateway.tokens import TokenCounter
 
 # Short, so that most tokenisers have one token for each; frequent, so that all know them.
 WORDS: Final = tuple(
@@ -48,11 +48,11 @@ WORDS: Final = tuple(
     winter wise wish woman wood word work world worth write year yes young zero
     """.split()  # noqa: SIM905 - 450 lines otherwise
 )
-_TRIES: Final = 6
-_PAD_MOST: Final = 64
-_GUESSED: Final = ("prompt", "instruction", "question", "text")
-_SHOWN: Final = 12
-_LONGEST_FIELD: Final = 1 << 27
+_MAX_ATTEMPTS: Final = 6
+_MAX_PADDING_TOKENS: Final = 64
+_USUAL_PROMPT_COLUMNS: Final = ("prompt", "instruction", "question", "text")
+_MAX_COLUMNS_SHOWN: Final = 12
+_MAX_FIELD_CHARS: Final = 1 << 27
 
 CHAT_OVERHEAD_TOKENS: Final = 7
 """What the gateway adds to a chat of one message."""
@@ -62,7 +62,7 @@ class PromptFileError(BadInput):
     """A file of prompts that cannot be used; the message says where and why."""
 
 
-class Maker:
+class PromptGenerator:
     """Random prompts of a wanted number of tokens; the same key gives the same prompt.
 
     `count` returns the tokens that the measured model has for a text, exactly or nearly. A prompt
@@ -74,20 +74,20 @@ class Maker:
         self._seed = seed
         self._tokens_per_word = 1.0
 
-    def rough(self, tokens: int, key: str) -> str:
+    def generate_approximate(self, tokens: int, key: str) -> str:
         """Return a prompt of about so many tokens, without asking."""
-        words = self._words(tokens, key)
+        words = self._draw_words(tokens, key)
         return " ".join(words[: max(1, round(tokens / self._tokens_per_word))])
 
-    async def exact(self, tokens: int, key: str) -> str:
+    async def generate_exact(self, tokens: int, key: str) -> str:
         """Return a prompt of so many tokens, or as near as words allow. Raises what `count` does.
 
         Prefers falling short to going over: the context may have no room.
         """
-        words = self._words(tokens, key)
+        words = self._draw_words(tokens, key)
         size = max(1, min(len(words), round(tokens / self._tokens_per_word)))
         best, best_gap = " ".join(words[:1]), tokens
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             text = " ".join(words[:size])
             gap = tokens - await self._count(text)
             if not gap:
@@ -98,29 +98,29 @@ class Maker:
             per_word = max(0.25, (tokens - gap) / size)
             step = round(gap / per_word) or (1 if gap > 0 else -1)
             size = max(1, min(len(words), size + step))
-        if 0 < best_gap <= _PAD_MOST:
+        if 0 < best_gap <= _MAX_PADDING_TOKENS:
             padded = best + " a" * best_gap
             if await self._count(padded) <= tokens:
                 return padded
         return best
 
-    def _words(self, tokens: int, key: str) -> list[str]:
+    def _draw_words(self, tokens: int, key: str) -> list[str]:
         """Return more words than will be needed."""
         rng = Random(f"{self._seed}:{key}")  # noqa: S311 - to be repeatable
         return rng.choices(WORDS, k=2 * tokens)
 
 
-class Record(NamedTuple):
+class PromptRecord(NamedTuple):
     """One record of a file; `values` is None where it is no object, and `wrong` says why."""
 
     place: str
     values: Mapping[str, Any] | None
-    wrong: str = ""
+    problem: str = ""
 
 
-def prompt_tokens(counter: Counter, prompt: str) -> int:
+def count_prompt_tokens(counter: TokenCounter, prompt: str) -> int:
     """Return the tokens that the gateway counts for a chat of this one message."""
-    return counter.count(prompt) + CHAT_OVERHEAD_TOKENS
+    return counter.count_tokens(prompt) + CHAT_OVERHEAD_TOKENS
 
 
 def read_prompts(path: Path, column: str | None = None) -> list[str]:
@@ -129,9 +129,9 @@ def read_prompts(path: Path, column: str | None = None) -> list[str]:
     Raises PromptFileError and OSError.
     """
     prompts = []
-    for record in records(path):
+    for record in read_records(path):
         try:
-            prompts.append(prompt_of(record, column))
+            prompts.append(extract_prompt(record, column))
         except PromptFileError as error:
             raise PromptFileError(f"{record.place}: {error}") from None
     if not prompts:
@@ -139,23 +139,23 @@ def read_prompts(path: Path, column: str | None = None) -> list[str]:
     return prompts
 
 
-def prompt_column(values: Mapping[str, Any], column: str | None) -> str | None:
+def find_prompt_column(values: Mapping[str, Any], column: str | None) -> str | None:
     """Return the column with the prompts: the one named, else the first usual name; or None."""
-    names = _GUESSED if column is None else (column,)
+    names = _USUAL_PROMPT_COLUMNS if column is None else (column,)
     return next((name for name in names if name in values), None)
 
 
-def prompt_of(record: Record, column: str | None = None) -> str:
+def extract_prompt(record: PromptRecord, column: str | None = None) -> str:
     """Return a record's prompt; an Alpaca-style `input` beside `instruction` is added to it.
 
     Raises PromptFileError, which does not name the place.
     """
     values = record.values
     if values is None:
-        raise PromptFileError(record.wrong)
-    name = prompt_column(values, column)
+        raise PromptFileError(record.problem)
+    name = find_prompt_column(values, column)
     if name is None:
-        have = ", ".join(str(key) for key in list(values)[:_SHOWN])
+        have = ", ".join(str(key) for key in list(values)[:_MAX_COLUMNS_SHOWN])
         wanted = repr(column) if column else "for prompts (name it with --prompt-column)"
         raise PromptFileError(f"no column {wanted}; there are: {have}")
     prompt = values[name]
@@ -165,7 +165,7 @@ def prompt_of(record: Record, column: str | None = None) -> str:
     return f"{prompt}\n\n{more}" if isinstance(more, str) and more.strip() else prompt
 
 
-def records(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[PromptRecord]:
     """Yield the records of a CSV (comma, semicolon or tab), JSONL or JSON-list file, gzip too.
 
     Raises PromptFileError for a file that is none of them, and OSError.
@@ -188,24 +188,24 @@ def records(path: Path) -> Iterator[Record]:
             raise PromptFileError(f"{path}: {error}") from None
         for at, one in enumerate(whole, 1):
             values = one if isinstance(one, dict) else None
-            yield Record(f"{path}:{at}", values, "not an object")
+            yield PromptRecord(f"{path}:{at}", values, "not an object")
     elif opening == "{":
         for at, line in enumerate(text.split("\n"), 1):
             if line.strip():
-                yield _of_line(f"{path}:{at}", line)
+                yield _parse_line(f"{path}:{at}", line)
     else:
-        yield from _of_csv(path, text)
+        yield from _parse_csv(path, text)
 
 
-def _of_line(place: str, line: str) -> Record:
+def _parse_line(place: str, line: str) -> PromptRecord:
     try:
-        return Record(place, msgspec.json.decode(line, type=dict[str, Any]))
+        return PromptRecord(place, msgspec.json.decode(line, type=dict[str, Any]))
     except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError) as error:
-        return Record(place, None, f"not a JSON object: {error}")
+        return PromptRecord(place, None, f"not a JSON object: {error}")
 
 
-def _of_csv(path: Path, text: str) -> Iterator[Record]:
-    csv.field_size_limit(_LONGEST_FIELD)
+def _parse_csv(path: Path, text: str) -> Iterator[PromptRecord]:
+    csv.field_size_limit(_MAX_FIELD_CHARS)
     separator = max(",\t;", key=text.lstrip().partition("\n")[0].count)
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
@@ -214,6 +214,6 @@ def _of_csv(path: Path, text: str) -> Iterator[Record]:
             place = f"{path}:{rows.line_num}"
             if None in row:
                 raise PromptFileError(f"{place}: more fields than the header has")
-            yield Record(place, row)
+            yield PromptRecord(place, row)
     except csv.Error as error:
         raise PromptFileError(f"{path}:{rows.line_num + 1}: {error}") from None

@@ -18,12 +18,12 @@ import msgspec
 from calibration.tables.columns import BadInput
 from calibration.tables.csv_file import CsvFile
 
-_GZIP = b"\x1f\x8b"
-_SHOWN = 12
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_COLUMNS_SHOWN = 12
 _HEAD_BYTES = 4096
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """One record; `place` says where it stands, for messages."""
 
     place: str
@@ -31,39 +31,39 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RecordTable:
     """All records of one file."""
 
     name: str
     sha256: str
     header: list[str]
-    rows: list[Row]
+    rows: list[TableRow]
 
-    def needs(self, *columns: str) -> None:
+    def require_columns(self, *columns: str) -> None:
         """Raise BadInput that lists what there is where one of the columns is not there."""
         missing = [column for column in columns if column not in self.header]
         if missing:
             named = ", ".join(repr(column) for column in missing)
-            have = ", ".join(self.header[:_SHOWN])
+            have = ", ".join(self.header[:_MAX_COLUMNS_SHOWN])
             raise BadInput(f"{self.name}: no column {named}; it has: {have}")
 
 
-def raw_bytes(path: Path) -> bytes:
+def read_raw_bytes(path: Path) -> bytes:
     """Return a file's bytes, unpacked where it is gzip. Raises BadInput."""
     try:
         raw = path.read_bytes()
-        return gzip.decompress(raw) if raw[:2] == _GZIP else raw
+        return gzip.decompress(raw) if raw[:2] == _GZIP_MAGIC else raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadInput(f"{path}: cannot be read: {error}") from None
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
 
 
-def opens_with(path: Path) -> str:
+def read_first_character(path: Path) -> str:
     """Return the first character that is not a space, "" for an empty file. Raises BadInput."""
     try:
         with path.open("rb") as raw:
-            packed = raw.read(2) == _GZIP
+            packed = raw.read(2) == _GZIP_MAGIC
             raw.seek(0)
             head = (gzip.GzipFile(fileobj=raw) if packed else raw).read(_HEAD_BYTES)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -73,37 +73,37 @@ def opens_with(path: Path) -> str:
     return head.decode("utf-8-sig", "replace").lstrip()[:1]
 
 
-def read(path: Path) -> Table:
+def read_table(path: Path) -> RecordTable:
     """Read a file whole. Raises BadInput."""
-    opening = opens_with(path)
+    opening = read_first_character(path)
     if not opening:
         raise BadInput(f"{path}: the file is empty")
     if opening in "{[":
-        table = _json(path)
+        table = _read_json(path)
     else:
         with CsvFile(path, lambda _: None) as file:
-            table = _csv(path, file)
+            table = _read_csv(path, file)
     if not table.rows:
         raise BadInput(f"{path}: no rows, only a header")
     return table
 
 
-def json_lines(raw: bytes) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def parse_json_lines(raw: bytes) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Yield (line number, object); None for a line that holds none. Blank lines are passed over."""
     for number, line in enumerate(io.BytesIO(raw), 1):
         if line.strip():
-            yield number, _object(line)
+            yield number, _parse_object(line)
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def _parse_object(line: bytes) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
 
-def _json(path: Path) -> Table:
-    raw = raw_bytes(path)
+def _read_json(path: Path) -> RecordTable:
+    raw = read_raw_bytes(path)
     try:
         text = raw.decode("utf-8-sig").encode()
     except UnicodeDecodeError as error:
@@ -116,33 +116,33 @@ def _json(path: Path) -> Table:
             raise BadInput(f"{path}: {error}") from None
         found = [(f"{path} record {at}", one) for at, one in enumerate(whole, 1)]
     else:
-        found = [(f"{path}:{at}", one) for at, one in json_lines(text)]
+        found = [(f"{path}:{at}", one) for at, one in parse_json_lines(text)]
     rows = []
     for place, one in found:
         if not isinstance(one, dict):
             raise BadInput(f"{place}: not a JSON object")
-        rows.append(Row(place, {name: "" if v is None else v for name, v in one.items()}))
+        rows.append(TableRow(place, {name: "" if v is None else v for name, v in one.items()}))
     header = list(dict.fromkeys(name for row in rows for name in row.values))
-    return Table(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), header, rows)
+    return RecordTable(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), header, rows)
 
 
-def _csv(path: Path, file: CsvFile) -> Table:
+def _read_csv(path: Path, file: CsvFile) -> RecordTable:
     header = file.header
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise BadInput(f"{path}: two columns are named {', '.join(map(repr, twice))}")
-    rows: list[Row] = []
-    for chunk in file.chunks(set(header), set(header)):
+    rows: list[TableRow] = []
+    for chunk in file.read_chunks(set(header), set(header)):
         surplus = chunk.loc[chunk["_extra"].notna(), "_row"]
         if len(surplus):
             raise BadInput(f"{path} row {surplus.iloc[0]}: more fields than the header has")
         texts = chunk[header].fillna("")
         rows += [
-            Row(f"{path} row {number}", dict(zip(header, values, strict=True)))
+            TableRow(f"{path} row {number}", dict(zip(header, values, strict=True)))
             for number, values in zip(
                 chunk["_row"], texts.itertuples(index=False, name=None), strict=True
             )
         ]
-    if file.skipped:
-        raise BadInput(f"{path} row {file.skipped[0]}: more fields than the header has")
-    return Table(str(path), file.sha256(), header, rows)
+    if file.skipped_rows:
+        raise BadInput(f"{path} row {file.skipped_rows[0]}: more fields than the header has")
+    return RecordTable(str(path), file.compute_sha256(), header, rows)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from calibration.tables.columns import NEEDED, NUMBERS, BadInput, Columns
+from calibration.tables.columns import NUMERIC_COLUMNS, REQUIRED_COLUMNS, BadInput, ColumnMapping
 from calibration.tables.csv_file import CsvFile
 from gateway import tokens
 
@@ -26,14 +26,14 @@ Floats = NDArray[np.float64]
 
 UNTRUSTED_METHODS = frozenset({"coarse", "estimated"})
 """Ways of having joules that must not feed a fit (DESIGN section 5)."""
-_TOO_LARGE = 1e12
-_SURPLUS = "more fields than the header has"
-_TEXTS = ("method", "hardware", "engine", "at", "cell")
+_MAX_VALUE = 1e12
+_SURPLUS_REASON = "more fields than the header has"
+_TEXT_COLUMNS = ("method", "hardware", "engine", "at", "cell")
 _TOKENS = ("tokens_in", "tokens_out")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceFile:
     """One file that was read."""
 
     name: str
@@ -42,7 +42,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
+class UnusableRows:
     """Why rows were not used: how many, and where the first of them is (1 = first data row)."""
 
     reason: str
@@ -50,14 +50,14 @@ class Unusable:
     first: str
 
 
-class Rows:
+class MeasuredRows:
     """Everything that was read; `frame` has one line per row kept by --where and --model.
 
     Its columns are those of `columns.NUMBERS` (float, NaN where blank), `model`, the texts, and
     `reason` ("" where the row is usable).
     """
 
-    def __init__(self, frame: pd.DataFrame, files: list[Source], *, left_out: int = 0) -> None:
+    def __init__(self, frame: pd.DataFrame, files: list[SourceFile], *, left_out: int = 0) -> None:
         self.frame = frame
         self.files = files
         self.left_out = left_out
@@ -65,16 +65,16 @@ class Rows:
         self.notes: list[str] = []
 
     @property
-    def models(self) -> list[str]:
+    def model_names(self) -> list[str]:
         """The models of the rows, in order of appearance."""
         return [str(name) for name in self.frame["model"].unique() if name]
 
-    def of(self, model: str) -> pd.DataFrame:
+    def select_usable(self, model: str) -> pd.DataFrame:
         """The usable rows of one model."""
         frame = self.frame
         return frame[(frame["model"] == model) & (frame["reason"] == "")]
 
-    def unusable(self, model: str | None = None) -> list[Unusable]:
+    def count_unusable(self, model: str | None = None) -> list[UnusableRows]:
         """Count the rows that cannot be used by reason, the most frequent first."""
         bad = self.frame[self.frame["reason"] != ""]
         if model is not None:
@@ -87,44 +87,44 @@ class Rows:
             )
         }
         return [
-            Unusable(reason, count, place[reason])
+            UnusableRows(reason, count, place[reason])
             for reason, count in Counter(bad["reason"]).most_common()
         ]
 
 
-def read(
-    files: Iterable[Path], columns: Columns, on_bytes: Callable[[int], None] = lambda _: None
-) -> Rows:
+def read_rows(
+    files: Iterable[Path], columns: ColumnMapping, on_bytes: Callable[[int], None] = lambda _: None
+) -> MeasuredRows:
     """Read CSV files, plain or gzip. Raises BadInput for files that hold no such rows.
 
     `on_bytes` is told how many bytes of the files were consumed since it was last called.
     """
     parts: list[pd.DataFrame] = []
-    sources: list[Source] = []
+    sources: list[SourceFile] = []
     notes: list[str] = []
     seen: Counter[str] = Counter()
     left_out = 0
     for number, path in enumerate(files):
         with CsvFile(path, on_bytes) as file:
-            chosen = columns.of_file(file.header, str(path))
-            named = _named_by_file(path, chosen, columns)
+            chosen = columns.match_header(file.header, str(path))
+            named = _infer_model_name(path, chosen, columns)
             if named is not None and not columns.models:
                 notes.append(f"{path.name} has no model column: its rows are of model {named!r}")
-            wanted = {*chosen.values(), *columns.where} - _unasked(chosen, columns)
-            texts = {chosen[name] for name in (*_TEXTS, "model", "prompt") if name in chosen}
+            wanted = {*chosen.values(), *columns.where} - _find_unneeded_columns(chosen, columns)
+            texts = {chosen[name] for name in (*_TEXT_COLUMNS, "model", "prompt") if name in chosen}
             count = 0
-            for chunk in file.chunks(wanted, texts | set(columns.where)):
-                part = _sort_out(_pick(chunk, columns), chosen, columns, named)
+            for chunk in file.read_chunks(wanted, texts | set(columns.where)):
+                part = _normalise_chunk(_apply_where(chunk, columns), chosen, columns, named)
                 count += len(chunk)
                 seen.update(map(str, part["model"].unique()))
-                kept = _only(part, columns, named)
+                kept = _select_models(part, columns, named)
                 kept["file"] = number
                 left_out += len(chunk) - len(kept)
                 parts.append(kept)
-            if file.skipped:
-                parts.append(_surplus(file.skipped, number))
-                count += len(file.skipped)
-            sources.append(Source(path.name, file.sha256(), count))
+            if file.skipped_rows:
+                parts.append(_build_surplus_rows(file.skipped_rows, number))
+                count += len(file.skipped_rows)
+            sources.append(SourceFile(path.name, file.compute_sha256(), count))
     if not sum(source.rows for source in sources):
         raise BadInput(f"{', '.join(source.name for source in sources)}: no rows, only a header")
     frame = pd.concat(parts, ignore_index=True)
@@ -132,19 +132,19 @@ def read(
     if frame.empty:
         wheres = " ".join(f"--where {k}={t}" for k, ts in columns.where.items() for t in sorted(ts))
         raise BadInput(f"no row is left after {wheres}")
-    rows = Rows(frame, sources, left_out=left_out)
+    rows = MeasuredRows(frame, sources, left_out=left_out)
     rows.notes = notes
     return rows
 
 
-def _unasked(chosen: dict[str, str], columns: Columns) -> set[str]:
+def _find_unneeded_columns(chosen: dict[str, str], columns: ColumnMapping) -> set[str]:
     """Prompts are long: read them only where they are asked for and needed."""
     if "prompt" in chosen and ("prompt" not in columns.names or "tiktoken_in" in chosen):
         return {chosen["prompt"]} - set(columns.where)
     return set()
 
 
-def _named_by_file(path: Path, chosen: dict[str, str], columns: Columns) -> str | None:
+def _infer_model_name(path: Path, chosen: dict[str, str], columns: ColumnMapping) -> str | None:
     """The model of a file without a model column; None where the rows say it."""
     if "model" in chosen:
         return None
@@ -165,7 +165,7 @@ def _named_by_file(path: Path, chosen: dict[str, str], columns: Columns) -> str 
     )
 
 
-def _only(part: pd.DataFrame, columns: Columns, named: str | None) -> pd.DataFrame:
+def _select_models(part: pd.DataFrame, columns: ColumnMapping, named: str | None) -> pd.DataFrame:
     """Keep the models asked for, under the names asked for."""
     if not columns.models:
         return part
@@ -178,7 +178,7 @@ def _only(part: pd.DataFrame, columns: Columns, named: str | None) -> pd.DataFra
     return part
 
 
-def _check_models(frame: pd.DataFrame, columns: Columns, seen: Counter[str]) -> None:
+def _check_models(frame: pd.DataFrame, columns: ColumnMapping, seen: Counter[str]) -> None:
     have = set(frame["model"].unique())
     for key, text in columns.models.items():
         if key not in have:
@@ -189,74 +189,80 @@ def _check_models(frame: pd.DataFrame, columns: Columns, seen: Counter[str]) -> 
             )
 
 
-def _pick(chunk: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+def _apply_where(chunk: pd.DataFrame, columns: ColumnMapping) -> pd.DataFrame:
     """Keep the rows that --where asks for."""
     for name, texts in columns.where.items():
         chunk = chunk[chunk[name].fillna("").str.strip().isin(texts)]
     return chunk
 
 
-def _surplus(skipped: list[int], file: int) -> pd.DataFrame:
+def _build_surplus_rows(skipped: list[int], file: int) -> pd.DataFrame:
     """Stand-ins for rows that could not even be told apart into fields."""
-    blank = dict.fromkeys(NUMBERS, np.nan) | dict.fromkeys((*_TEXTS, "model"), "")
+    blank = dict.fromkeys(NUMERIC_COLUMNS, np.nan) | dict.fromkeys((*_TEXT_COLUMNS, "model"), "")
     return pd.DataFrame(
-        [{**blank, "row": row, "file": file, "reason": _SURPLUS} for row in skipped]
+        [{**blank, "row": row, "file": file, "reason": _SURPLUS_REASON} for row in skipped]
     )
 
 
-def _sort_out(
-    chunk: pd.DataFrame, chosen: dict[str, str], columns: Columns, named: str | None
+def _normalise_chunk(
+    chunk: pd.DataFrame, chosen: dict[str, str], columns: ColumnMapping, named: str | None
 ) -> pd.DataFrame:
     """Turn one piece of a file into our columns and say of each row whether it can be used."""
     size = len(chunk)
     reason = np.full(size, "", dtype=object)
-    reason[(chunk["_extra"].notna()).to_numpy(dtype=bool)] = _SURPLUS
+    reason[(chunk["_extra"].notna()).to_numpy(dtype=bool)] = _SURPLUS_REASON
     data: dict[str, object] = {"row": chunk["_row"].to_numpy()}
-    for ours in NUMBERS:
+    for ours in NUMERIC_COLUMNS:
         if ours not in chosen:
             data[ours] = np.full(size, np.nan)
             continue
-        values, problem = _numbers(chunk[chosen[ours]], ours)
-        _mark(reason, problem)
+        values, problem = _parse_numbers(chunk[chosen[ours]], ours)
+        _add_reasons(reason, problem)
         data[ours] = values * columns.scales.get(ours, 1.0)
     if columns.output_includes_prompt:
         new = np.asarray(data["tokens_out"]) - np.asarray(data["tokens_in"])
         data["tokens_out"] = new
-        _mark(reason, _where(new < 0, "fewer tokens_out than tokens_in: they hold no prompt"))
+        _add_reasons(
+            reason, _make_reasons(new < 0, "fewer tokens_out than tokens_in: they hold no prompt")
+        )
     else:
         out = np.asarray(data["tokens_out"])
-        _mark(reason, _where(out == 0, "tokens_out is zero"))
-    for ours in _TEXTS:
-        data[ours] = _texts(chunk[chosen[ours]]) if ours in chosen else np.full(size, "", object)
+        _add_reasons(reason, _make_reasons(out == 0, "tokens_out is zero"))
+    for ours in _TEXT_COLUMNS:
+        data[ours] = (
+            _clean_texts(chunk[chosen[ours]]) if ours in chosen else np.full(size, "", object)
+        )
     if "model" in chosen:
-        data["model"] = _texts(chunk[chosen["model"]])
-        _mark(reason, _where(np.asarray(data["model"]) == "", "model is missing"))
+        data["model"] = _clean_texts(chunk[chosen["model"]])
+        _add_reasons(reason, _make_reasons(np.asarray(data["model"]) == "", "model is missing"))
     else:
         data["model"] = np.full(size, named, object)
     if "prompt" in columns.names and "tiktoken_in" not in chosen:
-        counter = tokens.load()
+        counter = tokens.load_token_counter()
         data["tiktoken_in"] = np.fromiter(
-            (counter.count(text) for text in _texts(chunk[chosen["prompt"]])), float, size
+            (counter.count_tokens(text) for text in _clean_texts(chunk[chosen["prompt"]])),
+            float,
+            size,
         )
     data["reason"] = reason
     return pd.DataFrame(data)
 
 
-def _texts(column: pd.Series) -> NDArray[np.object_]:
+def _clean_texts(column: pd.Series) -> NDArray[np.object_]:
     return column.fillna("").str.strip().to_numpy(dtype=object)
 
 
-def _where(condition: NDArray[np.bool_], text: str) -> NDArray[np.object_]:
+def _make_reasons(condition: NDArray[np.bool_], text: str) -> NDArray[np.object_]:
     return np.where(condition, text, "").astype(object)
 
 
-def _mark(reason: NDArray[np.object_], problem: NDArray[np.object_]) -> None:
+def _add_reasons(reason: NDArray[np.object_], problem: NDArray[np.object_]) -> None:
     """Give rows their first reason only."""
     fresh = (reason == "") & (problem != "")
     reason[fresh] = problem[fresh]
 
 
-def _numbers(column: pd.Series, ours: str) -> tuple[Floats, NDArray[np.object_]]:
+def _parse_numbers(column: pd.Series, ours: str) -> tuple[Floats, NDArray[np.object_]]:
     """Values of a column, NaN where blank or unusable, and what is wrong with each."""
     problem = np.full(len(column), "", dtype=object)
     blank = column.isna().to_numpy(dtype=bool)
@@ -271,13 +277,13 @@ def _numbers(column: pd.Series, ours: str) -> tuple[Floats, NDArray[np.object_]]
     with np.errstate(invalid="ignore"):
         checks: Iterator[tuple[NDArray[np.bool_], str]] = iter(
             (
-                (blank & (ours in NEEDED), f"{ours} is missing"),
+                (blank & (ours in REQUIRED_COLUMNS), f"{ours} is missing"),
                 (~blank & np.isnan(values), f"{ours} is not a number"),
                 (values < 0, f"{ours} is negative"),
-                (values > _TOO_LARGE, f"{ours} is too large"),
+                (values > _MAX_VALUE, f"{ours} is too large"),
                 ((values == 0) & (ours in {"tokens_in", "seconds"}), f"{ours} is zero"),
             )
         )
         for found, text_ in checks:
-            _mark(problem, _where(found, text_))
+            _add_reasons(problem, _make_reasons(found, text_))
     return values, problem

@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from gateway.api.incoming import request_id
+from gateway.api.incoming import choose_request_id
 from gateway.service.client import headers as names
 from gateway.service.client.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 
@@ -17,12 +17,12 @@ _SERVER_ERROR = 500
 def show_api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
     """Show an error of our own that a Litestar handler raised."""
     return Response(
-        error.encode(),
+        error.encode_json(),
         status_code=error.status,
         media_type="application/json",
         headers={
-            names.REQUEST_ID: request_id(request.scope["headers"]),
-            **{name.decode(): value.decode() for name, value in error.headers()},
+            names.REQUEST_ID: choose_request_id(request.scope["headers"]),
+            **{name.decode(): value.decode() for name, value in error.build_headers()},
         },
     )
 

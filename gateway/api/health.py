@@ -6,35 +6,35 @@ from litestar import Response, get
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from gateway.service.pipeline import Gateway
+from gateway.service.pipeline import RequestPipeline
 
 
-def handlers(gateway: Gateway, scraped: CollectorRegistry) -> list[Any]:
+def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[Any]:
     """Make the three route handlers; `scraped` is the registry that /metrics shows."""
 
     @get("/health", name="health", sync_to_thread=False)
-    def health() -> dict[str, str]:
+    def get_health() -> dict[str, str]:
         """Say that the process lives."""
         return {"status": "ok"}
 
     @get("/ready", name="ready", sync_to_thread=False)
-    def ready() -> Response[dict[str, Any]]:
+    def get_readiness() -> Response[dict[str, Any]]:
         """Say whether requests are welcome: a usable backend, and not draining."""
-        usable = sum(1 for backend in gateway.backends if backend.usable)
+        usable = sum(1 for backend in gateway.backends if backend.is_available)
         good = usable > 0 and not gateway.draining
         status = "draining" if gateway.draining else "ready" if good else "no usable backend"
         return Response(
-            {"status": status, "usable_backends": usable, "inflight": gateway.inflight},
+            {"status": status, "usable_backends": usable, "inflight": gateway.inflight_requests},
             status_code=HTTP_200_OK if good else HTTP_503_SERVICE_UNAVAILABLE,
         )
 
     @get("/metrics", name="metrics", sync_to_thread=False)
-    def metrics() -> Response[bytes]:
+    def get_metrics() -> Response[bytes]:
         """Show every metric in Prometheus's text format."""
-        gateway.books.settle()
+        gateway.accounting.flush()
         gateway.metrics.publish_backends(gateway.deployments)
         gateway.metrics.reference_load.set(gateway.deciding.reference_load)
-        gateway.metrics.publish_meters(gateway.books.meters)
+        gateway.metrics.publish_meters(gateway.accounting.meters)
         return Response(generate_latest(scraped), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    return [health, ready, metrics]
+    return [get_health, get_readiness, get_metrics]

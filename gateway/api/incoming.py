@@ -17,21 +17,21 @@ from gateway.service.client.errors import (
     TooLarge,
     UnsupportedEncoding,
 )
-from gateway.service.request.body import Members, decode
-from gateway.service.request.steering import PREFIX
-from gateway.telemetry.trace_context import HEADERS, Trace, received
+from gateway.service.request.body import Members, decode_members
+from gateway.service.request.steering import HEADER_PREFIX
+from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_trace_context
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _REQUEST_ID = names.REQUEST_ID.encode()
 _IDENTITY = (b"", b"identity")
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The client closed while its body was still coming."""
 
 
 @dataclass(slots=True)
-class Head:
+class RequestHead:
     """What a request's head says; `error` is what is wrong with it, for after the id is known."""
 
     request_id: str
@@ -39,10 +39,10 @@ class Head:
     length: int | None
     expects_continue: bool
     error: BadRequest | None
-    trace: Trace | None
+    trace: TraceContext | None
 
 
-def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
+def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
     """Read the headers that matter, in one pass."""
     given_id = b""
     steering: dict[bytes, bytes] = {}
@@ -51,7 +51,7 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
     error: BadRequest | None = None
     context: list[tuple[bytes, bytes]] = []
     for name, value in scope["headers"]:
-        if name.startswith(PREFIX):
+        if name.startswith(HEADER_PREFIX):
             if name in steering:
                 shown = name.decode("latin-1")
                 error = BadRequest(f"{shown}: is given more than once", param=shown)
@@ -64,23 +64,23 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> Head:
             error = UnsupportedEncoding("the body must not be compressed")
         elif name == b"expect":
             expects_continue = True
-        elif name in HEADERS:
+        elif name in TRACE_HEADERS:
             context.append((name, value))
     if scope["method"] != method:
         error = MethodNotAllowed(f"use {method} here")
-    return Head(
-        _sane(given_id),
+    return RequestHead(
+        _accept_or_make_id(given_id),
         steering,
         length,
         expects_continue,
         error,
-        received(context) if context else None,
+        parse_trace_context(context) if context else None,
     )
 
 
-def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the client's own id if it is sane, else a new one."""
-    return _sane(next((value for name, value in headers if name == _REQUEST_ID), b""))
+    return _accept_or_make_id(next((value for name, value in headers if name == _REQUEST_ID), b""))
 
 
 def _make_ids() -> Iterator[str]:
@@ -94,12 +94,12 @@ def _make_ids() -> Iterator[str]:
 _fresh_ids = _make_ids()
 
 
-def _sane(given: bytes) -> str:
+def _accept_or_make_id(given: bytes) -> str:
     return given.decode() if _SANE_ID.fullmatch(given) else next(_fresh_ids)
 
 
 async def read_members(
-    head: Head, receive: Receive, *, limit: int, seconds: float, ready: bool = False
+    head: RequestHead, receive: Receive, *, limit: int, seconds: float, ready: bool = False
 ) -> Members:
     """Read and decode a body; `ready` says that all of it is here, so that no deadline is needed.
 
@@ -108,44 +108,44 @@ async def read_members(
     if head.error is not None:
         raise head.error
     if head.length is not None and head.length > limit:
-        await _discard(head, receive, limit=limit, seconds=seconds)
+        await _discard_body(head, receive, limit=limit, seconds=seconds)
         raise TooLarge(f"the body is {head.length} bytes; the limit is {limit}")
-    message = _request(await receive()) if ready else await _message(receive, seconds)
+    message = _check_message(await receive()) if ready else await _receive_message(receive, seconds)
     if not message.get("more_body"):
         body: bytes = message["body"]
         if len(body) > limit:
             raise TooLarge(f"the body is over {limit} bytes")
-        return decode(body)
+        return decode_members(body)
     pieces = [message["body"]]
     size = len(message["body"])
     deadline = time.monotonic() + seconds
     while message.get("more_body"):
-        message = await _message(receive, deadline - time.monotonic())
+        message = await _receive_message(receive, deadline - time.monotonic())
         size += len(message["body"])
         if size > limit:
             if message.get("more_body"):
-                await _discard(head, receive, limit=limit, seconds=seconds)
+                await _discard_body(head, receive, limit=limit, seconds=seconds)
             raise TooLarge(f"the body is over {limit} bytes")
         pieces.append(message["body"])
-    return decode(b"".join(pieces))
+    return decode_members(b"".join(pieces))
 
 
-async def _message(receive: Receive, seconds: float) -> HTTPRequestEvent:
+async def _receive_message(receive: Receive, seconds: float) -> HTTPRequestEvent:
     try:
         async with asyncio.timeout(seconds):
             message = await receive()
     except TimeoutError:
         raise BodyTimeout("the body did not come in time") from None
-    return _request(message)
+    return _check_message(message)
 
 
-def _request(message: ReceiveMessage) -> HTTPRequestEvent:
+def _check_message(message: ReceiveMessage) -> HTTPRequestEvent:
     if message["type"] != "http.request":
-        raise ClientLeft
+        raise ClientDisconnected
     return message
 
 
-async def _discard(head: Head, receive: Receive, *, limit: int, seconds: float) -> None:
+async def _discard_body(head: RequestHead, receive: Receive, *, limit: int, seconds: float) -> None:
     """Read on for a while: a client still sending would meet a reset instead of the answer."""
     if head.expects_continue:
         return
@@ -153,7 +153,7 @@ async def _discard(head: Head, receive: Receive, *, limit: int, seconds: float) 
     deadline = time.monotonic() + seconds
     try:
         while left > 0:
-            message = await _message(receive, deadline - time.monotonic())
+            message = await _receive_message(receive, deadline - time.monotonic())
             left -= len(message["body"])
             if not message.get("more_body"):
                 return

@@ -8,30 +8,32 @@ from typing import Any, cast
 from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from gateway.api.incoming import ClientLeft, read_head, read_members
-from gateway.api.protocol import LINK, Link
+from gateway.api.incoming import ClientDisconnected, read_head, read_members
+from gateway.api.protocol import CONNECTION_KEY, ClientConnection
 from gateway.config import LimitsConfig, TimeoutsConfig
-from gateway.service.client.cancellation import Cut, Lifeline
-from gateway.service.client.response import Reply
-from gateway.service.pipeline import Gateway
-from gateway.service.request.body import Kind, Members
+from gateway.service.client.cancellation import CancelReason, RequestCancellation
+from gateway.service.client.response import ResponseWriter
+from gateway.service.pipeline import RequestPipeline
+from gateway.service.request.body import EndpointKind, Members
 from gateway.service.request.routing_table import OTHER
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import RequestRecord
 
 
-def handler(kind: Kind, gateway: Gateway, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
+def make_handler(
+    kind: EndpointKind, gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig
+) -> Any:
     """Make the route handler of one endpoint."""
 
-    @asgi(kind.path, name=kind.value, copy_scope=False)
-    async def infer(scope: Scope, receive: Receive, send: Send) -> None:
-        await _infer(kind, gateway, limits, timeouts, scope, receive, send)  # type: ignore[arg-type]
+    @asgi(kind.url_path, name=kind.value, copy_scope=False)
+    async def handle_inference(scope: Scope, receive: Receive, send: Send) -> None:
+        await _serve_inference(kind, gateway, limits, timeouts, scope, receive, send)  # type: ignore[arg-type]
 
-    return infer
+    return handle_inference
 
 
-async def _infer(
-    kind: Kind,
-    gateway: Gateway,
+async def _serve_inference(
+    kind: EndpointKind,
+    gateway: RequestPipeline,
     limits: LimitsConfig,
     timeouts: TimeoutsConfig,
     scope: HTTPScope,
@@ -39,9 +41,9 @@ async def _infer(
     send: Send,
 ) -> None:
     head = read_head(scope)
-    link = cast("Link | None", (scope.get("extensions") or {}).get(LINK))
-    reply = Reply(send, head.request_id, abort=link.abort if link else None)
-    record = Record(
+    link = cast("ClientConnection | None", (scope.get("extensions") or {}).get(CONNECTION_KEY))
+    reply = ResponseWriter(send, head.request_id, abort=link.abort if link else None)
+    record = RequestRecord(
         id=head.request_id,
         at=time.time(),
         kind=kind.value,
@@ -50,10 +52,10 @@ async def _infer(
         stream=False,
         trace=head.trace,
     )
-    lifeline = Lifeline()
+    lifeline = RequestCancellation()
     watcher: asyncio.Task[None] | None = None
 
-    async def load() -> Members:
+    async def load_members() -> Members:
         nonlocal watcher
         try:
             return await read_members(
@@ -63,34 +65,34 @@ async def _infer(
                 seconds=timeouts.body_seconds,
                 ready=link is not None and link.body_ready,
             )
-        except ClientLeft:
-            lifeline.cut(Cut.CLIENT_GONE)
+        except ClientDisconnected:
+            lifeline.cancel(CancelReason.CLIENT_GONE)
             # The cancellation arrives at the next wait.
             await asyncio.sleep(0)
             raise
         finally:
             if link is None:
                 # Only now: ASGI has one queue for the body and the news that the client left.
-                watcher = asyncio.create_task(_watch(receive, gone))
+                watcher = asyncio.create_task(_watch_disconnect(receive, cancel_client_gone))
 
-    def gone() -> None:
+    def cancel_client_gone() -> None:
         # A server also says `disconnect` when an answer is complete.
         if not reply.ended:
-            lifeline.cut(Cut.CLIENT_GONE)
+            lifeline.cancel(CancelReason.CLIENT_GONE)
 
     if link is not None:
-        link.on_lost = gone
+        link.on_lost = cancel_client_gone
     try:
-        await gateway.answer(record, load, head.steering, reply, lifeline)
+        await gateway.handle_request(record, load_members, head.steering, reply, lifeline)
     finally:
         # The connection's next request may have begun, and put itself there.
-        if link is not None and link.on_lost is gone:
+        if link is not None and link.on_lost is cancel_client_gone:
             link.on_lost = None
         if watcher is not None:
             watcher.cancel()
 
 
-async def _watch(receive: Receive, gone: Callable[[], None]) -> None:
+async def _watch_disconnect(receive: Receive, gone: Callable[[], None]) -> None:
     """Wait for the client to leave, under a server that has no `Link`."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -5,18 +5,18 @@ from typing import Any
 
 from litestar import Request, get
 
-from gateway.config import Config
-from gateway.service.request.routing_table import AUTO, Names
+from gateway.config import GatewayConfig
+from gateway.service.request.routing_table import AUTO, ModelNames
 
 
-def handlers(config: Config, names: Names) -> list[Any]:
+def make_handlers(config: GatewayConfig, names: ModelNames) -> list[Any]:
     """Make the two route handlers."""
     created = int(time.time())
     contexts: dict[str, int] = {}
     for model in config.models:
         contexts[model.name] = max(model.context, contexts.get(model.name, 0))
 
-    def described(name: str) -> dict[str, Any]:
+    def describe_model(name: str) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "id": name,
             "object": "model",
@@ -31,13 +31,13 @@ def handlers(config: Config, names: Names) -> list[Any]:
     def list_models() -> dict[str, Any]:
         """List the names that a request may ask for."""
         listed = [AUTO, *(f"{AUTO}:{preset}" for preset in names.presets), *names.models]
-        return {"object": "list", "data": [described(name) for name in listed]}
+        return {"object": "list", "data": [describe_model(name) for name in listed]}
 
     @get("/v1/models/{model_id:path}", name="model", sync_to_thread=False)
     def get_model(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """Describe one of them."""
         name = str(request.path_params["model_id"]).removeprefix("/")
-        names.resolve(name)
-        return described(name)
+        names.resolve_name(name)
+        return describe_model(name)
 
     return [list_models, get_model]

@@ -15,7 +15,7 @@ from litestar import get
 from gateway.service.client import errors
 from gateway.service.client import headers as names
 from gateway.service.request import steering
-from gateway.service.request.body import Kind
+from gateway.service.request.body import EndpointKind
 
 _Json = dict[str, Any]
 _TEXT = {"type": "string"}
@@ -23,35 +23,39 @@ _NUMBER = {"type": "number"}
 _WHOLE = {"type": "integer"}
 
 
-def handler() -> Any:
+def make_handler() -> Any:
     """Make the route handler."""
 
     @get("/schema/openapi.json", name="openapi", sync_to_thread=False)
-    def openapi() -> dict[str, Any]:
+    def get_openapi() -> dict[str, Any]:
         """Return the OpenAPI document."""
-        return document()
+        return build_document()
 
-    return openapi
+    return get_openapi
 
 
 @cache
-def document() -> _Json:
+def build_document() -> _Json:
     """Return the OpenAPI document."""
-    paths = {kind.path: {"post": _inference(kind)} for kind in Kind}
-    paths["/v1/route"] = {"post": _route()}
-    paths["/v1/models"] = {"get": _read("List the names a request may ask for", "ModelList")}
+    paths = {kind.url_path: {"post": _describe_inference(kind)} for kind in EndpointKind}
+    paths["/v1/route"] = {"post": _describe_route()}
+    paths["/v1/models"] = {
+        "get": _describe_get("List the names a request may ask for", "ModelList")
+    }
     paths["/v1/models/{model_id}"] = {
-        "get": _read("Describe one of them", "Model", "model_id", errors.UnknownModel)
+        "get": _describe_get("Describe one of them", "Model", "model_id", errors.UnknownModel)
     }
     paths["/v1/requests/{request_id}"] = {
-        "get": _read(
+        "get": _describe_get(
             "Tell what became of a recent request", "Record", "request_id", errors.NotFound
         )
     }
-    paths["/health"] = {"get": _read("Liveness", "Status")}
-    paths["/ready"] = {"get": _read("Readiness", "Status")}
-    paths["/ready"]["get"]["responses"]["503"] = _answer("Not ready, or draining", "Status")
-    paths["/metrics"] = {"get": _metrics()}
+    paths["/health"] = {"get": _describe_get("Liveness", "Status")}
+    paths["/ready"] = {"get": _describe_get("Readiness", "Status")}
+    paths["/ready"]["get"]["responses"]["503"] = _describe_response(
+        "Not ready, or draining", "Status"
+    )
+    paths["/metrics"] = {"get": _describe_metrics()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -61,65 +65,70 @@ def document() -> _Json:
             "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
         },
         "paths": paths,
-        "components": {"schemas": {**_schemas(), **_member()}},
+        "components": {"schemas": {**_build_schemas(), **_build_member_schemas()}},
     }
 
 
-def _member() -> _Json:
+def _build_member_schemas() -> _Json:
     """Return the schemas of the body's `joulegate` object."""
     template = "#/components/schemas/{name}"
-    return msgspec.json.schema_components([steering.Member], ref_template=template)[1]
+    return msgspec.json.schema_components([steering.SteeringMember], ref_template=template)[1]
 
 
-def _inference(kind: Kind) -> _Json:
+def _describe_inference(kind: EndpointKind) -> _Json:
     shown = {
-        Kind.CHAT: "Chat completion",
-        Kind.COMPLETIONS: "Text completion",
-        Kind.EMBEDDINGS: "Embeddings",
+        EndpointKind.CHAT: "Chat completion",
+        EndpointKind.COMPLETIONS: "Text completion",
+        EndpointKind.EMBEDDINGS: "Embeddings",
     }
-    ok = _answer("OpenAI's answer, from the model that was chosen", "Answer")
+    ok = _describe_response("OpenAI's answer, from the model that was chosen", "Answer")
     ok["headers"] = {
         name: {"description": text, "schema": _TEXT} for name, text in names.RESPONSE.items()
     }
-    if kind is not Kind.EMBEDDINGS:
+    if kind is not EndpointKind.EMBEDDINGS:
         ok["content"]["text/event-stream"] = {"schema": _TEXT}
     return {
         "operationId": kind.value,
         "summary": shown[kind],
         "parameters": _steering_parameters(),
-        "requestBody": _body(kind.prompt),
-        "responses": {"200": ok, **_failures()},
+        "requestBody": _describe_body(kind.prompt_member),
+        "responses": {"200": ok, **_describe_failures()},
     }
 
 
-def _route() -> _Json:
+def _describe_route() -> _Json:
     return {
         "operationId": "route",
         "summary": "Dry run: the decision for a request, no backend is asked",
         "parameters": _steering_parameters(),
-        "requestBody": _body("messages"),
+        "requestBody": _describe_body("messages"),
         "responses": {
-            "200": _answer("The decision", "Decision"),
-            **{code: answer for code, answer in _failures().items() if int(code) < 500},  # noqa: PLR2004
+            "200": _describe_response("The decision", "Decision"),
+            **{code: answer for code, answer in _describe_failures().items() if int(code) < 500},  # noqa: PLR2004
         },
     }
 
 
-def _read(
+def _describe_get(
     summary: str, schema: str, parameter: str = "", missing: type[errors.ApiError] | None = None
 ) -> _Json:
     """Return a GET that answers with one schema."""
-    operation: _Json = {"summary": summary, "responses": {"200": _answer(summary, schema)}}
+    operation: _Json = {
+        "summary": summary,
+        "responses": {"200": _describe_response(summary, schema)},
+    }
     if parameter:
         operation["parameters"] = [
             {"name": parameter, "in": "path", "required": True, "schema": _TEXT}
         ]
     if missing is not None:
-        operation["responses"][str(missing.status)] = _answer(_first_line(missing), "Error")
+        operation["responses"][str(missing.status)] = _describe_response(
+            _first_line(missing), "Error"
+        )
     return operation
 
 
-def _metrics() -> _Json:
+def _describe_metrics() -> _Json:
     content = {"text/plain": {"schema": _TEXT}}
     ok = {"description": "Prometheus's text format", "content": content}
     return {"summary": "Metrics", "responses": {"200": ok}}
@@ -132,7 +141,7 @@ def _steering_parameters() -> list[_Json]:
     ]
 
 
-def _body(prompt: str) -> _Json:
+def _describe_body(prompt: str) -> _Json:
     schema = {
         "type": "object",
         "required": ["model", prompt],
@@ -148,17 +157,18 @@ def _body(prompt: str) -> _Json:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
-def _failures() -> _Json:
+def _describe_failures() -> _Json:
     """Return every status of the error tree with what it means."""
     found: dict[int, list[str]] = {}
     pending: list[type[errors.ApiError]] = [errors.ApiError]
     while pending:
         error = pending.pop(0)
         pending.extend(error.__subclasses__())
-        if error not in {errors.Rejected, errors.Interrupted}:
+        if error not in {errors.UpstreamRejection, errors.StreamInterrupted}:
             found.setdefault(error.status, []).append(_first_line(error))
     return {
-        str(status): _answer(" ".join(texts), "Error") for status, texts in sorted(found.items())
+        str(status): _describe_response(" ".join(texts), "Error")
+        for status, texts in sorted(found.items())
     }
 
 
@@ -166,12 +176,12 @@ def _first_line(error: type) -> str:
     return (error.__doc__ or "").strip().splitlines()[0]
 
 
-def _answer(description: str, schema: str) -> _Json:
+def _describe_response(description: str, schema: str) -> _Json:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return {"description": description, "content": content}
 
 
-def _object(properties: Mapping[str, Any], *, more: bool = False) -> _Json:
+def _make_object_schema(properties: Mapping[str, Any], *, more: bool = False) -> _Json:
     return {
         "type": "object",
         "required": list(properties),
@@ -184,17 +194,17 @@ def _or_null(schema: _Json) -> _Json:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _list(schema: _Json) -> _Json:
+def _make_list_schema(schema: _Json) -> _Json:
     return {"type": "array", "items": schema}
 
 
-def _ref(name: str) -> _Json:
+def _make_reference(name: str) -> _Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _schemas() -> _Json:
+def _build_schemas() -> _Json:
     """Return the schemas of what the gateway itself answers."""
-    metrics = _object(dict.fromkeys(("accuracy", "energy", "time"), _NUMBER))
+    metrics = _make_object_schema(dict.fromkeys(("accuracy", "energy", "time"), _NUMBER))
     candidate = {
         "model": _TEXT,
         "deployment": _TEXT,
@@ -208,12 +218,14 @@ def _schemas() -> _Json:
         "model": _or_null(_TEXT),
         "policy": _TEXT,
         "weights": metrics,
-        "tokens": _object({"input": _or_null(_WHOLE), "output": _or_null(_WHOLE)}),
+        "tokens": _make_object_schema({"input": _or_null(_WHOLE), "output": _or_null(_WHOLE)}),
         "score": _or_null(_NUMBER),
         "profile_version": _TEXT,
         "decision_us": _NUMBER,
-        "candidates": _list(_object(candidate)),
-        "excluded": _list(_object(dict.fromkeys(("model", "deployment", "reason"), _TEXT))),
+        "candidates": _make_list_schema(_make_object_schema(candidate)),
+        "excluded": _make_list_schema(
+            _make_object_schema(dict.fromkeys(("model", "deployment", "reason"), _TEXT))
+        ),
         "feasible": {"type": "boolean"},
     }
     error = {"message": _TEXT, "type": _TEXT, "param": _or_null(_TEXT), "code": _or_null(_TEXT)}
@@ -230,22 +242,24 @@ def _schemas() -> _Json:
         "stream": {"type": "boolean"},
         "code": _WHOLE,
         "error": _or_null(_TEXT),
-        "usage": _object(dict.fromkeys(usage, _or_null(_WHOLE))),
-        "predicted": _object(figures),
-        "observed": _object(observed),
-        "attempts": _list(_object(attempt)),
-        "decision": _or_null(_ref("Decision")),
+        "usage": _make_object_schema(dict.fromkeys(usage, _or_null(_WHOLE))),
+        "predicted": _make_object_schema(figures),
+        "observed": _make_object_schema(observed),
+        "attempts": _make_list_schema(_make_object_schema(attempt)),
+        "decision": _or_null(_make_reference("Decision")),
     }
     return {
         "Answer": {
             "type": "object",
-            "properties": {"model": _TEXT, "joulegate": _ref("Decision")},
+            "properties": {"model": _TEXT, "joulegate": _make_reference("Decision")},
             "additionalProperties": True,
         },
-        "Decision": _object(decision),
-        "Error": _object({"error": _object(error)}),
-        "Model": _object(model, more=True),
-        "ModelList": _object({"object": _TEXT, "data": _list(_ref("Model"))}),
-        "Record": _object(record),
-        "Status": _object({"status": _TEXT}, more=True),
+        "Decision": _make_object_schema(decision),
+        "Error": _make_object_schema({"error": _make_object_schema(error)}),
+        "Model": _make_object_schema(model, more=True),
+        "ModelList": _make_object_schema(
+            {"object": _TEXT, "data": _make_list_schema(_make_reference("Model"))}
+        ),
+        "Record": _make_object_schema(record),
+        "Status": _make_object_schema({"status": _TEXT}, more=True),
     }

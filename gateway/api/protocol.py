@@ -14,14 +14,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.service.client.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
 
-LINK = "joulegate.link"
+CONNECTION_KEY = "joulegate.link"
 """Key of this connection among a scope's extensions: see `Link`."""
 
 HEAD_SECONDS = 20.0
 HEAD_BYTES = 64 * 1024
 
 
-class Link(Protocol):
+class ClientConnection(Protocol):
     """What a handler may use of its connection."""
 
     on_lost: Callable[[], None] | None
@@ -46,7 +46,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head from now on."""
         super().connection_made(transport)
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._expire_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing more, and tell whoever is still answering."""
@@ -61,15 +61,15 @@ class GuardedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head:
             if self._head_bytes > HEAD_BYTES:
-                self._refuse(HeadTooLarge(f"the request's head is over {HEAD_BYTES} bytes"))
+                self._refuse_request(HeadTooLarge(f"the request's head is over {HEAD_BYTES} bytes"))
             elif self._timer is None and self._head_bytes:
                 # Most heads come whole, in one piece, and need no timer.
-                self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
+                self._timer = self.loop.call_later(HEAD_SECONDS, self._expire_head)
 
     def on_message_begin(self) -> None:
         """Note that a head begins."""
         super().on_message_begin()
-        self.scope["extensions"] = {LINK: self}  # type: ignore[dict-item]
+        self.scope["extensions"] = {CONNECTION_KEY: self}  # type: ignore[dict-item]
         self._head_bytes = 0
         self._in_head = True
 
@@ -98,19 +98,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
-        self._refuse(BadRequest(msg))
+        self._refuse_request(BadRequest(msg))
 
-    def _late(self) -> None:
+    def _expire_head(self) -> None:
         self._timer = None
         if self._head_bytes:
-            self._refuse(BodyTimeout("the request's head did not come in time"))
+            self._refuse_request(BodyTimeout("the request's head did not come in time"))
         else:
             self.transport.close()
 
-    def _refuse(self, error: ApiError) -> None:
+    def _refuse_request(self, error: ApiError) -> None:
         if self.transport.is_closing():
             return
-        body = error.encode()
+        body = error.encode_json()
         self.transport.write(
             STATUS_LINE[error.status]
             + b"content-type: application/json\r\nconnection: close\r\ncontent-length: "

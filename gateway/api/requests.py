@@ -5,18 +5,18 @@ from typing import Any
 from litestar import Request, get
 
 from gateway.service.client.errors import NotFound
-from gateway.service.pipeline import Gateway
+from gateway.service.pipeline import RequestPipeline
 
 
-def handler(gateway: Gateway) -> Any:
+def make_handler(gateway: RequestPipeline) -> Any:
     """Make the route handler."""
 
     @get("/v1/requests/{request_id:str}", name="request", sync_to_thread=False)
     def get_request(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """Return a request's decision, usage, and predicted and observed figures."""
         request_id = str(request.path_params["request_id"])
-        gateway.books.settle()
-        record = gateway.books.recent.get(request_id)
+        gateway.accounting.flush()
+        record = gateway.accounting.recent.get_record(request_id)
         if record is None:
             raise NotFound(
                 f"no recent request {request_id[:128]!r}: unknown, still running, or too long ago",

@@ -5,44 +5,44 @@ from typing import Any
 from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from gateway.api.incoming import ClientLeft, read_head, read_members
+from gateway.api.incoming import ClientDisconnected, read_head, read_members
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.service.client.errors import ApiError
-from gateway.service.client.response import Reply
-from gateway.service.pipeline import Gateway
-from gateway.service.request.body import Kind, Members, read
-from gateway.service.request.plan import nobody
+from gateway.service.client.response import ResponseWriter
+from gateway.service.pipeline import RequestPipeline
+from gateway.service.request.body import EndpointKind, Members, parse_request
+from gateway.service.request.plan import no_candidate_error
 
 
-def handler(gateway: Gateway, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
+def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler."""
 
     @asgi("/v1/route", name="route", copy_scope=False)
-    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle_route(scope: Scope, receive: Receive, send: Send) -> None:
         http: HTTPScope = scope  # type: ignore[assignment]
         head = read_head(http)
-        reply = Reply(send, head.request_id)
+        reply = ResponseWriter(send, head.request_id)
         try:
             members = await read_members(
                 head, receive, limit=limits.max_body_bytes, seconds=timeouts.body_seconds
             )
-            ask = read(_kind(members), members)
-            made = gateway.plan(ask, head.steering)
-            if made.wishes.reject and not made.decision.feasible:
-                raise nobody(made.decision, made.ask.kind.prompt)
-            await reply.whole(200, made.explain(head.request_id))
-        except ClientLeft:
+            ask = parse_request(_detect_kind(members), members)
+            made = gateway.plan_request(ask, head.steering)
+            if made.steering.reject and not made.decision.feasible:
+                raise no_candidate_error(made.decision, made.ask.kind.prompt_member)
+            await reply.send_unary(200, made.explain_decision(head.request_id))
+        except ClientDisconnected:
             return
         except ApiError as error:
-            await reply.error(error)
+            await reply.send_error(error)
 
-    return route
+    return handle_route
 
 
-def _kind(members: Members) -> Kind:
+def _detect_kind(members: Members) -> EndpointKind:
     """Tell from its members which endpoint a body is meant for; chat where nothing tells."""
     if "messages" in members:
-        return Kind.CHAT
+        return EndpointKind.CHAT
     if "prompt" in members:
-        return Kind.COMPLETIONS
-    return Kind.EMBEDDINGS if "input" in members else Kind.CHAT
+        return EndpointKind.COMPLETIONS
+    return EndpointKind.EMBEDDINGS if "input" in members else EndpointKind.CHAT

@@ -9,10 +9,10 @@ import msgspec
 
 from backends.vllm import launcher, recipes
 from gateway import profile as profiles
-from gateway.console import FAILED, OK, complain, err, log_to_stderr, told_to_stop
+from gateway.console import FAILED, OK, err, log_to_stderr, make_stop_event, report_usage_error
 
 if TYPE_CHECKING:
-    from backends.simulator.answers import Spec
+    from backends.simulator.answers import SimulatorSpec
 
 _DEVICES = ("auto", "cpu", "gpu")
 
@@ -33,13 +33,13 @@ def run(
 ) -> int:
     """Become vLLM, or serve simulated answers until told to stop."""
     if device not in _DEVICES:
-        return complain(f"--device: {device!r} is not one of {', '.join(_DEVICES)}")
+        return report_usage_error(f"--device: {device!r} is not one of {', '.join(_DEVICES)}")
     try:
-        recipe = recipes.recipe(model)
+        recipe = recipes.get_recipe(model)
         if simulate:
-            return _simulate(model, host, port, speed, seed, profile, extra)
+            return _run_simulator(model, host, port, speed, seed, profile, extra)
         if not show:
-            launcher.launch(
+            launcher.launch_vllm(
                 recipe,
                 host=host,
                 port=port,
@@ -49,17 +49,19 @@ def run(
             )
         if launcher.wants_cpu(device):  # type: ignore[arg-type]
             extra = [*launcher.CPU_FLAGS, *extra]
-        argv = launcher.command(recipe, host=host, port=port, model_path=model_path, extra=extra)
+        argv = launcher.build_command(
+            recipe, host=host, port=port, model_path=model_path, extra=extra
+        )
         print(shlex.join(argv))  # noqa: T201
     except (recipes.UnknownRecipeError, profiles.ProfileError) as error:
-        return complain(error)
+        return report_usage_error(error)
     except launcher.LaunchError as error:
         err.print(f"joulegate: {error}", markup=False)
         return FAILED
     return OK
 
 
-def _simulate(
+def _run_simulator(
     model: str,
     host: str,
     port: int,
@@ -69,28 +71,28 @@ def _simulate(
     extra: list[str],
 ) -> int:
     if extra:
-        return complain(f"unknown option for the simulator: {extra[0]}")
-    from backends.simulator.answers import Spec  # noqa: PLC0415 - vLLM needs none of it
-    from backends.simulator.cost_model import Truth  # noqa: PLC0415
+        return report_usage_error(f"unknown option for the simulator: {extra[0]}")
+    from backends.simulator.answers import SimulatorSpec  # noqa: PLC0415 - vLLM needs none of it
+    from backends.simulator.cost_model import CostModel  # noqa: PLC0415
 
-    fitted = profiles.load(profile).model(model)
-    recipe = recipes.recipe(model)
-    truth = Truth.of_profile(msgspec.to_builtins(fitted), context=recipe.context_tokens)
+    fitted = profiles.load_profile(profile).get_model(model)
+    recipe = recipes.get_recipe(model)
+    truth = CostModel.from_profile(msgspec.to_builtins(fitted), context=recipe.context_tokens)
     log_to_stderr("info")
-    spec = Spec(model, truth, speed=speed, seed=seed)
+    spec = SimulatorSpec(model, truth, speed=speed, seed=seed)
     err.print(f"simulated {model} on http://{host}:{port}, {speed:g} x real time", markup=False)
     try:
-        asyncio.run(_serve(spec, host, port))
+        asyncio.run(_serve_simulator(spec, host, port))
     except OSError as error:
         err.print(f"joulegate: {host}:{port}: {error.strerror}", markup=False)
         return FAILED
     return OK
 
 
-async def _serve(spec: "Spec", host: str, port: int) -> None:
+async def _serve_simulator(spec: "SimulatorSpec", host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM."""
     from backends.simulator import server  # noqa: PLC0415 - vLLM needs none of it
 
-    stopped = told_to_stop()
-    async with await server.start(spec, host, port):
+    stopped = make_stop_event()
+    async with await server.start_simulator(spec, host, port):
         await stopped.wait()

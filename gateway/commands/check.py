@@ -7,8 +7,8 @@ import msgspec
 from gateway import config as configs
 from gateway import meter_config as meters
 from gateway import profile as profiles
-from gateway.commands.serve import check_profile
-from gateway.console import OK, complain, out
+from gateway.commands.serve import check_profiles
+from gateway.console import OK, out, report_usage_error
 
 
 def run(
@@ -22,35 +22,36 @@ def run(
 ) -> int:
     """Check what is given; print what was found."""
     if schema or meter_schema:
-        shown = configs.json_schema() if schema else meters.json_schema()
+        shown = configs.build_json_schema() if schema else meters.build_json_schema()
         print(msgspec.json.format(msgspec.json.encode(shown)).decode())  # noqa: T201
         return OK
     if config is None and profile is None and meter is None:
-        return complain("nothing to check: give --config, --profile or --meter")
+        return report_usage_error("nothing to check: give --config, --profile or --meter")
     found: dict[str, object] = {}
     try:
         if config is not None:
-            parsed = configs.load(config)
+            parsed = configs.load_config(config)
             found["config"] = str(config)
             found["models"] = {
-                model.label: [backend.root for backend in model.backends] for model in parsed.models
+                model.deployment_label: [backend.root_url for backend in model.backends]
+                for model in parsed.models
             }
-            found["profile_version"] = check_profile(parsed).version
+            found["profile_version"] = check_profiles(parsed).version
             found["policy"] = parsed.policy
             found["placement"] = parsed.placement.mode
         if profile is not None:
-            loaded = profiles.load(profile)
+            loaded = profiles.load_profile(profile)
             found["profile"] = str(profile)
             found["profile_version"] = loaded.version
             found["profile_models"] = sorted(loaded.models)
         if meter is not None:
             found["meter"] = str(meter)
             found["ledgers"] = {
-                ledger.name: [backend.root for backend in ledger.backends]
-                for ledger in meters.load(meter).ledgers
+                ledger.name: [backend.root_url for backend in ledger.backends]
+                for ledger in meters.load_meter_config(meter).ledgers
             }
     except (configs.ConfigError, profiles.ProfileError) as error:
-        return complain(error)
+        return report_usage_error(error)
     if as_json:
         print(msgspec.json.encode(found).decode())  # noqa: T201
         return OK

@@ -8,11 +8,19 @@ from typing import cast
 
 from backends.meter.daemon import server
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
-from backends.meter.sources.choose import pick
+from backends.meter.sources.choose import choose_source
 from backends.meter.sources.source import SourceError
 from gateway import meter_config as configs
-from gateway.console import FAILED, LEVELS, OK, complain, err, log_to_stderr, told_to_stop
-from gateway.structured import ConfigError, check_secret, text_of
+from gateway.console import (
+    FAILED,
+    LEVELS,
+    OK,
+    err,
+    log_to_stderr,
+    make_stop_event,
+    report_usage_error,
+)
+from gateway.structured import ConfigError, check_secret, read_config_text
 
 _log = logging.getLogger("joulegate")
 
@@ -35,37 +43,37 @@ def run(
 ) -> int:
     """Meter until told to stop."""
     if log_level not in LEVELS:
-        return complain(f"--log-level: {log_level!r} is not one of {', '.join(LEVELS)}")
+        return report_usage_error(f"--log-level: {log_level!r} is not one of {', '.join(LEVELS)}")
     given = {"--source": source, "--device": devices, "--backend": backends, "--url": url}
     try:
         if config is None:
-            parsed = _of_options(source or "auto", devices, backends, url)
+            parsed = _config_from_options(source or "auto", devices, backends, url)
         elif clashing := [name for name, value in given.items() if value]:
-            return complain(f"{clashing[0]}: belongs into {config}, which is given too")
+            return report_usage_error(f"{clashing[0]}: belongs into {config}, which is given too")
         else:
-            parsed = configs.load(config)
-        secret = _secret(secret_file) or parsed.secret
+            parsed = configs.load_meter_config(config)
+        secret = _read_secret(secret_file) or parsed.secret
     except ConfigError as error:
-        return complain(error)
+        return report_usage_error(error)
     log_to_stderr(log_level)
     # One line a second of each query of Prometheus would bury the rest.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        ledgers = [_ledger(ledger) for ledger in parsed.ledgers]
+        ledgers = [_make_ledger_spec(ledger) for ledger in parsed.ledgers]
     except SourceError as error:
         err.print(f"joulegate: {error}", markup=False)
         return FAILED
     if secret is None and host not in _LOOPBACK:
         _log.warning("without a secret, whoever reaches %s may post events", host)
     try:
-        asyncio.run(_serve(ledgers, host, port, secret=secret, hz=hz or parsed.hz))
+        asyncio.run(_serve_meter(ledgers, host, port, secret=secret, hz=hz or parsed.hz))
     except OSError as error:
         err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
         return FAILED
     return OK
 
 
-def _of_options(
+def _config_from_options(
     source: str, devices: list[str], backends: list[str], url: str | None
 ) -> configs.MeterConfig:
     """Return the config of one ledger that the options describe. Raises ConfigError."""
@@ -83,12 +91,12 @@ def _of_options(
         raise ConfigError(f"--{error}") from None
 
 
-def _secret(path: Path | None) -> str | None:
+def _read_secret(path: Path | None) -> str | None:
     """Return the secret of a file or of the environment. Raises ConfigError."""
     if path is None:
         secret, origin = os.environ.get(_SECRET), _SECRET
     else:
-        secret, origin = text_of(path).strip(), str(path)
+        secret, origin = read_config_text(path).strip(), str(path)
     if secret is not None:
         try:
             check_secret("secret", secret)
@@ -97,20 +105,20 @@ def _secret(path: Path | None) -> str | None:
     return secret
 
 
-def _ledger(config: configs.LedgerConfig) -> LedgerSpec:
+def _make_ledger_spec(config: configs.LedgerConfig) -> LedgerSpec:
     """Find the source of a ledger. Raises SourceError."""
     return LedgerSpec(
         config.name,
-        pick(config.source, [str(device) for device in config.devices], config.url or ""),
-        tuple(BackendSpec(backend.root, backend.names) for backend in config.backends),
+        choose_source(config.source, [str(device) for device in config.devices], config.url or ""),
+        tuple(BackendSpec(backend.root_url, backend.names) for backend in config.backends),
     )
 
 
-async def _serve(
+async def _serve_meter(
     ledgers: list[LedgerSpec], host: str, port: int, *, secret: str | None, hz: float
 ) -> None:
     """Serve until SIGINT or SIGTERM."""
-    stopped = told_to_stop()
-    async with await server.start(ledgers, host, port, secret=secret, hz=hz) as running:
+    stopped = make_stop_event()
+    async with await server.start_meter(ledgers, host, port, secret=secret, hz=hz) as running:
         _log.info("metering on %s", running.url)
         await stopped.wait()

@@ -12,15 +12,15 @@ from backends.registry import Backend, Deployment
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway import tokens
-from gateway.commands.demo.example_config import three_models
-from gateway.console import FAILED, OK, complain, err, out
-from gateway.scheduling.decision import Decision
+from gateway.commands.demo.example_config import make_example_config
+from gateway.console import FAILED, OK, err, out, report_usage_error
+from gateway.scheduling.decision import RoutingDecision
 from gateway.service.client.errors import ApiError
-from gateway.service.request.body import Kind, read
+from gateway.service.request.body import EndpointKind, parse_request
 from gateway.service.request.deciding import Deciding
-from gateway.service.request.plan import Plan, nobody, plan
-from gateway.service.request.routing_table import Names, Snapshot
-from gateway.service.request.steering import PREFIX
+from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
+from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
+from gateway.service.request.steering import HEADER_PREFIX
 
 
 def run(
@@ -35,63 +35,68 @@ def run(
 ) -> int:
     """Decide for one prompt and print the ranking."""
     try:
-        parsed = configs.load(config) if config else three_models()
-        loaded = profiles.load(profile or parsed.profile_file)
+        parsed = configs.load_config(config) if config else make_example_config()
+        loaded = profiles.load_profile(profile or parsed.profile_file)
         text = sys.stdin.read() if prompt == "-" else prompt
-        made = decide(parsed, loaded, text, steering, model=model, max_tokens=max_tokens)
+        made = decide_offline(parsed, loaded, text, steering, model=model, max_tokens=max_tokens)
     except (configs.ConfigError, profiles.ProfileError, ApiError) as error:
-        return complain(str(error).replace(PREFIX.decode(), "--"))
+        return report_usage_error(str(error).replace(HEADER_PREFIX.decode(), "--"))
     if as_json:
-        print(msgspec.json.format(made.explain("offline")).decode())  # noqa: T201
+        print(msgspec.json.format(made.explain_decision("offline")).decode())  # noqa: T201
     else:
-        show(made.decision)
+        print_decision(made.decision)
     if not made.decision.candidates:
-        err.print(f"joulegate: {nobody(made.decision, made.ask.kind.prompt)}", markup=False)
+        err.print(
+            f"joulegate: {no_candidate_error(made.decision, made.ask.kind.prompt_member)}",
+            markup=False,
+        )
         return FAILED
     return OK
 
 
-def decide(
-    config: configs.Config,
-    profile: profiles.Profile,
+def decide_offline(
+    config: configs.GatewayConfig,
+    profile: profiles.CostProfile,
     prompt: str,
     steering: Mapping[str, float | str | None],
     *,
     model: str,
     max_tokens: int | None,
-) -> Plan:
+) -> RoutingPlan:
     """Make the plan that the gateway would, were every backend up and idle. Raises ApiError."""
     body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
     members = msgspec.json.decode(msgspec.json.encode(body), type=dict[str, msgspec.Raw])
     headers = {
-        PREFIX + name.encode(): str(value).encode()
+        HEADER_PREFIX + name.encode(): str(value).encode()
         for name, value in steering.items()
         if value is not None
     }
     rng = random.Random(0)  # noqa: S311 - nothing is sent, so nothing is drawn
     deployments = [
-        Deployment(entry.name, entry.label, "", [Backend(entry.backends[0].root)], rng=rng)
+        Deployment(
+            entry.name, entry.deployment_label, "", [Backend(entry.backends[0].root_url)], rng=rng
+        )
         for entry in config.models
     ]
-    ask = read(Kind.CHAT, members)
+    ask = parse_request(EndpointKind.CHAT, members)
     load = config.reference_load
-    return plan(
+    return make_plan(
         ask,
-        Names(config).resolve(ask.model),
+        ModelNames(config).resolve_name(ask.model),
         headers,
-        Snapshot(config, deployments, profile),
-        tokens.load(),
+        RoutingSnapshot(config, deployments, profile),
+        tokens.load_token_counter(),
         # The config's own number, or nobody running; what a gateway has learnt is its own.
         Deciding(config.placement.rules(), fixed_load=load if isinstance(load, float) else 0.0),
     )
 
 
-def show(decision: Decision) -> None:
+def print_decision(decision: RoutingDecision) -> None:
     """Print a decision as a table."""
     weights = decision.weights
-    best = decision.best
+    best = decision.best_candidate
     if best is not None:
         out.print(
             f"[bold]{best.model}[/] by {decision.policy}, weights accuracy {weights.accuracy:.3g}, "

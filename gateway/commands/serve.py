@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
-from gateway.console import FAILED, LEVELS, OK, complain, err, log_to_stderr
+from gateway.console import FAILED, LEVELS, OK, err, log_to_stderr, report_usage_error
 from gateway.telemetry import SHARED_DIR
 
 _log = logging.getLogger("joulegate")
@@ -24,7 +24,7 @@ _GRACE_SECONDS = 5
 """What uvicorn waits beyond the drain deadline, for the error frames to get out."""
 
 
-class _NotOurUnfinished(logging.Filter):
+class _UnfinishedResponseFilter(logging.Filter):
     """Drops uvicorn's complaint about answers left without their end.
 
     That is how a broken stream is closed on purpose; it has been counted and logged by then.
@@ -37,15 +37,15 @@ class _NotOurUnfinished(logging.Filter):
 def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> int:
     """Serve until told to stop."""
     if log_level not in LEVELS:
-        return complain(f"--log-level: {log_level!r} is not one of {', '.join(LEVELS)}")
+        return report_usage_error(f"--log-level: {log_level!r} is not one of {', '.join(LEVELS)}")
     try:
-        parsed = configs.load(config)
-        check_profile(parsed)
+        parsed = configs.load_config(config)
+        check_profiles(parsed)
     except (configs.ConfigError, profiles.ProfileError) as error:
-        return complain(error)
+        return report_usage_error(error)
     os.environ[_CONFIG] = str(config)
     os.environ[_LEVEL] = log_level
-    options = server_options(
+    options = make_server_config(
         "gateway.commands.serve:create",
         factory=True,
         workers=workers,
@@ -54,7 +54,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     )
     _log_to_stderr(log_level)
     try:
-        listener = _listen(host, port, parsed.timeouts.stall_seconds)
+        listener = _open_listener(host, port, parsed.timeouts.stall_seconds)
     except OSError as error:
         err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
         return FAILED
@@ -70,7 +70,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     return OK
 
 
-def server_options(app: Any, **more: Any) -> uvicorn.Config:
+def make_server_config(app: Any, **more: Any) -> uvicorn.Config:
     """Return how uvicorn serves the gateway, wherever it does."""
     return uvicorn.Config(
         app,
@@ -84,7 +84,7 @@ def server_options(app: Any, **more: Any) -> uvicorn.Config:
     )
 
 
-def _listen(host: str, port: int, stall_seconds: float) -> socket.socket:
+def _open_listener(host: str, port: int, stall_seconds: float) -> socket.socket:
     """Bind the address. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
@@ -95,23 +95,25 @@ def _listen(host: str, port: int, stall_seconds: float) -> socket.socket:
     return listener
 
 
-def create() -> ASGIApp:
+def create_worker_app() -> ASGIApp:
     """Build the application in a worker, from what `run` left in the environment."""
     # Only now: prometheus_client decides at import whether values are shared between workers.
-    from gateway.app import create_app, lead  # noqa: PLC0415
+    from gateway.app import bypass_router_for_inference, create_app  # noqa: PLC0415
 
     _log_to_stderr(os.environ[_LEVEL])
-    return lead(create_app(configs.load(Path(os.environ[_CONFIG])), signals=True))
+    return bypass_router_for_inference(
+        create_app(configs.load_config(Path(os.environ[_CONFIG])), signals=True)
+    )
 
 
-def check_profile(config: configs.Config) -> profiles.Profile:
+def check_profiles(config: configs.GatewayConfig) -> profiles.CostProfile:
     """Load the config's profiles and see that they have every model. Raises ProfileError."""
-    live = profiles.load(config.profile_file)
-    shadow = live if config.shadow is None else profiles.load(config.shadow_file)
+    live = profiles.load_profile(config.profile_file)
+    shadow = live if config.shadow is None else profiles.load_profile(config.shadow_file)
     for profile in (live, shadow):
         for index, model in enumerate(config.models):
             try:
-                profile.model(model.profile or model.name)
+                profile.get_model(model.profile or model.name)
             except profiles.ProfileError as error:
                 where = f"models[{index}].profile"
                 raise profiles.ProfileError(f"{where}: {error}") from None
@@ -120,4 +122,4 @@ def check_profile(config: configs.Config) -> profiles.Profile:
 
 def _log_to_stderr(level: str) -> None:
     log_to_stderr(level)
-    logging.getLogger("uvicorn.error").addFilter(_NotOurUnfinished())
+    logging.getLogger("uvicorn.error").addFilter(_UnfinishedResponseFilter())

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.scheduling.answer_length import AnswerLength
-from gateway.scheduling.cost import Cost
+from gateway.scheduling.cost import CostFunction
 from gateway.scheduling.features import DEFAULT_OUTPUT, OutputModel, TokenScale
 from gateway.scheduling.length_words import LengthWords
 
@@ -20,8 +20,8 @@ class Option:
     model: str
     deployment: str
     accuracy: float
-    seconds: Cost
-    joules: Cost
+    seconds: CostFunction
+    joules: CostFunction
     context: int
     capabilities: frozenset[str] = frozenset()
     output: OutputModel = DEFAULT_OUTPUT
@@ -39,7 +39,8 @@ class Option:
         object.__setattr__(self, "name", (self.model, self.deployment))
         object.__setattr__(self, "scale", TokenScale(self.ratio, self.per_dense_char))
         depends = any(
-            cost.per_token(1.0, 1) != cost.per_token(1.0, 0) for cost in (self.seconds, self.joules)
+            cost.cost_per_output_token(1.0, 1) != cost.cost_per_output_token(1.0, 0)
+            for cost in (self.seconds, self.joules)
         )
         object.__setattr__(self, "depends_on_load", depends)
 

@@ -9,12 +9,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.scheduling import fair_ols, hybrid, relative
 from gateway.scheduling.candidate import Candidate, Option
-from gateway.scheduling.cost import FLOOR
-from gateway.scheduling.decision import NO_BOUNDS, Bounds, Decision, Excluded, Scored, Weights
+from gateway.scheduling.cost import COST_FLOOR
+from gateway.scheduling.decision import (
+    NO_BOUNDS,
+    ExcludedCandidate,
+    MetricWeights,
+    PredictionBounds,
+    RoutingDecision,
+    ScoredCandidate,
+)
 from gateway.scheduling.estimate import Estimate, bound_costs, estimate
-from gateway.scheduling.features import Features
+from gateway.scheduling.features import RequestFeatures
 
-__all__ = ["DEFAULT_POLICY", "POLICIES", "Candidate", "Option", "decide"]
+__all__ = ["DEFAULT_POLICY", "POLICIES", "Candidate", "Option", "make_decision"]
 
 Normaliser = Callable[
     [Sequence[float], Sequence[float], Sequence[float]],
@@ -24,8 +31,8 @@ Normaliser = Callable[
 
 POLICIES: Mapping[str, Normaliser] = {
     "relative": relative.costs,
-    "fair-ols": fair_ols.costs,
-    "hybrid": hybrid.costs,
+    "fair-ols": fair_ols.normalise_costs,
+    "hybrid": hybrid.normalise_costs,
 }
 """Every policy by name; a new one is its file and a line here."""
 
@@ -35,19 +42,19 @@ _DIGITS = 12
 """Scores are compared at this precision, below which two libms' exp() may disagree."""
 
 
-def decide(
-    features: Features,
+def make_decision(
+    features: RequestFeatures,
     candidates: Iterable[Candidate],
-    weights: Weights,
+    weights: MetricWeights,
     *,
     policy: str = DEFAULT_POLICY,
-    bounds: Bounds = NO_BOUNDS,
+    bounds: PredictionBounds = NO_BOUNDS,
     best_effort: bool = True,
     profile_version: str = "",
     label: str | None = None,
     reference_load: float | None = None,
-    place_weights: Weights | None = None,
-) -> Decision:
+    place_weights: MetricWeights | None = None,
+) -> RoutingDecision:
     """Rank the candidates for one request.
 
     With `best_effort` a request that no candidate can serve within its bounds still gets a
@@ -57,7 +64,7 @@ def decide(
     None: `weights` do. Raises KeyError on an unknown policy.
     """
     normalise = POLICIES[policy]
-    excluded: list[Excluded] = []
+    excluded: list[ExcludedCandidate] = []
     able: list[Estimate] = []
     broken: list[tuple[float, Estimate]] = []
     bounded = bounds.limits != NO_BOUNDS.limits
@@ -67,19 +74,19 @@ def decide(
             continue
         violation = 0.0
         if bounded:
-            violation = _violation(features, made, bounds, excluded)
+            violation = _measure_violation(features, made, bounds, excluded)
         if violation:
             broken.append((violation, made))
         else:
             able.append(made)
-    ranked: list[Scored] = []
+    ranked: list[ScoredCandidate] = []
     if able:
-        ranked = _rank(able, weights, normalise)
+        ranked = _rank_estimates(able, weights, normalise)
     elif broken and best_effort:
         by_name = {made.candidate.option.name: violation for violation, made in broken}
-        ranked = _rank([made for _, made in broken], weights, normalise)
+        ranked = _rank_estimates([made for _, made in broken], weights, normalise)
         ranked.sort(key=lambda scored: by_name[scored.model, scored.deployment])
-    return Decision(
+    return RoutingDecision(
         policy=label or policy,
         weights=weights,
         candidates=tuple(ranked),
@@ -90,8 +97,11 @@ def decide(
     )
 
 
-def _violation(
-    features: Features, made: Estimate, bounds: Bounds, excluded: list[Excluded]
+def _measure_violation(
+    features: RequestFeatures,
+    made: Estimate,
+    bounds: PredictionBounds,
+    excluded: list[ExcludedCandidate],
 ) -> float:
     """Return by how much, relatively and in sum, the bounds are broken; 0 where they hold."""
     option = made.candidate.option
@@ -101,29 +111,35 @@ def _violation(
     limit = bounds.max_latency_ms
     if limit is not None and latency_ms > limit:
         found.append(
-            (_excess(latency_ms, limit), "max_latency_ms", f"{latency_ms:.6g} > {limit:.6g}")
+            (
+                _relative_excess(latency_ms, limit),
+                "max_latency_ms",
+                f"{latency_ms:.6g} > {limit:.6g}",
+            )
         )
     limit = bounds.max_energy_joules
     if limit is not None and joules > limit:
         text = f"{joules:.6g} > {limit:.6g}"
-        found.append((_excess(joules, limit), "max_energy_joules", text))
+        found.append((_relative_excess(joules, limit), "max_energy_joules", text))
     limit = bounds.min_accuracy
     if limit is not None and option.accuracy < limit:
         text = f"{option.accuracy:.6g} < {limit:.6g}"
-        found.append((_excess(limit, option.accuracy), "min_accuracy", text))
+        found.append((_relative_excess(limit, option.accuracy), "min_accuracy", text))
     if not found:
         return 0.0
     reason = "bound: " + ", ".join(f"{name} {text}" for _, name, text in found)
-    excluded.append(Excluded(option.model, option.deployment, "bound", reason))
+    excluded.append(ExcludedCandidate(option.model, option.deployment, "bound", reason))
     return sum(excess for excess, _, _ in found)
 
 
-def _excess(value: float, limit: float) -> float:
+def _relative_excess(value: float, limit: float) -> float:
     """Return how far `value` is above `limit`, relative to it (floored: a limit may be 0)."""
-    return (value - limit) / max(limit, FLOOR)
+    return (value - limit) / max(limit, COST_FLOOR)
 
 
-def _rank(estimates: list[Estimate], weights: Weights, normalise: Normaliser) -> list[Scored]:
+def _rank_estimates(
+    estimates: list[Estimate], weights: MetricWeights, normalise: Normaliser
+) -> list[ScoredCandidate]:
     """Score the estimates and sort them, best first."""
     accuracy_costs, energy_costs, time_costs = normalise(
         [made.candidate.option.accuracy for made in estimates],
@@ -140,7 +156,7 @@ def _rank(estimates: list[Estimate], weights: Weights, normalise: Normaliser) ->
             weights.time * time_cost,
         )
         ranked.append(
-            Scored(
+            ScoredCandidate(
                 option.model,
                 option.deployment,
                 round(terms[0] + terms[1] + terms[2], _DIGITS),
@@ -163,11 +179,11 @@ def _rank(estimates: list[Estimate], weights: Weights, normalise: Normaliser) ->
             )
         )
     if len(ranked) > 1:
-        ranked.sort(key=_order)
+        ranked.sort(key=_make_sort_key)
     return ranked
 
 
-def _order(scored: Scored) -> tuple[float, float, float, float, str, str]:
+def _make_sort_key(scored: ScoredCandidate) -> tuple[float, float, float, float, str, str]:
     # Accuracy stands before the name so that a dominated candidate loses even a full tie.
     return (
         scored.score,

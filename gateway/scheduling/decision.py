@@ -8,7 +8,7 @@ from gateway.scheduling.answer_length import AnswerLength
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class MetricWeights:
     """How much a caller cares for each metric; they sum to 1 when made by `of`."""
 
     accuracy: float
@@ -16,7 +16,9 @@ class Weights:
     time: float
 
     @classmethod
-    def of(cls, accuracy: float = 0.0, energy: float = 0.0, time: float = 0.0) -> "Weights":
+    def from_values(
+        cls, accuracy: float = 0.0, energy: float = 0.0, time: float = 0.0
+    ) -> "MetricWeights":
         """Normalise to sum 1. Raises ValueError on a negative or non-finite weight, or all 0."""
         given = (accuracy, energy, time)
         if not all(math.isfinite(value) and value >= 0.0 for value in given):
@@ -31,10 +33,10 @@ class Weights:
 
 
 PRESETS = {
-    "accuracy": Weights.of(0.8, 0.1, 0.1),
-    "energy": Weights.of(0.1, 0.8, 0.1),
-    "time": Weights.of(0.1, 0.1, 0.8),
-    "balanced": Weights.of(1, 1, 1),
+    "accuracy": MetricWeights.from_values(0.8, 0.1, 0.1),
+    "energy": MetricWeights.from_values(0.1, 0.8, 0.1),
+    "time": MetricWeights.from_values(0.1, 0.1, 0.8),
+    "balanced": MetricWeights.from_values(1, 1, 1),
 }
 """The presets that need no configuration."""
 
@@ -44,7 +46,7 @@ _NO_LENGTH = AnswerLength(0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class PredictionBounds:
     """Hard limits on the predictions; None leaves one open."""
 
     max_latency_ms: float | None = None
@@ -59,10 +61,10 @@ class Bounds:
         return self.max_latency_ms, self.max_energy_joules, self.min_accuracy
 
 
-NO_BOUNDS = Bounds()
+NO_BOUNDS = PredictionBounds()
 
 
-class Excluded(NamedTuple):
+class ExcludedCandidate(NamedTuple):
     """A candidate left out; `code` is one of a few words, `reason` begins with it."""
 
     model: str
@@ -81,7 +83,7 @@ class PlacePrediction(NamedTuple):
     predicted_joules: float
 
 
-class Scored(NamedTuple):
+class ScoredCandidate(NamedTuple):
     """A ranked candidate with its predictions, normalised costs and weighted terms.
 
     `predicted_*` are at the chosen place; `reference_joules`, which `costs` are made
@@ -122,7 +124,7 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RoutingDecision:
     """A ranking and everything that led to it, best first.
 
     `feasible` is false where every candidate breaks a bound; `candidates` then holds them by how
@@ -130,22 +132,22 @@ class Decision:
     """
 
     policy: str
-    weights: Weights
-    candidates: tuple[Scored, ...]
-    excluded: tuple[Excluded, ...]
+    weights: MetricWeights
+    candidates: tuple[ScoredCandidate, ...]
+    excluded: tuple[ExcludedCandidate, ...]
     feasible: bool
     profile_version: str
     reference_load: float | None = None
     """Requests beside this one at which joules were compared; None: each place's own."""
 
     @property
-    def best(self) -> Scored | None:
+    def best_candidate(self) -> ScoredCandidate | None:
         """The winner, or None where nothing can serve the request."""
         return self.candidates[0] if self.candidates else None
 
     def to_dict(self, *, request_id: str, decision_us: float) -> dict[str, Any]:
         """Return the public shape: dry run, `--json`, explain and log show this one."""
-        best = self.best
+        best = self.best_candidate
         return {
             "id": request_id,
             "model": best.model if best else None,

@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 from gateway.scheduling.answer_length import AnswerLength, Moments, find_normal_quantile
 from gateway.scheduling.candidate import Candidate, CandidatePlace
-from gateway.scheduling.cost import FLOOR, Cost, Form
-from gateway.scheduling.decision import Excluded, PlacePrediction, Weights
-from gateway.scheduling.features import Features
+from gateway.scheduling.cost import COST_FLOOR, CostFunction, RegressionForm
+from gateway.scheduling.decision import ExcludedCandidate, MetricWeights, PlacePrediction
+from gateway.scheduling.features import RequestFeatures
 
 P90 = 0.9
 PROFILE, LIMIT = "profile", "limit"
 """Sources of a length: the profile's own distribution; the limit, where answers run to it."""
 _HERE = "only"
-_LINEAR = frozenset({Form.ADDITIVE, Form.INTERACTION, Form.LOAD})
+_LINEAR = frozenset({RegressionForm.ADDITIVE, RegressionForm.INTERACTION, RegressionForm.LOAD})
 
 
 class TokensExpected(NamedTuple):
@@ -62,18 +62,18 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    features: Features,
+    features: RequestFeatures,
     candidate: Candidate,
-    weights: Weights,
+    weights: MetricWeights,
     reference_load: float | None,
-    excluded: list[Excluded],
+    excluded: list[ExcludedCandidate],
 ) -> Estimate | None:
     """Predict one candidate, or say in `excluded` why it cannot serve."""
     option = candidate.option
     lacking = features.needs - option.capabilities
     if lacking:
         reason = f"capability: does not offer {', '.join(sorted(lacking))}"
-        excluded.append(Excluded(option.model, option.deployment, "capability", reason))
+        excluded.append(ExcludedCandidate(option.model, option.deployment, "capability", reason))
         return None
     tokens = expect_tokens(features, candidate)
     # vLLM takes min(context - prompt, limit): a large limit alone shuts nobody out.
@@ -81,16 +81,16 @@ def estimate(
     if tokens.longest_in + needed_out > option.context and not features.lenient:
         needed = f"{round(tokens.longest_in)} tokens in and {round(needed_out)} out"
         reason = f"context: {needed} exceed {option.context}"
-        excluded.append(Excluded(option.model, option.deployment, "context", reason))
+        excluded.append(ExcludedCandidate(option.model, option.deployment, "context", reason))
         return None
     if not candidate.up:
         reason = "down: no usable backend"
-        excluded.append(Excluded(option.model, option.deployment, "down", reason))
+        excluded.append(ExcludedCandidate(option.model, option.deployment, "down", reason))
         return None
     return _predict(features, candidate, tokens, weights, reference_load)
 
 
-def expect_tokens(features: Features, candidate: Candidate) -> TokensExpected:
+def expect_tokens(features: RequestFeatures, candidate: Candidate) -> TokensExpected:
     """Return the tokens of a request on a candidate, context aside from its limit on the answer."""
     option = candidate.option
     total = features.scale(candidate.scale or option.scale)
@@ -121,21 +121,21 @@ def expect_tokens(features: Features, candidate: Candidate) -> TokensExpected:
     )  # fmt: skip
 
 
-def bound_costs(features: Features, made: Estimate, share: float) -> tuple[float, float]:
+def bound_costs(features: RequestFeatures, made: Estimate, share: float) -> tuple[float, float]:
     """Return the seconds and joules that `share` of such requests keep within."""
     tokens, option, count = made.tokens, made.candidate.option, features.sequences
     load = made.place.running + count - 1
     out = tokens.length.find_quantile(share ** (1.0 / count), tokens.low, tokens.high)
-    seconds = max(FLOOR, option.seconds.raw(tokens.longest_in, out, load))
+    seconds = max(COST_FLOOR, option.seconds.evaluate_form(tokens.longest_in, out, load))
     seconds += _queue_seconds(seconds, made.place)
     each = out
     if count > 1:
         spread = find_normal_quantile(share) * tokens.compute_moments().deviation
         each = min(tokens.high, tokens.each_out + spread / math.sqrt(count))
-    return seconds, max(FLOOR, count * option.joules.raw(tokens.each_in, each, load))
+    return seconds, max(COST_FLOOR, count * option.joules.evaluate_form(tokens.each_in, each, load))
 
 
-def _find_needed_tokens(features: Features, tokens: TokensExpected) -> float:
+def _find_needed_tokens(features: RequestFeatures, tokens: TokensExpected) -> float:
     """Return the tokens that an answer has to find room for: its 90% quantile, or the limit."""
     asked = features.asked_tokens_out
     if features.ignore_eos:
@@ -145,10 +145,10 @@ def _find_needed_tokens(features: Features, tokens: TokensExpected) -> float:
 
 
 def _predict(
-    features: Features,
+    features: RequestFeatures,
     candidate: Candidate,
     tokens: TokensExpected,
-    weights: Weights,
+    weights: MetricWeights,
     reference_load: float | None,
 ) -> Estimate:
     option, running = candidate.option, candidate.running
@@ -157,7 +157,7 @@ def _predict(
     settled = [_settle(*figures, place) for figures, place in zip(raw, places, strict=True)]
     at = 0 if len(places) == 1 else _choose_place(settled, weights)
     place, (seconds, joules) = places[at], raw[at]
-    floored = seconds < FLOOR or joules < FLOOR
+    floored = seconds < COST_FLOOR or joules < COST_FLOOR
     reference = joules
     if reference_load is not None and reference_load != place.running:
         reference = _joules(features, option.joules, tokens, reference_load, 0)
@@ -166,18 +166,18 @@ def _predict(
         for one, figures in zip(places, settled, strict=True)
     )
     return Estimate(
-        candidate, tokens, place, *settled[at], max(reference, FLOOR), floored, predicted
+        candidate, tokens, place, *settled[at], max(reference, COST_FLOOR), floored, predicted
     )
 
 
 def _settle(seconds: float, joules: float, place: CandidatePlace) -> tuple[float, float]:
     """Floor both, and add what is to wait for."""
-    seconds = max(seconds, FLOOR)
-    return seconds + _queue_seconds(seconds, place), max(joules, FLOOR)
+    seconds = max(seconds, COST_FLOOR)
+    return seconds + _queue_seconds(seconds, place), max(joules, COST_FLOOR)
 
 
 def _predict_place(
-    features: Features, candidate: Candidate, tokens: TokensExpected, place: CandidatePlace
+    features: RequestFeatures, candidate: Candidate, tokens: TokensExpected, place: CandidatePlace
 ) -> tuple[float, float]:
     """Return raw seconds, without the queue, and joules of the request at one place."""
     option, count = candidate.option, features.sequences
@@ -189,29 +189,35 @@ def _predict_place(
         # Blom's approximation of the expected longest of k.
         share = (count - 0.375) / (count + 0.25)
         out = max(tokens.each_out, tokens.length.find_quantile(share, tokens.low, tokens.high))
-        seconds = option.seconds.raw(longest_in, out, load)
+        seconds = option.seconds.evaluate_form(longest_in, out, load)
     return seconds, _joules(features, option.joules, tokens, place.running, place.cached_tokens)
 
 
 def _joules(
-    features: Features, cost: Cost, tokens: TokensExpected, running: float, cached: int
+    features: RequestFeatures,
+    cost: CostFunction,
+    tokens: TokensExpected,
+    running: float,
+    cached: int,
 ) -> float:
     count = features.sequences
     each_in = max(0.0, tokens.each_in - cached)
     return count * expect_cost(cost, each_in, tokens, running + count - 1)
 
 
-def expect_cost(cost: Cost, tokens_in: float, tokens: TokensExpected, running: float) -> float:
+def expect_cost(
+    cost: CostFunction, tokens_in: float, tokens: TokensExpected, running: float
+) -> float:
     """Return E[cost] over one answer's length; exact, as no form is more than quadratic in it."""
     mean = tokens.each_out
     if cost.form in _LINEAR:
-        return cost.raw(tokens_in, mean, running)
+        return cost.evaluate_form(tokens_in, mean, running)
     spread = tokens.compute_moments().deviation
-    low = cost.raw(tokens_in, mean - spread, running)
-    return (low + cost.raw(tokens_in, mean + spread, running)) / 2.0
+    low = cost.evaluate_form(tokens_in, mean - spread, running)
+    return (low + cost.evaluate_form(tokens_in, mean + spread, running)) / 2.0
 
 
-def _choose_place(settled: list[tuple[float, float]], weights: Weights) -> int:
+def _choose_place(settled: list[tuple[float, float]], weights: MetricWeights) -> int:
     """Return the place with the lowest w_energy log E + w_time log T; ties to the first."""
     best, best_score = 0, math.inf
     for at, (seconds, joules) in enumerate(settled):

@@ -17,7 +17,7 @@ def min_max(values: Sequence[float]) -> list[float]:
     return [(value - low) / width for value in values]
 
 
-def costs(
+def normalise_costs(
     accuracies: Sequence[float], joules: Sequence[float], seconds: Sequence[float]
 ) -> tuple[list[float], list[float], list[float]]:
     """Return the normalised (accuracy, energy, time) costs, each in [0, 1], input order kept."""

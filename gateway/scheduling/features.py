@@ -26,7 +26,7 @@ class OutputModel:
             return AnswerLength(self.mu, self.sigma)
         return AnswerLength.of_mean(self.slope * tokens_in + self.intercept, self.sigma)
 
-    def expected(self, tokens_in: int, limit: int) -> int:
+    def predict_output_tokens(self, tokens_in: int, limit: int) -> int:
         """Return the expected new tokens, from 1 to `limit` (a limit below 1 counts as 1)."""
         return max(1, round(self.describe(tokens_in).compute_mean(1.0, float(max(1, limit)))))
 
@@ -50,7 +50,7 @@ class TokenScale(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class RequestFeatures:
     """One request as the scheduler sees it.
 
     `tokens_in` is tiktoken's count, of all prompts where it has several, before any model's

@@ -22,7 +22,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.scheduling.candidate import CandidatePlace
-from gateway.scheduling.cost import FLOOR, Cost
+from gateway.scheduling.cost import COST_FLOOR, CostFunction
 
 FULLEST = "fullest"
 EMPTIEST = "emptiest"
@@ -79,13 +79,13 @@ class _Unseen(NamedTuple):
     share: float
 
 
-def find_capacity(seconds: Cost, tokens_in: float, max_slowdown: float) -> int:
+def find_capacity(seconds: CostFunction, tokens_in: float, max_slowdown: float) -> int:
     """Return how many others may run beside a request before it is `max_slowdown` times as slow.
 
     The largest r with per_token(r) <= max_slowdown x per_token(0); seconds are linear in r.
     """
-    alone = seconds.per_token(tokens_in, 0)
-    each = seconds.per_token(tokens_in, 1) - alone
+    alone = seconds.cost_per_output_token(tokens_in, 0)
+    each = seconds.cost_per_output_token(tokens_in, 1) - alone
     if alone <= 0.0 or each <= 0.0:
         return _MOST_RUNNING
     return min(_MOST_RUNNING, math.floor((max_slowdown - 1.0) * alone / each + 1e-9))
@@ -93,7 +93,7 @@ def find_capacity(seconds: Cost, tokens_in: float, max_slowdown: float) -> int:
 
 def find_places(
     views: Sequence[BackendView],
-    seconds: Cost,
+    seconds: CostFunction,
     *,
     tokens_in: float,
     tokens_out: float,
@@ -112,7 +112,7 @@ def find_places(
     capacity = find_capacity(seconds, tokens_in, rules.max_slowdown)
     # By Little's law: what others have in flight, over a request's time, arrives each second.
     others = sum(view.others for view in usable)
-    request_seconds = max(FLOOR, seconds.raw(tokens_in, tokens_out, capacity // 2))
+    request_seconds = max(COST_FLOOR, seconds.evaluate_form(tokens_in, tokens_out, capacity // 2))
     unseen = _Unseen(others / request_seconds, others / max(1, sum(map(_busy, usable))))
     within = [view for view in usable if _is_within(view, capacity, unseen, tokens_in, rules)]
     if not within:

@@ -3,16 +3,16 @@
 import random
 from urllib.parse import urlsplit
 
-from backends.client import Client
+from backends.client import BackendClient
 from backends.meter.client.meter_client import MeterLink
-from backends.registry import Backend, Deployment, Ejection
-from gateway.config import Config
+from backends.registry import Backend, Deployment, EjectionPolicy
+from gateway.config import GatewayConfig
 
 
-def deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
+def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deployment, ...]:
     """Make every deployment with its backends, in the config's order."""
     health_config = config.health
-    ejection = Ejection(
+    ejection = EjectionPolicy(
         health_config.eject_after_failures,
         health_config.eject_seconds,
         health_config.eject_max_seconds,
@@ -20,10 +20,10 @@ def deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
     return tuple(
         Deployment(
             model.name,
-            model.label,
+            model.deployment_label,
             model.served_name or model.name,
             [
-                Backend(backend.root, api_key=backend.api_key, ejection=ejection)
+                Backend(backend.root_url, api_key=backend.api_key, ejection=ejection)
                 for backend in model.backends
             ],
             rng=rng,
@@ -32,7 +32,9 @@ def deployments(config: Config, rng: random.Random) -> tuple[Deployment, ...]:
     )
 
 
-def meters(config: Config, made: tuple[Deployment, ...], client: Client) -> tuple[MeterLink, ...]:
+def connect_meters(
+    config: GatewayConfig, made: tuple[Deployment, ...], client: BackendClient
+) -> tuple[MeterLink, ...]:
     """Connect each backend to its meter; return the meters, each once."""
     links: dict[str, MeterLink] = {}
     for model, deployment in zip(config.models, made, strict=True):
@@ -42,5 +44,5 @@ def meters(config: Config, made: tuple[Deployment, ...], client: Client) -> tupl
                 root = f"{parts.scheme}://{parts.netloc}"
                 if root not in links:
                     links[root] = MeterLink(root, client, secret=config.meter_secret)
-                backend.meter = links[root].place(backend.label, parts.path.strip("/"))
+                backend.meter = links[root].add_backend(backend.label, parts.path.strip("/"))
     return tuple(links.values())

@@ -6,53 +6,63 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from backends.errors import BackendError, Oversized
-from backends.periodic import rounds
+from backends.errors import BackendError, ResponseTooLarge
+from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment
-from gateway.service.accounting.accounting import Books
+from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.outcome import (
-    answer_head,
+    build_response_headers,
     estimate_joules,
     name_last_attempt,
-    note_opened,
+    note_upstream_response,
     note_usage,
 )
 from gateway.service.client import headers as names
-from gateway.service.client.cancellation import SWEEP_SECONDS, Cut, Lifeline, Lifelines
-from gateway.service.client.errors import ApiError, Draining, GatewayTimeout, Interrupted
-from gateway.service.client.response import SSE, Header, Reply
-from gateway.service.request.body import Ask, Kind, Members, read
+from gateway.service.client.cancellation import (
+    SWEEP_SECONDS,
+    CancelReason,
+    InflightRequests,
+    RequestCancellation,
+)
+from gateway.service.client.errors import (
+    ApiError,
+    GatewayDraining,
+    GatewayTimeout,
+    StreamInterrupted,
+)
+from gateway.service.client.response import SSE, Header, ResponseWriter
+from gateway.service.request.body import EndpointKind, InferenceRequest, Members, parse_request
 from gateway.service.request.deciding import Deciding
-from gateway.service.request.plan import Plan, nobody, plan
-from gateway.service.request.profiles import Profiles
-from gateway.service.request.routing_table import Names
-from gateway.service.upstream.dispatcher import Dispatcher, Opened
-from gateway.service.upstream.relay import Explain, explained, renaming
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.record import Record
-from gateway.tokens import Counter
+from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
+from gateway.service.request.profiles import ActiveProfiles
+from gateway.service.request.routing_table import ModelNames
+from gateway.service.upstream.dispatcher import UpstreamDispatcher, UpstreamResponse
+from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.record import RequestRecord
+from gateway.tokens import TokenCounter
 
 _log = logging.getLogger("joulegate")
 
 CLIENT_GONE = 499
 """nginx's code for a client that closed first; no client ever sees it."""
 _OK = 200
-_KINDS = {kind.value: kind for kind in Kind}
+_KINDS = {kind.value: kind for kind in EndpointKind}
 
 
-class Gateway:
+class RequestPipeline:
     """Everything that serving a request needs; one per process."""
 
     def __init__(
         self,
         *,
-        names: Names,
-        profiles: Profiles,
+        names: ModelNames,
+        profiles: ActiveProfiles,
         deployments: tuple[Deployment, ...],
-        counter: Counter,
-        dispatcher: Dispatcher,
-        metrics: Metrics,
-        books: Books,
+        counter: TokenCounter,
+        dispatcher: UpstreamDispatcher,
+        metrics: GatewayMetrics,
+        books: RequestAccounting,
         stall_seconds: float,
         deciding: Deciding | None = None,
     ) -> None:
@@ -61,9 +71,9 @@ class Gateway:
         self.profiles = profiles
         self.deployments = deployments
         self.metrics = metrics
-        self.books = books
+        self.accounting = books
         self.draining = False
-        self._lifelines = Lifelines()
+        self._requests_in_flight = InflightRequests()
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
@@ -74,39 +84,39 @@ class Gateway:
         return [backend for deployment in self.deployments for backend in deployment.backends]
 
     @property
-    def inflight(self) -> int:
+    def inflight_requests(self) -> int:
         """Requests being served now."""
         return self._dispatcher.budget.inflight
 
-    def cut_all(self) -> None:
+    def cancel_all(self) -> None:
         """End what still runs, at the drain deadline."""
-        self._lifelines.cut_all(Cut.DRAINING)
+        self._requests_in_flight.cancel_all(CancelReason.DRAINING)
 
-    async def tick(self) -> None:
+    async def run_periodic_work(self) -> None:
         """Keep the deadlines, and the books of what has finished, until cancelled."""
         try:
-            await rounds(self._turn, SWEEP_SECONDS, "keeping deadlines and books")
+            await run_periodically(self._run_round, SWEEP_SECONDS, "keeping deadlines and books")
         finally:
-            self.books.settle()
+            self.accounting.flush()
 
-    def _turn(self) -> None:
-        self._lifelines.sweep()
-        running = [sum(backend.load) for backend in self.backends]
+    def _run_round(self) -> None:
+        self._requests_in_flight.check_deadlines()
+        running = [sum(backend.running_and_queued) for backend in self.backends]
         self.deciding.load.add(running, time.monotonic())
-        self.books.settle()
+        self.accounting.flush()
 
-    def plan(self, ask: Ask, headers: Mapping[bytes, bytes]) -> Plan:
+    def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
-        target = self.names.resolve(ask.model)
-        return plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
+        target = self.names.resolve_name(ask.model)
+        return make_plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
 
-    async def answer(
+    async def handle_request(
         self,
-        record: Record,
+        record: RequestRecord,
         load: Callable[[], Awaitable[Members]],
         headers: Mapping[bytes, bytes],
-        reply: Reply,
-        lifeline: Lifeline,
+        reply: ResponseWriter,
+        lifeline: RequestCancellation,
     ) -> None:
         """Serve one inference request and record what became of it; errors go to the client.
 
@@ -115,88 +125,88 @@ class Gateway:
         """
         started = time.perf_counter()
         self._dispatcher.budget.inflight += 1
-        self._lifelines.add(lifeline)
+        self._requests_in_flight.add_request(lifeline)
         try:
-            error = await self._attempt(record, load, headers, reply, lifeline, started)
+            error = await self._try_serving(record, load, headers, reply, lifeline, started)
             if error is not None:
-                await self._tell(record, reply, lifeline, error)
+                await self._send_error(record, reply, lifeline, error)
         finally:
             self._dispatcher.budget.inflight -= 1
-            self._lifelines.discard(lifeline)
+            self._requests_in_flight.remove_request(lifeline)
             record.seconds = time.perf_counter() - started
-            self.books.add(record)
+            self.accounting.add_record(record)
 
-    async def _attempt(
+    async def _try_serving(
         self,
-        record: Record,
+        record: RequestRecord,
         load: Callable[[], Awaitable[Members]],
         headers: Mapping[bytes, bytes],
-        reply: Reply,
-        lifeline: Lifeline,
+        reply: ResponseWriter,
+        lifeline: RequestCancellation,
         started: float,
     ) -> ApiError | None:
         """Serve a request; return what its client is still to be told, if anything."""
         try:
-            await self._serve(record, load, headers, reply, lifeline, started)
+            await self._serve_request(record, load, headers, reply, lifeline, started)
         except ApiError as error:
             return error
         except asyncio.CancelledError:
-            cut = lifeline.absorb()
+            cut = lifeline.consume()
             if cut is None:
                 raise
-            return self._cut_off(record, reply, cut)
+            return self._resolve_cancellation(record, reply, cut)
         except Exception:  # noqa: BLE001 - a bug must cost one request, not the connection's task
             _log.exception("request %s: a bug", record.id)
             return ApiError("internal error")
         return None
 
-    async def _serve(
+    async def _serve_request(
         self,
-        record: Record,
+        record: RequestRecord,
         load: Callable[[], Awaitable[Members]],
         headers: Mapping[bytes, bytes],
-        reply: Reply,
-        lifeline: Lifeline,
+        reply: ResponseWriter,
+        lifeline: RequestCancellation,
         started: float,
     ) -> None:
-        ask = read(_KINDS[record.kind], await load())
-        record.stream, record.single = ask.stream, ask.single
-        target = self.names.resolve(ask.model)
+        ask = parse_request(_KINDS[record.kind], await load())
+        record.stream, record.single = ask.stream, ask.is_single
+        target = self.names.resolve_name(ask.model)
         record.requested, record.preset = target.label, target.preset
-        made = plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
+        made = make_plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
         record.lesson = made.lesson
         record.decision = made.decision
         record.decision_seconds = made.seconds
         record.counted_tokens = made.features.tokens_in
         record.asked_tokens = made.features.asked_tokens_out
         if not made.decision.candidates:
-            raise nobody(made.decision, ask.kind.prompt)
-        opened = await self._dispatcher.open(
-            ask, made.decision.candidates, made.snapshot, made.picks, record, lifeline
+            raise no_candidate_error(made.decision, ask.kind.prompt_member)
+        opened = await self._dispatcher.open_response(
+            ask, made.decision.candidates, made.snapshot, made.selected_backends, record, lifeline
         )
         try:
-            note_opened(record, opened, made.snapshot)
-            head = answer_head(record, opened, made)
-            explain = partial(made.explain_answer, record) if made.wishes.explain else None
+            note_upstream_response(record, opened, made.snapshot)
+            head = build_response_headers(record, opened, made)
+            explain = partial(made.explain_answer, record) if made.steering.explain else None
             if opened.stream is None:
-                await _send_whole(record, opened, reply, head, explain)
+                await _send_unary(record, opened, reply, head, explain)
                 record.code = _OK
             else:
                 record.ttft_seconds = time.perf_counter() - started
-                lifeline.expect(self._stall_seconds, Cut.STALLED)
-                await reply.start(_OK, [*SSE, *head])
-                await opened.stream.relay(reply, lifeline, explain)
+                lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
+                await reply.start_response(_OK, [*SSE, *head])
+                await opened.stream.relay_to_client(reply, lifeline, explain)
                 record.code = _OK
-                opened.backend.succeeded()
-                await opened.stream.finish()
+                opened.backend.record_success()
+                await opened.stream.release_connection()
         except BackendError as error:
-            if not isinstance(error, Oversized):
-                opened.backend.failed(f"{error.reason}: {error}")
+            if not isinstance(error, ResponseTooLarge):
+                opened.backend.record_failure(f"{error.reason}: {error}")
             self._note_broken(record, error.reason, str(error))
-            raise Interrupted(f"{record.model} broke off: {error}") from error
+            raise StreamInterrupted(f"{record.model} broke off: {error}") from error
         except asyncio.CancelledError:
-            if lifeline.reason is Cut.STALLED and not reply.blocked:
-                opened.backend.failed("stalled within a stream")
+            if lifeline.reason is CancelReason.STALLED and not reply.blocked:
+                opened.backend.record_failure("stalled within a stream")
             raise
         finally:
             try:
@@ -207,40 +217,46 @@ class Gateway:
                 record.serving_seconds = opened.ended - opened.began
                 estimate_joules(record, opened, made.snapshot)
             finally:
-                self._dispatcher.close(opened)
+                self._dispatcher.close_response(opened)
 
-    async def _tell(
-        self, record: Record, reply: Reply, lifeline: Lifeline, error: ApiError
+    async def _send_error(
+        self,
+        record: RequestRecord,
+        reply: ResponseWriter,
+        lifeline: RequestCancellation,
+        error: ApiError,
     ) -> None:
         """Tell the client of an error, as an answer or as a stream's last frame, if it reads."""
         record.code = error.status
         record.error = error.message
         name_last_attempt(record)
         attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
-        lifeline.revive()
-        lifeline.expect(self._stall_seconds, Cut.STALLED)
+        lifeline.resume()
+        lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
         try:
-            await reply.error(error, [attempts])
+            await reply.send_error(error, [attempts])
         except asyncio.CancelledError:
-            if lifeline.absorb() is None:
+            if lifeline.consume() is None:
                 raise
-            self._note_gone(record, reply)
+            self._note_client_gone(record, reply)
 
-    def _cut_off(self, record: Record, reply: Reply, cut: Cut) -> ApiError | None:
+    def _resolve_cancellation(
+        self, record: RequestRecord, reply: ResponseWriter, cut: CancelReason
+    ) -> ApiError | None:
         """Note a request that something outside it ended; return what its client is to be told."""
         if reply.ended:
             return None
         name_last_attempt(record)
-        if cut is Cut.CLIENT_GONE or reply.blocked:
-            self._note_gone(record, reply)
+        if cut is CancelReason.CLIENT_GONE or reply.blocked:
+            self._note_client_gone(record, reply)
             return None
         if reply.status:
             self._note_broken(record, cut.value, "cut off")
-        if cut is Cut.DRAINING:
-            return Draining("the gateway is shutting down", retry_after_seconds=1)
+        if cut is CancelReason.DRAINING:
+            return GatewayDraining("the gateway is shutting down", retry_after_seconds=1)
         return GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
 
-    def _note_gone(self, record: Record, reply: Reply) -> None:
+    def _note_client_gone(self, record: RequestRecord, reply: ResponseWriter) -> None:
         """Note that nobody reads any more: the client left, or stopped reading."""
         if reply.ended:
             return
@@ -250,7 +266,7 @@ class Gateway:
         # Closing would wait for what is buffered to be read.
         reply.abort()
 
-    def _note_broken(self, record: Record, reason: str, detail: str) -> None:
+    def _note_broken(self, record: RequestRecord, reason: str, detail: str) -> None:
         self.metrics.broken_count(record.model, reason).inc()
         _log.warning(
             "request %s: %s at %s broke off, %s: %s",
@@ -258,15 +274,19 @@ class Gateway:
         )  # fmt: skip
 
 
-async def _send_whole(
-    record: Record, opened: Opened, reply: Reply, head: list[Header], explain: Explain | None
+async def _send_unary(
+    record: RequestRecord,
+    opened: UpstreamResponse,
+    reply: ResponseWriter,
+    head: list[Header],
+    explain: Explain | None,
 ) -> None:
     """Send a unary answer, renamed and explained."""
     body = opened.body
-    if opened.whole is not None:
-        note_usage(record, opened.whole.usage)
-        rename = renaming(opened.whole.model, opened.deployment.model)
+    if opened.unary is not None:
+        note_usage(record, opened.unary.usage)
+        rename = find_renamer(opened.unary.model, opened.deployment.model)
         body = body if rename is None else rename(body)
     if explain is not None:
-        body = explained(body, explain())
-    await reply.whole(_OK, body, head)
+        body = add_explanation(body, explain())
+    await reply.send_unary(_OK, body, head)

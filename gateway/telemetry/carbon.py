@@ -25,7 +25,7 @@ Table = dict[str, float]
 """Grams per kWh by hour: "8" for each day's, "2026-11-20T08" for one."""
 
 
-class Carbon:
+class CarbonIntensity:
     """The intensity in force. Raises ConfigError for a file that cannot be read."""
 
     def __init__(
@@ -40,19 +40,19 @@ class Carbon:
         self._clock = clock
         self._looked_at = clock()
         self._changed_at = _changed_at(path)
-        self._table = read(path) if path is not None else {}
+        self._table = read_intensity_table(path) if path is not None else {}
 
-    def grams(self, joules: float, at: float) -> float | None:
+    def to_grams(self, joules: float, at: float) -> float | None:
         """Return the grams of `joules` spent at Unix time `at`; None where no line covers it."""
-        intensity = self._fixed if self._path is None else self._by_hour(at)
+        intensity = self._fixed if self._path is None else self._intensity_at(at)
         return None if intensity is None else joules / _JOULES_PER_KWH * intensity
 
-    def _by_hour(self, at: float) -> float | None:
-        self._look_again()
+    def _intensity_at(self, at: float) -> float | None:
+        self._reload_if_changed()
         when = datetime.fromtimestamp(at, UTC)
         return self._table.get(when.strftime(_HOUR), self._table.get(str(when.hour)))
 
-    def _look_again(self) -> None:
+    def _reload_if_changed(self) -> None:
         now = self._clock()
         if self._path is None or now - self._looked_at < _LOOK_SECONDS:
             return
@@ -62,12 +62,12 @@ class Carbon:
             return
         self._changed_at = changed_at
         try:
-            self._table = read(self._path)
+            self._table = read_intensity_table(self._path)
         except ConfigError as error:
             _log.error("carbon file refused, the last good one stays: %s", error)
 
 
-def read(path: Path) -> Table:
+def read_intensity_table(path: Path) -> Table:
     """Read a file of intensities. Raises ConfigError that names the line."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -84,7 +84,7 @@ def read(path: Path) -> Table:
             value = float(grams)
             if not (math.isfinite(value) and value >= 0.0):
                 raise ValueError  # noqa: TRY301 - told with the others
-            table[_key(hour)] = value
+            table[_parse_hour(hour)] = value
         except ValueError:
             raise ConfigError(
                 f"{path}: line {number}: must be `hour,grams_per_kwh`, the hour 0 to 23 or a "
@@ -95,7 +95,7 @@ def read(path: Path) -> Table:
     return table
 
 
-def _key(hour: str) -> str:
+def _parse_hour(hour: str) -> str:
     if hour.isdecimal():
         if int(hour) >= _HOURS:
             raise ValueError(hour)

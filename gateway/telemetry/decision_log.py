@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import RequestRecord
 
 _log = logging.getLogger("joulegate.decisions")
 _FLUSH_SECONDS = 0.2
@@ -24,10 +24,10 @@ class DecisionLog:
     def __init__(self, path: Path, dropped: Callable[[int], None]) -> None:
         self._path = path
         self._dropped = dropped
-        self._pending: list[Record] = []
+        self._pending: list[RequestRecord] = []
         self._broken = False
 
-    def add(self, record: Record) -> None:
+    def add_record(self, record: RequestRecord) -> None:
         """Take a record, to be written within the second."""
         if len(self._pending) < _MAX_PENDING:
             self._pending.append(record)
@@ -39,17 +39,17 @@ class DecisionLog:
         try:
             while True:
                 await asyncio.sleep(_FLUSH_SECONDS)
-                await self._flush()
+                await self._flush_pending()
         finally:
             batch, self._pending = self._pending, []
-            self._write(batch)
+            self._write_lines(batch)
 
-    async def _flush(self) -> None:
+    async def _flush_pending(self) -> None:
         if self._pending:
             batch, self._pending = self._pending, []
-            await asyncio.shield(asyncio.to_thread(self._write, batch))
+            await asyncio.shield(asyncio.to_thread(self._write_lines, batch))
 
-    def _write(self, batch: list[Record]) -> None:
+    def _write_lines(self, batch: list[RequestRecord]) -> None:
         lines = b"".join(msgspec.json.encode(record.to_dict()) + b"\n" for record in batch)
         try:
             with self._path.open("ab") as file:

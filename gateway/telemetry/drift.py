@@ -47,9 +47,9 @@ class PageHinkley:
         self.delta = delta
         self.threshold = threshold
         self.decay = decay
-        self.reset()
+        self.reset_test()
 
-    def reset(self) -> None:
+    def reset_test(self) -> None:
         """Forget everything seen."""
         self._count = 0
         self._mean = 0.0
@@ -61,7 +61,7 @@ class PageHinkley:
         """The larger of what has been seen of a rise and of a fall; 0 when neither."""
         return max(self.rise, self.fall)
 
-    def add(self, x: float) -> bool:
+    def add_value(self, x: float) -> bool:
         """Take a value; return whether it made an alarm, which resets the test."""
         self._count += 1
         self._mean += (x - self._mean) / self._count
@@ -71,26 +71,28 @@ class PageHinkley:
         self.fall = max(0.0, self.fall * self.decay - beyond - self.delta)
         if self.rise <= self.threshold and self.fall <= self.threshold:
             return False
-        self.reset()
+        self.reset_test()
         return True
 
 
-class Drift:
+class DriftMetrics:
     """The `joulegate_prediction_*` metrics; every model has all of its series from the start."""
 
     def __init__(self, registry: CollectorRegistry, models: tuple[str, ...]) -> None:
-        def counter(name: str, text: str) -> Counter:
+        def make_counter(name: str, text: str) -> Counter:
             return Counter(f"joulegate_prediction_{name}", text, _LABELS, registry=registry)
 
-        self.requests = counter("requests_total", "Predictions compared with what was observed")
-        self.predicted = counter(
+        self.requests = make_counter(
+            "requests_total", "Predictions compared with what was observed"
+        )
+        self.predicted = make_counter(
             "predicted_total",
             "Sum of what was predicted, in the quantity's unit (seconds, joules, tokens)",
         )
-        self.observed = counter(
+        self.observed = make_counter(
             "observed_total", "Sum of what was observed of the same requests, in the same unit"
         )
-        self.error = counter(
+        self.error = make_counter(
             "absolute_error_total", "Sum of the absolute differences of the two, in the same unit"
         )
         self.score = Gauge(
@@ -101,18 +103,18 @@ class Drift:
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self.alarms = counter(
+        self.alarms = make_counter(
             "drift_alarms_total", "Times the statistic went beyond its threshold and began anew"
         )
         self._watches = {
-            (model, profile, quantity): _Watch(self, model, quantity, profile)
+            (model, profile, quantity): _DriftSeries(self, model, quantity, profile)
             for model in models
             for profile in PROFILES
             for quantity in QUANTITIES
         }
-        self._touched: set[_Watch] = set()
+        self._touched: set[_DriftSeries] = set()
 
-    def add(
+    def add_comparison(
         self, model: str, profile: str, quantity: str, predicted: float, observed: float
     ) -> None:
         """Compare a prediction with what came, both in the quantity's unit; see `publish`.
@@ -121,28 +123,28 @@ class Drift:
         out of the test alone.
         """
         watch = self._watches[model, profile, quantity]
-        watch.add(predicted, observed)
+        watch.add_comparison(predicted, observed)
         self._touched.add(watch)
 
-    def publish(self) -> None:
+    def publish_metrics(self) -> None:
         """Enter into the metrics what was added since; a batch costs little more than one."""
         for watch in self._touched:
-            watch.publish()
+            watch.publish_metrics()
         self._touched.clear()
 
-    def reset(self, profile: str) -> None:
+    def reset_tests(self, profile: str) -> None:
         """Begin the tests anew: another profile predicts, and its bias is its own."""
         for (_, of, _), watch in self._watches.items():
             if of == profile:
-                watch.reset()
+                watch.reset_test()
 
 
-class _Watch:
+class _DriftSeries:
     """One model's quantity under one profile: its series, bound once, its test, what is new."""
 
     __slots__ = ("counters", "new", "score", "test")
 
-    def __init__(self, drift: Drift, model: str, quantity: str, profile: str) -> None:
+    def __init__(self, drift: DriftMetrics, model: str, quantity: str, profile: str) -> None:
         families = (drift.requests, drift.predicted, drift.observed, drift.error, drift.alarms)
         labels = (model, quantity, profile)
         self.counters = tuple(family.labels(*labels) for family in families)
@@ -151,7 +153,7 @@ class _Watch:
         delta, threshold = _SETTINGS[quantity]
         self.test = PageHinkley(delta, threshold, _DECAY)
 
-    def add(self, predicted: float, observed: float) -> None:
+    def add_comparison(self, predicted: float, observed: float) -> None:
         if not (isfinite(predicted) and isfinite(observed) and predicted >= 0 and observed >= 0):
             return
         new = self.new
@@ -159,15 +161,15 @@ class _Watch:
         new[1] += predicted
         new[2] += observed
         new[3] += abs(observed - predicted)
-        if predicted and observed and self.test.add(log(observed) - log(predicted)):
+        if predicted and observed and self.test.add_value(log(observed) - log(predicted)):
             new[4] += 1
 
-    def publish(self) -> None:
+    def publish_metrics(self) -> None:
         for counter, amount in zip(self.counters, self.new, strict=True):
             counter.inc(amount)
         self.new = [0.0] * len(self.new)
         self.score.set(self.test.score)
 
-    def reset(self) -> None:
-        self.test.reset()
+    def reset_test(self) -> None:
+        self.test.reset_test()
         self.score.set(0)

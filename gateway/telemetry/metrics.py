@@ -20,12 +20,12 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Deployment
-from gateway.scheduling.decision import Decision, Scored
+from gateway.scheduling.decision import RoutingDecision, ScoredCandidate
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
-from gateway.telemetry.record import Record
-from gateway.telemetry.response_metrics import Answers
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.response_metrics import ResponseMetrics
 
 # `_created` series double the page and would clash where names differ by `_total` alone.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -38,12 +38,12 @@ FAILURES = (
     "unreachable", "connection_lost", "silent", "bad_answer", "rate_limited", "status_4xx",
     "status_5xx",
 )  # fmt: skip
-BREAKS = ("connection_lost", "bad_answer", "oversized", "status_5xx", "stalled", "draining")
+BREAK_REASONS = ("connection_lost", "bad_answer", "oversized", "status_5xx", "stalled", "draining")
 NO_MODEL = "none"
 """The `model` label of a request that reached no model."""
 
 
-class Metrics:
+class GatewayMetrics:
     """The gateway's metrics on one registry; label sets are documented beside each."""
 
     def __init__(self, registry: CollectorRegistry, *, shared: bool = False) -> None:
@@ -51,128 +51,130 @@ class Metrics:
         self.registry = registry
         self._shared = shared
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
+        def make_counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"joulegate_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        def make_histogram(
+            name: str, text: str, buckets: Sequence[float], *labels: str
+        ) -> Histogram:
             return Histogram(f"joulegate_{name}", text, labels, registry=registry, buckets=buckets)
 
-        def gauge(name: str, text: str, mode: Any, *labels: str) -> Gauge:
+        def make_gauge(name: str, text: str, mode: Any, *labels: str) -> Gauge:
             return Gauge(
                 f"joulegate_{name}", text, labels, registry=registry, multiprocess_mode=mode
             )
 
-        self.requests = counter(
+        self.requests = make_counter(
             "requests_total",
             "Requests answered, refused or abandoned (code 499)",
             "model", "requested", "code", "stream",
         )  # fmt: skip
-        self.answers = Answers(registry, counter, histogram)
-        self.baseline_energy = counter(
+        self.responses = ResponseMetrics(registry, make_counter, make_histogram)
+        self.baseline_energy = make_counter(
             "baseline_energy_joules_total",
             "What the same requests were predicted to cost, had the most-accurate or the hungriest "
             "model that could serve answered each; savings are a difference of counters",
             "baseline",
         )
-        self.predictions_floored = counter(
+        self.predictions_floored = make_counter(
             "predictions_floored_total",
             "Predictions that came out at or below zero and were floored",
             "model",
         )
-        self.decisions = counter(
+        self.decisions = make_counter(
             "decisions_total",
             "Decisions by the model chosen; policy none: the caller named the model",
             "model", "policy", "preset",
         )  # fmt: skip
-        self.decision_duration = histogram(
+        self.decision_duration = make_histogram(
             "decision_duration_seconds",
             "Time to count tokens and decide",
             DECISION_BUCKETS,
         )
-        self.exclusions = counter(
+        self.exclusions = make_counter(
             "exclusions_total",
             "Candidates left out: capability, context, down, bound",
             "model", "reason",
         )  # fmt: skip
-        self.backend_up = gauge(
+        self.backend_up = make_gauge(
             "backend_up",
             "1 while the backend may be sent requests",
             "livemin",
             "model", "backend",
         )  # fmt: skip
-        self.backend_inflight = gauge(
+        self.backend_inflight = make_gauge(
             "backend_inflight",
             "Requests in flight to the backend",
             "livesum",
             "model", "backend",
         )  # fmt: skip
-        self.backends_idle = gauge(
+        self.backends_idle = make_gauge(
             "backends_idle",
             "Backends of the model that may be sent requests and have none: what packing leaves "
             "free, or a deployment that is too large",
             "livemin",
             "model",
         )
-        self.reference_load = gauge(
+        self.reference_load = make_gauge(
             "reference_load_requests",
             "Requests beside one, as a mean over the fleet's requests of the last ten minutes: the "
             "load at which models' joules are compared",
             "livemax",
         )
-        self.backend_ejections = counter(
+        self.backend_ejections = make_counter(
             "backend_ejections_total",
             "Times the backend was left alone after failing",
             "model", "backend",
         )  # fmt: skip
-        self.retries = counter(
+        self.retries = make_counter(
             "retries_total",
             "Attempts made because an earlier one failed, by that failure",
             "model", "reason",
         )  # fmt: skip
-        self.disconnects = counter(
+        self.disconnects = make_counter(
             "client_disconnects_total", "Clients that left before their answer was whole"
         )
-        self.streams_broken = counter(
+        self.streams_broken = make_counter(
             "streams_broken_total",
             "Streams that ended in an error frame",
             "model", "reason",
         )  # fmt: skip
-        self.profile_info = gauge(
+        self.profile_info = make_gauge(
             "profile_info", "1 for the profile version in force", "livemax", "model", "version"
         )
-        self.coefficient = gauge(
+        self.coefficient = make_gauge(
             "profile_coefficient",
             "Coefficients of the costs in force: b0, per token in, per token out, both, load",
             "livemax",
             "model", "deployment", "quantity", "term",
         )  # fmt: skip
-        self.coefficient_error = gauge(
+        self.coefficient_error = make_gauge(
             "profile_coefficient_stderr",
             "Their standard errors, where the profile has them",
             "livemax",
             "model", "deployment", "quantity", "term",
         )  # fmt: skip
-        self.deployment_info = gauge(
+        self.deployment_info = make_gauge(
             "deployment_info",
             "1 for the key of the profile that a deployment is predicted by",
             "livemax",
             "model", "deployment", "profile",
         )  # fmt: skip
-        self.shadow_info = gauge(
+        self.shadow_info = make_gauge(
             "shadow_profile_info", "1 for the profile version that predicts in shadow", "livemax",
             "model", "version",
         )  # fmt: skip
-        self.profile_reloads = counter(
+        self.profile_reloads = make_counter(
             "profile_reloads_total", "Profile changes seen, by result: adopted, refused", "result"
         )
-        self.log_dropped = counter(
+        self.log_dropped = make_counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"
         )
-        self.meter_up = gauge(
+        self.meter_up = make_gauge(
             "meter_up", "1 while the meter answers; without it joules are estimated",
             "livemin", "meter",
         )  # fmt: skip
-        self.unmetered = counter(
+        self.unmetered = make_counter(
             "unmetered_requests_total",
             "Requests that a meter should have measured and did not, so that they are estimated",
             "meter",
@@ -181,18 +183,18 @@ class Metrics:
         self._ejections_seen: dict[str, int] = {}
         self._versions: dict[tuple[bool, str], str] = {}
         # Bound children, by label values; see `_bound`.
-        self.request_count = _bound(self.requests)
-        self.retry_count = _bound(self.retries)
-        self.exclusion_count = _bound(self.exclusions)
-        self.decision_count = _bound(self.decisions)
-        self.broken_count = _bound(self.streams_broken)
-        self.floored_count = _bound(self.predictions_floored)
+        self.request_count = _cache_labels(self.requests)
+        self.retry_count = _cache_labels(self.retries)
+        self.exclusion_count = _cache_labels(self.exclusions)
+        self.decision_count = _cache_labels(self.decisions)
+        self.broken_count = _cache_labels(self.streams_broken)
+        self.floored_count = _cache_labels(self.predictions_floored)
         self._most_accurate = self.baseline_energy.labels("most-accurate")
         self._hungriest = self.baseline_energy.labels("hungriest")
         for result in ("adopted", "refused"):
             self.profile_reloads.labels(result)
 
-    def expect(self, models: Iterable[str]) -> None:
+    def initialise_series(self, models: Iterable[str]) -> None:
         """Show what may come as 0: a rate does not see a series that begins at 1."""
         for model in models:
             self.floored_count(model)
@@ -200,58 +202,64 @@ class Metrics:
                 self.exclusion_count(model, reason)
             for reason in FAILURES:
                 self.retry_count(model, reason)
-            for reason in BREAKS:
+            for reason in BREAK_REASONS:
                 self.broken_count(model, reason)
 
-    def finished(self, record: Record) -> None:
+    def count_finished_request(self, record: RequestRecord) -> None:
         """Count one finished request; only whole answers enter the times and predictions."""
         if record.decision is not None:
-            self._decided(record.decision, record)
+            self._count_decision(record.decision, record)
         model = record.model or NO_MODEL
         stream = "true" if record.stream else "false"
         self.request_count(model, record.requested, str(record.code), stream).inc()
         if not record.model:
             return
-        of_model = self.answers.of(model)
-        of_model.counted(record)
+        of_model = self.responses.for_model(model)
+        of_model.count_tokens(record)
         if record.code == _OK:
-            of_model.answered(record)
+            of_model.observe_response(record)
             if record.decision is not None:
                 candidates = record.decision.candidates
-                self._most_accurate.inc(max(candidates, key=_accuracy).predicted_joules)
+                self._most_accurate.inc(max(candidates, key=_get_accuracy).predicted_joules)
                 self._hungriest.inc(max(scored.predicted_joules for scored in candidates))
 
-    def settled(self, record: Record) -> None:
+    def count_energy(self, record: RequestRecord) -> None:
         """Count the joules of a request, now that they are final."""
         for wasted in record.wasted:
             if wasted.method is not None:
-                self.answers.of(wasted.model).energy(wasted.method)[1].inc(wasted.joules)
+                self.responses.for_model(wasted.model).get_energy_series(wasted.method)[1].inc(
+                    wasted.joules
+                )
         if record.model:
-            self.answers.of(record.model).spent(record)
+            self.responses.for_model(record.model).count_energy(record)
 
-    def unattributed(self, model: str, kind: str, joules: float) -> None:
+    def count_unattributed_energy(self, model: str, kind: str, joules: float) -> None:
         """Count joules of a model's hardware that no request answers for: idle, other."""
-        self.answers.energy_total.labels(model, kind).inc(joules)
+        self.responses.energy_total.labels(model, kind).inc(joules)
 
-    def _decided(self, decision: Decision, record: Record) -> None:
+    def _count_decision(self, decision: RoutingDecision, record: RequestRecord) -> None:
         self.decision_duration.observe(record.decision_seconds)
         for out in decision.excluded:
             self.exclusion_count(out.model, out.code).inc()
         for scored in decision.candidates:
             if scored.floored:
                 self.floored_count(scored.model).inc()
-        if decision.best is not None:
-            self.decision_count(decision.best.model, decision.policy, record.preset).inc()
+        if decision.best_candidate is not None:
+            self.decision_count(decision.best_candidate.model, decision.policy, record.preset).inc()
 
     def publish_backends(self, deployments: Iterable[Deployment]) -> None:
         """Set the gauges of every backend to what is true now."""
         idle: dict[str, int] = {}
         for deployment in deployments:
-            free = sum(1 for one in deployment.backends if one.usable and not sum(one.load))
+            free = sum(
+                1
+                for one in deployment.backends
+                if one.is_available and not sum(one.running_and_queued)
+            )
             idle[deployment.model] = idle.get(deployment.model, 0) + free
             for backend in deployment.backends:
                 labels = (deployment.model, backend.label)
-                self.backend_up.labels(*labels).set(0 if backend.ejected else 1)
+                self.backend_up.labels(*labels).set(0 if backend.is_ejected else 1)
                 self.backend_inflight.labels(*labels).set(backend.inflight)
                 seen = self._ejections_seen.get(backend.root, 0)
                 self.backend_ejections.labels(*labels).inc(backend.ejections - seen)
@@ -279,10 +287,10 @@ class Metrics:
     def publish_meters(self, links: Iterable[MeterLink]) -> None:
         """Say which meters answer, and count what was not measured."""
         for link in links:
-            self.meter_up.labels(link.label).set(1 if link.up else 0)
+            self.meter_up.labels(link.label).set(1 if link.last_exchange_ok else 0)
             seen = self._unmetered_seen.get(link.label, 0)
-            self.unmetered.labels(link.label).inc(link.dropped - seen)
-            self._unmetered_seen[link.label] = link.dropped
+            self.unmetered.labels(link.label).inc(link.unmeasured_requests - seen)
+            self._unmetered_seen[link.label] = link.unmeasured_requests
 
     def publish_profile(self, versions: dict[str, str], *, shadow: bool = False) -> None:
         """Say which profile version each model is predicted by."""
@@ -298,10 +306,10 @@ class Metrics:
             self._versions[shadow, model] = version
 
 
-def _accuracy(scored: Scored) -> float:
+def _get_accuracy(scored: ScoredCandidate) -> float:
     return scored.accuracy
 
 
-def _bound(metric: _Metric) -> Callable[..., _Metric]:
+def _cache_labels(metric: _Metric) -> Callable[..., _Metric]:
     """Return `metric.labels` with its results kept; the label values are few by design."""
     return lru_cache(maxsize=4096)(metric.labels)

@@ -29,9 +29,9 @@ from prometheus_client.registry import Collector
 
 _log = logging.getLogger("joulegate.sums")
 
-NAME = "joulegate_ols_sum_total"
-LABELS = ("model", "deployment", "basis", "quantity", "term")
-DOCUMENTATION = (
+METRIC_NAME = "joulegate_ols_sum_total"
+METRIC_LABELS = ("model", "deployment", "basis", "quantity", "term")
+METRIC_DOCUMENTATION = (
     "Sums of products over whole answers, for regressions on tokens and load, in base units; "
     "basis tokens, load, output, prompt; quantity seconds, joules, tokens"
 )
@@ -54,16 +54,16 @@ Parts = tuple[list[int], list[int], list[int], list[int]]
 _LAYOUT = "|".join(" ".join(t) for t in (LOAD_TERMS, LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS))
 
 
-class Sums:
+class OlsSums:
     """The sums of this process; every deployment has all of its terms from the start."""
 
     def __init__(self, deployments: Iterable[Name]) -> None:
-        self._parts = {name: zeros() for name in deployments}
+        self._parts = {name: make_zero_sums() for name in deployments}
         self._lock = Lock()
         self._told: set[Name] = set()
         self.rows = 0
 
-    def add(
+    def add_row(
         self,
         model: str,
         deployment: str,
@@ -92,7 +92,7 @@ class Sums:
             and (microjoules is None or 0 <= microjoules <= _MOST_MICROJOULES)
             and (estimated_tokens is None or 0 <= estimated_tokens <= _MOST_TOKENS)
         ):
-            self._refuse((model, deployment), f"{i} and {o} tokens, {microseconds} us")
+            self._refuse_row((model, deployment), f"{i} and {o} tokens, {microseconds} us")
             return
         with self._lock:
             seconds, joules, output, prompt = self._parts[model, deployment]
@@ -106,17 +106,17 @@ class Sums:
             if estimated_tokens is not None:
                 _add_pair(prompt, estimated_tokens, i)
 
-    def snapshot(self) -> dict[Name, Parts]:
+    def snapshot_sums(self) -> dict[Name, Parts]:
         """Return a copy of every sum, all of the same rows."""
-        return self.numbered()[1]
+        return self.snapshot_with_row_count()[1]
 
-    def numbered(self) -> tuple[int, dict[Name, Parts]]:
+    def snapshot_with_row_count(self) -> tuple[int, dict[Name, Parts]]:
         """Return how many rows there are, and a copy of their sums."""
         with self._lock:
             copy = {name: (a[:], b[:], c[:], d[:]) for name, (a, b, c, d) in self._parts.items()}
             return self.rows, copy
 
-    def _refuse(self, name: Name, row: str) -> None:
+    def _refuse_row(self, name: Name, row: str) -> None:
         if name not in self._told:
             self._told.add(name)
             _log.warning("%s (%s) left out of the regression sums: %s", *name, row)
@@ -125,7 +125,7 @@ class Sums:
 class SharedSums:
     """The sums of every worker of this machine, each in a file of its own in `folder`."""
 
-    def __init__(self, sums: Sums, folder: Path) -> None:
+    def __init__(self, sums: OlsSums, folder: Path) -> None:
         self._sums = sums
         self._folder = folder
         # Process ids come again; what one of the dead has left must stay.
@@ -134,14 +134,14 @@ class SharedSums:
         self._written = 0
         self._broken = False
 
-    def write(self) -> None:
+    def write_sums(self) -> None:
         """Put this worker's sums where the others find them, if there is anything new.
 
         To be called now and then, and once more before the process ends. A disk that is full
         leaves the last file as it was, and a line in the log.
         """
         with self._lock:
-            rows, sums = self._sums.numbered()
+            rows, sums = self._sums.snapshot_with_row_count()
             if rows == self._written:
                 return
             text = json.dumps({"layout": _LAYOUT, "sums": [(*n, *p) for n, p in sums.items()]})
@@ -156,12 +156,12 @@ class SharedSums:
             else:
                 self._written, self._broken = rows, False
 
-    def total(self) -> dict[Name, Parts]:
+    def sum_workers(self) -> dict[Name, Parts]:
         """Write, then return the sum over the workers, dead ones included. Raises OSError."""
-        self.write()
-        total = {name: zeros() for name in self._sums.snapshot()}
+        self.write_sums()
+        total = {name: make_zero_sums() for name in self._sums.snapshot_sums()}
         for path in self._folder.glob("ols_*.json"):
-            for name, parts in _read(path):
+            for name, parts in _read_worker_sums(path):
                 # A model of an earlier configuration has no place among today's labels.
                 for mine, theirs in zip(total.get(name, ()), parts, strict=False):
                     mine[:] = map(int.__add__, mine, theirs)
@@ -184,7 +184,7 @@ class SumsCollector(Collector):
         except OSError as error:
             _log.error("regression sums are not shown: %s", error)
             return
-        family = CounterMetricFamily(NAME, DOCUMENTATION, labels=LABELS)
+        family = CounterMetricFamily(METRIC_NAME, METRIC_DOCUMENTATION, labels=METRIC_LABELS)
         for (model, deployment), parts in total.items():
             for block in _BLOCKS:
                 labels = (model, deployment, block.basis, block.quantity)
@@ -193,7 +193,7 @@ class SumsCollector(Collector):
         yield family
 
 
-class _Block(NamedTuple):
+class _ExportedBlock(NamedTuple):
     """What is shown of a part: its first terms, each with how many of its units make a base unit.
 
     A basis that needs no load shows the same sums less the last six.
@@ -205,30 +205,30 @@ class _Block(NamedTuple):
     terms: tuple[tuple[str, int], ...]
 
 
-def _block(
+def _make_block(
     basis: str, quantity: str, part: int, terms: tuple[str, ...], y: int = 0, z: int = 0
-) -> _Block:
+) -> _ExportedBlock:
     """Make a block whose y and z are kept in 10^-y and 10^-z of their base unit."""
-    digits = [y * _power(term, "y") + z * _power(term, "z") for term in terms]
+    digits = [y * _count_power(term, "y") + z * _count_power(term, "z") for term in terms]
     units = zip(terms, (10**count for count in digits), strict=True)
-    return _Block(basis, quantity, part, tuple(units))
+    return _ExportedBlock(basis, quantity, part, tuple(units))
 
 
-def _power(term: str, letter: str) -> int:
+def _count_power(term: str, letter: str) -> int:
     return 2 if f"{letter}2" in term else term.count(letter)
 
 
 _BLOCKS = (
-    _block("tokens", "seconds", 0, TOKENS_TERMS, y=6),
-    _block("tokens", "joules", 1, TOKENS_TERMS, y=6),
-    _block("load", "seconds", 0, LOAD_TERMS, y=6),
-    _block("load", "joules", 1, LOAD_TERMS, y=6, z=9),
-    _block("output", "tokens", 2, OUTPUT_TERMS),
-    _block("prompt", "tokens", 3, PROMPT_TERMS),
+    _make_block("tokens", "seconds", 0, TOKENS_TERMS, y=6),
+    _make_block("tokens", "joules", 1, TOKENS_TERMS, y=6),
+    _make_block("load", "seconds", 0, LOAD_TERMS, y=6),
+    _make_block("load", "joules", 1, LOAD_TERMS, y=6, z=9),
+    _make_block("output", "tokens", 2, OUTPUT_TERMS),
+    _make_block("prompt", "tokens", 3, PROMPT_TERMS),
 )
 
 
-def zeros() -> Parts:
+def make_zero_sums() -> Parts:
     """Return the sums of no rows."""
     cost = [0] * len(LOAD_TERMS)
     return cost, cost[:], [0] * len(OUTPUT_TERMS), [0] * len(PROMPT_TERMS)
@@ -271,7 +271,7 @@ def _add_pair(sums: list[int], a: int, b: int) -> None:
     sums[5] += b * b
 
 
-def _read(path: Path) -> Iterator[tuple[Name, list[list[int]]]]:
+def _read_worker_sums(path: Path) -> Iterator[tuple[Name, list[list[int]]]]:
     """Return what a worker has written. Raises OSError; what no worker of ours wrote is empty."""
     try:
         found = json.loads(path.read_bytes())

@@ -2,17 +2,17 @@
 
 from collections import OrderedDict
 
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import RequestRecord
 
 
-class Recent:
+class RecentRequests:
     """Keeps up to `limit` records, oldest out first; an id used again replaces its record."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._records: OrderedDict[str, RequestRecord] = OrderedDict()
 
-    def add(self, record: Record) -> None:
+    def add_record(self, record: RequestRecord) -> None:
         """Keep a record."""
         if not self._limit:
             return
@@ -21,6 +21,6 @@ class Recent:
         if len(self._records) > self._limit:
             self._records.popitem(last=False)
 
-    def get(self, request_id: str) -> Record | None:
+    def get_record(self, request_id: str) -> RequestRecord | None:
         """Return a record, or None where it is unknown or gone."""
         return self._records.get(request_id)

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gateway.scheduling.decide import Option
-from gateway.scheduling.decision import Decision
-from gateway.telemetry.trace_context import Trace
+from gateway.scheduling.decision import RoutingDecision
+from gateway.telemetry.trace_context import TraceContext
 
 ESTIMATED = "estimated"
 """How joules were had where no meter measured them."""
 
 
-class Attempt(NamedTuple):
+class BackendAttempt(NamedTuple):
     """One backend asked; `reason` is None where it answered."""
 
     model: str
@@ -20,7 +20,7 @@ class Attempt(NamedTuple):
 
 
 @dataclass(slots=True)
-class Wasted:
+class WastedEnergy:
     """Joules that went into an answer that nobody got: estimated, until a meter knows better."""
 
     model: str
@@ -28,7 +28,7 @@ class Wasted:
     method: str | None = ESTIMATED
 
 
-class Expected(NamedTuple):
+class ProfilePrediction(NamedTuple):
     """What a profile gives for an answer: its costs at the tokens there were, and its length."""
 
     profile_version: str
@@ -38,7 +38,7 @@ class Expected(NamedTuple):
 
 
 @dataclass(slots=True)
-class Record:
+class RequestRecord:
     """Everything known of one request; seconds are durations, `at` is Unix time.
 
     `code` is the HTTP status the client saw, 499 where the client left first, and for an answer
@@ -56,7 +56,7 @@ class Record:
     backend: str = ""
     code: int = 0
     error: str | None = None
-    decision: Decision | None = None
+    decision: RoutingDecision | None = None
     decision_seconds: float = 0.0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -84,16 +84,16 @@ class Record:
     """What the learner of lengths keeps of it until its answer is known."""
     option: Option | None = None
     """The deployment that answered, as the decision saw it."""
-    live: Expected | None = None
-    shadow: Expected | None = None
+    live: ProfilePrediction | None = None
+    shadow: ProfilePrediction | None = None
     unsettled: int = 0
     """Attempts whose joules a meter has yet to tell."""
     entered: bool = False
     """Whether all but its joules is in the books."""
-    trace: Trace | None = None
+    trace: TraceContext | None = None
     """Where it stands in a trace: None without tracing, unless its client sent a context."""
-    attempts: list[Attempt] = field(default_factory=list)
-    wasted: list[Wasted] = field(default_factory=list)
+    attempts: list[BackendAttempt] = field(default_factory=list)
+    wasted: list[WastedEnergy] = field(default_factory=list)
 
     @property
     def decision_us(self) -> float:
@@ -110,7 +110,7 @@ class Record:
         """How they were had."""
         return None if self.unsettled else self.method
 
-    def predicted(self) -> dict[str, float | None]:
+    def predictions_to_dict(self) -> dict[str, float | None]:
         """Return what was predicted of the answer that was given."""
         return {
             "seconds": self.predicted_seconds,
@@ -139,7 +139,7 @@ class Record:
                 "completion_tokens": self.completion_tokens,
                 "cached_tokens": self.cached_tokens,
             },
-            "predicted": self.predicted(),
+            "predicted": self.predictions_to_dict(),
             "observed": {
                 "seconds": self.seconds,
                 "serving_seconds": self.serving_seconds,

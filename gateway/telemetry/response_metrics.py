@@ -7,12 +7,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.registry import Collector
 
 from gateway.telemetry.buckets import JOULES_BUCKETS, SECONDS_BUCKETS, TOKEN_SECONDS_BUCKETS
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import RequestRecord
 
 PREDICTED_ENERGY_TOTAL = "joulegate_predicted_energy_joules_total"
 
 
-class Answers:
+class ResponseMetrics:
     """The families; `of` gives one model's children, bound once."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Answers:
             registry=None,
             multiprocess_mode="sum",
         )
-        registry.register(Recast(self.predicted_energy_total))
+        registry.register(GaugeAsCounter(self.predicted_energy_total))
         self.tokens = counter(
             "tokens_total", "Tokens by type: prompt, cached (of the prompt), completion",
             "model", "type",
@@ -92,16 +92,16 @@ class Answers:
             "Grams of CO2e of those joules, by the configured grid intensity",
             "model",
         )
-        self.of = lru_cache(maxsize=1024)(self._of)
+        self.for_model = lru_cache(maxsize=1024)(self._make_model_metrics)
 
-    def _of(self, model: str) -> "ModelAnswers":
-        return ModelAnswers(self, model)
+    def _make_model_metrics(self, model: str) -> "ModelMetrics":
+        return ModelMetrics(self, model)
 
 
-class ModelAnswers:
+class ModelMetrics:
     """The children that every answered request of one model touches."""
 
-    def __init__(self, families: "Answers", model: str) -> None:
+    def __init__(self, families: "ResponseMetrics", model: str) -> None:
         self.duration = families.duration.labels(model)
         self.ttft = families.ttft.labels(model)
         self.tpot = families.tpot.labels(model)
@@ -118,7 +118,7 @@ class ModelAnswers:
         self._name = model
         self._energy: dict[str, tuple[Histogram, Counter]] = {}
 
-    def counted(self, record: Record) -> None:
+    def count_tokens(self, record: RequestRecord) -> None:
         """Count the tokens of a request, whole or not."""
         if record.prompt_tokens:
             self.prompt_tokens.inc(record.prompt_tokens)
@@ -127,16 +127,16 @@ class ModelAnswers:
         if record.completion_tokens:
             self.completion_tokens.inc(record.completion_tokens)
 
-    def spent(self, record: Record) -> None:
+    def count_energy(self, record: RequestRecord) -> None:
         """Count the joules of a request, whole or not."""
         if record.joules is not None and record.method is not None:
-            histogram, total = self.energy(record.method)
+            histogram, total = self.get_energy_series(record.method)
             histogram.observe(record.joules)
             total.inc(record.joules)
         if record.co2e_grams:
             self.co2e.inc(record.co2e_grams)
 
-    def answered(self, record: Record) -> None:
+    def observe_response(self, record: RequestRecord) -> None:
         """Count the times and predictions of a whole answer."""
         self.duration.observe(record.seconds)
         if record.ttft_seconds is not None:
@@ -153,7 +153,7 @@ class ModelAnswers:
             self.predicted_energy.observe(record.predicted_joules)
             self.predicted_energy_total.inc(record.predicted_joules)
 
-    def energy(self, method: str) -> tuple[Histogram, Counter]:
+    def get_energy_series(self, method: str) -> tuple[Histogram, Counter]:
         """Return the histogram and the counter of one way of having joules."""
         try:
             return self._energy[method]
@@ -167,7 +167,7 @@ class ModelAnswers:
             return pair
 
 
-class Recast(Collector):
+class GaugeAsCounter(Collector):
     """Shows what `inner` collects, with the gauge `PREDICTED_ENERGY_TOTAL` made a counter."""
 
     def __init__(self, inner: Collector) -> None:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 _PARENT: Final = b"traceparent"
 _STATE: Final = b"tracestate"
-HEADERS: Final = frozenset((_PARENT, _STATE))
+TRACE_HEADERS: Final = frozenset((_PARENT, _STATE))
 """What `received` reads, in lower case."""
 
 _SAMPLED: Final = 0x01
@@ -32,7 +32,7 @@ _MEMBER: Final = re.compile(
 )
 
 
-class Asked(NamedTuple):
+class AttemptTiming(NamedTuple):
     """When a backend was asked (Unix time), and how long until it answered or failed."""
 
     at: float
@@ -40,7 +40,7 @@ class Asked(NamedTuple):
 
 
 @dataclass(slots=True)
-class Trace:
+class TraceContext:
     """One request's place in a trace; ids are lower-case hex.
 
     `header` is the `traceparent` for its backends. `span_id` is empty where no span is recorded.
@@ -53,10 +53,10 @@ class Trace:
     parent_id: str = ""
     states: tuple[bytes, ...] = ()
     span_id: str = ""
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[AttemptTiming] = field(default_factory=list)
 
     @property
-    def state(self) -> str:
+    def trace_state(self) -> str:
         """The members of every `tracestate` as one, or nothing where one of them is bad."""
         members = [
             member for part in b",".join(self.states).split(b",") if (member := part.strip(b" \t"))
@@ -67,7 +67,7 @@ class Trace:
         return state.decode() if good else ""
 
 
-def received(headers: list[tuple[bytes, bytes]]) -> Trace | None:
+def parse_trace_context(headers: list[tuple[bytes, bytes]]) -> TraceContext | None:
     """Read what a client sent under HEADERS; None where it is no context."""
     parents = [value for name, value in headers if name == _PARENT]
     if len(parents) != 1:
@@ -84,36 +84,36 @@ def received(headers: list[tuple[bytes, bytes]]) -> Trace | None:
     # Of a later version only what this one knows is passed on.
     header = f"00-{trace_id}-{span_id}-{flags}"
     states = tuple(value for name, value in headers if name == _STATE)
-    return Trace(header, trace_id, int(flags, 16) & _KNOWN_FLAGS, span_id, states)
+    return TraceContext(header, trace_id, int(flags, 16) & _KNOWN_FLAGS, span_id, states)
 
 
-class Sampler:
+class TraceSampler:
     """Gives requests their ids and decides which are recorded: the caller's word, else a ratio."""
 
     def __init__(self, ratio: float) -> None:
         # By the last 64 bits of the id, as OpenTelemetry's samplers do: all decide alike.
         self._bound = round(ratio * 2**64)
 
-    def begin(self, trace: Trace | None) -> Trace:
+    def begin_span(self, trace: TraceContext | None) -> TraceContext:
         """Return the trace with a span of the request's own, unless its caller records nothing."""
         if trace is None:
             fresh = next(_fresh_ids)
             trace_id, span_id = fresh[:32], fresh[32:]
             if int(trace_id[16:], 16) >= self._bound:
                 # Told so, or vLLM would begin a trace without its beginning.
-                return Trace(f"00-{trace_id}-{span_id}-00", trace_id, 0)
+                return TraceContext(f"00-{trace_id}-{span_id}-00", trace_id, 0)
             header = f"00-{trace_id}-{span_id}-01"
-            return Trace(header, trace_id, _SAMPLED, span_id=span_id)
+            return TraceContext(header, trace_id, _SAMPLED, span_id=span_id)
         if trace.flags & _SAMPLED and not trace.span_id:
             trace.span_id = next(_fresh_ids)[32:]
             trace.header = f"00-{trace.trace_id}-{trace.span_id}-{trace.flags:02x}"
         return trace
 
-    def asked(self, trace: Trace | None, began: float) -> None:
+    def record_attempt(self, trace: TraceContext | None, began: float) -> None:
         """Note that an attempt is over that began at `began`, in monotonic seconds."""
         if trace is not None and trace.span_id:
             seconds = time.monotonic() - began
-            trace.asked.append(Asked(time.time() - seconds, seconds))
+            trace.asked.append(AttemptTiming(time.time() - seconds, seconds))
 
 
 def _make_ids() -> Iterator[str]:

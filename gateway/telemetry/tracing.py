@@ -24,8 +24,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.status import Status, StatusCode
 
-from gateway.telemetry.record import Record
-from gateway.telemetry.trace_context import Sampler, Trace
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.trace_context import TraceContext, TraceSampler
 
 FLUSH_SECONDS: Final = 3.0
 """What a shutdown waits for a collector."""
@@ -44,11 +44,11 @@ _MOST: Final = 2**63 - 1
 """OTLP's integers have 64 bits; what a backend or a client says may have more."""
 
 
-class Tracer:
+class RequestTracer:
     """Takes finished records and sends those that are to be recorded to a collector."""
 
     def __init__(self, endpoint: str, sample_ratio: float, service_name: str) -> None:
-        self.sampler = Sampler(sample_ratio)
+        self.sampler = TraceSampler(sample_ratio)
         version = metadata.version("joulegate")
         self._resource = Resource.create(
             {
@@ -59,28 +59,30 @@ class Tracer:
         )
         self._exporter: SpanExporter = OTLPSpanExporter(endpoint=endpoint)
         scope = InstrumentationScope("joulegate", version)
-        self._processor: SpanProcessor = BatchSpanProcessor(_Spans(self._exporter, scope))
+        self._processor: SpanProcessor = BatchSpanProcessor(
+            _RequestSpanExporter(self._exporter, scope)
+        )
 
-    def add(self, record: Record) -> None:
+    def add_record(self, record: RequestRecord) -> None:
         """Take a record that changes no more."""
         # One refused before it was sent anywhere has no ids yet.
-        trace = self.sampler.begin(record.trace)
+        trace = self.sampler.begin_span(record.trace)
         if trace.span_id:
-            self._processor.on_end(_Finished(record, trace, self._resource))
+            self._processor.on_end(_FinishedRequest(record, trace, self._resource))
 
     async def close(self) -> None:
         """Send what is left, for FLUSH_SECONDS at most."""
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def shut() -> None:
+        def shut_down() -> None:
             self._processor.shutdown()
             # The loop may not have waited.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(done.set)
 
         # The processor's own patience is half a minute, and endless in older ones.
-        threading.Thread(target=shut, daemon=True).start()
+        threading.Thread(target=shut_down, daemon=True).start()
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await done.wait()
@@ -88,10 +90,10 @@ class Tracer:
             self._exporter.shutdown()
 
 
-class _Finished(ReadableSpan):
+class _FinishedRequest(ReadableSpan):
     """A record on its way to the thread that makes a span of it."""
 
-    def __init__(self, record: Record, trace: Trace, resource: Resource) -> None:
+    def __init__(self, record: RequestRecord, trace: TraceContext, resource: Resource) -> None:
         context = SpanContext(
             int(trace.trace_id, 16), int(trace.span_id, 16), False, TraceFlags(trace.flags)
         )
@@ -100,14 +102,14 @@ class _Finished(ReadableSpan):
         self.trace = trace
 
 
-class _Batch(Sequence[ReadableSpan]):
+class _LazySpanBatch(Sequence[ReadableSpan]):
     """Spans made one by one while they are encoded, leaving the event loop its turn in between.
 
     Without that a worker that is full answers its slowest 1 % twice as late (19 ms for 10); a turn
     before every span would cost half of the spans then.
     """
 
-    def __init__(self, finished: Sequence[_Finished], scope: InstrumentationScope) -> None:
+    def __init__(self, finished: Sequence[_FinishedRequest], scope: InstrumentationScope) -> None:
         self._finished = finished
         self._scope = scope
 
@@ -115,16 +117,16 @@ class _Batch(Sequence[ReadableSpan]):
         return len(self._finished)
 
     def __getitem__(self, index: Any) -> Any:
-        return _span(self._finished[index], self._scope)
+        return _make_span(self._finished[index], self._scope)
 
     def __iter__(self) -> Iterator[ReadableSpan]:
         for place, each in enumerate(self._finished):
             if place % _TURN_SPANS == 0:
                 time.sleep(_TURN_SECONDS)
-            yield _span(each, self._scope)
+            yield _make_span(each, self._scope)
 
 
-class _Spans(SpanExporter):
+class _RequestSpanExporter(SpanExporter):
     """Makes the spans and hands them on; runs in the processor's thread."""
 
     def __init__(self, exporter: SpanExporter, scope: InstrumentationScope) -> None:
@@ -133,43 +135,45 @@ class _Spans(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch."""
-        finished = [span for span in spans if isinstance(span, _Finished)]
-        return self._exporter.export(_Batch(finished, self._scope))
+        finished = [span for span in spans if isinstance(span, _FinishedRequest)]
+        return self._exporter.export(_LazySpanBatch(finished, self._scope))
 
     def shutdown(self) -> None:
         """Send nothing more."""
         self._exporter.shutdown()
 
 
-def _span(finished: _Finished, scope: InstrumentationScope) -> ReadableSpan:
+def _make_span(finished: _FinishedRequest, scope: InstrumentationScope) -> ReadableSpan:
     """Make the span of a request."""
     record, trace, context = finished.record, finished.trace, finished.context
-    state = TraceState.from_header([trace.state])
+    state = TraceState.from_header([trace.trace_state])
     flags = TraceFlags(trace.flags)
     parent = None
     if trace.parent_id:
         parent = SpanContext(
             int(trace.trace_id, 16), int(trace.parent_id, 16), True, flags, state
         )  # fmt: skip
-    start = _nanoseconds(record.at)
-    end = _nanoseconds(record.at + record.seconds)
-    events = sorted(_events(record, trace, start, end), key=lambda event: event.timestamp)
+    start = _to_nanoseconds(record.at)
+    end = _to_nanoseconds(record.at + record.seconds)
+    events = sorted(_make_events(record, trace, start, end), key=lambda event: event.timestamp)
     return ReadableSpan(
         name=f"{_OPERATIONS[record.kind]} {record.requested}",
         context=SpanContext(context.trace_id, context.span_id, False, flags, state),
         parent=parent,
         resource=finished.resource,
-        attributes=_told({**_conventional(record), **_own(record)}),
+        attributes=_drop_unknown(
+            {**_build_semantic_attributes(record), **_build_gateway_attributes(record)}
+        ),
         events=events,
         kind=SpanKind.SERVER,
-        status=_status(record),
+        status=_make_status(record),
         start_time=start,
         end_time=end,
         instrumentation_scope=scope,
     )
 
 
-def _conventional(record: Record) -> dict[str, Any]:
+def _build_semantic_attributes(record: RequestRecord) -> dict[str, Any]:
     """Return the attributes that the semantic conventions name."""
     return {
         "gen_ai.operation.name": _OPERATIONS[record.kind],
@@ -187,11 +191,11 @@ def _conventional(record: Record) -> dict[str, Any]:
         "http.request.method": "POST",
         "http.route": _ROUTES[record.kind],
         "http.response.status_code": record.code,
-        **_server(record.backend),
+        **_build_server_attributes(record.backend),
     }
 
 
-def _own(record: Record) -> dict[str, Any]:
+def _build_gateway_attributes(record: RequestRecord) -> dict[str, Any]:
     """Return what only this gateway knows."""
     found: dict[str, Any] = {
         "joulegate.request.id": record.id,
@@ -222,15 +226,17 @@ def _own(record: Record) -> dict[str, Any]:
     return found
 
 
-def _events(record: Record, trace: Trace, start: int, end: int) -> Iterator[Event]:
+def _make_events(
+    record: RequestRecord, trace: TraceContext, start: int, end: int
+) -> Iterator[Event]:
     """Yield the decision, then each backend asked, within the span whatever the clock did."""
-    times = [min(max(start, _nanoseconds(asked.at)), end) for asked in trace.asked]
+    times = [min(max(start, _to_nanoseconds(asked.at)), end) for asked in trace.asked]
     decision = record.decision
     if decision is not None:
         ranked = decision.candidates
         yield Event(
             "joulegate.decision",
-            _told(
+            _drop_unknown(
                 {
                     "joulegate.candidates": [scored.deployment for scored in ranked],
                     "joulegate.candidates.scores": [scored.score for scored in ranked],
@@ -245,19 +251,19 @@ def _events(record: Record, trace: Trace, start: int, end: int) -> Iterator[Even
     for attempt, asked, timestamp in zip(record.attempts, trace.asked, times, strict=True):
         yield Event(
             "joulegate.attempt",
-            _told(
+            _drop_unknown(
                 {
                     "joulegate.attempt.model": attempt.model,
                     "joulegate.attempt.seconds": asked.seconds,
                     "error.type": attempt.reason,
-                    **_server(attempt.backend),
+                    **_build_server_attributes(attempt.backend),
                 }
             ),
             timestamp=timestamp,
         )
 
 
-def _status(record: Record) -> Status:
+def _make_status(record: RequestRecord) -> Status:
     """Return Error for what the server is to blame for, as HTTP's conventions have it."""
     if record.error is None or record.code < _SERVER_ERROR:
         return Status(StatusCode.UNSET)
@@ -265,7 +271,7 @@ def _status(record: Record) -> Status:
     return Status(StatusCode.ERROR, record.error.encode("utf-8", "replace").decode())
 
 
-def _server(backend: str) -> dict[str, Any]:
+def _build_server_attributes(backend: str) -> dict[str, Any]:
     """Return the address and port of a backend, by its label."""
     try:
         parts = urlsplit(f"//{backend}")
@@ -275,7 +281,7 @@ def _server(backend: str) -> dict[str, Any]:
     return {"server.address": parts.hostname, "server.port": port}
 
 
-def _told(attributes: dict[str, Any]) -> dict[str, Any]:
+def _drop_unknown(attributes: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is not known, and make integers fit."""
     return {
         name: min(value, _MOST) if isinstance(value, int) else value
@@ -284,5 +290,5 @@ def _told(attributes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _nanoseconds(seconds: float) -> int:
+def _to_nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)

@@ -12,31 +12,33 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from gateway.telemetry import SHARED_DIR
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.ols_sums import SharedSums, Sums, SumsCollector
-from gateway.telemetry.response_metrics import Recast
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.ols_sums import OlsSums, SharedSums, SumsCollector
+from gateway.telemetry.response_metrics import GaugeAsCounter
 
 
-def scraped(metrics: Metrics, sums: Sums, shared: SharedSums | None) -> CollectorRegistry:
+def make_scrape_registry(
+    metrics: GatewayMetrics, sums: OlsSums, shared: SharedSums | None
+) -> CollectorRegistry:
     """Return the registry that /metrics shows: this process's, or the sum over the workers."""
     if shared is not None:
         registry = CollectorRegistry()
-        registry.register(_Workers())
-        registry.register(SumsCollector(shared.total))
+        registry.register(_WorkersCollector())
+        registry.register(SumsCollector(shared.sum_workers))
         return registry
-    metrics.registry.register(SumsCollector(sums.snapshot))
+    metrics.registry.register(SumsCollector(sums.snapshot_sums))
     ProcessCollector(registry=metrics.registry)
     PlatformCollector(registry=metrics.registry)
     GCCollector(registry=metrics.registry)
     return metrics.registry
 
 
-class _Workers(Collector):
+class _WorkersCollector(Collector):
     """The sum over the workers that live; the counters of those that died are kept."""
 
     def __init__(self) -> None:
         files = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
-        self._files = Recast(files)
+        self._files = GaugeAsCounter(files)
         self._folder = Path(os.environ[SHARED_DIR])
 
     def collect(self) -> Iterable[Metric]:

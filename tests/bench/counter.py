@@ -6,7 +6,7 @@ import time
 
 from backends.meter.daemon import server
 from backends.meter.daemon.ledger_runner import LedgerSpec
-from backends.meter.sources.source import Device
+from backends.meter.sources.source import EnergyDevice
 
 _WATTS = 300
 
@@ -17,10 +17,10 @@ class Steady:
     kind = "steady"
     coarse = False
 
-    def open(self) -> tuple[Device, ...]:
-        return (Device("steady", "none"),)
+    def open(self) -> tuple[EnergyDevice, ...]:
+        return (EnergyDevice("steady", "none"),)
 
-    def read(self, _: Device) -> int:
+    def read(self, _: EnergyDevice) -> int:
         return time.monotonic_ns() // 100_000_000 * 100_000 * _WATTS  # moves every 100 ms
 
     def close(self) -> None:
@@ -28,7 +28,7 @@ class Steady:
 
 
 async def _serve(port: int) -> None:
-    async with await server.start([LedgerSpec("gpu", Steady())], port=port):
+    async with await server.start_meter([LedgerSpec("gpu", Steady())], port=port):
         await asyncio.get_running_loop().create_future()
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from gateway.app import create_app
-from gateway.commands.demo.example_config import three_models
-from gateway.service.request.body import Kind, decode, read
+from gateway.commands.demo.example_config import make_example_config
+from gateway.service.request.body import EndpointKind, decode_members, parse_request
 from tests.bench.report import share_of
 from tests.bench.serving import ROOT
 
@@ -86,7 +86,7 @@ def _cases() -> Iterator[tuple[str, int]]:
 
 def measure(seconds: float) -> list[Row]:
     """Time every case for `seconds`."""
-    gateway = create_app(three_models()).state.runtime.gateway
+    gateway = create_app(make_example_config()).state.runtime.gateway
     return [_measure(gateway.plan, text, size, seconds) for text, size in _cases()]
 
 
@@ -105,7 +105,7 @@ def _measure(plan: Callable[..., object], text: str, size: int, seconds: float) 
     while (turn < 4 * _VARIANTS or time.perf_counter() < until) and turn < 20_000:
         body = bodies[turn % _VARIANTS]
         began = time.perf_counter()
-        ask = read(Kind.CHAT, decode(body))
+        ask = parse_request(EndpointKind.CHAT, decode_members(body))
         between = time.perf_counter()
         plan(ask, _HEADERS)
         after = time.perf_counter()

@@ -19,11 +19,11 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from calibration.recalibrate import sums
-from calibration.recalibrate.prior import Few
-from calibration.recalibrate.prometheus import Series
-from calibration.recalibrate.refit import refit
+from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.refit import refit_cost
 from gateway import profile as profiles
-from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from tests.bench import levels, machine, serving
 from tests.bench.report import say, share_of, table
 
@@ -63,15 +63,15 @@ class Bench:
         say(f"{self._seconds:g} s of load")
         half, logged = asyncio.run(self._measure())
         forms = {
-            "alone": _fit(self._pages, half, (1,), Form.INTERACTION),
-            "load": _fit(self._pages, half, _LEVELS, Form.LOAD),
+            "alone": _fit(self._pages, half, (1,), RegressionForm.INTERACTION),
+            "load": _fit(self._pages, half, _LEVELS, RegressionForm.LOAD),
         }
         errors: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for name, one in self._asked.items():
             if one.began > half:
                 usage, running = logged[name]["usage"], logged[name]["running"]
                 for form, cost in forms.items():
-                    predicted = cost.predict(
+                    predicted = cost.predict_cost(
                         usage["prompt_tokens"], usage["completion_tokens"], running
                     )
                     errors[one.level][form].append(abs(predicted / one.joules - 1.0))
@@ -134,23 +134,32 @@ class Bench:
             count += 1
 
 
-def _fit(pages: list[tuple[float, str]], half: float, among: tuple[int, ...], form: Form) -> Cost:
+def _fit(
+    pages: list[tuple[float, str]], half: float, among: tuple[int, ...], form: RegressionForm
+) -> CostFunction:
     """Refit the joules out of what was scraped of these levels in the first half."""
     samples: dict[tuple[tuple[str, str], ...], list[tuple[float, str]]] = defaultdict(list)
     for at, page in pages:
         if at <= half:
-            mine = "\n".join(line for line in page.splitlines() if sums.METRIC in line)
+            mine = "\n".join(line for line in page.splitlines() if sums.SUMS_METRIC in line)
             for family in text_string_to_metric_families(mine + "\n"):
                 for one in family.samples:
                     if (one.labels["basis"], one.labels["quantity"]) == (sums.LOAD, "joules"):
                         samples[tuple(one.labels.items())].append((at, repr(one.value)))
-    blocks = sums.read(sums.LOAD, [Series(dict(key), found) for key, found in samples.items()])
-    block = sums.add([blocks[levels.name(level), levels.name(level)] for level in among])
-    live = profiles.load(None).model(levels.MODEL).joules
-    found = refit(
-        Quantity.JOULES, block, live, form=form, few=Few(prior_requests=0.0), max_condition=300.0
+    blocks = sums.read_blocks(
+        sums.LOAD, [SampleSeries(dict(key), found) for key, found in samples.items()]
     )
-    return Cost(Quantity.JOULES, found.form, tuple(found.coefficients))
+    block = sums.merge_blocks([blocks[levels.name(level), levels.name(level)] for level in among])
+    live = profiles.load_profile(None).get_model(levels.MODEL).joules
+    found = refit_cost(
+        CostQuantity.JOULES,
+        block,
+        live,
+        form=form,
+        few=PriorSettings(prior_requests=0.0),
+        max_condition=300.0,
+    )
+    return CostFunction(CostQuantity.JOULES, found.form, tuple(found.coefficients))
 
 
 def _row(level: str, errors: dict[str, list[float]]) -> dict[str, Any]:

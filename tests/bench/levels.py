@@ -14,10 +14,10 @@ import msgspec
 
 from backends.meter.daemon import server as meters
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
-from backends.meter.sources.simulated import Simulated
-from backends.simulator.answers import Spec
-from backends.simulator.cost_model import Truth
-from backends.simulator.server import Running, start
+from backends.meter.sources.simulated import SimulatorSource
+from backends.simulator.answers import SimulatorSpec
+from backends.simulator.cost_model import CostModel
+from backends.simulator.server import RunningSimulator, start_simulator
 from gateway import profile as profiles
 from tests.bench import serving
 
@@ -50,12 +50,12 @@ async def served(
         ledgers = [
             LedgerSpec(
                 f"gpu{level}",
-                Simulated(backend.url, period_seconds=period_seconds),
+                SimulatorSource(backend.url, period_seconds=period_seconds),
                 (BackendSpec(backend.url),),
             )
             for level, backend in running.items()
         ]
-        meter = await stack.enter_async_context(await meters.start(ledgers, hz=hz))
+        meter = await stack.enter_async_context(await meters.start_meter(ledgers, hz=hz))
         gateway = serving.configured(core, _config(running, meter.url))
         # In a thread, because its start and end are waited for.
         ready = await asyncio.to_thread(gateway.__enter__)
@@ -81,13 +81,13 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
-async def _backend(level: int, noise: float, speed: float) -> Running:
-    fitted = msgspec.to_builtins(profiles.load(None).model(MODEL))
-    truth = Truth.of_profile(fitted, context=4096, noise=noise)
-    return await start(Spec(name(level), truth, speed=speed, seed=level))
+async def _backend(level: int, noise: float, speed: float) -> RunningSimulator:
+    fitted = msgspec.to_builtins(profiles.load_profile(None).get_model(MODEL))
+    truth = CostModel.from_profile(fitted, context=4096, noise=noise)
+    return await start_simulator(SimulatorSpec(name(level), truth, speed=speed, seed=level))
 
 
-def _config(running: dict[int, Running], meter: str) -> str:
+def _config(running: dict[int, RunningSimulator], meter: str) -> str:
     lines = ["models:"]
     for level, backend in running.items():
         lines += [

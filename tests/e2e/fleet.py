@@ -10,12 +10,12 @@ from pathlib import Path
 
 import yaml
 
-from backends.vllm.launcher import CPU_FLAGS, command, cpu_environment
-from backends.vllm.recipes import RECIPES, Recipe
+from backends.vllm.launcher import CPU_FLAGS, build_command, cpu_environment
+from backends.vllm.recipes import RECIPES, VllmRecipe
 from tests.e2e.cache import CACHE, say
 from tests.e2e.processes import Server, free_port
 
-SMOLLM2 = Recipe(
+SMOLLM2 = VllmRecipe(
     name="smollm2-135m",
     hf_model="HuggingFaceTB/SmolLM2-135M-Instruct",
     context_tokens=2048,
@@ -33,7 +33,7 @@ NO_BLANKS = (
     "--structured-outputs-config",
     '{"backend": "xgrammar", "disable_any_whitespace": true}',
 )
-FLEET: dict[str, Recipe] = {**RECIPES, SMOLLM2.name: SMOLLM2}
+FLEET: dict[str, VllmRecipe] = {**RECIPES, SMOLLM2.name: SMOLLM2}
 
 # Best by energy, by time and by the default weights, worst by accuracy.
 SMOLLM2_PROFILE = {
@@ -46,10 +46,10 @@ SMOLLM2_PROFILE = {
 }
 
 
-def vllm_server(recipe: Recipe, python: Path, models: Path, logs: Path) -> Server:
+def vllm_server(recipe: VllmRecipe, python: Path, models: Path, logs: Path) -> Server:
     """Return a server for `recipe` with the tiny weights of the same name."""
     port = free_port()
-    argv = command(
+    argv = build_command(
         recipe,
         host="127.0.0.1",
         port=port,

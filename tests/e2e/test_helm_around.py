@@ -117,7 +117,7 @@ def test_recalibration_s_options_are_those_of_the_command():
     matches = [option for option in first["args"] if option.startswith("--match")]
     assert matches == ['--match=namespace="llm"', '--match=service="jg-gate"']
     for option in matches:
-        prometheus.matcher(option.removeprefix("--match="))
+        prometheus.parse_matcher(option.removeprefix("--match="))
     out = "/work/profile.json"
     assert f"--out={out}" in first["args"]
     (publish,) = job["containers"]

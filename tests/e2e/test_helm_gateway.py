@@ -183,7 +183,7 @@ def test_config_values_reach_the_gateway_as_they_are(monkeypatch):
         monkeypatch.setenv(variable, "s3cret")
     monkeypatch.setenv("BACKEND_KEY_PHI_3_MINI", "other")
     monkeypatch.setenv("BACKEND_KEY_MISTRAL_7B", "other")
-    parsed = config.parse(gateway_yaml(of_ci("full")), "gateway.yaml")
+    parsed = config.parse_config(gateway_yaml(of_ci("full")), "gateway.yaml")
     assert parsed.policy == "hybrid"
     assert parsed.limits.max_body_bytes == 33554432
     assert parsed.timeouts.drain_seconds == 120

@@ -28,15 +28,17 @@ def configured(objects, name="jg-joulegate-config"):
     text = one(objects, "ConfigMap", name)["data"]["gateway.yaml"]
     environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "key")
     return {
-        model.label: model
-        for model in config.parse(text, "gateway.yaml", environ).models  # as the gateway reads it
+        model.deployment_label: model
+        for model in config.parse_config(
+            text, "gateway.yaml", environ
+        ).models  # as the gateway reads it
     }
 
 
 @pytest.mark.parametrize("key", list(recipes.RECIPES))
 def test_the_three_models_are_served_as_joulegate_backend_serves_them(key):
-    recipe = recipes.recipe(key)
-    argv = launcher.command(recipe, host="0.0.0.0", port=8000, python="python3")
+    recipe = recipes.get_recipe(key)
+    argv = launcher.build_command(recipe, host="0.0.0.0", port=8000, python="python3")
     if recipe.chat_template:
         argv[argv.index("--chat-template") + 1] = "/etc/vllm/chat.jinja"
     objects = rendered({"meter": {"mode": "none"}})
@@ -49,7 +51,7 @@ def test_the_three_models_are_served_as_joulegate_backend_serves_them(key):
 
 def test_falcon_s_template_arrives_whole():
     data = one(rendered({}), "ConfigMap", "jg-joulegate-falcon-7b-template")["data"]
-    path = recipes.recipe("falcon-7b").chat_template_path
+    path = recipes.get_recipe("falcon-7b").chat_template_path
     assert data == {"chat.jinja": path.read_text()}
 
 
@@ -168,8 +170,10 @@ def test_a_backend_s_key_is_no_other_model_s():
     assert len(env) == len({variable["name"] for variable in env}) == 7
     secrets = {variable["name"]: variable["valueFrom"]["secretKeyRef"]["name"] for variable in env}
     text = one(objects, "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"]
-    models = config.parse(text, "gateway.yaml", secrets).models
-    keys = {model.label: [backend.api_key for backend in model.backends] for model in models}
+    models = config.parse_config(text, "gateway.yaml", secrets).models
+    keys = {
+        model.deployment_label: [backend.api_key for backend in model.backends] for model in models
+    }
     assert keys["llama"] == [f"s{place}" for place in range(5)]
     assert (keys["llama-4"], keys["3-key"]) == (["other"], ["third"])
 
@@ -291,7 +295,7 @@ def test_a_node_s_meter_takes_its_config():
     }
     assert fields == {"NODE_IP": "status.hostIP", "NODE_NAME": "spec.nodeName"}
     environ = dict.fromkeys(fields, "10.0.0.1")
-    parsed = structured.parse(text, "meter.yaml", meter_config.MeterConfig, environ)
-    assert parsed.ledgers[0].backends[0].root == "http://10.0.0.1:8000"
+    parsed = structured.parse_struct(text, "meter.yaml", meter_config.MeterConfig, environ)
+    assert parsed.ledgers[0].backends[0].root_url == "http://10.0.0.1:8000"
     assert meter["ports"][0]["hostPort"] == 9464
     assert "--secret-file=/etc/meter/secret" in meter["args"]

@@ -73,11 +73,11 @@ def started(backend, tmp_path):
     for name, accuracy in (("..2026_01", 0.51), ("..2026_02", 0.52)):
         (volume / name).mkdir()
         (volume / name / "gateway.yaml").write_text(yaml.safe_dump(config))
-        models = dict(profiles.load(None).models)
+        models = dict(profiles.load_profile(None).models)
         models["phi-3-mini"] = msgspec.structs.replace(
-            models["phi-3-mini"], accuracy=profiles.Accuracy(accuracy)
+            models["phi-3-mini"], accuracy=profiles.AccuracyProfile(accuracy)
         )
-        profiles.save(models, volume / name / "profile.json")
+        profiles.save_profile(models, volume / name / "profile.json")
     (volume / "..data").symlink_to("..2026_01")
     for name in ("gateway.yaml", "profile.json"):
         (volume / name).symlink_to(f"..data/{name}")
@@ -171,7 +171,7 @@ def test_sigterm_lets_a_stream_end_within_the_grace_period(started):
 
 def test_a_profile_configmaps_swap_is_adopted_and_it_stays_ready(started):
     server, volume = started
-    version = profiles.load(volume / "..2026_02" / "profile.json").version
+    version = profiles.load_profile(volume / "..2026_02" / "profile.json").version
     answers = []
     swapped = threading.Event()
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from backends.vllm.recipes import RECIPES
-from calibration.profile.rows_file import read
+from calibration.profile.rows_file import read_measurements
 from gateway import profile
-from gateway.scheduling.cost import Quantity
+from gateway.scheduling.cost import CostQuantity
 from tests.e2e.fleet import gateway_server, running
 
 JOULEGATE = Path(sys.executable).with_name("joulegate")
@@ -54,7 +54,7 @@ def folder(backends, tmp_path_factory):
 
 
 def test_every_request_of_the_grid_is_a_row(folder):
-    rows = list(read(folder / "rows.csv"))
+    rows = list(read_measurements(folder / "rows.csv"))
     cells = collections.Counter((row.model, row.cell) for row in rows)
     assert {model for model, _ in cells} == set(RECIPES)
     assert len(cells) == 3 * (9 + 2)
@@ -76,18 +76,20 @@ def test_every_request_of_the_grid_is_a_row(folder):
 
 def test_the_profile_predicts_what_was_measured(folder):
     joulegate("check", "--profile", folder / "profile.json")
-    fitted, shipped = profile.load(folder / "profile.json"), profile.load(None)
-    rows = list(read(folder / "rows.csv"))
+    fitted, shipped = profile.load_profile(folder / "profile.json"), profile.load_profile(None)
+    rows = list(read_measurements(folder / "rows.csv"))
     for name in RECIPES:
-        model = fitted.model(name)
+        model = fitted.get_model(name)
         assert model.seconds.n >= 9
         assert HARDWARE in json.dumps(model.provenance)
         # Joules were not measured, so those there were are kept.
-        assert model.joules == shipped.model(name).joules
+        assert model.joules == shipped.get_model(name).joules
         # However noisy the machine: a least-squares fit is right on average over its own rows.
         own = [row for row in rows if row.model == name]
-        cost = model.seconds.cost(Quantity.SECONDS)
-        predicted = sum(cost.raw(row.tokens_in, row.tokens_out, row.running) for row in own)
+        cost = model.seconds.to_cost_function(CostQuantity.SECONDS)
+        predicted = sum(
+            cost.evaluate_form(row.tokens_in, row.tokens_out, row.running) for row in own
+        )
         assert predicted == pytest.approx(sum(row.seconds for row in own), rel=1e-6)
 
 
@@ -101,12 +103,12 @@ def test_the_gateway_routes_by_it(backends, folder, tmp_path):
         body["max_tokens"] = 16
         decision = httpx.post(f"{server.url}/v1/route", json=body, timeout=30).json()
         answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
-    fitted = profile.load(folder / "profile.json")
+    fitted = profile.load_profile(folder / "profile.json")
     assert decision["profile_version"] == fitted.version
     best, *others = decision["candidates"]
     tokens = decision["tokens"]
-    cost = fitted.model(best["model"]).seconds.cost(Quantity.SECONDS)
-    predicted = cost.predict(tokens["input"], tokens["output"], best["running"])
+    cost = fitted.get_model(best["model"]).seconds.to_cost_function(CostQuantity.SECONDS)
+    predicted = cost.predict_cost(tokens["input"], tokens["output"], best["running"])
     assert best["predicted_seconds"] == pytest.approx(predicted, rel=1e-3)
     assert {best["model"], *(other["model"] for other in others)} == set(RECIPES)
     assert answer.status_code == 200

@@ -15,9 +15,9 @@ import pytest
 from statsmodels.regression.linear_model import OLS
 
 from calibration.recalibrate import prometheus as api
-from calibration.recalibrate.moments import Moments
-from calibration.recalibrate.refit_models import gather
-from calibration.recalibrate.sums import LOAD, METRIC
+from calibration.recalibrate.moments import ClusterMoments
+from calibration.recalibrate.refit_models import gather_sums
+from calibration.recalibrate.sums import LOAD, SUMS_METRIC
 from gateway import profile as profiles
 from tests.e2e.circle import TRUTH, Traffic, circle, settled
 from tests.e2e.prometheus import NEEDED
@@ -41,7 +41,7 @@ LEARNT = ("exclusive", "apportioned")
 def served(tmp_path_factory):
     """The circle after its 20,000 requests, amid which one gateway was restarted."""
     with circle(tmp_path_factory.mktemp("circle")) as made:
-        count = f'count({METRIC}{{basis="load",quantity="joules",term="n"}})'
+        count = f'count({SUMS_METRIC}{{basis="load",quantity="joules",term="n"}})'
         while made.prometheus.value(count) < len(made.gateways) * len(TRUTH):
             time.sleep(0.1)
         asyncio.run(_traffic(made))
@@ -62,7 +62,7 @@ async def _traffic(made):
 
 def raw(made, model, quantity):
     """(columns, costs, clusters) of what Prometheus has seen, out of the decision logs."""
-    selector = f'{METRIC}{{basis="load",quantity="{quantity}",term="n",model="{model}"}}[1h]'
+    selector = f'{SUMS_METRIC}{{basis="load",quantity="{quantity}",term="n",model="{model}"}}[1h]'
     shown = {
         labels["instance"]: [n for _, n in samples]
         for labels, samples in made.prometheus.query(selector)
@@ -98,38 +98,38 @@ def raw(made, model, quantity):
 @pytest.mark.parametrize("quantity", ["seconds", "joules"])
 @pytest.mark.parametrize("model", TRUTH)
 def test_the_sums_give_what_statsmodels_gives_on_the_raw_rows(served, model, quantity):
-    window = gather(api.Prometheus(served.prometheus.url), "1h", time.time())
+    window = gather_sums(api.PrometheusClient(served.prometheus.url), "1h", time.time())
     assert window.warnings == ()
     block = window.blocks[model, model][LOAD, quantity]
     assert (block.faults, block.instances, block.resets) == ((), 2, 1)
     table, costs, clusters = raw(served, model, quantity)
     assert block.n == len(costs) > REQUESTS / 3
-    solved = Moments.of(block, COLUMNS, "y").solve()
+    solved = ClusterMoments.from_block(block, COLUMNS, "y").solve_least_squares()
     fitted = OLS(costs, table).fit(cov_type="cluster", cov_kwds={"groups": clusters})
     assert solved.clusters == len(set(clusters))
     assert solved.coefficients == pytest.approx(fitted.params, rel=1e-8, abs=0)
-    assert solved.errors == pytest.approx(fitted.bse, rel=1e-8, abs=0)
+    assert solved.standard_errors == pytest.approx(fitted.bse, rel=1e-8, abs=0)
 
 
 def test_recalibration_predicts_what_requests_truly_cost_and_can_be_taken_back(served):
-    before = profiles.load(served.profile)
+    before = profiles.load_profile(served.profile)
     done = served.run(
         "recalibrate", "--prometheus", served.prometheus.url, "--profile", str(served.profile),
         "--window", "1h", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    fresh = profiles.load(served.profile)
+    fresh = profiles.load_profile(served.profile)
     assert fresh.version == report["profile_version"] != before.version
     for model in report["models"]:
         assert {part["name"]: part["adopted"] for part in model["parts"]} == dict.fromkeys(
             ("seconds", "joules", "output", "tokens"), True
         )
-        entry = fresh.model(model["model"])
+        entry = fresh.get_model(model["model"])
         assert {entry.seconds.form, entry.joules.form} == {"load"}
         assert entry.provenance["parent_version"] == before.version
         # A prompt's own joules are never refitted.
-        assert entry.prefill == before.model(model["model"]).prefill
+        assert entry.prefill == before.get_model(model["model"]).prefill
 
     asyncio.run(in_force(served, fresh.version))
     asked = asyncio.run(asked_again(served))
@@ -149,7 +149,7 @@ def test_recalibration_predicts_what_requests_truly_cost_and_can_be_taken_back(s
 
     done = served.run("recalibrate", "--rollback", "--profile", str(served.profile))
     assert done.returncode == 0, done.stderr
-    assert profiles.load(served.profile).version == before.version
+    assert profiles.load_profile(served.profile).version == before.version
     asyncio.run(in_force(served, before.version))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from calibration.recalibrate.sums import METRIC
+from calibration.recalibrate.sums import SUMS_METRIC
 from gateway import profile as profiles
-from gateway.telemetry.ols_sums import LOAD_TERMS, Sums, SumsCollector
+from gateway.telemetry.ols_sums import LOAD_TERMS, OlsSums, SumsCollector
 from tests.e2e.circle import JOULEGATE
 from tests.e2e.prometheus import NEEDED, exporter, started
 
@@ -39,11 +39,11 @@ MODELS = ("sound", *REFUSED)
 def pages():
     """What the gateway shows, scrape after scrape."""
     rng = np.random.default_rng(3)
-    sums = Sums((name, name) for name in MODELS)
+    sums = OlsSums((name, name) for name in MODELS)
     frozen = {}
 
     def poisoned():
-        total = sums.snapshot()
+        total = sums.snapshot_sums()
         for part in total["negative", "negative"][:2]:
             part[LOAD_TERMS.index("y")] *= -1
         for place, part in enumerate(total["stuck", "stuck"][:2]):
@@ -64,7 +64,7 @@ def pages():
             joules = (20.0 + 0.05 * i + 0.8 * o + 4.0 * o / (1 + running)) * cost
             for name in MODELS:
                 if name != "few" or rows < 50:
-                    sums.add(
+                    sums.add_row(
                         name,
                         name,
                         tokens_in=100 if name == "constant" else i,
@@ -88,7 +88,7 @@ def prometheus(tmp_path_factory):
         exporter(lambda: next(left, shown[-1])) as target,
         started(tmp_path_factory.mktemp("prometheus"), {"gateway": [target]}, "250ms") as server,
     ):
-        sound = f'{METRIC}{{model="sound",basis="load",quantity="joules",term="n"}}'
+        sound = f'{SUMS_METRIC}{{model="sound",basis="load",quantity="joules",term="n"}}'
         deadline = time.monotonic() + 60
         while server.value(f"count_over_time({sound}[5m])") < len(shown):
             assert time.monotonic() < deadline, server.tail()
@@ -116,16 +116,16 @@ def recalibrate(prometheus, live, *options):
 
 
 def test_each_poison_is_refused_with_its_reason_and_the_sound_one_adopted(prometheus, live):
-    before = profiles.load(live)
+    before = profiles.load_profile(live)
     code, report = recalibrate(prometheus, live)
     assert code == 1
-    after = profiles.load(live)
+    after = profiles.load_profile(live)
     assert report["profile_version"] == after.version != before.version
     told = {one["model"]: one for one in report["models"]}
     assert told.keys() == set(MODELS)
     assert {name for name, one in told.items() if one["adopted"]} == {"sound"}
     for name in MODELS:
-        assert (after.model(name) == before.model(name)) is (name != "sound")
+        assert (after.get_model(name) == before.get_model(name)) is (name != "sound")
     for name, (gate, why) in REFUSED.items():
         for part in told[name]["parts"][:2]:
             assert not part["adopted"]

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from statsmodels.regression.linear_model import OLS
 
 from calibration.recalibrate import prometheus as api
-from calibration.recalibrate.moments import Moments
-from calibration.recalibrate.refit_models import gather
-from calibration.recalibrate.sums import LOAD, METRIC
-from gateway.telemetry.ols_sums import Sums, SumsCollector
+from calibration.recalibrate.moments import ClusterMoments
+from calibration.recalibrate.refit_models import gather_sums
+from calibration.recalibrate.sums import LOAD, SUMS_METRIC
+from gateway.telemetry.ols_sums import OlsSums, SumsCollector
 from tests.e2e.prometheus import NEEDED, exporter, started
 
 pytestmark = NEEDED
@@ -62,10 +62,10 @@ class Instance:
         """Yield the page after each batch, of a process that began anew at each restart."""
         for number, batch in enumerate(self.batches):
             if number in (0, *RESTARTS):
-                sums, registry = Sums([NAME]), CollectorRegistry()
-                registry.register(SumsCollector(sums.snapshot))
+                sums, registry = OlsSums([NAME]), CollectorRegistry()
+                registry.register(SumsCollector(sums.snapshot_sums))
             for i, o, r, us, uj in batch.T.tolist():
-                sums.add(
+                sums.add_row(
                     *NAME,
                     tokens_in=i,
                     tokens_out=o,
@@ -93,7 +93,7 @@ def scraped(tmp_path_factory):
         folder = tmp_path_factory.mktemp("prometheus")
         server = stack.enter_context(started(folder, {"gateway": list(instances)}, "500ms"))
         deadline = time.monotonic() + 120
-        count = f'count_over_time({METRIC}{{basis="load",quantity="joules",term="n"}}[5m])'
+        count = f'count_over_time({SUMS_METRIC}{{basis="load",quantity="joules",term="n"}}[5m])'
         while not (found := server.query(count)) or (
             len(found) < INSTANCES or min(n for _, ((_, n),) in found) < len(one.batches)
         ):
@@ -104,7 +104,7 @@ def scraped(tmp_path_factory):
 
 def times_of(server, instance):
     """When each of an instance's scrapes was, by Prometheus."""
-    selector = f'{METRIC}{{basis="load",quantity="joules",term="n",instance="{instance}"}}[5m]'
+    selector = f'{SUMS_METRIC}{{basis="load",quantity="joules",term="n",instance="{instance}"}}[5m]'
     ((_, samples),) = server.query(selector)
     return [at for at, _ in samples]
 
@@ -125,13 +125,13 @@ def raw(instances, times, begin, end, quantity):
 
 def compare(block, columns, exact, tolerance):
     table, y, cluster = exact
-    solved = Moments.of(block, columns, "y").solve()
+    solved = ClusterMoments.from_block(block, columns, "y").solve_least_squares()
     fitted = OLS(y, np.column_stack([table[name] for name in columns])).fit(
         cov_type="cluster", cov_kwds={"groups": cluster}
     )
     assert solved.n == len(y)
     assert solved.coefficients == pytest.approx(fitted.params, rel=tolerance, abs=0)
-    assert solved.errors == pytest.approx(fitted.bse, rel=tolerance, abs=0)
+    assert solved.standard_errors == pytest.approx(fitted.bse, rel=tolerance, abs=0)
     assert solved.r2 == pytest.approx(fitted.rsquared, rel=tolerance)
 
 
@@ -141,7 +141,7 @@ def test_all_requests_give_what_their_rows_give(scraped, quantity, form):
     server, instances = scraped
     times = {name: times_of(server, name) for name in instances}
     end = max(one[-1] for one in times.values())
-    block = gather(api.Prometheus(server.url), "5m", end).blocks[NAME][LOAD, quantity]
+    block = gather_sums(api.PrometheusClient(server.url), "5m", end).blocks[NAME][LOAD, quantity]
     assert block.faults == ()
     assert (block.instances, block.resets) == (INSTANCES, INSTANCES * len(RESTARTS))
     exact = raw(instances, times, end - 300, end, quantity)
@@ -157,7 +157,7 @@ def test_a_window_of_two_hundred_requests_gives_what_they_give(scraped, quantity
     # From where the last instance had been through its large batches.
     begin = max(one[BATCHES] for one in times.values())
     window = f"{round((end - begin) * 1000)}ms"
-    block = gather(api.Prometheus(server.url), window, end).blocks[NAME][LOAD, quantity]
+    block = gather_sums(api.PrometheusClient(server.url), window, end).blocks[NAME][LOAD, quantity]
     assert block.faults == ()
     exact = raw(instances, times, begin, end, quantity)
     assert 200 <= len(exact[1]) <= INSTANCES * LAST * EACH

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from backends.vllm.launcher import CPU_FLAGS, command, cpu_environment
+from backends.vllm.launcher import CPU_FLAGS, build_command, cpu_environment
 from backends.vllm.recipes import RECIPES
 from tests.e2e.processes import Server, free_port
 
@@ -45,7 +45,7 @@ def serve(name: str, weights: Path, arguments: argparse.Namespace) -> Server:
     if arguments.tiny:
         env |= cpu_environment(replace(recipe, cpu_kv_cache_gib=1), env)
         extra = (*CPU_FLAGS, *extra)
-    argv = command(
+    argv = build_command(
         recipe,
         host="127.0.0.1",
         port=port,

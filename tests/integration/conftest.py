@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from backends.simulator.server import Running
+from backends.simulator.server import RunningSimulator
 from tests.integration.harness import Gate, World, model, until
 
 
@@ -23,9 +23,9 @@ class Fleet:
 
     world: World
     gate: Gate
-    phi: tuple[Running, Running]
-    mistral: Running
-    falcon: Running
+    phi: tuple[RunningSimulator, RunningSimulator]
+    mistral: RunningSimulator
+    falcon: RunningSimulator
 
     @property
     def all(self):
@@ -38,7 +38,7 @@ class Fleet:
     async def heal(self):
         """Make everything well again, and see that no test leaves anything running."""
         for server in self.all:
-            server.faults.clear()
+            server.faults.clear_faults()
         await until(lambda: all(server._listener for server in self.all), "sockets to reopen")
         await until(lambda: self.gate.idle, "the gateway to be idle")
         await until(lambda: self.world.empty, "the engines to be empty")

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from backends.meter.protocol import PATH
+from backends.meter.protocol import EVENTS_PATH
 
 
 class FakeMeter:
@@ -24,7 +24,7 @@ class FakeMeter:
 
     async def __aenter__(self):
         app = web.Application(client_max_size=1 << 20)
-        app.router.add_post(PATH, self._take)
+        app.router.add_post(EVENTS_PATH, self._take)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5
         )

@@ -3,13 +3,13 @@
 import asyncio
 import threading
 
-from backends.simulator.answers import Spec
-from backends.simulator.cost_model import Cost, Truth
-from backends.simulator.server import start
+from backends.simulator.answers import SimulatorSpec
+from backends.simulator.cost_model import CostModel, SimulatedCost
+from backends.simulator.server import start_simulator
 
-TRUTH = Truth(
-    seconds=Cost("additive", (0.02, 0.001, 0.02)),
-    joules=Cost("additive", (40.0, 0.3, 5.0)),
+TRUTH = CostModel(
+    seconds=SimulatedCost("additive", (0.02, 0.001, 0.02)),
+    joules=SimulatedCost("additive", (40.0, 0.3, 5.0)),
     output=(0.0, 20.0),
     context=2048,
 )
@@ -28,7 +28,7 @@ class Farm:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
     def add(self, model="phi-3-mini", truth=TRUTH, speed=500.0, **fields):
-        server = self.do(start(Spec(model, truth, speed=speed, **fields)))
+        server = self.do(start_simulator(SimulatorSpec(model, truth, speed=speed, **fields)))
         self._servers.append(server)
         return server
 

@@ -18,14 +18,14 @@ import uvicorn
 
 from backends.meter.daemon import server as meters
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
-from backends.meter.sources.simulated import Simulated
-from backends.simulator.answers import Spec
-from backends.simulator.cost_model import Truth
-from backends.simulator.server import Running, start
+from backends.meter.sources.simulated import SimulatorSource
+from backends.simulator.answers import SimulatorSpec
+from backends.simulator.cost_model import CostModel
+from backends.simulator.server import RunningSimulator, start_simulator
 from gateway import profile as profiles
-from gateway.app import create_app, lead
-from gateway.commands.serve import server_options
-from gateway.config import BackendConfig, Config, HealthConfig, ModelConfig
+from gateway.app import bypass_router_for_inference, create_app
+from gateway.commands.serve import make_server_config
+from gateway.config import BackendConfig, GatewayConfig, HealthConfig, ModelConfig
 from tests.integration.scripted import Raw, Recorder
 
 HELLO = [{"role": "user", "content": "Hello there"}]
@@ -58,13 +58,13 @@ async def until(condition, what="it", seconds=15.0):
 
 def truth(name="phi-3-mini", **fields):
     """What a model of the shipped profile really costs, without noise."""
-    fitted = msgspec.to_builtins(profiles.load(None).model(name))
-    return Truth.of_profile(fitted, **{"context": CONTEXT[name], "output_sd": 0.0} | fields)
+    fitted = msgspec.to_builtins(profiles.load_profile(None).get_model(name))
+    return CostModel.from_profile(fitted, **{"context": CONTEXT[name], "output_sd": 0.0} | fields)
 
 
 def steady(name="phi-3-mini"):
     """What makes a truth draw 200 W whenever it works alone, and next to nothing else."""
-    return {"seconds": truth(name).joules.scaled(1 / 200), "idle_watts": 1e-3}
+    return {"seconds": truth(name).joules.scale_by(1 / 200), "idle_watts": 1e-3}
 
 
 def model(name, *backends, **fields):
@@ -182,7 +182,9 @@ async def serve(config):
     """Serve a config as `joulegate serve` does, but without uvicorn's signals and ticking."""
     app = create_app(config, rng=random.Random(1))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    options = server_options(lead(app), timeout_keep_alive=75, timeout_graceful_shutdown=1)
+    options = make_server_config(
+        bypass_router_for_inference(app), timeout_keep_alive=75, timeout_graceful_shutdown=1
+    )
     options.load()
     server = uvicorn.Server(options)
     server.lifespan = options.lifespan_class(options)
@@ -207,17 +209,17 @@ class World:
     """Makes gateways and backends, and ends them all with the test."""
 
     stack: contextlib.AsyncExitStack
-    simulators: list[Running] = field(default_factory=list)
+    simulators: list[RunningSimulator] = field(default_factory=list)
 
     async def simulator(self, name="phi-3-mini", *, speed=200.0, truth_fields=None, **fields):
         """A simulated backend; `truth_fields` change what it really costs."""
-        made = Spec(
+        made = SimulatorSpec(
             fields.pop("served", name),
             fields.pop("truth", None) or truth(name, **truth_fields or {}),
             speed=speed,
             **fields,
         )
-        running = await self.stack.enter_async_context(await start(made))
+        running = await self.stack.enter_async_context(await start_simulator(made))
         self.simulators.append(running)
         return running
 
@@ -226,12 +228,12 @@ class World:
         ledgers = [
             LedgerSpec(
                 f"gpu{place}",
-                Simulated(simulator.url, period_seconds=period_seconds),
+                SimulatorSource(simulator.url, period_seconds=period_seconds),
                 (BackendSpec(simulator.url),),
             )
             for place, simulator in enumerate(simulators)
         ]
-        running = await meters.start(ledgers, **{"hz": 200.0} | options)
+        running = await meters.start_meter(ledgers, **{"hz": 200.0} | options)
         return await self.stack.enter_async_context(running)
 
     async def recorder(self, answer=None):
@@ -244,10 +246,12 @@ class World:
 
     async def gate(self, *models, **fields):
         """A gateway over these models; no probes and no ejections unless `health` says so."""
-        config = Config(models=models, **{"health": CALM} | fields)
+        config = GatewayConfig(models=models, **{"health": CALM} | fields)
         return await self.stack.enter_async_context(serve(config))
 
     @property
     def empty(self):
         """Whether no simulated engine has anything left to do."""
-        return all(s.engine.running == s.engine.waiting == 0 for s in self.simulators)
+        return all(
+            s.engine.running_requests == s.engine.waiting_requests == 0 for s in self.simulators
+        )

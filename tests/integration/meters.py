@@ -6,7 +6,7 @@ import os
 import aiohttp
 import msgspec
 
-from backends.meter.protocol import PATH, Answer, Batch, Place
+from backends.meter.protocol import EVENTS_PATH, BackendRef, EventBatch, MeterAck
 from tests.integration.harness import until
 from tests.integration.process import joulegate
 
@@ -19,7 +19,7 @@ class Client:
     def __init__(self, url, http, name="gw", secret=None):
         self.url = url
         self.name = name
-        self.places = [Place("a")]
+        self.places = [BackendRef("a")]
         self.observed = {}
         self.spent = {"idle": 0, "other": 0}
         self.received = 0
@@ -33,15 +33,15 @@ class Client:
 
     async def send(self, body, **headers):
         async with self._http.post(
-            self.url + PATH, data=body, headers=self._headers | headers
+            self.url + EVENTS_PATH, data=body, headers=self._headers | headers
         ) as response:
             return response.status, await response.read()
 
     async def post(self, *events):
-        batch = Batch(self.name, self.places, list(events), self.received)
+        batch = EventBatch(self.name, self.places, list(events), self.received)
         status, body = await self.send(msgspec.json.encode(batch))
         assert status == 200, body
-        self.answer = msgspec.json.decode(body, type=Answer)
+        self.answer = msgspec.json.decode(body, type=MeterAck)
         for observation in self.answer.observations:
             self.observed[observation.id] = observation
         for spending in self.answer.spendings:

@@ -6,18 +6,18 @@ import aiohttp
 import openai
 import pytest
 
-from backends.simulator.answers import Spec
-from backends.simulator.cost_model import Cost, Truth
-from backends.simulator.server import start
+from backends.simulator.answers import SimulatorSpec
+from backends.simulator.cost_model import CostModel, SimulatedCost
+from backends.simulator.server import start_simulator
 
-TRUTH = Truth(
-    seconds=Cost("additive", (0.02, 0.001, 0.02)),
-    joules=Cost("additive", (40.0, 0.3, 5.0)),
+TRUTH = CostModel(
+    seconds=SimulatedCost("additive", (0.02, 0.001, 0.02)),
+    joules=SimulatedCost("additive", (40.0, 0.3, 5.0)),
     output=(0.0, 30.0),
     output_sd=0.0,
     context=512,
 )
-SPEC = Spec(model="phi-3-mini", truth=TRUTH, speed=200.0, seed=3)
+SPEC = SimulatorSpec(model="phi-3-mini", truth=TRUTH, speed=200.0, seed=3)
 HELLO = [{"role": "user", "content": "Hello there"}]
 CHAT = {"model": "phi-3-mini", "messages": HELLO}
 WEATHER = {
@@ -39,12 +39,12 @@ WEATHER = {
 
 
 def spec(**fields):
-    return Spec(**{f: getattr(SPEC, f) for f in SPEC.__slots__} | fields)
+    return SimulatorSpec(**{f: getattr(SPEC, f) for f in SPEC.__slots__} | fields)
 
 
 @pytest.fixture
 async def running():
-    async with await start(SPEC) as server:
+    async with await start_simulator(SPEC) as server:
         yield server
 
 

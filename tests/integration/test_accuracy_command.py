@@ -11,15 +11,15 @@ import urllib.request
 import pytest
 from typer.testing import CliRunner
 
-from backends.simulator.cost_model import Cost, Truth
+from backends.simulator.cost_model import CostModel, SimulatedCost
 from calibration.cli import app
-from calibration.stats.intervals import wilson
+from calibration.stats.intervals import compute_wilson_interval
 from gateway import profile
 from tests.integration.farm import Farm
 
-LONG = Truth(
-    seconds=Cost("additive", (0.02, 0.001, 0.02)),
-    joules=Cost("additive", (40.0, 0.3, 5.0)),
+LONG = CostModel(
+    seconds=SimulatedCost("additive", (0.02, 0.001, 0.02)),
+    joules=SimulatedCost("additive", (40.0, 0.3, 5.0)),
     output=(0.0, 20.0),
     context=2048,
 )
@@ -41,7 +41,7 @@ def phi(farm):
 @pytest.fixture
 def mine(tmp_path):
     path = tmp_path / "profile.json"
-    profile.save(profile.load(None).models, path)
+    profile.save_profile(profile.load_profile(None).models, path)
     return path
 
 
@@ -113,10 +113,10 @@ def test_a_run_grades_what_the_backend_says(phi, asked, mine, tmp_path):
     changes = {change["task"]: change for change in report["changes"]}
     assert set(changes) == {None, "t/0", "t/1", "t/2"}
     assert changes[None]["new"] == pytest.approx(right / 40)
-    assert changes[None]["interval"] == pytest.approx(wilson(right, 40))
+    assert changes[None]["interval"] == pytest.approx(compute_wilson_interval(right, 40))
     silent = sum(letters[0] is None for _, _, letters in by_hand)
     assert report["models"]["phi-3-mini"]["no_answer_found"] == silent > 0
-    model = profile.load(mine).model("phi-3-mini")
+    model = profile.load_profile(mine).get_model("phi-3-mini")
     assert model.accuracy.default == pytest.approx(right / 40)
     assert "questions (questions.jsonl), n 40" in model.provenance["accuracy"]
 

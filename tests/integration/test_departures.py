@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from backends.simulator.cost_model import Cost
+from backends.simulator.cost_model import SimulatedCost
 from tests.integration.harness import CHAT, ENDLESS, STREAM, model, spent, until
 
 BODIES = [CHAT | ENDLESS, STREAM | ENDLESS]
@@ -52,7 +52,7 @@ async def test_while_queued(world, lonely, body):
 
 @pytest.mark.parametrize("body", BODIES)
 async def test_during_prefill(world, body):
-    seconds = Cost("additive", (3600.0, 0.0, 0.01))
+    seconds = SimulatedCost("additive", (3600.0, 0.0, 0.01))
     simulator = await world.simulator(speed=1.0, truth_fields={"seconds": seconds})
     gate = await world.gate(model("phi-3-mini", simulator))
     task = asyncio.create_task(gate.ask(body))

@@ -6,9 +6,9 @@ import json
 import pytest
 from aiohttp import web
 
-from backends.client import Client
-from backends.gauges import Gauges
-from backends.health import Prober
+from backends.client import BackendClient
+from backends.gauges import GaugePoller
+from backends.health import HealthProber
 from backends.registry import Backend
 from tests.integration.harness import CHAT, STREAM, model, until
 
@@ -39,21 +39,23 @@ class Dying:
 async def test_a_reset_of_a_kept_connection_ends_no_probe_and_no_look_at_gauges(world):
     talk = Dying()
     server = await world.raw(talk)
-    async with Client(connect_seconds=1.0) as client:
+    async with BackendClient(connect_seconds=1.0) as client:
         backend = Backend(server.url)
         times = {"out_seconds": 0.02, "well_seconds": 0.02, "timeout_seconds": 1.0}
         work = [
-            asyncio.create_task(Gauges(client, [backend], seconds=0.02, timeout_seconds=1.0).run()),
-            asyncio.create_task(Prober(client, [backend], **times).run()),
+            asyncio.create_task(
+                GaugePoller(client, [backend], seconds=0.02, timeout_seconds=1.0).run()
+            ),
+            asyncio.create_task(HealthProber(client, [backend], **times).run()),
         ]
-        await until(lambda: backend.load == (3, 0), "the gauges")
+        await until(lambda: backend.running_and_queued == (3, 0), "the gauges")
         talk.dying = True
         await until(lambda: talk.resets > 3, "some resets")
         talk.dying = False
         asked = talk.asked
         await until(lambda: talk.asked > asked + 10, "work to go on")
         assert not any(task.done() for task in work)
-        assert not backend.ejected
+        assert not backend.is_ejected
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)

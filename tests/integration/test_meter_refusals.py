@@ -6,7 +6,13 @@ import json
 import msgspec
 import pytest
 
-from backends.meter.protocol import PATH, Batch, Begin, Place, Progress
+from backends.meter.protocol import (
+    EVENTS_PATH,
+    BackendRef,
+    EventBatch,
+    RequestBegin,
+    RequestProgress,
+)
 from tests.integration.meters import SECRET, metering, of
 from tests.integration.process import joulegate
 
@@ -35,7 +41,7 @@ async def test_the_secret_may_come_from_the_environment(world):
 async def test_bad_input_is_refused_with_a_message_and_harms_nobody(world):
     simulator = await world.simulator()
     async with metering(*of(simulator)) as (_, client):
-        good = msgspec.json.encode(Batch("gw", [Place("a")], []))
+        good = msgspec.json.encode(EventBatch("gw", [BackendRef("a")], []))
         for body in (
             b"",
             b"{",
@@ -44,8 +50,8 @@ async def test_bad_input_is_refused_with_a_message_and_harms_nobody(world):
             b'{"gateway": 5, "backends": [], "events": []}',
             b'{"gateway": "g", "backends": [], "events": [["x", 1]]}',
             b'{"gateway": "g", "backends": [], "events": [["p", 1, 2, 1e999]]}',
-            msgspec.json.encode(Batch("g", [], [Begin(1, 0, 3, 10, 0)])),
-            msgspec.json.encode(Batch("g", [], [Progress(1, -1, 0)])),
+            msgspec.json.encode(EventBatch("g", [], [RequestBegin(1, 0, 3, 10, 0)])),
+            msgspec.json.encode(EventBatch("g", [], [RequestProgress(1, -1, 0)])),
         ):
             status, answer = await client.send(body)
             assert status == 400, (body, answer)
@@ -54,7 +60,7 @@ async def test_bad_input_is_refused_with_a_message_and_harms_nobody(world):
         assert status == 413
         assert json.loads(answer)["error"]["code"] == "body_too_large"
         assert (await client.get("/nowhere"))[0] == 404
-        assert (await client.get(PATH))[0] == 405
+        assert (await client.get(EVENTS_PATH))[0] == 405
         assert (await client.post()).observations == []
 
 

@@ -10,9 +10,9 @@ import yaml
 
 from backends.meter.daemon import server
 from backends.meter.daemon.ledger_runner import LedgerSpec
-from backends.meter.protocol import Begin, End, Place, Progress
-from backends.meter.sources.simulated import Simulated
-from backends.simulator.server import start
+from backends.meter.protocol import BackendRef, RequestBegin, RequestEnd, RequestProgress
+from backends.meter.sources.simulated import SimulatorSource
+from backends.simulator.server import start_simulator
 from tests.integration.harness import total, until
 from tests.integration.meters import SECRET, Client, metering, of
 from tests.integration.process import joulegate
@@ -29,11 +29,11 @@ async def balance(client):
 async def test_a_request_is_measured_and_every_joule_is_accounted_for(world):
     simulator = await world.simulator(speed=1)
     async with metering(*of(simulator), "--backend", simulator.url) as (process, client):
-        await client.post(Begin(1, 0, 0, 10, 100_000))
+        await client.post(RequestBegin(1, 0, 0, 10, 100_000))
         await asyncio.sleep(0.3)
-        await client.post(Progress(1, 0, 1), Begin(2, 0, 0, 10, 100_000))
+        await client.post(RequestProgress(1, 0, 1), RequestBegin(2, 0, 0, 10, 100_000))
         await asyncio.sleep(0.3)
-        await client.post(End(1, 0, 10), Progress(2, 50_000, 1), End(2, 0, 10))
+        await client.post(RequestEnd(1, 0, 10), RequestProgress(2, 50_000, 1), RequestEnd(2, 0, 10))
         one, two = await client.settled(1, 2)
         assert one.microjoules > 0
         assert two.microjoules > 0
@@ -56,11 +56,11 @@ async def test_two_gateways_share_a_backend(world):
     simulator = await world.simulator(speed=1)
     async with metering(*of(simulator)) as (_, first):
         second = Client(first.url, first._http, name="gw2")
-        await first.post(Begin(1, 0, 0, 10, 0))
-        await second.post(Begin(1, 0, 0, 10, 0))
+        await first.post(RequestBegin(1, 0, 0, 10, 0))
+        await second.post(RequestBegin(1, 0, 0, 10, 0))
         await asyncio.sleep(0.5)
-        await first.post(Progress(1, 450_000, 1), End(1, 0, 30))
-        await second.post(Progress(1, 450_000, 1), End(1, 0, 30))
+        await first.post(RequestProgress(1, 450_000, 1), RequestEnd(1, 0, 30))
+        await second.post(RequestProgress(1, 450_000, 1), RequestEnd(1, 0, 30))
         (mine,) = await first.settled(1)
         (theirs,) = await second.settled(1)
         assert mine.method == theirs.method == "apportioned"
@@ -83,7 +83,7 @@ async def test_two_gateways_share_a_backend(world):
 async def test_a_meter_that_was_started_anew_says_so_and_goes_on(world):
     simulator = await world.simulator(speed=1)
     async with metering(*of(simulator)) as (process, client):
-        first = (await client.post(Begin(1, 0, 0, 10, 0), End(1, 0, 1))).meter
+        first = (await client.post(RequestBegin(1, 0, 0, 10, 0), RequestEnd(1, 0, 1))).meter
         await client.settled(1)
         port = client.url.rpartition(":")[2]
         process.send(signal.SIGKILL)
@@ -92,12 +92,14 @@ async def test_a_meter_that_was_started_anew_says_so_and_goes_on(world):
             await again.says("metering on")
             await client.counting()
             began = time.monotonic()
-            answer = await client.post(Begin(2, 5_000_000, 0, 10, 0))
+            answer = await client.post(RequestBegin(2, 5_000_000, 0, 10, 0))
             assert answer.meter != first
             client.received = 0
             await asyncio.sleep(0.2)
             age_us = round((time.monotonic() - began) * 1e6)
-            await client.post(End(2, 0, 5), Begin(3, age_us, 0, 10, 0), End(3, 0, 5))
+            await client.post(
+                RequestEnd(2, 0, 5), RequestBegin(3, age_us, 0, 10, 0), RequestEnd(3, 0, 5)
+            )
             two, three = await client.settled(2, 3)
             assert two.method == "estimated"  # it began before this meter did
             assert three.method == "apportioned"
@@ -114,10 +116,10 @@ async def test_a_backend_that_goes_away_and_comes_back(world):
         status, body = await client.get("/health")
         assert status == 503
         assert json.loads(body)["status"] == "degraded"
-        await client.post(Begin(1, 0, 0, 10, 0))
-        async with await start(simulator.spec, port=simulator.port):
+        await client.post(RequestBegin(1, 0, 0, 10, 0))
+        async with await start_simulator(simulator.spec, port=simulator.port):
             await client.counting()
-            await client.post(Progress(1, 0, 1), End(1, 0, 5))
+            await client.post(RequestProgress(1, 0, 1), RequestEnd(1, 0, 5))
             (observation,) = await client.settled(1)
             assert observation.method == "estimated"
             _, page = await client.get("/metrics")
@@ -143,10 +145,14 @@ async def test_a_config_of_two_ledgers(world, tmp_path):
     ]
     path.write_text(yaml.safe_dump({"ledgers": ledgers, "secret": "${S}", "hz": 50}))
     async with metering("--config", path, secret=SECRET, environ={"S": SECRET}) as (_, client):
-        client.places = [Place("mistral:8000"), Place("elsewhere"), Place("phi:8000")]
+        client.places = [
+            BackendRef("mistral:8000"),
+            BackendRef("elsewhere"),
+            BackendRef("phi:8000"),
+        ]
         await client.post(
-            Begin(1, 400_000, 0, 10, 0), Progress(1, 300_000, 1), End(1, 0, 20),
-            Begin(2, 0, 1, 10, 0), End(2, 0, 20),
+            RequestBegin(1, 400_000, 0, 10, 0), RequestProgress(1, 300_000, 1), RequestEnd(1, 0, 20),
+            RequestBegin(2, 0, 1, 10, 0), RequestEnd(2, 0, 20),
         )  # fmt: skip
         assert client.answer.unknown == ["elsewhere"]
         await client.settled(1)
@@ -159,10 +165,10 @@ async def test_a_config_of_two_ledgers(world, tmp_path):
 
 async def test_a_meter_within_a_process_sees_an_update_every_period(world):
     simulator = await world.simulator(speed=1)
-    source = Simulated(simulator.url, period_seconds=0.1)
-    async with await server.start([LedgerSpec("gpu", source)]) as running:
-        (station,) = running.meter.stations.values()
+    source = SimulatorSource(simulator.url, period_seconds=0.1)
+    async with await server.start_meter([LedgerSpec("gpu", source)]) as running:
+        (station,) = running.meter.runners.values()
         await until(lambda: station.sampler.period_us, "the period", seconds=30)
         assert station.sampler.period_us == pytest.approx(100_000, rel=0.1)
-        assert running.ledgers["gpu"] is station.ledger
+        assert running.ledgers_by_name["gpu"] is station.ledger
     assert not station.sampler._thread.is_alive()

@@ -10,7 +10,7 @@ import openai
 from gateway import profile as profiles
 from gateway.app import create_app
 from gateway.commands.demo import command as demo
-from gateway.commands.demo.example_config import three_models
+from gateway.commands.demo.example_config import make_example_config
 from tests.integration.harness import DONE, HELLO, total, until
 
 COUNT = 1000
@@ -101,12 +101,12 @@ async def test_a_thousand_requests(tmp_path):
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     profile = tmp_path / "profile.json"
-    profiles.save(demo.sped_up(profiles.load(None), SPEED), profile)
-    async with demo.simulators(SPEED) as running:
+    profiles.save_profile(demo.speed_up_profile(profiles.load_profile(None), SPEED), profile)
+    async with demo.run_simulators(SPEED) as running:
         urls = {name: simulator.url for name, simulator in running.items()}
-        config = three_models(urls, tools=TOOLS, profile=str(profile))
+        config = make_example_config(urls, tools=TOOLS, profile=str(profile))
         app = create_app(config)
-        async with demo.gateway(app, listener):
+        async with demo.serve_gateway(app, listener):
             gateway = app.state.runtime.gateway
             before = asyncio.all_tasks()
             async with (

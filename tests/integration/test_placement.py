@@ -7,7 +7,7 @@ import msgspec
 
 from gateway import profile
 from gateway.deciding_config import LearningConfig, PlacementConfig
-from gateway.scheduling.cost import Form
+from gateway.scheduling.cost import RegressionForm
 from tests.integration.harness import CHAT, ENDLESS, model, until
 
 SYSTEM = {"role": "system", "content": "You are a translator of menus."}
@@ -16,16 +16,20 @@ TIME = {"x-joulegate-weight-time": "1"}
 
 def batching(path):
     """A profile whose costs know what a batch does: 1.2 times the time at 20 beside one."""
-    shipped = profile.load(None)
+    shipped = profile.load_profile(None)
     found = {}
     for name, one in shipped.models.items():
         seconds, joules = one.seconds.coefficients, one.joules.coefficients
         found[name] = msgspec.structs.replace(
             one,
-            seconds=profile.Regression(Form.LOAD, [*seconds, 0.0, seconds[2] / 100.0]),
-            joules=profile.Regression(Form.LOAD, [joules[0], joules[1], 0.1, 0.0, joules[2]]),
+            seconds=profile.CostRegression(
+                RegressionForm.LOAD, [*seconds, 0.0, seconds[2] / 100.0]
+            ),
+            joules=profile.CostRegression(
+                RegressionForm.LOAD, [joules[0], joules[1], 0.1, 0.0, joules[2]]
+            ),
         )
-    profile.save(found, path)
+    profile.save_profile(found, path)
     return str(path)
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.profile.rows_file import HEADER, read
+from calibration.profile.rows_file import HEADER, read_measurements
 from tests.integration.farm import TRUTH, Farm
 
 KEY = "sesame"
@@ -44,7 +44,7 @@ def spawn(*arguments):
 
 
 def keys(path):
-    return sorted((row.model, row.cell, row.block, row.repeat) for row in read(path))
+    return sorted((row.model, row.cell, row.block, row.repeat) for row in read_measurements(path))
 
 
 def test_rows_hold_the_truth_of_every_request(phi, tmp_path):
@@ -53,7 +53,7 @@ def test_rows_hold_the_truth_of_every_request(phi, tmp_path):
     done = profile(*arguments, "--json")
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
-    rows = list(read(path))
+    rows = list(read_measurements(path))
     assert summary["rows"] == len(rows) == summary["models"]["phi-3-mini"]["rows_with_joules"]
     alone = [row for row in rows if row.concurrency == 1]
     assert len({row.cell for row in alone}) == 9
@@ -151,10 +151,10 @@ def test_three_models_are_measured_one_after_the_other(farm, tmp_path):
     backends = [part for name in names for part in ("--backend", f"{name}={servers[name].url}")]
     done = profile(*backends, "--out", path, *SMALL, "--concurrency", "none", "--blocks", "1")
     assert done.exit_code == 0, done.output
-    order = [row.model for row in read(path)]
+    order = [row.model for row in read_measurements(path)]
     assert order == sorted(order, key=names.index)
     assert set(order) == set(names)
-    cells = [{row.cell for row in read(path) if row.model == name} for name in names]
+    cells = [{row.cell for row in read_measurements(path) if row.model == name} for name in names]
     assert cells[0] == cells[1] == cells[2]
 
 
@@ -169,7 +169,7 @@ def test_prompts_of_a_file_get_natural_answers(phi, tmp_path):
     model = json.loads(done.stdout)["models"]["phi-3-mini"]
     assert (model["rows"], model["given_up"]) == (60, 2)
     assert "maximum context length" in model["refusals"][0]
-    rows = list(read(path))
+    rows = list(read_measurements(path))
     assert {row.cell for row in rows} == {"prompts@1", "prompts@3"}
     assert len({row.tokens_out for row in rows}) > 5
     assert abs(rows[0].tokens_in - rows[0].tiktoken_in) <= 2
@@ -196,7 +196,9 @@ def test_without_a_meter_joules_are_missing(phi, tmp_path):
     backend = ("--backend", f"phi-3-mini={phi.url}", "--out", path)
     done = profile(*backend, *SMALL, "--concurrency", "none", "--meter", "none", "--hardware", "X")
     assert done.exit_code == 0, done.output
-    assert {(row.joules, row.method, row.hardware) for row in read(path)} == {(None, "", "X")}
+    assert {(row.joules, row.method, row.hardware) for row in read_measurements(path)} == {
+        (None, "", "X")
+    }
 
 
 def test_a_server_that_wants_a_key_gets_it(farm, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.profile.rows_file import read
+from calibration.profile.rows_file import read_measurements
 from tests.integration.farm import Farm
 
 SMALL = ("--grid", "small", "--min-cell-seconds", "0", "--max-repeats", "5")
@@ -50,7 +50,7 @@ def test_a_row_that_is_there_twice_is_named(phi, tmp_path):
     path.write_text("\n".join([*whole, whole[-1]]) + "\n")
     again = profile(*arguments, "--concurrency", "none")
     assert again.exit_code == 2
-    row = list(read(path))[-1]
+    row = list(read_measurements(path))[-1]
     assert f"rows.csv:{len(whole) + 1}: cell {row.cell}: block 0" in again.stderr
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from gateway import profile as profiles
-from gateway.scheduling.cost import Quantity
+from gateway.scheduling.cost import CostQuantity
 from tests.integration.harness import HELLO, until
 from tests.integration.process import serve
 
@@ -34,16 +34,19 @@ def write(path, factor):
 
     models = {
         name: msgspec.structs.replace(one, seconds=times(one.seconds), joules=times(one.joules))
-        for name, one in profiles.load(None).models.items()
+        for name, one in profiles.load_profile(None).models.items()
     }
-    profiles.save(models, path)
-    return profiles.load(path)
+    profiles.save_profile(models, path)
+    return profiles.load_profile(path)
 
 
 def costs(profile, name, tokens_in, tokens_out):
     """Seconds and joules that a profile predicts."""
     model = profile.model(name)
-    seconds, joules = model.seconds.cost(Quantity.SECONDS), model.joules.cost(Quantity.JOULES)
+    seconds, joules = (
+        model.seconds.cost(CostQuantity.SECONDS),
+        model.joules.cost(CostQuantity.JOULES),
+    )
     return seconds.predict(tokens_in, tokens_out), joules.predict(tokens_in, tokens_out)
 
 

@@ -4,10 +4,10 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.profile.rows_file import read
+from calibration.profile.rows_file import read_measurements
 from gateway import profile
 from gateway.cli import app as gateway
-from gateway.scheduling.cost import Form, Quantity
+from gateway.scheduling.cost import CostQuantity, RegressionForm
 from tests.integration.farm import TRUTH, Farm
 
 
@@ -30,17 +30,17 @@ def test_a_small_profile_with_load_becomes_a_profile_that_checks(backend, tmp_pa
         app, "profile", "--backend", f"phi-3-mini={backend.url}", "--out", rows,
         "--grid", "small", "--min-cell-seconds", "0", "--max-repeats", "5", "--concurrency", "4,8",
     )  # fmt: skip
-    assert {row.concurrency for row in read(rows)} == {1, 4, 8}
+    assert {row.concurrency for row in read_measurements(rows)} == {1, 4, 8}
     call(app, "fit", rows, "--out", out)
-    model = profile.load(out).model("phi-3-mini")
+    model = profile.load_profile(out).get_model("phi-3-mini")
     for quantity, fitted, total in (
-        (Quantity.SECONDS, model.seconds, TRUTH.total_seconds),
-        (Quantity.JOULES, model.joules, TRUTH.total_joules),
+        (CostQuantity.SECONDS, model.seconds, TRUTH.total_seconds),
+        (CostQuantity.JOULES, model.joules, TRUTH.total_joules),
     ):
-        assert fitted.form is Form.LOAD
+        assert fitted.form is RegressionForm.LOAD
         assert fitted.r2 > 0.96
         for tokens_in, tokens_out in ((256, 64), (1024, 256), (32, 256)):
-            predicted = fitted.cost(quantity).raw(tokens_in, tokens_out)
+            predicted = fitted.to_cost_function(quantity).evaluate_form(tokens_in, tokens_out)
             assert predicted == pytest.approx(total(tokens_in, tokens_out), rel=0.25)
     assert model.output is None
     call(gateway, "check", "--profile", out)

@@ -15,11 +15,11 @@ from tests.integration.process import serve
 
 def write(path, accuracy):
     """A profile in which phi-3-mini has this accuracy; its version."""
-    models = dict(profiles.load(None).models)
+    models = dict(profiles.load_profile(None).models)
     phi = models["phi-3-mini"]
-    models["phi-3-mini"] = msgspec.structs.replace(phi, accuracy=profiles.Accuracy(accuracy))
-    profiles.save(models, path)
-    return profiles.load(path).version
+    models["phi-3-mini"] = msgspec.structs.replace(phi, accuracy=profiles.AccuracyProfile(accuracy))
+    profiles.save_profile(models, path)
+    return profiles.load_profile(path).version
 
 
 async def version_is(served, version):
@@ -92,7 +92,7 @@ async def test_sighup_reads_a_file_whose_change_shows_in_nothing_else(world, htt
             file.seek(0)
             file.write(text)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        version = profiles.load(path).version
+        version = profiles.load_profile(path).version
         served.process.send(signal.SIGHUP)
         await until(lambda: version_is(served, version), "the profile after SIGHUP")
         assert await asked(http, served) == (0.6, version)
@@ -113,7 +113,7 @@ async def test_a_configmaps_symlink_swap_is_noticed(world, http, tmp_path):
         assert (await asked(http, served))[0] == 0.51
         (mount / "..data_tmp").symlink_to("..2026_02")
         (mount / "..data_tmp").rename(mount / "..data")
-        version = profiles.load(mount / "profile.json").version
+        version = profiles.load_profile(mount / "profile.json").version
         await until(lambda: version_is(served, version), "the swapped profile")
         assert await asked(http, served) == (0.52, version)
 

@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from calibration.recalibrate.prometheus import Prometheus, PrometheusError
-from gateway.commands.demo.scraper import Samples, serve
+from calibration.recalibrate.prometheus import PrometheusClient, PrometheusError
+from gateway.commands.demo.scraper import ScrapedSamples, serve_queries
 
 METRIC = "joulegate_ols_sum_total"
 
@@ -37,17 +37,19 @@ async def page():
 
 
 async def test_raw_samples_come_back_by_label_and_window(page):
-    samples = Samples(page, METRIC, scrape_seconds=3600)
-    runner, url = await serve(samples)
+    samples = ScrapedSamples(page, METRIC, scrape_seconds=3600)
+    runner, url = await serve_queries(samples)
     async with aiohttp.ClientSession() as http:
         for _ in range(3):
-            await samples.scrape(http)
+            await samples.scrape_once(http)
             await asyncio.sleep(0.01)
     assert samples.latest["other"] == {(): 5.0}
-    prometheus = Prometheus(url)
+    prometheus = PrometheusClient(url)
 
     async def ask(selector, window="1m", at=None):
-        return await asyncio.to_thread(prometheus.samples, selector, window, at or time.time() + 1)
+        return await asyncio.to_thread(
+            prometheus.query_samples, selector, window, at or time.time() + 1
+        )
 
     found = await ask(f'{METRIC}{{basis="tokens"}}')
     (series,) = found.series

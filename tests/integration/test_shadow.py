@@ -17,7 +17,7 @@ QUANTITIES = ("seconds", "joules", "output_tokens")
 
 def write(path, factor, intercept=44.0):
     """The shipped profile with phi-3-mini's costs so many times as high; return its version."""
-    models = dict(profiles.load(None).models)
+    models = dict(profiles.load_profile(None).models)
     phi = models["phi-3-mini"]
 
     def times(one):
@@ -28,10 +28,10 @@ def write(path, factor, intercept=44.0):
         phi,
         seconds=times(phi.seconds),
         joules=times(phi.joules),
-        output=profiles.Output(0.0, intercept),
+        output=profiles.OutputCoefficients(0.0, intercept),
     )
-    profiles.save(models, path)
-    return profiles.load(path).version
+    profiles.save_profile(models, path)
+    return profiles.load_profile(path).version
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ async def test_both_predict_and_one_decides(two):
     gate, live, shadow = two
     answers = [await gate.ask(CHAT | {"model": "auto:energy"}) for _ in range(6)]
     records = [await settled(gate, got) for got in answers]
-    now = profiles.load(live).version
-    beside = profiles.load(shadow).version
+    now = profiles.load_profile(live).version
+    beside = profiles.load_profile(shadow).version
     for got, record in zip(answers, records, strict=True):
         assert got.json["model"] == "phi-3-mini"
         decision = record["decision"]
@@ -116,7 +116,7 @@ async def test_both_predict_and_one_decides(two):
 
 async def test_a_shadow_is_exchanged_and_a_bad_one_refused_while_the_live_one_decides(two):
     gate, live, shadow = two
-    now, first = profiles.load(live).version, profiles.load(shadow).version
+    now, first = profiles.load_profile(live).version, profiles.load_profile(shadow).version
 
     async def in_shadow(version):
         return await gate.metric("joulegate_shadow_profile_info", version=version) == 2
@@ -145,7 +145,7 @@ async def test_a_shadow_is_exchanged_and_a_bad_one_refused_while_the_live_one_de
 
 async def test_a_shadow_that_becomes_live_decides(two):
     gate, live, shadow = two
-    beside = profiles.load(shadow).version
+    beside = profiles.load_profile(shadow).version
     fresh = live.with_suffix(".new")
     fresh.write_bytes(shadow.read_bytes())
     fresh.replace(live)

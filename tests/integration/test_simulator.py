@@ -6,7 +6,7 @@ import json
 import aiohttp
 import pytest
 
-from backends.simulator.server import start
+from backends.simulator.server import start_simulator
 from tests.integration import simulated
 from tests.integration.simulated import CHAT, HELLO, SPEC, TRUTH, metric, spec
 
@@ -138,7 +138,7 @@ class TestAnswers:
     async def test_per_request_metrics_and_cached_tokens_when_switched_on(self):
         flags = spec(per_request_metrics=True, prompt_tokens_details=True)
         async with (
-            await start(flags) as server,
+            await start_simulator(flags) as server,
             aiohttp.ClientSession(server.url) as session,
             session.post("/v1/chat/completions", json=CHAT) as response,
         ):
@@ -211,5 +211,5 @@ async def test_the_same_seed_gives_the_same_answer_on_another_server(http):
         async with session.post("/v1/chat/completions", json=body) as response:
             return (await response.json())["choices"][0]["message"]["content"]
 
-    async with await start(SPEC) as twin, aiohttp.ClientSession(twin.url) as session:
+    async with await start_simulator(SPEC) as twin, aiohttp.ClientSession(twin.url) as session:
         assert await ask(session, "one") == await ask(http, "one") != await ask(http, "two")

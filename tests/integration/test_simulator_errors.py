@@ -5,7 +5,7 @@ import json
 import aiohttp
 import pytest
 
-from backends.simulator.server import start
+from backends.simulator.server import start_simulator
 from tests.integration import simulated
 from tests.integration.simulated import CHAT, WEATHER, spec
 
@@ -57,7 +57,7 @@ class TestErrors:
 
     async def test_a_key_is_asked_for_under_v1_only(self):
         async with (
-            await start(spec(api_key="s3cret")) as server,
+            await start_simulator(spec(api_key="s3cret")) as server,
             aiohttp.ClientSession(server.url) as session,
         ):
             async with session.get("/v1/models") as response:
@@ -70,7 +70,7 @@ class TestErrors:
 
     async def test_auto_tools_need_a_server_that_has_them(self):
         async with (
-            await start(spec(tools=False)) as server,
+            await start_simulator(spec(tools=False)) as server,
             aiohttp.ClientSession(server.url) as session,
         ):
             body = CHAT | {"tools": [WEATHER]}

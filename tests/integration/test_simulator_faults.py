@@ -8,7 +8,7 @@ import aiohttp
 import openai
 import pytest
 
-from backends.simulator.faults import KINDS
+from backends.simulator.faults import FAULT_KINDS
 from tests.integration import simulated
 from tests.integration.simulated import CHAT, HELLO, until
 
@@ -19,7 +19,7 @@ class TestFaults:
     stream = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
 
     async def test_every_fault_says_what_it_does(self):
-        assert all(len(text) > 10 for text in KINDS.values())
+        assert all(len(text) > 10 for text in FAULT_KINDS.values())
 
     async def test_status_count_and_healing(self, http, running):
         running.faults.set("status", status=503, retry_after="7", count=2)

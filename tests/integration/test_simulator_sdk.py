@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from backends.simulator.server import start
+from backends.simulator.server import start_simulator
 from tests.integration import simulated
 from tests.integration.simulated import HELLO, WEATHER, spec
 
@@ -82,7 +82,7 @@ class TestSDK:
 
     async def test_embeddings_and_models(self):
         async with (
-            await start(spec(embeddings=True)) as server,
+            await start_simulator(spec(embeddings=True)) as server,
             openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none") as client,
         ):
             answer = await client.embeddings.create(model="phi-3-mini", input=["a", "b", "a"])

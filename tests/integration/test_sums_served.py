@@ -8,7 +8,7 @@ import signal
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.ols_sums import NAME
+from gateway.telemetry.ols_sums import METRIC_NAME
 from tests.integration.harness import CHAT, STREAM, until
 from tests.integration.process import serve
 
@@ -20,7 +20,7 @@ async def sums_of(served):
         (one.labels["basis"], one.labels["quantity"], one.labels["term"]): one.value
         for family in text_string_to_metric_families(page.decode())
         for one in family.samples
-        if one.name == NAME
+        if one.name == METRIC_NAME
     }
 
 

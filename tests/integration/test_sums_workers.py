@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.ols_sums import LABELS, SharedSums, Sums, SumsCollector
+from gateway.telemetry.ols_sums import METRIC_LABELS, OlsSums, SharedSums, SumsCollector
 
 NAMES = (("phi-3-mini", "phi-3-mini"), ("mistral-7b", "h100"))
 
@@ -42,21 +42,21 @@ def text_of(total):
 
 def work(folder):
     """Be a worker until there is nothing more to do, as at the end of a serving process."""
-    sums = Sums(NAMES)
+    sums = OlsSums(NAMES)
     shared = SharedSums(sums, folder)
     for line in sys.stdin:
         order, *numbers = line.split()
         if order == "show":
-            answer = text_of(shared.total)
+            answer = text_of(shared.sum_workers)
         else:
             first, count, every = map(int, numbers)
             for k in range(first, first + count):
                 add(sums, k)
                 if every and k % every == 0:
-                    shared.write()
+                    shared.write_sums()
             answer = "done"
         print(json.dumps(answer), flush=True)
-    shared.write()
+    shared.write_sums()
 
 
 class Worker:
@@ -106,15 +106,15 @@ def start(tmp_path):
 
 def expected(count):
     """The page of one process that did it all."""
-    sums = Sums(NAMES)
+    sums = OlsSums(NAMES)
     for k in range(count):
         add(sums, k)
-    return text_of(sums.snapshot)
+    return text_of(sums.snapshot_sums)
 
 
 def series(page):
     (family,) = text_string_to_metric_families(page)
-    return {tuple(map(one.labels.get, LABELS)): one.value for one in family.samples}
+    return {tuple(map(one.labels.get, METRIC_LABELS)): one.value for one in family.samples}
 
 
 def test_rows_that_come_in_everywhere_at_once_add_up_exactly(start):

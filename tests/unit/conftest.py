@@ -18,12 +18,12 @@ SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shipped():
-    return profile.load(None)
+    return profile.load_profile(None)
 
 
 @pytest.fixture(scope="session")
 def counter():
-    return tokens.load()
+    return tokens.load_token_counter()
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_the_gateways_config_passes_and_names_services_and_their_ports(suffix, c
         )
         == 0
     ), capsys.readouterr()
-    parsed = config.load(path)
+    parsed = config.load_config(path)
     assert {model.name for model in parsed.models} == set(RECIPES)
     for host, port in addresses(path):
         assert listens_on(host) == port
@@ -113,11 +113,15 @@ def test_the_gateways_config_passes_and_names_services_and_their_ports(suffix, c
 
 @each_set
 def test_the_meter_knows_every_backend_of_the_gateway_beside_it(suffix):
-    gateway = config.load(mounted(GATEWAYS[suffix], "/etc/joulegate/gateway.yaml"))
+    gateway = config.load_config(mounted(GATEWAYS[suffix], "/etc/joulegate/gateway.yaml"))
     path = mounted(f"meter{suffix}", "/etc/joulegate/meter.yaml")
-    metered = [b.root for ledger in meter_config.load(path).ledgers for b in ledger.backends]
+    metered = [
+        b.root_url
+        for ledger in meter_config.load_meter_config(path).ledgers
+        for b in ledger.backends
+    ]
     asked = [backend for model in gateway.models for backend in model.backends]
-    assert sorted(metered) == sorted(backend.root for backend in asked)
+    assert sorted(metered) == sorted(backend.root_url for backend in asked)
     assert {backend.meter for backend in asked} == {f"http://meter{suffix}:9464"}
     assert all(listens_on(host) == port for host, port in addresses(path))
 
@@ -127,7 +131,7 @@ def test_vllm_is_started_as_its_recipe_says(model):
     service = SERVICES[f"{model}-gpu"]
     recipe = RECIPES[model]
     template = recipe.chat_template_path
-    expected = launcher.command(recipe, host="0.0.0.0", port=8000, python="python3")
+    expected = launcher.build_command(recipe, host="0.0.0.0", port=8000, python="python3")
     words = [*service["entrypoint"], *service["command"]]
     if template:
         target = option(service, "--chat-template")
@@ -141,7 +145,7 @@ def test_a_gateway_has_time_to_drain():
     for suffix, name in GATEWAYS.items():
         path = mounted(name, "/etc/joulegate/gateway.yaml")
         grace = float(SERVICES[name]["stop_grace_period"].removesuffix("s"))
-        assert grace > config.load(path).timeouts.drain_seconds + 5, suffix
+        assert grace > config.load_config(path).timeouts.drain_seconds + 5, suffix
 
 
 def test_health_checks_ask_the_port_that_is_served():

@@ -16,8 +16,8 @@ from gateway.cli import app
 from gateway.scheduling.decision import PRESETS
 from gateway.service.client import headers
 from gateway.service.request import steering
-from gateway.service.request.body import Kind
-from gateway.service.request.steering import Steering
+from gateway.service.request.body import EndpointKind
+from gateway.service.request.steering import RequestSteering
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -58,7 +58,7 @@ def anchor(heading):
 
 @pytest.mark.parametrize("text", blocks(README, "yaml"))
 def test_a_yaml_example_is_a_valid_config(text):
-    assert config.parse(text, "README.md", {"VLLM_KEY": "k", "METER_SECRET": "m"}).models
+    assert config.parse_config(text, "README.md", {"VLLM_KEY": "k", "METER_SECRET": "m"}).models
 
 
 def test_there_are_yaml_examples():
@@ -68,8 +68,8 @@ def test_there_are_yaml_examples():
 def test_the_body_example_steers():
     (body,) = (block for block in blocks(README, "json") if '"messages"' in block)
     member = json.dumps(json.loads(body)["joulegate"]).encode()
-    default = Steering(PRESETS["balanced"], "hybrid")
-    wishes = steering.steer({}, member, default)
+    default = RequestSteering(PRESETS["balanced"], "hybrid")
+    wishes = steering.resolve_steering({}, member, default)
     assert wishes.policy == "fair-ols"
     assert wishes.explain
 
@@ -82,7 +82,7 @@ def test_json_examples_are_json(page):
 
 def test_the_profile_example_is_a_valid_profile():
     (block,) = blocks((ROOT / "docs/profile.md").read_text(encoding="utf-8"), "json")
-    assert profile.parse(block.encode(), "docs/profile.md").models
+    assert profile.parse_profile(block.encode(), "docs/profile.md").models
 
 
 @every_page
@@ -135,13 +135,13 @@ def test_the_readme_has_every_request_header():
 
 def test_the_readme_has_every_preset_and_endpoint():
     assert all(f"`auto:{name}`" in README for name in PRESETS)
-    assert Kind.CHAT.path in README
+    assert EndpointKind.CHAT.url_path in README
 
 
 def test_the_readme_quotes_the_shipped_fit():
     fits = [
         fit.r2
-        for model in profile.load(None).models.values()
+        for model in profile.load_profile(None).models.values()
         for fit in (model.seconds, model.joules)
     ]
     assert f"R² is {min(fits):.2f} to {max(fits):.2f}" in README

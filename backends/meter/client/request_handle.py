@@ -7,82 +7,104 @@ new since it was last told becomes events.
 import time
 from typing import Any, Protocol
 
-from backends.meter.protocol import Begin, End, Event, Method, Progress
+from backends.meter.protocol import (
+    MeterEvent,
+    MeteringMethod,
+    RequestBegin,
+    RequestEnd,
+    RequestProgress,
+)
 
 _CHUNKS_TO_LEARN = 20
 _FRAME_CHUNKS = 3  # the role, the usage and the end: chunks without a token of their own
 _LEARNING_RATE = 0.1
 _TOKENS_PER_CHUNK = (0.1, 64.0)  # beyond that it is nonsense, which must not last
-_MOST_TOKENS = 1 << 31
-_MOST_QUEUE_SECONDS = 1e6
-_MOST_PREFILL_JOULES = 1e9
-BEGUN, ANSWERING, OVER, FORSAKEN = 1, 2, 3, 4
+_MAX_TOKENS = 1 << 31
+_MAX_QUEUE_SECONDS = 1e6
+_MAX_PREFILL_JOULES = 1e9
+BEGUN, ANSWERING, ENDED, ABANDONED = 1, 2, 3, 4
 """How much of a request a meter has been told; FORSAKEN: the meter has given it up."""
 
 
-class Counting(Protocol):
+class ChunkCounter(Protocol):
     """A stream that counts the events that have passed."""
 
     chunks: int
 
 
-class Heard(Protocol):
+class LastChunkClock(Protocol):
     """Knows when the last of them came, in monotonic seconds."""
 
     last: float
 
 
-class Link(Protocol):
+class MeterConnection(Protocol):
     """What a backend's place needs of the connection to its meter."""
 
-    def begin(
+    def begin_request(
         self, place: "BackendMeter", prompt_tokens: int, prefill_microjoules: int
-    ) -> "Metered":
+    ) -> "MeteredAttempt":
         """Note a request."""
 
-    def over(self, metered: "Metered") -> None:
+    def end_request(self, metered: "MeteredAttempt") -> None:
         """Note that it has ended."""
 
 
-class Metered:
+class MeteredAttempt:
     """One request to one backend; times are monotonic seconds, `microjoules` once observed."""
 
     __slots__ = (
-        "began", "cached_tokens", "ended", "first", "heard", "id", "method", "microjoules",
-        "owner", "place", "prefill_microjoules", "prompt_tokens", "queue_seconds", "stream",
-        "tokens", "told", "told_at", "told_tokens", "true_prompt_tokens",
+        "backend_meter",
+        "began_at",
+        "cached_tokens",
+        "ended_at",
+        "first_content_at",
+        "id",
+        "last_chunk_clock",
+        "method",
+        "microjoules",
+        "owner",
+        "prefill_microjoules",
+        "prompt_tokens",
+        "queue_seconds",
+        "reported_at",
+        "reported_stage",
+        "reported_tokens",
+        "stream",
+        "tokens",
+        "true_prompt_tokens",
     )  # fmt: skip
 
     def __init__(
         self, number: int, place: "BackendMeter", prompt_tokens: int, prefill_microjoules: int
     ) -> None:
         self.id = number
-        self.place = place
+        self.backend_meter = place
         self.prompt_tokens = prompt_tokens
         self.prefill_microjoules = prefill_microjoules
-        self.began = time.monotonic()
-        self.first = 0.0
-        self.ended = 0.0
+        self.began_at = time.monotonic()
+        self.first_content_at = 0.0
+        self.ended_at = 0.0
         self.tokens = 0
         self.true_prompt_tokens: int | None = None
         self.cached_tokens: int | None = None
         self.queue_seconds: float | None = None
-        self.stream: Counting | None = None
-        self.heard: Heard | None = None
+        self.stream: ChunkCounter | None = None
+        self.last_chunk_clock: LastChunkClock | None = None
         self.owner: Any = None
         self.microjoules = 0
-        self.method: Method = "estimated"
-        self.told = 0
-        self.told_at = 0.0
-        self.told_tokens = 0
+        self.method: MeteringMethod = "estimated"
+        self.reported_stage = 0
+        self.reported_at = 0.0
+        self.reported_tokens = 0
 
-    def streams(self, stream: Counting, heard: Heard) -> None:
+    def record_first_content(self, stream: ChunkCounter, heard: LastChunkClock) -> None:
         """Note the first content, and what will know of the rest."""
-        self.first = time.monotonic()
+        self.first_content_at = time.monotonic()
         self.stream = stream
-        self.heard = heard
+        self.last_chunk_clock = heard
 
-    def end(
+    def end_attempt(
         self,
         *,
         tokens: int | None = None,
@@ -96,99 +118,115 @@ class Metered:
         that went by before its first token, where nobody saw it come. Counts that cannot be are
         ignored: a backend's nonsense must not cost others their place in the batch.
         """
-        self.ended = time.monotonic()
-        tokens, prompt_tokens, cached_tokens = map(_count, (tokens, prompt_tokens, cached_tokens))
+        self.ended_at = time.monotonic()
+        tokens, prompt_tokens, cached_tokens = map(
+            _drop_impossible_count, (tokens, prompt_tokens, cached_tokens)
+        )
         if tokens is None:
-            tokens = self._streamed()
+            tokens = self._count_streamed_tokens()
         elif self.stream is not None:
-            self.place.learn(tokens, self.stream.chunks)
-        self.tokens = max(tokens, self.told_tokens)
+            self.backend_meter.learn_chunk_size(tokens, self.stream.chunks)
+        self.tokens = max(tokens, self.reported_tokens)
         self.true_prompt_tokens = prompt_tokens
         self.cached_tokens = cached_tokens
         if cached_tokens:
-            self.place.caches = True
-        if not self.first and tokens and first_share is not None:
-            self.first = self.began + (self.ended - self.began) * min(max(first_share, 0.0), 1.0)
-        self.stream = self.heard = None
-        self.place.link.over(self)
+            self.backend_meter.caches_prompts = True
+        if not self.first_content_at and tokens and first_share is not None:
+            self.first_content_at = self.began_at + (self.ended_at - self.began_at) * min(
+                max(first_share, 0.0), 1.0
+            )
+        self.stream = self.last_chunk_clock = None
+        self.backend_meter.link.end_request(self)
 
-    def refused(self) -> None:
+    def record_refusal(self) -> None:
         """Note that the backend did nothing for it."""
-        self.end(tokens=0, prompt_tokens=0)
+        self.end_attempt(tokens=0, prompt_tokens=0)
 
     @property
-    def stage(self) -> int:
+    def progress_stage(self) -> int:
         """How much there is to tell."""
-        if self.ended:
-            return OVER
-        return ANSWERING if self.first else BEGUN
+        if self.ended_at:
+            return ENDED
+        return ANSWERING if self.first_content_at else BEGUN
 
-    def _streamed(self) -> int:
+    def _count_streamed_tokens(self) -> int:
         """Return the tokens that have passed so far, as well as chunks can tell."""
         if self.stream is None:
             return 0
-        return max(1, round((self.stream.chunks - 1) * self.place.tokens_per_chunk))
+        return max(1, round((self.stream.chunks - 1) * self.backend_meter.tokens_per_chunk))
 
-    def news(self, now: float) -> list[Event]:
+    def collect_events(self, now: float) -> list[MeterEvent]:
         """Return what the meter has not been told yet."""
-        place = self.place
-        found: list[Event] = []
-        if self.told == FORSAKEN:
+        place = self.backend_meter
+        found: list[MeterEvent] = []
+        if self.reported_stage == ABANDONED:
             return found
-        if self.told < BEGUN:
+        if self.reported_stage < BEGUN:
             found.append(
-                Begin(
-                    self.id, _age(now, self.began), place.index, self.prompt_tokens,
-                    self.prefill_microjoules, place.caches,
+                RequestBegin(
+                    self.id, _compute_age_us(now, self.began_at), place.index, self.prompt_tokens,
+                    self.prefill_microjoules, place.caches_prompts,
                 )
             )  # fmt: skip
-        if self.told < ANSWERING and self.first:
-            found.append(Progress(self.id, _age(now, self.first), 1))
-        if self.ended:
+        if self.reported_stage < ANSWERING and self.first_content_at:
+            found.append(RequestProgress(self.id, _compute_age_us(now, self.first_content_at), 1))
+        if self.ended_at:
             queue = self.queue_seconds
-            if queue is not None and not 0.0 <= queue <= _MOST_QUEUE_SECONDS:
+            if queue is not None and not 0.0 <= queue <= _MAX_QUEUE_SECONDS:
                 queue = None
             found.append(
-                End(
-                    self.id, _age(now, self.ended), self.tokens, self.true_prompt_tokens,
+                RequestEnd(
+                    self.id, _compute_age_us(now, self.ended_at), self.tokens, self.true_prompt_tokens,
                     self.cached_tokens, None if queue is None else round(queue * 1e6),
                 )
             )  # fmt: skip
-        elif self.heard is not None and (tokens := self._streamed()) > max(self.told_tokens, 1):
+        elif self.last_chunk_clock is not None and (tokens := self._count_streamed_tokens()) > max(
+            self.reported_tokens, 1
+        ):
             self.tokens = tokens
-            found.append(Progress(self.id, _age(now, self.heard.last), tokens))
+            found.append(
+                RequestProgress(self.id, _compute_age_us(now, self.last_chunk_clock.last), tokens)
+            )
         return found
 
 
-def _count(tokens: int | None) -> int | None:
-    return tokens if tokens is not None and 0 <= tokens < _MOST_TOKENS else None
+def _drop_impossible_count(tokens: int | None) -> int | None:
+    return tokens if tokens is not None and 0 <= tokens < _MAX_TOKENS else None
 
 
-def _age(now: float, then: float) -> int:
+def _compute_age_us(now: float, then: float) -> int:
     return max(0, round((now - then) * 1e6))
 
 
 class BackendMeter:
     """One backend's place at its meter, and what was learnt of how it answers."""
 
-    __slots__ = ("caches", "index", "known", "label", "ledger", "link", "tokens_per_chunk")
+    __slots__ = (
+        "caches_prompts",
+        "has_ledger",
+        "index",
+        "label",
+        "ledger",
+        "link",
+        "tokens_per_chunk",
+    )
 
-    def __init__(self, link: Link, index: int, label: str, ledger: str) -> None:
+    def __init__(self, link: MeterConnection, index: int, label: str, ledger: str) -> None:
         self.link = link
         self.index = index
         self.label = label
         self.ledger = ledger
-        self.caches = False
+        self.caches_prompts = False
         """Whether it has been seen to skip a part of a prompt; known only at an answer's end."""
         self.tokens_per_chunk = 1.0
-        self.known = True
+        self.has_ledger = True
 
-    def begin(self, prompt_tokens: int, prefill_joules: float) -> Metered:
+    def begin_request(self, prompt_tokens: int, prefill_joules: float) -> MeteredAttempt:
         """Note that a request is being sent; end it exactly once."""
-        joules = min(max(0.0, prefill_joules), _MOST_PREFILL_JOULES)
-        return self.link.begin(self, prompt_tokens, round(joules * 1e6))
+        joules = min(max(0.0, prefill_joules), _MAX_PREFILL_JOULES)
+        return self.link.begin_request(self, prompt_tokens, round(joules * 1e6))
 
-    def learn(self, tokens: int, chunks: int) -> None:
+    def learn_chunk_size(self, tokens: int, chunks: int) -> None:
         """Learn from a whole answer how many tokens a chunk of its stream holds."""
         chunks -= _FRAME_CHUNKS
         if chunks >= _CHUNKS_TO_LEARN:

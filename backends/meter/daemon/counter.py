@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from backends.meter.sources.source import Device
+from backends.meter.sources.source import EnergyDevice
 
 MICRO = 1_000_000
 _MIN_GAPS = 3
@@ -22,7 +22,7 @@ _LOOK_EVERY_US = 2_000
 _MAX_WATTS = 20_000
 
 
-def slowest(periods_us: Iterable[int | None]) -> int | None:
+def find_slowest_period(periods_us: Iterable[int | None]) -> int | None:
     """Return the longest of some periods, once all are known and there are any."""
     longest = 0
     for period_us in periods_us:
@@ -33,13 +33,13 @@ def slowest(periods_us: Iterable[int | None]) -> int | None:
 
 
 @dataclass(slots=True)
-class Counter:
+class DeviceCounter:
     """What one device's counter has shown. Times are clock_us()."""
 
-    device: Device
+    device: EnergyDevice
     value: int
     moved_us: int
-    unclosed: int = 0
+    unclosed_microjoules: int = 0
     """Microjoules since the last interval closed."""
     moved: bool = False
     period_us: int | None = None
@@ -51,26 +51,26 @@ class Counter:
     _sharp_us: int | None = None
     """When it moved last, if that is known to a look."""
 
-    def show(self, value: int, at_us: int) -> bool:
+    def record_reading(self, value: int, at_us: int) -> bool:
         """Take a reading; False where the counter has been reset."""
         before_us, self._looked_us = self._looked_us, at_us
         if value == self.value:
             return True
         step = value - self.value
         if step < 0:
-            step = self._wrapped(step, at_us)
+            step = self._unwrap_step(step, at_us)
         if step < 0:
             return False
         if self._changed and self.period_us is None and len(self.gaps_us) < _MAX_GAPS:
             self.gaps_us.append(at_us - self.moved_us)
         if self.period_us is not None:
-            self._follow(self.period_us, at_us, sharp=at_us - before_us <= 2 * _LOOK_EVERY_US)
+            self._track_period(self.period_us, at_us, sharp=at_us - before_us <= 2 * _LOOK_EVERY_US)
         self.value, self.moved_us = value, at_us
-        self.unclosed += step
+        self.unclosed_microjoules += step
         self.moved = self._changed = True
         return True
 
-    def _wrapped(self, step: int, at_us: int) -> int:
+    def _unwrap_step(self, step: int, at_us: int) -> int:
         """Return the step across a wrap, or a negative number where that cannot be."""
         wraps_at = self.device.wraps_at_microjoules
         possible = _MAX_WATTS * max(at_us - self.moved_us, MICRO)
@@ -78,7 +78,7 @@ class Counter:
             return -1
         return step + wraps_at
 
-    def _follow(self, period_us: int, at_us: int, *, sharp: bool) -> None:
+    def _track_period(self, period_us: int, at_us: int, *, sharp: bool) -> None:
         """Keep up with when updates come; one that was there at the first look came too soon."""
         if not sharp:
             self.lead_us = min(2 * self.lead_us, period_us // 4)
@@ -91,7 +91,7 @@ class Counter:
         self.lead_us = max(3 * self.lead_us // 4, _LOOK_EVERY_US)
         self._sharp_us = at_us
 
-    def look_in_us(self, now_us: int, every_us: int) -> int:
+    def next_read_in_us(self, now_us: int, every_us: int) -> int:
         """Return when to look at it next: as its next update is due, else every so often."""
         if self.period_us is None or self.period_us < every_us:
             return every_us
@@ -100,7 +100,7 @@ class Counter:
             return every_us
         return max(due_us - self.lead_us, _LOOK_EVERY_US)
 
-    def settle_period(self) -> None:
+    def fix_period(self) -> None:
         """Fix the period if it has been seen often enough."""
         if self.period_us is None and len(self.gaps_us) >= _MIN_GAPS:
             self.period_us = round(median(self.gaps_us))

@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backends.meter.daemon.counter import MICRO
-from backends.meter.daemon.sampler import Sampler
-from backends.meter.ledger.ledger import Ledger, Settled
-from backends.meter.sources.source import Source
+from backends.meter.daemon.sampler import CounterSampler
+from backends.meter.ledger.ledger import EnergyLedger, SettledRequest
+from backends.meter.sources.source import EnergySource
 
-_MOST_NAMES = 1000
+_MAX_BACKENDS = 1000
 _IDLE_STEPS = 60
 _IDLE_STEP_US = 5_000_000
 _COARSE_US = 900_000
@@ -39,82 +39,94 @@ class LedgerSpec:
     """A set of counters and the backends that spend what they count."""
 
     name: str
-    source: Source
+    source: EnergySource
     backends: tuple[BackendSpec, ...] = ()
 
 
-class Station:
+class LedgerRunner:
     """A ledger at work. Times are sampler.clock_us(), energies microjoules."""
 
     def __init__(self, spec: LedgerSpec, *, hz: float) -> None:
         self.name = spec.name
         self.source = spec.source
-        self.ledger = Ledger(spec.name, coarse=spec.source.coarse)
-        self.sampler = Sampler(spec.name, spec.source, hz=hz)
+        self.ledger = EnergyLedger(spec.name, coarse=spec.source.coarse)
+        self.sampler = CounterSampler(spec.name, spec.source, hz=hz)
         self.roots = tuple(backend.root for backend in spec.backends)
-        self.energy: dict[str, int] = {}
+        self.microjoules_by_device: dict[str, int] = {}
         """What each device's counter has advanced by, in intervals that have ended."""
-        self._named = {name: b.root for b in spec.backends for name in _names(b)}
+        self._root_by_name = {name: b.root for b in spec.backends for name in _list_names(b)}
         only = len(spec.backends) == 1 and not spec.backends[0].names
         self._only_root = spec.backends[0].root if only else None
-        self._heard: set[str] = set()
-        self._untold: dict[str, tuple[int, int]] = {}
-        self._stood = False
-        self._idle_told: int | None = None
-        self._other_told: dict[str, int] = {}
+        self._known_backends: set[str] = set()
+        self._unreported_energy: dict[str, tuple[int, int]] = {}
+        self._stood_still = False
+        self._idle_reported: int | None = None
+        self._other_reported: dict[str, int] = {}
         self._idle_steps: deque[tuple[int, int]] = deque(maxlen=_IDLE_STEPS)
         for root in self.roots:
-            self.ledger.counts_expected(root)
+            self.ledger.enable_token_polling(root)
 
-    def names(self, place: str) -> bool:
+    def lists_backend(self, place: str) -> bool:
         """Whether the config says that this backend is one of this ledger's."""
-        return place in self._named
+        return place in self._root_by_name
 
-    def hear(self, place: str) -> str | None:
+    def register_backend(self, place: str) -> str | None:
         """Return what the ledger calls a gateway's backend; None where it knows too many."""
-        backend = self._named.get(place) or self._only_root or place
-        if backend not in self._heard and len(self._heard) >= _MOST_NAMES:
+        backend = self._root_by_name.get(place) or self._only_root or place
+        if backend not in self._known_backends and len(self._known_backends) >= _MAX_BACKENDS:
             return None
-        self._heard.add(backend)
-        if self._idle_told is None:
-            self._idle_told = self.ledger.idle
+        self._known_backends.add(backend)
+        if self._idle_reported is None:
+            self._idle_reported = self.ledger.idle_microjoules
         return backend
 
-    def forget(self, backends: Iterable[str]) -> None:
+    def forget_backends(self, backends: Iterable[str]) -> None:
         """Forget backends of which no gateway speaks any more."""
-        self._heard.difference_update(backends)
+        self._known_backends.difference_update(backends)
 
-    def drain(self) -> None:
+    def apply_counter_events(self) -> None:
         """Take in what the sampler has seen."""
-        for news in self.sampler.take():
+        for news in self.sampler.take_events():
             if news.kind == "advance":
                 for device, microjoules in news.microjoules.items():
-                    self.energy[device] = self.energy.get(device, 0) + microjoules
+                    self.microjoules_by_device[device] = (
+                        self.microjoules_by_device.get(device, 0) + microjoules
+                    )
                 moved = news.microjoules.values()
-                self.ledger.advance(news.at_us, sum(moved), hole=self._doubtful(moved))
+                self.ledger.advance_counter(
+                    news.at_us, sum(moved), hole=self._check_standstill(moved)
+                )
             elif news.kind == "start":
-                self.ledger.start(news.at_us)
+                self.ledger.start_counter(news.at_us)
             else:
-                self.ledger.lost(news.at_us)
+                self.ledger.lose_counter(news.at_us)
         slow = (self.sampler.period_us or 0) >= _COARSE_US
         self.ledger.coarse = self.source.coarse or slow
 
-    def _doubtful(self, moved: Iterable[int]) -> bool:
+    def _check_standstill(self, moved: Iterable[int]) -> bool:
         """Whether a counter stood still in this interval, or in the last one with work there."""
-        stood, stood_before = not all(moved), self._stood
-        self._stood = stood and self.ledger.open_requests > 0
+        stood, stood_before = not all(moved), self._stood_still
+        self._stood_still = stood and self.ledger.open_requests > 0
         return stood or stood_before
 
-    def settle(self, now_us: int) -> list[Settled]:
+    def collect_settled(self, now_us: int) -> list[SettledRequest]:
         """Settle what can be settled by now."""
         ledger = self.ledger
-        before_us, idle, used = ledger.settled_us, ledger.idle, ledger.attributed + ledger.other
-        settled = ledger.settle(now_us)
+        before_us, idle, used = (
+            ledger.settled_us,
+            ledger.idle_microjoules,
+            ledger.attributed_microjoules + ledger.other_microjoules,
+        )
+        settled = ledger.settle_requests(now_us)
         step_us = ledger.settled_us - before_us
         # A step over a hole, or the first one, has time in it that no counter has measured.
         measured = step_us <= _IDLE_STEP_US
-        if measured and ledger.idle > idle and ledger.attributed + ledger.other == used:
-            self._idle_steps.append((ledger.idle - idle, step_us))
+        if (
+            measured
+            and ledger.idle_microjoules > idle
+            and ledger.attributed_microjoules + ledger.other_microjoules == used
+        ):
+            self._idle_steps.append((ledger.idle_microjoules - idle, step_us))
         return settled
 
     @property
@@ -123,51 +135,51 @@ class Station:
         microseconds = sum(step_us for _, step_us in self._idle_steps)
         return sum(step for step, _ in self._idle_steps) / microseconds if microseconds else None
 
-    def take(self, backends: Iterable[str]) -> list[tuple[str, int, int]]:
+    def take_unattributed(self, backends: Iterable[str]) -> list[tuple[str, int, int]]:
         """Return idle and other energy of these backends that nobody has been told of."""
-        self._share_out()
+        self._split_unattributed()
         found = []
         for backend in backends:
-            idle, other = self._untold.pop(backend, (0, 0))
+            idle, other = self._unreported_energy.pop(backend, (0, 0))
             if idle or other:
                 found.append((backend, idle, other))
         return found
 
-    def _share_out(self) -> None:
+    def _split_unattributed(self) -> None:
         """Split new idle energy evenly over the backends heard of; `other` has its own."""
-        heard = sorted(self._heard)
-        if heard and self._idle_told is not None:
-            each, left = divmod(self.ledger.idle - self._idle_told, len(heard))
-            self._idle_told = self.ledger.idle
+        heard = sorted(self._known_backends)
+        if heard and self._idle_reported is not None:
+            each, left = divmod(self.ledger.idle_microjoules - self._idle_reported, len(heard))
+            self._idle_reported = self.ledger.idle_microjoules
             for index, backend in enumerate(heard):
-                self._owe(backend, each + (index < left), 0)
+                self._add_unreported(backend, each + (index < left), 0)
         for backend, total in self.ledger.other_by_backend.items():
-            self._owe(backend, 0, total - self._other_told.get(backend, 0))
-            self._other_told[backend] = total
+            self._add_unreported(backend, 0, total - self._other_reported.get(backend, 0))
+            self._other_reported[backend] = total
 
-    def _owe(self, backend: str, idle: int, other: int) -> None:
+    def _add_unreported(self, backend: str, idle: int, other: int) -> None:
         if idle or other:
-            was_idle, was_other = self._untold.get(backend, (0, 0))
-            self._untold[backend] = (was_idle + idle, was_other + other)
+            was_idle, was_other = self._unreported_energy.get(backend, (0, 0))
+            self._unreported_energy[backend] = (was_idle + idle, was_other + other)
 
     @property
-    def counting(self) -> bool:
+    def has_counters(self) -> bool:
         """Whether its counters can be read."""
         return bool(self.sampler.counters)
 
-    def health(self) -> dict[str, Any]:
+    def describe_health(self) -> dict[str, Any]:
         """Return what /health says of it."""
         sampler = self.sampler
         return {
             "source": self.source.kind,
             "coarse": self.source.coarse,
-            "counting": self.counting,
+            "counting": self.has_counters,
             "devices": [
                 {
                     "id": counter.device.id,
                     "name": counter.device.name,
                     "period_seconds": counter.period_us and counter.period_us / MICRO,
-                    "still": sampler.still(counter),
+                    "still": sampler.is_standing_still(counter),
                 }
                 for counter in sampler.counters
             ],
@@ -175,10 +187,10 @@ class Station:
             "warnings": getattr(self.source, "warnings", ()),
             "last_error": sampler.last_error,
             "open_requests": self.ledger.open_requests,
-            "unsettled_joules": self.ledger.unsettled / MICRO,
+            "unsettled_joules": self.ledger.unsettled_microjoules / MICRO,
         }
 
 
-def _names(backend: BackendSpec) -> tuple[str, ...]:
+def _list_names(backend: BackendSpec) -> tuple[str, ...]:
     parts = urlsplit(backend.root)
     return backend.names or (parts.netloc + parts.path, backend.root)

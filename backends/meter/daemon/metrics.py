@@ -12,20 +12,20 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from backends.meter.daemon.counter import MICRO
-from backends.meter.daemon.service import Meter
+from backends.meter.daemon.service import MeterService
 
 
-class Metrics(Collector):
+class MeterMetricsCollector(Collector):
     """Every series of a meter."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: MeterService) -> None:
         self._meter = meter
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics as they are now."""
-        self._meter.drain()
-        yield from self._of_devices()
-        yield from self._of_ledgers()
+        self._meter.apply_counter_events()
+        yield from self._collect_device_metrics()
+        yield from self._collect_ledger_metrics()
         events = CounterMetricFamily(
             "joulegate_meter_events", "Events taken from gateways", labels=["kind"]
         )
@@ -35,10 +35,10 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "joulegate_meter_dropped_answers",
             "Settled energies that no gateway fetched in time",
-            value=self._meter.dropped,
+            value=self._meter.dropped_messages,
         )
 
-    def _of_devices(self) -> Iterator[Metric]:
+    def _collect_device_metrics(self) -> Iterator[Metric]:
         energy = CounterMetricFamily(
             "joulegate_meter_energy_joules",
             "What a device's counter advanced by",
@@ -61,8 +61,8 @@ class Metrics(Collector):
         )
         joules: Counter[str] = Counter()
         failed: Counter[str] = Counter()
-        for station in self._meter.stations.values():
-            joules.update(station.energy)
+        for station in self._meter.runners.values():
+            joules.update(station.microjoules_by_device)
             failed.update(dict(station.sampler.errors))
             for counter in station.sampler.counters:
                 if counter.period_us is not None:
@@ -75,7 +75,7 @@ class Metrics(Collector):
             errors.add_metric([device], count)
         yield from (energy, period, info, errors)
 
-    def _of_ledgers(self) -> Iterator[Metric]:
+    def _collect_ledger_metrics(self) -> Iterator[Metric]:
         attributed = CounterMetricFamily(
             "joulegate_meter_attributed_joules",
             "Settled energy by whom it was spent on",
@@ -104,12 +104,12 @@ class Metrics(Collector):
             "Events refused for want of room, or whose request's beginning never came",
             labels=["ledger"],
         )
-        for name, station in self._meter.stations.items():
+        for name, station in self._meter.runners.items():
             ledger = station.ledger
-            attributed.add_metric([name, "request"], ledger.attributed / MICRO)
-            attributed.add_metric([name, "idle"], ledger.idle / MICRO)
-            attributed.add_metric([name, "other"], ledger.other / MICRO)
-            unsettled.add_metric([name], ledger.unsettled / MICRO)
+            attributed.add_metric([name, "request"], ledger.attributed_microjoules / MICRO)
+            attributed.add_metric([name, "idle"], ledger.idle_microjoules / MICRO)
+            attributed.add_metric([name, "other"], ledger.other_microjoules / MICRO)
+            unsettled.add_metric([name], ledger.unsettled_microjoules / MICRO)
             if station.idle_watts is not None:
                 idle_watts.add_metric([name], station.idle_watts)
             open_.add_metric([name], ledger.open_requests)

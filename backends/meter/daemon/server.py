@@ -15,50 +15,52 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from backends.meter.daemon import token_poller as tokens
 from backends.meter.daemon.ledger_runner import LedgerSpec
-from backends.meter.daemon.metrics import Metrics
+from backends.meter.daemon.metrics import MeterMetricsCollector
 from backends.meter.daemon.sampler import clock_us
-from backends.meter.daemon.service import BadBatchError, CrowdedError, Meter
-from backends.meter.protocol import PATH, Batch
-from backends.periodic import rounds
+from backends.meter.daemon.service import BadBatchError, MeterService, TooManyGatewaysError
+from backends.meter.protocol import EVENTS_PATH, EventBatch
+from backends.periodic import run_periodically
 
 _log = logging.getLogger("joulegate.meter")
 
 _MAX_BODY_BYTES = 1 << 20
 _KEEPALIVE_SECONDS = 75.0
 _SHUTDOWN_SECONDS = 0.5
-_TIDY_SECONDS = 1.0
+_MAINTENANCE_SECONDS = 1.0
 
-_decoder = msgspec.json.Decoder(Batch)
+_decoder = msgspec.json.Decoder(EventBatch)
 _encoder = msgspec.json.Encoder()
 
 
-class _Handlers:
+class _MeterHandlers:
     """The endpoints."""
 
-    def __init__(self, meter: Meter, secret: str | None) -> None:
+    def __init__(self, meter: MeterService, secret: str | None) -> None:
         self._meter = meter
         self._bearer = None if secret is None else f"Bearer {secret}".encode()
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(Metrics(meter))
+        self._registry.register(MeterMetricsCollector(meter))
 
-    async def events(self, request: web.Request) -> web.Response:
+    async def post_events(self, request: web.Request) -> web.Response:
         """POST /v1/events."""
-        if not self._authorised(request):
-            return _error(401, "the meter's secret is missing or wrong", "invalid_api_key")
+        if not self._is_authorised(request):
+            return _error_response(401, "the meter's secret is missing or wrong", "invalid_api_key")
         try:
             batch = _decoder.decode(await request.read())
-            answer = self._meter.receive(batch, clock_us())
+            answer = self._meter.receive_batch(batch, clock_us())
         except web.HTTPRequestEntityTooLarge:
-            return _error(413, f"the body is over {_MAX_BODY_BYTES} bytes", "body_too_large")
+            return _error_response(
+                413, f"the body is over {_MAX_BODY_BYTES} bytes", "body_too_large"
+            )
         except (msgspec.MsgspecError, UnicodeDecodeError, BadBatchError) as error:
-            return _error(400, str(error), "bad_batch")
-        except CrowdedError as error:
-            return _error(503, str(error), "too_many_gateways")
-        return _json(_encoder.encode(answer))
+            return _error_response(400, str(error), "bad_batch")
+        except TooManyGatewaysError as error:
+            return _error_response(503, str(error), "too_many_gateways")
+        return _json_response(_encoder.encode(answer))
 
-    async def health(self, _: web.Request) -> web.Response:
+    async def get_health(self, _: web.Request) -> web.Response:
         """GET /health: 503 while no ledger has a counter that can be read."""
-        ledgers = {name: station.health() for name, station in self._meter.stations.items()}
+        ledgers = {name: station.describe_health() for name, station in self._meter.runners.items()}
         well = all(
             ledger["counting"] and not any(device["still"] for device in ledger["devices"])
             for ledger in ledgers.values()
@@ -68,50 +70,50 @@ class _Handlers:
             "meter": self._meter.id,
             "ledgers": ledgers,
         }
-        return _json(_encoder.encode(body), 200 if self._meter.counting else 503)
+        return _json_response(_encoder.encode(body), 200 if self._meter.has_counters else 503)
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    async def get_metrics(self, _: web.Request) -> web.Response:
         """GET /metrics."""
         return web.Response(
             body=generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST}
         )
 
-    def _authorised(self, request: web.Request) -> bool:
+    def _is_authorised(self, request: web.Request) -> bool:
         if self._bearer is None:
             return True
         given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
         return hmac.compare_digest(given, self._bearer)
 
 
-def _json(body: bytes, status: int = 200) -> web.Response:
+def _json_response(body: bytes, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, headers={"content-type": "application/json"})
 
 
-def _error(status: int, message: str, code: str) -> web.Response:
+def _error_response(status: int, message: str, code: str) -> web.Response:
     kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004
     body: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": code}
-    return _json(_encoder.encode({"error": body}), status)
+    return _json_response(_encoder.encode({"error": body}), status)
 
 
 @web.middleware
-async def _outermost(request: web.Request, handler: Any) -> web.StreamResponse:
+async def _handle_errors(request: web.Request, handler: Any) -> web.StreamResponse:
     try:
         answer: web.StreamResponse = await handler(request)
     except web.HTTPException as error:
-        answer = _error(error.status, error.reason, error.reason.lower().replace(" ", "_"))
+        answer = _error_response(error.status, error.reason, error.reason.lower().replace(" ", "_"))
     except Exception:  # noqa: BLE001 - one bug must not end the meter
         _log.exception("a bug in answering %s", request.path)
-        answer = _error(500, "the meter failed; its log says why", "internal_error")
+        answer = _error_response(500, "the meter failed; its log says why", "internal_error")
     return answer
 
 
 @dataclass(slots=True)
-class Running:
+class RunningMeter:
     """A meter that listens."""
 
     host: str
     port: int
-    meter: Meter
+    meter: MeterService
     _runner: web.AppRunner
     _work: asyncio.Task[None]
 
@@ -122,16 +124,16 @@ class Running:
         return f"http://{host}:{self.port}"
 
     @property
-    def ledgers(self) -> dict[str, Any]:
+    def ledgers_by_name(self) -> dict[str, Any]:
         """Its ledgers by name, for whoever wants to look inside."""
-        return {name: station.ledger for name, station in self.meter.stations.items()}
+        return {name: station.ledger for name, station in self.meter.runners.items()}
 
     async def close(self) -> None:
         """Stop listening and reading, free everything."""
         self._work.cancel()
         await asyncio.gather(self._work, return_exceptions=True)
         await self._runner.cleanup()
-        stops = (station.sampler.stop for station in self.meter.stations.values())
+        stops = (station.sampler.stop_thread for station in self.meter.runners.values())
         # In threads, because a source in the middle of a reading may want this very loop.
         await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
 
@@ -142,23 +144,23 @@ class Running:
         await self.close()
 
 
-async def start(
+async def start_meter(
     ledgers: Sequence[LedgerSpec],
     host: str = "127.0.0.1",
     port: int = 0,
     *,
     secret: str | None = None,
     hz: float = 20.0,
-) -> Running:
+) -> RunningMeter:
     """Meter in this event loop; port 0 takes a free one. Raises OSError."""
-    meter = Meter(ledgers, hz=hz)
-    handlers = _Handlers(meter, secret)
-    app = web.Application(middlewares=[_outermost], client_max_size=_MAX_BODY_BYTES)
+    meter = MeterService(ledgers, hz=hz)
+    handlers = _MeterHandlers(meter, secret)
+    app = web.Application(middlewares=[_handle_errors], client_max_size=_MAX_BODY_BYTES)
     app.add_routes(
         [
-            web.post(PATH, handlers.events),
-            web.get("/health", handlers.health),
-            web.get("/metrics", handlers.metrics),
+            web.post(EVENTS_PATH, handlers.post_events),
+            web.get("/health", handlers.get_health),
+            web.get("/metrics", handlers.get_metrics),
         ]
     )
     runner = web.AppRunner(
@@ -176,19 +178,23 @@ async def start(
         sock.close()
         await runner.cleanup()
         raise
-    for station in meter.stations.values():
-        station.sampler.start()
-    work = asyncio.get_running_loop().create_task(_work(meter))
-    return Running(host, sock.getsockname()[1], meter, runner, work)
+    for station in meter.runners.values():
+        station.sampler.start_thread()
+    work = asyncio.get_running_loop().create_task(_run_background_tasks(meter))
+    return RunningMeter(host, sock.getsockname()[1], meter, runner, work)
 
 
-async def _work(meter: Meter) -> None:
+async def _run_background_tasks(meter: MeterService) -> None:
     """Do what has to be done whether gateways post or not."""
-    roots = [root for station in meter.stations.values() for root in station.roots]
+    roots = [root for station in meter.runners.values() for root in station.roots]
 
-    def counted(root: str, prompt_tokens: int, generated_tokens: int) -> None:
-        meter.counted(root, clock_us(), prompt_tokens, generated_tokens)
+    def record_token_counts(root: str, prompt_tokens: int, generated_tokens: int) -> None:
+        meter.record_token_counts(root, clock_us(), prompt_tokens, generated_tokens)
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(tokens.poll(sorted(set(roots)), counted))
-        tasks.create_task(rounds(lambda: meter.tidy(clock_us()), _TIDY_SECONDS, "tidying"))
+        tasks.create_task(tokens.poll_backends(sorted(set(roots)), record_token_counts))
+        tasks.create_task(
+            run_periodically(
+                lambda: meter.expire_gateways(clock_us()), _MAINTENANCE_SECONDS, "tidying"
+            )
+        )

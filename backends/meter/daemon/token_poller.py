@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from yarl import URL
 
 from backends import exposition
-from backends.client import Client
+from backends.client import BackendClient
 from backends.errors import BackendError
-from backends.periodic import rounds
+from backends.periodic import run_periodically
 
 _log = logging.getLogger("joulegate.meter")
 
@@ -24,26 +24,29 @@ _MAX_PAGE_BYTES = 8 << 20
 _OK = 200
 PERIOD_SECONDS = 1.0
 
-Counted = Callable[[str, int, int], None]
+TokenCountsHandler = Callable[[str, int, int], None]
 """Takes a backend's root and its prompt and generated tokens so far."""
 
 
-async def poll(roots: Sequence[str], counted: Counted) -> None:
+async def poll_backends(roots: Sequence[str], counted: TokenCountsHandler) -> None:
     """Ask every backend once a second, until cancelled."""
     if not roots:
         return
-    async with Client(connect_seconds=_CONNECT_SECONDS) as client, asyncio.TaskGroup() as tasks:
+    async with (
+        BackendClient(connect_seconds=_CONNECT_SECONDS) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
         for root in roots:
-            tasks.create_task(_poll(client, root, counted))
+            tasks.create_task(_poll_backend(client, root, counted))
 
 
-async def _poll(client: Client, root: str, counted: Counted) -> None:
+async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHandler) -> None:
     url = URL(root + "/metrics")
     answering = True
 
-    async def turn() -> None:
+    async def poll_once() -> None:
         nonlocal answering
-        found = await _ask(client, url)
+        found = await _fetch_token_counts(client, url)
         if (found is not None) != answering:
             answering = not answering
             _log.log(
@@ -55,24 +58,26 @@ async def _poll(client: Client, root: str, counted: Counted) -> None:
         if found is not None:
             counted(root, *found)
 
-    await rounds(turn, PERIOD_SECONDS, f"counting tokens at {url}")
+    await run_periodically(poll_once, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _ask(client: Client, url: URL) -> tuple[int, int] | None:
+async def _fetch_token_counts(client: BackendClient, url: URL) -> tuple[int, int] | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
         if status == _OK:
-            return read(page)
+            return parse_token_counts(page)
     return None
 
 
-def read(page: bytes) -> tuple[int, int] | None:
+def parse_token_counts(page: bytes) -> tuple[int, int] | None:
     """Return prompt and generated tokens of vLLM's page, None where it has none."""
-    prompt = exposition.total(page, "vllm:prompt_tokens_by_source_total", source="local_compute")
+    prompt = exposition.sum_series(
+        page, "vllm:prompt_tokens_by_source_total", source="local_compute"
+    )
     if prompt is None:
-        prompt = exposition.total(page, "vllm:prompt_tokens_total")
-    generated = exposition.total(page, "vllm:generation_tokens_total")
+        prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
+    generated = exposition.sum_series(page, "vllm:generation_tokens_total")
     if prompt is None or generated is None:
         return None
     return round(prompt), round(generated)

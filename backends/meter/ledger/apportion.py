@@ -7,22 +7,24 @@ from collections.abc import Sequence
 from math import fsum
 from typing import Protocol
 
-Key = tuple[str, int]
+RequestKey = tuple[str, int]
 """(gateway, its number for the request)"""
 
 
-class Sharer(Protocol):
+class Recipient(Protocol):
     """Who may get a share."""
 
-    key: Key
+    key: RequestKey
     microjoules: int
 
 
-Prefill = tuple[Sharer, float, float]
+PrefillShare = tuple[Recipient, float, float]
 """Whose, microjoules that profiling says it takes, prompt tokens."""
 
 
-def share(microjoules: int, sharers: Sequence[Sharer], weights: Sequence[float]) -> None:
+def apportion_microjoules(
+    microjoules: int, sharers: Sequence[Recipient], weights: Sequence[float]
+) -> None:
     """Give each its part of the amount; weights are not negative and not all 0.
 
     Each share is rounded down, and what is left over goes to the largest weight (of equals: to the

@@ -6,14 +6,17 @@ PURE: no clock, no I/O.
 from collections.abc import Collection
 from math import fsum
 
-from backends.meter.ledger.apportion import Prefill, Sharer, share
-from backends.meter.ledger.intervals import Span
-from backends.meter.ledger.request import Tracked
-from backends.meter.ledger.unreported import Unreported
+from backends.meter.ledger.apportion import PrefillShare, Recipient, apportion_microjoules
+from backends.meter.ledger.intervals import EnergyInterval
+from backends.meter.ledger.request import RequestTimeline
+from backends.meter.ledger.unreported import UnattributedTokens
 
 
-def divide(
-    span: Span, requests: list[Tracked], unreported: Collection[Unreported], now_us: int
+def attribute_interval(
+    span: EnergyInterval,
+    requests: list[RequestTimeline],
+    unreported: Collection[UnattributedTokens],
+    now_us: int,
 ) -> bool:
     """Give a span's energy to those that had tokens in it; False if nobody had (it is idle).
 
@@ -21,39 +24,39 @@ def divide(
     """
     start_us, end_us, microjoules, _ = span
     width_us = end_us - start_us
-    prefills: list[Prefill] = []
+    prefills: list[PrefillShare] = []
     generated = [
-        request.rate * width_us
+        request.tokens_per_us * width_us
         if request.steady_from_us <= start_us and end_us <= request.steady_to_us
-        else request.tokens(start_us, end_us, now_us, prefills)
+        else request.count_tokens_between(start_us, end_us, now_us, prefills)
         for request in requests
     ]
-    sharers: list[Sharer] = [*requests, *unreported]
-    generated += [other.tokens(start_us, end_us, prefills) for other in unreported]
+    sharers: list[Recipient] = [*requests, *unreported]
+    generated += [other.count_tokens_between(start_us, end_us, prefills) for other in unreported]
     decoding = len(generated) - generated.count(0.0)
     if not prefills and not decoding:
         return False
-    _meet(requests, sharers, generated, decoding, prefills)
+    _mark_shared(requests, sharers, generated, decoding, prefills)
     prefilling = 0
     if prefills:
         owners, energies, tokens = zip(*prefills, strict=True)
         needed = fsum(energies)
         prefilling = min(int(needed), microjoules) if decoding else microjoules
-        share(prefilling, owners, energies if needed else tokens)
+        apportion_microjoules(prefilling, owners, energies if needed else tokens)
     if decoding:
-        share(microjoules - prefilling, sharers, generated)
+        apportion_microjoules(microjoules - prefilling, sharers, generated)
     return True
 
 
-def _meet(
-    active: list[Tracked],
-    sharers: list[Sharer],
+def _mark_shared(
+    active: list[RequestTimeline],
+    sharers: list[Recipient],
     generated: list[float],
     decoding: int,
-    prefills: list[Prefill],
+    prefills: list[PrefillShare],
 ) -> None:
     """Note who had company."""
-    only: Sharer | None = None
+    only: Recipient | None = None
     if decoding <= 1:
         users = {id(owner): owner for owner, _, _ in prefills}
         users |= {id(who): who for who, n in zip(sharers, generated, strict=True) if n}
@@ -61,4 +64,4 @@ def _meet(
             (only,) = users.values()
     for request in active:
         if request is not only:
-            request.alone = False
+            request.used_alone = False

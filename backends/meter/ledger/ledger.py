@@ -20,12 +20,12 @@ from collections import deque
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from backends.meter.ledger.apportion import Key
-from backends.meter.ledger.attribution import divide
-from backends.meter.ledger.intervals import MAX_SPANS, Span, merged
-from backends.meter.ledger.prefill_start import Turns
-from backends.meter.ledger.request import MAX_FRESH, NEVER_US, Tracked
-from backends.meter.ledger.unreported import Unreported
+from backends.meter.ledger.apportion import RequestKey
+from backends.meter.ledger.attribution import attribute_interval
+from backends.meter.ledger.intervals import MAX_INTERVALS, EnergyInterval, merge_pairs
+from backends.meter.ledger.prefill_start import PrefillOrder
+from backends.meter.ledger.request import MAX_FRESH, NEVER_US, RequestTimeline
+from backends.meter.ledger.unreported import UnattributedTokens
 
 Method = Literal["exclusive", "apportioned", "coarse", "estimated"]
 
@@ -36,15 +36,15 @@ _CAPS_UNTIL_IGNORED = 2  # a request that is silent for so long holds up nothing
 _CAPS_UNTIL_GIVEN_UP = 10  # and for so long has ended
 
 
-class Settled(NamedTuple):
+class SettledRequest(NamedTuple):
     """A request's energy."""
 
-    key: Key
+    key: RequestKey
     microjoules: int
     method: Method
 
 
-class Ledger:
+class EnergyLedger:
     """One set of devices and the requests that share it."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Ledger:
     ) -> None:
         self.name = name
         self.coarse = coarse  # may be set once that is known of the source
-        self.advanced = self.attributed = self.idle = 0
+        self.advanced_microjoules = self.attributed_microjoules = self.idle_microjoules = 0
         """Microjoules: what the counters moved by, what requests got, what nobody used."""
         self.late_events = 0  # about requests that were settled already
         self.dropped_events = 0  # refused for want of room, or their beginning never came
@@ -69,56 +69,65 @@ class Ledger:
         self._coarse_above_us = coarse_above_us
         self._max_requests = max_requests
         self._at_us = -NEVER_US
-        self._lost = True
-        self._spans: deque[Span] = deque()
-        self._requests: dict[Key, Tracked] = {}
-        self._orphans: dict[Key, Tracked] = {}
-        self._remembered: set[Key] = set()
-        self._remembered_order: deque[Key] = deque()
-        self._polled: dict[str, Unreported] = {}
-        self._turns = Turns()
+        self._counter_lost = True
+        self._intervals: deque[EnergyInterval] = deque()
+        self._requests: dict[RequestKey, RequestTimeline] = {}
+        self._orphans: dict[RequestKey, RequestTimeline] = {}
+        self._settled_keys: set[RequestKey] = set()
+        self._settled_order: deque[RequestKey] = deque()
+        self._unattributed_tokens: dict[str, UnattributedTokens] = {}
+        self._prefill_order = PrefillOrder()
 
     @property
     def other_by_backend(self) -> dict[str, int]:
         """Microjoules of tokens that nobody reported."""
-        return {name: unreported.microjoules for name, unreported in self._polled.items()}
+        return {
+            name: unreported.microjoules for name, unreported in self._unattributed_tokens.items()
+        }
 
     @property
-    def other(self) -> int:
+    def other_microjoules(self) -> int:
         """The same, of all backends."""
-        return sum(unreported.microjoules for unreported in self._polled.values())
+        return sum(unreported.microjoules for unreported in self._unattributed_tokens.values())
 
     @property
-    def unsettled(self) -> int:
+    def unsettled_microjoules(self) -> int:
         """Microjoules that are not divided yet."""
-        return self.advanced - self.attributed - self.idle - self.other
+        return (
+            self.advanced_microjoules
+            - self.attributed_microjoules
+            - self.idle_microjoules
+            - self.other_microjoules
+        )
 
     @property
     def open_requests(self) -> int:
         """Requests that have begun and are not settled."""
         return len(self._requests)
 
-    def start(self, at_us: int) -> None:
+    def start_counter(self, at_us: int) -> None:
         """The counter is known from here on."""
-        self._push(at_us, 0, hole=True)
-        self._lost = False
+        self._close_interval(at_us, 0, hole=True)
+        self._counter_lost = False
 
-    def advance(self, at_us: int, microjoules: int, *, hole: bool = False) -> None:
+    def advance_counter(self, at_us: int, microjoules: int, *, hole: bool = False) -> None:
         """The counters moved by that much (`hole`: not surely). Raises ValueError if they fell."""
         if microjoules < 0:
             raise ValueError(f"a counter moved by {microjoules} microjoules")
-        self.advanced += microjoules
-        self._push(max(at_us, self._at_us + 1), microjoules, hole=self._lost or hole)
-        self._lost = False
+        self.advanced_microjoules += microjoules
+        self._close_interval(
+            max(at_us, self._at_us + 1), microjoules, hole=self._counter_lost or hole
+        )
+        self._counter_lost = False
 
-    def lost(self, at_us: int) -> None:
+    def lose_counter(self, at_us: int) -> None:
         """The counter is not known from here on, until `start`."""
-        self._push(at_us, 0, hole=True)
-        self._lost = True
+        self._close_interval(at_us, 0, hole=True)
+        self._counter_lost = True
 
-    def begin(
+    def begin_request(
         self,
-        key: Key,
+        key: RequestKey,
         at_us: int,
         backend: str,
         prompt_tokens: int,
@@ -128,26 +137,26 @@ class Ledger:
         """A request was sent to a backend."""
         request = self._requests.get(key)
         if request is None:
-            if key in self._remembered:
+            if key in self._settled_keys:
                 self.late_events += 1
                 return
             if len(self._requests) >= self._max_requests:
                 self.dropped_events += 1
                 return
-            request = self._requests[key] = self._orphans.pop(key, Tracked(key))
-        request.begin(at_us, backend, prompt_tokens, prefill_microjoules, prompt_may_change)
+            request = self._requests[key] = self._orphans.pop(key, RequestTimeline(key))
+        request.note_begin(at_us, backend, prompt_tokens, prefill_microjoules, prompt_may_change)
 
-    def progress(self, key: Key, at_us: int, tokens: int) -> None:
+    def record_progress(self, key: RequestKey, at_us: int, tokens: int) -> None:
         """By then it had so many tokens, all counted; the first such event ends its prefill."""
-        request = self._find(key)
+        request = self._find_request(key)
         if request is not None:
-            request.progress(at_us, tokens)
-            if len(request.fresh) > MAX_FRESH:
-                request.thin(self.settled_us)
+            request.note_progress(at_us, tokens)
+            if len(request.noted_counts) > MAX_FRESH:
+                request.thin_events(self.settled_us)
 
-    def end(
+    def end_request(
         self,
-        key: Key,
+        key: RequestKey,
         at_us: int,
         tokens: int,
         prompt_tokens: int | None = None,
@@ -155,111 +164,113 @@ class Ledger:
         queue_us: int | None = None,
     ) -> None:
         """It is over; None where the backend did not say."""
-        request = self._find(key)
+        request = self._find_request(key)
         if request is not None:
             prompt, cached, queue = (
                 -1 if n is None else n for n in (prompt_tokens, cached_tokens, queue_us)
             )
-            request.end(at_us, tokens, prompt, cached, queue)
+            request.note_end(at_us, tokens, prompt, cached, queue)
 
-    def vanished(self, gateway: str, at_us: int) -> None:
+    def end_gateway_requests(self, gateway: str, at_us: int) -> None:
         """End all that a gateway has open: it is gone."""
         for request in self._requests.values():
-            if request.key[0] == gateway and request.ended is None:
-                request.close(at_us)
+            if request.key[0] == gateway and request.noted_end is None:
+                request.force_end(at_us)
         for key in [key for key in self._orphans if key[0] == gateway]:
             del self._orphans[key]
 
-    def counts_expected(self, backend: str) -> None:
+    def enable_token_polling(self, backend: str) -> None:
         """Polls of the backend's own counters will come."""
-        if backend not in self._polled:
-            self._polled[backend] = Unreported(backend)
+        if backend not in self._unattributed_tokens:
+            self._unattributed_tokens[backend] = UnattributedTokens(backend)
 
-    def counted(
+    def record_token_counts(
         self, backend: str, at_us: int, prompt_tokens_total: int, generated_tokens_total: int
     ) -> None:
         """The backend's own counters, cumulative; one that falls has been reset."""
-        self.counts_expected(backend)
-        self._polled[backend].counted(at_us, prompt_tokens_total, generated_tokens_total)
+        self.enable_token_polling(backend)
+        self._unattributed_tokens[backend].record_token_counts(
+            at_us, prompt_tokens_total, generated_tokens_total
+        )
 
-    def settle(self, now_us: int) -> list[Settled]:
+    def settle_requests(self, now_us: int) -> list[SettledRequest]:
         """Divide what is known by now; the requests that are settled thereby."""
-        if now_us - self._at_us > self._cap_us and not self._lost:
-            self.lost(self._at_us)  # nobody has read the counter for so long
-        horizon_us = self._horizon(now_us)
+        if now_us - self._at_us > self._cap_us and not self._counter_lost:
+            self.lose_counter(self._at_us)  # nobody has read the counter for so long
+        horizon_us = self._advance_horizon(now_us)
         self._forget_orphans(now_us)
-        if self._lost:
-            self._push(horizon_us, 0, hole=True)
+        if self._counter_lost:
+            self._close_interval(horizon_us, 0, hole=True)
         requests = self._requests.values()
-        settled = self._finish([r for r in requests if r.end_us <= self.settled_us])
-        if not self._spans or self._spans[0].end_us > horizon_us:
+        settled = self._finish_requests([r for r in requests if r.end_us <= self.settled_us])
+        if not self._intervals or self._intervals[0].end_us > horizon_us:
             return settled
         waiting = sorted(requests, key=attrgetter("begin_us"), reverse=True)
-        active: list[Tracked] = []
-        while self._spans and self._spans[0].end_us <= horizon_us:
-            span = self._spans.popleft()
+        active: list[RequestTimeline] = []
+        while self._intervals and self._intervals[0].end_us <= horizon_us:
+            span = self._intervals.popleft()
             while waiting and waiting[-1].begin_us < span.end_us:
                 active.append(waiting.pop())
-            self._divide(span, active, now_us)
+            self._attribute_interval(span, active, now_us)
             self.settled_us = span.end_us
             ended = [r for r in active if r.end_us <= span.end_us]
             if ended:
                 active = [r for r in active if r.end_us > span.end_us]
-                settled += self._finish(ended)
+                settled += self._finish_requests(ended)
         return settled
 
-    def _find(self, key: Key) -> Tracked | None:
+    def _find_request(self, key: RequestKey) -> RequestTimeline | None:
         """The request that an event is about, perhaps before its beginning is known."""
         request = self._requests.get(key) or self._orphans.get(key)
         if request is None:
-            if key in self._remembered:
+            if key in self._settled_keys:
                 self.late_events += 1
             elif len(self._orphans) >= MAX_ORPHANS:
                 self.dropped_events += 1
             else:
-                request = self._orphans[key] = Tracked(key)
+                request = self._orphans[key] = RequestTimeline(key)
         return request
 
-    def _push(self, at_us: int, microjoules: int, *, hole: bool) -> None:
+    def _close_interval(self, at_us: int, microjoules: int, *, hole: bool) -> None:
         """Close the span that ends there."""
         if at_us <= self._at_us:
             return
-        self._spans.append(Span(self._at_us, at_us, microjoules, hole))
+        self._intervals.append(EnergyInterval(self._at_us, at_us, microjoules, hole))
         self._at_us = at_us
-        if len(self._spans) > MAX_SPANS:
-            self._spans = merged(self._spans)
+        if len(self._intervals) > MAX_INTERVALS:
+            self._intervals = merge_pairs(self._intervals)
 
-    def _horizon(self, now_us: int) -> int:
+    def _advance_horizon(self, now_us: int) -> int:
         """Take in what was noted; up to where everything is known."""
         settled_us = self.settled_us
         known_us = now_us - LAG_US
         for request in self._requests.values():
-            if request.dirty:
-                self._absorb(request)
+            if request.has_noted:
+                self._apply_request_events(request)
             if request.end_us == NEVER_US:
-                known_us = min(known_us, self._known(request, now_us))
-        self._turns.settle(settled_us)
-        requests, polled = self._requests.values(), self._polled.values()
-        limits = [one.limit(now_us, known_us, settled_us, requests) for one in polled]
+                known_us = min(known_us, self._known_until_us(request, now_us))
+        self._prefill_order.resolve_starts(settled_us)
+        requests, polled = self._requests.values(), self._unattributed_tokens.values()
+        limits = [one.advance_limit_us(now_us, known_us, settled_us, requests) for one in polled]
         return max(min(limits, default=known_us), now_us - self._cap_us)
 
-    def _absorb(self, request: Tracked) -> None:
-        request.absorb(self.settled_us)
-        if request.prefilled_us != NEVER_US and not request.in_turns:
-            self._turns.add(request)
-            if request.backend in self._polled:
-                self._polled[request.backend].saw(request)
+    def _apply_request_events(self, request: RequestTimeline) -> None:
+        request.apply_events(self.settled_us)
+        if request.prefilled_us != NEVER_US and not request.in_prefill_order:
+            self._prefill_order.add_request(request)
+            if request.backend in self._unattributed_tokens:
+                self._unattributed_tokens[request.backend].learn_prompt_cost(request)
 
-    def _known(self, request: Tracked, now_us: int) -> int:
+    def _known_until_us(self, request: RequestTimeline, now_us: int) -> int:
         """Up to where an open request is known."""
         last_us = request.last_us
         if last_us < now_us - _CAPS_UNTIL_IGNORED * self._cap_us:
             if last_us < now_us - _CAPS_UNTIL_GIVEN_UP * self._cap_us:
-                request.close(last_us)
-                self._absorb(request)
+                request.force_end(last_us)
+                self._apply_request_events(request)
             return now_us
         first_us = request.first_us
-        if first_us == NEVER_US or (request.may_change and self.settled_us < first_us):
+        if first_us == NEVER_US or (request.prompt_may_change and self.settled_us < first_us):
             return request.begin_us
         return max(last_us, now_us - self._stall_us)
 
@@ -269,19 +280,21 @@ class Ledger:
                 del self._orphans[key]
                 self.dropped_events += 1
 
-    def _divide(self, span: Span, active: list[Tracked], now_us: int) -> None:
+    def _attribute_interval(
+        self, span: EnergyInterval, active: list[RequestTimeline], now_us: int
+    ) -> None:
         long = span.end_us - span.start_us > self._coarse_above_us
         if span.hole or long:
             for request in active:
                 request.incomplete |= span.hole
                 request.coarse |= long
-        other = self.other
-        if divide(span, active, self._polled.values(), now_us):
-            self.attributed += span.microjoules - (self.other - other)
+        other = self.other_microjoules
+        if attribute_interval(span, active, self._unattributed_tokens.values(), now_us):
+            self.attributed_microjoules += span.microjoules - (self.other_microjoules - other)
         else:
-            self.idle += span.microjoules
+            self.idle_microjoules += span.microjoules
 
-    def _finish(self, requests: list[Tracked]) -> list[Settled]:
+    def _finish_requests(self, requests: list[RequestTimeline]) -> list[SettledRequest]:
         settled = []
         for request in requests:
             method: Method = "apportioned"
@@ -289,12 +302,12 @@ class Ledger:
                 method = "estimated"
             elif request.coarse or self.coarse:
                 method = "coarse"
-            elif request.alone:
+            elif request.used_alone:
                 method = "exclusive"
-            settled.append(Settled(request.key, request.microjoules, method))
+            settled.append(SettledRequest(request.key, request.microjoules, method))
             del self._requests[request.key]
-            self._remembered.add(request.key)
-            self._remembered_order.append(request.key)
-            if len(self._remembered_order) > self._max_requests:
-                self._remembered.discard(self._remembered_order.popleft())
+            self._settled_keys.add(request.key)
+            self._settled_order.append(request.key)
+            if len(self._settled_order) > self._max_requests:
+                self._settled_keys.discard(self._settled_order.popleft())
         return settled

@@ -10,38 +10,38 @@ Rules:
 
 from bisect import bisect_left, insort
 
-from backends.meter.ledger.request import NEVER_US, Tracked
+from backends.meter.ledger.request import NEVER_US, RequestTimeline
 
 SAME_STEP_US = 100_000
 
 
-class Turns:
+class PrefillOrder:
     """First chunks by backend, and the requests whose turn is to be found."""
 
     def __init__(self) -> None:
         self._firsts: dict[str, list[tuple[int, int]]] = {}  # (first chunk, beginning)
-        self._waiting: list[Tracked] = []
+        self._waiting: list[RequestTimeline] = []
 
-    def add(self, request: Tracked) -> None:
+    def add_request(self, request: RequestTimeline) -> None:
         """Take a request whose prefill has ended, once."""
-        request.in_turns = True
+        request.in_prefill_order = True
         if request.prefill_from_us == NEVER_US:
             self._waiting.append(request)
         if request.first_us != NEVER_US:
             firsts = self._firsts.setdefault(request.backend, [])
             insort(firsts, (request.first_us, request.begin_us))
 
-    def settle(self, settled_us: int) -> None:
+    def resolve_starts(self, settled_us: int) -> None:
         """Find the turns of all that were added, and forget what the horizon has passed."""
         for request in self._waiting:
-            request.prefill_from_us = self._turn(request)
+            request.prefill_from_us = self._find_start_us(request)
         self._waiting.clear()
         for backend, firsts in list(self._firsts.items()):
             del firsts[: bisect_left(firsts, (settled_us, 0))]
             if not firsts:
                 del self._firsts[backend]
 
-    def _turn(self, request: Tracked) -> int:
+    def _find_start_us(self, request: RequestTimeline) -> int:
         firsts = self._firsts.get(request.backend, [])
         place = bisect_left(firsts, (request.prefilled_us - SAME_STEP_US, 0))
         while place and firsts[place - 1][0] > request.begin_us:

@@ -14,7 +14,7 @@ Rules:
 
 from bisect import bisect_right
 
-from backends.meter.ledger.apportion import Key, Prefill
+from backends.meter.ledger.apportion import PrefillShare, RequestKey
 
 NEVER_US = 1 << 62
 MAX_POINTS = 600
@@ -23,31 +23,52 @@ _MANY_POINTS = 16  # from here on it pays to forget
 _NOISE_TOKENS = 1e-6  # below this two token counts differ by rounding only
 
 
-class Tracked:
+class RequestTimeline:
     """A request, from the first event about it until it is settled."""
 
     __slots__ = (
-        "alone", "backend", "begin_us", "begun", "coarse", "counts", "dirty", "end_us", "ended",
-        "first_us", "fresh", "in_turns", "incomplete", "key", "last_us", "may_change",
-        "microjoules", "prefill_from_us", "prefill_microjoules", "prompt_tokens", "rate",
-        "reported_prompt_tokens", "steady_from_us", "steady_to_us", "times",
+        "backend",
+        "begin_us",
+        "coarse",
+        "counts",
+        "end_us",
+        "first_us",
+        "has_noted",
+        "in_prefill_order",
+        "incomplete",
+        "key",
+        "last_us",
+        "microjoules",
+        "noted_begin",
+        "noted_counts",
+        "noted_end",
+        "prefill_from_us",
+        "prefill_microjoules",
+        "prompt_may_change",
+        "prompt_tokens",
+        "reported_prompt_tokens",
+        "steady_from_us",
+        "steady_to_us",
+        "times",
+        "tokens_per_us",
+        "used_alone",
         "weighed_prompt_tokens",
     )  # fmt: skip
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: RequestKey) -> None:
         self.key = key
         # Noted, not absorbed yet.
-        self.begun: tuple[int, str, int, int, bool] | None = None
-        self.ended: tuple[int, int, int, int, int] | None = None  # -1: not said
-        self.fresh: list[tuple[int, int]] = []
-        self.dirty = False
+        self.noted_begin: tuple[int, str, int, int, bool] | None = None
+        self.noted_end: tuple[int, int, int, int, int] | None = None  # -1: not said
+        self.noted_counts: list[tuple[int, int]] = []
+        self.has_noted = False
         # Absorbed.
         self.backend = ""
         self.begin_us = self.end_us = self.first_us = NEVER_US
         self.last_us = -NEVER_US
-        self.may_change = False
+        self.prompt_may_change = False
         self.prefill_from_us = NEVER_US
-        self.in_turns = False
+        self.in_prefill_order = False
         self.prompt_tokens = 0
         """Those that were computed."""
         self.reported_prompt_tokens = 0
@@ -58,13 +79,13 @@ class Tracked:
         self.times: list[int] = []
         self.counts: list[int] = []
         # While (steady_from_us, steady_to_us] lasts it only decodes, `rate` tokens a microsecond.
-        self.steady_from_us, self.steady_to_us, self.rate = 1, 0, 0.0
+        self.steady_from_us, self.steady_to_us, self.tokens_per_us = 1, 0, 0.0
         # What came of it.
         self.microjoules = 0
-        self.alone = True
+        self.used_alone = True
         self.coarse = self.incomplete = False
 
-    def begin(
+    def note_begin(
         self,
         at_us: int,
         backend: str,
@@ -74,69 +95,69 @@ class Tracked:
     ) -> None:
         """Note its beginning; one that was absorbed stays."""
         said = (at_us, backend, prompt_tokens, prefill_microjoules, may_change)
-        if not self.times and (self.begun is None or said < self.begun):
-            self.begun = said
-            self.dirty = True
+        if not self.times and (self.noted_begin is None or said < self.noted_begin):
+            self.noted_begin = said
+            self.has_noted = True
 
-    def progress(self, at_us: int, tokens: int) -> None:
+    def note_progress(self, at_us: int, tokens: int) -> None:
         """Note how many tokens it had."""
-        self.fresh.append((at_us, tokens))
-        self.dirty = True
+        self.noted_counts.append((at_us, tokens))
+        self.has_noted = True
 
-    def end(self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int) -> None:
+    def note_end(self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int) -> None:
         """Note its end; one that was absorbed stays."""
         said = (at_us, tokens, prompt, cached, queue_us)
-        if self.end_us == NEVER_US and (self.ended is None or said < self.ended):
-            self.ended = said
-            self.dirty = True
+        if self.end_us == NEVER_US and (self.noted_end is None or said < self.noted_end):
+            self.noted_end = said
+            self.has_noted = True
 
-    def close(self, at_us: int) -> None:
+    def force_end(self, at_us: int) -> None:
         """End it without having seen its end."""
         self.incomplete = True
-        self.end(max(at_us, self.latest_us), 0, -1, -1, -1)
+        self.note_end(max(at_us, self.latest_us), 0, -1, -1, -1)
 
     @property
     def latest_us(self) -> int:
         """When the last event about it was."""
-        begun_us = self.begun[0] if self.begun else -NEVER_US
-        return max(begun_us, self.last_us, *(at for at, _ in self.fresh), -NEVER_US)
+        begun_us = self.noted_begin[0] if self.noted_begin else -NEVER_US
+        return max(begun_us, self.last_us, *(at for at, _ in self.noted_counts), -NEVER_US)
 
     @property
     def prefilled_us(self) -> int:
         """When its prefill ended, `NEVER_US` while that is not known."""
         return min(self.first_us, self.end_us)
 
-    def absorb(self, settled_us: int) -> None:
+    def apply_events(self, settled_us: int) -> None:
         """Take in what was noted; `settled_us` is the horizon that nothing reaches behind."""
-        self.dirty = False
-        if self.begun is None:
+        self.has_noted = False
+        if self.noted_begin is None:
             return
         if not self.times:
-            self._open(settled_us)
-        elif self._follows(settled_us):
+            self._apply_begin(settled_us)
+        elif self._apply_next_count(settled_us):
             return
-        before = self.value(settled_us)
-        if self.ended is not None and self.end_us == NEVER_US:
-            self._end(*self.ended)
-        for at_us, tokens in sorted(self.fresh):
-            self._insert(min(at_us, self.end_us), tokens)
-        self.fresh.clear()
-        if self.value(settled_us) > before + _NOISE_TOKENS:
+        before = self.count_tokens_at(settled_us)
+        if self.noted_end is not None and self.end_us == NEVER_US:
+            self._apply_end(*self.noted_end)
+        for at_us, tokens in sorted(self.noted_counts):
+            self._insert_count(min(at_us, self.end_us), tokens)
+        self.noted_counts.clear()
+        if self.count_tokens_at(settled_us) > before + _NOISE_TOKENS:
             self.incomplete = True
-        self._forget(settled_us)
+        self._forget_points(settled_us)
         if len(self.times) > MAX_POINTS:
             del self.times[1:-1:2], self.counts[1:-1:2]
         self.steady_from_us, self.steady_to_us = 1, 0
 
-    def thin(self, settled_us: int) -> None:
+    def thin_events(self, settled_us: int) -> None:
         """Take in what was noted, or half of it while its beginning is not known."""
-        self.absorb(settled_us)
-        self.dirty = True
-        if self.fresh:
-            self.fresh.sort()
-            del self.fresh[:-1:2]
+        self.apply_events(settled_us)
+        self.has_noted = True
+        if self.noted_counts:
+            self.noted_counts.sort()
+            del self.noted_counts[:-1:2]
 
-    def value(self, at_us: int) -> float:
+    def count_tokens_at(self, at_us: int) -> float:
         """Tokens it had by then."""
         times, counts = self.times, self.counts
         place = bisect_right(times, at_us)
@@ -148,7 +169,9 @@ class Tracked:
         start_us = times[place - 1]
         return before + (counts[place] - before) * (at_us - start_us) / (times[place] - start_us)
 
-    def tokens(self, start_us: int, end_us: int, now_us: int, prefills: list[Prefill]) -> float:
+    def count_tokens_between(
+        self, start_us: int, end_us: int, now_us: int, prefills: list[PrefillShare]
+    ) -> float:
         """Tokens generated in (start, end]; its prefill there, if any, is added to `prefills`.
 
         A prefill that has not ended ends `now_us`.
@@ -168,18 +191,18 @@ class Tracked:
         times, counts = self.times, self.counts
         place = bisect_right(times, end_us)
         if not 0 < place < len(times):
-            return max(0.0, self.value(end_us) - self.value(start_us))
+            return max(0.0, self.count_tokens_at(end_us) - self.count_tokens_at(start_us))
         since_us, until_us, before = times[place - 1], times[place], counts[place - 1]
-        self.rate = rate = (counts[place] - before) / (until_us - since_us)
+        self.tokens_per_us = rate = (counts[place] - before) / (until_us - since_us)
         self.steady_from_us = max(prefilled_us, since_us)
         self.steady_to_us = until_us
-        return max(0.0, before + rate * (end_us - since_us) - self.value(start_us))
+        return max(0.0, before + rate * (end_us - since_us) - self.count_tokens_at(start_us))
 
-    def _follows(self, settled_us: int) -> bool:
+    def _apply_next_count(self, settled_us: int) -> bool:
         """Take in one count that simply comes after the others, as most do; False if not so."""
-        if self.ended is not None or len(self.fresh) != 1:
+        if self.noted_end is not None or len(self.noted_counts) != 1:
             return False
-        ((at_us, tokens),) = self.fresh
+        ((at_us, tokens),) = self.noted_counts
         times = self.times
         if not at_us > times[-1] > settled_us or tokens < self.counts[-1]:
             return False
@@ -188,19 +211,19 @@ class Tracked:
         times.append(at_us)
         self.counts.append(tokens)
         self.last_us = at_us
-        self.fresh.clear()
+        self.noted_counts.clear()
         if len(times) > _MANY_POINTS:
-            self._forget(settled_us)
+            self._forget_points(settled_us)
         return len(times) <= MAX_POINTS
 
-    def _forget(self, settled_us: int) -> None:
+    def _forget_points(self, settled_us: int) -> None:
         gone = bisect_right(self.times, settled_us) - 1
         if gone > 0:
             del self.times[:gone], self.counts[:gone]
 
-    def _open(self, settled_us: int) -> None:
-        assert self.begun is not None  # noqa: S101 - for the type checker; absorb has looked
-        at_us, self.backend, prompt, prefill, self.may_change = self.begun
+    def _apply_begin(self, settled_us: int) -> None:
+        assert self.noted_begin is not None  # noqa: S101 - for the type checker; absorb has looked
+        at_us, self.backend, prompt, prefill, self.prompt_may_change = self.noted_begin
         self.begin_us = at_us
         self.last_us = at_us
         self.prompt_tokens = self.reported_prompt_tokens = max(0, prompt)
@@ -209,7 +232,7 @@ class Tracked:
         self.counts.append(0)
         self.incomplete |= self.begin_us < settled_us
 
-    def _end(self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int) -> None:
+    def _apply_end(self, at_us: int, tokens: int, prompt: int, cached: int, queue_us: int) -> None:
         self.end_us = max(at_us, self.begin_us + 1)
         if queue_us >= 0:
             self.prefill_from_us = self.begin_us + queue_us
@@ -222,9 +245,9 @@ class Tracked:
         while self.times[-1] > self.end_us and len(self.times) > 1:
             self.times.pop()
             tokens = max(tokens, self.counts.pop())
-        self._insert(self.end_us, tokens, ends=True)
+        self._insert_count(self.end_us, tokens, ends=True)
 
-    def _insert(self, at_us: int, tokens: int, *, ends: bool = False) -> None:
+    def _insert_count(self, at_us: int, tokens: int, *, ends: bool = False) -> None:
         times, counts = self.times, self.counts
         at_us = max(at_us, self.begin_us + 1)
         if not ends:

@@ -19,8 +19,8 @@ from collections import deque
 from collections.abc import Collection
 from typing import NamedTuple
 
-from backends.meter.ledger.apportion import Key, Prefill
-from backends.meter.ledger.request import Tracked
+from backends.meter.ledger.apportion import PrefillShare, RequestKey
+from backends.meter.ledger.request import RequestTimeline
 
 MAX_SHORTFALL_TOKENS = 2000.0
 _MAX_WINDOWS = 600
@@ -29,7 +29,7 @@ _NOISE_TOKENS = 2.0
 _NOISE_SHARE = 0.1
 
 
-class _Window(NamedTuple):
+class _PollWindow(NamedTuple):
     from_us: int
     to_us: int
     prompt: float
@@ -37,28 +37,28 @@ class _Window(NamedTuple):
     known: bool = True
 
 
-class Unreported:
+class UnattributedTokens:
     """One backend's unreported tokens, weighed like a request of their own."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
-        self.key: Key = (backend, -1)
+        self.key: RequestKey = (backend, -1)
         self.microjoules = 0
         self._period_us = 1_000_000
         self._last_us: int | None = None
         self._totals: tuple[int, int] | None = None
         self._covered_us = 0
-        self._counted: deque[_Window] = deque(maxlen=_MAX_WINDOWS)
-        self._others: deque[_Window] = deque(maxlen=_MAX_WINDOWS)
+        self._poll_windows: deque[_PollWindow] = deque(maxlen=_MAX_WINDOWS)
+        self._other_windows: deque[_PollWindow] = deque(maxlen=_MAX_WINDOWS)
         self._prompt_carry = self._generated_carry = 0.0
         self._prompt_seen = self._prefill_seen = 0
 
-    def saw(self, request: Tracked) -> None:
+    def learn_prompt_cost(self, request: RequestTimeline) -> None:
         """Learn from a request what a prompt token costs here."""
         self._prompt_seen += request.prompt_tokens
         self._prefill_seen += int(request.prefill_microjoules)
 
-    def counted(self, at_us: int, prompt_tokens: int, generated_tokens: int) -> None:
+    def record_token_counts(self, at_us: int, prompt_tokens: int, generated_tokens: int) -> None:
         """The backend's own cumulative counters were this much then."""
         old, self._totals = self._totals, (prompt_tokens, generated_tokens)
         last_us = self._last_us
@@ -70,31 +70,33 @@ class Unreported:
             return
         self._period_us = min(max(at_us - last_us, 100_000), 10_000_000)
         prompt, generated = prompt_tokens - old[0], generated_tokens - old[1]
-        self._counted.append(
-            _Window(last_us, at_us, prompt, generated, known=prompt >= 0 and generated >= 0)
+        self._poll_windows.append(
+            _PollWindow(last_us, at_us, prompt, generated, known=prompt >= 0 and generated >= 0)
         )
 
-    def limit(
-        self, now_us: int, horizon_us: int, settled_us: int, requests: Collection[Tracked]
+    def advance_limit_us(
+        self, now_us: int, horizon_us: int, settled_us: int, requests: Collection[RequestTimeline]
     ) -> int:
         """Weigh the windows known up to the horizon; how far intervals may settle here."""
         if self._last_us is None:  # the first poll is still to come
             self._last_us = now_us
-        while self._counted and self._counted[0].to_us <= horizon_us:
-            window = self._counted.popleft()
+        while self._poll_windows and self._poll_windows[0].to_us <= horizon_us:
+            window = self._poll_windows.popleft()
             self._covered_us = window.to_us
             if window.known and window.from_us >= settled_us:
-                self._weigh(window, requests)
-        while self._others and self._others[0].to_us <= settled_us:
-            self._others.popleft()
+                self._weigh_window(window, requests)
+        while self._other_windows and self._other_windows[0].to_us <= settled_us:
+            self._other_windows.popleft()
         if now_us - self._last_us > _PERIODS * self._period_us:
             return horizon_us
         return min(horizon_us, max(self._covered_us, now_us - _PERIODS * self._period_us))
 
-    def tokens(self, start_us: int, end_us: int, prefills: list[Prefill]) -> float:
+    def count_tokens_between(
+        self, start_us: int, end_us: int, prefills: list[PrefillShare]
+    ) -> float:
         """Tokens generated in (start, end]; the prefill there, if any, is added to `prefills`."""
         prompt = generated = 0.0
-        for window in self._others:
+        for window in self._other_windows:
             overlap_us = min(end_us, window.to_us) - max(start_us, window.from_us)
             if overlap_us > 0:
                 share = overlap_us / (window.to_us - window.from_us)
@@ -104,7 +106,7 @@ class Unreported:
             prefills.append((self, prompt * self._prefill_seen / max(1, self._prompt_seen), prompt))
         return generated
 
-    def _weigh(self, window: _Window, requests: Collection[Tracked]) -> None:
+    def _weigh_window(self, window: _PollWindow, requests: Collection[RequestTimeline]) -> None:
         prompt, generated = window.prompt, window.generated
         noise = reported = 0.0
         for request in requests:
@@ -113,7 +115,9 @@ class Unreported:
             if request.end_us <= window.from_us:
                 continue
             noise += _NOISE_TOKENS
-            generated -= request.value(window.to_us) - request.value(window.from_us)
+            generated -= request.count_tokens_at(window.to_us) - request.count_tokens_at(
+                window.from_us
+            )
             if window.from_us < request.prefilled_us <= window.to_us:
                 reported += request.reported_prompt_tokens
                 request.weighed_prompt_tokens = request.reported_prompt_tokens
@@ -121,13 +125,13 @@ class Unreported:
                 prompt -= request.reported_prompt_tokens - request.weighed_prompt_tokens
         prompt += self._prompt_carry - reported
         generated += self._generated_carry
-        prompt, self._prompt_carry = _carried(prompt, noise + _NOISE_SHARE * reported)
-        generated, self._generated_carry = _carried(generated, noise)
+        prompt, self._prompt_carry = _split_carry(prompt, noise + _NOISE_SHARE * reported)
+        generated, self._generated_carry = _split_carry(generated, noise)
         if prompt or generated:
-            self._others.append(window._replace(prompt=prompt, generated=generated))
+            self._other_windows.append(window._replace(prompt=prompt, generated=generated))
 
 
-def _carried(tokens: float, noise: float) -> tuple[float, float]:
+def _split_carry(tokens: float, noise: float) -> tuple[float, float]:
     """What of them is other's, and what is carried on."""
     if tokens > noise:
         return tokens, 0.0

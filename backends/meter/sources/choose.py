@@ -6,28 +6,28 @@ from typing import Final
 from backends.meter.sources.dcgm import DcgmSource
 from backends.meter.sources.nvml import NvmlSource
 from backends.meter.sources.rapl import RaplSource
-from backends.meter.sources.simulated import Simulated
-from backends.meter.sources.source import Source, SourceError
+from backends.meter.sources.simulated import SimulatorSource
+from backends.meter.sources.source import EnergySource, SourceError
 
 AUTO: Final = "auto"
-Makers = Mapping[str, Callable[[Sequence[str], str], Source]]
-_MAKERS: Final[Makers] = {
+SourceFactories = Mapping[str, Callable[[Sequence[str], str], EnergySource]]
+_MAKERS: Final[SourceFactories] = {
     "nvml": lambda devices, _: NvmlSource(devices),
     "rapl": lambda devices, _: RaplSource(devices),
     "dcgm": lambda devices, url: DcgmSource(url, devices),
-    "simulator": lambda _, url: Simulated(url),
+    "simulator": lambda _, url: SimulatorSource(url),
 }
-_TRIED: Final = ("nvml", "rapl")
+_AUTO_ORDER: Final = ("nvml", "rapl")
 
 
-def pick(
-    kind: str, devices: Sequence[str] = (), url: str = "", *, makers: Makers = _MAKERS
-) -> Source:
+def choose_source(
+    kind: str, devices: Sequence[str] = (), url: str = "", *, makers: SourceFactories = _MAKERS
+) -> EnergySource:
     """Return a source, not open. Raises SourceError where `auto` finds none, saying why."""
     if kind != AUTO:
         return makers[kind](devices, url)
     said = []
-    for name in _TRIED:
+    for name in _AUTO_ORDER:
         source = makers[name](devices, url)
         try:
             source.open()

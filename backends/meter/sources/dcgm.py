@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from backends.meter.sources.source import Device, SourceError
+from backends.meter.sources.source import EnergyDevice, SourceError
 
 SERIES: Final = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 _TIMEOUT_SECONDS: Final = 10.0
@@ -23,18 +23,18 @@ _BLANK: Final = 9.2e18
 _OK: Final = 200
 
 
-class _Sample(msgspec.Struct):
+class _PrometheusSample(msgspec.Struct):
     metric: dict[str, str]
     value: tuple[float, str]
 
 
-class _Data(msgspec.Struct):
-    result: list[_Sample]
+class _PrometheusData(msgspec.Struct):
+    result: list[_PrometheusSample]
 
 
-class _Reply(msgspec.Struct):
+class _PrometheusReply(msgspec.Struct):
     status: str
-    data: _Data | None = None
+    data: _PrometheusData | None = None
     error: str = ""
 
 
@@ -59,7 +59,7 @@ class DcgmSource:
         self._counters: dict[str, int] = {}
         self._asked_at = float("-inf")
 
-    def open(self) -> tuple[Device, ...]:
+    def open(self) -> tuple[EnergyDevice, ...]:
         """Find the GPUs. Raises SourceError; may be called again after one."""
         self.close()
         try:
@@ -68,20 +68,21 @@ class DcgmSource:
             raise SourceError("DCGM needs `pip install 'joulegate[meter]'`") from None
         try:
             self._client = self._httpx.Client(timeout=_TIMEOUT_SECONDS)
-            gpus = self._chosen(self._query())
+            gpus = self._select_gpus(self._query_counters())
         except SourceError:
             self.close()
             raise
         return tuple(
-            Device(uuid, labels.get("modelName", "GPU")) for uuid, labels in sorted(gpus.items())
+            EnergyDevice(uuid, labels.get("modelName", "GPU"))
+            for uuid, labels in sorted(gpus.items())
         )
 
-    def read(self, device: Device) -> int:
+    def read(self, device: EnergyDevice) -> int:
         """Return the counter in microjoules. Raises SourceError."""
         if self._client is None:
             raise SourceError("DCGM: not open")
         if self._clock() - self._asked_at > _FRESH_SECONDS:
-            self._query()
+            self._query_counters()
         counter = self._counters.get(device.id)
         if counter is None:
             raise SourceError(f"DCGM: Prometheus no longer has {SERIES} of {device.id}")
@@ -94,33 +95,33 @@ class DcgmSource:
             self._client.close()
             self._client = None
 
-    def _query(self) -> dict[str, dict[str, str]]:
+    def _query_counters(self) -> dict[str, dict[str, str]]:
         """Read all counters; return the labels of each GPU by its UUID."""
-        samples = self._samples()
+        samples = self._fetch_samples()
         counters: dict[str, int] = {}
         gpus = {}
         for sample in samples:
-            uuid, millijoules = sample.metric.get("UUID", ""), _number(sample.value[1])
+            uuid, millijoules = sample.metric.get("UUID", ""), _parse_millijoules(sample.value[1])
             if uuid and millijoules is not None:
                 counters[uuid] = max(counters.get(uuid, 0), 1000 * millijoules)
                 gpus[uuid] = sample.metric
         self._counters, self._asked_at = counters, self._clock()
         return gpus
 
-    def _samples(self) -> list[_Sample]:
+    def _fetch_samples(self) -> list[_PrometheusSample]:
         try:
             response = self._client.get(f"{self._url}/api/v1/query", params={"query": SERIES})
         except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
             raise SourceError(f"DCGM: Prometheus cannot be asked: {error}") from None
         try:
-            reply = msgspec.json.decode(response.content, type=_Reply)
+            reply = msgspec.json.decode(response.content, type=_PrometheusReply)
         except msgspec.DecodeError:
-            reply = _Reply("error", error="no answer of Prometheus's API")
+            reply = _PrometheusReply("error", error="no answer of Prometheus's API")
         if response.status_code != _OK or reply.status != "success" or reply.data is None:
             raise SourceError(f"DCGM: Prometheus says {response.status_code}: {reply.error}")
         return reply.data.result
 
-    def _chosen(self, gpus: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    def _select_gpus(self, gpus: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         if not gpus:
             raise SourceError(
                 f"DCGM: Prometheus has no {SERIES}; does it scrape dcgm-exporter, and is that"
@@ -132,28 +133,28 @@ class DcgmSource:
                 found = [u for u, labels in gpus.items() if name in (u, labels.get("gpu"))]
                 if len(found) != 1:
                     raise SourceError(
-                        f"DCGM: {len(found)} GPUs are {name}; there are {_list(gpus)}"
+                        f"DCGM: {len(found)} GPUs are {name}; there are {_list_gpus(gpus)}"
                     )
                 chosen[found[0]] = gpus[found[0]]
             return chosen
-        if len({_host(labels) for labels in gpus.values()}) > 1:
+        if len({_host_name(labels) for labels in gpus.values()}) > 1:
             raise SourceError(
-                f"DCGM: Prometheus knows GPUs of several hosts; name this meter's: {_list(gpus)}"
+                f"DCGM: Prometheus knows GPUs of several hosts; name this meter's: {_list_gpus(gpus)}"
             )
         return gpus
 
 
-def _list(gpus: dict[str, dict[str, str]]) -> str:
+def _list_gpus(gpus: dict[str, dict[str, str]]) -> str:
     most = 16
-    named = [f"{uuid} on {_host(labels)}" for uuid, labels in sorted(gpus.items())]
+    named = [f"{uuid} on {_host_name(labels)}" for uuid, labels in sorted(gpus.items())]
     return ", ".join(named[:most]) + (f" and {len(named) - most} more" if named[most:] else "")
 
 
-def _host(labels: dict[str, str]) -> str:
+def _host_name(labels: dict[str, str]) -> str:
     return labels.get("Hostname") or labels.get("instance", "")
 
 
-def _number(text: str) -> int | None:
+def _parse_millijoules(text: str) -> int | None:
     """Return the millijoules; None where there are none."""
     try:
         value = float(text)

@@ -23,7 +23,7 @@ _LONGEST_WRAP_US: Final = 60_000_000
 _WRAP_BITS: Final = (32, 64)
 
 
-class Integral:
+class PowerIntegral:
     """Power summed up by trapezoids; exact in integers."""
 
     def __init__(self) -> None:
@@ -35,25 +35,25 @@ class Integral:
         """The sum so far."""
         return self._twice_nanojoules // 2000
 
-    def add(self, at_us: int, milliwatts: int) -> None:
+    def add_power(self, at_us: int, milliwatts: int) -> None:
         """Note the power at a time."""
         if self._last is not None:
             last_us, last_milliwatts = self._last
             self._twice_nanojoules += (last_milliwatts + milliwatts) * (at_us - last_us)
         self._last = (at_us, milliwatts)
 
-    def pause(self) -> None:
+    def pause_until_next(self) -> None:
         """What is drawn until the next `add` is not known and does not count."""
         self._last = None
 
 
-class _Check:
+class _CounterCheck:
     """One comparison under way; `began_us` with the counter at `began_microjoules`."""
 
     def __init__(self, at_us: int, microjoules: int) -> None:
         self.began_us = self.last_us = at_us
         self.began_microjoules = self.last_microjoules = microjoules
-        self.integral = Integral()
+        self.integral = PowerIntegral()
 
 
 class GpuCounter:
@@ -65,10 +65,10 @@ class GpuCounter:
         self.integrates = False
         """Whether power is summed up because there is no counter, or no good one."""
         self._base_microjoules = 0
-        self._integral = Integral()
+        self._integral = PowerIntegral()
         self._raw: tuple[int, int] | None = None
         self._wrapped_millijoules = 0
-        self._check: _Check | None = None
+        self._check: _CounterCheck | None = None
         self._next_check_us: int | None = None
         self._doubted = False
         self._microjoules = 0
@@ -78,34 +78,34 @@ class GpuCounter:
         due = self._next_check_us is None or at_us >= self._next_check_us
         return self.integrates or self._check is not None or due
 
-    def resume(self) -> None:
+    def resume_after_hole(self) -> None:
         """Readings begin again after a hole."""
-        self._integral.pause()
+        self._integral.pause_until_next()
         self._check = self._next_check_us = None
         self._doubted = False
 
-    def integrate(self) -> None:
+    def integrate_power(self) -> None:
         """Sum up power from here on: there is no counter."""
         if not self.integrates:
-            self._take_over()
+            self._switch_to_integral()
             self.ratio = None
 
-    def _take_over(self) -> None:
+    def _switch_to_integral(self) -> None:
         self.integrates = True
         self._base_microjoules = self._microjoules
         self._check = None
 
-    def take(self, at_us: int, millijoules: int | None, milliwatts: int | None) -> int:
+    def record_reading(self, at_us: int, millijoules: int | None, milliwatts: int | None) -> int:
         """Return the microjoules after one reading; without power while `integrates`: the last."""
         if not self.integrates and millijoules is not None:
-            self._microjoules = 1000 * self._unwrapped(at_us, millijoules)
-            self._compare(at_us, milliwatts)
+            self._microjoules = 1000 * self._unwrap_counter(at_us, millijoules)
+            self._check_counter(at_us, milliwatts)
         if self.integrates and milliwatts is not None:
-            self._integral.add(at_us, milliwatts)
+            self._integral.add_power(at_us, milliwatts)
             self._microjoules = self._base_microjoules + self._integral.microjoules
         return self._microjoules
 
-    def _unwrapped(self, at_us: int, raw: int) -> int:
+    def _unwrap_counter(self, at_us: int, raw: int) -> int:
         if self._raw is not None and raw < self._raw[1]:
             then_us, then = self._raw
             elapsed_us = at_us - then_us
@@ -117,7 +117,7 @@ class GpuCounter:
         self._raw = (at_us, raw)
         return self._wrapped_millijoules + raw
 
-    def _compare(self, at_us: int, milliwatts: int | None) -> None:
+    def _check_counter(self, at_us: int, milliwatts: int | None) -> None:
         """Feed the check under way, begin one if it is time, judge by one that is complete."""
         if not self.wants_power(at_us):
             return
@@ -130,8 +130,8 @@ class GpuCounter:
             or at_us - check.last_us > _WIDEST_GAP_US
             or self._microjoules < check.last_microjoules
         ):
-            check = self._check = _Check(at_us, self._microjoules)
-        check.integral.add(at_us, milliwatts)
+            check = self._check = _CounterCheck(at_us, self._microjoules)
+        check.integral.add_power(at_us, milliwatts)
         check.last_us, check.last_microjoules = at_us, self._microjoules
         if at_us - check.began_us < CHECK_US:
             return
@@ -142,7 +142,7 @@ class GpuCounter:
         self.ratio = advance / check.integral.microjoules
         agree = _AGREE[0] <= self.ratio <= _AGREE[1]
         if self._doubted and not agree:
-            self._take_over()
+            self._switch_to_integral()
         # Power that jumps just before a check's end, unseen by a counter that lags, is no proof.
         self._doubted = not agree
         if self._doubted:

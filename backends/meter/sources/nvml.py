@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backends.meter.sources.gpu_counter import GpuCounter
-from backends.meter.sources.nvml_session import SHARED, Session
-from backends.meter.sources.source import Device, SourceError
+from backends.meter.sources.nvml_session import SHARED_SESSION, NvmlSession
+from backends.meter.sources.source import EnergyDevice, SourceError
 
 _log = logging.getLogger("joulegate.meter")
 
@@ -40,8 +40,8 @@ _NO_COUNTER: Final = ("NVML_ERROR_NOT_SUPPORTED", "NVML_ERROR_FUNCTION_NOT_FOUND
 
 
 @dataclass(slots=True)
-class _Gpu:
-    device: Device
+class _OpenGpu:
+    device: EnergyDevice
     handle: Any
     mig: bool
     counter: GpuCounter
@@ -61,7 +61,7 @@ class NvmlSource:
         self,
         devices: Sequence[str] = (),
         *,
-        session: Session = SHARED,
+        session: NvmlSession = SHARED_SESSION,
         clock_us: Callable[[], int] = _now_us,
     ) -> None:
         self.kind = "nvml"
@@ -71,7 +71,7 @@ class NvmlSource:
         self._clock_us = clock_us
         self._using = False
         self._generation = 0
-        self._gpus: dict[str, _Gpu] = {}
+        self._gpus: dict[str, _OpenGpu] = {}
         self._counters: dict[str, GpuCounter] = {}
 
     @property
@@ -84,37 +84,37 @@ class NvmlSource:
         """What a reader of the figures must know, in sentences."""
         gpus = self._gpus.values()
         return (
-            *(f"{_title(g.device)} is split up (MIG): its energy is the whole GPU's, whoever uses"
+            *(f"{_format_device(g.device)} is split up (MIG): its energy is the whole GPU's, whoever uses"
               " the other instances" for g in gpus if g.mig),
-            *(_integrating(g) for g in gpus if g.counter.integrates),
+            *(_describe_integration(g) for g in gpus if g.counter.integrates),
         )  # fmt: skip
 
-    def open(self) -> tuple[Device, ...]:
+    def open(self) -> tuple[EnergyDevice, ...]:
         """Find the GPUs. Raises SourceError; may be called again after one."""
         with self._session.lock:
             self.close()
             try:
-                self._gpus = self._begin()  # at once: other threads look at it
+                self._gpus = self._open_gpus()  # at once: other threads look at it
             except SourceError:
                 self.close()
                 raise
         for warning in self.warnings:
             _log.warning("%s", warning)
-        self._name_kind()
+        self._update_kind()
         return tuple(gpu.device for gpu in self._gpus.values())
 
-    def read(self, device: Device) -> int:
+    def read(self, device: EnergyDevice) -> int:
         """Return the energy in microjoules since some time before. Raises SourceError."""
         gpu = self._gpus.get(device.id)
         if gpu is None:
-            raise SourceError(f"NVML: {_title(device)} is not open")
+            raise SourceError(f"NVML: {_format_device(device)} is not open")
         with self._session.lock:
             try:
                 if self._generation != self._session.generation:
-                    self._find_again()
-                return self._read(gpu)
-            except self._library.NVMLError as error:
-                raise self._failure(_title(device), error, mig=gpu.mig) from None
+                    self._refresh_handles()
+                return self._read_gpu(gpu)
+            except self._nvml_library.NVMLError as error:
+                raise self._build_error(_format_device(device), error, mig=gpu.mig) from None
 
     def close(self) -> None:
         """Let go of the library; the last one that does ends it."""
@@ -122,105 +122,109 @@ class NvmlSource:
         with self._session.lock:
             if self._using:
                 self._using = False
-                self._session.end()
+                self._session.remove_user()
 
     @property
-    def _library(self) -> Any:
+    def _nvml_library(self) -> Any:
         return self._session.library
 
-    def _begin(self) -> dict[str, _Gpu]:
+    def _open_gpus(self) -> dict[str, _OpenGpu]:
         session = self._session
-        session.load()
+        session.load_library()
         try:
-            session.begin()
+            session.add_user()
             self._using = True
             try:
-                gpus = self._find()
+                gpus = self._find_gpus()
             except SourceError:
                 # What was here before may be back, unseen while others hold the library too.
-                if not (self._generation and session.shared):
+                if not (self._generation and session.is_shared):
                     raise
-                session.restart()
-                gpus = self._find()
-        except self._library.NVMLError as error:
-            raise self._failure("NVML", error) from None
+                session.restart_library()
+                gpus = self._find_gpus()
+        except self._nvml_library.NVMLError as error:
+            raise self._build_error("NVML", error) from None
         self._generation = session.generation
         self._names = tuple(gpus)
         return gpus
 
-    def _find(self) -> dict[str, _Gpu]:
+    def _find_gpus(self) -> dict[str, _OpenGpu]:
         gpus = {}
-        for name in self._names or self._all():
+        for name in self._names or self._list_indices():
             try:
-                gpu = self._look_at(self._handle(name))
-            except self._library.NVMLError as error:
+                gpu = self._inspect_gpu(self._get_handle(name))
+            except self._nvml_library.NVMLError as error:
                 what = f"GPU {name}" if name.isdigit() else name
-                raise self._failure(what, error) from None
+                raise self._build_error(what, error) from None
             gpus[gpu.device.id] = gpu  # one that was asked for twice counts once
         return gpus
 
-    def _find_again(self) -> None:
+    def _refresh_handles(self) -> None:
         """Get new handles: another source has restarted the library."""
         for gpu in self._gpus.values():
-            gpu.handle = self._library.nvmlDeviceGetHandleByUUID(gpu.device.id)
+            gpu.handle = self._nvml_library.nvmlDeviceGetHandleByUUID(gpu.device.id)
         self._generation = self._session.generation
 
-    def _all(self) -> list[str]:
-        count = self._library.nvmlDeviceGetCount()
+    def _list_indices(self) -> list[str]:
+        count = self._nvml_library.nvmlDeviceGetCount()
         if not count:
             raise SourceError("NVML shows no GPU; in a container, give it the GPUs")
         return [str(number) for number in range(count)]
 
-    def _handle(self, name: str) -> Any:
+    def _get_handle(self, name: str) -> Any:
         """Return the handle of a number or a UUID."""
         if name.startswith("MIG-"):
             raise SourceError(f"NVML: {name} is a MIG instance; {_MIG_ADVICE}, and name the GPU")
         if name.isascii() and name.isdigit():
-            return self._library.nvmlDeviceGetHandleByIndex(int(name))
-        return self._library.nvmlDeviceGetHandleByUUID(name)
+            return self._nvml_library.nvmlDeviceGetHandleByIndex(int(name))
+        return self._nvml_library.nvmlDeviceGetHandleByUUID(name)
 
-    def _look_at(self, handle: Any) -> _Gpu:
-        library = self._library
-        device = Device(_text(library.nvmlDeviceGetUUID(handle)), _name(library, handle))
-        gpu = _Gpu(
+    def _inspect_gpu(self, handle: Any) -> _OpenGpu:
+        library = self._nvml_library
+        device = EnergyDevice(
+            _decode_text(library.nvmlDeviceGetUUID(handle)), _read_name(library, handle)
+        )
+        gpu = _OpenGpu(
             device, handle, self._is_mig(handle), self._counters.setdefault(device.id, GpuCounter())
         )
-        gpu.counter.resume()
+        gpu.counter.resume_after_hole()
         try:
             library.nvmlDeviceGetTotalEnergyConsumption(handle)
         except library.NVMLError as error:
             if not self._is_one_of(error, _NO_COUNTER):
-                raise self._failure(_title(device), error, mig=gpu.mig) from None
-            gpu.counter.integrate()
-        if gpu.counter.integrates and self._milliwatts(handle) is None:
+                raise self._build_error(_format_device(device), error, mig=gpu.mig) from None
+            gpu.counter.integrate_power()
+        if gpu.counter.integrates and self._read_milliwatts(handle) is None:
             advice = f"; {_MIG_ADVICE}" if gpu.mig else "; it cannot be metered by NVML"
-            raise SourceError(f"{_title(device)} tells neither its energy nor its power{advice}")
+            raise SourceError(
+                f"{_format_device(device)} tells neither its energy nor its power{advice}"
+            )
         gpu.warned = gpu.counter.integrates
         return gpu
 
-    def _read(self, gpu: _Gpu) -> int:
+    def _read_gpu(self, gpu: _OpenGpu) -> int:
         counter, at_us = gpu.counter, self._clock_us()
         millijoules = milliwatts = None
         if not counter.integrates:
-            millijoules = self._library.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
+            millijoules = self._nvml_library.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
         if counter.wants_power(at_us):
             try:
-                milliwatts = self._milliwatts(gpu.handle)
-            except self._library.NVMLError:
+                milliwatts = self._read_milliwatts(gpu.handle)
+            except self._nvml_library.NVMLError:
                 if counter.integrates:  # else it was for a check only
                     raise
             if milliwatts is None and counter.integrates:
-                raise SourceError(f"{_title(gpu.device)} no longer tells its power")
-        microjoules = counter.take(at_us, millijoules, milliwatts)
+                raise SourceError(f"{_format_device(gpu.device)} no longer tells its power")
+        microjoules = counter.record_reading(at_us, millijoules, milliwatts)
         if counter.integrates and not gpu.warned:
             gpu.warned = True
-            _log.warning("%s", _integrating(gpu))
-            self._name_kind()
+            _log.warning("%s", _describe_integration(gpu))
+            self._update_kind()
         return microjoules
 
-    def _milliwatts(self, handle: Any) -> int | None:
+    def _read_milliwatts(self, handle: Any) -> int | None:
         """Return the power of this instant, else its mean over a second, else None."""
-        library = self._library
+        library = self._nvml_library
         try:
             value = library.nvmlDeviceGetFieldValues(handle, [library.NVML_FI_DEV_POWER_INSTANT])[0]
             if value.nvmlReturn == library.NVML_SUCCESS:
@@ -237,19 +241,19 @@ class NvmlSource:
 
     def _is_mig(self, handle: Any) -> bool:
         try:
-            current, _ = self._library.nvmlDeviceGetMigMode(handle)
-        except self._library.NVMLError:  # too old to have it
+            current, _ = self._nvml_library.nvmlDeviceGetMigMode(handle)
+        except self._nvml_library.NVMLError:  # too old to have it
             return False
-        return bool(current == self._library.NVML_DEVICE_MIG_ENABLE)
+        return bool(current == self._nvml_library.NVML_DEVICE_MIG_ENABLE)
 
     def _is_one_of(self, error: Any, names: tuple[str, ...]) -> bool:
-        return error.value in [getattr(self._library, name) for name in names]
+        return error.value in [getattr(self._nvml_library, name) for name in names]
 
-    def _name_kind(self) -> None:
+    def _update_kind(self) -> None:
         summed = any(gpu.counter.integrates for gpu in self._gpus.values())
         self.kind = "nvml-power" if summed else "nvml"
 
-    def _failure(self, what: str, error: Any, *, mig: bool = False) -> SourceError:
+    def _build_error(self, what: str, error: Any, *, mig: bool = False) -> SourceError:
         refused = ("NVML_ERROR_NO_PERMISSION", *_NO_COUNTER)
         if mig and self._is_one_of(error, refused):
             return SourceError(f"{what}: {error}; {_MIG_ADVICE}")
@@ -257,19 +261,19 @@ class NvmlSource:
         return SourceError("; ".join((f"{what}: {error}", *advice)))
 
 
-def _integrating(gpu: _Gpu) -> str:
+def _describe_integration(gpu: _OpenGpu) -> str:
     ratio = gpu.counter.ratio
     why = "has no energy counter" if ratio is None else f"has a counter off by {ratio:.2f}x"
-    return f"{_title(gpu.device)} {why}: its power is summed up instead"
+    return f"{_format_device(gpu.device)} {why}: its power is summed up instead"
 
 
-def _title(device: Device) -> str:
+def _format_device(device: EnergyDevice) -> str:
     return f"{device.name} ({device.id})"
 
 
-def _name(library: Any, handle: Any) -> str:
-    return _text(library.nvmlDeviceGetName(handle))
+def _read_name(library: Any, handle: Any) -> str:
+    return _decode_text(library.nvmlDeviceGetName(handle))
 
 
-def _text(text: str | bytes) -> str:
+def _decode_text(text: str | bytes) -> str:
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else text

@@ -15,7 +15,7 @@ from backends.meter.sources.source import SourceError
 _log = logging.getLogger("joulegate.meter")
 
 
-class Session:
+class NvmlSession:
     """Hold `lock` around everything. `library` is pynvml, imported when needed unless given."""
 
     def __init__(self, library: Any = None) -> None:
@@ -26,11 +26,11 @@ class Session:
         self._up = False
 
     @property
-    def shared(self) -> bool:
+    def is_shared(self) -> bool:
         """Whether more than one source uses it."""
         return self._users > 1
 
-    def load(self) -> None:
+    def load_library(self) -> None:
         """Import pynvml. Raises SourceError where it is not installed."""
         if self.library is None:
             try:
@@ -38,29 +38,29 @@ class Session:
             except ImportError:
                 raise SourceError("NVML needs `pip install 'joulegate[meter]'`") from None
 
-    def begin(self) -> None:
+    def add_user(self) -> None:
         """One source more. Raises NVMLError."""
         if not self._up:
-            self._start()
+            self._init_library()
         self._users += 1
 
-    def end(self) -> None:
+    def remove_user(self) -> None:
         """One source less."""
         self._users -= 1
         if not self._users:
-            self._stop()
+            self._shutdown_library()
 
-    def restart(self) -> None:
+    def restart_library(self) -> None:
         """Initialise anew, so that handles of before are no longer good. Raises NVMLError."""
-        self._stop()
-        self._start()
+        self._shutdown_library()
+        self._init_library()
 
-    def _start(self) -> None:
+    def _init_library(self) -> None:
         self.library.nvmlInit()
         self._up = True
         self.generation += 1
 
-    def _stop(self) -> None:
+    def _shutdown_library(self) -> None:
         if self._up:
             self._up = False
             try:
@@ -69,4 +69,4 @@ class Session:
                 _log.debug("nvmlShutdown: %s", error)
 
 
-SHARED = Session()
+SHARED_SESSION = NvmlSession()

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from backends.meter.sources.source import Device, SourceError
+from backends.meter.sources.source import EnergyDevice, SourceError
 
-ROOT: Final = Path("/sys/class/powercap")
+POWERCAP_ROOT: Final = Path("/sys/class/powercap")
 _READABLE: Final = (
     "only root may read it since Linux 5.10: run the meter as root or with CAP_DAC_READ_SEARCH,"
     " or `chmod a+r` the energy_uj files at boot (any local user can then time secrets by them,"
@@ -26,16 +26,16 @@ class RaplSource:
 
     coarse = False
 
-    def __init__(self, devices: Sequence[str] = (), *, root: Path = ROOT) -> None:
+    def __init__(self, devices: Sequence[str] = (), *, root: Path = POWERCAP_ROOT) -> None:
         self.kind = "rapl"
         self._asked = tuple(devices)
         self._root = root
         self._counters: dict[str, Path] = {}
 
-    def open(self) -> tuple[Device, ...]:
+    def open(self) -> tuple[EnergyDevice, ...]:
         """Find the packages. Raises SourceError; may be called again after one."""
         self.close()
-        zones = self._packages()
+        zones = self._find_packages()
         missing = set(self._asked) - {name for pair in zones.items() for name in pair}
         if missing:
             raise SourceError(
@@ -46,25 +46,25 @@ class RaplSource:
             if self._asked and not {name, zone} & set(self._asked):
                 continue
             counter = self._root / zone / "energy_uj"
-            wraps_at = _number(counter.with_name("max_energy_range_uj"))
-            device = Device(name, zone, wraps_at or None)
-            _number(counter)
+            wraps_at = _read_number(counter.with_name("max_energy_range_uj"))
+            device = EnergyDevice(name, zone, wraps_at or None)
+            _read_number(counter)
             self._counters[name] = counter
             devices.append(device)
         return tuple(devices)
 
-    def read(self, device: Device) -> int:
+    def read(self, device: EnergyDevice) -> int:
         """Return the counter in microjoules. Raises SourceError."""
         counter = self._counters.get(device.id)
         if counter is None:
             raise SourceError(f"RAPL: {device.id} is not open")
-        return _number(counter)
+        return _read_number(counter)
 
     def close(self) -> None:
         """Forget the packages; no file stays open."""
         self._counters = {}
 
-    def _packages(self) -> dict[str, str]:
+    def _find_packages(self) -> dict[str, str]:
         """Return the zone of each package by its name."""
         try:
             # The packages that come with MSRs win over the same ones by MMIO.
@@ -83,7 +83,7 @@ class RaplSource:
             ) from None
         packages: dict[str, str] = {}
         for zone in zones:
-            name = _text(self._root / zone / "name")
+            name = _read_text(self._root / zone / "name")
             if name.startswith("package"):
                 packages.setdefault(name, zone)
         if not packages:
@@ -94,7 +94,7 @@ class RaplSource:
         return packages
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text("ascii").strip()
     except PermissionError:
@@ -103,8 +103,8 @@ def _text(path: Path) -> str:
         raise SourceError(f"RAPL: {path}: {error}") from None
 
 
-def _number(path: Path) -> int:
-    text = _text(path)
+def _read_number(path: Path) -> int:
+    text = _read_text(path)
     if not (text.isascii() and text.isdigit()):
         raise SourceError(f"RAPL: {path} holds {text[:40]!r}, not a number")
     return int(text)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from backends.meter.sources.source import Device, SourceError
+from backends.meter.sources.source import EnergyDevice, SourceError
 
 _PATH = "/simulator/energy"
 _TIMEOUT_SECONDS = 2.0
@@ -20,7 +20,7 @@ _MAX_ANSWER_BYTES = 65_536
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 
 
-class Simulated:
+class SimulatorSource:
     """The energy counters of simulated backends, each at its URL."""
 
     kind = "simulator"
@@ -40,14 +40,14 @@ class Simulated:
         self._seen: dict[str, tuple[float, int]] = {}
         self._shown: dict[str, int] = {}
 
-    def open(self) -> tuple[Device, ...]:
+    def open(self) -> tuple[EnergyDevice, ...]:
         """Return one device a backend. Raises SourceError."""
         self._seen.clear()
-        return tuple(Device(netloc, "simulated GPU") for netloc in self._roots)
+        return tuple(EnergyDevice(netloc, "simulated GPU") for netloc in self._roots)
 
-    def read(self, device: Device) -> int:
+    def read(self, device: EnergyDevice) -> int:
         """Return the counter in microjoules. Raises SourceError."""
-        value = self._fetch(device.id)
+        value = self._fetch_microjoules(device.id)
         if self._period_seconds is None:
             return value
         at = self._clock()
@@ -67,20 +67,20 @@ class Simulated:
             connection.close()
         self._connections.clear()
 
-    def _fetch(self, netloc: str) -> int:
+    def _fetch_microjoules(self, netloc: str) -> int:
         kept = netloc in self._connections
         try:
-            return int(json.loads(self._ask(netloc))["microjoules"])
+            return int(json.loads(self._fetch_body(netloc))["microjoules"])
         except OSError as error:
             self.close()
             if kept:  # the backend closes a connection that was idle for long
-                return self._fetch(netloc)
+                return self._fetch_microjoules(netloc)
             raise SourceError(f"the simulator at {netloc} cannot be read: {error}") from None
         except (ValueError, KeyError, TypeError):
             self.close()
             raise SourceError(f"{netloc} is not a simulated backend") from None
 
-    def _ask(self, netloc: str) -> bytes:
+    def _fetch_body(self, netloc: str) -> bytes:
         """Return the answer's body; http.client costs three times the CPU."""
         connection = self._connections.get(netloc)
         if connection is None:

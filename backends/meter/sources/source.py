@@ -9,7 +9,7 @@ class SourceError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class EnergyDevice:
     """One counter: `id` is its label in metrics (a GPU's UUID), `name` the hardware's."""
 
     id: str
@@ -18,7 +18,7 @@ class Device:
     """Where the counter starts over at 0; None: a counter that falls has been reset."""
 
 
-class Source(Protocol):
+class EnergySource(Protocol):
     """Counters of one kind; all methods may block and are called from one thread."""
 
     kind: str
@@ -26,10 +26,10 @@ class Source(Protocol):
     coarse: bool
     """Whether it moves less than once a second, whatever its period is found to be."""
 
-    def open(self) -> tuple[Device, ...]:
+    def open(self) -> tuple[EnergyDevice, ...]:
         """Find the devices. Raises SourceError; may be called again after one."""
 
-    def read(self, device: Device) -> int:
+    def read(self, device: EnergyDevice) -> int:
         """Return the counter in microjoules. Raises SourceError."""
 
     def close(self) -> None:

@@ -18,15 +18,15 @@ from rich.table import Table
 
 from backends.meter.daemon import server as meters
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
-from backends.meter.sources.simulated import Simulated
-from backends.simulator.answers import Spec
-from backends.simulator.cost_model import Truth
-from backends.simulator.server import Running, start
+from backends.meter.sources.simulated import SimulatorSource
+from backends.simulator.answers import SimulatorSpec
+from backends.simulator.cost_model import CostModel
+from backends.simulator.server import RunningSimulator, start_simulator
 from backends.vllm.recipes import RECIPES
 from gateway import profile as profiles
-from gateway.app import create_app, lead
-from gateway.commands.demo.example_config import three_models
-from gateway.commands.serve import server_options
+from gateway.app import bypass_router_for_inference, create_app
+from gateway.commands.demo.example_config import make_example_config
+from gateway.commands.serve import make_server_config
 from gateway.console import FAILED, OK, err, out
 from gateway.service.client import headers as names
 
@@ -54,7 +54,7 @@ WEIGHTS = {
 }
 
 
-class Row(NamedTuple):
+class DemoRow(NamedTuple):
     """One request of the demo; joules as predicted, as metered and as they truly were."""
 
     id: str
@@ -78,16 +78,16 @@ def run(*, port: int, once: bool, speed: float, loop: bool) -> int:
         err.print("joulegate: the demo asks through the OpenAI SDK: pip install 'joulegate[demo]'")
         return FAILED
     try:
-        listener = _listen(port)
+        listener = _open_listener(port)
     except OSError as error:
         err.print(f"joulegate: {_HOST}:{port}: {error.strerror}; choose another with --port")
         return FAILED
     with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(_demo(listener, once=once, speed=speed, loop=loop))
+        return asyncio.run(_run_demo(listener, once=once, speed=speed, loop=loop))
     return OK
 
 
-def _listen(port: int) -> socket.socket:
+def _open_listener(port: int) -> socket.socket:
     """Bind the gateway's port before anything else is started. Raises OSError."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -95,33 +95,37 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-async def _demo(listener: socket.socket, *, once: bool, speed: float, loop: bool) -> int:
+async def _run_demo(listener: socket.socket, *, once: bool, speed: float, loop: bool) -> int:
     base = f"http://{_HOST}:{listener.getsockname()[1]}"
     out.print(f"[bold]Joulegate demo[/]: simulated models, {speed:g} x faster than real ones")
     # uvicorn answers Ctrl-C by stopping, then tells us by this exception.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="joulegate-demo-") as folder:
-        async with simulators(speed) as running:
+        async with run_simulators(speed) as running:
             profile = Path(folder) / "profile.json"
-            profiles.save(sped_up(profiles.load(None), speed), profile)
+            profiles.save_profile(speed_up_profile(profiles.load_profile(None), speed), profile)
             urls = {name: simulator.url for name, simulator in running.items()}
             for name, url in urls.items():
                 out.print(f"  {name} at {url}")
             async with contextlib.AsyncExitStack() as stack:
-                meter = await stack.enter_async_context(await metering(urls))
+                meter = await stack.enter_async_context(await start_meter(urls))
                 out.print(f"  meter at {meter.url}, reading the simulated GPUs' counters")
-                config = three_models(urls, meter=meter.url, tools=_TOOLS, profile=str(profile))
-                server = await stack.enter_async_context(gateway(create_app(config), listener))
+                config = make_example_config(
+                    urls, meter=meter.url, tools=_TOOLS, profile=str(profile)
+                )
+                server = await stack.enter_async_context(
+                    serve_gateway(create_app(config), listener)
+                )
                 if loop:
                     from gateway.commands.demo import recalibration as circle  # noqa: PLC0415 - rarely asked for
 
                     out.print(f"  gateway at {base}")
                     return await circle.run(base, profile, running[circle.WATCHED])
                 out.print(f"  gateway at {base}, {len(PROMPTS) * len(WEIGHTS)} requests to come")
-                rows = await ask_all(base)
-                out.print(table(rows))
-                out.print(verdict(rows), markup=False)
-                out.print(hints(base), markup=False)
+                rows = await send_all_requests(base)
+                out.print(make_table(rows))
+                out.print(summarise_metering(rows), markup=False)
+                out.print(make_hints(base), markup=False)
                 if not once:
                     out.print("serving until Ctrl-C")
                     await server
@@ -129,28 +133,34 @@ async def _demo(listener: socket.socket, *, once: bool, speed: float, loop: bool
 
 
 @contextlib.asynccontextmanager
-async def simulators(speed: float, *, noise: float = _NOISE) -> AsyncIterator[dict[str, Running]]:
+async def run_simulators(
+    speed: float, *, noise: float = _NOISE
+) -> AsyncIterator[dict[str, RunningSimulator]]:
     """Run a simulated backend for each of the three models."""
-    shipped = profiles.load(None)
+    shipped = profiles.load_profile(None)
     async with contextlib.AsyncExitStack() as stack:
         running = {}
         for seed, recipe in enumerate(RECIPES.values()):
-            fitted = msgspec.to_builtins(shipped.model(recipe.name))
-            truth = Truth.of_profile(fitted, context=recipe.context_tokens, noise=noise)
-            spec = Spec(recipe.name, truth, speed=speed, seed=seed, tools=recipe.name in _TOOLS)
-            running[recipe.name] = await stack.enter_async_context(await start(spec))
+            fitted = msgspec.to_builtins(shipped.get_model(recipe.name))
+            truth = CostModel.from_profile(fitted, context=recipe.context_tokens, noise=noise)
+            spec = SimulatorSpec(
+                recipe.name, truth, speed=speed, seed=seed, tools=recipe.name in _TOOLS
+            )
+            running[recipe.name] = await stack.enter_async_context(await start_simulator(spec))
         yield running
 
 
-async def metering(urls: Mapping[str, str]) -> meters.Running:
+async def start_meter(urls: Mapping[str, str]) -> meters.RunningMeter:
     """Start a meter with a ledger for each simulated backend."""
-    return await meters.start(
-        [LedgerSpec(name, Simulated(url), (BackendSpec(url),)) for name, url in urls.items()],
+    return await meters.start_meter(
+        [LedgerSpec(name, SimulatorSource(url), (BackendSpec(url),)) for name, url in urls.items()],
         hz=_METER_HZ,
     )
 
 
-def sped_up(profile: profiles.Profile, speed: float) -> dict[str, profiles.ModelProfile]:
+def speed_up_profile(
+    profile: profiles.CostProfile, speed: float
+) -> dict[str, profiles.ModelProfile]:
     """Return the profile of the same hardware running `speed` times as fast; joules stay."""
     models = {}
     for name, model in profile.models.items():
@@ -166,9 +176,11 @@ def sped_up(profile: profiles.Profile, speed: float) -> dict[str, profiles.Model
 
 
 @contextlib.asynccontextmanager
-async def gateway(app: Litestar, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+async def serve_gateway(
+    app: Litestar, listener: socket.socket
+) -> AsyncIterator[asyncio.Task[None]]:
     """Serve the gateway in this event loop; yields the task that ends when it is told to stop."""
-    options = server_options(lead(app), timeout_graceful_shutdown=1)
+    options = make_server_config(bypass_router_for_inference(app), timeout_graceful_shutdown=1)
     server = uvicorn.Server(options)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
@@ -180,7 +192,7 @@ async def gateway(app: Litestar, listener: socket.socket) -> AsyncIterator[async
         await task
 
 
-async def ask_all(base: str) -> list[Row]:
+async def send_all_requests(base: str) -> list[DemoRow]:
     """Send every prompt under every weighting, one after the other."""
     import openai  # noqa: PLC0415 - an extra
 
@@ -191,13 +203,13 @@ async def ask_all(base: str) -> list[Row]:
                 headers = {f"x-joulegate-weight-{name}": value for name, value in weights.items()}
                 for prompt in PROMPTS:
                     status.update(f"asking {label}: {prompt}")
-                    rows.append(await _ask(client, label, prompt, headers))
+                    rows.append(await _send_request(client, label, prompt, headers))
             status.update("waiting for the meter to settle the last of them")
             deadline = time.monotonic() + _SETTLE_SECONDS
-            return [await _metered(client, row, deadline) for row in rows]
+            return [await _wait_for_joules(client, row, deadline) for row in rows]
 
 
-async def _ask(client: Any, label: str, prompt: str, headers: dict[str, str]) -> Row:
+async def _send_request(client: Any, label: str, prompt: str, headers: dict[str, str]) -> DemoRow:
     raw = await client.chat.completions.with_raw_response.create(
         model="auto",
         messages=[{"role": "user", "content": prompt}],
@@ -206,7 +218,7 @@ async def _ask(client: Any, label: str, prompt: str, headers: dict[str, str]) ->
     completion = raw.parse()
     request_id = raw.headers[names.REQUEST_ID]
     record = await client.get(f"/requests/{request_id}", cast_to=object)
-    return Row(
+    return DemoRow(
         id=request_id,
         weights=label,
         prompt=prompt,
@@ -221,7 +233,7 @@ async def _ask(client: Any, label: str, prompt: str, headers: dict[str, str]) ->
     )
 
 
-async def _metered(client: Any, row: Row, deadline: float) -> Row:
+async def _wait_for_joules(client: Any, row: DemoRow, deadline: float) -> DemoRow:
     """Return the row with its joules, once they are settled."""
     while True:
         record = await client.get(f"/requests/{row.id}", cast_to=object)
@@ -231,7 +243,7 @@ async def _metered(client: Any, row: Row, deadline: float) -> Row:
         await asyncio.sleep(0.1)
 
 
-def table(rows: list[Row]) -> Table:
+def make_table(rows: list[DemoRow]) -> Table:
     """Lay the rows out; beside what the meter says stands the simulator's own truth."""
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for name in ("\nweights", "\nprompt", "\nmodel"):
@@ -256,7 +268,7 @@ def table(rows: list[Row]) -> Table:
     return shown
 
 
-def verdict(rows: list[Row]) -> str:
+def summarise_metering(rows: list[DemoRow]) -> str:
     """Say how well the meter did."""
     off = [
         abs(row.metered_joules / row.true_joules - 1)
@@ -270,7 +282,7 @@ def verdict(rows: list[Row]) -> str:
     )
 
 
-def hints(base: str) -> str:
+def make_hints(base: str) -> str:
     """Return what to try next."""
     return f"""
 Predictions expect an answer of average length, so single answers scatter around them.

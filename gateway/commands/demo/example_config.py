@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 
 from backends.vllm.recipes import RECIPES
-from gateway.config import BackendConfig, Config, ModelConfig
+from gateway.config import BackendConfig, GatewayConfig, ModelConfig
 
 FIRST_PORT = 8000
 
 
-def three_models(
+def make_example_config(
     urls: Mapping[str, str] | None = None,
     *,
     meter: str | None = None,
     tools: tuple[str, ...] = (),
     profile: str | None = None,
-) -> Config:
+) -> GatewayConfig:
     """Return it, with each model's backend at `urls[name]` (default: loopback, port 8000 up).
 
     `meter` is a meter's URL; it has a ledger for each model, by the model's name.
@@ -31,4 +31,4 @@ def three_models(
                 backends=(BackendConfig(url, meter=meter and f"{meter}/{recipe.name}"),),
             )
         )
-    return Config(models=tuple(models), profile=profile)
+    return GatewayConfig(models=tuple(models), profile=profile)

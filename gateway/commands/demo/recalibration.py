@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import aiohttp
 
-from backends.simulator.server import Running
-from gateway.commands.demo.scraper import Samples, serve
+from backends.simulator.server import RunningSimulator
+from gateway.commands.demo.scraper import ScrapedSamples, serve_queries
 from gateway.console import FAILED, OK, out
 from gateway.service.client import headers as names
-from gateway.telemetry.ols_sums import NAME
+from gateway.telemetry.ols_sums import METRIC_NAME
 
 _SCRAPE_SECONDS = 0.5
 _SHOW_SECONDS = 3.0
@@ -36,7 +36,7 @@ WATCHED = "phi-3-mini"
 _OTHER = "mistral-7b"
 
 
-class Phase(NamedTuple):
+class DemoPhase(NamedTuple):
     """A change of the truth, and what should come of it."""
 
     title: str
@@ -47,13 +47,15 @@ class Phase(NamedTuple):
 
 
 PHASES = (
-    Phase("the shipped profile was fitted to one request at a time; this is traffic", 1, 1, None),
-    Phase(f"{WATCHED} becomes 2 times as slow", 2, 1, "time"),
-    Phase(f"{WATCHED} becomes 2.5 times as hungry as well", 2, 2.5, "energy"),
+    DemoPhase(
+        "the shipped profile was fitted to one request at a time; this is traffic", 1, 1, None
+    ),
+    DemoPhase(f"{WATCHED} becomes 2 times as slow", 2, 1, "time"),
+    DemoPhase(f"{WATCHED} becomes 2.5 times as hungry as well", 2, 2.5, "energy"),
 )
 
 
-class Traffic:
+class DemoTraffic:
     """Requests without end; `chosen` counts who answered which stream since it was last cleared."""
 
     def __init__(self, base: str) -> None:
@@ -71,9 +73,9 @@ class Traffic:
         ):
             for stream in _STREAMS:
                 for _ in range(_SENDERS[stream]):
-                    senders.create_task(self._send(http, stream))
+                    senders.create_task(self._send_requests(http, stream))
 
-    async def _send(self, http: aiohttp.ClientSession, stream: str) -> None:
+    async def _send_requests(self, http: aiohttp.ClientSession, stream: str) -> None:
         headers = {f"x-joulegate-weight-{stream}": "1"}
         while True:
             body = {
@@ -89,84 +91,86 @@ class Traffic:
                 else:
                     self.failed += 1
 
-    def share(self, stream: str, model: str) -> float:
+    def compute_share(self, stream: str, model: str) -> float:
         """Return how much of a stream a model has answered since the last `clear`."""
         found = self.chosen[stream]
         return found[model] / found.total() if found else 0.0
 
-    def clear(self) -> None:
+    def clear_counts(self) -> None:
         """Count anew."""
         for found in self.chosen.values():
             found.clear()
 
 
-class Bias:
+class PredictionBias:
     """Observed over predicted since `mark`, by quantity, from the gateway's own counters."""
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: ScrapedSamples) -> None:
         self._samples = samples
         self._from: dict[tuple[str, str], float] = {}
 
-    def mark(self) -> None:
+    def mark_start(self) -> None:
         """Count from here."""
         self._from = {
-            (side, quantity): self._total(side, quantity)
+            (side, quantity): self._read_total(side, quantity)
             for side in ("observed", "predicted")
             for quantity in ("seconds", "joules")
         }
 
-    def of(self, quantity: str) -> float | None:
+    def compute_ratio(self, quantity: str) -> float | None:
         """Return the ratio; None where nothing was observed."""
         observed, predicted = (
-            self._total(side, quantity) - self._from[side, quantity]
+            self._read_total(side, quantity) - self._from[side, quantity]
             for side in ("observed", "predicted")
         )
         return observed / predicted if predicted > 0.0 else None
 
     @property
-    def alarms(self) -> int:
+    def alarm_count(self) -> int:
         """How often the tests for drift have given an alarm since the start, all models."""
         series = self._samples.latest.get("joulegate_prediction_drift_alarms_total", {})
         return round(sum(series.values()))
 
-    def _total(self, side: str, quantity: str) -> float:
+    def _read_total(self, side: str, quantity: str) -> float:
         series = self._samples.latest.get(f"joulegate_prediction_{side}_total", {})
         labels = (("model", WATCHED), ("profile", "live"), ("quantity", quantity))
         return series.get(labels, 0.0)
 
 
-async def run(base: str, profile: Path, changing: Running) -> int:
+async def run(base: str, profile: Path, changing: RunningSimulator) -> int:
     """Show the circle; the exit code tells whether routing moved as it should."""
-    kept = (NAME, "joulegate_deployment_info")
-    samples = Samples(f"{base}/metrics", *kept, scrape_seconds=_SCRAPE_SECONDS)
-    traffic = Traffic(base)
+    kept = (METRIC_NAME, "joulegate_deployment_info")
+    samples = ScrapedSamples(f"{base}/metrics", *kept, scrape_seconds=_SCRAPE_SECONDS)
+    traffic = DemoTraffic(base)
     truth = changing.spec.truth
     began = time.monotonic()
     moved = True
-    async with _running(traffic, samples) as prometheus:
-        bias = Bias(samples)
+    async with _run_traffic(traffic, samples) as prometheus:
+        bias = PredictionBias(samples)
         for phase in PHASES:
-            out.print(f"\n[bold]{_clock(began)} {phase.title}[/]")
-            changing.set_truth(truth.scaled(seconds=phase.seconds, joules=phase.joules))
+            out.print(f"\n[bold]{_format_elapsed(began)} {phase.title}[/]")
+            changing.set_cost_model(truth.scale_costs(seconds=phase.seconds, joules=phase.joules))
             await asyncio.sleep(_SETTLE_SECONDS)
-            window = await _watch(traffic, bias, began, 12.0)
-            out.print(f"{_clock(began)} joulegate recalibrate --window {window}")
-            if not await _recalibrate(prometheus, profile, window):
+            window = await _watch_figures(traffic, bias, began, 12.0)
+            out.print(f"{_format_elapsed(began)} joulegate recalibrate --window {window}")
+            if not await _run_recalibration(prometheus, profile, window):
                 return FAILED
             await asyncio.sleep(_SETTLE_SECONDS)
-            await _watch(traffic, bias, began, 6.0)
+            await _watch_figures(traffic, bias, began, 6.0)
             if phase.moves is not None:
-                share = traffic.share(phase.moves, _OTHER)
+                share = traffic.compute_share(phase.moves, _OTHER)
                 moved = moved and share > 0.5  # noqa: PLR2004 - most of it
                 out.print(f"  requests that care for {phase.moves} go to {_OTHER}: {share:.0%}")
-    out.print(f"\n{_clock(began)} {traffic.sent} requests, {traffic.failed} of them failed")
+    out.print(
+        f"\n{_format_elapsed(began)} {traffic.sent} requests, {traffic.failed} of them failed"
+    )
     return OK if moved and not traffic.failed else FAILED
 
 
 @contextlib.asynccontextmanager
-async def _running(traffic: Traffic, samples: Samples) -> AsyncIterator[str]:
+async def _run_traffic(traffic: DemoTraffic, samples: ScrapedSamples) -> AsyncIterator[str]:
     """Send and scrape meanwhile; yields where samples are queried."""
-    runner, url = await serve(samples)
+    runner, url = await serve_queries(samples)
     tasks = [asyncio.create_task(traffic.run()), asyncio.create_task(samples.run())]
     try:
         yield url
@@ -177,32 +181,35 @@ async def _running(traffic: Traffic, samples: Samples) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def _watch(traffic: Traffic, bias: Bias, began: float, seconds: float) -> str:
+async def _watch_figures(
+    traffic: DemoTraffic, bias: PredictionBias, began: float, seconds: float
+) -> str:
     """Show the figures as they come; returns the window that was watched."""
-    traffic.clear()
-    bias.mark()
+    traffic.clear_counts()
+    bias.mark_start()
     start = time.monotonic()
     while (passed := time.monotonic() - start) < seconds:
         await asyncio.sleep(min(_SHOW_SECONDS, seconds - passed))
         shares = "  ".join(
-            f"{stream} to " + "/".join(f"{m} {traffic.share(stream, m):.0%}" for m in _used(found))
+            f"{stream} to "
+            + "/".join(f"{m} {traffic.compute_share(stream, m):.0%}" for m in _list_models(found))
             for stream, found in traffic.chosen.items()
         )
         ratios = "  ".join(
-            f"{quantity} {'-' if (ratio := bias.of(quantity)) is None else f'{ratio:.2f}x'}"
+            f"{quantity} {'-' if (ratio := bias.compute_ratio(quantity)) is None else f'{ratio:.2f}x'}"
             for quantity in ("seconds", "joules")
         )
-        alarms = f"drift alarms {bias.alarms}"
-        out.print(f"  {_clock(began)} {WATCHED} observed/predicted: {ratios}; {alarms}")
+        alarms = f"drift alarms {bias.alarm_count}"
+        out.print(f"  {_format_elapsed(began)} {WATCHED} observed/predicted: {ratios}; {alarms}")
         out.print(f"            requests that care for {shares}")
     return f"{round(time.monotonic() - start)}s"
 
 
-def _used(found: Counter[str]) -> list[str]:
+def _list_models(found: Counter[str]) -> list[str]:
     return [model for model, _ in found.most_common()]
 
 
-async def _recalibrate(prometheus: str, profile: Path, window: str) -> bool:
+async def _run_recalibration(prometheus: str, profile: Path, window: str) -> bool:
     """Run the command as an operator or a CronJob would; tell whether it adopted a profile."""
     argv = ("-m", "gateway.cli", "recalibrate", "--prometheus", prometheus, "--window", window)
     process = await asyncio.create_subprocess_exec(
@@ -216,5 +223,5 @@ async def _recalibrate(prometheus: str, profile: Path, window: str) -> bool:
     return process.returncode == OK
 
 
-def _clock(began: float) -> str:
+def _format_elapsed(began: float) -> str:
     return f"[{time.monotonic() - began:5.1f} s]".replace("[", "\\[")

@@ -22,7 +22,7 @@ _JOB = (("instance", "demo"), ("job", "joulegate"))
 Labels = tuple[tuple[str, str], ...]
 
 
-class Samples:
+class ScrapedSamples:
     """Scrapes `metrics` from a page; answers queries as `handler` of POST /api/v1/query."""
 
     def __init__(self, page: str, *metrics: str, scrape_seconds: float) -> None:
@@ -37,10 +37,10 @@ class Samples:
         """Scrape until cancelled."""
         async with aiohttp.ClientSession() as http:
             while True:
-                await self.scrape(http)
+                await self.scrape_once(http)
                 await asyncio.sleep(self._scrape_seconds)
 
-    async def scrape(self, http: aiohttp.ClientSession) -> None:
+    async def scrape_once(self, http: aiohttp.ClientSession) -> None:
         """Read the page once."""
         at = time.time()
         async with http.get(self._page) as response:
@@ -58,7 +58,7 @@ class Samples:
                 while kept[0][0] < at - _KEPT_SECONDS:
                     kept.popleft()
 
-    async def handler(self, request: web.Request) -> web.Response:
+    async def handle_query(self, request: web.Request) -> web.Response:
         """Answer a query as Prometheus does."""
         form = await request.post()
         asked = _QUERY.fullmatch(str(form.get("query", "")))
@@ -80,10 +80,10 @@ class Samples:
         return web.json_response({"status": "success", "data": data})
 
 
-async def serve(samples: Samples) -> tuple[web.AppRunner, str]:
+async def serve_queries(samples: ScrapedSamples) -> tuple[web.AppRunner, str]:
     """Serve the queries on a free port of loopback; the caller cleans the runner up."""
     app = web.Application()
-    app.add_routes([web.post("/api/v1/query", samples.handler)])
+    app.add_routes([web.post("/api/v1/query", samples.handle_query)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

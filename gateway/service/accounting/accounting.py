@@ -8,32 +8,32 @@ import logging
 from collections.abc import Callable, Sequence
 
 from backends.meter.client.meter_client import MeterLink
-from backends.meter.client.request_handle import Metered
+from backends.meter.client.request_handle import MeteredAttempt
 from backends.registry import Deployment
-from gateway.service.accounting.learning import Learning
-from gateway.telemetry.carbon import Carbon
+from gateway.service.accounting.learning import TrafficLearner
+from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recent import Recent
-from gateway.telemetry.record import ESTIMATED, Record
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.recent import RecentRequests
+from gateway.telemetry.record import ESTIMATED, RequestRecord
 
 _log = logging.getLogger("joulegate")
 
 
-class Books:
+class RequestAccounting:
     """Everything that is kept of requests by one process."""
 
     def __init__(
         self,
-        metrics: Metrics,
-        recent: Recent,
+        metrics: GatewayMetrics,
+        recent: RecentRequests,
         deployments: Sequence[Deployment],
         *,
         decision_log: DecisionLog | None = None,
         meters: tuple[MeterLink, ...] = (),
-        carbon: Carbon | None = None,
-        learning: Learning | None = None,
-        trace: Callable[[Record], None] | None = None,
+        carbon: CarbonIntensity | None = None,
+        learning: TrafficLearner | None = None,
+        trace: Callable[[RequestRecord], None] | None = None,
     ) -> None:
         self.recent = recent
         self.meters = meters
@@ -47,50 +47,52 @@ class Books:
             for deployment in deployments
             for backend in deployment.backends
         }
-        self._finished: list[Record] = []
+        self._finished: list[RequestRecord] = []
 
-    def add(self, record: Record) -> None:
+    def add_record(self, record: RequestRecord) -> None:
         """Take a request that is over, to be entered when next settled."""
         self._finished.append(record)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Enter what has finished and what meters have settled; called often, and before reads."""
         finished, self._finished = self._finished, []
         for record in finished:
             try:
-                self._metrics.finished(record)
-                self.recent.add(record)
+                self._metrics.count_finished_request(record)
+                self.recent.add_record(record)
                 record.entered = True
                 if not record.unsettled:
-                    self._enter_joules(record)
+                    self._finalize_energy(record)
             except Exception:  # noqa: BLE001 - one record must not cost the others
                 _log.exception("request %s: a bug in its book-keeping", record.id)
         for link in self.meters:
-            self._take(link)
+            self._ingest_observations(link)
         if self._learning is not None:
-            self._learning.drift.publish()
+            self._learning.drift.publish_metrics()
 
     def close(self) -> None:
         """Enter everything that is left; what no meter has settled by now stays estimated."""
         for link in self.meters:
             link.close()
-        self.settle()
+        self.flush()
 
-    def _take(self, link: MeterLink) -> None:
+    def _ingest_observations(self, link: MeterLink) -> None:
         """Enter what a meter has told."""
-        settled, link.settled = link.settled, []
+        settled, link.finished_attempts = link.finished_attempts, []
         for metered in settled:
             try:
-                self._observed(metered)
+                self._apply_observation(metered)
             except Exception:  # noqa: BLE001 - one record must not cost the others
                 _log.exception("meter %s: a bug in entering what it told", link.label)
-        spendings, link.spendings = link.spendings, []
+        spendings, link.unattributed_energy = link.unattributed_energy, []
         for spending in spendings:
             model = self._model_at.get(spending.backend)
             if model is not None:
-                self._metrics.unattributed(model, spending.kind, spending.microjoules / 1e6)
+                self._metrics.count_unattributed_energy(
+                    model, spending.kind, spending.microjoules / 1e6
+                )
 
-    def _observed(self, metered: Metered) -> None:
+    def _apply_observation(self, metered: MeteredAttempt) -> None:
         if metered.owner is None:
             return
         record, target = metered.owner
@@ -98,9 +100,9 @@ class Books:
             target.joules, target.method = metered.microjoules / 1e6, metered.method
         record.unsettled -= 1
         if record.entered and not record.unsettled:
-            self._enter_joules(record)
+            self._finalize_energy(record)
 
-    def _enter_joules(self, record: Record) -> None:
+    def _finalize_energy(self, record: RequestRecord) -> None:
         """Enter a request's joules, which are final now, and let the log have it."""
         last = record.wasted[-1] if record.wasted else None
         if record.joules is None and last is not None and last.model == record.model:
@@ -108,11 +110,11 @@ class Books:
             record.joules, record.method = last.joules, last.method
             record.wasted.pop()
         if self._carbon is not None and record.joules is not None:
-            record.co2e_grams = self._carbon.grams(record.joules, record.at)
-        self._metrics.settled(record)
+            record.co2e_grams = self._carbon.to_grams(record.joules, record.at)
+        self._metrics.count_energy(record)
         if self._learning is not None:
-            self._learning.learn(record)
+            self._learning.learn_from(record)
         if self._decision_log is not None:
-            self._decision_log.add(record)
+            self._decision_log.add_record(record)
         if self._trace is not None:
             self._trace(record)

@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 from gateway.scheduling.decide import Option
 from gateway.service.request.learnt import Learnt
-from gateway.service.request.profiles import Profiles
-from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, Drift
-from gateway.telemetry.ols_sums import Sums
-from gateway.telemetry.record import Expected, Record
+from gateway.service.request.profiles import ActiveProfiles
+from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, DriftMetrics
+from gateway.telemetry.ols_sums import OlsSums
+from gateway.telemetry.record import ProfilePrediction, RequestRecord
 
 _OK = 200
 _MICRO = 1_000_000
 _LEARNT_FROM = ("exclusive", "apportioned")
 
 
-class Row(NamedTuple):
+class ResponseRow(NamedTuple):
     """A whole answer as a regression sees it."""
 
     tokens_in: int
@@ -29,20 +29,24 @@ class Row(NamedTuple):
     """Only what was measured for it alone."""
 
 
-class Learning:
+class TrafficLearner:
     """Takes in what is final."""
 
     def __init__(
-        self, sums: Sums, drift: Drift, profiles: Profiles, learnt: Learnt | None = None
+        self,
+        sums: OlsSums,
+        drift: DriftMetrics,
+        profiles: ActiveProfiles,
+        learnt: Learnt | None = None,
     ) -> None:
         self.learnt = learnt
         self.drift = drift
         self._sums = sums
         self._profiles = profiles
 
-    def learn(self, record: Record) -> None:
+    def learn_from(self, record: RequestRecord) -> None:
         """Take in one request, its joules final; one without a whole answer teaches nothing."""
-        row = _row(record)
+        row = _extract_row(record)
         if row is None or record.option is None:
             return
         option = record.option
@@ -50,7 +54,7 @@ class Learning:
         truncated = row.tokens_in + row.tokens_out >= option.context or (
             asked is not None and row.tokens_out >= asked
         )
-        self._sums.add(
+        self._sums.add_row(
             record.model,
             record.deployment,
             tokens_in=row.tokens_in,
@@ -72,35 +76,41 @@ class Learning:
             )
         if record.decision is not None:
             version = record.decision.profile_version
-            record.live = self._compare(record, row, option, LIVE, version, truncated=truncated)
+            record.live = self._compare_prediction(
+                record, row, option, LIVE, version, truncated=truncated
+            )
         shadow = self._profiles.shadow
         if shadow is not None:
             option = shadow.by_name[record.model, record.deployment].option
             version = shadow.profile.version
-            record.shadow = self._compare(record, row, option, SHADOW, version, truncated=truncated)
+            record.shadow = self._compare_prediction(
+                record, row, option, SHADOW, version, truncated=truncated
+            )
 
-    def _compare(
+    def _compare_prediction(
         self,
-        record: Record,
-        row: Row,
+        record: RequestRecord,
+        row: ResponseRow,
         option: Option,
         profile: str,
         version: str,
         *,
         truncated: bool,
-    ) -> Expected:
+    ) -> ProfilePrediction:
         counted = record.counted_tokens
         tokens_in = row.tokens_in if counted is None else max(1, round(counted * option.ratio))
         asked, room = record.asked_tokens, option.context - tokens_in
-        expected = Expected(
+        expected = ProfilePrediction(
             version,
-            option.seconds.predict(row.tokens_in, row.tokens_out, record.running),
-            option.joules.predict(row.tokens_in, row.tokens_out, record.running),
-            option.output.expected(tokens_in, room if asked is None else min(asked, room)),
+            option.seconds.predict_cost(row.tokens_in, row.tokens_out, record.running),
+            option.joules.predict_cost(row.tokens_in, row.tokens_out, record.running),
+            option.output.predict_output_tokens(
+                tokens_in, room if asked is None else min(asked, room)
+            ),
         )
-        if version != self._in_force(profile):
+        if version != self._get_version_in_force(profile):
             return expected  # decided by one that has been replaced; its bias is not the new one's
-        add = self.drift.add
+        add = self.drift.add_comparison
         add(record.model, profile, SECONDS, expected.seconds, row.seconds)
         if row.joules is not None:
             add(record.model, profile, JOULES, expected.joules, row.joules)
@@ -108,12 +118,12 @@ class Learning:
             add(record.model, profile, OUTPUT_TOKENS, expected.output_tokens, row.tokens_out)
         return expected
 
-    def _in_force(self, profile: str) -> str | None:
+    def _get_version_in_force(self, profile: str) -> str | None:
         snapshot = self._profiles.shadow if profile == SHADOW else self._profiles.live
         return None if snapshot is None else snapshot.profile.version
 
 
-def _row(record: Record) -> Row | None:
+def _extract_row(record: RequestRecord) -> ResponseRow | None:
     """Return what a request teaches, or None."""
     if record.code != _OK or not record.single:
         return None
@@ -122,7 +132,7 @@ def _row(record: Record) -> Row | None:
     if record.serving_seconds is None:
         return None
     measured = record.method in _LEARNT_FROM
-    return Row(
+    return ResponseRow(
         record.prompt_tokens,
         record.completion_tokens,
         record.serving_seconds,

@@ -1,16 +1,18 @@
 """What is noted of a request, and told of it in headers, once somebody answers it."""
 
-from gateway.scheduling.cost import FLOOR
+from gateway.scheduling.cost import COST_FLOOR
 from gateway.service.client import headers as names
 from gateway.service.client.response import Header
-from gateway.service.request.plan import Plan
-from gateway.service.request.routing_table import Snapshot
-from gateway.service.upstream.dispatcher import Opened
-from gateway.service.upstream.sse import Usage
-from gateway.telemetry.record import ESTIMATED, Record
+from gateway.service.request.plan import RoutingPlan
+from gateway.service.request.routing_table import RoutingSnapshot
+from gateway.service.upstream.dispatcher import UpstreamResponse
+from gateway.service.upstream.sse import TokenUsage
+from gateway.telemetry.record import ESTIMATED, RequestRecord
 
 
-def answer_head(record: Record, opened: Opened, made: Plan) -> list[Header]:
+def build_response_headers(
+    record: RequestRecord, opened: UpstreamResponse, made: RoutingPlan
+) -> list[Header]:
     """Return the response headers that say who answered and why."""
     scored = opened.scored
     pairs = [
@@ -39,7 +41,9 @@ _DECISION_US = names.DECISION_US.encode()
 _FEASIBLE = names.FEASIBLE.encode()
 
 
-def note_opened(record: Record, opened: Opened, snapshot: Snapshot) -> None:
+def note_upstream_response(
+    record: RequestRecord, opened: UpstreamResponse, snapshot: RoutingSnapshot
+) -> None:
     """Note who answers, and what was predicted of it.
 
     The time to the first token is what the prompt is predicted to take and what was to wait for;
@@ -48,10 +52,10 @@ def note_opened(record: Record, opened: Opened, snapshot: Snapshot) -> None:
     scored = opened.scored
     record.option = snapshot.by_name[scored.model, scored.deployment].option
     seconds = record.option.seconds
-    per_token = max(seconds.per_token(scored.tokens_in, scored.running), 0.0)
+    per_token = max(seconds.cost_per_output_token(scored.tokens_in, scored.running), 0.0)
     record.predicted_tpot_seconds = per_token
     record.predicted_ttft_seconds = max(
-        FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)
+        COST_FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)
     )
     record.model = scored.model
     record.deployment = scored.deployment
@@ -61,7 +65,7 @@ def note_opened(record: Record, opened: Opened, snapshot: Snapshot) -> None:
     record.running = opened.running
 
 
-def note_usage(record: Record, usage: Usage | None) -> None:
+def note_usage(record: RequestRecord, usage: TokenUsage | None) -> None:
     """Note the tokens that the backend counted."""
     if usage is None:
         return
@@ -70,7 +74,9 @@ def note_usage(record: Record, usage: Usage | None) -> None:
     record.cached_tokens = usage.cached_tokens
 
 
-def estimate_joules(record: Record, opened: Opened, snapshot: Snapshot) -> None:
+def estimate_joules(
+    record: RequestRecord, opened: UpstreamResponse, snapshot: RoutingSnapshot
+) -> None:
     """Fill in the joules that the regression gives for the tokens there really were.
 
     A stream that ended early has no usage; its chunks, about a token each, stand in.
@@ -81,11 +87,11 @@ def estimate_joules(record: Record, opened: Opened, snapshot: Snapshot) -> None:
     if tokens_out is None:
         tokens_out = opened.stream.chunks if opened.stream is not None else scored.tokens_out
     option = snapshot.by_name[scored.model, scored.deployment].option
-    record.joules = option.joules.predict(tokens_in, tokens_out, scored.running)
+    record.joules = option.joules.predict_cost(tokens_in, tokens_out, scored.running)
     record.method = ESTIMATED
 
 
-def name_last_attempt(record: Record) -> None:
+def name_last_attempt(record: RequestRecord) -> None:
     """Put a request that nobody answered down to whom it was last sent."""
     if not record.model and record.attempts:
         last = record.attempts[-1]

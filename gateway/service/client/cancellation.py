@@ -13,7 +13,7 @@ from enum import StrEnum
 SWEEP_SECONDS = 0.1
 
 
-class Cut(StrEnum):
+class CancelReason(StrEnum):
     """Why a request was cut off."""
 
     CLIENT_GONE = "client_gone"
@@ -22,7 +22,7 @@ class Cut(StrEnum):
     DRAINING = "draining"
 
 
-class Lifeline:
+class RequestCancellation:
     """Holds one request's task; made inside it."""
 
     __slots__ = ("_after_silence", "_expiry", "_seconds", "_task", "last", "reason")
@@ -30,77 +30,77 @@ class Lifeline:
     def __init__(self) -> None:
         self._task = asyncio.current_task()
         self._seconds = math.inf
-        self._expiry = Cut.STALLED
-        self._after_silence: Cut | None = None
+        self._expiry = CancelReason.STALLED
+        self._after_silence: CancelReason | None = None
         self.last = 0.0
-        self.reason: Cut | None = None
+        self.reason: CancelReason | None = None
 
-    def cut(self, reason: Cut) -> None:
+    def cancel(self, reason: CancelReason) -> None:
         """End the request, unless it is over or cut already."""
         if self._task is None:
             return
         if self.reason is None:
             self.reason = reason
             self._task.cancel()
-        elif self.reason is Cut.SILENT and self._after_silence is None:
+        elif self.reason is CancelReason.SILENT and self._after_silence is None:
             # The request may go on after a silent backend; this it must not survive.
             self._after_silence = reason
 
-    def expect(self, seconds: float, expiry: Cut) -> None:
+    def set_deadline(self, seconds: float, expiry: CancelReason) -> None:
         """Cut for `expiry` once `last`, which is now, is `seconds` old."""
         self.last = time.monotonic()
         self._seconds = seconds
         self._expiry = expiry
 
-    def expect_nothing(self) -> None:
+    def clear_deadline(self) -> None:
         """Lift the deadline."""
         self._seconds = math.inf
 
-    def sweep(self, now: float) -> None:
+    def check_deadline(self, now: float) -> None:
         """Cut if a deadline has passed; `now` is monotonic time."""
         if now - self.last >= self._seconds:
-            self.cut(self._expiry)
+            self.cancel(self._expiry)
 
-    def absorb(self) -> Cut | None:
+    def consume(self) -> CancelReason | None:
         """Take back the cancellation if it was ours; return its reason, or None if it was not."""
         if self.reason is not None and self._task is not None:
             self._task.uncancel()
         return self.reason
 
-    def revive(self) -> None:
+    def resume(self) -> None:
         """Go on after an absorbed cut that was not the request's end, if nothing else was."""
         self.reason = None
         self._seconds = math.inf
         if self._after_silence is not None:
-            self.cut(self._after_silence)
+            self.cancel(self._after_silence)
 
-    def release(self) -> None:
+    def detach(self) -> None:
         """Let go of the task: nothing cuts it any more."""
         self._task = None
 
 
-class Lifelines:
+class InflightRequests:
     """Every request in flight."""
 
     def __init__(self) -> None:
-        self._alive: set[Lifeline] = set()
+        self._alive: set[RequestCancellation] = set()
 
-    def add(self, lifeline: Lifeline) -> None:
+    def add_request(self, lifeline: RequestCancellation) -> None:
         """Keep its deadlines from now on."""
         self._alive.add(lifeline)
 
-    def discard(self, lifeline: Lifeline) -> None:
+    def remove_request(self, lifeline: RequestCancellation) -> None:
         """Let go of a request that is over."""
-        lifeline.release()
+        lifeline.detach()
         self._alive.discard(lifeline)
 
-    def cut_all(self, reason: Cut) -> None:
+    def cancel_all(self, reason: CancelReason) -> None:
         """End them all."""
         for lifeline in tuple(self._alive):
-            lifeline.cut(reason)
+            lifeline.cancel(reason)
 
-    def sweep(self) -> None:
+    def check_deadlines(self) -> None:
         """Cut those whose deadline has passed."""
         now = time.monotonic()
         for lifeline in tuple(self._alive):
-            lifeline.sweep(now)
+            lifeline.check_deadline(now)

@@ -59,11 +59,11 @@ class ApiError(Exception):
             }
         }
 
-    def encode(self) -> bytes:
+    def encode_json(self) -> bytes:
         """Return OpenAI's error object as JSON."""
         return msgspec.json.encode(self.to_dict())
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def build_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that tell an SDK whether and when to try again."""
         # Our own attempts are spent: without this an SDK would multiply them by three.
         final = self.status >= 429 and not self.should_retry  # noqa: PLR2004
@@ -134,7 +134,7 @@ class BodyTimeout(BadRequest):
     code = "request_timeout"
 
 
-class Unsupported(BadRequest):
+class UnsupportedCapability(BadRequest):
     """No model that could be asked offers what the request needs."""
 
     code = "unsupported_capability"
@@ -147,21 +147,21 @@ class ContextExceeded(BadRequest):
     param = "messages"
 
 
-class Infeasible(BadRequest):
+class NoFeasibleModel(BadRequest):
     """No model keeps within the caller's bounds."""
 
     status = 422
     code = "no_feasible_model"
 
 
-class Unavailable(ApiError):
+class BackendsUnavailable(ApiError):
     """No usable backend."""
 
     status = 503
     code = "no_backend_available"
 
 
-class Draining(ApiError):
+class GatewayDraining(ApiError):
     """The gateway is shutting down; another replica may well answer."""
 
     status = 503
@@ -169,7 +169,7 @@ class Draining(ApiError):
     code = "draining"
 
 
-class Overloaded(ApiError):
+class BackendsRateLimited(ApiError):
     """Every backend tried was rate limited."""
 
     status = 429
@@ -191,46 +191,46 @@ class GatewayTimeout(ApiError):
     code = "upstream_timeout"
 
 
-class Interrupted(ApiError):
+class StreamInterrupted(ApiError):
     """The answer broke after it had begun."""
 
     status = 502
     code = "stream_interrupted"
 
 
-class Rejected(ApiError):
+class UpstreamRejection(ApiError):
     """vLLM's refusal of this request, in OpenAI's shape."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__("")
         self.status = status
         self.type = "invalid_request_error"
-        self.message, self.param, named = _read(body)
+        self.message, self.param, named = _parse_refusal(body)
         # A router's 404 is `{"detail": "Not Found"}`; vLLM's own is for a model.
         self.code = "model_not_found" if status == 404 and named else None  # noqa: PLR2004
         if self.message.startswith("This model's maximum context length"):
             self.code = "context_length_exceeded"
 
 
-class _Detail(msgspec.Struct):
+class _ErrorDetail(msgspec.Struct):
     message: str | None = None
     param: Any = None
 
 
-class _Body(msgspec.Struct):
-    error: _Detail | str | None = None
+class _ErrorBody(msgspec.Struct):
+    error: _ErrorDetail | str | None = None
     message: str | None = None
     detail: Any = None
 
 
-def _read(body: bytes) -> tuple[str, str | None, bool]:
+def _parse_refusal(body: bytes) -> tuple[str, str | None, bool]:
     """Find message and param in an error body, and whether it has vLLM's own shape."""
     try:
-        parsed = msgspec.json.decode(body, type=_Body)
+        parsed = msgspec.json.decode(body, type=_ErrorBody)
     except (msgspec.MsgspecError, RecursionError):
         return body[:500].decode(errors="replace") or "the backend refused the request", None, False
     error = parsed.error
-    if isinstance(error, _Detail):
+    if isinstance(error, _ErrorDetail):
         # vLLM says where in *its* request object: `body.messages`.
         param = error.param.removeprefix("body.") if isinstance(error.param, str) else None
         return error.message or "the backend refused the request", param, True

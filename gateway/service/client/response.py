@@ -15,7 +15,7 @@ SSE: Sequence[Header] = (
 )
 
 
-class Reply:
+class ResponseWriter:
     """Sends one answer.
 
     `status` is 0 until the head is out, after which errors become frames; `blocked` while the
@@ -38,7 +38,7 @@ class Reply:
         self.blocked = False
         self.ended = False
 
-    async def start(self, status: int, headers: Sequence[Header]) -> None:
+    async def start_response(self, status: int, headers: Sequence[Header]) -> None:
         """Send status and headers."""
         self.status = status
         head = [(b"x-request-id", self._request_id), *headers]
@@ -50,31 +50,33 @@ class Reply:
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self.blocked = False
 
-    async def end(self, body: bytes = b"") -> None:
+    async def end_response(self, body: bytes = b"") -> None:
         """Send the last piece of the body; waits, `blocked`, while the client's side is full."""
         self.blocked = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
         self.blocked = False
         self.ended = True
 
-    async def whole(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
+    async def send_unary(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
         """Send a complete JSON answer."""
         length = (b"content-length", str(len(body)).encode())
-        await self.start(status, [JSON, length, *headers])
-        await self.end(body)
+        await self.start_response(status, [JSON, length, *headers])
+        await self.end_response(body)
 
     def abort(self) -> None:
         """Drop the connection: closing would wait for a client that does not read."""
         if self._abort is not None:
             self._abort()
 
-    async def error(self, error: ApiError, headers: Sequence[Header] = ()) -> None:
+    async def send_error(self, error: ApiError, headers: Sequence[Header] = ()) -> None:
         """Send an error: as an answer, or within a stream as one frame.
 
         After a frame the body is left without its end, which makes the server close the
         connection: a client that ignores the frame still sees a broken answer.
         """
         if not self.status:
-            await self.whole(error.status, error.encode(), [*error.headers(), *headers])
+            await self.send_unary(
+                error.status, error.encode_json(), [*error.build_headers(), *headers]
+            )
         else:
-            await self.write(b"data: " + error.encode() + b"\n\n")
+            await self.write(b"data: " + error.encode_json() + b"\n\n")

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.scheduling.features import Features
+from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import BadRequest
 from gateway.service.request.application import describe_application, is_system
-from gateway.tokens import EXACT_BYTES, Counter
+from gateway.tokens import EXACT_BYTES, TokenCounter
 
 MAX_NESTING = 64
 IMAGE_TOKENS = 576
@@ -27,7 +27,7 @@ _ANSWER_TOKENS = 3
 Members = dict[str, Raw]
 
 
-class Kind(StrEnum):
+class EndpointKind(StrEnum):
     """Which endpoint was asked; the value is the capability it needs."""
 
     CHAT = "chat"
@@ -35,29 +35,33 @@ class Kind(StrEnum):
     EMBEDDINGS = "embeddings"
 
     @property
-    def path(self) -> str:
+    def url_path(self) -> str:
         """The endpoint's path, here and at vLLM."""
         return _PATHS[self]
 
     @property
-    def prompt(self) -> str:
+    def prompt_member(self) -> str:
         """The member that holds what the model is to read."""
         return _PROMPTS[self]
 
 
 _PATHS = {
-    Kind.CHAT: "/v1/chat/completions",
-    Kind.COMPLETIONS: "/v1/completions",
-    Kind.EMBEDDINGS: "/v1/embeddings",
+    EndpointKind.CHAT: "/v1/chat/completions",
+    EndpointKind.COMPLETIONS: "/v1/completions",
+    EndpointKind.EMBEDDINGS: "/v1/embeddings",
 }
-_PROMPTS = {Kind.CHAT: "messages", Kind.COMPLETIONS: "prompt", Kind.EMBEDDINGS: "input"}
+_PROMPTS = {
+    EndpointKind.CHAT: "messages",
+    EndpointKind.COMPLETIONS: "prompt",
+    EndpointKind.EMBEDDINGS: "input",
+}
 
 
 @dataclass(slots=True)
-class Ask:
+class InferenceRequest:
     """One decoded request."""
 
-    kind: Kind
+    kind: EndpointKind
     members: Members
     model: str
     stream: bool
@@ -69,7 +73,7 @@ class Ask:
     has_media: bool = False
 
     @property
-    def single(self) -> bool:
+    def is_single(self) -> bool:
         """Whether one prompt is to get one answer, as far as can be told at a glance."""
         members = self.members
         return (
@@ -83,15 +87,15 @@ _ONE = Raw(b"1")
 _ONES = (b"1", b"null")
 
 
-class _Part(Struct):
+class _ContentPart(Struct):
     type: str = ""
     text: str = ""
     refusal: str = ""
 
 
-class _Message(Struct):
+class _ChatMessage(Struct):
     role: str
-    content: str | list[_Part | str] | None = None
+    content: str | list[_ContentPart | str] | None = None
     tool_calls: Raw = Raw(b"")
 
 
@@ -100,18 +104,18 @@ class _StreamOptions(Struct):
 
 
 _members = msgspec.json.Decoder(Members)
-_messages = msgspec.json.Decoder(list[_Message])
+_messages = msgspec.json.Decoder(list[_ChatMessage])
 _inputs = msgspec.json.Decoder(str | list[Any])
 _text = msgspec.json.Decoder(str)
 _flag = msgspec.json.Decoder(bool | None)
 _limit = msgspec.json.Decoder(int | float | None)
 _stream_options = msgspec.json.Decoder(_StreamOptions | None)
-_capabilities = {kind: frozenset({kind.value}) for kind in Kind}
+_capabilities = {kind: frozenset({kind.value}) for kind in EndpointKind}
 # A member that is absent, null, false or empty asks for nothing.
 _NOTHING = frozenset({b"null", b"false", b"[]"})
 
 
-def decode(body: bytes) -> Members:
+def decode_members(body: bytes) -> Members:
     """Decode a body into raw members. Raises BadRequest."""
     _check_nesting(body)
     try:
@@ -124,24 +128,28 @@ def decode(body: bytes) -> Members:
         raise BadRequest(f"the body is not a JSON object: {error}") from None
 
 
-def read(kind: Kind, members: Members) -> Ask:
+def parse_request(kind: EndpointKind, members: Members) -> InferenceRequest:
     """Look into the members that route a request. Raises BadRequest."""
     if "model" not in members:
         raise BadRequest("you must name a model; `auto` lets the gateway choose", param="model")
     # vLLM's embeddings know no streaming; asking for it there changes nothing.
-    stream = kind is not Kind.EMBEDDINGS and bool(_get(members, "stream", _flag))
-    options = _get(members, "stream_options", _stream_options) if stream else None
+    stream = kind is not EndpointKind.EMBEDDINGS and bool(_decode_member(members, "stream", _flag))
+    options = _decode_member(members, "stream_options", _stream_options) if stream else None
     wants_usage = bool(options and options.include_usage)
-    return Ask(kind, members, _get(members, "model", _text), stream, wants_usage)
+    return InferenceRequest(
+        kind, members, _decode_member(members, "model", _text), stream, wants_usage
+    )
 
 
-def measure(ask: Ask, counter: Counter) -> Features:
+def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
     """Count the prompt's tokens and find what capabilities it needs. Raises BadRequest."""
     members = ask.members
-    raw = members.get(ask.kind.prompt)
+    raw = members.get(ask.kind.prompt_member)
     if raw is None:
-        raise BadRequest(f"you must provide {ask.kind.prompt!r}", param=ask.kind.prompt)
-    if ask.kind is Kind.CHAT:
+        raise BadRequest(
+            f"you must provide {ask.kind.prompt_member!r}", param=ask.kind.prompt_member
+        )
+    if ask.kind is EndpointKind.CHAT:
         prompt = _measure_chat(ask, raw, counter)
     else:
         prompt = _measure_inputs(ask.kind, raw, counter)
@@ -149,19 +157,19 @@ def measure(ask: Ask, counter: Counter) -> Features:
         ask.application = describe_application(members, ask.kind.value)
     needs = _capabilities[ask.kind]
     more = prompt.needs
-    if _asks(members, "tools") or _asks(members, "functions"):
+    if _member_asks(members, "tools") or _member_asks(members, "functions"):
         more = (*more, "tools")
-    if _asks(members, "logprobs") or _asks(members, "top_logprobs", unless=b"0"):
+    if _member_asks(members, "logprobs") or _member_asks(members, "top_logprobs", unless=b"0"):
         more = (*more, "logprobs")
-    if ask.kind is Kind.EMBEDDINGS:
-        return Features(
+    if ask.kind is EndpointKind.EMBEDDINGS:
+        return RequestFeatures(
             prompt.tokens, 1, needs, dense_chars=prompt.dense_chars,
             prompts=prompt.prompts, longest=prompt.longest, exact=prompt.exact,
         )  # fmt: skip
     asked = _tokens_asked(members, "max_completion_tokens")
     if asked is None:
         asked = _tokens_asked(members, "max_tokens")
-    return Features(
+    return RequestFeatures(
         prompt.tokens,
         asked,
         needs.union(more) if more else needs,
@@ -176,7 +184,7 @@ def measure(ask: Ask, counter: Counter) -> Features:
     )
 
 
-class _Prompt(NamedTuple):
+class _PromptSize(NamedTuple):
     """What was counted; of several prompts the longest has the share `longest`."""
 
     tokens: int
@@ -200,12 +208,12 @@ def _count_asked(members: Members, name: str) -> int | None:
 _MOST_DIGITS = 10
 
 
-def _measure_chat(ask: Ask, raw: Raw, counter: Counter) -> _Prompt:
+def _measure_chat(ask: InferenceRequest, raw: Raw, counter: TokenCounter) -> _PromptSize:
     members = ask.members
     try:
         messages = _messages.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _wrong("messages", error) from None
+        raise _make_member_error("messages", error) from None
     if not messages:
         raise BadRequest("messages: must not be empty", param="messages")
     texts: list[str] = []
@@ -224,17 +232,17 @@ def _measure_chat(ask: Ask, raw: Raw, counter: Counter) -> _Prompt:
             system += texts[first:]
         elif message.role == "user":
             ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
-    if _asks(members, "tools"):
+    if _member_asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())
     ask.application = describe_application(members, "\n".join(system))
     ask.has_media = bool(media)
     counted = counter.measure(texts[0] if len(texts) == 1 else "\n".join(texts))
     overhead = _MESSAGE_TOKENS * len(messages) + _ANSWER_TOKENS + IMAGE_TOKENS * len(media)
     needs = {"audio" if "audio" in kind else "images" for kind in media}
-    return _Prompt(counted.tokens + overhead, tuple(needs), counted.dense_chars)
+    return _PromptSize(counted.tokens + overhead, tuple(needs), counted.dense_chars)
 
 
-def _read_parts(parts: list[_Part | str], texts: list[str], media: list[str]) -> None:
+def _read_parts(parts: list[_ContentPart | str], texts: list[str], media: list[str]) -> None:
     """Add a content list's texts to `texts` and the types of its media to `media`."""
     for part in parts:
         if isinstance(part, str):
@@ -245,9 +253,9 @@ def _read_parts(parts: list[_Part | str], texts: list[str], media: list[str]) ->
                 media.append(part.type)
 
 
-def _measure_inputs(kind: Kind, raw: Raw, counter: Counter) -> _Prompt:
+def _measure_inputs(kind: EndpointKind, raw: Raw, counter: TokenCounter) -> _PromptSize:
     """Count a text, a list of texts, a list of token ids, or a list of such lists."""
-    name = kind.prompt
+    name = kind.prompt_member
     text = bytes(raw)
     if text.startswith(b"[") and not text.translate(None, b"[], \t\r\n0123456789"):
         # Token ids, nested or not: a comma stands between any two, so nothing need be decoded.
@@ -258,18 +266,18 @@ def _measure_inputs(kind: Kind, raw: Raw, counter: Counter) -> _Prompt:
         # Long lists are counted as they stand and taken to be of equals: that bounds the cost.
         counted = counter.measure(text.decode())
         prompts = text.count(b'","') + text.count(b'", "') + 1
-        return _Prompt(counted.tokens, (), counted.dense_chars, prompts, 1.0 / prompts)
+        return _PromptSize(counted.tokens, (), counted.dense_chars, prompts, 1.0 / prompts)
     try:
         value = _inputs.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _wrong(name, error) from None
+        raise _make_member_error(name, error) from None
     if isinstance(value, str):
         counted = counter.measure(value)
-        return _Prompt(counted.tokens, dense_chars=counted.dense_chars, words=value)
+        return _PromptSize(counted.tokens, dense_chars=counted.dense_chars, words=value)
     if value and all(isinstance(item, str) for item in value):
         counted = counter.measure("\n".join(value))
         longest = (max(map(len, value)) + 1) / (sum(map(len, value)) + len(value))
-        return _Prompt(
+        return _PromptSize(
             counted.tokens,
             dense_chars=counted.dense_chars,
             prompts=len(value),
@@ -278,24 +286,24 @@ def _measure_inputs(kind: Kind, raw: Raw, counter: Counter) -> _Prompt:
         )
     if all(isinstance(item, dict) for item in value):
         # vLLM takes multimodal embedding inputs; counting their JSON bounds them from above.
-        return _Prompt(counter.count(text.decode()))
+        return _PromptSize(counter.count_tokens(text.decode()))
     raise BadRequest(f"{name}: must be text, a list of texts or token ids", param=name)
 
 
-def _measure_ids(text: bytes) -> _Prompt:
+def _measure_ids(text: bytes) -> _PromptSize:
     """Count token ids, one list or many: the model's own, so that no scale applies."""
     tokens = text.count(b",") + 1
     lists = text.count(b"[") - 1
     if lists < 1:
-        return _Prompt(tokens, exact=True)
+        return _PromptSize(tokens, exact=True)
     if len(text) > EXACT_BYTES:
-        return _Prompt(tokens, prompts=lists, longest=1.0 / lists, exact=True)
+        return _PromptSize(tokens, prompts=lists, longest=1.0 / lists, exact=True)
     sizes = [part.strip(b"[, \t\r\n").count(b",") + 1 for part in text.split(b"]")[:lists]]
-    return _Prompt(tokens, prompts=lists, longest=max(sizes) / sum(sizes), exact=True)
+    return _PromptSize(tokens, prompts=lists, longest=max(sizes) / sum(sizes), exact=True)
 
 
 def _tokens_asked(members: Members, name: str) -> int | None:
-    asked = _get(members, name, _limit)
+    asked = _decode_member(members, name, _limit)
     if asked is None:
         return None
     # vLLM takes 100.0 for 100, as pydantic does.
@@ -311,7 +319,7 @@ def _is_media(kind: str) -> bool:
     return "image" in kind or "video" in kind or "audio" in kind
 
 
-def _asks(members: Members, name: str, *, unless: bytes = b"null") -> bool:
+def _member_asks(members: Members, name: str, *, unless: bytes = b"null") -> bool:
     """Tell whether a member is there and asks for something; `unless` is one more nothing."""
     raw = members.get(name)
     if raw is None:
@@ -320,17 +328,17 @@ def _asks(members: Members, name: str, *, unless: bytes = b"null") -> bool:
     return value not in _NOTHING and value != unless
 
 
-def _get(members: Members, name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
+def _decode_member(members: Members, name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
     """Decode one member; None where it is absent. Raises BadRequest."""
     if name not in members:
         return None
     try:
         return decoder.decode(members[name])
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _wrong(name, error) from None
+        raise _make_member_error(name, error) from None
 
 
-def _wrong(name: str, error: Exception) -> BadRequest:
+def _make_member_error(name: str, error: Exception) -> BadRequest:
     text = str(error).replace("`$", f"`{name}")
     return BadRequest(f"{name}: {text}", param=name)
 
@@ -376,6 +384,6 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 
 
-def encode(members: Mapping[str, Raw]) -> bytes:
+def encode_members(members: Mapping[str, Raw]) -> bytes:
     """Encode members for a backend."""
     return msgspec.json.encode(members)

@@ -14,10 +14,10 @@ from typing import IO, NamedTuple
 
 import msgspec
 
-from gateway.profile import write_whole
+from gateway.profile import write_atomically
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import LearntLength, Option
-from gateway.scheduling.features import Features, TokenScale
+from gateway.scheduling.features import RequestFeatures, TokenScale
 from gateway.scheduling.length_learner import LengthLearner
 from gateway.scheduling.token_learner import TokenLearner
 from gateway.service.request.application import hash_application
@@ -120,7 +120,7 @@ class Learnt:
             "tokens": self.tokens.to_state(),
         }
         try:
-            write_whole(self._path, msgspec.json.encode(state))
+            write_atomically(self._path, msgspec.json.encode(state))
             self._path.chmod(0o600)
         except OSError as error:
             _log.error("learning state %s: %s; a restart will lose it", self._path, error.strerror)
@@ -172,7 +172,7 @@ class Learnt:
 
 
 def make_lesson(
-    features: Features,
+    features: RequestFeatures,
     application: str,
     bases: Mapping[tuple[str, str], AnswerLength],
     *,

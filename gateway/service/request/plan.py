@@ -10,81 +10,87 @@ from typing import Any
 
 import msgspec
 
-from gateway.scheduling.decide import decide
-from gateway.scheduling.decision import Decision
-from gateway.scheduling.features import Features
+from gateway.scheduling.decide import make_decision
+from gateway.scheduling.decision import RoutingDecision
+from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import (
     ApiError,
+    BackendsUnavailable,
     ContextExceeded,
-    Infeasible,
-    Unavailable,
-    Unsupported,
+    NoFeasibleModel,
+    UnsupportedCapability,
 )
-from gateway.service.request.body import Ask, measure
+from gateway.service.request.body import InferenceRequest, extract_features
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.learnt import Lesson, make_lesson
-from gateway.service.request.routing_table import NO_POLICY, Picks, Snapshot, Target, candidates
-from gateway.service.request.steering import Steering, steer
-from gateway.telemetry.record import Record
-from gateway.tokens import Counter
+from gateway.service.request.routing_table import (
+    NO_POLICY,
+    RequestTarget,
+    RoutingSnapshot,
+    SelectedBackends,
+    list_candidates,
+)
+from gateway.service.request.steering import RequestSteering, resolve_steering
+from gateway.telemetry.record import RequestRecord
+from gateway.tokens import TokenCounter
 
 
 @dataclass(slots=True)
-class Plan:
+class RoutingPlan:
     """A decision with what it was made from; `seconds` is how long that took."""
 
-    ask: Ask
-    target: Target
-    features: Features
-    wishes: Steering
-    snapshot: Snapshot
-    picks: Picks
-    decision: Decision
+    ask: InferenceRequest
+    target: RequestTarget
+    features: RequestFeatures
+    steering: RequestSteering
+    snapshot: RoutingSnapshot
+    selected_backends: SelectedBackends
+    decision: RoutingDecision
     seconds: float
     lesson: Lesson
 
-    def explain(self, request_id: str) -> bytes:
+    def explain_decision(self, request_id: str) -> bytes:
         """Return the decision in its public shape, as JSON."""
-        return msgspec.json.encode(self._shown(request_id))
+        return msgspec.json.encode(self._describe_decision(request_id))
 
-    def explain_answer(self, record: Record) -> bytes:
+    def explain_answer(self, record: RequestRecord) -> bytes:
         """Return the `joulegate` object of an answer: the decision, and its joules.
 
         What was observed is seldom known by the time an answer ends; `/v1/requests` has it then.
         """
         return msgspec.json.encode(
             {
-                **self._shown(record.id),
-                "predicted": record.predicted(),
+                **self._describe_decision(record.id),
+                "predicted": record.predictions_to_dict(),
                 "observed": {"joules": record.final_joules, "method": record.final_method},
             }
         )
 
-    def _shown(self, request_id: str) -> dict[str, Any]:
+    def _describe_decision(self, request_id: str) -> dict[str, Any]:
         us = round(self.seconds * 1e6, 1)
         return self.decision.to_dict(request_id=request_id, decision_us=us)
 
 
-def plan(
-    ask: Ask,
-    target: Target,
+def make_plan(
+    ask: InferenceRequest,
+    target: RequestTarget,
     headers: Mapping[bytes, bytes],
-    snapshot: Snapshot,
-    counter: Counter,
+    snapshot: RoutingSnapshot,
+    counter: TokenCounter,
     deciding: Deciding | None = None,
-) -> Plan:
+) -> RoutingPlan:
     """Decide for one request. Raises BadRequest."""
     began = time.perf_counter()
-    wishes = steer(headers, ask.members.get("joulegate"), target.steering)
-    features = measure(ask, counter)
+    wishes = resolve_steering(headers, ask.members.get("joulegate"), target.steering)
+    features = extract_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
         features = replace(features, needs=frozenset({ask.kind.value}), lenient=True)
     deciding = deciding or Deciding()
     learnt = deciding.learnt
     application = "" if learnt is None else learnt.hash_application(ask.application)
-    found = candidates(snapshot, target.model, features, deciding, application, ask.words)
-    decision = decide(
+    found = list_candidates(snapshot, target.model, features, deciding, application, ask.words)
+    decision = make_decision(
         features,
         found.candidates,
         wishes.weights,
@@ -99,10 +105,12 @@ def plan(
     )
     lesson = make_lesson(features, application, found.bases, has_media=ask.has_media)
     seconds = time.perf_counter() - began
-    return Plan(ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson)
+    return RoutingPlan(
+        ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson
+    )
 
 
-def nobody(decision: Decision, prompt: str = "messages") -> ApiError:
+def no_candidate_error(decision: RoutingDecision, prompt: str = "messages") -> ApiError:
     """Return the error for a decision without candidates, by what excluded them.
 
     `prompt` names the member that a context too small for it is blamed on.
@@ -110,10 +118,12 @@ def nobody(decision: Decision, prompt: str = "messages") -> ApiError:
     codes = {out.code for out in decision.excluded}
     reasons = "; ".join(f"{out.deployment}: {out.reason}" for out in decision.excluded)
     if "bound" in codes:
-        return Infeasible(f"no model keeps within the bounds ({reasons})")
+        return NoFeasibleModel(f"no model keeps within the bounds ({reasons})")
     if "down" in codes:
-        return Unavailable(f"no usable backend ({reasons})", retry_after_seconds=1)
+        return BackendsUnavailable(f"no usable backend ({reasons})", retry_after_seconds=1)
     if "context" in codes:
         said = f"the prompt and the asked output fit no model ({reasons})"
         return ContextExceeded(said, param=prompt)
-    return Unsupported(f"no model offers what this request needs ({reasons})", param="model")
+    return UnsupportedCapability(
+        f"no model offers what this request needs ({reasons})", param="model"
+    )

@@ -9,84 +9,88 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from backends.registry import Backend, Deployment
-from gateway.config import Config, ModelConfig
-from gateway.profile import Profile
+from gateway.config import GatewayConfig, ModelConfig
+from gateway.profile import CostProfile
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import Candidate, CandidatePlace, LearntLength, Option
-from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decision import Bounds, Weights
-from gateway.scheduling.features import Features
+from gateway.scheduling.cost import CostQuantity
+from gateway.scheduling.decision import MetricWeights, PredictionBounds
+from gateway.scheduling.features import RequestFeatures
 from gateway.scheduling.placement import BackendView, find_places
 from gateway.scheduling.text_features import TextFeatures, extract_text_features
 from gateway.service.client.errors import UnknownModel
 from gateway.service.request.deciding import Deciding
-from gateway.service.request.steering import Steering
+from gateway.service.request.steering import RequestSteering
 
 AUTO = "auto"
-PREFIX = "joulegate/"
+MODEL_PREFIX = "joulegate/"
 OTHER = "other"
 """The `requested` label of every name that is not the config's."""
 NO_POLICY = "none"
 """The policy of a request that named its model."""
 
 
-class Place(NamedTuple):
+class RoutedDeployment(NamedTuple):
     """One deployment, its face to the scheduler, and its prompts' joules as (base, per token)."""
 
     option: Option
     deployment: Deployment
-    prefill: tuple[float, float]
+    prefill_coefficients: tuple[float, float]
 
-    def prefill_joules(self, tokens_in: int) -> float:
+    def predict_prefill_joules(self, tokens_in: int) -> float:
         """Return what profiling says that a prompt costs by itself."""
-        base, per_token = self.prefill
+        base, per_token = self.prefill_coefficients
         return max(0.0, base + per_token * tokens_in)
 
 
-class Snapshot:
+class RoutingSnapshot:
     """All places under one profile; immutable."""
 
-    def __init__(self, config: Config, deployments: Sequence[Deployment], profile: Profile) -> None:
+    def __init__(
+        self, config: GatewayConfig, deployments: Sequence[Deployment], profile: CostProfile
+    ) -> None:
         """Join them. Raises ProfileError where the profile lacks a model."""
         self.profile = profile
-        self.places = tuple(
-            Place(
-                _option(model, profile),
+        self.routed_deployments = tuple(
+            RoutedDeployment(
+                _make_option(model, profile),
                 deployment,
-                profile.model(model.profile or model.name).prefill_joules(),
+                profile.get_model(model.profile or model.name).get_prefill_coefficients(),
             )
             for model, deployment in zip(config.models, deployments, strict=True)
         )
-        self.by_name = {place.option.name: place for place in self.places}
+        self.by_name = {place.option.name: place for place in self.routed_deployments}
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """What a requested name means: all models, or one; with the weights it starts from."""
 
     label: str
     model: str | None
     preset: str
-    steering: Steering
+    steering: RequestSteering
 
 
-class Names:
+class ModelNames:
     """Every name a client may ask for."""
 
-    def __init__(self, config: Config) -> None:
-        bounds = Bounds(quantile=config.bounds.quantile)
-        default = Steering(config.weights.weights(), config.policy, bounds)
+    def __init__(self, config: GatewayConfig) -> None:
+        bounds = PredictionBounds(quantile=config.bounds.quantile)
+        default = RequestSteering(config.weights.to_metric_weights(), config.policy, bounds)
         self.models = tuple(dict.fromkeys(model.name for model in config.models))
-        self.presets: Mapping[str, Weights] = config.preset_weights()
-        self._targets = {AUTO: Target(AUTO, None, "default", default)}
+        self.presets: Mapping[str, MetricWeights] = config.preset_weights()
+        self._targets = {AUTO: RequestTarget(AUTO, None, "default", default)}
         for preset, weights in self.presets.items():
             name = f"{AUTO}:{preset}"
-            self._targets[name] = Target(name, None, preset, default._replace(weights=weights))
+            self._targets[name] = RequestTarget(
+                name, None, preset, default._replace(weights=weights)
+            )
         for name in list(self._targets):
-            self._targets[PREFIX + name] = self._targets[name]
+            self._targets[MODEL_PREFIX + name] = self._targets[name]
         for model in self.models:
-            self._targets[model] = Target(model, model, "none", default)
+            self._targets[model] = RequestTarget(model, model, "none", default)
 
-    def resolve(self, name: str) -> Target:
+    def resolve_name(self, name: str) -> RequestTarget:
         """Return what a name means. Raises UnknownModel."""
         try:
             return self._targets[name]
@@ -97,7 +101,7 @@ class Names:
             ) from None
 
 
-Picks = dict[tuple[str, str], Backend]
+SelectedBackends = dict[tuple[str, str], Backend]
 """The backend that each (model, deployment) would send the request to."""
 
 
@@ -108,14 +112,14 @@ class Found(NamedTuple):
     """
 
     candidates: list[Candidate]
-    picks: Picks
+    picks: SelectedBackends
     bases: dict[tuple[str, str], AnswerLength]
 
 
-def candidates(
-    snapshot: Snapshot,
+def list_candidates(
+    snapshot: RoutingSnapshot,
     model: str | None,
-    features: Features,
+    features: RequestFeatures,
     deciding: Deciding,
     application: str = "",
     prompt: str = "",
@@ -125,11 +129,11 @@ def candidates(
     Where load changes no cost the place is the less busy of two drawn at random; `picks` has those.
     """
     found: list[Candidate] = []
-    picks: Picks = {}
+    picks: SelectedBackends = {}
     bases: dict[tuple[str, str], AnswerLength] = {}
     learnt = deciding.learnt
     text: TextFeatures | None = None
-    for option, deployment, _ in snapshot.places:
+    for option, deployment, _ in snapshot.routed_deployments:
         if model is not None and option.model != model:
             continue
         scale = None if learnt is None else learnt.predict_scale(option)
@@ -153,12 +157,12 @@ def candidates(
                 rules=deciding.rules,
             )
         if not places:
-            backend = deployment.pick()
+            backend = deployment.pick_backend()
             if backend is None:
                 found.append(Candidate(option, up=False, learnt=length, scale=scale))
                 continue
             picks[option.name] = backend
-            running, queued = backend.load
+            running, queued = backend.running_and_queued
             places = (CandidatePlace(backend.label, DRAWN, running, queued),)
         found.append(Candidate(option, places=places, learnt=length, scale=scale))
     return Found(found, picks, bases)
@@ -172,26 +176,26 @@ _MOST_MU = 20.0
 
 
 def _view(backend: Backend) -> BackendView:
-    running, queued = backend.load
+    running, queued = backend.running_and_queued
     others, seen, age_seconds = backend.last_seen
     return BackendView(
-        backend.label, running, queued, backend.usable, backend.prompt_tokens,
+        backend.label, running, queued, backend.is_available, backend.prompt_tokens,
         backend.cache_usage, others, seen, age_seconds,
     )  # fmt: skip
 
 
-def _option(model: ModelConfig, profile: Profile) -> Option:
-    fitted = profile.model(model.profile or model.name)
+def _make_option(model: ModelConfig, profile: CostProfile) -> Option:
+    fitted = profile.get_model(model.profile or model.name)
     words = profile.lengths.get(model.profile or model.name)
     return Option(
         model=model.name,
-        deployment=model.label,
+        deployment=model.deployment_label,
         accuracy=fitted.accuracy.default,
-        seconds=fitted.seconds.cost(Quantity.SECONDS),
-        joules=fitted.joules.cost(Quantity.JOULES),
+        seconds=fitted.seconds.to_cost_function(CostQuantity.SECONDS),
+        joules=fitted.joules.to_cost_function(CostQuantity.JOULES),
         context=model.context,
         capabilities=frozenset(model.capabilities),
-        output=fitted.output_model(),
+        output=fitted.to_output_model(),
         ratio=fitted.tokens.ratio,
         per_dense_char=fitted.tokens.per_dense_char,
         words=None if words is None else words.model(),

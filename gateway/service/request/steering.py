@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from gateway.scheduling.decide import POLICIES
-from gateway.scheduling.decision import NO_BOUNDS, Bounds, Weights
+from gateway.scheduling.decision import NO_BOUNDS, MetricWeights, PredictionBounds
 from gateway.service.client import headers as names
 from gateway.service.client.errors import BadRequest
 
-PREFIX = b"x-joulegate-"
+HEADER_PREFIX = b"x-joulegate-"
 
 _NUMBER = re.compile(rb"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WEIGHTS = {
@@ -36,12 +36,12 @@ _LEAST_QUANTILE, _MOST_QUANTILE = 0.5, 0.99
 _TRUE = {b"true": True, b"1": True, b"false": False, b"0": False}
 
 
-class Steering(NamedTuple):
+class RequestSteering(NamedTuple):
     """One request's wishes, every default filled in."""
 
-    weights: Weights
+    weights: MetricWeights
     policy: str
-    bounds: Bounds = NO_BOUNDS
+    bounds: PredictionBounds = NO_BOUNDS
     reject: bool = False
     explain: bool = False
 
@@ -63,7 +63,7 @@ class BoundsMember(Struct, forbid_unknown_fields=True):
     quantile: float | None = None
 
 
-class Member(Struct, forbid_unknown_fields=True):
+class SteeringMember(Struct, forbid_unknown_fields=True):
     """The `joulegate` object in a body; it never reaches a backend."""
 
     weights: WeightsMember | None = None
@@ -73,12 +73,12 @@ class Member(Struct, forbid_unknown_fields=True):
     explain: bool | None = None
 
 
-_member = msgspec.json.Decoder(Member)
+_member = msgspec.json.Decoder(SteeringMember)
 
 
-def steer(
-    headers: Mapping[bytes, bytes], member: msgspec.Raw | None, default: Steering
-) -> Steering:
+def resolve_steering(
+    headers: Mapping[bytes, bytes], member: msgspec.Raw | None, default: RequestSteering
+) -> RequestSteering:
     """Apply a body's `joulegate` object and then the headers to `default`.
 
     `headers` holds the x-joulegate-* headers only. Raises BadRequest naming header or member.
@@ -88,7 +88,7 @@ def steer(
     return _from_headers(headers, default) if headers else default
 
 
-def _from_member(raw: msgspec.Raw, default: Steering) -> Steering:
+def _from_member(raw: msgspec.Raw, default: RequestSteering) -> RequestSteering:
     try:
         member = _member.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -97,35 +97,35 @@ def _from_member(raw: msgspec.Raw, default: Steering) -> Steering:
     weights, policy, bounds, reject, explain = default
     if member.weights is not None:
         found = member.weights
-        weights = _weights((found.accuracy, found.energy, found.time), "joulegate.weights")
+        weights = _make_weights((found.accuracy, found.energy, found.time), "joulegate.weights")
     if member.policy is not None:
-        policy = _policy(member.policy, "joulegate.policy")
+        policy = _check_policy(member.policy, "joulegate.policy")
     if member.bounds is not None:
         given = {
-            name: _bound(value, f"joulegate.bounds.{name}")
+            name: _check_bound(value, f"joulegate.bounds.{name}")
             for name in _BOUNDS.values()
             if (value := getattr(member.bounds, name)) is not None
         }
-        bounds = _merged(bounds, given)
+        bounds = _merge_bounds(bounds, given)
     if member.infeasible is not None:
         reject = member.infeasible == "reject"
     if member.explain is not None:
         explain = member.explain
-    return Steering(weights, policy, bounds, reject, explain)
+    return RequestSteering(weights, policy, bounds, reject, explain)
 
 
-def _from_headers(headers: Mapping[bytes, bytes], default: Steering) -> Steering:
+def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> RequestSteering:
     weights, policy, bounds, reject, explain = default
     given_weights: dict[str, float] = {}
     given_bounds: dict[str, float] = {}
     for raw_name, value in headers.items():
         name = raw_name.decode("latin-1")
         if name in _WEIGHTS:
-            given_weights[name] = _number(name, value)
+            given_weights[name] = _parse_number(name, value)
         elif name in _BOUNDS:
-            given_bounds[_BOUNDS[name]] = _bound(_number(name, value), name)
+            given_bounds[_BOUNDS[name]] = _check_bound(_parse_number(name, value), name)
         elif name == names.POLICY:
-            policy = _policy(value.decode("latin-1"), name)
+            policy = _check_policy(value.decode("latin-1"), name)
         elif name == names.INFEASIBLE:
             if value not in {b"best-effort", b"reject"}:
                 raise BadRequest(f"{name}: must be best-effort or reject", param=name)
@@ -140,11 +140,11 @@ def _from_headers(headers: Mapping[bytes, bytes], default: Steering) -> Steering
             given_weights.get(names.WEIGHT_ENERGY, 0.0),
             given_weights.get(names.WEIGHT_TIME, 0.0),
         )
-        weights = _weights(triple, next(iter(given_weights)))
-    return Steering(weights, policy, _merged(bounds, given_bounds), reject, explain)
+        weights = _make_weights(triple, next(iter(given_weights)))
+    return RequestSteering(weights, policy, _merge_bounds(bounds, given_bounds), reject, explain)
 
 
-def _number(name: str, value: bytes) -> float:
+def _parse_number(name: str, value: bytes) -> float:
     """Parse a header's non-negative decimal number; float() alone takes nan, 1_000 and ٣."""
     if not _NUMBER.fullmatch(value):
         shown = value.decode("latin-1")[:40]
@@ -155,21 +155,21 @@ def _number(name: str, value: bytes) -> float:
     return number
 
 
-def _weights(triple: tuple[float, float, float], param: str) -> Weights:
+def _make_weights(triple: tuple[float, float, float], param: str) -> MetricWeights:
     try:
-        return Weights.of(*triple)
+        return MetricWeights.from_values(*triple)
     except ValueError as error:
         raise BadRequest(f"{param}: {error}", param=param) from None
 
 
-def _policy(name: str, param: str) -> str:
+def _check_policy(name: str, param: str) -> str:
     if name not in POLICIES:
         known = ", ".join(POLICIES)
         raise BadRequest(f"{param}: {name[:40]!r} is not one of {known}", param=param)
     return name
 
 
-def _bound(value: float, param: str) -> float:
+def _check_bound(value: float, param: str) -> float:
     if not (math.isfinite(value) and value >= 0.0):
         raise BadRequest(f"{param}: must be finite and not negative", param=param)
     if param.endswith("quantile") and not _LEAST_QUANTILE <= value <= _MOST_QUANTILE:
@@ -179,9 +179,9 @@ def _bound(value: float, param: str) -> float:
     return value
 
 
-def _merged(bounds: Bounds, given: Mapping[str, float]) -> Bounds:
+def _merge_bounds(bounds: PredictionBounds, given: Mapping[str, float]) -> PredictionBounds:
     """Return `bounds` with those given in their place."""
     if not given:
         return bounds
     now = {name: getattr(bounds, name) for name in _BOUNDS.values()}
-    return Bounds(**{**now, **given})
+    return PredictionBounds(**{**now, **given})

@@ -11,68 +11,82 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from backends.client import Answer, Client
-from backends.errors import BackendError, BadAnswer, Oversized, Refused, Silent
-from backends.meter.client.request_handle import Metered
+from backends.client import BackendClient, BackendResponse
+from backends.errors import (
+    BackendError,
+    BackendStatusError,
+    BackendTimeout,
+    InvalidResponse,
+    ResponseTooLarge,
+)
+from backends.meter.client.request_handle import MeteredAttempt
 from backends.registry import Backend, Deployment
 from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
-from gateway.scheduling.decision import Scored
-from gateway.service.client.cancellation import Cut, Lifeline
+from gateway.scheduling.decision import ScoredCandidate
+from gateway.service.client.cancellation import CancelReason, RequestCancellation
 from gateway.service.client.errors import (
     BadGateway,
-    Rejected,
+    UpstreamRejection,
 )
-from gateway.service.request.body import Ask, encode
-from gateway.service.request.routing_table import Picks, Place, Snapshot
+from gateway.service.request.body import InferenceRequest, encode_members
+from gateway.service.request.routing_table import (
+    RoutedDeployment,
+    RoutingSnapshot,
+    SelectedBackends,
+)
 from gateway.service.upstream import metering
-from gateway.service.upstream.failure_response import RATE_LIMITED, UNAUTHORISED, exhausted
+from gateway.service.upstream.failure_response import (
+    RATE_LIMITED,
+    UNAUTHORISED,
+    all_attempts_failed_error,
+)
 from gateway.service.upstream.prompt_backlog import PromptBacklog
-from gateway.service.upstream.relay import Stream, Whole, parse_whole
+from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, parse_unary
 from gateway.service.upstream.retry_budget import RetryBudget
-from gateway.service.upstream.upstream_body import forwarded
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.record import Attempt, Record, Wasted
-from gateway.telemetry.trace_context import Sampler
+from gateway.service.upstream.upstream_body import build_upstream_members
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.record import BackendAttempt, RequestRecord, WastedEnergy
+from gateway.telemetry.trace_context import TraceSampler
 
 _SERVER_ERROR = 500
 _REDIRECT = 300
-_WORKED_FOR_NOTHING = ("abandoned", Silent.reason)
+_WASTEFUL_REASONS = ("abandoned", BackendTimeout.reason)
 # Begun at random, so that two workers' ids do not meet at one vLLM.
 _serial = itertools.count(secrets.randbits(32))
 
 
 @dataclass(slots=True)
-class Opened:
+class UpstreamResponse:
     """An answer that has begun: a stream at its first content, or a whole body.
 
     `running` is how many the backend was serving already; times are monotonic seconds.
     """
 
-    scored: Scored
+    scored: ScoredCandidate
     deployment: Deployment
     backend: Backend
-    answer: Answer
-    stream: Stream | None = None
+    answer: BackendResponse
+    stream: StreamedResponse | None = None
     body: bytes = b""
-    whole: Whole | None = None
-    trial: int = 0
+    unary: UnaryResponse | None = None
+    half_open_trial: int = 0
     running: int = 0
     began: float = 0.0
     ended: float = 0.0
-    metered: Metered | None = None
+    metered: MeteredAttempt | None = None
 
 
-class Dispatcher:
+class UpstreamDispatcher:
     """Sends requests to backends for one process."""
 
     def __init__(
         self,
-        client: Client,
-        metrics: Metrics,
+        client: BackendClient,
+        metrics: GatewayMetrics,
         timeouts: TimeoutsConfig,
         retry: RetryConfig,
         limits: LimitsConfig,
-        sampler: Sampler | None = None,
+        sampler: TraceSampler | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
@@ -82,33 +96,35 @@ class Dispatcher:
         self._sampler = sampler
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
-    async def open(
+    async def open_response(
         self,
-        ask: Ask,
-        ranked: Sequence[Scored],
-        snapshot: Snapshot,
-        picks: Picks,
-        record: Record,
-        lifeline: Lifeline,
-    ) -> Opened:
+        ask: InferenceRequest,
+        ranked: Sequence[ScoredCandidate],
+        snapshot: RoutingSnapshot,
+        picks: SelectedBackends,
+        record: RequestRecord,
+        lifeline: RequestCancellation,
+    ) -> UpstreamResponse:
         """Get an answer begun.
 
         The backend's in-flight count stays up until `close`. Raises Rejected, Unavailable,
         Overloaded, BadGateway or GatewayTimeout once nobody is left to ask.
         """
         if self._sampler is not None:
-            record.trace = self._sampler.begin(record.trace)
+            record.trace = self._sampler.begin_span(record.trace)
         failures: list[BackendError] = []
         took = False
         try:
-            for scored, place, backend in self._order(ranked, snapshot, picks):
+            for scored, place, backend in self._iterate_backends(ranked, snapshot, picks):
                 if failures:
-                    if len(failures) >= self._max_attempts or not (took or self.budget.take()):
+                    if len(failures) >= self._max_attempts or not (
+                        took or self.budget.take_token()
+                    ):
                         break
                     took = True
                     failed = record.attempts[-1].model
                     self._metrics.retry_count(failed, failures[-1].reason).inc()
-                opened = await self._attempt(
+                opened = await self._attempt_backend(
                     ask, scored, place, backend, record, lifeline, failures
                 )
                 if opened is not None:
@@ -116,20 +132,20 @@ class Dispatcher:
         finally:
             if took:
                 self.budget.retrying -= 1
-        raise exhausted(failures)
+        raise all_attempts_failed_error(failures)
 
-    def close(self, opened: Opened) -> None:
+    def close_response(self, opened: UpstreamResponse) -> None:
         """Give up or give back the connection, and count the request out."""
         try:
             if opened.metered is not None and opened.stream is not None:
-                metering.streamed(opened.metered, opened.stream)
+                metering.end_streamed(opened.metered, opened.stream)
         finally:
             opened.answer.close()
-            opened.backend.end(trial=opened.trial)
+            opened.backend.end_request(trial=opened.half_open_trial)
 
-    def _order(
-        self, ranked: Sequence[Scored], snapshot: Snapshot, picks: Picks
-    ) -> Iterator[tuple[Scored, Place, Backend]]:
+    def _iterate_backends(
+        self, ranked: Sequence[ScoredCandidate], snapshot: RoutingSnapshot, picks: SelectedBackends
+    ) -> Iterator[tuple[ScoredCandidate, RoutedDeployment, Backend]]:
         """Yield whom to ask: each usable backend of the best deployment, then of the next."""
         for scored in ranked:
             place = snapshot.by_name[scored.model, scored.deployment]
@@ -137,77 +153,79 @@ class Dispatcher:
             backend = picks.get((scored.model, scored.deployment))
             if backend is None:
                 backend = place.deployment.find(scored.backend)
-            if backend is None or not backend.usable:
-                backend = place.deployment.pick()
+            if backend is None or not backend.is_available:
+                backend = place.deployment.pick_backend()
             while backend is not None:
                 tried.append(backend)
                 yield scored, place, backend
-                backend = place.deployment.pick(tried)
+                backend = place.deployment.pick_backend(tried)
 
-    async def _attempt(
+    async def _attempt_backend(
         self,
-        ask: Ask,
-        scored: Scored,
-        place: Place,
+        ask: InferenceRequest,
+        scored: ScoredCandidate,
+        place: RoutedDeployment,
         backend: Backend,
-        record: Record,
-        lifeline: Lifeline,
+        record: RequestRecord,
+        lifeline: RequestCancellation,
         failures: list[BackendError],
-    ) -> Opened | None:
+    ) -> UpstreamResponse | None:
         """Ask one backend; None where another should be. Raises Rejected."""
         began = time.monotonic()
-        running, _ = backend.load
-        trial = backend.begin()
+        running, _ = backend.running_and_queued
+        trial = backend.begin_request()
         backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
-        metered = metering.begin(backend, place, scored)
-        opened: Opened | None = None
+        metered = metering.begin_attempt(backend, place, scored)
+        opened: UpstreamResponse | None = None
         reason: str | None = "abandoned"
         try:
-            opened = await self._open(ask, scored, place.deployment, backend, record, lifeline)
-            opened.trial, opened.running, opened.metered = trial, running, metered
+            opened = await self._send_request(
+                ask, scored, place.deployment, backend, record, lifeline
+            )
+            opened.half_open_trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
             reason = None
-        except Refused as error:
+        except BackendStatusError as error:
             reason = error.reason
-            _judge(error, backend)
+            _classify_refusal(error, backend)
             failures.append(error)
-        except Oversized as error:
+        except ResponseTooLarge as error:
             # The request's doing: another backend would send as much.
             reason = error.reason
             raise BadGateway(str(error), code="answer_too_large") from None
         except BackendError as error:
             reason = error.reason
-            backend.failed(f"{reason}: {error}")
+            backend.record_failure(f"{reason}: {error}")
             failures.append(error)
         else:
             # A stream has yet to end before it counts as a success.
-            backend.answering() if ask.stream else backend.succeeded()
+            backend.record_first_content() if ask.stream else backend.record_success()
             if metered is not None and opened.stream is not None:
-                metering.answering(metered, record, opened.stream, lifeline)
+                metering.note_first_token(metered, record, opened.stream, lifeline)
             elif metered is not None:
-                metering.answered(metered, record, opened.whole or Whole(), place.option)
+                metering.end_unary(metered, record, opened.unary or UnaryResponse(), place.option)
         finally:
             backlog.release()
-            record.attempts.append(Attempt(scored.model, backend.label, reason))
+            record.attempts.append(BackendAttempt(scored.model, backend.label, reason))
             if self._sampler is not None:
-                self._sampler.asked(record.trace, began)
+                self._sampler.record_attempt(record.trace, began)
             if opened is None:
-                backend.end(trial=trial)
-                wasted = _wasted(reason, scored, time.monotonic() - began)
+                backend.end_request(trial=trial)
+                wasted = _estimate_waste(reason, scored, time.monotonic() - began)
                 record.wasted += wasted
                 if metered is not None:
-                    metering.failed(metered, record, wasted)
+                    metering.end_failed(metered, record, wasted)
         return opened
 
-    async def _open(
+    async def _send_request(
         self,
-        ask: Ask,
-        scored: Scored,
+        ask: InferenceRequest,
+        scored: ScoredCandidate,
         deployment: Deployment,
         backend: Backend,
-        record: Record,
-        lifeline: Lifeline,
-    ) -> Opened:
+        record: RequestRecord,
+        lifeline: RequestCancellation,
+    ) -> UpstreamResponse:
         seconds = self._timeouts.first_token_seconds if ask.stream else self._timeouts.unary_seconds
         headers = {
             "Content-Type": "application/json",
@@ -217,64 +235,74 @@ class Dispatcher:
         }
         if record.trace is not None:
             headers["traceparent"] = record.trace.header
-        body = encode(forwarded(ask, deployment.served_name))
-        answer: Answer | None = None
-        opened: Opened | None = None
+        body = encode_members(build_upstream_members(ask, deployment.served_name))
+        answer: BackendResponse | None = None
+        opened: UpstreamResponse | None = None
         try:
-            lifeline.expect(seconds, Cut.SILENT)
-            answer = await self._client.post(backend.url(ask.kind.path), body, headers)
+            lifeline.set_deadline(seconds, CancelReason.SILENT)
+            answer = await self._client.post(backend.build_url(ask.kind.url_path), body, headers)
             if answer.status >= _REDIRECT:
-                await self._refuse(answer)
-            begun = Opened(scored, deployment, backend, answer)
+                await self._raise_refused(answer)
+            begun = UpstreamResponse(scored, deployment, backend, answer)
             if ask.stream:
                 await self._open_stream(ask, begun, deployment)
             else:
-                await self._read_whole(begun)
+                await self._read_unary(begun)
             opened = begun
         except asyncio.CancelledError:
-            if lifeline.reason is not Cut.SILENT:
+            if lifeline.reason is not CancelReason.SILENT:
                 raise
-            lifeline.absorb()
-            lifeline.revive()
-            raise Silent(f"{backend.label} said nothing useful within {seconds:g} s") from None
+            lifeline.consume()
+            lifeline.resume()
+            raise BackendTimeout(
+                f"{backend.label} said nothing useful within {seconds:g} s"
+            ) from None
         finally:
-            lifeline.expect_nothing()
+            lifeline.clear_deadline()
             if opened is None and answer is not None:
                 answer.close()
         return opened
 
-    async def _refuse(self, answer: Answer) -> None:
+    async def _raise_refused(self, answer: BackendResponse) -> None:
         if answer.status < 400:  # noqa: PLR2004
-            raise BadAnswer(f"a redirect ({answer.status}); they are not followed")
-        body = await answer.read(self._max_answer_bytes)
-        raise Refused(answer.status, body, answer.header("Retry-After"))
+            raise InvalidResponse(f"a redirect ({answer.status}); they are not followed")
+        body = await answer.read_body(self._max_answer_bytes)
+        raise BackendStatusError(answer.status, body, answer.get_header("Retry-After"))
 
-    async def _open_stream(self, ask: Ask, opened: Opened, deployment: Deployment) -> None:
-        content_type = opened.answer.header("Content-Type") or ""
+    async def _open_stream(
+        self, ask: InferenceRequest, opened: UpstreamResponse, deployment: Deployment
+    ) -> None:
+        content_type = opened.answer.get_header("Content-Type") or ""
         if not content_type.startswith("text/event-stream"):
             # A 200 that is no stream: maybe an error in JSON, which parse_whole raises.
-            parse_whole(await opened.answer.read(self._max_answer_bytes))
-            raise BadAnswer(f"{content_type or 'no content type'} where a stream was asked for")
-        opened.stream = Stream(opened.answer, deployment.model, wants_usage=ask.wants_usage)
-        await opened.stream.open()
+            parse_unary(await opened.answer.read_body(self._max_answer_bytes))
+            raise InvalidResponse(
+                f"{content_type or 'no content type'} where a stream was asked for"
+            )
+        opened.stream = StreamedResponse(
+            opened.answer, deployment.model, wants_usage=ask.wants_usage
+        )
+        await opened.stream.read_to_first_content()
 
-    async def _read_whole(self, opened: Opened) -> None:
-        opened.body = await opened.answer.read(self._max_answer_bytes)
-        opened.whole = parse_whole(opened.body)
+    async def _read_unary(self, opened: UpstreamResponse) -> None:
+        opened.body = await opened.answer.read_body(self._max_answer_bytes)
+        opened.unary = parse_unary(opened.body)
 
 
-def _judge(error: Refused, backend: Backend) -> None:
+def _classify_refusal(error: BackendStatusError, backend: Backend) -> None:
     """Tell a backend's failure from a refusal of the request itself, which raises Rejected."""
     if error.status >= _SERVER_ERROR:
-        backend.failed(str(error))
+        backend.record_failure(str(error))
     elif error.status not in (RATE_LIMITED, *UNAUTHORISED):
-        backend.succeeded()
-        raise Rejected(error.status, error.body) from None
+        backend.record_success()
+        raise UpstreamRejection(error.status, error.body) from None
 
 
-def _wasted(reason: str | None, scored: Scored, seconds: float) -> list[Wasted]:
+def _estimate_waste(
+    reason: str | None, scored: ScoredCandidate, seconds: float
+) -> list[WastedEnergy]:
     """Estimate what a failed attempt cost: by the share of its predicted time it was worked on."""
-    if reason not in _WORKED_FOR_NOTHING:
+    if reason not in _WASTEFUL_REASONS:
         return []
     share = min(1.0, seconds / scored.predicted_seconds)
-    return [Wasted(scored.model, scored.predicted_joules * share)]
+    return [WastedEnergy(scored.model, scored.predicted_joules * share)]

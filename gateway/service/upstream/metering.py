@@ -9,56 +9,67 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from backends.meter.client.request_handle import Metered
+from backends.meter.client.request_handle import MeteredAttempt
 from backends.registry import Backend
 from gateway.scheduling.decide import Option
-from gateway.scheduling.decision import Scored
-from gateway.service.client.cancellation import Lifeline
-from gateway.service.request.routing_table import Place
-from gateway.service.upstream.relay import Stream, Whole
-from gateway.service.upstream.sse import UNREADABLE, Usage
-from gateway.telemetry.record import Record, Wasted
+from gateway.scheduling.decision import ScoredCandidate
+from gateway.service.client.cancellation import RequestCancellation
+from gateway.service.request.routing_table import RoutedDeployment
+from gateway.service.upstream.relay import StreamedResponse, UnaryResponse
+from gateway.service.upstream.sse import UNREADABLE, TokenUsage
+from gateway.telemetry.record import RequestRecord, WastedEnergy
 
 _MOST_MILLISECONDS: Final = 1e9
 
 
-def begin(backend: Backend, place: Place, scored: Scored) -> Metered | None:
+def begin_attempt(
+    backend: Backend, place: RoutedDeployment, scored: ScoredCandidate
+) -> MeteredAttempt | None:
     """Note that a request is being sent; None where the backend has no meter."""
     if backend.meter is None:
         return None
-    return backend.meter.begin(scored.tokens_in, place.prefill_joules(scored.tokens_in))
+    return backend.meter.begin_request(
+        scored.tokens_in, place.predict_prefill_joules(scored.tokens_in)
+    )
 
 
-def answering(metered: Metered, record: Record, stream: Stream, lifeline: Lifeline) -> None:
+def note_first_token(
+    metered: MeteredAttempt,
+    record: RequestRecord,
+    stream: StreamedResponse,
+    lifeline: RequestCancellation,
+) -> None:
     """Note that a stream's first content is there."""
-    _owe(metered, record, record)
-    metered.streams(stream, lifeline)
+    _expect_joules(metered, record, record)
+    metered.record_first_content(stream, lifeline)
 
 
-def streamed(metered: Metered, stream: Stream) -> None:
+def end_streamed(metered: MeteredAttempt, stream: StreamedResponse) -> None:
     """Note that a stream is over, whole or not."""
-    metered.queue_seconds = _timings(stream.timings).get("queue_time")
-    usage = stream.usage or Usage()
-    metered.end(
+    metered.queue_seconds = _parse_timings(stream.timings).get("queue_time")
+    usage = stream.usage or TokenUsage()
+    metered.end_attempt(
         tokens=usage.completion_tokens,
         prompt_tokens=usage.prompt_tokens or None,
         cached_tokens=usage.cached_tokens,
     )
 
 
-def answered(metered: Metered, record: Record, whole: Whole, option: Option) -> None:
+def end_unary(
+    metered: MeteredAttempt, record: RequestRecord, whole: UnaryResponse, option: Option
+) -> None:
     """Note that a whole answer has come at once."""
-    _owe(metered, record, record)
-    usage = whole.usage or Usage()
-    timings = _timings(whole.metrics)
+    _expect_joules(metered, record, record)
+    usage = whole.usage or TokenUsage()
+    timings = _parse_timings(whole.metrics)
     first, rest = timings.get("time_to_first_token"), timings.get("generation_time")
     metered.queue_seconds = timings.get("queue_time")
     tokens = usage.completion_tokens or 0
     if first is not None and rest is not None and first + rest > 0.0:
         share = first / (first + rest)
     else:
-        share = _share(option, usage.prompt_tokens, tokens)
-    metered.end(
+        share = _predict_prompt_share(option, usage.prompt_tokens, tokens)
+    metered.end_attempt(
         tokens=tokens,
         prompt_tokens=usage.prompt_tokens or None,
         cached_tokens=usage.cached_tokens,
@@ -66,28 +77,30 @@ def answered(metered: Metered, record: Record, whole: Whole, option: Option) -> 
     )
 
 
-def failed(metered: Metered, record: Record, wasted: list[Wasted]) -> None:
+def end_failed(metered: MeteredAttempt, record: RequestRecord, wasted: list[WastedEnergy]) -> None:
     """Note that an attempt is over without an answer; `wasted` where it was worked on."""
     if wasted:
-        _owe(metered, record, wasted[0])
-        metered.end(tokens=0)
+        _expect_joules(metered, record, wasted[0])
+        metered.end_attempt(tokens=0)
     else:
-        metered.refused()
+        metered.record_refusal()
 
 
-def _owe(metered: Metered, record: Record, target: Record | Wasted) -> None:
+def _expect_joules(
+    metered: MeteredAttempt, record: RequestRecord, target: RequestRecord | WastedEnergy
+) -> None:
     """Have the joules that the meter will tell entered in `target`."""
     metered.owner = (record, target)
     record.unsettled += 1
 
 
-def _share(option: Option, tokens_in: int, tokens_out: int) -> float:
+def _predict_prompt_share(option: Option, tokens_in: int, tokens_out: int) -> float:
     """Return the part of a request's seconds that its prompt is predicted to take."""
-    whole = option.seconds.predict(tokens_in, tokens_out)
-    return min(1.0, option.seconds.predict(tokens_in, 0) / whole)
+    whole = option.seconds.predict_cost(tokens_in, tokens_out)
+    return min(1.0, option.seconds.predict_cost(tokens_in, 0) / whole)
 
 
-def _timings(raw: Raw) -> dict[str, float]:
+def _parse_timings(raw: Raw) -> dict[str, float]:
     """Return vLLM's times in seconds, by their names without `_ms`."""
     if not bytes(raw):
         return {}

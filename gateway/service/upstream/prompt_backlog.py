@@ -8,8 +8,8 @@ import asyncio
 
 from backends.registry import Backend
 from gateway.scheduling.candidate import Option
-from gateway.scheduling.cost import FLOOR
-from gateway.scheduling.decision import Scored
+from gateway.scheduling.cost import COST_FLOOR
+from gateway.scheduling.decision import ScoredCandidate
 
 
 class PromptBacklog:
@@ -17,13 +17,15 @@ class PromptBacklog:
 
     __slots__ = ("_backend", "_timer", "_tokens")
 
-    def __init__(self, backend: Backend, scored: Scored, option: Option, *, stream: bool) -> None:
+    def __init__(
+        self, backend: Backend, scored: ScoredCandidate, option: Option, *, stream: bool
+    ) -> None:
         self._backend = backend
         self._tokens = scored.tokens_in
         self._timer: asyncio.TimerHandle | None = None
         backend.prompt_tokens += self._tokens
         if not stream:
-            seconds = max(FLOOR, option.seconds.raw(scored.tokens_in, 0.0))
+            seconds = max(COST_FLOOR, option.seconds.evaluate_form(scored.tokens_in, 0.0))
             self._timer = asyncio.get_running_loop().call_later(seconds, self.release)
 
     def release(self) -> None:

@@ -12,7 +12,7 @@ class RetryBudget:
         self.inflight = 0
         self.retrying = 0
 
-    def take(self) -> bool:
+    def take_token(self) -> bool:
         """Count one more request as retrying, if the budget allows it."""
         if self.retrying >= max(self._floor, self._ratio * self.inflight):
             return False

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from backends.errors import BadAnswer, Oversized
+from backends.errors import InvalidResponse, ResponseTooLarge
 
 USAGE = b'"usage":{'
 USAGE_SPACED = b'"usage": {'
@@ -28,7 +28,7 @@ _MOST_TOKENS = 100_000_000
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
-class Splitter:
+class EventSplitter:
     """Cuts a byte stream after its last whole event and keeps the rest."""
 
     __slots__ = ("_tail",)
@@ -36,7 +36,7 @@ class Splitter:
     def __init__(self) -> None:
         self._tail = b""
 
-    def feed(self, chunk: bytes) -> bytes:
+    def feed_chunk(self, chunk: bytes) -> bytes:
         """Return all events that are whole now, possibly none. Raises Oversized on a giant one."""
         if self._tail:
             chunk = self._tail + chunk
@@ -50,18 +50,18 @@ class Splitter:
             cut = 0
         self._tail = chunk[cut:]
         if len(self._tail) > _MAX_EVENT_BYTES:
-            raise Oversized(f"an event of over {_MAX_EVENT_BYTES} bytes")
+            raise ResponseTooLarge(f"an event of over {_MAX_EVENT_BYTES} bytes")
         return chunk[:cut]
 
     def _feed_crlf(self, chunk: bytes) -> bytes:
         """Rewrite CRLF line ends, which the standard allows, to the LF that vLLM sends."""
         held = b"\r" if chunk.endswith(b"\r") else b""
-        whole = self.feed(chunk[: len(chunk) - len(held)].replace(b"\r\n", b"\n"))
+        whole = self.feed_chunk(chunk[: len(chunk) - len(held)].replace(b"\r\n", b"\n"))
         self._tail += held
         return whole
 
 
-class Usage(Struct):
+class TokenUsage(Struct):
     """OpenAI's token counts; what a server leaves out, or cannot be, is 0 or None."""
 
     prompt_tokens: int = 0
@@ -84,7 +84,7 @@ class Usage(Struct):
         return cached if 0 <= cached <= self.prompt_tokens else None
 
 
-class Choice(Struct):
+class ChunkChoice(Struct):
     """What a chunk says of one choice; text and delta are for the two kinds of completion."""
 
     delta: dict[str, Raw] | None = None
@@ -92,29 +92,29 @@ class Choice(Struct):
     finish_reason: str | None = None
 
 
-class Event(Struct):
+class StreamChunk(Struct):
     """The members of a chunk that the gateway looks at."""
 
     id: str | None = None
     object: str | None = None
     created: int | None = None
     model: str | None = None
-    choices: list[Choice] | None = None
-    usage: Usage | None = None
+    choices: list[ChunkChoice] | None = None
+    usage: TokenUsage | None = None
     metrics: Raw = ABSENT
     error: Raw = ABSENT
 
 
-_decoder = msgspec.json.Decoder(Event)
+_decoder = msgspec.json.Decoder(StreamChunk)
 _EMPTY = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
-def events(block: bytes) -> list[bytes]:
+def split_events(block: bytes) -> list[bytes]:
     """Split whole events apart, each with its separator."""
     return [part + _SEPARATOR for part in block.split(_SEPARATOR) if part]
 
 
-def payload(event: bytes) -> bytes:
+def extract_payload(event: bytes) -> bytes:
     """Return what stands behind `data:`; b"" where there is none."""
     if event.startswith(b"data:"):
         return event[5:].strip()
@@ -123,12 +123,12 @@ def payload(event: bytes) -> bytes:
     return data.strip() if found else b""
 
 
-def decode(data: bytes) -> Event:
+def decode_chunk(data: bytes) -> StreamChunk:
     """Decode an event's payload. Raises BadAnswer."""
     try:
         return _decoder.decode(data)
     except UNREADABLE as error:
-        raise BadAnswer(f"an event that is not JSON as vLLM sends it: {error}") from None
+        raise InvalidResponse(f"an event that is not JSON as vLLM sends it: {error}") from None
 
 
 def is_error(member: Raw) -> bool:
@@ -136,7 +136,7 @@ def is_error(member: Raw) -> bool:
     return bytes(member) not in (b"", b"null")
 
 
-def has_content(event: Event) -> bool:
+def has_content(event: StreamChunk) -> bool:
     """Tell whether a chunk carries something of the answer, not just the role that opens it."""
     for choice in event.choices or ():
         if choice.text or choice.finish_reason:

@@ -5,20 +5,20 @@ from functools import cache
 import msgspec
 from msgspec import Raw
 
-from gateway.service.request.body import Ask, Kind, Members
+from gateway.service.request.body import EndpointKind, InferenceRequest, Members
 
 
 @cache
-def _encoded(name: str) -> Raw:
+def _encode_name(name: str) -> Raw:
     return Raw(msgspec.json.encode(name))
 
 
-def forwarded(ask: Ask, served_name: str) -> Members:
+def build_upstream_members(ask: InferenceRequest, served_name: str) -> Members:
     """Return the members a backend is sent: the client's, but for what must differ."""
     members = dict(ask.members)
     members.pop("joulegate", None)
-    members["model"] = _encoded(served_name)
-    if ask.stream and not ask.wants_usage and ask.kind is not Kind.EMBEDDINGS:
+    members["model"] = _encode_name(served_name)
+    if ask.stream and not ask.wants_usage and ask.kind is not EndpointKind.EMBEDDINGS:
         members["stream_options"] = _with_usage(members.get("stream_options"))
     return members
 

@@ -11,14 +11,14 @@ from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from backends import client, errors
-from backends.client import Answer, mapped
+from backends.client import BackendResponse, mapped
 from backends.errors import (
     BackendError,
-    BadAnswer,
+    BackendStatusError,
+    BackendTimeout,
+    BackendUnreachable,
     ConnectionLost,
-    Refused,
-    Silent,
-    Unreachable,
+    InvalidResponse,
 )
 
 
@@ -67,26 +67,26 @@ def test_there_are_errors_to_map():
 @pytest.mark.parametrize("kind", AIOHTTP, ids=lambda kind: kind.__name__)
 def test_every_error_of_aiohttp_is_mapped(kind):
     ours = mapped(made(kind))
-    assert type(ours) in {Unreachable, ConnectionLost, Silent, BadAnswer}
+    assert type(ours) in {BackendUnreachable, ConnectionLost, BackendTimeout, InvalidResponse}
     assert str(ours)
-    assert issubclass(kind, client._LOWER)
+    assert issubclass(kind, client._TRANSPORT_ERRORS)
 
 
 @pytest.mark.parametrize("kind", SYSTEM, ids=lambda kind: kind.__name__)
 def test_every_error_of_the_system_is_mapped(kind):
     ours = mapped(kind(1, "what happened"))
-    assert type(ours) is (Silent if issubclass(kind, TimeoutError) else ConnectionLost)
-    assert issubclass(kind, client._LOWER)
+    assert type(ours) is (BackendTimeout if issubclass(kind, TimeoutError) else ConnectionLost)
+    assert issubclass(kind, client._TRANSPORT_ERRORS)
 
 
 @pytest.mark.parametrize(
     ("error", "ours"),
     [
-        (made(aiohttp.ClientConnectorError), Unreachable),
-        (made(aiohttp.ClientConnectorDNSError), Unreachable),
-        (made(aiohttp.ClientConnectorSSLError), Unreachable),
-        (made(aiohttp.ClientConnectorCertificateError), Unreachable),
-        (aiohttp.ConnectionTimeoutError("connect"), Unreachable),
+        (made(aiohttp.ClientConnectorError), BackendUnreachable),
+        (made(aiohttp.ClientConnectorDNSError), BackendUnreachable),
+        (made(aiohttp.ClientConnectorSSLError), BackendUnreachable),
+        (made(aiohttp.ClientConnectorCertificateError), BackendUnreachable),
+        (aiohttp.ConnectionTimeoutError("connect"), BackendUnreachable),
         (aiohttp.ServerDisconnectedError(), ConnectionLost),
         (aiohttp.ClientOSError(104, "Connection reset by peer"), ConnectionLost),
         (aiohttp.ClientConnectionResetError("closing"), ConnectionLost),
@@ -94,13 +94,13 @@ def test_every_error_of_the_system_is_mapped(kind):
         (ConnectionResetError(104, "reset"), ConnectionLost),
         (BrokenPipeError(32, "pipe"), ConnectionLost),
         (ssl.SSLError(1, "bad record"), ConnectionLost),
-        (aiohttp.SocketTimeoutError("read"), Silent),
-        (aiohttp.ServerTimeoutError("total"), Silent),
-        (TimeoutError(), Silent),
-        (made(aiohttp.ClientResponseError), BadAnswer),
-        (made(aiohttp.TooManyRedirects), BadAnswer),
-        (made(aiohttp.InvalidURL), BadAnswer),
-        (ValueError("chunk size"), BadAnswer),
+        (aiohttp.SocketTimeoutError("read"), BackendTimeout),
+        (aiohttp.ServerTimeoutError("total"), BackendTimeout),
+        (TimeoutError(), BackendTimeout),
+        (made(aiohttp.ClientResponseError), InvalidResponse),
+        (made(aiohttp.TooManyRedirects), InvalidResponse),
+        (made(aiohttp.InvalidURL), InvalidResponse),
+        (ValueError("chunk size"), InvalidResponse),
     ],
 )
 def test_which_of_ours_it_is(error, ours):
@@ -126,15 +126,15 @@ def test_all_is_all():
     ("error", "reason"),
     [
         (BackendError(), "error"),
-        (Unreachable(), "unreachable"),
+        (BackendUnreachable(), "unreachable"),
         (ConnectionLost(), "connection_lost"),
-        (Silent(), "silent"),
-        (BadAnswer(), "bad_answer"),
-        (Refused(429, b""), "rate_limited"),
-        (Refused(400, b""), "status_4xx"),
-        (Refused(404, b""), "status_4xx"),
-        (Refused(500, b""), "status_5xx"),
-        (Refused(503, b"", "5"), "status_5xx"),
+        (BackendTimeout(), "silent"),
+        (InvalidResponse(), "bad_answer"),
+        (BackendStatusError(429, b""), "rate_limited"),
+        (BackendStatusError(400, b""), "status_4xx"),
+        (BackendStatusError(404, b""), "status_4xx"),
+        (BackendStatusError(500, b""), "status_5xx"),
+        (BackendStatusError(503, b"", "5"), "status_5xx"),
     ],
 )
 def test_a_reason_is_one_of_a_few_words(error, reason):
@@ -142,7 +142,7 @@ def test_a_reason_is_one_of_a_few_words(error, reason):
 
 
 def test_a_refusal_keeps_what_was_said():
-    error = Refused(503, b"busy", "5")
+    error = BackendStatusError(503, b"busy", "5")
     assert (error.status, error.body, error.retry_after) == (503, b"busy", "5")
 
 
@@ -185,48 +185,52 @@ class Response:
 
 @pytest.mark.parametrize("pieces", [[b"abcdef"], [b"abc", b"def"], [b"a", b"b", b"c", b"def"], []])
 async def test_a_body_is_read_whole(pieces):
-    assert await Answer(Response(*pieces)).read(6) == b"".join(pieces)
+    assert await BackendResponse(Response(*pieces)).read_body(6) == b"".join(pieces)
 
 
 @pytest.mark.parametrize("pieces", [[b"abcdef"], [b"abc", b"def"], [b"abcdef", b"g"]])
 async def test_a_body_over_the_limit_is_refused(pieces):
-    with pytest.raises(BadAnswer, match="over 5 bytes"):
-        await Answer(Response(*pieces)).read(5)
+    with pytest.raises(InvalidResponse, match="over 5 bytes"):
+        await BackendResponse(Response(*pieces)).read_body(5)
 
 
 @pytest.mark.parametrize("error", [made(kind) for kind in AIOHTTP] + [TimeoutError(), OSError(5)])
 async def test_a_body_that_breaks_raises_ours(error):
-    answer = Answer(Response(b"abc", error, b"never"))
+    answer = BackendResponse(Response(b"abc", error, b"never"))
     with pytest.raises(BackendError) as caught:
-        await answer.read(100)
+        await answer.read_body(100)
     assert type(caught.value) is type(mapped(error))
     assert caught.value.__cause__ is error
 
 
 async def test_a_whole_answers_connection_is_kept_and_another_closed():
     whole = Response(b"abc")
-    answer = Answer(whole)
-    await answer.read(10)
+    answer = BackendResponse(whole)
+    await answer.read_body(10)
     answer.close()
     assert whole.let_go == "released"
     cut = Response(b"abc", b"def")
-    answer = Answer(cut)
-    await answer.chunk()
+    answer = BackendResponse(cut)
+    await answer.read_chunk()
     answer.close()
     assert cut.let_go == "closed"
 
 
 async def test_the_end_behind_the_last_event_is_read():
     response = Response(b"data: [DONE]", b"\n\n")
-    answer = Answer(response)
-    await answer.chunk()
-    await answer.finish()
+    answer = BackendResponse(response)
+    await answer.read_chunk()
+    await answer.finish_reading()
     assert response.let_go == "released"
     broken = Response(b"data", ConnectionResetError(), b"x")
-    await Answer(broken).finish()
+    await BackendResponse(broken).finish_reading()
     assert broken.let_go == "closed"
 
 
 def test_headers_and_status():
-    answer = Answer(Response(status=503, headers={"Retry-After": "5"}))
-    assert (answer.status, answer.header("Retry-After"), answer.header("X")) == (503, "5", None)
+    answer = BackendResponse(Response(status=503, headers={"Retry-After": "5"}))
+    assert (answer.status, answer.get_header("Retry-After"), answer.get_header("X")) == (
+        503,
+        "5",
+        None,
+    )

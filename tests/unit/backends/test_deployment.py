@@ -9,7 +9,7 @@ def deployment(*loads, seed=0):
     backends = [Backend(f"http://b{number}") for number in range(len(loads))]
     for backend, load in zip(backends, loads, strict=True):
         for _ in range(load):
-            backend.begin()
+            backend.begin_request()
     return Deployment("m", "m", "m", backends, rng=random.Random(seed))
 
 
@@ -38,10 +38,10 @@ def test_the_busiest_of_many_is_never_chosen_and_the_idlest_most():
 def test_those_out_and_those_tried_are_not_chosen():
     made = deployment(0, 1, 2)
     for _ in range(5):
-        made.backends[0].failed()
+        made.backends[0].record_failure()
     assert set(picks(made)) == {1}
     assert set(picks(made, tried=[made.backends[1]])) == {2}
-    assert made.pick(made.backends) is None
+    assert made.pick_backend(made.backends) is None
 
 
 def test_the_same_seed_chooses_the_same():
@@ -50,42 +50,42 @@ def test_the_same_seed_chooses_the_same():
 
 def test_a_load_is_this_processs_and_that_of_others():
     (only,) = deployment(3).backends
-    assert only.load == (3, 0)
-    only.seen(8.0, 0.0, own=3)
-    assert only.load == (8, 0)
-    only.begin()
-    assert only.load == (9, 0)
-    only.end()
-    only.seen(2.0, 0.0, own=3)  # a gauge that lags claims nothing
-    assert only.load == (3, 0)
-    only.seen(None, None, own=3)
-    assert only.load == (3, 0)
+    assert only.running_and_queued == (3, 0)
+    only.record_gauges(8.0, 0.0, own=3)
+    assert only.running_and_queued == (8, 0)
+    only.begin_request()
+    assert only.running_and_queued == (9, 0)
+    only.end_request()
+    only.record_gauges(2.0, 0.0, own=3)  # a gauge that lags claims nothing
+    assert only.running_and_queued == (3, 0)
+    only.record_gauges(None, None, own=3)
+    assert only.running_and_queued == (3, 0)
 
 
 def test_a_queue_that_was_seen_grows_by_what_is_sent_since():
     (only,) = deployment(6).backends
-    only.seen(4.0, 2.0, own=6)
-    assert only.load == (4, 2)
-    only.begin()
-    assert only.load == (4, 3)
+    only.record_gauges(4.0, 2.0, own=6)
+    assert only.running_and_queued == (4, 2)
+    only.begin_request()
+    assert only.running_and_queued == (4, 3)
     for _ in range(7):
-        only.end()
-    assert only.load == (0, 0)
-    only.begin()
-    only.seen(1.0, 0.0, own=1)
-    assert only.load == (1, 0)
+        only.end_request()
+    assert only.running_and_queued == (0, 0)
+    only.begin_request()
+    only.record_gauges(1.0, 0.0, own=1)
+    assert only.running_and_queued == (1, 0)
 
 
 def test_the_less_loaded_is_picked_whoever_loads_it():
     made = deployment(1, 3)
-    made.backends[0].seen(9.0, 0.0, own=1)
+    made.backends[0].record_gauges(9.0, 0.0, own=1)
     assert set(picks(made)) == {1}
 
 
 def test_a_deployment_of_one():
     made = deployment(3)
-    assert made.pick() is made.backends[0]
-    assert made.pick(made.backends) is None
+    assert made.pick_backend() is made.backends[0]
+    assert made.pick_backend(made.backends) is None
     for _ in range(5):
-        made.backends[0].failed()
-    assert made.pick() is None
+        made.backends[0].record_failure()
+    assert made.pick_backend() is None

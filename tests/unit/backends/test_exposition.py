@@ -7,9 +7,9 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from backends import exposition
 from backends.meter.daemon import token_poller as tokens
-from backends.simulator.cost_model import Cost, Truth
-from backends.simulator.engine import Engine
-from backends.simulator.metrics import Metrics
+from backends.simulator.cost_model import CostModel, SimulatedCost
+from backends.simulator.engine import BatchingEngine
+from backends.simulator.metrics import SimulatorMetrics
 
 # Two engines of one vLLM, and what else such a page has.
 PAGE = b"""# HELP vllm:prompt_tokens_total Number of prefill tokens processed.
@@ -49,7 +49,7 @@ windows 6\r
     ],
 )
 def test_what_a_page_says(name, labels, expected):
-    assert exposition.total(PAGE, name, **labels) == expected
+    assert exposition.sum_series(PAGE, name, **labels) == expected
 
 
 @given(st.dictionaries(st.text(), st.integers(0, 10**12), min_size=1, max_size=8))
@@ -58,31 +58,33 @@ def test_any_label_that_prometheus_can_write_is_read(values):
     counter = Counter("c", "c\nc_total 77", ["label"], registry=registry)
     for label, value in values.items():
         counter.labels(label).inc(value)
-    assert exposition.total(generate_latest(registry), "c_total") == sum(values.values())
+    assert exposition.sum_series(generate_latest(registry), "c_total") == sum(values.values())
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_survived(page):
-    assert exposition.total(page + b"\n", "vllm:prompt_tokens_total") is None
+    assert exposition.sum_series(page + b"\n", "vllm:prompt_tokens_total") is None
 
 
 def test_prompt_tokens_that_a_cache_spared_do_not_count():
-    assert tokens.read(PAGE) == (100, 7)
+    assert tokens.parse_token_counts(PAGE) == (100, 7)
 
 
 def test_an_old_vllm_does_not_say_where_prompt_tokens_came_from():
     old = b"vllm:prompt_tokens_total 50.0\nvllm:generation_tokens_total 60.0\n"
-    assert tokens.read(old) == (50, 60)
+    assert tokens.parse_token_counts(old) == (50, 60)
 
 
 @pytest.mark.parametrize("page", [b"", b"<html></html>", b"vllm:prompt_tokens_total 1\n"])
 def test_a_page_without_the_counters(page):
-    assert tokens.read(page) is None
+    assert tokens.parse_token_counts(page) is None
 
 
 def test_the_simulators_page():
-    truth = Truth(Cost("additive", (0.0, 0.0, 0.0)), Cost("additive", (0.0, 0.0, 0.0)))
-    metrics = Metrics('a"} 1\n', 1.0)
+    truth = CostModel(
+        SimulatedCost("additive", (0.0, 0.0, 0.0)), SimulatedCost("additive", (0.0, 0.0, 0.0))
+    )
+    metrics = SimulatorMetrics('a"} 1\n', 1.0)
     metrics.prompt_tokens, metrics.generation_tokens = 11, 13
-    page = metrics.render(Engine(truth, 0)).encode()
-    assert tokens.read(page) == (11, 13)
+    page = metrics.render_text(BatchingEngine(truth, 0)).encode()
+    assert tokens.parse_token_counts(page) == (11, 13)

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from backends.errors import BadAnswer, ConnectionLost, Silent, Unreachable
-from backends.gauges import Gauges
-from backends.registry import Backend, Ejection
+from backends.errors import BackendTimeout, BackendUnreachable, ConnectionLost, InvalidResponse
+from backends.gauges import GaugePoller
+from backends.registry import Backend, EjectionPolicy
 
 
 def page(running=None, waiting=None):
@@ -35,22 +35,22 @@ class Shows:
 
 
 def gauges(client, *backends):
-    return Gauges(client, backends, seconds=0.01, timeout_seconds=2.5)
+    return GaugePoller(client, backends, seconds=0.01, timeout_seconds=2.5)
 
 
 async def load_of(found, own=0, meanwhile=lambda _: None):
     """The load seen on a backend that shows this page while we have so many there."""
     backend = Backend("http://a:8000")
     for _ in range(own):
-        backend.begin()
-    await gauges(Shows(lambda: meanwhile(backend), a=found), backend).look(backend)
-    return backend.load
+        backend.begin_request()
+    await gauges(Shows(lambda: meanwhile(backend), a=found), backend).poll_backend(backend)
+    return backend.running_and_queued
 
 
 async def test_what_is_asked():
     client = Shows(a=page(0, 0))
     backend = Backend("http://a:8000/vllm", api_key="k")
-    await gauges(client, backend).look(backend)
+    await gauges(client, backend).poll_backend(backend)
     ((url, headers, seconds, limit),) = client.asked
     assert (url, headers) == ("http://a:8000/vllm/metrics", {"Authorization": "Bearer k"})
     assert seconds == 2.5
@@ -88,23 +88,23 @@ async def test_what_others_have_there_is_added_to_our_own(running, waiting, own,
         (200, b""),
         (200, b"<html>"),
         (200, b"\xff\xfe"),
-        Unreachable("refused"),
+        BackendUnreachable("refused"),
         ConnectionLost("reset"),
-        Silent("2.5 s"),
-        BadAnswer("too long"),
+        BackendTimeout("2.5 s"),
+        InvalidResponse("too long"),
     ],
 )
 async def test_a_backend_that_shows_nothing_has_no_other_load(found):
     backend = Backend("http://a:8000")
-    backend.begin()
+    backend.begin_request()
     client = Shows(a=page(9, 4))
-    await gauges(client, backend).look(backend)
-    assert backend.load == (9, 4)
+    await gauges(client, backend).poll_backend(backend)
+    assert backend.running_and_queued == (9, 4)
     client.hosts["a"] = found
-    await gauges(client, backend).look(backend)
-    assert backend.load == (1, 0)
+    await gauges(client, backend).poll_backend(backend)
+    assert backend.running_and_queued == (1, 0)
     # Nor does that make it an unwell one.
-    assert not backend.ejected
+    assert not backend.is_ejected
 
 
 async def test_the_engines_of_one_server_add_up():
@@ -119,13 +119,13 @@ async def test_ours_that_came_or_went_while_it_was_read_are_not_taken_for_others
 
 async def test_our_own_count_is_never_old():
     backend = Backend("http://a:8000")
-    await gauges(Shows(a=page(4)), backend).look(backend)
+    await gauges(Shows(a=page(4)), backend).poll_backend(backend)
     for more in range(1, 4):
-        backend.begin()
-        assert backend.load == (4 + more, 0)
+        backend.begin_request()
+        assert backend.running_and_queued == (4 + more, 0)
     for more in reversed(range(3)):
-        backend.end()
-        assert backend.load == (4 + more, 0)
+        backend.end_request()
+        assert backend.running_and_queued == (4 + more, 0)
 
 
 async def until(condition):
@@ -147,16 +147,25 @@ async def test_all_are_watched_but_those_that_are_left_alone_and_none_waits_for_
 
     client = Client(a=page(2), out=page(7), slow=page(5))
     a, hung = Backend("http://a"), Backend("http://slow")
-    out = Backend("http://out", ejection=Ejection(after_failures=1))
-    out.failed()
+    out = Backend("http://out", ejection=EjectionPolicy(after_failures=1))
+    out.record_failure()
     task = asyncio.create_task(gauges(client, a, hung, out).run())
     await until(lambda: len(client.asked) >= 3)
     assert {url for url, *_ in client.asked} == {"http://a/metrics"}
-    assert (a.load, hung.load, out.load) == ((2, 0), (0, 0), (0, 0))
+    assert (a.running_and_queued, hung.running_and_queued, out.running_and_queued) == (
+        (2, 0),
+        (0, 0),
+        (0, 0),
+    )
     # The figures change, and one comes back.
     client.hosts["a"] = page(1)
-    out.answering()
+    out.record_first_content()
     slow.set()
-    await until(lambda: (a.load, hung.load, out.load) == ((1, 0), (5, 0), (7, 0)))
+    await until(
+        lambda: (
+            (a.running_and_queued, hung.running_and_queued, out.running_and_queued)
+            == ((1, 0), (5, 0), (7, 0))
+        )
+    )
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from backends.errors import BadAnswer, ConnectionLost, Silent, Unreachable
-from backends.health import Prober
+from backends.errors import BackendTimeout, BackendUnreachable, ConnectionLost, InvalidResponse
+from backends.health import HealthProber
 from backends.registry import Backend
 
 
@@ -23,7 +23,7 @@ class Answers:
 
 
 def prober(client, *backends):
-    return Prober(client, backends, out_seconds=1.0, well_seconds=5.0, timeout_seconds=2.5)
+    return HealthProber(client, backends, out_seconds=1.0, well_seconds=5.0, timeout_seconds=2.5)
 
 
 @pytest.mark.parametrize(
@@ -35,46 +35,46 @@ def prober(client, *backends):
         (401, True),
         (500, False),
         (503, False),
-        (Unreachable("refused"), False),
+        (BackendUnreachable("refused"), False),
         (ConnectionLost("reset"), False),
-        (Silent("2.5 s"), False),
-        (BadAnswer("garbage"), False),
+        (BackendTimeout("2.5 s"), False),
+        (InvalidResponse("garbage"), False),
     ],
 )
 async def test_what_counts_as_well(answer, well):
     backend = Backend("http://a:8000")
-    await prober(Answers(a=answer), backend).probe(backend)
+    await prober(Answers(a=answer), backend).probe_backend(backend)
     # Never seen well before: the first word decides.
-    assert backend.usable is well
-    assert backend.proven is well
+    assert backend.is_available is well
+    assert backend.proven_healthy is well
 
 
 async def test_what_is_asked():
     backend = Backend("http://a:8000/vllm", api_key="k")
     client = Answers(a=200)
-    await prober(client, backend).probe(backend)
+    await prober(client, backend).probe_backend(backend)
     assert client.asked == [("http://a:8000/vllm/health", {"Authorization": "Bearer k"}, 2.5)]
 
 
 async def test_a_probe_brings_an_ejected_backend_back_half_open():
     backend = Backend("http://a")
-    client = Answers(a=Unreachable("refused"))
+    client = Answers(a=BackendUnreachable("refused"))
     watching = prober(client, backend)
-    await watching.probe(backend)
-    assert not backend.usable
+    await watching.probe_backend(backend)
+    assert not backend.is_available
     client.hosts["a"] = 200
-    await watching.probe(backend)
-    assert backend.usable
-    assert backend.ejected
-    backend.begin()
-    assert not backend.usable
+    await watching.probe_backend(backend)
+    assert backend.is_available
+    assert backend.is_ejected
+    backend.begin_request()
+    assert not backend.is_available
 
 
 async def test_going_out_is_said_once(caplog):
     backend = Backend("http://a:8000")
-    watching = prober(Answers(a=Unreachable("refused")), backend)
+    watching = prober(Answers(a=BackendUnreachable("refused")), backend)
     for _ in range(3):
-        await watching.probe(backend)
+        await watching.probe_backend(backend)
     assert [entry.getMessage() for entry in caplog.records] == [
         "backend a:8000 is left alone for up to 30 s: unreachable: refused"
     ]
@@ -84,10 +84,10 @@ async def test_a_proven_backend_is_given_five_probes():
     backend = Backend("http://a")
     client = Answers(a=200)
     watching = prober(client, backend)
-    await watching.probe(backend)
+    await watching.probe_backend(backend)
     client.hosts["a"] = 500
     usable = []
     for _ in range(5):
-        await watching.probe(backend)
-        usable.append(backend.usable)
+        await watching.probe_backend(backend)
+        usable.append(backend.is_available)
     assert usable == [True, True, True, True, False]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.registry import Backend, Ejection
+from backends.registry import Backend, EjectionPolicy
 
 
 class Clock:
@@ -28,7 +28,7 @@ def clock():
 @pytest.fixture
 def backend(clock):
     made = Backend("http://a:8000", clock=clock)
-    made.probed(well=True)
+    made.record_probe(well=True)
     return made
 
 
@@ -56,8 +56,8 @@ def test_who_it_is():
     backend = Backend("http://a:8000/vllm", api_key="k")
     assert backend.label == "a:8000/vllm"
     assert backend.headers == {"Authorization": "Bearer k"}
-    assert str(backend.url("/v1/models")) == "http://a:8000/vllm/v1/models"
-    assert backend.url("/v1/models") is backend.url("/v1/models")
+    assert str(backend.build_url("/v1/models")) == "http://a:8000/vllm/v1/models"
+    assert backend.build_url("/v1/models") is backend.build_url("/v1/models")
     assert Backend("http://a").headers == {}
 
 
@@ -179,16 +179,16 @@ def test_failed_probes_eject_as_failed_requests_do(backend):
 
 def test_one_that_was_never_seen_well_is_out_at_its_first_failed_probe(clock):
     backend = Backend("http://a", clock=clock)
-    assert backend.usable
-    backend.probed(well=False)
-    assert not backend.usable
+    assert backend.is_available
+    backend.record_probe(well=False)
+    assert not backend.is_available
     assert out_for(backend, clock) == 30.0
 
 
 def test_the_numbers_come_from_the_config(clock):
-    ejection = Ejection(after_failures=1, first_seconds=2.0, max_seconds=3.0)
+    ejection = EjectionPolicy(after_failures=1, first_seconds=2.0, max_seconds=3.0)
     backend = Backend("http://a", ejection=ejection, clock=clock)
-    backend.failed()
+    backend.record_failure()
     waits = [out_for(backend, clock)]
     trial_fails(backend)
     waits.append(out_for(backend, clock))
@@ -204,21 +204,21 @@ def test_whatever_happens_it_comes_back_within_the_longest_ejection(script):
     backend = Backend("http://a", clock=clock)
     in_a_row = 0
     for event in script:
-        before = backend.ejected
+        before = backend.is_ejected
         match event:
             case "ok":
-                backend.succeeded()
+                backend.record_success()
             case "bad":
-                backend.failed()
+                backend.record_failure()
             case "well" | "ill":
-                backend.probed(well=event == "well")
+                backend.record_probe(well=event == "well")
             case "wait" | "long wait":
                 clock.pass_seconds(1.0 if event == "wait" else 60.0)
         in_a_row = in_a_row + 1 if event in {"bad", "ill"} else 0 if event == "ok" else in_a_row
         if event == "ok":
-            assert backend.usable
-        if backend.ejected and not before and backend.proven:
+            assert backend.is_available
+        if backend.is_ejected and not before and backend.proven_healthy:
             assert in_a_row >= 5
-        assert backend.usable or backend.ejected
+        assert backend.is_available or backend.is_ejected
     clock.pass_seconds(300.0)
-    assert backend.usable
+    assert backend.is_available

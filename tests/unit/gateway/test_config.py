@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.config import Config, ConfigError, load, parse
-from gateway.scheduling.decision import PRESETS, Weights
+from gateway.config import ConfigError, GatewayConfig, load_config, parse_config
+from gateway.scheduling.decision import PRESETS, MetricWeights
 
 # DESIGN section 9, as it stands there.
 EXAMPLE = """
@@ -32,28 +32,28 @@ models:
 
 def refusal(text, environ=None):
     with pytest.raises(ConfigError, match=r"^g\.yaml: ") as caught:
-        parse(text, "g.yaml", environ or {})
+        parse_config(text, "g.yaml", environ or {})
     return str(caught.value).removeprefix("g.yaml: ")
 
 
 def test_the_contracts_example():
-    config = parse(EXAMPLE, "g.yaml", {"PHI3_KEY": "s3cret"})
+    config = parse_config(EXAMPLE, "g.yaml", {"PHI3_KEY": "s3cret"})
     (model,) = config.models
     (backend,) = model.backends
     assert (model.name, model.profile, model.context) == ("phi-3-mini", "phi-3-mini", 4096)
     assert model.served_name == "microsoft/Phi-3-mini-4k-instruct"
     assert model.capabilities == ("chat", "completions", "tools")
-    assert (backend.root, backend.api_key) == ("http://phi3-0:8000", "s3cret")
+    assert (backend.root_url, backend.api_key) == ("http://phi3-0:8000", "s3cret")
     assert backend.meter == "http://phi3-0:9464"
     assert config.policy == "fair-ols"
-    assert config.weights.weights() == Weights(0.5, 0.3, 0.2)
-    assert config.preset_weights()["eco"] == Weights(0.0, 1.0, 0.0)
+    assert config.weights.to_metric_weights() == MetricWeights(0.5, 0.3, 0.2)
+    assert config.preset_weights()["eco"] == MetricWeights(0.0, 1.0, 0.0)
 
 
 def test_the_defaults_are_the_contracts():
-    config = parse(MODEL, "g.yaml", {})
+    config = parse_config(MODEL, "g.yaml", {})
     assert (config.policy, config.profile) == ("relative", None)
-    assert config.weights.weights() == Weights.of(0.5, 0.3, 0.2)
+    assert config.weights.to_metric_weights() == MetricWeights.from_values(0.5, 0.3, 0.2)
     health, retry = config.health, config.retry
     assert (health.eject_after_failures, health.eject_seconds, health.eject_max_seconds) == (
         5,
@@ -62,17 +62,17 @@ def test_the_defaults_are_the_contracts():
     )
     assert health.probe_seconds == 1.0
     assert (retry.budget_ratio, retry.budget_floor) == (0.2, 3)
-    assert config.models[0].label == "m"
+    assert config.models[0].deployment_label == "m"
 
 
 def test_the_built_in_presets():
     third = pytest.approx(1 / 3)
-    assert PRESETS["accuracy"] == Weights.of(0.8, 0.1, 0.1)
+    assert PRESETS["accuracy"] == MetricWeights.from_values(0.8, 0.1, 0.1)
     assert PRESETS["energy"].energy == pytest.approx(0.8)
     assert PRESETS["time"].time == pytest.approx(0.8)
     balanced = PRESETS["balanced"]
     assert (balanced.accuracy, balanced.energy, balanced.time) == (third, third, third)
-    assert set(parse(MODEL, "g.yaml", {}).preset_weights()) == set(PRESETS)
+    assert set(parse_config(MODEL, "g.yaml", {}).preset_weights()) == set(PRESETS)
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def two(name="n", url="http://b:8000", deployment=""):
 
 
 def test_a_model_may_have_several_deployments():
-    config = parse(two(name="m", deployment=", deployment: h100"), "g.yaml", {})
-    assert [model.label for model in config.models] == ["m", "h100"]
+    config = parse_config(two(name="m", deployment=", deployment: h100"), "g.yaml", {})
+    assert [model.deployment_label for model in config.models] == ["m", "h100"]
 
 
 @pytest.mark.parametrize("deployment", ["", ", deployment: m"])
@@ -196,22 +196,22 @@ def test_a_url_listed_twice(url):
 
 @pytest.mark.parametrize("url", ["http://a:8000/v1", "http://a:8000/v1/", "http://a:8000/"])
 def test_a_backends_root(url):
-    config = parse(MODEL.replace("http://a:8000", url), "g.yaml", {})
-    assert config.models[0].backends[0].root == "http://a:8000"
-    prefixed = parse(MODEL.replace("http://a:8000", "http://a/vllm/v1"), "g.yaml", {})
-    assert prefixed.models[0].backends[0].root == "http://a/vllm"
+    config = parse_config(MODEL.replace("http://a:8000", url), "g.yaml", {})
+    assert config.models[0].backends[0].root_url == "http://a:8000"
+    prefixed = parse_config(MODEL.replace("http://a:8000", "http://a/vllm/v1"), "g.yaml", {})
+    assert prefixed.models[0].backends[0].root_url == "http://a/vllm"
 
 
 def test_environment_variables_are_put_in():
     text = MODEL.replace("http://a:8000", "${SCHEME}://${HOST}:8000") + "profile: ${P}x\n"
-    config = parse(text, "g.yaml", {"SCHEME": "https", "HOST": "b", "P": "p"})
-    assert config.models[0].backends[0].root == "https://b:8000"
+    config = parse_config(text, "g.yaml", {"SCHEME": "https", "HOST": "b", "P": "p"})
+    assert config.models[0].backends[0].root_url == "https://b:8000"
     assert config.profile == "px"
 
 
 def test_a_variables_value_is_not_expanded_again_and_is_no_yaml():
     text = EXAMPLE.replace("policy: fair-ols", "")
-    config = parse(text, "g.yaml", {"PHI3_KEY": "${HOME}: [x"})
+    config = parse_config(text, "g.yaml", {"PHI3_KEY": "${HOME}: [x"})
     assert config.models[0].backends[0].api_key == "${HOME}: [x"
 
 
@@ -229,7 +229,7 @@ def test_a_key_that_is_no_header_is_refused_without_being_shown(key):
 
 def test_a_file_that_refers_to_itself_is_refused():
     with pytest.raises(ConfigError):
-        parse("models: &m [*m]", "g.yaml", {})
+        parse_config("models: &m [*m]", "g.yaml", {})
 
 
 @pytest.mark.parametrize("text", ["1: x\n" + MODEL, "? [a, b]\n: c\n", "2020-01-01: x\n" + MODEL])
@@ -240,21 +240,21 @@ def test_keys_that_are_no_text_are_refused(text):
 def test_files(tmp_path):
     path = tmp_path / "gateway.yaml"
     with pytest.raises(ConfigError, match=r"gateway\.yaml: No such file"):
-        load(path)
+        load_config(path)
     path.write_bytes(b"\xff\xff")
     with pytest.raises(ConfigError, match="not UTF-8 text"):
-        load(path)
+        load_config(path)
     path.write_text(MODEL)
-    assert load(path).profile is None
-    assert isinstance(load(path), Config)
+    assert load_config(path).profile is None
+    assert isinstance(load_config(path), GatewayConfig)
 
 
 def test_relative_paths_start_at_the_files_folder(tmp_path):
     path = tmp_path / "gateway.yaml"
     path.write_text(MODEL + "profile: p.json\nlog: {decisions: logs/d.jsonl}\n")
-    config = load(path)
+    config = load_config(path)
     assert config.profile == str(tmp_path / "p.json")
     assert config.log.decisions == str(tmp_path / "logs" / "d.jsonl")
     path.write_text(MODEL + "profile: /etc/p.json\nlog: {decisions: /var/d.jsonl}\n")
-    config = load(path)
+    config = load_config(path)
     assert (config.profile, config.log.decisions) == ("/etc/p.json", "/var/d.jsonl")

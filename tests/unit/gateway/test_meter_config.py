@@ -3,8 +3,8 @@
 import pytest
 
 from gateway import meter_config
-from gateway.meter_config import MeterConfig, load
-from gateway.structured import ConfigError, parse
+from gateway.meter_config import MeterConfig, load_meter_config
+from gateway.structured import ConfigError, parse_struct
 
 EXAMPLE = """
 secret: ${METER_SECRET}
@@ -25,16 +25,16 @@ ledgers:
 
 def refusal(text, environ=None):
     with pytest.raises(ConfigError, match=r"^m\.yaml: ") as caught:
-        parse(text, "m.yaml", MeterConfig, environ or {})
+        parse_struct(text, "m.yaml", MeterConfig, environ or {})
     return str(caught.value).removeprefix("m.yaml: ")
 
 
 def test_a_whole_file():
-    config = parse(EXAMPLE, "m.yaml", MeterConfig, {"METER_SECRET": "s3cret"})
+    config = parse_struct(EXAMPLE, "m.yaml", MeterConfig, {"METER_SECRET": "s3cret"})
     assert (config.secret, config.hz) == ("s3cret", 50)
     near, far = config.ledgers
     assert near.devices == (0, "GPU-5f3c")
-    assert [backend.root for backend in near.backends] == [
+    assert [backend.root_url for backend in near.backends] == [
         "http://127.0.0.1:8000",
         "http://127.0.0.1:8001",
     ]
@@ -43,7 +43,7 @@ def test_a_whole_file():
 
 
 def test_what_may_be_left_out():
-    config = parse("ledgers: [{}]", "m.yaml", MeterConfig)
+    config = parse_struct("ledgers: [{}]", "m.yaml", MeterConfig)
     assert config == MeterConfig()
     assert config.ledgers[0].source == "auto"
     assert config.hz == 20
@@ -85,9 +85,9 @@ def test_a_refusal_says_where_and_what(text, said):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
-        load(tmp_path / "none.yaml")
+        load_meter_config(tmp_path / "none.yaml")
 
 
 def test_every_key_is_in_the_schema():
-    schema = meter_config.json_schema()
+    schema = meter_config.build_json_schema()
     assert set(schema["$defs"]["MeterConfig"]["properties"]) == set(MeterConfig.__struct_fields__)

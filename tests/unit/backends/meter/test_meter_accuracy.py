@@ -13,9 +13,9 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from backends.meter.ledger.ledger import Ledger, Settled
-from backends.simulator.cost_model import Truth
-from backends.simulator.engine import Engine, RequestTruth
+from backends.meter.ledger.ledger import EnergyLedger, SettledRequest
+from backends.simulator.cost_model import CostModel
+from backends.simulator.engine import BatchingEngine, RequestCost
 from gateway import profile as profiles
 
 S = 1_000_000
@@ -38,17 +38,17 @@ class Loop:
     """
 
     def __init__(self, model, level, *, period_us=100_000, noise=0.0, speed=1.0, pause=0.0) -> None:
-        fitted = msgspec.to_builtins(profiles.load(None).model(model))
-        self.truth = Truth.of_profile(fitted, noise=noise).scaled(seconds=1.0 / speed)
-        self.engine = Engine(self.truth, seed=1)
+        fitted = msgspec.to_builtins(profiles.load_profile(None).get_model(model))
+        self.truth = CostModel.from_profile(fitted, noise=noise).scale_costs(seconds=1.0 / speed)
+        self.engine = BatchingEngine(self.truth, seed=1)
         self.random = Random(1)
-        self.ledger = Ledger("gpu", coarse=period_us >= S)
+        self.ledger = EnergyLedger("gpu", coarse=period_us >= S)
         self.level, self.total, self.begun = level, 200 + 3 * level, 0
         self.period_us, self.pause = period_us, pause
         self.tokens: dict[str, int] = {}
         self.sampled_us: dict[str, int] = {}
-        self.truths: dict[str, RequestTruth] = {}
-        self.settled: dict[str, Settled] = {}
+        self.truths: dict[str, RequestCost] = {}
+        self.settled: dict[str, SettledRequest] = {}
         self.step_us = self.poll_us = self.batch_us = 0
         self.spent = self.shown = self.read = 0
         self.moves_us = period_us
@@ -59,29 +59,29 @@ class Loop:
         return round(self.engine.seconds * S)
 
     def run(self) -> None:
-        self.ledger.start(0)
+        self.ledger.start_counter(0)
         for _ in range(self.level):
             self.begin()
-        while (step := self.engine.step()) is not None:
+        while (step := self.engine.run_step()) is not None:
             self.count()
             for name, _ in step.tokens:
                 self.tokens[name] += 1
             for truth in step.finished:
                 self.truths[truth.request_id] = truth
-                self.ledger.end(("g", int(truth.request_id)), self.now_us, truth.tokens_out)
+                self.ledger.end_request(("g", int(truth.request_id)), self.now_us, truth.tokens_out)
                 del self.sampled_us[truth.request_id]
                 if self.pause and not self.sampled_us:
-                    self.engine.idle(self.random.uniform(0.0, self.pause))
+                    self.engine.advance_idle(self.random.uniform(0.0, self.pause))
                     self.count()
                 self.begin()
             for name, sampled_us in self.sampled_us.items():
                 if self.tokens[name] and self.now_us - sampled_us >= SAMPLE_US:
-                    self.ledger.progress(("g", int(name)), self.now_us, self.tokens[name])
+                    self.ledger.record_progress(("g", int(name)), self.now_us, self.tokens[name])
                     self.sampled_us[name] = self.now_us
             if self.now_us >= self.batch_us:
                 self.settle(self.now_us)
                 self.batch_us = self.now_us + SAMPLE_US
-        self.engine.idle(3.0)
+        self.engine.advance_idle(3.0)
         self.count()
         self.settle(self.now_us + 10 * S)
 
@@ -91,12 +91,12 @@ class Loop:
         self.begun += 1
         name = str(self.begun)
         prompt, answer = self.random.randint(20, 400), self.random.randint(20, 200)
-        self.engine.submit(name, prompt, answer)
+        self.engine.submit_request(name, prompt, answer)
         self.tokens[name] = 0
         self.sampled_us[name] = -SAMPLE_US
-        b0, b1, *_ = self.truth.joules.b
+        b0, b1, *_ = self.truth.joules.all_coefficients
         prefill = max(0, round((b0 + b1 * prompt) * S))
-        self.ledger.begin(("g", self.begun), self.now_us, "b", prompt, prefill, False)
+        self.ledger.begin_request(("g", self.begun), self.now_us, "b", prompt, prefill, False)
 
     def count(self) -> None:
         """Read the counter as often as it was time to, during the engine's last step."""
@@ -107,13 +107,13 @@ class Loop:
                 self.moves_us += self.period_us
                 continue
             if self.shown != self.read:
-                self.ledger.advance(at_us, self.shown - self.read)
+                self.ledger.advance_counter(at_us, self.shown - self.read)
                 self.read = self.shown
             self.poll_us += POLL_US + self.random.randint(-3_000, 3_000)
         self.step_us, self.spent = self.now_us, self.engine.microjoules
 
     def settle(self, now_us: int) -> None:
-        for one in self.ledger.settle(now_us):
+        for one in self.ledger.settle_requests(now_us):
             assert str(one.key[1]) not in self.settled
             self.settled[str(one.key[1])] = one
 
@@ -127,7 +127,7 @@ class Loop:
 
     def factor(self, name: str) -> float:
         """What the engine drew for a request: all its joules are that much its model's."""
-        b0, b1, *_ = self.truth.joules.b
+        b0, b1, *_ = self.truth.joules.all_coefficients
         truth = self.truths[name]
         return truth.prefill_joules / (b0 + b1 * truth.tokens_in)
 
@@ -163,7 +163,11 @@ def test_what_remains_is_what_no_event_shows(level):
 def test_energy_and_requests_are_all_accounted_for():
     loop = Loop("phi-3-mini", 8, pause=2.0)
     ledger = loop.ledger
-    assert ledger.advanced == loop.read == ledger.attributed + ledger.idle
+    assert (
+        ledger.advanced_microjoules
+        == loop.read
+        == ledger.attributed_microjoules + ledger.idle_microjoules
+    )
     assert len(loop.settled) == len(loop.truths) == loop.total
 
 

@@ -3,12 +3,12 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from backends.simulator.cost_model import Cost, Truth
-from backends.simulator.engine import Engine, RequestTruth, Step
+from backends.simulator.cost_model import CostModel, SimulatedCost
+from backends.simulator.engine import BatchingEngine, EngineStep, RequestCost
 
-PHI = Truth(
-    seconds=Cost("additive", (-0.0249, 0.0071, 0.0468)),
-    joules=Cost("additive", (40.90, 0.337, 5.787)),
+PHI = CostModel(
+    seconds=SimulatedCost("additive", (-0.0249, 0.0071, 0.0468)),
+    joules=SimulatedCost("additive", (40.90, 0.337, 5.787)),
 )
 # The machine may be busy: a property has no deadline.
 PROPERTY = settings(deadline=None, max_examples=60)
@@ -26,11 +26,11 @@ def costs(draw):
         coefficients.append(draw(st.floats(0.0, 0.01)))
     if form == "load":
         coefficients.append(draw(st.floats(0.0, 5.0)))
-    return Cost(form, tuple(coefficients))
+    return SimulatedCost(form, tuple(coefficients))
 
 
 truths = st.builds(
-    Truth,
+    CostModel,
     seconds=costs(),
     joules=costs(),
     shared_fraction=st.floats(0.0, 1.0),
@@ -40,12 +40,12 @@ truths = st.builds(
 )
 
 
-def run(engine: Engine) -> list[Step]:
+def run(engine: BatchingEngine) -> list[EngineStep]:
     steps = []
-    while (step := engine.step()) is not None:
+    while (step := engine.run_step()) is not None:
         steps.append(step)
     return steps
 
 
-def ended(steps: list[Step]) -> dict[str, RequestTruth]:
+def ended(steps: list[EngineStep]) -> dict[str, RequestCost]:
     return {truth.request_id: truth for step in steps for truth in step.finished}

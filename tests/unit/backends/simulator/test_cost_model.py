@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from backends.simulator.cost_model import Cost, Truth
+from backends.simulator.cost_model import CostModel, SimulatedCost
 from tests.unit.backends.simulator.engines import PHI
 
 
@@ -25,9 +25,9 @@ def test_a_truth_comes_from_a_profile_entry():
         "seconds": {"form": "additive", "coefficients": [1, 2, 3], "n": 5},
         "joules": {"form": "interaction", "coefficients": [1, 2, 3, 4]},
     }
-    truth = Truth.of_profile(entry, idle_watts=10.0)
-    assert truth.seconds == Cost("additive", (1.0, 2.0, 3.0))
-    assert truth.joules == Cost("interaction", (1.0, 2.0, 3.0, 4.0))
+    truth = CostModel.from_profile(entry, idle_watts=10.0)
+    assert truth.seconds == SimulatedCost("additive", (1.0, 2.0, 3.0))
+    assert truth.joules == SimulatedCost("interaction", (1.0, 2.0, 3.0, 4.0))
     assert (truth.output, truth.idle_watts) == ((0.028, 44.12), 10.0)
     with pytest.raises(ValueError, match="has 3 coefficients"):
-        Cost("additive", (1.0, 2.0))
+        SimulatedCost("additive", (1.0, 2.0))

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backends.simulator.cost_model import Cost, Truth
-from backends.simulator.engine import MAX_PREFILL_STEP_SECONDS, Engine
+from backends.simulator.cost_model import CostModel, SimulatedCost
+from backends.simulator.engine import MAX_PREFILL_STEP_SECONDS, BatchingEngine
 from tests.unit.backends.simulator.engines import PHI, PROPERTY, ended, run, tokens, truths
 
 
-def form(cost: Cost, i: int, o: int, *, energy: bool) -> float:
+def form(cost: SimulatedCost, i: int, o: int, *, energy: bool) -> float:
     b = [*cost.coefficients, 0.0, 0.0][:5]
     return b[0] + b[1] * i + b[2] * o + b[3] * i * o + (b[4] * o if energy else 0.0)
 
@@ -25,13 +25,13 @@ def test_a_request_alone_takes_exactly_its_forms(truth, i, o):
     assume(seconds > 1e-3)
     assume(joules > 1e-3)
     assume(seconds < 3000)  # keeps the number of steps small
-    engine = Engine(truth)
-    engine.submit("a", i, o)
+    engine = BatchingEngine(truth)
+    engine.submit_request("a", i, o)
     steps = run(engine)
     one = ended(steps)["a"]
     assert sum(s.duration_seconds for s in steps) == pytest.approx(seconds, rel=1e-9)
     assert one.seconds == pytest.approx(seconds, rel=1e-9)
-    assert one.joules == pytest.approx(joules, rel=1e-9)
+    assert one.total_joules == pytest.approx(joules, rel=1e-9)
     assert sum(s.joules for s in steps) == pytest.approx(joules, rel=1e-9)
     assert one.microjoules == pytest.approx(joules * 1e6, abs=0.6)
     assert (one.queue_seconds, one.tokens_out, one.aborted) == (0.0, o, False)
@@ -41,8 +41,8 @@ def test_a_request_alone_takes_exactly_its_forms(truth, i, o):
 
 
 def test_the_published_negative_intercept_is_taken_out_of_decode():
-    engine = Engine(PHI)
-    engine.submit("a", 1, 10)
+    engine = BatchingEngine(PHI)
+    engine.submit_request("a", 1, 10)
     steps = run(engine)
     assert all(s.duration_seconds > 0 for s in steps)
     assert ended(steps)["a"].seconds == pytest.approx(-0.0249 + 0.0071 + 0.468, rel=1e-9)
@@ -50,12 +50,12 @@ def test_the_published_negative_intercept_is_taken_out_of_decode():
 
 def test_noise_is_one_factor_per_request():
     truth = replace(PHI, noise=0.1)
-    engine, rng = Engine(truth, seed=7), Random(7)
-    engine.submit("a", 20, 30)
+    engine, rng = BatchingEngine(truth, seed=7), Random(7)
+    engine.submit_request("a", 20, 30)
     one = ended(run(engine))["a"]
     time_factor, energy_factor = (1 + 0.1 * rng.gauss(0, 1) for _ in range(2))
     assert one.seconds == pytest.approx(PHI.total_seconds(20, 30) * time_factor, rel=1e-9)
-    assert one.joules == pytest.approx(PHI.total_joules(20, 30) * energy_factor, rel=1e-9)
+    assert one.total_joules == pytest.approx(PHI.total_joules(20, 30) * energy_factor, rel=1e-9)
 
 
 scripts = st.lists(
@@ -70,23 +70,23 @@ scripts = st.lists(
 )
 
 
-def play(truth: Truth, script, seed: int = 1):
+def play(truth: CostModel, script, seed: int = 1):
     """Run a script to its end; every step and every request's truth."""
-    engine = Engine(truth, seed)
+    engine = BatchingEngine(truth, seed)
     steps, spent, names = [], [], []
     for verb, a, b in script:
         if verb == "submit":
             names.append(f"r{len(names)}")
-            engine.submit(names[-1], a, b)
+            engine.submit_request(names[-1], a, b)
         elif verb == "step":
-            steps += [s for s in (engine.step() for _ in range(a)) if s is not None]
+            steps += [s for s in (engine.run_step() for _ in range(a)) if s is not None]
         elif verb == "abort" and names:
-            gone = engine.abort(names[a % len(names)])
+            gone = engine.abort_request(names[a % len(names)])
             spent += [gone] if gone else []
         elif verb == "idle":
-            engine.idle(a)
+            engine.advance_idle(a)
         elif verb == "truth":
-            engine.set_truth(truth.scaled(seconds=a, joules=a))
+            engine.set_cost_model(truth.scale_costs(seconds=a, joules=a))
     steps += run(engine)
     return engine, steps, spent + list(ended(steps).values()), names
 
@@ -100,7 +100,7 @@ def test_energy_is_conserved_to_the_microjoule(truth, script):
     assert sum(s.microjoules for s in steps) + engine.idle_microjoules == engine.microjoules
     assert all(r.microjoules == pytest.approx(r.joules * 1e6, abs=0.6) for r in requests)
     assert sorted(r.request_id for r in requests) == sorted(names)
-    assert (engine.running, engine.waiting, engine.kv_usage) == (0, 0, 0.0)
+    assert (engine.running_requests, engine.waiting_requests, engine.kv_usage) == (0, 0, 0.0)
 
 
 @pytest.mark.slow
@@ -127,33 +127,33 @@ def test_the_same_seed_and_calls_give_the_same_run(truth, script):
 
 
 def test_a_replaced_truth_counts_for_those_who_come_later():
-    engine = Engine(PHI)
-    engine.submit("before", 10, 10)
-    engine.step()
-    engine.set_truth(PHI.scaled(seconds=2.0, joules=3.0))
+    engine = BatchingEngine(PHI)
+    engine.submit_request("before", 10, 10)
+    engine.run_step()
+    engine.set_cost_model(PHI.scale_costs(seconds=2.0, joules=3.0))
     before = ended(run(engine))["before"]
-    engine.submit("after", 10, 10)
+    engine.submit_request("after", 10, 10)
     after = ended(run(engine))["after"]
     assert after.seconds == pytest.approx(2 * before.seconds)
-    assert after.joules == pytest.approx(3 * before.joules)
+    assert after.total_joules == pytest.approx(3 * before.total_joules)
 
 
 def test_idling_costs_idle_power():
-    engine = Engine(replace(PHI, idle_watts=50.0))
-    engine.idle(2.5)
+    engine = BatchingEngine(replace(PHI, idle_watts=50.0))
+    engine.advance_idle(2.5)
     assert (engine.idle_microjoules, engine.microjoules) == (125_000_000, 125_000_000)
     assert engine.seconds == 2.5
-    assert engine.step() is None
+    assert engine.run_step() is None
     for wrong in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="idle time"):
-            engine.idle(wrong)
+            engine.advance_idle(wrong)
 
 
 def test_what_cannot_be_submitted_is_refused():
-    engine = Engine(PHI)
-    engine.submit("a", 1, 1)
+    engine = BatchingEngine(PHI)
+    engine.submit_request("a", 1, 1)
     with pytest.raises(ValueError, match="already"):
-        engine.submit("a", 1, 1)
+        engine.submit_request("a", 1, 1)
     for counts in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least one"):
-            engine.submit("b", *counts)
+            engine.submit_request("b", *counts)

@@ -4,8 +4,14 @@ import sys
 import pytest
 
 from backends.vllm import launcher
-from backends.vllm.launcher import LaunchError, VllmMissingError, command, cpu_environment, launch
-from backends.vllm.recipes import RECIPES, TEMPLATES, Recipe, UnknownRecipeError, recipe
+from backends.vllm.launcher import (
+    LaunchError,
+    VllmMissingError,
+    build_command,
+    cpu_environment,
+    launch_vllm,
+)
+from backends.vllm.recipes import RECIPES, TEMPLATES, UnknownRecipeError, VllmRecipe, get_recipe
 
 
 class Replaced(Exception):
@@ -41,13 +47,13 @@ def test_the_three_models():
 
 def test_an_unknown_name_lists_those_there_are():
     with pytest.raises(UnknownRecipeError, match="'gpt-5'; there are: phi-3-mini, mistral-7b, fal"):
-        recipe("gpt-5")
+        get_recipe("gpt-5")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_command(name):
-    made = recipe(name)
-    argv = command(made, host="127.0.0.1", port=8001)
+    made = get_recipe(name)
+    argv = build_command(made, host="127.0.0.1", port=8001)
     assert argv[:3] == [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     assert after(argv, "--model") == made.hf_model
     assert after(argv, "--served-model-name") == name
@@ -59,8 +65,8 @@ def test_command(name):
 
 
 def test_a_local_directory_other_flags_and_another_python(tmp_path):
-    argv = command(
-        recipe("mistral-7b"),
+    argv = build_command(
+        get_recipe("mistral-7b"),
         host="0.0.0.0",
         port=1,
         model_path=tmp_path,
@@ -75,12 +81,12 @@ def test_a_local_directory_other_flags_and_another_python(tmp_path):
 
 def test_only_falcon_needs_a_template_and_it_is_packaged():
     assert [name for name, r in RECIPES.items() if r.chat_template] == ["falcon-7b"]
-    falcon = recipe("falcon-7b")
+    falcon = get_recipe("falcon-7b")
     assert falcon.chat_template_path == TEMPLATES / "falcon-7b.jinja"
-    assert after(command(falcon, host="h", port=1), "--chat-template") == str(
+    assert after(build_command(falcon, host="h", port=1), "--chat-template") == str(
         falcon.chat_template_path
     )
-    assert "--chat-template" not in command(recipe("phi-3-mini"), host="h", port=1)
+    assert "--chat-template" not in build_command(get_recipe("phi-3-mini"), host="h", port=1)
     text = falcon.chat_template_path.read_text(encoding="utf-8")
     assert "add_generation_prompt" in text
     assert text.count("{%") == text.count("%}")
@@ -93,7 +99,7 @@ def test_no_model_promises_what_its_template_cannot_do():
 
 
 def test_cpu_environment_keeps_what_the_user_set():
-    made = cpu_environment(recipe("mistral-7b"), {"VLLM_CPU_KVCACHE_SPACE": "3", "HOME": "/h"})
+    made = cpu_environment(get_recipe("mistral-7b"), {"VLLM_CPU_KVCACHE_SPACE": "3", "HOME": "/h"})
     assert made == {
         "VLLM_CPU_KVCACHE_SPACE": "3",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -110,15 +116,15 @@ def test_the_cpu_s_cache_holds_one_full_context(name):
         "mistral-7b": 2 * 2 * 32 * 8 * 128,
         "falcon-7b": 2 * 2 * 32 * 1 * 64,
     }[name]
-    made = recipe(name)
+    made = get_recipe(name)
     assert made.context_tokens * per_token <= made.cpu_kv_cache_gib * 2**30
 
 
 @pytest.mark.usefixtures("with_vllm")
 def test_launch_on_a_cpu_replaces_the_process():
     with pytest.raises(Replaced) as replaced:
-        launch(
-            recipe("phi-3-mini"),
+        launch_vllm(
+            get_recipe("phi-3-mini"),
             host="127.0.0.1",
             port=8001,
             device="cpu",
@@ -135,8 +141,13 @@ def test_launch_on_a_cpu_replaces_the_process():
 @pytest.mark.usefixtures("with_vllm")
 def test_launch_on_a_gpu_leaves_the_environment_alone():
     with pytest.raises(Replaced) as replaced:
-        launch(
-            recipe("phi-3-mini"), host="h", port=1, device="gpu", environ={"A": "b"}, execve=become
+        launch_vllm(
+            get_recipe("phi-3-mini"),
+            host="h",
+            port=1,
+            device="gpu",
+            environ={"A": "b"},
+            execve=become,
         )
     _, argv, env = replaced.value.args
     assert env == {"A": "b"}
@@ -146,29 +157,29 @@ def test_launch_on_a_gpu_leaves_the_environment_alone():
 @pytest.mark.usefixtures("with_vllm")
 def test_a_refused_start_is_said():
     with pytest.raises(LaunchError, match=re.escape(f"cannot start {sys.executable}: Permission")):
-        launch(recipe("phi-3-mini"), host="h", port=1, execve=become_nothing)
+        launch_vllm(get_recipe("phi-3-mini"), host="h", port=1, execve=become_nothing)
 
 
 def test_without_vllm_the_message_says_what_to_do(monkeypatch):
     # None marks a module as not importable.
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(VllmMissingError) as caught:
-        launch(recipe("falcon-7b"), host="h", port=1, execve=become)
+        launch_vllm(get_recipe("falcon-7b"), host="h", port=1, execve=become)
     assert "pip install 'joulegate[vllm]'" in str(caught.value)
     assert "joulegate backend falcon-7b --simulate" in str(caught.value)
 
 
 def test_a_gpu_is_known_by_its_device_file(tmp_path):
     node = tmp_path / "nvidia0"
-    assert not launcher.gpu_present([node])
+    assert not launcher.has_gpu([node])
     node.touch()
-    assert launcher.gpu_present([node])
+    assert launcher.has_gpu([node])
     assert launcher.wants_cpu("cpu")
     assert not launcher.wants_cpu("gpu")
 
 
 def test_recipes_are_values():
-    assert Recipe("a", "b", 1, (), 1, 1) == Recipe("a", "b", 1, (), 1, 1)
+    assert VllmRecipe("a", "b", 1, (), 1, 1) == VllmRecipe("a", "b", 1, (), 1, 1)
 
 
 class TestFalconTemplate:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.stats.intervals import wilson
+from calibration.stats.intervals import compute_wilson_interval
 from gateway import profile
 
 NEWER = '{"version": 2, "models": {"a": {"new": true}}}'
@@ -24,7 +24,7 @@ def call(*arguments):
 @pytest.fixture
 def mine(tmp_path, shipped):
     path = tmp_path / "profile.json"
-    profile.save(shipped.models, path)
+    profile.save_profile(shipped.models, path)
     return path
 
 
@@ -42,9 +42,9 @@ def test_scores_are_set_and_nothing_else_is_touched(mine, write, shipped):
     scores = write("model,accuracy,task\nphi-3-mini,0.7,\nphi-3-mini,0.5,math\n")
     code, text, _ = call(scores, "--profile", mine)
     assert code == 0
-    after = profile.load(mine)
-    phi, before = after.model("phi-3-mini"), shipped.model("phi-3-mini")
-    assert phi.accuracy == profile.Accuracy(0.7, {"math": 0.5})
+    after = profile.load_profile(mine)
+    phi, before = after.get_model("phi-3-mini"), shipped.model("phi-3-mini")
+    assert phi.accuracy == profile.AccuracyProfile(0.7, {"math": 0.5})
     assert after.models["mistral-7b"] == shipped.models["mistral-7b"]
     kept = msgspec.structs.replace(phi, accuracy=before.accuracy, provenance=before.provenance)
     assert kept == before
@@ -69,7 +69,7 @@ def test_json_scores_to_another_file(mine, write, tmp_path):
         "model": "falcon-7b", "task": None, "old": 0.705, "new": 0.25, "n": None,
         "interval": None, "how": None,
     }  # fmt: skip
-    assert profile.load(out).version == report["profile_version"]
+    assert profile.load_profile(out).version == report["profile_version"]
 
 
 def test_long_labels_give_wilson_intervals_and_keep_older_tasks(mine, write):
@@ -80,9 +80,9 @@ def test_long_labels_give_wilson_intervals_and_keep_older_tasks(mine, write):
     assert code == 0
     changes = {change["task"]: change for change in json.loads(text)["changes"]}
     assert changes[None]["n"] == 10
-    assert changes[None]["interval"] == pytest.approx(wilson(5, 10))
-    assert changes["a"]["interval"] == pytest.approx(wilson(2, 4))
-    model = profile.load(mine).model("phi-3-mini")
+    assert changes[None]["interval"] == pytest.approx(compute_wilson_interval(5, 10))
+    assert changes["a"]["interval"] == pytest.approx(compute_wilson_interval(2, 4))
+    model = profile.load_profile(mine).get_model("phi-3-mini")
     assert model.accuracy.tasks == {"old": 0.5, "a": 0.5, "b": 0.5}
     assert set(model.provenance["accuracy_measured"]["tasks"]) == {"old", "a", "b"}
 
@@ -95,7 +95,7 @@ def test_overall_is_pooled_or_the_mean_of_tasks_or_kept(mine, write):
             labels, "--profile", "shipped", "--out", f"{mine}.{how}", "--overall", how
         )
         assert code == 0
-        assert profile.load(mine.with_name(f"{mine.name}.{how}")).model(
+        assert profile.load_profile(mine.with_name(f"{mine.name}.{how}")).get_model(
             "phi-3-mini"
         ).accuracy.default == pytest.approx(expected)
 
@@ -147,7 +147,7 @@ def test_lm_evals_results_are_taken(mine, write):
         None: 0.56, "mmlu_law": 0.4, "arc": 0.7, "gsm8k": 0.3,
     }  # fmt: skip
     assert changes["arc"]["interval"] == pytest.approx([0.6412, 0.7588], abs=1e-4)
-    assert changes["gsm8k"]["interval"] == pytest.approx(wilson(30, 100))
+    assert changes["gsm8k"]["interval"] == pytest.approx(compute_wilson_interval(30, 100))
 
 
 def test_lm_evals_tasks_can_be_picked_and_named(mine, write):
@@ -155,7 +155,10 @@ def test_lm_evals_tasks_can_be_picked_and_named(mine, write):
     arguments = (path, "--from", "lm-eval", "--model", "phi-3-mini", "--profile", mine)
     code, _, _ = call(*arguments, "--task", "law=mmlu_law", "--task", "arc", "--metric", "acc")
     assert code == 0
-    assert profile.load(mine).model("phi-3-mini").accuracy.tasks == {"law": 0.4, "arc": 0.6}
+    assert profile.load_profile(mine).get_model("phi-3-mini").accuracy.tasks == {
+        "law": 0.4,
+        "arc": 0.6,
+    }
     assert call(*arguments, "--task", "nope")[0] == 2
     assert call(*arguments, "--metric", "f1")[0] == 2
 
@@ -233,10 +236,10 @@ def test_the_published_labels_give_what_pandas_gives(mine, shared_data):
 
 
 def test_names_are_shown_as_they_are(mine, write, shipped):
-    profile.save({**shipped.models, "[/x]": shipped.models["phi-3-mini"]}, mine)
+    profile.save_profile({**shipped.models, "[/x]": shipped.models["phi-3-mini"]}, mine)
     scores = write("model,accuracy,task\n[/x],0.7,\n[/x],0.5,[bold]math\n")
     code, text, _ = call(scores, "--profile", mine)
     assert code == 0
     assert "[/x]" in text
     assert "[bold]math" in text
-    assert profile.load(mine).model("[/x]").accuracy.default == 0.7
+    assert profile.load_profile(mine).get_model("[/x]").accuracy.default == 0.7

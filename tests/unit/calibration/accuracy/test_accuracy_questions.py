@@ -12,7 +12,7 @@ from gateway import profile
 @pytest.fixture
 def mine(tmp_path):
     path = tmp_path / "profile.json"
-    profile.save(profile.load(None).models, path)
+    profile.save_profile(profile.load_profile(None).models, path)
     return path
 
 

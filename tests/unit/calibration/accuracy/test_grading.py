@@ -2,7 +2,14 @@
 
 import pytest
 
-from calibration.accuracy.grading import Kind, extract, gold, letters, majority, same
+from calibration.accuracy.grading import (
+    QuestionKind,
+    extract_answer,
+    find_majority_answer,
+    find_option_letters,
+    is_same_answer,
+    parse_gold_answer,
+)
 
 FOUR = "Which one?\nA. 8\nB. 2\nC. 24\nD. 120"
 
@@ -46,7 +53,7 @@ CHOICES = [
 
 @pytest.mark.parametrize(("text", "answer"), CHOICES)
 def test_a_choice_is_found(text, answer):
-    assert extract(Kind.CHOICE, text, FOUR) == answer
+    assert extract_answer(QuestionKind.CHOICE, text, FOUR) == answer
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def test_a_choice_is_found(text, answer):
     ],
 )
 def test_letters_are_those_that_the_prompt_lists(prompt, known):
-    assert letters(prompt) == known
+    assert find_option_letters(prompt) == known
 
 
 NUMBERS = [
@@ -98,7 +105,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("text", "answer"), NUMBERS)
 def test_a_number_is_found(text, answer):
-    assert extract(Kind.NUMBER, text) == answer
+    assert extract_answer(QuestionKind.NUMBER, text) == answer
 
 
 EXACTS = [
@@ -119,33 +126,35 @@ EXACTS = [
 
 @pytest.mark.parametrize(("text", "answer"), EXACTS)
 def test_an_exact_answer_is_found(text, answer):
-    assert extract(Kind.EXACT, text) == answer
+    assert extract_answer(QuestionKind.EXACT, text) == answer
 
 
 @pytest.mark.parametrize(
     ("kind", "answer", "right"),
     [
-        (Kind.CHOICE, "(b)", "B"),
-        (Kind.CHOICE, "Berlin", None),
-        (Kind.NUMBER, "He has 5.\n#### 5", "5"),
-        (Kind.NUMBER, "five", None),
-        (Kind.EXACT, "The Sun", "sun"),
-        (Kind.EXACT, "", None),
+        (QuestionKind.CHOICE, "(b)", "B"),
+        (QuestionKind.CHOICE, "Berlin", None),
+        (QuestionKind.NUMBER, "He has 5.\n#### 5", "5"),
+        (QuestionKind.NUMBER, "five", None),
+        (QuestionKind.EXACT, "The Sun", "sun"),
+        (QuestionKind.EXACT, "", None),
     ],
 )
 def test_a_gold_answer_is_brought_to_the_same_form(kind, answer, right):
-    assert gold(kind, answer) == right
+    assert parse_gold_answer(kind, answer) == right
 
 
 def test_numbers_are_compared_as_numbers():
-    assert same(Kind.NUMBER, "1/3", extract(Kind.NUMBER, "0.3333333") or "")
-    assert not same(Kind.NUMBER, "0", "1/1000")
-    assert not same(Kind.NUMBER, None, "1")
-    assert same(Kind.CHOICE, "A", "A")
+    assert is_same_answer(
+        QuestionKind.NUMBER, "1/3", extract_answer(QuestionKind.NUMBER, "0.3333333") or ""
+    )
+    assert not is_same_answer(QuestionKind.NUMBER, "0", "1/1000")
+    assert not is_same_answer(QuestionKind.NUMBER, None, "1")
+    assert is_same_answer(QuestionKind.CHOICE, "A", "A")
 
 
 def test_the_majority_is_by_answer_and_the_earliest_of_equals():
-    assert majority(Kind.CHOICE, ["A", "B", "B", None]) == "B"
-    assert majority(Kind.CHOICE, ["C", "A"]) == "C"
-    assert majority(Kind.NUMBER, ["1/2", "3", "3"]) == "3"
-    assert majority(Kind.CHOICE, [None, None]) is None
+    assert find_majority_answer(QuestionKind.CHOICE, ["A", "B", "B", None]) == "B"
+    assert find_majority_answer(QuestionKind.CHOICE, ["C", "A"]) == "C"
+    assert find_majority_answer(QuestionKind.NUMBER, ["1/2", "3", "3"]) == "3"
+    assert find_majority_answer(QuestionKind.CHOICE, [None, None]) is None

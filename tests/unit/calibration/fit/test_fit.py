@@ -8,8 +8,8 @@ from calibration.fit import cost as cost_fit
 from calibration.fit import model as fit
 from calibration.stats import design
 from calibration.tables.columns import BadInput
-from calibration.tables.rows import Rows, Source
-from gateway.scheduling.cost import Form
+from calibration.tables.rows import MeasuredRows, SourceFile
+from gateway.scheduling.cost import RegressionForm
 
 
 def as_rows(frame, model="m"):
@@ -18,7 +18,9 @@ def as_rows(frame, model="m"):
         "file": 0, "row": np.arange(len(frame)), "tiktoken_in": np.nan, "cached_tokens": np.nan,
         "running": np.nan,
     }  # fmt: skip
-    return Rows(pd.DataFrame({**full, **frame.to_dict("series")}), [Source("x", "0", len(frame))])
+    return MeasuredRows(
+        pd.DataFrame({**full, **frame.to_dict("series")}), [SourceFile("x", "0", len(frame))]
+    )
 
 
 def made(size=300, noise=0.02, seed=0, **other):
@@ -33,15 +35,15 @@ def made(size=300, noise=0.02, seed=0, **other):
 
 def test_load_is_skipped_with_a_reason_where_running_never_varies():
     fitted = fit.fit_model(as_rows(made(running=0)), "m")
-    tried = {one.form: one for one in fitted.seconds.tried}
-    assert "running never varies (0 in every row)" in tried[Form.LOAD].refused
+    tried = {one.form: one for one in fitted.seconds.trials}
+    assert "running never varies (0 in every row)" in tried[RegressionForm.LOAD].refused
     with pytest.raises(BadInput, match="load: running never varies"):
-        fit.fit_model(as_rows(made(running=0)), "m", form=Form.LOAD)
+        fit.fit_model(as_rows(made(running=0)), "m", form=RegressionForm.LOAD)
 
 
 def test_the_simpler_form_is_kept_within_noise():
     forms = [
-        fit.fit_model(as_rows(made(seed=seed)), "m").seconds.form is Form.ADDITIVE
+        fit.fit_model(as_rows(made(seed=seed)), "m").seconds.form is RegressionForm.ADDITIVE
         for seed in range(40)
     ]
     assert sum(forms) >= 34
@@ -58,7 +60,7 @@ def test_the_simpler_form_is_kept_within_noise():
 )
 def test_rows_that_cannot_carry_a_fit_are_refused(frame, match):
     with pytest.raises(BadInput, match=match):
-        fit.fit_model(as_rows(frame), "m", form=Form.ADDITIVE)
+        fit.fit_model(as_rows(frame), "m", form=RegressionForm.ADDITIVE)
 
 
 def test_lengths_that_hardly_vary_are_flagged_with_what_to_do():
@@ -73,8 +75,8 @@ def test_lengths_that_hardly_vary_are_flagged_with_what_to_do():
 
 def test_costs_below_zero_in_the_range_are_flagged_and_marked():
     frame = made().assign(seconds=lambda f: 0.02 * f["tokens_out"] - 0.005 * f["tokens_in"])
-    fitted = fit.fit_model(as_rows(frame[frame["seconds"] > 0]), "m", form=Form.ADDITIVE)
-    assert "below zero inside the fitted range" in fitted.seconds.negative
+    fitted = fit.fit_model(as_rows(frame[frame["seconds"] > 0]), "m", form=RegressionForm.ADDITIVE)
+    assert "below zero inside the fitted range" in fitted.seconds.negative_reason
     assert any("no profile can be written" in flag for flag in fitted.flags)
     assert any("a token in costs less than nothing" in flag for flag in fitted.flags)
 
@@ -95,7 +97,7 @@ def test_what_the_joules_are_worth_is_said():
 def test_mixed_hardware_a_warm_cache_and_unfitted_load_are_flagged():
     rng = np.random.default_rng(6)
     frame = made(hardware=["H200", "A100"] * 150, cached_tokens=80, running=rng.integers(0, 9, 300))
-    flags = "\n".join(fit.fit_model(as_rows(frame), "m", form=Form.ADDITIVE).flags)
+    flags = "\n".join(fit.fit_model(as_rows(frame), "m", form=RegressionForm.ADDITIVE).flags)
     assert "2 kinds of hardware in one fit (A100, H200)" in flags
     assert "came from the prefix cache" in flags
     assert "does not know load" in flags
@@ -104,28 +106,28 @@ def test_mixed_hardware_a_warm_cache_and_unfitted_load_are_flagged():
 def test_without_joules_only_seconds_are_fitted():
     fitted = fit.fit_model(as_rows(made(joules=np.nan)), "m")
     assert fitted.joules is None
-    assert len(fitted.costs) == 1
+    assert len(fitted.cost_fits) == 1
 
 
 def test_lengths_line_and_token_ratio():
     frame = made().assign(tiktoken_in=lambda f: f["tokens_in"] / 1.25)
     answered = fit.fit_model(as_rows(frame), "m")
     assert answered.ratio.value == pytest.approx(1.25)
-    assert answered.output.unsuited is None
+    assert answered.output.unsuited_reason is None
     rng = np.random.default_rng(2)
     designed = made(tokens_out=rng.choice([16, 64, 256], 300)).assign(
         seconds=lambda f: 0.1 + 0.001 * f["tokens_in"] + 0.02 * f["tokens_out"]
     )
     asked = fit.fit_model(as_rows(designed), "m")
-    assert "look asked for" in asked.output.unsuited
+    assert "look asked for" in asked.output.unsuited_reason
     assert "no tiktoken count" in asked.ratio
 
 
 def test_a_form_that_prices_tokens_below_nothing_does_not_take_over():
-    corner = design.Corner(1, 1, 0, 1.0, -0.1, 0.1)
-    sound = design.Corner(1, 1, 0, 1.0, 0.1, 0.1)
-    assert not cost_fit.Tried(Form.INTERACTION, corners=(corner, sound)).plausible
-    assert cost_fit.Tried(Form.INTERACTION, corners=(sound,)).plausible
+    corner = design.RangeCorner(1, 1, 0, 1.0, -0.1, 0.1)
+    sound = design.RangeCorner(1, 1, 0, 1.0, 0.1, 0.1)
+    assert not cost_fit.FormTrial(RegressionForm.INTERACTION, corners=(corner, sound)).is_plausible
+    assert cost_fit.FormTrial(RegressionForm.INTERACTION, corners=(sound,)).is_plausible
 
 
 def grid_and_prompts(prompts=300):
@@ -146,23 +148,23 @@ def test_rows_of_a_grid_tell_nothing_of_answers_or_of_the_tokeniser():
     apart = fit.fit_model(as_rows(frame[frame["cell"] == "prompts@4"]), "m")
     assert mixed.output == apart.output
     assert mixed.output.n == 300
-    assert mixed.output.unsuited is None
+    assert mixed.output.unsuited_reason is None
     assert mixed.output.slope == pytest.approx(0.2, rel=0.02)
     assert mixed.ratio == apart.ratio
     assert mixed.ratio.value == pytest.approx(1.25)
     assert mixed.seconds.fitted.n == 500
-    assert fit.pooled_output(as_rows(frame)) == mixed.output
+    assert fit.fit_pooled_output(as_rows(frame)) == mixed.output
 
 
 def test_a_grid_alone_has_no_line_however_many_lengths_it_asked_for():
     frame = made(cell="512x64@1").assign(tiktoken_in=lambda f: f["tokens_in"])
     fitted = fit.fit_model(as_rows(frame), "m")
-    assert "look asked for" in fitted.output.unsuited
+    assert "look asked for" in fitted.output.unsuited_reason
     assert fitted.ratio.n == 300
     few = fit.fit_model(as_rows(grid_and_prompts(5)), "m")
     assert "too few rows: 5" in few.output
     elsewhere = fit.fit_model(as_rows(made(cell="c")), "m")
-    assert elsewhere.output.unsuited is None
+    assert elsewhere.output.unsuited_reason is None
 
 
 def queued(wait):
@@ -174,10 +176,10 @@ def queued(wait):
 
 def test_rows_under_load_that_no_form_follows_are_named_and_how_to_leave_them_out():
     fitted = fit.fit_model(as_rows(queued(2.0)), "m")
-    assert "--where concurrency=1" in fitted.seconds.negative
+    assert "--where concurrency=1" in fitted.seconds.negative_reason
     assert any("rows under load bend it" in flag for flag in fitted.flags)
     frame = queued(2.0)
     alone = fit.fit_model(as_rows(frame[frame["running"] == 0]), "m")
-    assert alone.seconds.negative is None
+    assert alone.seconds.negative_reason is None
     assert not any("bend" in flag for flag in alone.flags + fit.fit_model(
         as_rows(queued(0.0)), "m").flags)  # fmt: skip

@@ -12,7 +12,7 @@ from calibration.cli import app
 from calibration.fit import merge
 from calibration.profile.rows_file import COLUMNS
 from gateway import profile
-from gateway.scheduling.cost import Form
+from gateway.scheduling.cost import RegressionForm
 
 NEWER = '{"version": 2, "models": {"a": {"new": true}}}'
 
@@ -58,11 +58,11 @@ def test_our_own_rows_become_a_profile_that_the_gateway_loads(rows, out):
     assert code == 0
     assert "phi-3-mini: 200 of 200 rows" in text
     assert "95% interval" in text
-    model = profile.load(out).model("phi-3-mini")
+    model = profile.load_profile(out).get_model("phi-3-mini")
     assert model.accuracy.default == 0.7
     assert model.tokens.ratio == pytest.approx(1.1, rel=0.01)
     for one, b2 in ((model.seconds, 0.02), (model.joules, 2.0)):
-        assert one.form is Form.ADDITIVE
+        assert one.form is RegressionForm.ADDITIVE
         assert one.coefficients[2] == pytest.approx(b2, rel=0.02)
         assert np.linalg.eigvalsh(one.covariance).min() > 0
         assert one.fitted_range["tokens_in"] == [
@@ -84,14 +84,14 @@ def test_merging_leaves_other_models_and_the_accuracy_alone(rows, out, shipped):
     code, text, _ = call(rows, "--out", out, "--merge", "shipped")
     assert code == 0
     assert "left as they were: falcon-7b, mistral-7b" in text
-    written = profile.load(out)
+    written = profile.load_profile(out)
     assert written.models["falcon-7b"] == shipped.models["falcon-7b"]
     assert written.models["phi-3-mini"].accuracy == shipped.models["phi-3-mini"].accuracy
     assert written.models["phi-3-mini"].seconds.n == 200
     frame(model="new", seed=1).to_csv(rows, index=False)
     code, text, _ = call(rows, "--out", out)
     assert code == 0
-    again = profile.load(out)
+    again = profile.load_profile(out)
     assert set(again.models) == {*written.models, "new"}
     assert again.models["phi-3-mini"] == written.models["phi-3-mini"]
     assert again.models["new"].accuracy.default == merge.ASSUMED_ACCURACY
@@ -107,7 +107,7 @@ def test_without_joules_seconds_are_fitted_and_joules_kept(rows, out, shipped):
     assert not out.exists()
     assert call(rows)[0] == 0
     assert call(rows, "--out", out, "--merge", "shipped")[0] == 0
-    model = profile.load(out).model("phi-3-mini")
+    model = profile.load_profile(out).get_model("phi-3-mini")
     assert model.joules == shipped.models["phi-3-mini"].joules
     assert model.seconds.n == 200
     assert model.provenance["joules"].startswith("kept from profile")
@@ -125,7 +125,7 @@ def test_the_report_for_machines_says_what_the_table_says(rows, out):
     assert set(model["seconds"]["cross_validated"]) == {"rmse", "median_ape", "p90_ape"}
     assert report["rows"] == {"read": 200, "left_out": 0, "unusable": []}
     assert report["profile"]["phi-3-mini"]["seconds"]["form"] == "additive"
-    assert report["profile_version"] == profile.load(out).version
+    assert report["profile_version"] == profile.load_profile(out).version
 
 
 def test_a_few_bad_rows_are_counted_and_more_are_refused(rows, out):
@@ -144,7 +144,7 @@ def test_a_few_bad_rows_are_counted_and_more_are_refused(rows, out):
     assert "--max-bad 0.031" in error
     assert not out.exists()
     assert call(rows, "--out", out, "--max-bad", "0.031")[0] == 0
-    assert profile.load(out).model("phi-3-mini").provenance["rows"]["unusable"] == {
+    assert profile.load_profile(out).get_model("phi-3-mini").provenance["rows"]["unusable"] == {
         "seconds is too large": 5,
         "joules is negative": 1,
     }
@@ -233,7 +233,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path, out, name
     code, text, errors = call(path, "--out", out)
     assert (code, errors) == (0, "")
     assert f"{name}: 200 of 200 rows" in text
-    assert profile.load(out).model(name) is not None
+    assert profile.load_profile(out).get_model(name) is not None
     code, text, _ = call(path, "--report", "reference")
     assert code == 0
     assert name in text

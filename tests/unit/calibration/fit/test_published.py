@@ -7,9 +7,9 @@ import pytest
 
 from calibration.fit import model as fit
 from calibration.fit import published as reference
-from calibration.tables.columns import BadInput, Columns
-from calibration.tables.rows import read
-from gateway.scheduling.cost import Form
+from calibration.tables.columns import BadInput, ColumnMapping
+from calibration.tables.rows import read_rows
+from gateway.scheduling.cost import RegressionForm
 
 COLUMNS = [
     "tokens_in=input_tokens",
@@ -45,12 +45,12 @@ def files(published):
 
 @pytest.fixture(scope="module")
 def rows(files):
-    return read(files, Columns.of_options(col=COLUMNS))
+    return read_rows(files, ColumnMapping.from_options(col=COLUMNS))
 
 
 @pytest.fixture(scope="module")
 def found(rows):
-    return reference.reproduce(rows, ACCURACY)
+    return reference.reproduce_figures(rows, ACCURACY)
 
 
 def test_every_row_is_used(rows):
@@ -82,22 +82,22 @@ def test_pooled_output_length(found, rows):
     assert found.output.intercept == pytest.approx(44.1201746541, abs=5e-9)
     assert found.output.intercept == pytest.approx(44.12017465006395, rel=1e-12)
     assert found.output.r2 == pytest.approx(0.1262, abs=5e-5)
-    assert fit.pooled_output(rows) == found.output
+    assert fit.fit_pooled_output(rows) == found.output
 
 
 @pytest.fixture(scope="module")
 def new_tokens(files):
-    return read(files, Columns.of_options(col=COLUMNS, output_includes_prompt=True))
+    return read_rows(files, ColumnMapping.from_options(col=COLUMNS, output_includes_prompt=True))
 
 
-@pytest.mark.parametrize("form", [None, Form.ADDITIVE])
+@pytest.mark.parametrize("form", [None, RegressionForm.ADDITIVE])
 def test_raw_unit_equations_for_new_tokens(new_tokens, form, shipped):
     names = {"phi-3-mini-4k-instruct": "phi-3-mini", "mistral-7B-instruct-v0.2": "mistral-7b"}
     for fitted in fit.fit_all(new_tokens, form=form):
-        for cost in fitted.costs:
+        for cost in fitted.cost_fits:
             *known, r2 = EQUATIONS[fitted.model, cost.quantity.value]
             steps = (0.005, 0.0005, 0.0005) if cost.quantity.value == "joules" else (5e-5,) * 3
-            assert cost.form is Form.ADDITIVE
+            assert cost.form is RegressionForm.ADDITIVE
             for got, want, step in zip(cost.fitted.coefficients, known, steps, strict=True):
                 # Half a unit of the last printed digit, and once a digit cut rather than rounded.
                 assert got == pytest.approx(want, abs=2 * step)
@@ -113,7 +113,7 @@ def test_without_joules_or_spread_it_is_refused(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("model,tokens_in,tokens_out,seconds\n" + "a,1,2,3\n" * 20)
     with pytest.raises(BadInput, match="no row with joules"):
-        reference.reproduce(read([path], Columns()), {})
+        reference.reproduce_figures(read_rows([path], ColumnMapping()), {})
     path.write_text("model,tokens_in,tokens_out,seconds,joules\n" + "a,1,2,3,4\n" * 20)
     with pytest.raises(BadInput, match="tokens_in never varies"):
-        reference.reproduce(read([path], Columns()), {})
+        reference.reproduce_figures(read_rows([path], ColumnMapping()), {})

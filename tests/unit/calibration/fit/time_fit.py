@@ -45,7 +45,7 @@ def main() -> None:
         path = Path(folder) / "rows.csv"
         made().to_csv(path, index=False)
         before, wall, cpu = peak_megabytes(), time.perf_counter(), time.process_time()
-        code = fit_command.run(fit_command.Options([path], out=Path(folder) / "profile.json"))
+        code = fit_command.run(fit_command.FitOptions([path], out=Path(folder) / "profile.json"))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     more = peak_megabytes() - before
     print(f"exit {code}; {wall:.2f} s ({cpu:.2f} s of CPU), {more:.0f} MB beyond {before:.0f} MB")

@@ -50,9 +50,9 @@ def test_trained_and_predicted_through_the_serving_code(tmp_path):
     shown = json.loads(told.stdout)["models"]
     assert shown["mistral-7b"]["r2"] > 0.8
     assert (shown["mistral-7b"]["has_costs"], shown["other"]["has_costs"]) == (True, False)
-    loaded = profile.load(out)
+    loaded = profile.load_profile(out)
     assert loaded.models["mistral-7b"].output.form == "lognormal"
-    assert set(loaded.models) == set(profile.load(None).models)
+    assert set(loaded.models) == set(profile.load_profile(None).models)
     test = write(tmp_path / "test.csv", 200, 2)
     run("predict", test, "--profile", out, "--prompt", "question", "--out", tmp_path / "p.csv")
     with (tmp_path / "p.csv").open() as file:

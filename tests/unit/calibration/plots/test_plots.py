@@ -56,7 +56,7 @@ def twins(shipped, tmp_path_factory):
     path = tmp_path_factory.mktemp("twins") / "twins.json"
     phi = shipped.models["phi-3-mini"]
     models = {"a $name_": phi, "b": phi, "mistral": shipped.models["mistral-7b"]}
-    profile.save(models, path)
+    profile.save_profile(models, path)
     return path
 
 
@@ -145,7 +145,7 @@ def test_models_that_coincide_are_named(twins, tmp_path):
 def test_one_model_alone_is_drawn(shipped, tmp_path):
     path = tmp_path / "one.json"
     bare = shipped.models["phi-3-mini"]
-    profile.save({"only": bare}, path)
+    profile.save_profile({"only": bare}, path)
     code, text, _ = call("--profile", path, "--out", tmp_path / "out", "--format", "png")
     assert code == 0
     assert "The profile has one model, only: it wins everywhere." in text
@@ -156,7 +156,7 @@ def test_costs_that_span_decades_have_logarithmic_axes(shipped, tmp_path):
     def times(model, factor):
         def scaled(cost):
             new = [value * factor for value in cost.coefficients]
-            return profile.Regression(cost.form, [abs(value) for value in new])
+            return profile.CostRegression(cost.form, [abs(value) for value in new])
 
         return profile.ModelProfile(
             model.accuracy, scaled(model.seconds), scaled(model.joules), model.tokens
@@ -164,7 +164,7 @@ def test_costs_that_span_decades_have_logarithmic_axes(shipped, tmp_path):
 
     phi = shipped.models["phi-3-mini"]
     path = tmp_path / "wide.json"
-    profile.save({"small": phi, "large": times(phi, 1000.0)}, path)
+    profile.save_profile({"small": phi, "large": times(phi, 1000.0)}, path)
     code, text, _ = call(
         "--profile", path, "--out", tmp_path, "--only", "tradeoff", "--only", "coefficients",
         "--format", "svg",
@@ -244,7 +244,7 @@ def test_a_floored_prediction_is_marked_as_no_real_figure(shipped, tmp_path):
     phi = shipped.models["phi-3-mini"]
     joules = msgspec.structs.replace(phi.joules, coefficients=[-1e6, 0.0, 0.0], covariance=None)
     models = {**shipped.models, "phi-3-mini": msgspec.structs.replace(phi, joules=joules)}
-    profile.save(models, tmp_path / "below.json")
+    profile.save_profile(models, tmp_path / "below.json")
     code, text, _ = call(
         "--profile", tmp_path / "below.json", "--out", tmp_path, "--only", "tradeoff",
         "--format", "svg", "--length", "32:45",

@@ -102,10 +102,10 @@ def test_it_reads_in_the_dark(page):
 
 def test_the_same_inputs_give_the_same_page():
     def made():
-        sources = material.Sources(length=["64:64"])
-        found = material.gather(sources)
-        pictures, missing = gallery.draw(found, ["tradeoff", "triangle"])
-        return report.page(found, pictures, missing, sources, "joulegate report")
+        sources = material.PlotSources(length=["64:64"])
+        found = material.load_plot_data(sources)
+        pictures, missing = gallery.draw_pictures(found, ["tradeoff", "triangle"])
+        return report.render_page(found, pictures, missing, sources, "joulegate report")
 
     assert made() == made()
 
@@ -115,11 +115,11 @@ def test_what_a_profile_says_is_escaped(shipped, tmp_path):
     told = {"<b>": "<script>alert(1)</script>", "flags": ["a < b"], "n": {"rows": [1, 2]}}
     model = profile.ModelProfile(phi.accuracy, phi.seconds, phi.joules, provenance=told)
     path = tmp_path / "p.json"
-    profile.save({"<i>&model": model, "b": shipped.models["mistral-7b"]}, path)
-    sources = material.Sources(profile=path)
-    found = material.gather(sources)
-    pictures, missing = gallery.draw(found, ["coefficients"])
-    page = report.page(found, pictures, missing, sources, "joulegate <report>")
+    profile.save_profile({"<i>&model": model, "b": shipped.models["mistral-7b"]}, path)
+    sources = material.PlotSources(profile=path)
+    found = material.load_plot_data(sources)
+    pictures, missing = gallery.draw_pictures(found, ["coefficients"])
+    page = report.render_page(found, pictures, missing, sources, "joulegate <report>")
     assert not {"script", "i"} & set(Tags(page).names)
     assert "a &lt; b" in page
     assert "rows: 1, 2" in page
@@ -155,7 +155,7 @@ def test_a_write_that_fails_leaves_the_old_files(tmp_path):
     old = tmp_path / "a.svg"
     old.write_text("old")
     with pytest.raises(OSError, match="No such file"):
-        output.write({old: b"new", tmp_path / "gone" / "b.svg": b"new"})
+        output.write_files({old: b"new", tmp_path / "gone" / "b.svg": b"new"})
     assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
     assert old.read_text() == "old"
 

@@ -5,20 +5,20 @@ import itertools
 
 import pytest
 
-from backends.errors import BadAnswer, ConnectionLost, Refused, Unreachable
+from backends.errors import BackendStatusError, BackendUnreachable, ConnectionLost, InvalidResponse
 from calibration.endpoint.retry import CollectError
-from calibration.endpoint.server import Info, Target, TargetError, _gauge
-from calibration.endpoint.stream import Reply
-from calibration.profile.collector import Collector
+from calibration.endpoint.server import ServerInfo, TargetError, TargetServer, _sum_gauge
+from calibration.endpoint.stream import TimedResponse
+from calibration.profile.collector import MeasurementCollector
 from calibration.profile.energy import NoMeter
-from calibration.profile.load import Gauges
-from calibration.profile.measurement_job import Job
-from calibration.profile.rows_file import Log, read
-from calibration.profile.workload import Cell, Rule, visits
+from calibration.profile.load import LoadGauges
+from calibration.profile.measurement_job import MeasurementJob
+from calibration.profile.rows_file import MeasurementLog, read_measurements
+from calibration.profile.workload import StopRule, WorkloadCell, plan_visits
 from gateway import tokens
 
-COUNTER = tokens.Counter(None, "estimate")
-RULE = Rule(blocks=2, min_cell_seconds=0, max_repeats=4)
+COUNTER = tokens.TokenCounter(None, "estimate")
+RULE = StopRule(blocks=2, min_cell_seconds=0, max_repeats=4)
 
 
 class Backend:
@@ -33,7 +33,7 @@ class Backend:
         self.in_flight = 0
         self.ids = itertools.count()
 
-    async def ask(self, path, asked, on_tokens, *, counting):
+    async def stream_request(self, path, asked, on_tokens, *, counting):
         del counting
         failure = next(self.failures, None)
         if failure is not None:
@@ -49,44 +49,44 @@ class Backend:
         finally:
             self.in_flight -= 1
         size = len(text.split())
-        return Reply(f"r{next(self.ids)}", 0.0, 1.0, 1.0, 0.5, size, out, None, None)
+        return TimedResponse(f"r{next(self.ids)}", 0.0, 1.0, 1.0, 0.5, size, out, None, None)
 
-    async def count(self, text):
+    async def count_tokens(self, text):
         return len(text.split())
 
-    async def load(self):
+    async def fetch_load(self):
         return None
 
-    async def alive(self):
+    async def is_reachable(self):
         return self.is_alive
 
 
 def job_of(backend, cells, *, prompts=(), rule=RULE, context=4096):
-    return Job(
+    return MeasurementJob(
         target=backend,
-        info=Info("tiny", context, "vllm 1", None, tokenizes=True),
+        info=ServerInfo("tiny", context, "vllm 1", None, tokenizes=True),
         meter=NoMeter(),
         run="run",
         rule=rule,
-        visits=visits(cells, rule, 0, "tiny"),
+        visits=plan_visits(cells, rule, 0, "tiny"),
         prompts=list(prompts),
         hardware="a card",
     )
 
 
 async def collect(path, job, backend):
-    with Log.open(path) as log:
-        for row in read(path):
+    with MeasurementLog.open(path) as log:
+        for row in read_measurements(path):
             job.take(row)
-        collector = Collector(job, log, COUNTER, lambda *_: None, retry_seconds=0.0)
+        collector = MeasurementCollector(job, log, COUNTER, lambda *_: None, retry_seconds=0.0)
         await collector.run()
     del backend
-    return list(read(path)), collector.trouble
+    return list(read_measurements(path)), collector.failures
 
 
 async def test_alone_every_row_is_of_its_cell(tmp_path):
     backend = Backend()
-    cells = [Cell(32, 4), Cell(64, 2)]
+    cells = [WorkloadCell(32, 4), WorkloadCell(64, 2)]
     rows, trouble = await collect(tmp_path / "rows.csv", job_of(backend, cells), backend)
     assert len(rows) == 8
     assert {(r.cell, r.tokens_in, r.tokens_out) for r in rows} == {
@@ -105,7 +105,7 @@ async def test_alone_every_row_is_of_its_cell(tmp_path):
 
 async def test_under_load_every_measured_request_has_full_company(tmp_path):
     backend = Backend()
-    rows, _ = await collect(tmp_path / "r.csv", job_of(backend, [Cell(32, 40, 8)]), backend)
+    rows, _ = await collect(tmp_path / "r.csv", job_of(backend, [WorkloadCell(32, 40, 8)]), backend)
     assert sorted(r.repeat for r in rows) == list(range(16))
     assert {r.running for r in rows} == {7}
     assert backend.in_flight == 0  # those that only kept it busy were ended
@@ -114,23 +114,25 @@ async def test_under_load_every_measured_request_has_full_company(tmp_path):
 async def test_prompts_go_as_chats_once_each(tmp_path):
     backend = Backend()
     prompts = [f"prompt number {k}" for k in range(5)]
-    job = job_of(backend, [Cell(0, 0, 2)], prompts=prompts)
+    job = job_of(backend, [WorkloadCell(0, 0, 2)], prompts=prompts)
     rows, _ = await collect(tmp_path / "r.csv", job, backend)
     assert sorted(r.repeat for r in rows) == list(range(5))
     chats = [asked for path, asked, _ in backend.asked if path.endswith("chat/completions")]
     assert sorted(asked["messages"][0]["content"] for asked in chats) == prompts
     assert "ignore_eos" not in chats[0]
-    assert {r.tiktoken_in for r in rows} == {COUNTER.count(prompts[0]) + 7}
+    assert {r.tiktoken_in for r in rows} == {COUNTER.count_tokens(prompts[0]) + 7}
 
 
 async def test_what_fails_now_and_then_is_tried_again_and_counted(tmp_path):
     failures = [
         *(None, None),  # the warm-up
-        *(ConnectionLost("x"), BadAnswer("x"), Refused(503, b""), None),
-        *(Unreachable("x"), Refused(429, b""), None),
+        *(ConnectionLost("x"), InvalidResponse("x"), BackendStatusError(503, b""), None),
+        *(BackendUnreachable("x"), BackendStatusError(429, b""), None),
     ]
     backend = Backend(failures)
-    rows, trouble = await collect(tmp_path / "r.csv", job_of(backend, [Cell(32, 4)]), backend)
+    rows, trouble = await collect(
+        tmp_path / "r.csv", job_of(backend, [WorkloadCell(32, 4)]), backend
+    )
     assert len(rows) == 4
     assert sum(trouble.retries.values()) == 5
     assert trouble.given_up == 0
@@ -138,45 +140,45 @@ async def test_what_fails_now_and_then_is_tried_again_and_counted(tmp_path):
 
 async def test_a_dead_backend_ends_the_run_and_keeps_the_rows(tmp_path):
     path = tmp_path / "r.csv"
-    backend = Backend([None] * 4 + [Unreachable("refused")] * 100, alive=False)
+    backend = Backend([None] * 4 + [BackendUnreachable("refused")] * 100, alive=False)
     with pytest.raises(CollectError, match="tiny: the backend at http://tiny is gone: refused"):
-        await collect(path, job_of(backend, [Cell(32, 4)]), backend)
-    assert len(list(read(path))) == 2
+        await collect(path, job_of(backend, [WorkloadCell(32, 4)]), backend)
+    assert len(list(read_measurements(path))) == 2
     whole = Backend()
-    rows, _ = await collect(path, job_of(whole, [Cell(32, 4)]), whole)
+    rows, _ = await collect(path, job_of(whole, [WorkloadCell(32, 4)]), whole)
     assert sorted((r.block, r.repeat) for r in rows) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 async def test_a_dead_backend_ends_the_run_under_load_too(tmp_path):
-    backend = Backend([None] * 20 + [Unreachable("refused")] * 10_000, alive=False)
+    backend = Backend([None] * 20 + [BackendUnreachable("refused")] * 10_000, alive=False)
     with pytest.raises(CollectError, match="is gone"):
-        await collect(tmp_path / "r.csv", job_of(backend, [Cell(32, 4, 8)]), backend)
+        await collect(tmp_path / "r.csv", job_of(backend, [WorkloadCell(32, 4, 8)]), backend)
 
 
 async def test_a_backend_that_lives_and_only_fails_ends_the_run_as_well(tmp_path):
-    backend = Backend([None, None] + [BadAnswer("HTML")] * 1000)
-    cells = [Cell(32, 4), Cell(64, 4), Cell(96, 4), Cell(128, 4)]
+    backend = Backend([None, None] + [InvalidResponse("HTML")] * 1000)
+    cells = [WorkloadCell(32, 4), WorkloadCell(64, 4), WorkloadCell(96, 4), WorkloadCell(128, 4)]
     with pytest.raises(CollectError, match="5 requests in a row failed: HTML"):
         await collect(tmp_path / "r.csv", job_of(backend, cells), backend)
 
 
 async def test_a_refused_prompt_is_counted_and_left_out(tmp_path):
-    backend = Backend([None, None, None, Refused(400, b"too long"), None])
-    job = job_of(backend, [Cell(0, 0, 1)], prompts=["a", "b", "c"])
+    backend = Backend([None, None, None, BackendStatusError(400, b"too long"), None])
+    job = job_of(backend, [WorkloadCell(0, 0, 1)], prompts=["a", "b", "c"])
     rows, trouble = await collect(tmp_path / "r.csv", job, backend)
     assert [r.repeat for r in rows] == [0, 2]
     assert (trouble.given_up, trouble.refusals) == (1, ["400: too long"])
 
 
 async def test_a_wrong_key_ends_the_run_at_once(tmp_path):
-    backend = Backend([Refused(401, b"no")])
+    backend = Backend([BackendStatusError(401, b"no")])
     with pytest.raises(CollectError, match="--api-key-env"):
-        await collect(tmp_path / "r.csv", job_of(backend, [Cell(32, 4)]), backend)
+        await collect(tmp_path / "r.csv", job_of(backend, [WorkloadCell(32, 4)]), backend)
 
 
 async def test_long_prompts_leave_room_for_an_answer(tmp_path):
     backend = Backend()
-    job = job_of(backend, [Cell(0, 0, 1)], prompts=["word " * 300], context=512)
+    job = job_of(backend, [WorkloadCell(0, 0, 1)], prompts=["word " * 300], context=512)
     await collect(tmp_path / "r.csv", job, backend)
     path, asked, _ = backend.asked[-1]
     assert path == "/v1/chat/completions"
@@ -189,27 +191,27 @@ async def test_gauges_count_our_own_and_see_others():
     async def scrape():
         return seen
 
-    gauges = Gauges(scrape, clock=lambda: now)
-    assert gauges.others() == (0, None)
-    await gauges.refresh()
-    assert gauges.others() == (4, 1)  # nothing of it is ours
-    with gauges.one_more(), gauges.one_more():
-        assert gauges.others() == (6, 1)
+    gauges = LoadGauges(scrape, clock=lambda: now)
+    assert gauges.count_other_requests() == (0, None)
+    await gauges.refresh_load()
+    assert gauges.count_other_requests() == (4, 1)  # nothing of it is ours
+    with gauges.track_request(), gauges.track_request():
+        assert gauges.count_other_requests() == (6, 1)
         now, seen = 10.0, (2, 0)
-        await gauges.refresh()
-        assert gauges.others() == (2, 0)
+        await gauges.refresh_load()
+        assert gauges.count_other_requests() == (2, 0)
     now = 20.0
-    await gauges.refresh()  # it still shows our two: gauges lag
-    assert gauges.others() == (0, 0)
+    await gauges.refresh_load()  # it still shows our two: gauges lag
+    assert gauges.count_other_requests() == (0, 0)
     now = 30.0
-    await gauges.refresh()
+    await gauges.refresh_load()
     now = 40.0
-    await gauges.refresh()
-    assert gauges.others() == (2, 0)  # by now they are somebody else's
+    await gauges.refresh_load()
+    assert gauges.count_other_requests() == (2, 0)  # by now they are somebody else's
     seen = None
     now = 50.0
-    await gauges.refresh()
-    assert gauges.others() == (0, None)
+    await gauges.refresh_load()
+    assert gauges.count_other_requests() == (0, None)
 
 
 def test_a_gauge_is_added_up_over_engines():
@@ -218,18 +220,21 @@ def test_a_gauge_is_added_up_over_engines():
         b'vllm:num_requests_running{engine="0"} 2.0\nvllm:num_requests_running{engine="1"} 3\n'
         b'vllm:num_requests_running_other{engine="1"} 9\nvllm:odd NaN\n'
     )
-    assert _gauge(text, b"vllm:num_requests_running") == 5
-    assert _gauge(text, b"vllm:num_requests_waiting") is None
+    assert _sum_gauge(text, b"vllm:num_requests_running") == 5
+    assert _sum_gauge(text, b"vllm:num_requests_waiting") is None
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "nothing", "http://[x"])
 def test_an_address_that_is_none_is_refused(url):
     with pytest.raises(TargetError):
-        Target("tiny", url)
+        TargetServer("tiny", url)
 
 
 def test_the_sdks_base_url_is_taken_too():
-    assert str(Target("tiny", "http://host:8000/v1/").url) == "http://host:8000"
-    assert str(Target("tiny", "http://host:8000/models/tiny").url) == "http://host:8000/models/tiny"
-    assert Target("tiny", "http://localhost:8000").local
-    assert not Target("tiny", "http://gpu-3:8000").local
+    assert str(TargetServer("tiny", "http://host:8000/v1/").url) == "http://host:8000"
+    assert (
+        str(TargetServer("tiny", "http://host:8000/models/tiny").url)
+        == "http://host:8000/models/tiny"
+    )
+    assert TargetServer("tiny", "http://localhost:8000").is_local
+    assert not TargetServer("tiny", "http://gpu-3:8000").is_local

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.endpoint.stream import Reply, Simulated
+from calibration.endpoint.stream import SimulatedRequestCost, TimedResponse
 from calibration.profile.energy import (
-    Measurement,
+    CounterTicks,
+    EnergyMeasurement,
     MeterError,
     NoMeter,
     NvmlMeter,
     SimulatorMeter,
-    Ticks,
-    nvml_meter,
+    create_nvml_meter,
 )
 
 
 def reply(began=0.0, ended=1.0, simulated=None):
-    return Reply("r", began, ended, ended - began, None, 10, 5, None, simulated)
+    return TimedResponse("r", began, ended, ended - began, None, 10, 5, None, simulated)
 
 
 @given(
@@ -31,45 +31,49 @@ def reply(began=0.0, ended=1.0, simulated=None):
     length=st.floats(0.01, 5),
 )
 def test_a_steady_power_is_read_exactly_between_ticks(period, watts, begin, length):
-    ticks = Ticks()
+    ticks = CounterTicks()
     for k in range(200):
-        ticks.add(k * period, watts * k * period)
+        ticks.add_reading(k * period, watts * k * period)
     end = min(begin + length, 190 * period)
     begin = min(begin, end)
-    spent = ticks.at(end) - ticks.at(begin)
+    spent = ticks.interpolate_joules(end) - ticks.interpolate_joules(begin)
     assert spent == pytest.approx(watts * (end - begin), abs=1e-6)
     assert ticks.period_seconds == pytest.approx(period)
 
 
 def test_only_changes_are_ticks_and_outside_of_them_nothing_is_known():
-    ticks = Ticks()
-    assert ticks.at(0.0) is None
-    assert ticks.last == float("-inf")
-    ticks.add(0.0, 1.0)
-    assert ticks.last == float("-inf")  # a first reading is no change
+    ticks = CounterTicks()
+    assert ticks.interpolate_joules(0.0) is None
+    assert ticks.last_change_seconds == float("-inf")
+    ticks.add_reading(0.0, 1.0)
+    assert ticks.last_change_seconds == float("-inf")  # a first reading is no change
     for at, joules in ((0.01, 1.0), (0.05, 6.0), (0.06, 6.0), (0.1, 11.0)):
-        ticks.add(at, joules)
-    assert (ticks.at(0.0), ticks.at(0.05), ticks.at(0.1)) == (1.0, 6.0, 11.0)
-    assert ticks.at(-0.01) is None
-    assert ticks.at(0.11) is None
+        ticks.add_reading(at, joules)
+    assert (
+        ticks.interpolate_joules(0.0),
+        ticks.interpolate_joules(0.05),
+        ticks.interpolate_joules(0.1),
+    ) == (1.0, 6.0, 11.0)
+    assert ticks.interpolate_joules(-0.01) is None
+    assert ticks.interpolate_joules(0.11) is None
     # The first value was there before anyone looked, so its gap is no period.
     assert ticks.period_seconds == pytest.approx(0.05)
 
 
 def test_a_counter_that_falls_starts_anew():
-    ticks = Ticks()
+    ticks = CounterTicks()
     for at, joules in ((0.0, 100.0), (1.0, 110.0), (2.0, 1.0), (3.0, 3.0)):
-        ticks.add(at, joules)
-    assert ticks.at(0.5) is None
-    assert ticks.at(2.5) == 2.0
+        ticks.add_reading(at, joules)
+    assert ticks.interpolate_joules(0.5) is None
+    assert ticks.interpolate_joules(2.5) == 2.0
 
 
 def test_old_ticks_are_forgotten():
-    ticks = Ticks()
+    ticks = CounterTicks()
     for k in range(150_000):
-        ticks.add(float(k), float(k))
-    assert ticks.at(10.0) is None
-    assert ticks.at(149_000.5) == 149_000.5
+        ticks.add_reading(float(k), float(k))
+    assert ticks.interpolate_joules(10.0) is None
+    assert ticks.interpolate_joules(149_000.5) == 149_000.5
 
 
 class Gpu:
@@ -149,8 +153,8 @@ async def test_a_counter_that_stands_still_or_fails_is_said(gpu_meter, monkeypat
 async def test_the_simulators_truth_is_taken_as_it_is():
     meter = SimulatorMeter()
     window = await meter.begin_window(alone=False)
-    truth = Simulated(energy_joules=12.5, seconds=3.0)
-    assert await meter.end_window(window, reply(simulated=truth), 0.1) == Measurement(
+    truth = SimulatedRequestCost(energy_joules=12.5, seconds=3.0)
+    assert await meter.end_window(window, reply(simulated=truth), 0.1) == EnergyMeasurement(
         12.5, "simulated"
     )
     with pytest.raises(MeterError, match="not simulated"):
@@ -160,7 +164,7 @@ async def test_the_simulators_truth_is_taken_as_it_is():
 async def test_without_a_meter_joules_are_missing():
     meter = NoMeter()
     window = await meter.begin_window(alone=True)
-    assert await meter.end_window(window, reply(), 1.0) == Measurement(None, "")
+    assert await meter.end_window(window, reply(), 1.0) == EnergyMeasurement(None, "")
 
 
 class Library:
@@ -194,7 +198,10 @@ class Library:
 
 
 def test_all_gpus_are_added_up_unless_some_are_named():
-    with_all, one = nvml_meter((), Library()), nvml_meter((1,), Library(("H200", "L4")))
+    with_all, one = (
+        create_nvml_meter((), Library()),
+        create_nvml_meter((1,), Library(("H200", "L4"))),
+    )
     try:
         assert with_all.hardware == "2x Tesla"
         assert one.hardware == "L4"
@@ -214,4 +221,4 @@ def test_all_gpus_are_added_up_unless_some_are_named():
 )
 def test_what_nvml_lacks_is_said(gpus, library, words):
     with pytest.raises(MeterError, match=words):
-        nvml_meter(gpus, library)
+        create_nvml_meter(gpus, library)

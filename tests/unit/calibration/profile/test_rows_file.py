@@ -10,15 +10,15 @@ from calibration.profile.rows_file import (
     COLUMNS,
     HEADER,
     METHODS,
-    Log,
-    Observation,
-    ObservationError,
-    read,
+    MeasurementLog,
+    MeasurementRow,
+    RowsFileError,
+    read_measurements,
 )
 
 
 def row(**changed):
-    return Observation(
+    return MeasurementRow(
         **{
             "run": "abc",
             "cell": "32x16@1",
@@ -47,9 +47,9 @@ def row(**changed):
 
 
 def write(path, *rows):
-    with Log.open(path) as log:
+    with MeasurementLog.open(path) as log:
         for one in rows:
-            log.append(one)
+            log.append_row(one)
 
 
 def test_the_columns_are_as_agreed():
@@ -64,7 +64,7 @@ def test_rows_come_back_as_they_were_and_a_missing_joule_is_empty(tmp_path):
     path = tmp_path / "rows.csv"
     rows = [row(), row(repeat=4, joules=0.0, method="exclusive", cached_tokens=0)]
     write(path, *rows)
-    assert list(read(path)) == rows
+    assert list(read_measurements(path)) == rows
     first, second = path.read_text().splitlines()[1:]
     assert ",0.30000000000000004,,,,0," in first
     assert ",0.0,exclusive," in second
@@ -78,7 +78,7 @@ def test_any_value_is_one_line(tmp_path_factory, hardware, seconds, joules):
     path = tmp_path_factory.mktemp("rows") / "rows.csv"
     write(path, row(hardware=hardware, seconds=seconds, joules=joules))
     assert path.read_bytes().count(b"\n") == 2
-    (back,) = read(path)
+    (back,) = read_measurements(path)
     assert (back.seconds, back.joules) == (seconds, joules)
     assert back.hardware == " ".join(hardware.splitlines())
 
@@ -88,7 +88,7 @@ def test_a_header_that_was_cut_is_written_again(tmp_path, keep):
     path = tmp_path / "rows.csv"
     path.write_bytes(HEADER[:keep])
     write(path, row())
-    assert list(read(path)) == [row()]
+    assert list(read_measurements(path)) == [row()]
 
 
 def test_a_half_row_is_cut_off_wherever_it_broke(tmp_path):
@@ -98,12 +98,12 @@ def test_a_half_row_is_cut_off_wherever_it_broke(tmp_path):
     last = len(whole.splitlines(keepends=True)[-1])
     for missing in range(1, last):
         path.write_bytes(whole[:-missing])
-        with Log.open(path) as log:
+        with MeasurementLog.open(path) as log:
             assert log.cut_bytes == last - missing
-            log.append(row(repeat=5))
-        assert [one.repeat for one in read(path)] == [3, 5]
+            log.append_row(row(repeat=5))
+        assert [one.repeat for one in read_measurements(path)] == [3, 5]
     path.write_bytes(whole)
-    with Log.open(path) as log:
+    with MeasurementLog.open(path) as log:
         assert log.cut_bytes == 0
     assert path.read_bytes() == whole
 
@@ -113,7 +113,7 @@ def test_a_half_row_longer_than_one_read_is_cut_off(tmp_path):
     write(path, row())
     whole = path.read_bytes()
     path.write_bytes(whole + b"x" * 200_000)
-    Log.open(path).close()
+    MeasurementLog.open(path).close()
     assert path.read_bytes() == whole
 
 
@@ -128,16 +128,16 @@ def test_a_half_row_longer_than_one_read_is_cut_off(tmp_path):
 def test_somebody_elses_file_is_left_alone(tmp_path, content, words):
     path = tmp_path / "rows.csv"
     path.write_text(content)
-    with pytest.raises(ObservationError, match=words):
-        Log.open(path)
+    with pytest.raises(RowsFileError, match=words):
+        MeasurementLog.open(path)
     assert path.read_text() == content
 
 
 def test_only_one_run_writes_at_a_time(tmp_path):
     path = tmp_path / "rows.csv"
-    with Log.open(path), pytest.raises(ObservationError, match="another run"):
-        Log.open(path)
-    Log.open(path).close()
+    with MeasurementLog.open(path), pytest.raises(RowsFileError, match="another run"):
+        MeasurementLog.open(path)
+    MeasurementLog.open(path).close()
 
 
 def test_gzip_is_read_and_not_appended_to(tmp_path):
@@ -145,12 +145,12 @@ def test_gzip_is_read_and_not_appended_to(tmp_path):
     path = tmp_path / "rows.csv.gz"
     packed = gzip.compress((tmp_path / "rows.csv").read_bytes())
     path.write_bytes(packed)
-    assert list(read(path)) == [row()]
-    with pytest.raises(ObservationError, match=r"drop the \.gz"):
-        Log.open(path)
+    assert list(read_measurements(path)) == [row()]
+    with pytest.raises(RowsFileError, match=r"drop the \.gz"):
+        MeasurementLog.open(path)
     path.write_bytes(packed[:-20])
-    with pytest.raises(ObservationError, match=r"rows\.csv\.gz:"):
-        list(read(path))
+    with pytest.raises(RowsFileError, match=r"rows\.csv\.gz:"):
+        list(read_measurements(path))
 
 
 @pytest.mark.parametrize(
@@ -174,30 +174,30 @@ def test_a_bad_field_is_named_by_line_and_column(tmp_path, column, text, words):
     fields = lines[2].rstrip("\n").split(",")
     fields[COLUMNS.index(column)] = text
     path.write_text("".join([*lines[:2], ",".join(fields) + "\n"]))
-    with pytest.raises(ObservationError, match=f"rows.csv:3: column {column}: .*{words}"):
-        list(read(path))
+    with pytest.raises(RowsFileError, match=f"rows.csv:3: column {column}: .*{words}"):
+        list(read_measurements(path))
 
 
 def test_a_row_of_another_length_and_an_empty_file_are_named(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(HEADER + b"a,b\n")
-    with pytest.raises(ObservationError, match=r"rows\.csv:2: 2 fields, expected 21"):
-        list(read(path))
+    with pytest.raises(RowsFileError, match=r"rows\.csv:2: 2 fields, expected 21"):
+        list(read_measurements(path))
     path.write_bytes(b"")
-    with pytest.raises(ObservationError, match="is empty"):
-        list(read(path))
+    with pytest.raises(RowsFileError, match="is empty"):
+        list(read_measurements(path))
 
 
 def test_every_method_can_be_written(tmp_path):
     path = tmp_path / "rows.csv"
     write(path, *(row(repeat=k, method=method) for k, method in enumerate(METHODS)))
-    assert tuple(one.method for one in read(path)) == METHODS
+    assert tuple(one.method for one in read_measurements(path)) == METHODS
 
 
 def test_a_failed_open_leaks_no_lock(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("other\n")
-    with pytest.raises(ObservationError):
-        Log.open(path)
+    with pytest.raises(RowsFileError):
+        MeasurementLog.open(path)
     path.write_bytes(b"")
-    Log.open(path).close()
+    MeasurementLog.open(path).close()

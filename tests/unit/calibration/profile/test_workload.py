@@ -12,26 +12,32 @@ from scipy import stats
 
 from calibration.profile.workload import (
     GRIDS,
-    Cell,
+    CellTally,
+    CellVisit,
     PlanError,
-    Rule,
-    Tally,
-    Visit,
-    expected_seconds,
-    grid_cells,
-    half_width,
-    run_name,
-    t_quantile,
-    visits,
+    StopRule,
+    WorkloadCell,
+    build_grid_cells,
+    compute_half_interval,
+    compute_run_name,
+    compute_t_quantile,
+    estimate_visit_seconds,
+    plan_visits,
 )
 from calibration.replay import requests as requests_file
-from calibration.tables.prompts import WORDS, Maker, PromptFileError, prompt_tokens, read_prompts
+from calibration.tables.prompts import (
+    WORDS,
+    PromptFileError,
+    PromptGenerator,
+    count_prompt_tokens,
+    read_prompts,
+)
 from gateway import tokens
 
 
 @pytest.mark.parametrize("context", [2048, 4096, 32768])
 def test_every_cell_fits_the_context(context):
-    cells = grid_cells(GRIDS["full"], context, (4, 16, 64))
+    cells = build_grid_cells(GRIDS["full"], context, (4, 16, 64))
     assert len(set(cells)) == len(cells)
     assert all(cell.tokens_in + cell.tokens_out < context for cell in cells)
     outs = {cell.tokens_out for cell in cells if cell.concurrency == 1}
@@ -43,52 +49,52 @@ def test_every_cell_fits_the_context(context):
 
 def test_a_context_too_small_for_anything_is_refused():
     with pytest.raises(PlanError, match="context of 40"):
-        grid_cells(GRIDS["full"], 40, ())
+        build_grid_cells(GRIDS["full"], 40, ())
 
 
 def test_blocks_are_reshuffled_then_load_then_prompts():
-    cells = [*grid_cells(GRIDS["full"], 4096, (4,)), Cell(0, 0, 2)]
-    planned = visits(cells, Rule(), 7, "phi-3-mini")
-    assert planned == visits(cells, Rule(), 7, "phi-3-mini")
-    assert planned != visits(cells, Rule(), 8, "phi-3-mini")
+    cells = [*build_grid_cells(GRIDS["full"], 4096, (4,)), WorkloadCell(0, 0, 2)]
+    planned = plan_visits(cells, StopRule(), 7, "phi-3-mini")
+    assert planned == plan_visits(cells, StopRule(), 7, "phi-3-mini")
+    assert planned != plan_visits(cells, StopRule(), 8, "phi-3-mini")
     alone = [visit for visit in planned if visit.cell.concurrency == 1]
     blocks = [[v.cell for v in alone if v.block == block] for block in range(3)]
     assert planned[: len(alone)] == alone
     assert len({tuple(block) for block in blocks}) == 3
     assert set(blocks[0]) == set(blocks[1]) == set(blocks[2])
-    assert planned[-1] == Visit(Cell(0, 0, 2))
+    assert planned[-1] == CellVisit(WorkloadCell(0, 0, 2))
     assert planned[-1].cell.name == "prompts@2"
 
 
 def simulate(rule, seconds, tally=None):
     """Run a cell's visits as the collector does; return requests per block."""
-    tally = tally or Tally()
+    tally = tally or CellTally()
     for block in range(rule.blocks):
         while tally.wants_more(block, rule):
-            tally.add(block, tally.next_repeat(block), *seconds())
+            tally.add_row(block, tally.next_repeat(block), *seconds())
     return [len(tally.repeats.get(block, ())) for block in range(rule.blocks)], tally
 
 
 def test_an_exact_cell_stops_at_five_repeats():
-    counts, _ = simulate(Rule(min_cell_seconds=0), lambda: (3.0, 50.0))
+    counts, _ = simulate(StopRule(min_cell_seconds=0), lambda: (3.0, 50.0))
     assert counts == [2, 2, 1]
 
 
 def test_short_requests_fill_the_least_time():
-    counts, tally = simulate(Rule(min_cell_seconds=9.0, max_repeats=100), lambda: (0.5, 1.0))
+    counts, tally = simulate(StopRule(min_cell_seconds=9.0, max_repeats=100), lambda: (0.5, 1.0))
     assert counts == [6, 6, 6]
     assert sum(tally.seconds) == 9.0
 
 
 def test_a_noisy_cell_goes_on_to_the_most_repeats_in_its_last_block():
     rng = Random(1)
-    counts, _ = simulate(Rule(min_cell_seconds=0), lambda: (rng.uniform(1, 9), None))
+    counts, _ = simulate(StopRule(min_cell_seconds=0), lambda: (rng.uniform(1, 9), None))
     assert counts == [2, 2, 21]
 
 
 def test_joules_count_for_the_stop_rule_as_seconds_do():
     rng = Random(1)
-    counts, _ = simulate(Rule(min_cell_seconds=0), lambda: (1.0, rng.uniform(1, 9)))
+    counts, _ = simulate(StopRule(min_cell_seconds=0), lambda: (1.0, rng.uniform(1, 9)))
     assert sum(counts) == 25
 
 
@@ -101,35 +107,35 @@ def test_joules_count_for_the_stop_rule_as_seconds_do():
 )
 def test_a_cell_always_ends_within_its_limits(blocks, least, most, seconds, spread):
     rng = Random(2)
-    rule = Rule(blocks, least, most)
+    rule = StopRule(blocks, least, most)
     draw = lambda: (seconds * (1 + spread * rng.random()), None)  # noqa: E731
     counts, tally = simulate(rule, draw)
     assert sum(counts) <= most
     if sum(counts) < most:
-        assert tally.precise
+        assert tally.is_precise
         assert all(counts)
     again, _ = simulate(rule, draw, tally)
     assert again == counts  # a finished cell is finished
 
 
 def test_a_tally_refuses_the_same_repeat_twice():
-    tally = Tally()
-    tally.add(0, 0, 1.0, None)
+    tally = CellTally()
+    tally.add_row(0, 0, 1.0, None)
     with pytest.raises(PlanError, match="twice"):
-        tally.add(0, 0, 1.0, None)
-    assert tally.missing(3) == [1, 2]
+        tally.add_row(0, 0, 1.0, None)
+    assert tally.list_missing_repeats(3) == [1, 2]
 
 
 @pytest.mark.parametrize("freedom", [4, 5, 7, 12, 30, 200])
 def test_the_t_quantile_is_students(freedom):
-    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=3e-3)
+    assert compute_t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=3e-3)
 
 
 def test_half_width_is_that_of_the_textbook():
     values = [1.0, 2.0, 3.0, 4.0, 5.0]
     low, high = stats.t.interval(0.95, 4, loc=3.0, scale=stats.sem(values))
-    assert half_width(values) == pytest.approx((high - low) / 2, rel=3e-3)
-    assert half_width([1.0]) == float("inf")
+    assert compute_half_interval(values) == pytest.approx((high - low) / 2, rel=3e-3)
+    assert compute_half_interval([1.0]) == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -142,12 +148,12 @@ def test_half_width_is_that_of_the_textbook():
 )
 def test_a_rule_without_sense_is_refused(wrong):
     with pytest.raises(PlanError):
-        Rule(**wrong)
+        StopRule(**wrong)
 
 
 def test_a_run_is_named_by_its_plan():
-    cells = [Cell(32, 16), Cell(64, 16)]
-    named = partial(run_name, api="chat", max_tokens=64)
+    cells = [WorkloadCell(32, 16), WorkloadCell(64, 16)]
+    named = partial(compute_run_name, api="chat", max_tokens=64)
     name = named(cells, 3, 0, [])
     assert name == named(list(cells), 3, 0, [])
     others = {
@@ -163,10 +169,12 @@ def test_a_run_is_named_by_its_plan():
 
 
 def test_the_estimate_counts_rounds():
-    rule = Rule(min_cell_seconds=9.0)
-    assert expected_seconds(Visit(Cell(32, 16)), rule, 0, lambda _: 1.0) == 3.0
-    assert expected_seconds(Visit(Cell(32, 16, 4)), rule, 0, lambda _: 1.0) == 3.0
-    assert expected_seconds(Visit(Cell(0, 0, 2)), rule, 100, lambda _: 1.0) == 51.0
+    rule = StopRule(min_cell_seconds=9.0)
+    assert estimate_visit_seconds(CellVisit(WorkloadCell(32, 16)), rule, 0, lambda _: 1.0) == 3.0
+    assert estimate_visit_seconds(CellVisit(WorkloadCell(32, 16, 4)), rule, 0, lambda _: 1.0) == 3.0
+    assert (
+        estimate_visit_seconds(CellVisit(WorkloadCell(0, 0, 2)), rule, 100, lambda _: 1.0) == 51.0
+    )
 
 
 async def counted(text):
@@ -176,15 +184,15 @@ async def counted(text):
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 32, 128, 1024, 4096])
 async def test_random_prompts_have_the_wanted_length(tokens):
-    maker = Maker(counted, seed=1)
-    text = await maker.exact(tokens, "a")
+    maker = PromptGenerator(counted, seed=1)
+    text = await maker.generate_exact(tokens, "a")
     assert await counted(text) == max(tokens, 2)
-    assert await maker.exact(tokens, "a") == text
+    assert await maker.generate_exact(tokens, "a") == text
 
 
 async def test_random_prompts_share_no_beginning():
-    maker = Maker(counted, seed=1)
-    starts = {tuple((await maker.exact(64, f"key {k}")).split()[:3]) for k in range(200)}
+    maker = PromptGenerator(counted, seed=1)
+    starts = {tuple((await maker.generate_exact(64, f"key {k}")).split()[:3]) for k in range(200)}
     assert len(starts) == 200
     assert len(WORDS) == len(set(WORDS))
 
@@ -193,7 +201,7 @@ async def test_a_tokeniser_that_never_agrees_gives_the_nearest_below():
     async def by_seven(text):
         return 7 * len(text.split())
 
-    assert await by_seven(await Maker(by_seven, seed=1).exact(100, "a")) == 98
+    assert await by_seven(await PromptGenerator(by_seven, seed=1).generate_exact(100, "a")) == 98
 
 
 ALPACA = [
@@ -218,12 +226,12 @@ def test_an_alpaca_file_is_read_in_every_shape(tmp_path, content):
     path = tmp_path / "prompts"
     path.write_bytes(content)
     assert read_prompts(path) == WANTED
-    counter = tokens.load()
-    replayed = requests_file.read(path, lambda: counter)
+    counter = tokens.load_token_counter()
+    replayed = requests_file.read_requests(path, lambda: counter)
     assert [one.tokens_in for one in replayed.requests] == [
-        prompt_tokens(counter, text) for text in WANTED
+        count_prompt_tokens(counter, text) for text in WANTED
     ]
-    assert prompt_tokens(counter, "a") == counter.count("a") + 7
+    assert count_prompt_tokens(counter, "a") == counter.count_tokens("a") + 7
 
 
 def test_a_line_is_what_ends_with_a_newline(tmp_path):

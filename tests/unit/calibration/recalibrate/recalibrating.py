@@ -10,11 +10,11 @@ import respx
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.recalibrate.profile_keys import INFO
+from calibration.recalibrate.profile_keys import INFO_METRIC
 from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT
 from gateway import profile
-from gateway.profile import Accuracy, ModelProfile, Regression
-from gateway.scheduling.cost import Form
+from gateway.profile import AccuracyProfile, CostRegression, ModelProfile
+from gateway.scheduling.cost import RegressionForm
 from tests.unit.calibration.recalibrate.sums_of_rows import series, traffic
 
 URL = "http://prom:9090"
@@ -23,9 +23,9 @@ QUERY = f"{URL}/api/v1/query"
 
 def model(**other):
     return ModelProfile(
-        accuracy=Accuracy(0.7),
-        seconds=Regression(form=Form.ADDITIVE, coefficients=[0.1, 0.0005, 0.03]),
-        joules=Regression(form=Form.ADDITIVE, coefficients=[30.0, 0.06, 1.5]),
+        accuracy=AccuracyProfile(0.7),
+        seconds=CostRegression(form=RegressionForm.ADDITIVE, coefficients=[0.1, 0.0005, 0.03]),
+        joules=CostRegression(form=RegressionForm.ADDITIVE, coefficients=[30.0, 0.06, 1.5]),
         provenance={"hardware": "H200", "accuracy": "given with --accuracy", "rows": {"read": 9}},
         **other,
     )
@@ -47,7 +47,7 @@ class Server:
 
     def __call__(self, request):
         (query,) = parse_qs(request.content.decode())["query"]
-        if query == f"{INFO}[6h]":
+        if query == f"{INFO_METRIC}[6h]":
             found = self.info
         else:
             asked = re.fullmatch(
@@ -103,7 +103,7 @@ def part(report, name, key="phi-3-mini"):
 @pytest.fixture
 def live(tmp_path):
     path = tmp_path / "profile.json"
-    profile.save({"phi-3-mini": model(), "mistral-7b": model()}, path)
+    profile.save_profile({"phi-3-mini": model(), "mistral-7b": model()}, path)
     return path
 
 

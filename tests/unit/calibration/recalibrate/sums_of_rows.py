@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from calibration.recalibrate.prometheus import Series
-from calibration.recalibrate.sums import TERMS, powers
+from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.sums import TERMS, parse_powers
 
 ONE = ("phi-3-mini", "phi-3-mini")
 
@@ -13,7 +13,7 @@ def terms(rows, basis):
     columns = []
     for term in TERMS[basis]:
         product = np.ones(len(rows["i"]))
-        for variable, power in powers(term).items():
+        for variable, power in parse_powers(term).items():
             product = product * np.asarray(rows[variable], dtype=float) ** power
         columns.append(product)
     return np.column_stack(columns)
@@ -46,7 +46,7 @@ def series(rows, basis, *, every=7, start=None, restarts=(), begin=1000.0, **nam
         times.append(times[-1] + 15.0)
         at = upto
     return [
-        Series(
+        SampleSeries(
             labels(term, basis, **named),
             [(when, repr(float(row[k]))) for when, row in zip(times, shown, strict=True)],
         )

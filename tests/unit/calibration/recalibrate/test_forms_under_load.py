@@ -10,49 +10,49 @@ import statistics
 import msgspec
 import pytest
 
-from backends.simulator.cost_model import Truth
-from backends.simulator.engine import Engine
-from calibration.recalibrate.prior import Few
-from calibration.recalibrate.prometheus import Series
-from calibration.recalibrate.refit import refit
-from calibration.recalibrate.sums import LOAD, METRIC, read
-from gateway.profile import Regression
-from gateway.scheduling.cost import Cost, Form, Quantity
-from gateway.telemetry.ols_sums import Sums, SumsCollector
+from backends.simulator.cost_model import CostModel
+from backends.simulator.engine import BatchingEngine
+from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.refit import refit_cost
+from calibration.recalibrate.sums import LOAD, SUMS_METRIC, read_blocks
+from gateway.profile import CostRegression
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.telemetry.ols_sums import OlsSums, SumsCollector
 
 LEVELS = (1, 8, 32, 64)
 NAME = ("phi-3-mini", "phi-3-mini")
-LIVE = Regression(form=Form.INTERACTION, coefficients=[1.0, 0.1, 1.0, 0.0])
+LIVE = CostRegression(form=RegressionForm.INTERACTION, coefficients=[1.0, 0.1, 1.0, 0.0])
 NOISE = 0.05
 SCRAPE = 25
 
 
 def served(truth, level, count, seed):
     """(i, o, r, microjoules) of requests of which so many were always in flight."""
-    rng, engine = random.Random(seed), Engine(truth, seed)
+    rng, engine = random.Random(seed), BatchingEngine(truth, seed)
     running, found = [], []
     while len(found) < count:
-        while engine.running + engine.waiting < level:
-            running.append(engine.running + engine.waiting)
-            engine.submit(str(len(running) - 1), rng.randint(20, 400), rng.randint(20, 200))
+        while engine.running_requests + engine.waiting_requests < level:
+            running.append(engine.running_requests + engine.waiting_requests)
+            engine.submit_request(str(len(running) - 1), rng.randint(20, 400), rng.randint(20, 200))
         found += [
             (one.tokens_in, one.tokens_out, running[int(one.request_id)], one.microjoules)
-            for one in engine.step().finished
+            for one in engine.run_step().finished
         ]
     return found
 
 
 def refitted(rows, form):
     """The joules' regression out of the gateway's sums of these rows, scraped now and then."""
-    sums = Sums([NAME])
+    sums = OlsSums([NAME])
     samples = {}
     for count, (i, o, r, microjoules) in enumerate([*rows, (0, 0, 0, 0)]):
         if count % SCRAPE == 0 or count == len(rows):
-            (family,) = SumsCollector(sums.snapshot).collect()
+            (family,) = SumsCollector(sums.snapshot_sums).collect()
             for one in family.samples:
                 if (one.labels["basis"], one.labels["quantity"]) == (LOAD, "joules"):
                     samples.setdefault(one.labels["term"], []).append((count, repr(one.value)))
-        sums.add(
+        sums.add_row(
             *NAME,
             tokens_in=i,
             tokens_out=o,
@@ -62,13 +62,15 @@ def refitted(rows, form):
             estimated_tokens=None,
             truncated=True,
         )
-    names = dict(zip(("model", "deployment"), NAME, strict=True)) | {"__name__": METRIC}
-    series = [Series(names | {"term": term}, values) for term, values in samples.items()]
-    block = read(LOAD, series)[NAME]
+    names = dict(zip(("model", "deployment"), NAME, strict=True)) | {"__name__": SUMS_METRIC}
+    series = [SampleSeries(names | {"term": term}, values) for term, values in samples.items()]
+    block = read_blocks(LOAD, series)[NAME]
     assert (block.n, block.faults) == (len(rows), ())
-    found = refit(Quantity.JOULES, block, LIVE, form=form, few=Few(0.0), max_condition=300.0)
+    found = refit_cost(
+        CostQuantity.JOULES, block, LIVE, form=form, few=PriorSettings(0.0), max_condition=300.0
+    )
     assert found.wrong_sign is None
-    return Cost(Quantity.JOULES, found.form, tuple(found.coefficients))
+    return CostFunction(CostQuantity.JOULES, found.form, tuple(found.coefficients))
 
 
 def errors(cost, rows):
@@ -77,12 +79,12 @@ def errors(cost, rows):
 
 @pytest.mark.parametrize("name", ["phi-3-mini", "mistral-7b", "falcon-7b"])
 def test_the_load_form_has_a_third_of_the_error_at_most(shipped, name):
-    truth = Truth.of_profile(msgspec.to_builtins(shipped.model(name)), noise=NOISE)
+    truth = CostModel.from_profile(msgspec.to_builtins(shipped.model(name)), noise=NOISE)
     seen = {level: served(truth, level, 600, level) for level in LEVELS}
     fresh = {level: served(truth, level, 300, 1000 + level) for level in LEVELS}
-    alone = refitted(seen[1], Form.INTERACTION)
+    alone = refitted(seen[1], RegressionForm.INTERACTION)
     load = refitted([row for level in LEVELS for row in seen[level]], None)
-    assert load.form is Form.LOAD
+    assert load.form is RegressionForm.LOAD
     medians = {
         level: [statistics.median(errors(cost, fresh[level])) for cost in (alone, load)]
         for level in LEVELS

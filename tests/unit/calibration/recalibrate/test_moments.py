@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from calibration.recalibrate.moments import Moments, Prior, Singular, wald
-from calibration.recalibrate.sums import LOAD, Block, read
+from calibration.recalibrate.moments import (
+    ClusterMoments,
+    CoefficientPrior,
+    SingularMoments,
+    compute_wald_test,
+)
+from calibration.recalibrate.sums import LOAD, SumBlock, read_blocks
 from tests.unit.calibration.recalibrate.sums_of_rows import (
     ONE,
     by_scrape,
@@ -19,7 +24,9 @@ COLUMNS = ("n", "i", "o", "io", "z")
 
 
 def of_rows(rows, **how):
-    return Moments.of(read(LOAD, series(rows, LOAD, **how))[ONE], COLUMNS, "y")
+    return ClusterMoments.from_block(
+        read_blocks(LOAD, series(rows, LOAD, **how))[ONE], COLUMNS, "y"
+    )
 
 
 def reference(rows, groups):
@@ -37,16 +44,16 @@ def three_instances():
         parts.append(rows)
         groups.append(clusters(size, 6 + k, restarts) + 1000 * k)
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    block = read(LOAD, found)[ONE]
+    block = read_blocks(LOAD, found)[ONE]
     assert block.resets == 3
-    return Moments.of(block, COLUMNS, "y"), rows, np.concatenate(groups)
+    return ClusterMoments.from_block(block, COLUMNS, "y"), rows, np.concatenate(groups)
 
 
 def test_three_instances_with_restarts_give_what_the_rows_give():
     moments, rows, groups = three_instances()
-    solved, known = moments.solve(), reference(rows, groups)
+    solved, known = moments.solve_least_squares(), reference(rows, groups)
     assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
-    assert solved.errors == pytest.approx(known.bse, rel=1e-9)
+    assert solved.standard_errors == pytest.approx(known.bse, rel=1e-9)
     assert solved.covariance == pytest.approx(known.cov_params(), rel=1e-9)
     assert np.column_stack([solved.low, solved.high]) == pytest.approx(known.conf_int(), rel=1e-9)
     assert solved.r2 == pytest.approx(known.rsquared, rel=1e-9)
@@ -66,25 +73,28 @@ def million():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_window_of_200_after_a_million_requests(million, seed):
     rows = traffic(200, seed)[0]
-    solved, known = of_rows(rows, start=million).solve(), reference(rows, clusters(200))
+    solved, known = (
+        of_rows(rows, start=million).solve_least_squares(),
+        reference(rows, clusters(200)),
+    )
     assert solved.coefficients == pytest.approx(known.params, rel=1e-8)
-    assert solved.errors == pytest.approx(known.bse, rel=1e-8)
+    assert solved.standard_errors == pytest.approx(known.bse, rel=1e-8)
 
 
 def test_a_million_requests(million):
     each = terms(million, LOAD)
-    block = Block(LOAD, np.add.reduceat(each, np.arange(0, len(each), 500)))
-    solved = Moments.of(block, COLUMNS, "y").solve()
+    block = SumBlock(LOAD, np.add.reduceat(each, np.arange(0, len(each), 500)))
+    solved = ClusterMoments.from_block(block, COLUMNS, "y").solve_least_squares()
     known = reference(million, np.arange(len(each)) // 500)
     assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
-    assert solved.errors == pytest.approx(known.bse, rel=1e-9)
+    assert solved.standard_errors == pytest.approx(known.bse, rel=1e-9)
 
 
 def test_wald_is_that_of_statsmodels():
     moments, rows, groups = three_instances()
     _, truth = traffic(1)
     before = truth * 1.02
-    found = wald(moments.residual(before).solve())
+    found = compute_wald_test(moments.subtract_prediction(before).solve_least_squares())
     known = reference(rows, groups).wald_test((np.eye(5), before), use_f=True, scalar=True)
     assert found.f == pytest.approx(float(known.statistic), rel=1e-6)
     assert found.p == pytest.approx(float(known.pvalue), rel=1e-6)
@@ -92,17 +102,19 @@ def test_wald_is_that_of_statsmodels():
 
 
 def test_wald_needs_more_clusters_than_coefficients():
-    assert wald(of_rows(traffic(30)[0], every=6).solve()) is None
+    assert compute_wald_test(of_rows(traffic(30)[0], every=6).solve_least_squares()) is None
 
 
 def test_means_and_spreads():
     rows = traffic(400)[0]
     moments = of_rows(rows)
-    assert moments.mean == pytest.approx(rows["x"].mean(axis=0))
-    assert moments.sd[1:] == pytest.approx(rows["x"].std(axis=0)[1:])
+    assert moments.column_means == pytest.approx(rows["x"].mean(axis=0))
+    assert moments.standard_deviations[1:] == pytest.approx(rows["x"].std(axis=0)[1:])
     assert moments.mean_y == pytest.approx(rows["y"].mean())
     b = np.array([1.0, 0.0, 0.02, 0.0, 0.0])
-    assert moments.squares(b) == pytest.approx(((rows["y"] - rows["x"] @ b) ** 2).sum())
+    assert moments.sum_squared_residuals(b) == pytest.approx(
+        ((rows["y"] - rows["x"] @ b) ** 2).sum()
+    )
 
 
 def test_tolerance_is_what_other_columns_leave():
@@ -110,30 +122,30 @@ def test_tolerance_is_what_other_columns_leave():
     x = rows["x"]
     z, others = x[:, 4], x[:, :4]
     left = z - others @ np.linalg.lstsq(others, z, rcond=None)[0]
-    assert of_rows(rows).tolerance(4) == pytest.approx((left @ left) / (z @ z), rel=1e-6)
+    assert of_rows(rows).compute_tolerance(4) == pytest.approx((left @ left) / (z @ z), rel=1e-6)
 
 
 def test_columns_that_cannot_be_told_apart_are_refused():
     rows = traffic(400, steady=7)[0]
     moments = of_rows(rows)
-    assert moments.tolerance(4) == 0.0
-    with pytest.raises(Singular, match="cannot be told apart"):
-        moments.solve()
-    with pytest.raises(Singular, match="cannot be told apart"):
-        of_rows(traffic(400, steady=0)[0]).solve()
-    with pytest.raises(Singular, match="5 requests in 1 scrapes for 5 coefficients"):
-        of_rows(traffic(5)[0]).solve()
+    assert moments.compute_tolerance(4) == 0.0
+    with pytest.raises(SingularMoments, match="cannot be told apart"):
+        moments.solve_least_squares()
+    with pytest.raises(SingularMoments, match="cannot be told apart"):
+        of_rows(traffic(400, steady=0)[0]).solve_least_squares()
+    with pytest.raises(SingularMoments, match="5 requests in 1 scrapes for 5 coefficients"):
+        of_rows(traffic(5)[0]).solve_least_squares()
 
 
 def test_a_prior_joins_as_rows_would():
     # Rows of one variance s²: a prior from 50 rows of their own with precision X'X/s² is them.
     rows = traffic(400)[0]
     moments = of_rows(rows)
-    variance = moments.variance()
+    variance = moments.estimate_variance()
     more = traffic(50, 8)[0]
     mean = OLS(more["y"], more["x"]).fit().params
-    prior = Prior(mean, more["x"].T @ more["x"] / variance)
-    solved = moments.solve(prior)
+    prior = CoefficientPrior(mean, more["x"].T @ more["x"] / variance)
+    solved = moments.solve_least_squares(prior)
     both = OLS(np.append(rows["y"], more["y"]), np.vstack([rows["x"], more["x"]])).fit()
     assert solved.coefficients == pytest.approx(both.params, rel=1e-9)
     assert (solved.prior_share > 0).all()
@@ -143,9 +155,11 @@ def test_a_prior_joins_as_rows_would():
 @pytest.mark.parametrize(("weight", "share"), [(1e-12, 0.0), (1e12, 1.0)])
 def test_a_prior_of_no_weight_or_of_all(weight, share):
     moments = of_rows(traffic(400)[0])
-    plain = moments.solve()
+    plain = moments.solve_least_squares()
     mean = 2.0 * plain.coefficients
-    solved = moments.solve(Prior(mean, weight * np.linalg.inv(plain.covariance)))
+    solved = moments.solve_least_squares(
+        CoefficientPrior(mean, weight * np.linalg.inv(plain.covariance))
+    )
     assert solved.prior_share == pytest.approx(share, abs=1e-6)
     assert solved.coefficients == pytest.approx(mean if share else plain.coefficients, rel=1e-6)
 
@@ -154,7 +168,7 @@ def test_a_prior_on_one_column_lets_the_others_be_told():
     rows, truth = traffic(400, steady=7)
     precision = np.zeros((5, 5))
     precision[4, 4] = 1e12
-    solved = of_rows(rows).solve(Prior(truth, precision))
+    solved = of_rows(rows).solve_least_squares(CoefficientPrior(truth, precision))
     rest = OLS(rows["y"] - truth[4] * rows["z"], rows["x"][:, :4]).fit()
     assert solved.coefficients[4] == pytest.approx(truth[4])
     assert solved.coefficients[:4] == pytest.approx(rest.params, rel=1e-6)
@@ -165,8 +179,8 @@ def test_a_prior_on_one_column_lets_the_others_be_told():
 @pytest.mark.parametrize(("every", "least", "most"), [(50, 0.9, 1.0), (7, 0.9, 1.0)])
 def test_load_that_differs_between_scrapes(every, least, most):
     rows, _ = by_scrape(every)
-    assert least < of_rows(rows, every=every).between(4, per=2) <= most
+    assert least < of_rows(rows, every=every).compute_between_share(4, per=2) <= most
 
 
 def test_load_that_differs_within_scrapes_only():
-    assert abs(of_rows(traffic(2000)[0], every=20).between(4, per=2)) < 0.1
+    assert abs(of_rows(traffic(2000)[0], every=20).compute_between_share(4, per=2)) < 0.1

@@ -7,10 +7,10 @@ import pytest
 import respx
 
 from calibration.recalibrate.prometheus import (
-    Prometheus,
+    PrometheusClient,
     PrometheusError,
-    duration_seconds,
-    matcher,
+    parse_duration_seconds,
+    parse_matcher,
 )
 
 URL = "http://prom:9090"
@@ -25,7 +25,7 @@ MATRIX = {
 
 
 def ask(url=URL, **more):
-    return Prometheus(url, **more).samples("x", "6h", 1234.5, basis="load")
+    return PrometheusClient(url, **more).query_samples("x", "6h", 1234.5, basis="load")
 
 
 @respx.mock
@@ -119,7 +119,7 @@ def test_nobody_there():
 @pytest.mark.parametrize("url", ["http://host:port", "prom:9090", "ftp://prom", "http://", ""])
 def test_what_is_no_address(url):
     with pytest.raises(PrometheusError, match=r"no address|want http"):
-        Prometheus(url)
+        PrometheusClient(url)
 
 
 @respx.mock
@@ -136,21 +136,23 @@ def test_credentials_in_the_address_are_sent_and_not_shown():
     [("90s", 90), ("15m", 900), ("6h", 21600), ("1h30m", 5400), ("7d", 604800), ("500ms", 0.5)],
 )
 def test_durations(text, seconds):
-    assert duration_seconds(text) == seconds
+    assert parse_duration_seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "6", "h", "6 h", "-6h", "0s", "6h]", "1.5h", "६h"])
 def test_other_texts_are_no_durations(text):
     with pytest.raises(ValueError, match="is no"):
-        duration_seconds(text)
+        parse_duration_seconds(text)
 
 
 @respx.mock
 def test_matchers_narrow_every_query():
     route = respx.post(QUERY).respond(json=MATRIX)
-    server = Prometheus(URL, matchers=(matcher("namespace=llm"), matcher('job!~"a|b"')))
-    server.samples("x", "6h", 1.0, basis="load")
-    server.samples("y", "6h", 1.0)
+    server = PrometheusClient(
+        URL, matchers=(parse_matcher("namespace=llm"), parse_matcher('job!~"a|b"'))
+    )
+    server.query_samples("x", "6h", 1.0, basis="load")
+    server.query_samples("y", "6h", 1.0)
     asked = [parse_qs(call.request.content.decode())["query"] for call in route.calls]
     assert asked == [
         ['x{basis="load",namespace="llm",job!~"a|b"}[6h]'],
@@ -170,10 +172,10 @@ def test_matchers_narrow_every_query():
     ],
 )
 def test_a_matcher_as_promql(text, promql):
-    assert matcher(text) == promql
+    assert parse_matcher(text) == promql
 
 
 @pytest.mark.parametrize("text", ["", "llm", "=llm", "1a=b", 'a="b"} or up{"', 'a=b"', "a b=c"])
 def test_what_is_no_matcher(text):
     with pytest.raises(ValueError, match="no label matcher"):
-        matcher(text)
+        parse_matcher(text)

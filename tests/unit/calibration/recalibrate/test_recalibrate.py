@@ -6,8 +6,8 @@ from statsmodels.regression.linear_model import OLS
 
 from calibration.recalibrate.sums import TOKENS
 from gateway import profile
-from gateway.profile import Prefill
-from gateway.scheduling.cost import Form
+from gateway.profile import PrefillEnergy
+from gateway.scheduling.cost import RegressionForm
 from tests.unit.calibration.recalibrate import recalibrating
 from tests.unit.calibration.recalibrate.recalibrating import (
     URL,
@@ -25,18 +25,18 @@ live, server = recalibrating.live, recalibrating.server
 def test_a_model_is_refitted_from_its_traffic(server, live):
     found, rows = served(restarts=(700, 2000))
     server.add(found)
-    before = profile.load(live)
+    before = profile.load_profile(live)
     code, report = told(live)
     assert code == 0
-    after = profile.load(live)
+    after = profile.load_profile(live)
     assert report["profile_version"] == after.version != before.version
     assert report["parent_version"] == before.version
-    new = after.model("phi-3-mini")
+    new = after.get_model("phi-3-mini")
     for name, one in (("seconds", new.seconds), ("joules", new.joules)):
         known = OLS(rows[name]["y"], rows[name]["x"]).fit(
             cov_type="cluster", cov_kwds={"groups": clusters(3000, 7, (700, 2000))}
         )
-        assert one.form is Form.LOAD
+        assert one.form is RegressionForm.LOAD
         assert one.coefficients == pytest.approx(known.params, rel=1e-9)
         assert np.array(one.covariance) == pytest.approx(known.cov_params(), rel=1e-9)
         assert (one.n, one.r2) == (3000, pytest.approx(known.rsquared))
@@ -47,26 +47,26 @@ def test_a_model_is_refitted_from_its_traffic(server, live):
     assert new.tokens.ratio == pytest.approx(
         rows["seconds"]["i"].sum() / rows["seconds"]["e"].sum()
     )
-    assert new.accuracy == before.model("phi-3-mini").accuracy
-    assert after.model("mistral-7b") == before.model("mistral-7b")
+    assert new.accuracy == before.get_model("phi-3-mini").accuracy
+    assert after.get_model("mistral-7b") == before.get_model("mistral-7b")
 
 
 def test_a_prompts_own_joules_stay_those_of_profiling(server, live):
     server.add(served()[0])
     recalibrate(live)
-    assert profile.load(live).model("phi-3-mini").prefill == Prefill(30.0, 0.06)
+    assert profile.load_profile(live).get_model("phi-3-mini").prefill == PrefillEnergy(30.0, 0.06)
     recalibrate(live)
-    assert profile.load(live).model("phi-3-mini").prefill == Prefill(30.0, 0.06)
-    profile.save({"phi-3-mini": model(prefill=Prefill(7.0, 0.5))}, live)
+    assert profile.load_profile(live).get_model("phi-3-mini").prefill == PrefillEnergy(30.0, 0.06)
+    profile.save_profile({"phi-3-mini": model(prefill=PrefillEnergy(7.0, 0.5))}, live)
     recalibrate(live)
-    assert profile.load(live).model("phi-3-mini").prefill == Prefill(7.0, 0.5)
+    assert profile.load_profile(live).get_model("phi-3-mini").prefill == PrefillEnergy(7.0, 0.5)
 
 
 def test_provenance_says_where_the_numbers_come_from(server, live):
     server.add(served()[0])
-    parent = profile.load(live).version
+    parent = profile.load_profile(live).version
     recalibrate(live)
-    said = profile.load(live).model("phi-3-mini").provenance
+    said = profile.load_profile(live).get_model("phi-3-mini").provenance
     assert said["method"] == "recalibrated"
     assert said["parent_version"] == parent
     assert (said["prometheus"], said["window"]) == (URL, "6h")
@@ -91,17 +91,17 @@ def test_the_report_on_a_terminal(server, live):
         "tokens out: ",
         "token ratio: 1.1",
         "phi-3-mini: passed",
-        f"wrote {live} (version {profile.load(live).version}): phi-3-mini",
+        f"wrote {live} (version {profile.load_profile(live).version}): phi-3-mini",
     ):
         assert said in text
 
 
 def test_without_a_meter_seconds_are_refitted_alone(server, live):
     server.add(served(joules=False)[0])
-    before = profile.load(live).model("phi-3-mini")
+    before = profile.load_profile(live).get_model("phi-3-mini")
     assert recalibrate(live)[0] == 0
-    after = profile.load(live).model("phi-3-mini")
-    assert after.seconds.form is Form.LOAD
+    after = profile.load_profile(live).get_model("phi-3-mini")
+    assert after.seconds.form is RegressionForm.LOAD
     assert after.joules == before.joules
     assert after.prefill is None
 
@@ -109,7 +109,10 @@ def test_without_a_meter_seconds_are_refitted_alone(server, live):
 def test_sums_without_load_still_serve(server, live):
     server.add(served(bases=(TOKENS,))[0])
     assert recalibrate(live)[0] == 0
-    assert profile.load(live).model("phi-3-mini").seconds.form is Form.INTERACTION
+    assert (
+        profile.load_profile(live).get_model("phi-3-mini").seconds.form
+        is RegressionForm.INTERACTION
+    )
 
 
 def test_deployments_and_profile_keys(server, live):

@@ -15,17 +15,17 @@ from calibration.recalibrate import profile_keys as keys
 from calibration.recalibrate import refit_models as recalibrate
 from calibration.recalibrate import report as recalibrate_report
 from calibration.recalibrate import sums
-from calibration.recalibrate.gates import Limits
-from calibration.recalibrate.prior import Few
-from calibration.recalibrate.refit_models import Settings, Window
+from calibration.recalibrate.gates import GateLimits
+from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.refit_models import RefitSettings, WindowSums
 from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT
 from gateway import profile
-from gateway.profile import Profile, Regression
-from gateway.scheduling.cost import Form
+from gateway.profile import CostProfile, CostRegression
+from gateway.scheduling.cost import RegressionForm
 from tests.unit.calibration.recalibrate.recalibrating import QUERY, URL, Server, model, served
 from tests.unit.calibration.recalibrate.sums_of_rows import ONE, series, traffic
 
-OPEN = Limits(
+OPEN = GateLimits(
     min_requests=10, min_scrapes=3, min_spread=0.0, max_condition=1e300, max_interval=1e300,
     max_change=1e300,
 )  # fmt: skip
@@ -34,8 +34,12 @@ LIVES = {
     "additive": model(),
     "load": msgspec.structs.replace(
         model(),
-        seconds=Regression(form=Form.LOAD, coefficients=[0.05, 0.0004, 0.02, 0.0, 0.0006]),
-        joules=Regression(form=Form.LOAD, coefficients=[20.0, 0.05, 0.8, 0.0002, 4.5]),
+        seconds=CostRegression(
+            form=RegressionForm.LOAD, coefficients=[0.05, 0.0004, 0.02, 0.0, 0.0006]
+        ),
+        joules=CostRegression(
+            form=RegressionForm.LOAD, coefficients=[20.0, 0.05, 0.8, 0.0002, 4.5]
+        ),
     ),
 }
 
@@ -48,10 +52,12 @@ def window(seconds, joules=None, prompts=None):
         (OUTPUT, "tokens"): seconds,
         (PROMPT, "tokens"): seconds if prompts is None else prompts,
     }
-    return Window(
+    return WindowSums(
         {
             ONE: {
-                (basis, quantity): sums.read(basis, series(one, basis, quantity=quantity))[ONE]
+                (basis, quantity): sums.read_blocks(basis, series(one, basis, quantity=quantity))[
+                    ONE
+                ]
                 for (basis, quantity), one in rows.items()
             }
         },
@@ -61,12 +67,12 @@ def window(seconds, joules=None, prompts=None):
 
 def outcome(found, limits, live="additive", few=None, form=None):
     """Refit, and say it in both ways; returns the parts' refusals."""
-    before = Profile({ONE[0]: LIVES[live]}, "x")
-    how = Settings(limits=limits, few=few or Few(), form=form)
-    outcomes = recalibrate.recalibrate(found, before, {ONE[0]: [ONE]}, how)
+    before = CostProfile({ONE[0]: LIVES[live]}, "x")
+    how = RefitSettings(limits=limits, prior_settings=few or PriorSettings(), form=form)
+    outcomes = recalibrate.recalibrate_models(found, before, {ONE[0]: [ONE]}, how)
     source = {"prometheus": URL, "window": "6h", "to": "now"}
-    msgspec.json.encode(recalibrate_report.as_json(outcomes, (), before, source))
-    recalibrate_report.show(Console(file=io.StringIO()), outcomes, (), before, source)
+    msgspec.json.encode(recalibrate_report.build_report(outcomes, (), before, source))
+    recalibrate_report.print_report(Console(file=io.StringIO()), outcomes, (), before, source)
     return {part.name: [str(one) for one in part.refusals] for part in outcomes[0].parts}
 
 
@@ -82,13 +88,13 @@ def test_constant_prompts_with_every_length_let_through():
 
 def test_joules_that_are_all_0():
     rows = traffic(500)[0]
-    said = outcome(window(rows, joules=constant(rows, y=0.0)), Limits())
+    said = outcome(window(rows, joules=constant(rows, y=0.0)), GateLimits())
     assert said["joules"] == ["zero: costs are 0 in all 500 requests"]
 
 
 def test_counted_tokens_that_are_all_0():
     rows = traffic(500)[0]
-    said = outcome(window(rows, prompts=constant(rows, e=0.0)), Limits())
+    said = outcome(window(rows, prompts=constant(rows, e=0.0)), GateLimits())
     assert said["tokens"] == [
         "zero: the gateway's own token counts of prompts are 0 in all 500 requests"
     ]
@@ -105,7 +111,7 @@ def test_a_scrape_whose_answers_were_all_empty_tells_no_load():
     shares = rows["o"] / (1.0 + rows["r"])
     rows["o"][:7] = shares[:7] = 0.0
     rows["z"] = shares
-    found = sums.read(LOAD, series(rows, LOAD, quantity="joules"))[ONE]
+    found = sums.read_blocks(LOAD, series(rows, LOAD, quantity="joules"))[ONE]
     assert found.faults == ()
     said = outcome(window(traffic(500)[0], joules=rows), OPEN)
     assert not any("zero" in one for one in said["joules"])
@@ -122,9 +128,11 @@ ROW = st.tuples(LENGTHS, LENGTHS, COSTS, st.sampled_from([0.0, 1.0, 7.0, 1e4]), 
     picks=st.lists(st.integers(0, 5), min_size=12, max_size=60),
     load=st.sampled_from(["r", "share"]),
     live=st.sampled_from(sorted(LIVES)),
-    few=st.sampled_from([Few(), Few(prior_requests=0.0), Few(1e9, 10**9)]),
-    form=st.sampled_from([None, *Form]),
-    limits=st.sampled_from([Limits(min_requests=10, min_scrapes=3), OPEN]),
+    few=st.sampled_from(
+        [PriorSettings(), PriorSettings(prior_requests=0.0), PriorSettings(1e9, 10**9)]
+    ),
+    form=st.sampled_from([None, *RegressionForm]),
+    limits=st.sampled_from([GateLimits(min_requests=10, min_scrapes=3), OPEN]),
 )
 @settings(max_examples=150, deadline=None)
 def test_no_rows_whatever_end_in_anything_but_a_refit_or_a_refusal(
@@ -140,7 +148,7 @@ def test_no_rows_whatever_end_in_anything_but_a_refit_or_a_refusal(
 @pytest.fixture
 def live(tmp_path):
     path = tmp_path / "profile.json"
-    profile.save({"phi-3-mini": model(), "mistral-7b": model()}, path)
+    profile.save_profile({"phi-3-mini": model(), "mistral-7b": model()}, path)
     return path
 
 
@@ -163,7 +171,7 @@ def watched(live, between):
         if len(slept) == 3:
             raise KeyboardInterrupt
 
-    options = recalibrate_command.Options(
+    options = recalibrate_command.RecalibrateOptions(
         prometheus=URL, profile=live, out=live, watch="15m", as_json=True
     )
     assert recalibrate_command.run(options, clock=lambda: 2000.0, sleep=sleep) == 0
@@ -210,7 +218,7 @@ def test_watching_outlives_a_live_profile_that_is_bad_for_a_while(live, bad, cap
 def test_a_token_file_of_other_bytes(live, tmp_path):
     token = tmp_path / "token"
     token.write_bytes(b"\xff\xfe")
-    options = recalibrate_command.Options(
+    options = recalibrate_command.RecalibrateOptions(
         prometheus=URL, profile=live, out=live, bearer_token_file=token
     )
     assert recalibrate_command.run(options) == 2

@@ -5,7 +5,7 @@ import json
 import respx
 
 from gateway import profile
-from gateway.profile import Output
+from gateway.profile import OutputCoefficients
 from tests.unit.calibration.recalibrate import recalibrating
 from tests.unit.calibration.recalibrate.recalibrating import (
     QUERY,
@@ -34,7 +34,7 @@ def test_the_shipped_profile_and_another_place_to_write(server, tmp_path):
     out = tmp_path / "new.json"
     assert call("--prometheus", URL, "--out", out)[0] in {0, 1}
     assert call("--prometheus", URL, "--out", out, "--max-change", "100")[0] == 0
-    assert profile.load(out).models.keys() == profile.load(None).models.keys()
+    assert profile.load_profile(out).models.keys() == profile.load_profile(None).models.keys()
     code, _, said = call("--prometheus", URL)
     assert code == 2
     assert "where to write?" in said
@@ -48,11 +48,11 @@ def test_a_rollback_and_back_again(server, live):
     assert live.with_name("profile.json.previous").read_bytes() == first
     code, text, _ = call("--rollback", "--profile", live)
     assert code == 0
-    assert f"is version {profile.load(live).version} again" in text
+    assert f"is version {profile.load_profile(live).version} again" in text
     assert live.read_bytes() == first
     code, text, _ = call("--rollback", "--profile", live, "--json")
     assert live.read_bytes() == second
-    assert json.loads(text)["profile_version"] == profile.load(live).version
+    assert json.loads(text)["profile_version"] == profile.load_profile(live).version
     assert sorted(path.name for path in live.parent.iterdir()) == [
         "profile.json", "profile.json.previous",
     ]  # fmt: skip
@@ -83,12 +83,12 @@ def test_a_profile_that_was_replaced_meanwhile_is_left_alone(server, live):
     server.add(served()[0])
 
     def replaced(request):
-        profile.save({"phi-3-mini": model(output=Output(1.0, 2.0))}, live)
+        profile.save_profile({"phi-3-mini": model(output=OutputCoefficients(1.0, 2.0))}, live)
         return server(request)
 
     respx.post(QUERY).mock(side_effect=replaced)
     code, _, said = recalibrate(live)
     assert code == 1
     assert "was replaced meanwhile, so nothing was written" in said
-    assert profile.load(live).model("phi-3-mini").output == Output(1.0, 2.0)
+    assert profile.load_profile(live).get_model("phi-3-mini").output == OutputCoefficients(1.0, 2.0)
     assert list(live.parent.iterdir()) == [live]

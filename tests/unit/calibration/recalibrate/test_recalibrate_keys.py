@@ -4,8 +4,8 @@ import httpx
 import pytest
 import respx
 
-from calibration.recalibrate.profile_keys import INFO
-from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.profile_keys import INFO_METRIC
+from calibration.recalibrate.prometheus import SampleSeries
 from gateway import profile
 from tests.unit.calibration.recalibrate.recalibrating import (
     QUERY,
@@ -16,13 +16,13 @@ from tests.unit.calibration.recalibrate.recalibrating import (
     told,
 )
 
-GUESSED = f"! no {INFO} in the window for phi (as phi): guessed by name"
+GUESSED = f"! no {INFO_METRIC} in the window for phi (as phi): guessed by name"
 
 
 @pytest.fixture
 def live(tmp_path):
     path = tmp_path / "profile.json"
-    profile.save({"phi": model(), "phi-a100": model()}, path)
+    profile.save_profile({"phi": model(), "phi-a100": model()}, path)
     return path
 
 
@@ -36,8 +36,8 @@ def server():
 
 
 def info(key, instance="a", deployment="phi", until=2000.0, value="1.0"):
-    labels = {"__name__": INFO, "model": "phi", "deployment": deployment, "profile": key}
-    return Series(
+    labels = {"__name__": INFO_METRIC, "model": "phi", "deployment": deployment, "profile": key}
+    return SampleSeries(
         {**labels, "instance": instance, "job": "gw"}, [(until - 15.0, value), (until, value)]
     )
 
@@ -50,11 +50,11 @@ def keys(live, *arguments):
 
 def test_the_key_that_the_gateways_export_is_refitted(server, live):
     server.info = [info("phi-a100"), info("phi-a100", "b")]
-    before = profile.load(live)
+    before = profile.load_profile(live)
     assert keys(live) == (0, {"phi-a100": ["phi"]}, [])
-    after = profile.load(live)
-    assert after.model("phi") == before.model("phi")
-    assert after.model("phi-a100") != before.model("phi-a100")
+    after = profile.load_profile(live)
+    assert after.get_model("phi") == before.get_model("phi")
+    assert after.get_model("phi-a100") != before.get_model("phi-a100")
 
 
 def test_the_key_that_was_given_is_stronger(server, live):
@@ -69,7 +69,7 @@ def test_a_name_alone_takes_the_exported_key(server, live):
 
 def test_nothing_is_asked_where_every_key_was_given(server, live):
     def sums_only(request):
-        assert INFO not in request.content.decode()
+        assert INFO_METRIC not in request.content.decode()
         return server(request)
 
     respx.post(QUERY).mock(side_effect=sums_only)
@@ -107,7 +107,9 @@ def test_a_key_that_is_0_is_not_in_force(server, live):
 def test_disagreement_on_a_deployment_that_is_not_wanted(server, live):
     server.add(served(500, name="mistral")[0])
     server.info = [info("phi-a100")] + [
-        Series({**info(key, key).metric, "model": "mistral", "deployment": "mistral"}, [(9.0, "1")])
+        SampleSeries(
+            {**info(key, key).metric, "model": "mistral", "deployment": "mistral"}, [(9.0, "1")]
+        )
         for key in ("phi", "phi-a100")
     ]
     assert recalibrate(live)[0] == 2
@@ -151,7 +153,7 @@ def test_a_guess_between_two_keys_is_refused(server, live):
 
 def test_an_answer_that_failed_is_not_taken_for_none(server, live):
     def flaky(request):
-        return httpx.Response(503) if INFO in request.content.decode() else server(request)
+        return httpx.Response(503) if INFO_METRIC in request.content.decode() else server(request)
 
     respx.post(QUERY).mock(side_effect=flaky)
     raw = live.read_bytes()

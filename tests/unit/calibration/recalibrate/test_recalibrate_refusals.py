@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.prometheus import SampleSeries
 from calibration.recalibrate.sums import LOAD, OUTPUT
 from gateway import profile
-from gateway.profile import Output
+from gateway.profile import OutputCoefficients
 from tests.unit.calibration.recalibrate import recalibrating
 from tests.unit.calibration.recalibrate.recalibrating import (
     model,
@@ -30,7 +30,7 @@ POISON = [
 @pytest.mark.parametrize("quantity", ["seconds", "joules"])
 def test_poisoned_sums_leave_the_live_profile_alone(server, live, quantity, term, change, said):
     poisoned = [
-        Series(
+        SampleSeries(
             one.metric, [(at, repr(change(k, float(v)))) for k, (at, v) in enumerate(one.values)]
         )
         if (one.metric["term"], one.metric["quantity"]) == (term, quantity)
@@ -79,13 +79,13 @@ def test_too_large_a_change(server, live):
 def test_a_refused_model_does_not_hold_up_another(server, live):
     server.add(served()[0])
     server.add(served(name="mistral-7b", factor=8.0)[0])
-    before = profile.load(live)
+    before = profile.load_profile(live)
     code, report = told(live)
     assert code == 1
     assert [one["adopted"] for one in report["models"]] == [False, True]
-    after = profile.load(live)
-    assert after.model("mistral-7b") == before.model("mistral-7b")
-    assert after.model("phi-3-mini") != before.model("phi-3-mini")
+    after = profile.load_profile(live)
+    assert after.get_model("mistral-7b") == before.get_model("mistral-7b")
+    assert after.get_model("phi-3-mini") != before.get_model("phi-3-mini")
     assert told(live, "--model", "phi-3-mini")[0] == 0
 
 
@@ -99,19 +99,21 @@ def test_answers_that_were_mostly_cut_tell_no_length(server, live):
     found, _ = served(bases=(LOAD,))
     server.add(found)
     server.add(series(traffic(400)[0], OUTPUT, quantity="tokens"))
-    before = profile.load(live).model("phi-3-mini")
+    before = profile.load_profile(live).get_model("phi-3-mini")
     code, text, _ = recalibrate(live)
     assert code == 0
     assert "output: refused: cut: only 13% of the answers" in text
-    assert profile.load(live).model("phi-3-mini").output == before.output
+    assert profile.load_profile(live).get_model("phi-3-mini").output == before.output
 
 
 def test_lengths_that_changed_too_much(server, live):
-    profile.save({"phi-3-mini": model(output=Output(0.0, 4000.0))}, live)
+    profile.save_profile({"phi-3-mini": model(output=OutputCoefficients(0.0, 4000.0))}, live)
     server.add(served()[0])
     _, report = told(live)
     assert part(report, "output")["refused"][0]["gate"] == "change"
-    assert profile.load(live).model("phi-3-mini").output == Output(0.0, 4000.0)
+    assert profile.load_profile(live).get_model("phi-3-mini").output == OutputCoefficients(
+        0.0, 4000.0
+    )
 
 
 def test_a_live_profile_that_holds_is_left_as_it_was(server, live):

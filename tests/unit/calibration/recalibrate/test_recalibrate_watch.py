@@ -14,7 +14,9 @@ live, server = recalibrating.live, recalibrating.server
 
 
 def options(live, **more):
-    return recalibrate_command.Options(prometheus=URL, profile=live, out=live, watch="15m", **more)
+    return recalibrate_command.RecalibrateOptions(
+        prometheus=URL, profile=live, out=live, watch="15m", **more
+    )
 
 
 def test_watching_goes_on_after_a_bad_round_until_it_is_interrupted(server, live, capsys):
@@ -39,4 +41,4 @@ def test_watching_goes_on_after_a_bad_round_until_it_is_interrupted(server, live
     assert "no series" in errors
     assert [one["models"][0]["adopted"] for one in rounds] == [True, True]
     assert rounds[1]["parent_version"] == rounds[0]["profile_version"]
-    assert rounds[1]["profile_version"] == profile.load(live).version
+    assert rounds[1]["profile_version"] == profile.load_profile(live).version

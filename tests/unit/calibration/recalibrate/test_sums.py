@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from calibration.recalibrate.prometheus import Series
+from calibration.recalibrate.prometheus import SampleSeries
 from calibration.recalibrate.sums import (
     LOAD,
-    METRIC,
     OUTPUT,
     PROMPT,
+    SUMS_METRIC,
     TERMS,
     TOKENS,
-    name,
-    powers,
-    read,
+    format_term,
+    parse_powers,
+    read_blocks,
 )
-from gateway.telemetry.ols_sums import Sums, SumsCollector
+from gateway.telemetry.ols_sums import OlsSums, SumsCollector
 from tests.unit.calibration.recalibrate.sums_of_rows import (
     ONE,
     clusters,
@@ -40,7 +40,7 @@ def rows():
 def changed(found, term, change):
     """Return the series with one term's values passed through `change(place, value)`."""
     return [
-        Series(
+        SampleSeries(
             one.metric,
             [(at, repr(change(k, float(value)))) for k, (at, value) in enumerate(one.values)],
         )
@@ -53,18 +53,18 @@ def changed(found, term, change):
 @pytest.mark.parametrize("basis", TERMS)
 def test_a_term_and_its_powers_are_two_ways_to_say_one_thing(basis):
     for term in TERMS[basis]:
-        assert name(powers(term)) == term
+        assert format_term(parse_powers(term)) == term
 
 
 def test_powers():
-    assert powers("n") == {}
-    assert powers("i2o") == {"i": 2, "o": 1}
-    assert powers("ioz") == {"i": 1, "o": 1, "z": 1}
+    assert parse_powers("n") == {}
+    assert parse_powers("i2o") == {"i": 2, "o": 1}
+    assert parse_powers("ioz") == {"i": 1, "o": 1, "z": 1}
 
 
 @pytest.mark.parametrize("basis", [TOKENS, LOAD, OUTPUT, PROMPT])
 def test_what_a_window_added_is_the_sum_of_its_rows(rows, basis):
-    block = read(basis, series(rows, basis))[ONE]
+    block = read_blocks(basis, series(rows, basis))[ONE]
     assert block.clusters.sum(axis=0) == pytest.approx(terms(rows, basis).sum(axis=0), rel=1e-12)
     assert block.n == SIZE
     assert len(block.clusters) == clusters(SIZE).max() + 1
@@ -85,49 +85,51 @@ def test_restarts_lose_nothing_wherever_they_fall(every, restarts, served):
     shown = np.array([[float(value) for _, value in one.values] for one in found]).T
     # A process that outruns its forerunner in every term within one scrape cannot be told.
     assume((np.diff(shown, axis=0) < 0).any(axis=1).sum() == len(restarts))
-    block = read(LOAD, found)[ONE]
+    block = read_blocks(LOAD, found)[ONE]
     assert block.clusters.sum(axis=0).tolist() == terms(rows, LOAD).sum(axis=0).tolist()
     assert block.resets == len(restarts)
     assert block.faults == ()
 
 
 def test_what_an_instance_showed_first_came_before_the_window(rows):
-    block = read(LOAD, series(rows, LOAD, start=traffic(1000, 9)[0]))[ONE]
+    block = read_blocks(LOAD, series(rows, LOAD, start=traffic(1000, 9)[0]))[ONE]
     assert block.n == SIZE
 
 
 def test_instances_are_added_and_told_apart_by_all_other_labels(rows):
     halves = [{key: rows[key][part] for key in rows} for part in (slice(0, 100), slice(100, None))]
     found = series(halves[0], LOAD, instance="a") + series(halves[1], LOAD, instance="b")
-    block = read(LOAD, found)[ONE]
+    block = read_blocks(LOAD, found)[ONE]
     assert block.instances == 2
     assert block.n == SIZE
-    apart = read(LOAD, series(rows, LOAD) + series(rows, LOAD, deployment="other"))
+    apart = read_blocks(LOAD, series(rows, LOAD) + series(rows, LOAD, deployment="other"))
     assert set(apart) == {ONE, ("phi-3-mini", "other")}
 
 
 def test_a_scrape_without_all_terms_is_left_out_and_counted(rows):
     whole = series(rows, LOAD)
     holed = [
-        Series(one.metric, one.values[:4] + one.values[6:]) if one.metric["term"] == "zy" else one
+        SampleSeries(one.metric, one.values[:4] + one.values[6:])
+        if one.metric["term"] == "zy"
+        else one
         for one in whole
     ]
-    block = read(LOAD, holed)[ONE]
+    block = read_blocks(LOAD, holed)[ONE]
     assert block.incomplete == 2
     assert block.n == SIZE
-    assert len(block.clusters) == len(read(LOAD, whole)[ONE].clusters) - 2
+    assert len(block.clusters) == len(read_blocks(LOAD, whole)[ONE].clusters) - 2
 
 
 def test_an_instance_of_one_scrape_says_nothing(rows):
-    found = [Series(one.metric, one.values[:1]) for one in series(rows, LOAD)]
-    block = read(LOAD, found)[ONE]
+    found = [SampleSeries(one.metric, one.values[:1]) for one in series(rows, LOAD)]
+    block = read_blocks(LOAD, found)[ONE]
     assert block.n == 0
     assert block.faults == ()
 
 
 def test_a_term_that_nobody_knows_is_passed_over(rows):
-    found = [*series(rows, LOAD), Series(labels("q7", LOAD), [(1000.0, "1")])]
-    assert read(LOAD, found)[ONE].n == SIZE
+    found = [*series(rows, LOAD), SampleSeries(labels("q7", LOAD), [(1000.0, "1")])]
+    assert read_blocks(LOAD, found)[ONE].n == SIZE
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_a_term_that_nobody_knows_is_passed_over(rows):
     ],
 )  # fmt: skip
 def test_sums_that_no_requests_can_give_are_faults(rows, term, change, gate, said):
-    block = read(TOKENS, changed(series(rows, TOKENS), term, change))[ONE]
+    block = read_blocks(TOKENS, changed(series(rows, TOKENS), term, change))[ONE]
     assert gate in {fault.gate for fault in block.faults}
     (fault, *_) = [fault for fault in block.faults if fault.gate == gate]
     assert said in str(fault)
@@ -153,21 +155,21 @@ def test_sums_that_no_requests_can_give_are_faults(rows, term, change, gate, sai
 
 def test_one_poisoned_instance_is_named_among_others(rows):
     bad = changed(series(rows, LOAD, instance="b"), "y", lambda _, v: -v)
-    block = read(LOAD, series(rows, LOAD) + bad)[ONE]
+    block = read_blocks(LOAD, series(rows, LOAD) + bad)[ONE]
     assert [fault.instance for fault in block.faults] == ["instance=b, job=gw"]
 
 
 def test_a_long_life_with_large_counters_is_no_fault():
     long = {key: value * 1.0 for key, value in traffic(200_000, 5)[0].items()}
-    block = read(LOAD, series(traffic(500, 6)[0], LOAD, every=1, start=long))[ONE]
+    block = read_blocks(LOAD, series(traffic(500, 6)[0], LOAD, every=1, start=long))[ONE]
     assert block.faults == ()
     assert block.n == 500
 
 
 def test_what_the_gateways_own_collector_shows_is_understood(rows):
-    sums = Sums([ONE])
+    sums = OlsSums([ONE])
     registry = CollectorRegistry()
-    registry.register(SumsCollector(sums.snapshot))
+    registry.register(SumsCollector(sums.snapshot_sums))
     shown = {}
     for scrape in range(11):
         if scrape:
@@ -179,11 +181,11 @@ def test_what_the_gateways_own_collector_shows_is_understood(rows):
                 shown.setdefault((one.name, *sorted(one.labels.items())), []).append(at)
     for basis, quantity in ((TOKENS, "seconds"), (LOAD, "joules"), (OUTPUT, "tokens")):
         found = [
-            Series({"__name__": key, **dict(labels)}, values)
+            SampleSeries({"__name__": key, **dict(labels)}, values)
             for (key, *labels), values in shown.items()
-            if key == METRIC and {("basis", basis), ("quantity", quantity)} <= set(labels)
+            if key == SUMS_METRIC and {("basis", basis), ("quantity", quantity)} <= set(labels)
         ]
-        block = read(basis, found)[ONE]
+        block = read_blocks(basis, found)[ONE]
         z = np.round(rows["o"] / (1 + rows["r"]), 9)
         known = terms({**rows, "z": z, "y": np.round(rows["y"], 6)}, basis).sum(axis=0)
         assert block.clusters.sum(axis=0) == pytest.approx(known, rel=1e-12)

@@ -6,21 +6,21 @@ import msgspec
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decide import Candidate, Option, decide
-from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features
-from gateway.telemetry.record import Record
+from gateway.scheduling.cost import CostQuantity
+from gateway.scheduling.decide import Candidate, Option, make_decision
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.features import RequestFeatures
+from gateway.telemetry.record import RequestRecord
 
 CONTEXT = {"phi-3-mini": 4096, "mistral-7b": 8192, "falcon-7b": 2048}
-OWN = Weights.of(0.5, 0.3, 0.2)
+OWN = MetricWeights.from_values(0.5, 0.3, 0.2)
 
 
 def options(of):
     return [
         Option(
-            name, name, entry.accuracy.default, entry.seconds.cost(Quantity.SECONDS),
-            entry.joules.cost(Quantity.JOULES), CONTEXT[name], output=entry.output_model(),
+            name, name, entry.accuracy.default, entry.seconds.cost(CostQuantity.SECONDS),
+            entry.joules.cost(CostQuantity.JOULES), CONTEXT[name], output=entry.output_model(),
             ratio=entry.tokens.ratio,
         )
         for name, entry in of.models.items()
@@ -29,18 +29,18 @@ def options(of):
 
 def line(of, number=0, tokens_in=100, tokens_out=60, weights=OWN, asked=None, **other):
     """One line of the decision log, as the gateway writes it."""
-    decision = decide(
-        Features(tokens_in, asked), [Candidate(option) for option in options(of)], weights,
+    decision = make_decision(
+        RequestFeatures(tokens_in, asked), [Candidate(option) for option in options(of)], weights,
         profile_version=of.version, label=other.pop("policy", None),
     )  # fmt: skip
-    model = decision.best.model
+    model = decision.best_candidate.model
     fields = {
         "id": f"r{number}", "at": 1.0, "kind": "chat", "requested": "auto", "preset": "default",
         "stream": False, "model": model, "deployment": model, "backend": "http://b", "code": 200,
         "decision": decision, "prompt_tokens": tokens_in, "completion_tokens": tokens_out,
         "seconds": 2.0, "joules": 300.0, "method": "exclusive", **other,
     }  # fmt: skip
-    return Record(**fields).to_dict()
+    return RequestRecord(**fields).to_dict()
 
 
 def write(path, lines):
@@ -79,7 +79,7 @@ def random_log(path, of, rng, size=120):
                 at,
                 int(rng.integers(10, 1500)),
                 int(rng.integers(5, 400)),
-                Weights.of(*rng.random(3).tolist()),
+                MetricWeights.from_values(*rng.random(3).tolist()),
                 asked=int(rng.integers(5, 900)) if at % 3 else None,
             )
             for at in range(size)

@@ -8,14 +8,14 @@ import pytest
 
 from calibration.replay import replay
 from calibration.replay import statistics as outcomes
-from calibration.replay.decision_log_reader import Place, Request
-from calibration.replay.replay import Scenario
-from calibration.replay.scenarios import scenarios
+from calibration.replay.decision_log_reader import LoggedDeployment, RecordedRequest
+from calibration.replay.replay import ReplayScenario
+from calibration.replay.scenarios import build_scenarios
 from gateway import profile
-from gateway.scheduling.cost import Quantity
-from gateway.scheduling.decide import Candidate, decide
-from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features
+from gateway.scheduling.cost import CostQuantity
+from gateway.scheduling.decide import Candidate, make_decision
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.features import RequestFeatures
 from tests.unit.calibration.replay.decisions import (
     call,
     line,
@@ -53,10 +53,10 @@ def test_totals_and_savings_are_those_of_a_plain_loop(log, shipped):
     for one in lines:
         tokens = one["usage"]["prompt_tokens"], one["usage"]["completion_tokens"]
         told = one["decision"]["tokens"]
-        best = decide(
-            Features(tokens[0], told["output"]), [Candidate(o) for o in of.values()],
-            Weights.of(energy=1), policy="hybrid",
-        ).best.model  # fmt: skip
+        best = make_decision(
+            RequestFeatures(tokens[0], told["output"]), [Candidate(o) for o in of.values()],
+            MetricWeights.from_values(energy=1), policy="hybrid",
+        ).best_candidate.model  # fmt: skip
         chosen.append(best)
         own = [c["tokens"]["input"] for c in one["decision"]["candidates"]]
         by_model = dict(zip([c["model"] for c in one["decision"]["candidates"]], own, strict=True))
@@ -65,9 +65,9 @@ def test_totals_and_savings_are_those_of_a_plain_loop(log, shipped):
         def priced(model, by_model=by_model, off=off, out=tokens[1]):
             return round(by_model[model] * off), out
 
-        spent += of[best].joules.predict(*priced(best))
-        seconds += of[best].seconds.predict(*priced(best))
-        always += of["falcon-7b"].joules.predict(*priced("falcon-7b"))
+        spent += of[best].joules.predict_cost(*priced(best))
+        seconds += of[best].seconds.predict_cost(*priced(best))
+        always += of["falcon-7b"].joules.predict_cost(*priced("falcon-7b"))
     name = "green, hybrid"
     assert plan(found, name)["total"] == pytest.approx({"joules": spent, "seconds": seconds})
     assert saving(found, name, "always falcon-7b")["joules_saved_share"]["value"] == pytest.approx(
@@ -90,9 +90,13 @@ def test_a_seed_gives_the_same_intervals_and_another_others(log):
 
 def test_the_bootstrap_is_the_normal_interval_of_many_requests(log):
     joules = plan(report(log, "--replicates", "4000"), "always phi-3-mini")["joules_per_request"]
-    of = profile.load(None).model("phi-3-mini").joules.cost(Quantity.JOULES)
+    of = (
+        profile.load_profile(None)
+        .get_model("phi-3-mini")
+        .joules.to_cost_function(CostQuantity.JOULES)
+    )
     values = [
-        of.predict(one["usage"]["prompt_tokens"], one["usage"]["completion_tokens"])
+        of.predict_cost(one["usage"]["prompt_tokens"], one["usage"]["completion_tokens"])
         for one in map(json.loads, log.read_text().splitlines())
     ]
     half = 1.96 * np.std(values) / np.sqrt(len(values))
@@ -101,15 +105,19 @@ def test_the_bootstrap_is_the_normal_interval_of_many_requests(log):
 
 
 def test_parameter_uncertainty_is_that_of_the_covariance(shipped):
-    requests = [Request(200, 100)] * 50
-    world = replay.World(shipped, {Place(name, name): name for name in shipped.models}, {})
-    prices = replay.prices(world, replay.lengths(world, requests))
-    chosen = replay.choose(world, requests, Scenario("x", shipped), only="mistral-7b")
-    comparison = outcomes.Comparison(world, prices, {"always": chosen}, replicates=8000)
-    one = comparison.outcome("always").joules
+    requests = [RecordedRequest(200, 100)] * 50
+    world = replay.ReplayFleet(
+        shipped, {LoggedDeployment(name, name): name for name in shipped.models}, {}
+    )
+    prices = replay.compute_prices(world, replay.compute_lengths(world, requests))
+    chosen = replay.choose_deployments(
+        world, requests, ReplayScenario("x", shipped), only="mistral-7b"
+    )
+    comparison = outcomes.PlanComparison(world, prices, {"always": chosen}, replicates=8000)
+    one = comparison.compute_outcome("always").joules
     # All requests are alike, so what is left is the coefficients' part: x' V x.
     assert one.requests.high - one.requests.low == pytest.approx(0.0, abs=1e-9)
-    sizes = replay.lengths(world, requests)
+    sizes = replay.compute_lengths(world, requests)
     x = np.array([1.0, sizes.tokens_in[0, 1], sizes.tokens_out[0, 1]])
     covariance = np.array(shipped.model("mistral-7b").joules.covariance)
     half = 1.96 * np.sqrt(x @ covariance @ x)
@@ -125,7 +133,7 @@ def test_without_a_covariance_it_says_so(log, tmp_path, shipped):
         )
         for name, entry in shipped.models.items()
     }
-    profile.save(bare, tmp_path / "bare.json")
+    profile.save_profile(bare, tmp_path / "bare.json")
     found = report(log, "--profile", tmp_path / "bare.json")
     joules = plan(found, "own weights")["joules_per_request"]
     assert joules["interval_95_requests_and_profile"] is None
@@ -137,7 +145,7 @@ def test_two_profiles_and_two_policies_make_four_plans(log, tmp_path, shipped):
     phi = cheap["phi-3-mini"]
     joules = msgspec.structs.replace(phi.joules, coefficients=[1.0, 0.0, 0.0], covariance=None)
     cheap["phi-3-mini"] = msgspec.structs.replace(phi, joules=joules)
-    profile.save(cheap, tmp_path / "cheap.json")
+    profile.save_profile(cheap, tmp_path / "cheap.json")
     found = report(
         log, "--profile", "shipped", "--profile", f"cheap={tmp_path / 'cheap.json'}",
         "--policy", "fair-ols", "--policy", "hybrid", "--preset", "auto:energy",
@@ -158,11 +166,12 @@ def test_prompts_are_counted_as_the_gateway_counts_a_chat(tmp_path, counter):
     path.write_text(f"prompt,max_tokens\n{text},\n{text},5\n")
     found = report(path, "--weights", "accuracy=1")
     assert found["kind"] == "prompts"
-    of = profile.load(None).model("mistral-7b")
+    of = profile.load_profile(None).get_model("mistral-7b")
     tokens_in = round((counter.count(text) + 7) * of.tokens.ratio)
-    cost = of.joules.cost(Quantity.JOULES)
+    cost = of.joules.to_cost_function(CostQuantity.JOULES)
     expected = sum(
-        cost.predict(tokens_in, of.output_model().expected(tokens_in, limit)) for limit in (8000, 5)
+        cost.predict_cost(tokens_in, of.to_output_model().predict_output_tokens(tokens_in, limit))
+        for limit in (8000, 5)
     )
     assert plan(found, "accuracy=1")["total"]["joules"] == pytest.approx(expected)
     assert "savings" in found["profiles"][0]
@@ -172,17 +181,21 @@ def test_prompts_are_counted_as_the_gateway_counts_a_chat(tmp_path, counter):
 def test_token_ratios_move_lengths_between_models(shipped):
     models = dict(shipped.models)
     for name, ratio in (("phi-3-mini", 1.25), ("mistral-7b", 1.5), ("falcon-7b", 1.0)):
-        models[name] = msgspec.structs.replace(models[name], tokens=profile.Tokens(ratio))
-    world = replay.World(
-        profile.Profile(models, "v"), {Place(name, name): name for name in models}, {}
+        models[name] = msgspec.structs.replace(models[name], tokens=profile.TokenRatio(ratio))
+    world = replay.ReplayFleet(
+        profile.CostProfile(models, "v"),
+        {LoggedDeployment(name, name): name for name in models},
+        {},
     )
-    phi = Place("phi-3-mini", "phi-3-mini")
-    one = Request(1000, counted_for=phi, prompt_tokens=1010, tokens_out=7, answered=phi)
-    assert world.features(one).tokens_in == 800
-    sizes = replay.lengths(world, [one])
+    phi = LoggedDeployment("phi-3-mini", "phi-3-mini")
+    one = RecordedRequest(1000, counted_for=phi, prompt_tokens=1010, tokens_out=7, answered=phi)
+    assert world.build_features(one).tokens_in == 800
+    sizes = replay.compute_lengths(world, [one])
     assert sizes.tokens_in.tolist() == [[1010, 1212, 808]]
     assert sizes.tokens_out.tolist() == [[7, 7, 7]]
-    assert replay.lengths(world, [one], predicted=True).tokens_in.tolist() == [[1000, 1200, 800]]
+    assert replay.compute_lengths(world, [one], predicted=True).tokens_in.tolist() == [
+        [1000, 1200, 800]
+    ]
 
 
 def test_a_model_that_a_request_outgrows_is_priced_and_told_of(tmp_path):
@@ -196,7 +209,7 @@ def test_a_model_that_a_request_outgrows_is_priced_and_told_of(tmp_path):
 
 
 def test_what_could_not_serve_then_cannot_now(tmp_path, shipped):
-    able, one = (line(shipped, weights=Weights.of(accuracy=1)) for _ in range(2))
+    able, one = (line(shipped, weights=MetricWeights.from_values(accuracy=1)) for _ in range(2))
     one["decision"]["candidates"] = [
         c for c in one["decision"]["candidates"] if c["model"] != "phi-3-mini"
     ]
@@ -210,10 +223,12 @@ def test_what_could_not_serve_then_cannot_now(tmp_path, shipped):
 
 
 def test_scenarios_are_named_by_what_differs():
-    names = [one.name for one in scenarios(["a:energy=2,time=2", "own"], ["time"], [], [])]
+    names = [one.name for one in build_scenarios(["a:energy=2,time=2", "own"], ["time"], [], [])]
     assert names == ["a", "own weights", "time"]
-    assert scenarios(["energy=2,time=2"], [], [], [])[0].weights == Weights.of(0, 0.5, 0.5)
-    assert [one.name for one in scenarios([], [], ["hybrid"], [])] == ["own weights, hybrid"]
+    assert build_scenarios(["energy=2,time=2"], [], [], [])[0].weights == MetricWeights.from_values(
+        0, 0.5, 0.5
+    )
+    assert [one.name for one in build_scenarios([], [], ["hybrid"], [])] == ["own weights, hybrid"]
 
 
 def test_the_table_says_what_it_stands_on(log):
@@ -227,7 +242,7 @@ def test_the_table_says_what_it_stands_on(log):
 
 def test_names_are_shown_as_they_are(log, tmp_path, shipped):
     path = tmp_path / "odd.json"
-    profile.save({**shipped.models, "[/x]": shipped.models["falcon-7b"]}, path)
+    profile.save_profile({**shipped.models, "[/x]": shipped.models["falcon-7b"]}, path)
     code, text, complaint = call(
         log, "--weights", "[bold]:energy=1", "--profile", path,
         *("--model", "[/x]", "--model", "phi-3-mini", "--context", "[/x]=2048"),

@@ -100,7 +100,7 @@ def test_a_newer_profile_or_one_that_lacks_a_model_is_refused(log, tmp_path, shi
     newer = tmp_path / "newer.json"
     newer.write_text(NEWER)
     assert "version 2" in call(log, "--profile", newer)[2]
-    profile.save({"phi-3-mini": shipped.models["phi-3-mini"]}, tmp_path / "one.json")
+    profile.save_profile({"phi-3-mini": shipped.models["phi-3-mini"]}, tmp_path / "one.json")
     code, _, complaint = call(log, "--profile", tmp_path / "one.json")
     assert code == 2
     assert "no model 'mistral-7b'" in complaint

@@ -2,26 +2,26 @@
 
 import pytest
 
-from calibration.tables.columns import BadInput, Columns
+from calibration.tables.columns import BadInput, ColumnMapping
 
 PUBLISHED = ["prompt_id", "input_tokens", "output_tokens", "runtime_seconds", "energy_joules"]
 OURS = ["tokens_in", "tokens_out", "seconds", "joules", "model"]
 
 
 def test_our_own_names_need_no_option():
-    assert Columns().of_file(OURS, "rows.csv") == {name: name for name in OURS}
+    assert ColumnMapping().match_header(OURS, "rows.csv") == {name: name for name in OURS}
 
 
 def test_col_maps_a_name_and_leaves_the_rest():
-    columns = Columns.of_options(col=["seconds=took"])
-    chosen = columns.of_file(["tokens_in", "tokens_out", "took"], "rows.csv")
+    columns = ColumnMapping.from_options(col=["seconds=took"])
+    chosen = columns.match_header(["tokens_in", "tokens_out", "took"], "rows.csv")
     assert chosen["seconds"] == "took"
     assert "joules" not in chosen
 
 
 def test_missing_columns_are_named_with_what_there_is_and_the_option_that_helps():
     with pytest.raises(BadInput) as caught:
-        Columns().of_file(PUBLISHED, "rows.csv")
+        ColumnMapping().match_header(PUBLISHED, "rows.csv")
     message = str(caught.value)
     assert "it has: prompt_id, input_tokens" in message
     assert "--col tokens_in=input_tokens --col tokens_out=output_tokens" in message
@@ -30,7 +30,7 @@ def test_missing_columns_are_named_with_what_there_is_and_the_option_that_helps(
 
 def test_a_mapped_column_that_is_not_there_is_an_error_even_if_optional():
     with pytest.raises(BadInput, match="no column 'watts'"):
-        Columns.of_options(col=["joules=watts"]).of_file(OURS, "rows.csv")
+        ColumnMapping.from_options(col=["joules=watts"]).match_header(OURS, "rows.csv")
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_a_mapped_column_that_is_not_there_is_an_error_even_if_optional():
 )
 def test_options_that_cannot_be_read_are_named(options, match):
     with pytest.raises(BadInput, match=match):
-        Columns.of_options(**options)
+        ColumnMapping.from_options(**options)
 
 
 def test_an_unknown_where_column_and_a_doubled_one_are_errors():
     with pytest.raises(BadInput, match="--where gpu=…: no such column"):
-        Columns.of_options(where=["gpu=H200"]).of_file(OURS, "rows.csv")
+        ColumnMapping.from_options(where=["gpu=H200"]).match_header(OURS, "rows.csv")
     with pytest.raises(BadInput, match="two columns are named seconds"):
-        Columns().of_file([*OURS, "seconds"], "rows.csv")
+        ColumnMapping().match_header([*OURS, "seconds"], "rows.csv")

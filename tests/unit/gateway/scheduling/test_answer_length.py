@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.answer_length import AnswerLength, find_normal_quantile
 from gateway.scheduling.candidate import Candidate, LearntLength, Option
-from gateway.scheduling.cost import Cost, Form, Quantity
-from gateway.scheduling.decide import decide
-from gateway.scheduling.decision import Bounds, Weights
-from gateway.scheduling.features import Features, OutputModel
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.decide import make_decision
+from gateway.scheduling.decision import MetricWeights, PredictionBounds
+from gateway.scheduling.features import OutputModel, RequestFeatures
 
 STEPS = 20_000
 
@@ -62,8 +62,12 @@ def option(**more):
         "m",
         "m",
         0.7,
-        Cost(Quantity.SECONDS, Form.ADDITIVE, (0.0, 0.0, 1e-3)),
-        Cost(Quantity.JOULES, more.pop("form", Form.ADDITIVE), more.pop("b", (0.0, 0.0, 1.0))),
+        CostFunction(CostQuantity.SECONDS, RegressionForm.ADDITIVE, (0.0, 0.0, 1e-3)),
+        CostFunction(
+            CostQuantity.JOULES,
+            more.pop("form", RegressionForm.ADDITIVE),
+            more.pop("b", (0.0, 0.0, 1.0)),
+        ),
         context=4096,
         output=OutputModel(mu=5.0, sigma=0.8),
         **more,
@@ -72,32 +76,34 @@ def option(**more):
 
 def decided(features, *, bounds=None, **more):
     extra = {} if bounds is None else {"bounds": bounds, "best_effort": False}
-    return decide(features, [Candidate(option(), **more)], Weights.of(1, 1, 1), **extra)
+    return make_decision(
+        features, [Candidate(option(), **more)], MetricWeights.from_values(1, 1, 1), **extra
+    )
 
 
 def test_min_tokens_is_the_lower_clamp_and_ignore_eos_runs_to_the_limit():
-    assert decided(Features(10, 150, min_tokens=150)).best.tokens_out == 150
-    assert decided(Features(10, 300, min_tokens=200)).best.tokens_out > 200
-    run = decided(Features(10, 300, ignore_eos=True)).best
+    assert decided(RequestFeatures(10, 150, min_tokens=150)).best_candidate.tokens_out == 150
+    assert decided(RequestFeatures(10, 300, min_tokens=200)).best_candidate.tokens_out > 200
+    run = decided(RequestFeatures(10, 300, ignore_eos=True)).best_candidate
     assert (run.tokens_out, run.tokens_out_p90, run.source) == (300, 300, "limit")
 
 
 def test_what_was_learnt_stands_in_for_the_profile():
     learnt = LearntLength(AnswerLength(3.0, 0.4), "application")
-    best = decided(Features(10), learnt=learnt).best
+    best = decided(RequestFeatures(10), learnt=learnt).best_candidate
     assert (best.tokens_out, best.source) == (round(math.exp(3.08)), "application")
     assert best.length == learnt.length
     assert best.tokens_out_p90 == round(math.exp(3.0 + 0.4 * find_normal_quantile(0.9)))
 
 
 def test_k_answers_cost_the_sum_in_joules_and_the_longest_in_seconds():
-    one, four = (decided(Features(10, answers=k)).best for k in (1, 4))
+    one, four = (decided(RequestFeatures(10, answers=k)).best_candidate for k in (1, 4))
     assert four.predicted_joules == pytest.approx(4 * one.predicted_joules)
     assert one.predicted_seconds < four.predicted_seconds < 4 * one.predicted_seconds
     assert four.tokens_out == pytest.approx(4 * one.tokens_out, abs=4)
     # Quantiles of a sum lie nearer to its mean than those of one.
     assert four.tokens_out_p90 < 4 * one.tokens_out_p90
-    lists = decided(Features(400, 1, prompts=4, longest=0.5)).best
+    lists = decided(RequestFeatures(400, 1, prompts=4, longest=0.5)).best_candidate
     assert (lists.tokens_in, lists.tokens_out) == (400, 4)
 
 
@@ -118,12 +124,16 @@ def test_a_bound_is_held_by_the_quantile():
         (p90 - 1, 0.9, False),
         (p50 + 1, 0.5, True),
     ):
-        got = decided(Features(10), bounds=Bounds(max_latency_ms=limit, quantile=share))
+        got = decided(
+            RequestFeatures(10), bounds=PredictionBounds(max_latency_ms=limit, quantile=share)
+        )
         assert got.feasible is feasible
-        got = decided(Features(10), bounds=Bounds(max_energy_joules=limit, quantile=share))
+        got = decided(
+            RequestFeatures(10), bounds=PredictionBounds(max_energy_joules=limit, quantile=share)
+        )
         assert got.feasible is feasible
 
 
 def test_a_prompt_is_cut_where_the_caller_has_it_cut():
-    assert decided(Features(9000, 10)).excluded[0].code == "context"
-    assert decided(Features(9000, 10, truncate_tokens=1000)).best.tokens_in == 1000
+    assert decided(RequestFeatures(9000, 10)).excluded[0].code == "context"
+    assert decided(RequestFeatures(9000, 10, truncate_tokens=1000)).best_candidate.tokens_in == 1000

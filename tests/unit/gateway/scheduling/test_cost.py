@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.cost import FLOOR, Cost, Form, Quantity
+from gateway.scheduling.cost import COST_FLOOR, CostFunction, CostQuantity, RegressionForm
 
-TERMS = {Form.ADDITIVE: 3, Form.INTERACTION: 4, Form.LOAD: 5}
+TERMS = {RegressionForm.ADDITIVE: 3, RegressionForm.INTERACTION: 4, RegressionForm.LOAD: 5}
 
 
 def exactly(quantity, coefficients, i, o, r):
     """b0 + b1 i + b2 o [+ b3 i o] [+ b4 o/(1+r) for joules, b4 o r for seconds]."""
     b = [Fraction(value) for value in coefficients]
-    last = Fraction(o, 1 + r) if quantity is Quantity.JOULES else Fraction(o * r)
+    last = Fraction(o, 1 + r) if quantity is CostQuantity.JOULES else Fraction(o * r)
     terms = [b[0], b[1] * i, b[2] * o]
     if len(b) > 3:
         terms.append(b[3] * i * o)
@@ -26,10 +26,10 @@ def exactly(quantity, coefficients, i, o, r):
 
 @st.composite
 def costs(draw, limit=1e6):
-    form = draw(st.sampled_from(Form))
+    form = draw(st.sampled_from(RegressionForm))
     coefficient = st.floats(-limit, limit)
     drawn = draw(st.lists(coefficient, min_size=TERMS[form], max_size=TERMS[form]))
-    return Cost(draw(st.sampled_from(Quantity)), form, tuple(drawn))
+    return CostFunction(draw(st.sampled_from(CostQuantity)), form, tuple(drawn))
 
 
 token_counts = st.integers(1, 200_000)
@@ -43,55 +43,74 @@ def test_the_forms_are_those_of_the_contract(cost, i, o, r):
 
 
 def test_worked_by_hand():
-    assert Cost(Quantity.JOULES, Form.ADDITIVE, (1.0, 2.0, 3.0)).raw(10, 100) == 321.0
-    assert Cost(Quantity.JOULES, Form.INTERACTION, (1.0, 2.0, 3.0, 0.5)).raw(10, 100) == 821.0
+    assert (
+        CostFunction(CostQuantity.JOULES, RegressionForm.ADDITIVE, (1.0, 2.0, 3.0)).evaluate_form(
+            10, 100
+        )
+        == 321.0
+    )
+    assert (
+        CostFunction(
+            CostQuantity.JOULES, RegressionForm.INTERACTION, (1.0, 2.0, 3.0, 0.5)
+        ).evaluate_form(10, 100)
+        == 821.0
+    )
     b = (1.0, 2.0, 3.0, 0.5, 4.0)
     # 821 + 4*100/(1+3) joules, 821 + 4*100*3 seconds
-    assert Cost(Quantity.JOULES, Form.LOAD, b).raw(10, 100, 3) == 921.0
-    assert Cost(Quantity.SECONDS, Form.LOAD, b).raw(10, 100, 3) == 2021.0
+    assert (
+        CostFunction(CostQuantity.JOULES, RegressionForm.LOAD, b).evaluate_form(10, 100, 3) == 921.0
+    )
+    assert (
+        CostFunction(CostQuantity.SECONDS, RegressionForm.LOAD, b).evaluate_form(10, 100, 3)
+        == 2021.0
+    )
     # alone: all of it for joules, none of it for seconds
-    assert Cost(Quantity.JOULES, Form.LOAD, b).raw(10, 100) == 1221.0
-    assert Cost(Quantity.SECONDS, Form.LOAD, b).raw(10, 100) == 821.0
+    assert (
+        CostFunction(CostQuantity.JOULES, RegressionForm.LOAD, b).evaluate_form(10, 100) == 1221.0
+    )
+    assert (
+        CostFunction(CostQuantity.SECONDS, RegressionForm.LOAD, b).evaluate_form(10, 100) == 821.0
+    )
 
 
-@pytest.mark.parametrize("form", [Form.ADDITIVE, Form.INTERACTION])
-@pytest.mark.parametrize("quantity", list(Quantity))
+@pytest.mark.parametrize("form", [RegressionForm.ADDITIVE, RegressionForm.INTERACTION])
+@pytest.mark.parametrize("quantity", list(CostQuantity))
 def test_the_published_forms_know_no_load(quantity, form):
-    cost = Cost(quantity, form, (1.0, 2.0, 3.0, 0.5)[: form.terms])
-    assert cost.raw(7, 9, 0) == cost.raw(7, 9, 50)
+    cost = CostFunction(quantity, form, (1.0, 2.0, 3.0, 0.5)[: form.terms])
+    assert cost.evaluate_form(7, 9, 0) == cost.evaluate_form(7, 9, 50)
 
 
 @given(costs(limit=1e12), token_counts, token_counts, loads)
 def test_a_prediction_is_the_form_or_the_floor(cost, i, o, r):
     raw = cost.raw(i, o, r)
-    assert cost.predict(i, o, r) == max(raw, FLOOR)
-    assert FLOOR > 0.0
+    assert cost.predict(i, o, r) == max(raw, COST_FLOOR)
+    assert COST_FLOOR > 0.0
 
 
 @given(
     st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=5, max_size=5),
-    st.sampled_from(Quantity),
+    st.sampled_from(CostQuantity),
     token_counts,
     token_counts,
     loads,
 )
 def test_no_finite_coefficients_give_nan_or_less_than_the_floor(drawn, quantity, i, o, r):
     try:
-        cost = Cost(quantity, Form.LOAD, tuple(drawn))
+        cost = CostFunction(quantity, RegressionForm.LOAD, tuple(drawn))
     except ValueError:
         return  # refusing them is as good
-    predicted = cost.predict(i, o, r)
+    predicted = cost.predict_cost(i, o, r)
     assert math.isfinite(predicted)
-    assert predicted >= FLOOR
+    assert predicted >= COST_FLOOR
 
 
-@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("form", list(RegressionForm))
 @pytest.mark.parametrize("off_by", [-1, 1])
 def test_a_wrong_number_of_coefficients_is_refused(form, off_by):
     with pytest.raises(ValueError, match=rf"'{form.value}' takes {TERMS[form]} coefficients, not"):
-        Cost(Quantity.SECONDS, form, (0.0,) * (TERMS[form] + off_by))
+        CostFunction(CostQuantity.SECONDS, form, (0.0,) * (TERMS[form] + off_by))
 
 
-@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("form", list(RegressionForm))
 def test_terms(form):
     assert form.terms == TERMS[form]

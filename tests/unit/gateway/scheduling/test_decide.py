@@ -6,10 +6,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.scheduling.cost import Cost, Form, Quantity
-from gateway.scheduling.decide import POLICIES, Candidate, Option, decide
-from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features, OutputModel
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.decide import POLICIES, Candidate, Option, make_decision
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.features import OutputModel, RequestFeatures
 
 CHAT = frozenset({"chat"})
 
@@ -20,8 +20,8 @@ def option(name, accuracy, joules, seconds, **more):
         model=name,
         deployment=more.pop("deployment", name),
         accuracy=accuracy,
-        seconds=Cost(Quantity.SECONDS, Form.ADDITIVE, (seconds, 0.0, 0.0)),
-        joules=Cost(Quantity.JOULES, Form.ADDITIVE, (joules, 0.0, 0.0)),
+        seconds=CostFunction(CostQuantity.SECONDS, RegressionForm.ADDITIVE, (seconds, 0.0, 0.0)),
+        joules=CostFunction(CostQuantity.JOULES, RegressionForm.ADDITIVE, (joules, 0.0, 0.0)),
         context=more.pop("context", 4096),
         capabilities=more.pop("capabilities", CHAT),
         **more,
@@ -30,14 +30,14 @@ def option(name, accuracy, joules, seconds, **more):
 
 @st.composite
 def options(draw, name, limit):
-    form = draw(st.sampled_from(Form))
+    form = draw(st.sampled_from(RegressionForm))
     coefficients = st.tuples(*[st.floats(-limit, limit)] * form.terms)
     return Option(
         model=name,
         deployment=name,
         accuracy=draw(st.floats(0.0, 1.0)),
-        seconds=Cost(Quantity.SECONDS, form, draw(coefficients)),
-        joules=Cost(Quantity.JOULES, form, draw(coefficients)),
+        seconds=CostFunction(CostQuantity.SECONDS, form, draw(coefficients)),
+        joules=CostFunction(CostQuantity.JOULES, form, draw(coefficients)),
         context=draw(st.integers(2, 200_000)),
         capabilities=CHAT,
         output=OutputModel(draw(st.floats(-10, 10)), draw(st.floats(-1e4, 1e4))),
@@ -59,9 +59,11 @@ def fleets(draw, limit=1e12):
     ]
 
 
-weights = st.tuples(*[st.floats(0.0, 1e6)] * 3).filter(any).map(lambda w: Weights.of(*w))
+weights = (
+    st.tuples(*[st.floats(0.0, 1e6)] * 3).filter(any).map(lambda w: MetricWeights.from_values(*w))
+)
 features = st.builds(
-    Features,
+    RequestFeatures,
     st.integers(0, 10**6),
     st.none() | st.integers(1, 10**6),
     needs=st.just(CHAT),
@@ -73,12 +75,12 @@ policies = st.sampled_from(sorted(POLICIES))
 def test_the_policies():
     assert list(POLICIES) == ["relative", "fair-ols", "hybrid"]
     with pytest.raises(KeyError):
-        decide(Features(1), [], Weights.of(1), policy="round-robin")
+        make_decision(RequestFeatures(1), [], MetricWeights.from_values(1), policy="round-robin")
 
 
 @given(fleets(), features, weights, policies)
 def test_no_nan_and_no_negative_number_comes_out(fleet, wanted, weighted, policy):
-    decision = decide(wanted, fleet, weighted, policy=policy)
+    decision = make_decision(wanted, fleet, weighted, policy=policy)
     for scored in decision.candidates:
         numbers = (scored.predicted_seconds, scored.predicted_joules, scored.score)
         for number in (*numbers, *scored.costs, *scored.terms):
@@ -92,7 +94,7 @@ def test_no_nan_and_no_negative_number_comes_out(fleet, wanted, weighted, policy
 
 @given(fleets(), features, weights, policies)
 def test_everyone_is_ranked_or_excluded_and_best_comes_first(fleet, wanted, weighted, policy):
-    decision = decide(wanted, fleet, weighted, policy=policy)
+    decision = make_decision(wanted, fleet, weighted, policy=policy)
     names = [entry.model for entry in (*decision.candidates, *decision.excluded)]
     assert sorted(names) == sorted(candidate.option.model for candidate in fleet)
     scores = [scored.score for scored in decision.candidates]
@@ -103,17 +105,17 @@ def test_everyone_is_ranked_or_excluded_and_best_comes_first(fleet, wanted, weig
 @given(st.data(), fleets(), features, weights, policies)
 def test_the_order_of_the_candidates_does_not_matter(data, fleet, wanted, weighted, policy):
     shuffled = data.draw(st.permutations(fleet))
-    one = decide(wanted, fleet, weighted, policy=policy)
-    other = decide(wanted, shuffled, weighted, policy=policy)
+    one = make_decision(wanted, fleet, weighted, policy=policy)
+    other = make_decision(wanted, shuffled, weighted, policy=policy)
     assert one.candidates == other.candidates
     assert sorted(one.excluded) == sorted(other.excluded)
-    assert decide(wanted, fleet, weighted, policy=policy) == one
+    assert make_decision(wanted, fleet, weighted, policy=policy) == one
 
 
 @given(fleets(limit=1e6), features, weights)
 @settings(max_examples=100)
 def test_a_score_is_the_weighted_sum_of_the_contract(fleet, wanted, weighted):
-    decision = decide(wanted, fleet, weighted, policy="fair-ols")
+    decision = make_decision(wanted, fleet, weighted, policy="fair-ols")
     ranked = decision.candidates
     assume(ranked)
     low_e = min(scored.predicted_joules for scored in ranked)
@@ -133,7 +135,7 @@ def test_a_score_is_the_weighted_sum_of_the_contract(fleet, wanted, weighted):
 
 @given(fleets(limit=1e6), features, weights, policies)
 def test_predictions_come_from_the_options_own_tokens(fleet, wanted, weighted, policy):
-    decision = decide(wanted, fleet, weighted, policy=policy)
+    decision = make_decision(wanted, fleet, weighted, policy=policy)
     by_name = {candidate.option.model: candidate for candidate in fleet}
     for scored in decision.candidates:
         chosen, running, _, queued, *_ = by_name[scored.model]
@@ -158,12 +160,14 @@ coarse = st.tuples(
 smooth = st.tuples(st.floats(0.0, 1.0), st.floats(1e-2, 1e7), st.floats(1e-2, 1e7))
 
 
-@given(st.lists(coarse | smooth, min_size=2, max_size=5), weights | st.just(Weights(0, 0, 1)))
+@given(st.lists(coarse | smooth, min_size=2, max_size=5), weights | st.just(MetricWeights(0, 0, 1)))
 @settings(max_examples=300)
 def test_a_dominated_candidate_never_wins_under_fair_ols(rows, weighted):
     # Names fall, so that the tie-break by name would favour the later ones.
     fleet = [Candidate(option(f"m{9 - place}", *row)) for place, row in enumerate(rows)]
-    best = decide(Features(10, needs=CHAT), fleet, weighted, policy="fair-ols").best
+    best = make_decision(
+        RequestFeatures(10, needs=CHAT), fleet, weighted, policy="fair-ols"
+    ).best_candidate
     for accuracy, joules, seconds in rows:
         as_good = (
             accuracy >= best.accuracy
@@ -179,18 +183,25 @@ def test_a_dominated_candidate_never_wins_under_fair_ols(rows, weighted):
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_one_candidate_wins_at_any_weights(policy):
-    for weighted in (Weights.of(1), Weights.of(0, 1), Weights.of(0, 0, 1), Weights.of(1, 1, 1)):
+    for weighted in (
+        MetricWeights.from_values(1),
+        MetricWeights.from_values(0, 1),
+        MetricWeights.from_values(0, 0, 1),
+        MetricWeights.from_values(1, 1, 1),
+    ):
         fleet = [Candidate(option("only", 0.6, 5.0, 2.0))]
-        decision = decide(Features(10, needs=CHAT), fleet, weighted, policy=policy)
-        assert decision.best.model == "only"
-        assert decision.best.costs[1:] == (0.0, 0.0)
+        decision = make_decision(RequestFeatures(10, needs=CHAT), fleet, weighted, policy=policy)
+        assert decision.best_candidate.model == "only"
+        assert decision.best_candidate.costs[1:] == (0.0, 0.0)
 
 
 def winner(*entries, policy="fair-ols"):
     fleet = [Candidate(entry) for entry in entries]
-    decision = decide(Features(10, needs=CHAT), fleet, Weights.of(1, 1, 1), policy=policy)
+    decision = make_decision(
+        RequestFeatures(10, needs=CHAT), fleet, MetricWeights.from_values(1, 1, 1), policy=policy
+    )
     assert len({scored.score for scored in decision.candidates}) == 1, "meant to be a tie"
-    return decision.best.model
+    return decision.best_candidate.model
 
 
 def test_ties_go_to_lower_energy_then_lower_time_then_name():
@@ -200,14 +211,20 @@ def test_ties_go_to_lower_energy_then_lower_time_then_name():
     assert winner(option("b", 0.5, 1.0, 1.0), option("a", 0.5, 1.0, 1.0)) == "a"
     assert winner(option("b", 0.5, 1.0, 1.0), option("a", 0.5, 1.0, 1.0), policy="hybrid") == "a"
     one, two = (option("m", 0.5, 1.0, 1.0, deployment=name) for name in ("h100", "a100"))
-    decision = decide(Features(9, needs=CHAT), [Candidate(one), Candidate(two)], Weights.of(1))
-    assert decision.best.deployment == "a100"
+    decision = make_decision(
+        RequestFeatures(9, needs=CHAT),
+        [Candidate(one), Candidate(two)],
+        MetricWeights.from_values(1),
+    )
+    assert decision.best_candidate.deployment == "a100"
 
 
 def test_a_tie_in_score_and_energy_goes_to_lower_time():
     # Time has no weight, so it enters the tie-break only.
     slow, fast = option("a", 0.5, 1.0, 9.0), option("b", 0.5, 1.0, 1.0)
-    decision = decide(
-        Features(10, needs=CHAT), [Candidate(slow), Candidate(fast)], Weights.of(1, 1)
+    decision = make_decision(
+        RequestFeatures(10, needs=CHAT),
+        [Candidate(slow), Candidate(fast)],
+        MetricWeights.from_values(1, 1),
     )
     assert [scored.model for scored in decision.candidates] == ["b", "a"]

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.decision import (
-    Bounds,
-    Decision,
-    Excluded,
+    ExcludedCandidate,
+    MetricWeights,
     PlacePrediction,
-    Scored,
-    Weights,
+    PredictionBounds,
+    RoutingDecision,
+    ScoredCandidate,
 )
 
 finite = st.floats(0.0, allow_nan=False, allow_infinity=False)
@@ -24,9 +24,9 @@ finite = st.floats(0.0, allow_nan=False, allow_infinity=False)
 def test_weights_sum_to_one_whatever_was_given(accuracy, energy, time):
     if accuracy == energy == time == 0.0:
         with pytest.raises(ValueError, match="must not all be zero"):
-            Weights.of(accuracy, energy, time)
+            MetricWeights.from_values(accuracy, energy, time)
         return
-    made = Weights.of(accuracy, energy, time)
+    made = MetricWeights.from_values(accuracy, energy, time)
     parts = (made.accuracy, made.energy, made.time)
     assert math.isclose(sum(parts), 1.0, rel_tol=1e-15)
     assert all(0.0 <= part <= 1.0 for part in parts)
@@ -34,17 +34,17 @@ def test_weights_sum_to_one_whatever_was_given(accuracy, energy, time):
 
 @given(st.tuples(*[st.floats(1e-3, 1e3)] * 3))
 def test_weights_keep_their_proportions(given_weights):
-    made = Weights.of(*given_weights)
+    made = MetricWeights.from_values(*given_weights)
     total = sum(given_weights)
     wanted = [value / total for value in given_weights]
     assert [made.accuracy, made.energy, made.time] == pytest.approx(wanted, rel=1e-12)
 
 
 def test_a_missing_weight_counts_zero():
-    assert Weights.of(energy=7.0) == Weights(0.0, 1.0, 0.0)
-    assert Weights.of(accuracy=3, time=1) == Weights(0.75, 0.0, 0.25)
-    assert Weights.of(1e308, 1e308, 1e308).accuracy == pytest.approx(1 / 3)
-    assert Weights.of(5e-324, 0, 0) == Weights(1.0, 0.0, 0.0)
+    assert MetricWeights.from_values(energy=7.0) == MetricWeights(0.0, 1.0, 0.0)
+    assert MetricWeights.from_values(accuracy=3, time=1) == MetricWeights(0.75, 0.0, 0.25)
+    assert MetricWeights.from_values(1e308, 1e308, 1e308).accuracy == pytest.approx(1 / 3)
+    assert MetricWeights.from_values(5e-324, 0, 0) == MetricWeights(1.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("bad", [-1e-9, float("nan"), float("inf"), float("-inf")])
@@ -53,23 +53,23 @@ def test_a_bad_weight_is_refused(bad, place):
     given_weights = [1.0, 1.0, 1.0]
     given_weights[place] = bad
     with pytest.raises(ValueError, match="must be finite and not negative"):
-        Weights.of(*given_weights)
+        MetricWeights.from_values(*given_weights)
 
 
-BEST = Scored(
+BEST = ScoredCandidate(
     "m", "m-a100", 0.25, 0.7, 1.5, 20.0, (0.3, 0.0, 0.1), (0.15, 0.0, 0.1), 2, 3, 11, 40, True,
     25.0, 99, "application", AnswerLength(3.5, 0.5), "gpu-1:8000",
     (PlacePrediction("gpu-1:8000", "fullest", 2, 1.5, 20.0),),
 )  # fmt: skip
-WORSE = Scored(
+WORSE = ScoredCandidate(
     "n", "n", 0.5, 0.6, 2.5, 30.0, (0.4, 1.0, 1.0), (0.2, 0.2, 0.1), 0, 0, 12, 41, False,
     30.0, 99, "profile", AnswerLength(3.0, 0.8), "", (PlacePrediction("", "only", 0, 2.5, 30.0),),
 )  # fmt: skip
-DECISION = Decision(
+DECISION = RoutingDecision(
     policy="hybrid",
-    weights=Weights(0.5, 0.25, 0.25),
+    weights=MetricWeights(0.5, 0.25, 0.25),
     candidates=(BEST, WORSE),
-    excluded=(Excluded("p", "p-h100", "down", "down: no usable backend"),),
+    excluded=(ExcludedCandidate("p", "p-h100", "down", "down: no usable backend"),),
     feasible=True,
     profile_version="abc",
     reference_load=2.5,
@@ -141,7 +141,7 @@ def test_the_shape_is_the_contracts():
 
 
 def test_a_decision_for_nobody_keeps_the_shape():
-    empty = Decision("fair-ols", Weights(1, 0, 0), (), DECISION.excluded, False, "abc")
+    empty = RoutingDecision("fair-ols", MetricWeights(1, 0, 0), (), DECISION.excluded, False, "abc")
     shown = empty.to_dict(request_id="r", decision_us=1.0)
     assert shown.keys() == DECISION.to_dict(request_id="r", decision_us=1.0).keys()
     assert (shown["model"], shown["score"], shown["candidates"]) == (None, None, [])
@@ -150,4 +150,4 @@ def test_a_decision_for_nobody_keeps_the_shape():
 
 
 def test_bounds_are_open_by_default():
-    assert Bounds() == Bounds(None, None, None, 0.9)
+    assert PredictionBounds() == PredictionBounds(None, None, None, 0.9)

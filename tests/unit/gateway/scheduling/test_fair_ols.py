@@ -40,7 +40,7 @@ def test_a_zero_width_range_costs_nothing(value, count):
 
 
 def test_worked_by_hand():
-    accuracy, energy, time = fair_ols.costs([0.7, 0.9], [100.0, 300.0], [4.0, 2.0])
+    accuracy, energy, time = fair_ols.normalise_costs([0.7, 0.9], [100.0, 300.0], [4.0, 2.0])
     assert accuracy == pytest.approx([0.3, 0.1], abs=1e-15)
     assert energy == pytest.approx([0.0, 200 / (200 + 1e-9)], rel=1e-15)
     assert time == pytest.approx([2 / (2 + 1e-9), 0.0], rel=1e-15)
@@ -51,7 +51,7 @@ def test_worked_by_hand():
 @given(st.lists(st.tuples(accuracies, st.floats(1e-3, 1e9), st.floats(1e-3, 1e9)), min_size=1))
 def test_each_metric_is_normalised_by_itself(rows):
     accuracy, joules, seconds = zip(*rows, strict=True)
-    costs = fair_ols.costs(accuracy, joules, seconds)
+    costs = fair_ols.normalise_costs(accuracy, joules, seconds)
     assert costs == (
         [1.0 - value for value in accuracy],
         fair_ols.min_max(joules),

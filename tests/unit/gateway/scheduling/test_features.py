@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.scheduling.answer_length import AnswerLength
-from gateway.scheduling.features import DEFAULT_OUTPUT, Features, OutputModel
+from gateway.scheduling.features import DEFAULT_OUTPUT, OutputModel, RequestFeatures
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -14,7 +14,7 @@ def test_the_default_is_the_published_heuristic():
     assert (DEFAULT_OUTPUT.slope, DEFAULT_OUTPUT.intercept) == (1.028, 44.12)
     assert OutputModel() == DEFAULT_OUTPUT
     # 1.028 * 100 + 44.12 = 146.92
-    assert DEFAULT_OUTPUT.expected(100, 10_000) == 147
+    assert DEFAULT_OUTPUT.predict_output_tokens(100, 10_000) == 147
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,11 @@ def test_the_default_is_the_published_heuristic():
     ],
 )
 def test_the_limit_clamps(tokens_in, limit, expected):
-    assert DEFAULT_OUTPUT.expected(tokens_in, limit) == expected
+    assert DEFAULT_OUTPUT.predict_output_tokens(tokens_in, limit) == expected
 
 
 def test_a_falling_line_stops_at_one():
-    assert OutputModel(-1.0, 5.0).expected(100, 1000) == 1
+    assert OutputModel(-1.0, 5.0).predict_output_tokens(100, 1000) == 1
 
 
 @given(st.floats(-1e2, 1e2), st.floats(-1e3, 1e3), st.integers(1, 10**4))
@@ -53,14 +53,14 @@ def test_a_log_normal_is_taken_as_it_is():
 @example(slope=1.7e308, intercept=-1.7e308, tokens_in=100, limit=50)
 @example(slope=-1.7e308, intercept=0.0, tokens_in=100, limit=50)
 def test_any_finite_line_stays_within_one_and_the_limit(slope, intercept, tokens_in, limit):
-    assert 1 <= OutputModel(slope, intercept).expected(tokens_in, limit) <= limit
+    assert 1 <= OutputModel(slope, intercept).predict_output_tokens(tokens_in, limit) <= limit
 
 
 def test_features_are_plain_values():
-    features = Features(7)
+    features = RequestFeatures(7)
     assert (features.asked_tokens_out, features.needs, features.lenient) == (
         None,
         frozenset(),
         False,
     )
-    assert features == Features(7)
+    assert features == RequestFeatures(7)

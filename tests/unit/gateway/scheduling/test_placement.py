@@ -3,10 +3,10 @@
 import pytest
 
 from gateway.scheduling.candidate import Candidate, Option
-from gateway.scheduling.cost import Cost, Form, Quantity
-from gateway.scheduling.decide import decide
-from gateway.scheduling.decision import Weights
-from gateway.scheduling.features import Features, OutputModel
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.decide import make_decision
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.features import OutputModel, RequestFeatures
 from gateway.scheduling.placement import (
     BackendView,
     PlacementMode,
@@ -18,11 +18,13 @@ from gateway.scheduling.reference_load import ReferenceLoad
 
 # Qwen3-14B on an H100 (ML.ENERGY leaderboard, 2026-02):
 # J/token 0.0879 + 5.33/(1+r), ms/token 11.7 + 0.112 r
-SECONDS = Cost(Quantity.SECONDS, Form.LOAD, (0.0, 1e-5, 11.7e-3, 0.0, 0.112e-3))
-JOULES = Cost(Quantity.JOULES, Form.LOAD, (0.0, 0.01, 0.0879, 0.0, 5.33))
-FLAT_SECONDS = Cost(Quantity.SECONDS, Form.ADDITIVE, (0.0, 0.0, 0.01))
-FLAT_JOULES = Cost(Quantity.JOULES, Form.ADDITIVE, (0.0, 0.0, 1.0))
-DEFAULT = Weights.of(0.5, 0.3, 0.2)
+SECONDS = CostFunction(
+    CostQuantity.SECONDS, RegressionForm.LOAD, (0.0, 1e-5, 11.7e-3, 0.0, 0.112e-3)
+)
+JOULES = CostFunction(CostQuantity.JOULES, RegressionForm.LOAD, (0.0, 0.01, 0.0879, 0.0, 5.33))
+FLAT_SECONDS = CostFunction(CostQuantity.SECONDS, RegressionForm.ADDITIVE, (0.0, 0.0, 0.01))
+FLAT_JOULES = CostFunction(CostQuantity.JOULES, RegressionForm.ADDITIVE, (0.0, 0.0, 1.0))
+DEFAULT = MetricWeights.from_values(0.5, 0.3, 0.2)
 
 
 def views(*running, **more):
@@ -39,8 +41,8 @@ def places(seen, tokens_in=100, **rules):
 
 def test_the_cap_is_where_time_per_token_is_a_fifth_longer():
     assert find_capacity(SECONDS, 100, 1.2) == 20
-    assert SECONDS.per_token(100, 20) <= 1.2 * SECONDS.per_token(100, 0)
-    assert SECONDS.per_token(100, 21) > 1.2 * SECONDS.per_token(100, 0)
+    assert SECONDS.cost_per_output_token(100, 20) <= 1.2 * SECONDS.cost_per_output_token(100, 0)
+    assert SECONDS.cost_per_output_token(100, 21) > 1.2 * SECONDS.cost_per_output_token(100, 0)
 
 
 def test_the_fullest_within_the_cap_and_the_emptiest():
@@ -114,16 +116,18 @@ def option(name="m", joules=JOULES):
 def chosen(seen, weights, reference=None):
     found = find_places(seen, SECONDS, tokens_in=100, tokens_out=300, rules=PlacementRules())
     candidate = Candidate(option(), places=found)
-    return decide(Features(100), [candidate], weights, reference_load=reference).best
+    return make_decision(
+        RequestFeatures(100), [candidate], weights, reference_load=reference
+    ).best_candidate
 
 
 @pytest.mark.parametrize(
     ("weights", "backend"),
     [
         (DEFAULT, "b1"),
-        (Weights.of(0.1, 0.8, 0.1), "b1"),
-        (Weights.of(energy=1), "b1"),
-        (Weights.of(time=1), "b2"),
+        (MetricWeights.from_values(0.1, 0.8, 0.1), "b1"),
+        (MetricWeights.from_values(energy=1), "b1"),
+        (MetricWeights.from_values(time=1), "b2"),
     ],
 )
 def test_energy_packs_and_time_spreads(weights, backend):
@@ -138,7 +142,7 @@ def test_energy_packs_and_time_spreads(weights, backend):
 
 
 def test_models_are_compared_at_one_load_whoever_has_the_traffic():
-    dear = Cost(Quantity.JOULES, Form.LOAD, (0.0, 0.01, 0.1, 0.0, 8.0))
+    dear = CostFunction(CostQuantity.JOULES, RegressionForm.LOAD, (0.0, 0.01, 0.1, 0.0, 8.0))
     for busy, idle in ((15, 0), (0, 15)):
         fleet = []
         for name, joules, running in (("cheap", JOULES, idle), ("dear", dear, busy)):
@@ -147,12 +151,14 @@ def test_models_are_compared_at_one_load_whoever_has_the_traffic():
                 tokens_in=100, tokens_out=300, rules=PlacementRules(),
             )  # fmt: skip
             fleet.append(Candidate(option(name, joules), places=found))
-        got = decide(Features(100), fleet, Weights.of(energy=1), reference_load=5.0)
-        assert got.best.model == "cheap"
+        got = make_decision(
+            RequestFeatures(100), fleet, MetricWeights.from_values(energy=1), reference_load=5.0
+        )
+        assert got.best_candidate.model == "cheap"
         by_model = {one.model: one.reference_joules for one in got.candidates}
         assert by_model["dear"] / by_model["cheap"] == pytest.approx(1.46, abs=0.03)
         # At each one's own load the one with the traffic would look cheap.
-    own = decide(Features(100), fleet, Weights.of(energy=1))
+    own = make_decision(RequestFeatures(100), fleet, MetricWeights.from_values(energy=1))
     assert own.reference_load is None
 
 

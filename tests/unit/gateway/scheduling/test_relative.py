@@ -6,19 +6,19 @@ import random
 import pytest
 
 from gateway.scheduling import relative
-from gateway.scheduling.cost import Cost, Form, Quantity
-from gateway.scheduling.decide import DEFAULT_POLICY, Candidate, Option, decide
-from gateway.scheduling.decision import PRESETS, Weights
-from gateway.scheduling.features import Features
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.decide import DEFAULT_POLICY, Candidate, Option, make_decision
+from gateway.scheduling.decision import PRESETS, MetricWeights
+from gateway.scheduling.features import RequestFeatures
 
 CASES = 10_000
-DEFAULT = Weights.of(0.5, 0.3, 0.2)
+DEFAULT = MetricWeights.from_values(0.5, 0.3, 0.2)
 
 
 def candidate(name, accuracy, joules, seconds):
     cost = [
-        Cost(quantity, Form.ADDITIVE, (value, 0.0, 0.0))
-        for quantity, value in ((Quantity.SECONDS, seconds), (Quantity.JOULES, joules))
+        CostFunction(quantity, RegressionForm.ADDITIVE, (value, 0.0, 0.0))
+        for quantity, value in ((CostQuantity.SECONDS, seconds), (CostQuantity.JOULES, joules))
     ]
     return Candidate(Option(name, name, accuracy, *cost, context=10**6))
 
@@ -36,11 +36,11 @@ def cases(seed):
             candidate(f"m{9 - at}", round(rng.random(), 3), value(), value())
             for at in range(rng.randint(2, 6))
         ]
-        yield rng, fleet, Weights.of(rng.random(), rng.random(), rng.random())
+        yield rng, fleet, MetricWeights.from_values(rng.random(), rng.random(), rng.random())
 
 
 def winner(fleet, weights):
-    return decide(Features(10), fleet, weights).best
+    return make_decision(RequestFeatures(10), fleet, weights).best_candidate
 
 
 def scaled(one, joules, seconds):
@@ -55,7 +55,7 @@ def scaled(one, joules, seconds):
 
 def test_it_is_the_default():
     assert DEFAULT_POLICY == "relative"
-    assert decide(Features(1), [], DEFAULT).policy == "relative"
+    assert make_decision(RequestFeatures(1), [], DEFAULT).policy == "relative"
 
 
 def test_worked_by_hand():
@@ -89,7 +89,7 @@ def test_a_winner_that_gets_cheaper_or_better_still_wins():
 
 def test_each_cost_is_monotone():
     for _, fleet, weights in cases(3):
-        ranked = decide(Features(10), fleet, weights).candidates
+        ranked = make_decision(RequestFeatures(10), fleet, weights).candidates
         for one in ranked:
             for other in ranked:
                 assert (one.predicted_joules < other.predicted_joules) <= (
@@ -117,10 +117,14 @@ def test_a_loser_that_leaves_changes_nothing():
     for rng, fleet, weights in cases(5):
         gone = rng.choice(fleet)
         for policy in flips:
-            best = decide(Features(10), fleet, weights, policy=policy).best.model
+            best = make_decision(
+                RequestFeatures(10), fleet, weights, policy=policy
+            ).best_candidate.model
             if gone.option.model != best:
                 left = [one for one in fleet if one is not gone]
-                now = decide(Features(10), left, weights, policy=policy).best.model
+                now = make_decision(
+                    RequestFeatures(10), left, weights, policy=policy
+                ).best_candidate.model
                 flips[policy] += now != best
     assert flips["relative"] == 0
     # What the published policies are known for; without it this test would show nothing.
@@ -136,4 +140,7 @@ def test_the_absurd_pair(weights):
 
 def test_the_absurd_pair_under_the_published_scale():
     fleet = [candidate("bad", 0.01, 300.0, 2.0), candidate("good", 0.99, 300.3, 2.002)]
-    assert decide(Features(10), fleet, DEFAULT, policy="fair-ols").best.model == "bad"
+    assert (
+        make_decision(RequestFeatures(10), fleet, DEFAULT, policy="fair-ols").best_candidate.model
+        == "bad"
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.telemetry import decision_log
 from gateway.telemetry.decision_log import DecisionLog
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import RequestRecord
 
 
 class Dropped:
@@ -27,7 +27,7 @@ def dropped():
 
 
 def record(request_id):
-    return Record(
+    return RequestRecord(
         id=request_id, at=1.0, kind="chat", requested="auto", preset="default", stream=False
     )
 
@@ -45,7 +45,7 @@ async def test_what_is_pending_is_written_at_the_end(tmp_path, dropped):
     path.write_text("{}\n")
     log = DecisionLog(path, dropped)
     for name in ("a", "b\n", "c"):
-        log.add(record(name))
+        log.add_record(record(name))
     await run_and_stop(log)
     first, *lines = path.read_text().splitlines()
     assert first == "{}"
@@ -57,10 +57,10 @@ async def test_what_is_pending_is_written_at_the_end(tmp_path, dropped):
 async def test_a_line_is_written_once(tmp_path, dropped):
     path = tmp_path / "decisions.jsonl"
     log = DecisionLog(path, dropped)
-    log.add(record("a"))
-    await log._flush()
-    await log._flush()
-    log.add(record("b"))
+    log.add_record(record("a"))
+    await log._flush_pending()
+    await log._flush_pending()
+    log.add_record(record("b"))
     await run_and_stop(log)
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "b"]
 
@@ -71,13 +71,13 @@ async def test_a_missing_folder_costs_lines_which_are_counted_and_said_once(
     log = DecisionLog(tmp_path / "gone" / "decisions.jsonl", dropped)
     for lines in (2, 3):
         for number in range(lines):
-            log.add(record(str(number)))
-        await log._flush()
+            log.add_record(record(str(number)))
+        await log._flush_pending()
     assert dropped.lines == 5
     assert [entry.levelname for entry in caplog.records] == ["ERROR"]
     (tmp_path / "gone").mkdir()
-    log.add(record("back"))
-    await log._flush()
+    log.add_record(record("back"))
+    await log._flush_pending()
     assert dropped.lines == 5
     assert (tmp_path / "gone" / "decisions.jsonl").read_text().count("\n") == 1
 
@@ -86,5 +86,5 @@ def test_what_waits_is_bounded(tmp_path, dropped):
     log = DecisionLog(tmp_path / "d", dropped)
     one = record("a")
     for _ in range(decision_log._MAX_PENDING + 7):
-        log.add(one)
+        log.add_record(one)
     assert dropped.lines == 7

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry import drift
-from gateway.telemetry.drift import Drift, PageHinkley
+from gateway.telemetry.drift import DriftMetrics, PageHinkley
 
 values = st.lists(st.floats(-5, 5), max_size=60)
 
@@ -34,7 +34,7 @@ def test_without_decay_it_is_the_published_statistic(xs, delta):
     test = PageHinkley(delta, threshold=1e9)
     found = []
     for x in xs:
-        assert not test.add(x)
+        assert not test.add_value(x)
         found.append((test.rise, test.fall, test.score))
     rises, falls = textbook(xs, delta, 1), textbook(xs, delta, -1)
     for (rise, fall, score), a, b in zip(found, rises, falls, strict=True):
@@ -45,7 +45,7 @@ def test_without_decay_it_is_the_published_statistic(xs, delta):
 def test_a_rise_is_a_fall_seen_from_below(xs):
     up, down = (PageHinkley(0.1, 2.0, 0.99) for _ in range(2))
     for x in xs:
-        assert up.add(x) == down.add(-x)
+        assert up.add_value(x) == down.add_value(-x)
         assert (up.rise, up.fall) == (down.fall, down.rise)
 
 
@@ -53,7 +53,7 @@ def test_a_rise_is_a_fall_seen_from_below(xs):
 def test_what_was_always_so_is_no_change(level, noise, count):
     test = PageHinkley(0.5 + abs(noise), 5.0)
     for k in range(count):
-        assert not test.add(level + (noise if k % 2 else -noise))
+        assert not test.add_value(level + (noise if k % 2 else -noise))
     assert test.score < 5.0
 
 
@@ -61,19 +61,19 @@ def test_what_was_always_so_is_no_change(level, noise, count):
 def test_a_change_is_found_within_hundreds_and_noise_alone_is_not(factor):
     rng = random.Random(7)
     test = PageHinkley(0.05, 25.0, 0.9999)
-    assert not any(test.add(rng.gauss(0.2, 0.3)) for _ in range(50_000))
-    test.reset()
-    assert not any(test.add(rng.gauss(0.2, 0.3)) for _ in range(2_000))
+    assert not any(test.add_value(rng.gauss(0.2, 0.3)) for _ in range(50_000))
+    test.reset_test()
+    assert not any(test.add_value(rng.gauss(0.2, 0.3)) for _ in range(2_000))
     shift = math.log(factor)
-    after = next(k for k in range(1_000) if test.add(rng.gauss(0.2 + shift, 0.3)))
+    after = next(k for k in range(1_000) if test.add_value(rng.gauss(0.2 + shift, 0.3)))
     assert after < 60 / abs(shift)
 
 
 def test_an_alarm_begins_anew_and_the_new_level_is_the_usual_one():
     test = PageHinkley(0.05, 5.0)
     for _ in range(100):
-        assert not test.add(0.0)
-    alarms = sum(test.add(1.0) for _ in range(500))
+        assert not test.add_value(0.0)
+    alarms = sum(test.add_value(1.0) for _ in range(500))
     assert alarms == 1
     assert test.score == 0.0
 
@@ -82,7 +82,7 @@ def test_decay_forgets_what_is_long_past():
     keeps, forgets = PageHinkley(0.1, 100.0), PageHinkley(0.1, 100.0, 0.9)
     for k in range(130):
         for test in (keeps, forgets):
-            test.add(1.0 if 100 <= k < 110 else 0.0)
+            test.add_value(1.0 if 100 <= k < 110 else 0.0)
     assert keeps.score > 3.0
     assert forgets.score == 0.0
 
@@ -105,14 +105,14 @@ WHAT = {
 }
 
 
-class Watched(Drift):
+class Watched(DriftMetrics):
     def __init__(self):
         self.registry = CollectorRegistry()
         super().__init__(self.registry, ("phi-3-mini", "mistral-7b"))
 
     def page(self):
         """{(what, model, quantity, profile): value} once what is new has been published."""
-        self.publish()
+        self.publish_metrics()
         return {
             (one.name.removeprefix("joulegate_prediction_"), *map(one.labels.get, drift._LABELS)): (
                 one.value

@@ -9,22 +9,22 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from backends.client import Client
+from backends.client import BackendClient
 from backends.registry import Backend, Deployment
-from gateway.config import parse
-from gateway.scheduling.decision import Decision, Scored, Weights
-from gateway.service.accounting.accounting import Books
-from gateway.service.client.cancellation import Lifeline
-from gateway.service.client.response import Reply
-from gateway.service.pipeline import Gateway
-from gateway.service.request.body import decode
-from gateway.service.request.profiles import Profiles
-from gateway.service.request.routing_table import Names
-from gateway.service.upstream.dispatcher import Dispatcher
-from gateway.telemetry.drift import Drift
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recent import Recent
-from gateway.telemetry.record import Record
+from gateway.config import parse_config
+from gateway.scheduling.decision import MetricWeights, RoutingDecision, ScoredCandidate
+from gateway.service.accounting.accounting import RequestAccounting
+from gateway.service.client.cancellation import RequestCancellation
+from gateway.service.client.response import ResponseWriter
+from gateway.service.pipeline import RequestPipeline
+from gateway.service.request.body import decode_members
+from gateway.service.request.profiles import ActiveProfiles
+from gateway.service.request.routing_table import ModelNames
+from gateway.service.upstream.dispatcher import UpstreamDispatcher
+from gateway.telemetry.drift import DriftMetrics
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.recent import RecentRequests
+from gateway.telemetry.record import RequestRecord
 
 # DESIGN section 7: the gateway's; the meter's own and the regression sums have tests of their own.
 CONTRACT = {
@@ -62,12 +62,14 @@ def enter(metrics, finished):
 
 
 def scored(model, accuracy, joules):
-    return Scored(model, model, 0.1, accuracy, 1.0, joules, (0, 0, 0), (0, 0, 0), 0, 0, 9, 9, False)
+    return ScoredCandidate(
+        model, model, 0.1, accuracy, 1.0, joules, (0, 0, 0), (0, 0, 0), 0, 0, 9, 9, False
+    )
 
 
-DECISION = Decision(
+DECISION = RoutingDecision(
     "fair-ols",
-    Weights(0, 1, 0),
+    MetricWeights(0, 1, 0),
     (scored("m", 0.6, 40.0), scored("n", 0.7, 50.0), scored("p", 0.5, 90.0)),
     (),
     True,
@@ -83,7 +85,7 @@ def record(**more):
         "ttft_seconds": 0.4, "predicted_seconds": 1.5, "predicted_joules": 40.0, "joules": 44.0,
         "method": "estimated", "decision": DECISION,
     }  # fmt: skip
-    return Record(**{**fields, **more})
+    return RequestRecord(**{**fields, **more})
 
 
 def backends(*roots):
@@ -107,7 +109,7 @@ def value(metrics, name, **labels):
 
 @pytest.fixture
 def metrics():
-    return Metrics(CollectorRegistry())
+    return GatewayMetrics(CollectorRegistry())
 
 
 @pytest.fixture
@@ -217,7 +219,7 @@ outcomes = st.tuples(
 
 @given(st.lists(outcomes, max_size=40))
 def test_requests_add_up(drawn):
-    metrics = Metrics(CollectorRegistry())
+    metrics = GatewayMetrics(CollectorRegistry())
     for model, requested, code, stream in drawn:
         enter(metrics, record(model=model, requested=requested, code=code, stream=stream))
     counted = {
@@ -233,9 +235,9 @@ def test_requests_add_up(drawn):
 def test_backends_as_they_are_now(metrics):
     deployment = backends("http://a:1", "http://b:2")
     one, two = deployment.backends
-    one.begin()
+    one.begin_request()
     for _ in range(5):
-        two.failed()
+        two.record_failure()
     for _ in range(3):  # a page may be fetched any number of times
         metrics.publish_backends([deployment])
     for label, up, inflight, ejections in (("a:1", 1, 1, 0), ("b:2", 0, 0, 1)):
@@ -260,7 +262,7 @@ def test_reloads_start_at_zero(metrics):
         assert value(metrics, "profile_reloads_total", result=result) == 0
 
 
-CONFIG = parse(
+CONFIG = parse_config(
     'models: [{name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}]', "g", {}
 )
 
@@ -268,16 +270,20 @@ CONFIG = parse(
 async def test_names_that_clients_make_up_land_in_other(metrics, counter):
     deployments = (backends("http://a:1"),)
     for _ in range(5):  # nobody is there, so nothing is sent
-        deployments[0].backends[0].failed()
-    client = Client(connect_seconds=1.0)
-    gateway = Gateway(
-        names=Names(CONFIG),
-        profiles=Profiles(CONFIG, deployments, metrics, Drift(metrics.registry, ("phi-3-mini",))),
+        deployments[0].backends[0].record_failure()
+    client = BackendClient(connect_seconds=1.0)
+    gateway = RequestPipeline(
+        names=ModelNames(CONFIG),
+        profiles=ActiveProfiles(
+            CONFIG, deployments, metrics, DriftMetrics(metrics.registry, ("phi-3-mini",))
+        ),
         deployments=deployments,
         counter=counter,
-        dispatcher=Dispatcher(client, metrics, CONFIG.timeouts, CONFIG.retry, CONFIG.limits),
+        dispatcher=UpstreamDispatcher(
+            client, metrics, CONFIG.timeouts, CONFIG.retry, CONFIG.limits
+        ),
         metrics=metrics,
-        books=Books(metrics, Recent(0), deployments),
+        books=RequestAccounting(metrics, RecentRequests(0), deployments),
         stall_seconds=1.0,
     )
 
@@ -287,15 +293,17 @@ async def test_names_that_clients_make_up_land_in_other(metrics, counter):
     async def ask(model):
         async def load():
             body = f'{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}'
-            return decode(body.encode())
+            return decode_members(body.encode())
 
-        found = Record("r", 1.0, "chat", "other", "none", stream=False)
-        await gateway.answer(found, load, {}, Reply(send, "r"), Lifeline())
+        found = RequestRecord("r", 1.0, "chat", "other", "none", stream=False)
+        await gateway.handle_request(
+            found, load, {}, ResponseWriter(send, "r"), RequestCancellation()
+        )
 
     made_up = [f"made-up-{number}" for number in range(50)]
     for model in [*made_up, "auto", "joulegate/auto", "auto:energy", "auto:nope", "phi-3-mini"]:
         await ask(model)
-    gateway.books.settle()
+    gateway.accounting.flush()
     counted = Counter()
     for s in samples(metrics):
         if s.name == "joulegate_requests_total":

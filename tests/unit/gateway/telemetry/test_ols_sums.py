@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.ols_sums import NAME, SharedSums, Sums, SumsCollector
+from gateway.telemetry.ols_sums import METRIC_NAME, OlsSums, SharedSums, SumsCollector
 
 NAMES = (("phi-3-mini", "phi-3-mini"), ("mistral-7b", "h100"), ("mistral-7b", "l4"))
 COST = "n i o io i2 o2 i2o io2 i2o2 y iy oy ioy y2"
@@ -61,7 +61,7 @@ def shown(total):
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         assert family.type == "counter"
         for sample in family.samples:
-            assert sample.name == NAME
+            assert sample.name == METRIC_NAME
             labels = dict(sample.labels)
             name = labels.pop("model"), labels.pop("deployment")
             block = labels.pop("basis"), labels.pop("quantity")
@@ -102,10 +102,10 @@ def variables(block, row):
 
 @given(rows)
 def test_every_term_is_the_exact_sum_of_what_it_spells_rounded_once(given_rows):
-    sums = Sums(NAMES)
+    sums = OlsSums(NAMES)
     for one in given_rows:
-        sums.add("mistral-7b", "l4", **one)
-    page = shown(sums.snapshot)
+        sums.add_row("mistral-7b", "l4", **one)
+    page = shown(sums.snapshot_sums)
     assert sums.rows == len(given_rows)
     for block, terms in TERMS.items():
         entered = [v for one in given_rows if (v := variables(block, one)) is not None]
@@ -118,14 +118,14 @@ def test_every_term_is_the_exact_sum_of_what_it_spells_rounded_once(given_rows):
 
 def test_every_deployment_shows_every_term_before_any_request():
     expected = {block: dict.fromkeys(terms, 0.0) for block, terms in TERMS.items()}
-    assert shown(Sums(NAMES).snapshot) == dict.fromkeys(NAMES, expected)
+    assert shown(OlsSums(NAMES).snapshot_sums) == dict.fromkeys(NAMES, expected)
 
 
 def test_the_blocks_count_the_rows_that_belong_there():
-    sums = Sums(NAMES)
+    sums = OlsSums(NAMES)
     for fields in ({}, {"microjoules": None}, {"truncated": True}, {"estimated_tokens": None}):
-        sums.add(*NAMES[0], **row(**fields))
-    counts = {block: terms["n"] for block, terms in shown(sums.snapshot)[NAMES[0]].items()}
+        sums.add_row(*NAMES[0], **row(**fields))
+    counts = {block: terms["n"] for block, terms in shown(sums.snapshot_sums)[NAMES[0]].items()}
     assert counts == {
         ("tokens", "seconds"): 4,
         ("load", "seconds"): 4,
@@ -137,11 +137,11 @@ def test_the_blocks_count_the_rows_that_belong_there():
 
 
 def test_a_shared_token_is_kept_to_the_nearest_billionth():
-    sums = Sums(NAMES)
-    sums.add(*NAMES[0], **row(tokens_out=100, running=2))
-    assert shown(sums.snapshot)[NAMES[0]]["load", "joules"]["z"] == 33.333333333
-    sums.add(*NAMES[0], **row(tokens_out=200, running=2))
-    assert shown(sums.snapshot)[NAMES[0]]["load", "joules"]["z"] == 100.0
+    sums = OlsSums(NAMES)
+    sums.add_row(*NAMES[0], **row(tokens_out=100, running=2))
+    assert shown(sums.snapshot_sums)[NAMES[0]]["load", "joules"]["z"] == 33.333333333
+    sums.add_row(*NAMES[0], **row(tokens_out=200, running=2))
+    assert shown(sums.snapshot_sums)[NAMES[0]]["load", "joules"]["z"] == 100.0
 
 
 @pytest.mark.parametrize(
@@ -160,11 +160,11 @@ def test_a_shared_token_is_kept_to_the_nearest_billionth():
     ],
 )
 def test_a_row_that_cannot_be_is_left_out_and_told_once(fields, caplog):
-    sums = Sums(NAMES)
-    before = sums.snapshot()
-    sums.add(*NAMES[0], **row(**fields))
-    sums.add(*NAMES[0], **row(**fields))
-    assert sums.snapshot() == before
+    sums = OlsSums(NAMES)
+    before = sums.snapshot_sums()
+    sums.add_row(*NAMES[0], **row(**fields))
+    sums.add_row(*NAMES[0], **row(**fields))
+    assert sums.snapshot_sums() == before
     assert sums.rows == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -180,70 +180,70 @@ def hasty():
 
 @pytest.mark.usefixtures("hasty")
 def test_what_is_shown_is_of_the_same_rows_throughout():
-    sums = Sums(NAMES[:1])
+    sums = OlsSums(NAMES[:1])
 
     def work():
         for _ in range(5_000):
-            sums.add(*NAMES[0], **row())
+            sums.add_row(*NAMES[0], **row())
 
     workers = [threading.Thread(target=work) for _ in range(3)]
     for worker in workers:
         worker.start()
     while any(worker.is_alive() for worker in workers):
-        seconds, joules, output, prompt = sums.snapshot()[NAMES[0]]
+        seconds, joules, output, prompt = sums.snapshot_sums()[NAMES[0]]
         assert seconds[0] == joules[0] == output[0] == prompt[0]
         assert (seconds[1], joules[13]) == (512 * seconds[0], 312_000_001**2 * joules[0])
     for worker in workers:
         worker.join()
-    assert sums.snapshot()[NAMES[0]][0][0] == 15_000
+    assert sums.snapshot_sums()[NAMES[0]][0][0] == 15_000
 
 
 def test_workers_add_up_to_the_last_unit_whoever_is_asked(tmp_path):
     # The sum of the squared microjoules is far beyond what a float holds exactly.
-    workers = [Sums(NAMES) for _ in range(3)]
+    workers = [OlsSums(NAMES) for _ in range(3)]
     shared = [SharedSums(sums, tmp_path) for sums in workers]
-    alone = Sums(NAMES)
+    alone = OlsSums(NAMES)
     for k in range(300):
         one = row(microjoules=10**12 + k, tokens_in=1000 + k, running=k % 5)
-        workers[k % 3].add(*NAMES[k % 2], **one)
-        alone.add(*NAMES[k % 2], **one)
+        workers[k % 3].add_row(*NAMES[k % 2], **one)
+        alone.add_row(*NAMES[k % 2], **one)
     for one in shared:
-        one.write()
-    expected = alone.snapshot()
+        one.write_sums()
+    expected = alone.snapshot_sums()
     assert expected[NAMES[0]][1][13] > 2**60
-    assert all(one.total() == expected for one in shared)
+    assert all(one.sum_workers() == expected for one in shared)
     # Nobody holds the files of the dead; a worker that comes after has to show them too.
-    late = Sums(NAMES)
-    assert SharedSums(late, tmp_path).total() == expected
+    late = OlsSums(NAMES)
+    assert SharedSums(late, tmp_path).sum_workers() == expected
 
 
 def test_the_worker_that_is_asked_shows_what_it_has_not_written_yet(tmp_path):
-    sums = Sums(NAMES)
+    sums = OlsSums(NAMES)
     shared = SharedSums(sums, tmp_path)
-    sums.add(*NAMES[0], **row())
-    assert shared.total() == sums.snapshot()
-    assert SharedSums(Sums(NAMES), tmp_path).total() == sums.snapshot()
+    sums.add_row(*NAMES[0], **row())
+    assert shared.sum_workers() == sums.snapshot_sums()
+    assert SharedSums(OlsSums(NAMES), tmp_path).sum_workers() == sums.snapshot_sums()
 
 
 def test_nothing_new_is_not_written(tmp_path):
-    sums = Sums(NAMES)
+    sums = OlsSums(NAMES)
     shared = SharedSums(sums, tmp_path)
-    shared.write()
+    shared.write_sums()
     assert not list(tmp_path.iterdir())
-    sums.add(*NAMES[0], **row())
-    shared.write()
+    sums.add_row(*NAMES[0], **row())
+    shared.write_sums()
     (path,) = tmp_path.iterdir()
     path.unlink()
-    shared.write()
+    shared.write_sums()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_process_id_that_comes_again_takes_nothing_from_the_dead(tmp_path):
-    first, second = Sums(NAMES), Sums(NAMES)
+    first, second = OlsSums(NAMES), OlsSums(NAMES)
     for sums in (first, second):
-        sums.add(*NAMES[0], **row())
-        SharedSums(sums, tmp_path).write()
-    assert SharedSums(Sums(NAMES), tmp_path).total()[NAMES[0]][0][0] == 2
+        sums.add_row(*NAMES[0], **row())
+        SharedSums(sums, tmp_path).write_sums()
+    assert SharedSums(OlsSums(NAMES), tmp_path).sum_workers()[NAMES[0]][0][0] == 2
 
 
 @pytest.mark.parametrize(
@@ -258,49 +258,49 @@ def test_a_process_id_that_comes_again_takes_nothing_from_the_dead(tmp_path):
     ],
 )
 def test_a_file_that_no_worker_of_ours_wrote_counts_for_nothing(tmp_path, text):
-    sums = Sums(NAMES)
-    sums.add(*NAMES[0], **row())
+    sums = OlsSums(NAMES)
+    sums.add_row(*NAMES[0], **row())
     (tmp_path / "ols_1_0.json").write_bytes(text.encode("latin-1"))
     (tmp_path / "counter_1.db").write_bytes(b"\0" * 64)
-    assert SharedSums(sums, tmp_path).total() == sums.snapshot()
+    assert SharedSums(sums, tmp_path).sum_workers() == sums.snapshot_sums()
 
 
 def test_a_model_of_an_earlier_configuration_is_not_shown(tmp_path):
-    old = Sums([*NAMES, ("gone", "gone")])
+    old = OlsSums([*NAMES, ("gone", "gone")])
     for name in (NAMES[0], ("gone", "gone")):
-        old.add(*name, **row())
-    SharedSums(old, tmp_path).write()
+        old.add_row(*name, **row())
+    SharedSums(old, tmp_path).write_sums()
     (path,) = tmp_path.iterdir()
     assert "gone" in json.loads(path.read_text())["sums"][3]
-    total = SharedSums(Sums(NAMES), tmp_path).total()
+    total = SharedSums(OlsSums(NAMES), tmp_path).sum_workers()
     assert total.keys() == set(NAMES)
-    assert total[NAMES[0]] == old.snapshot()[NAMES[0]]
+    assert total[NAMES[0]] == old.snapshot_sums()[NAMES[0]]
 
 
 def test_a_disk_that_is_lost_shows_no_sum_that_later_shrinks(tmp_path, caplog):
     folder = tmp_path / "shared"
     folder.mkdir()
-    sums = Sums(NAMES)
+    sums = OlsSums(NAMES)
     shared = SharedSums(sums, folder)
-    sums.add(*NAMES[0], **row())
-    written = shared.total()
+    sums.add_row(*NAMES[0], **row())
+    written = shared.sum_workers()
     # A folder where the new file would go, as no permission stops a test that runs as root.
     (path,) = folder.iterdir()
     blocker = path.with_suffix(".tmp")
     blocker.mkdir()
-    sums.add(*NAMES[0], **row())
-    assert shared.total() == written
-    assert shared.total() == written
+    sums.add_row(*NAMES[0], **row())
+    assert shared.sum_workers() == written
+    assert shared.sum_workers() == written
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     blocker.rmdir()
-    assert shared.total() == sums.snapshot()
+    assert shared.sum_workers() == sums.snapshot_sums()
 
 
 def test_a_file_that_cannot_be_read_now_makes_a_gap_and_not_a_restart(tmp_path, caplog):
-    sums = Sums(NAMES)
-    sums.add(*NAMES[0], **row())
+    sums = OlsSums(NAMES)
+    sums.add_row(*NAMES[0], **row())
     shared = SharedSums(sums, tmp_path)
-    assert shown(shared.total)
+    assert shown(shared.sum_workers)
     (tmp_path / "ols_2_0.json").mkdir()
-    assert shown(shared.total) == {}
+    assert shown(shared.sum_workers) == {}
     assert "not shown" in caplog.text

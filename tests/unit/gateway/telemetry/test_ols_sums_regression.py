@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from statsmodels.regression.linear_model import OLS
 
-from gateway.telemetry.ols_sums import Sums, SumsCollector
+from gateway.telemetry.ols_sums import OlsSums, SumsCollector
 
 pytestmark = pytest.mark.slow
 
@@ -76,12 +76,12 @@ def million():
     noise = rng.lognormal(0, 0.1, (2, ROWS))
     micro = np.rint(np.stack([seconds, joules]) * noise * 1e6).astype(np.int64)
     rows = Rows(i, o, r, *micro)
-    sums = Sums([NAME])
+    sums = OlsSums([NAME])
     before = {}
     for k, (i, o, r, us, uj) in enumerate(zip(*(column.tolist() for column in rows), strict=True)):
         if k == ROWS - WINDOW:
             before = page(sums)
-        sums.add(
+        sums.add_row(
             *NAME,
             tokens_in=i,
             tokens_out=o,

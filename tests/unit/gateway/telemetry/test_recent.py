@@ -1,42 +1,42 @@
 """The last requests, oldest out first."""
 
-from gateway.telemetry.recent import Recent
-from gateway.telemetry.record import Attempt, Record
+from gateway.telemetry.recent import RecentRequests
+from gateway.telemetry.record import BackendAttempt, RequestRecord
 
 
 def record(request_id, **more):
     fields = {"at": 1.5, "kind": "chat", "requested": "auto", "preset": "default", "stream": False}
-    return Record(id=request_id, **{**fields, **more})
+    return RequestRecord(id=request_id, **{**fields, **more})
 
 
 def test_a_record_is_found_by_its_id():
-    recent = Recent(2)
+    recent = RecentRequests(2)
     kept = record("a")
-    recent.add(kept)
-    assert recent.get("a") is kept
-    assert recent.get("b") is None
+    recent.add_record(kept)
+    assert recent.get_record("a") is kept
+    assert recent.get_record("b") is None
 
 
 def test_the_oldest_goes_first():
-    recent = Recent(2)
+    recent = RecentRequests(2)
     for name in "abc":
-        recent.add(record(name))
-    assert [recent.get(name) is not None for name in "abc"] == [False, True, True]
+        recent.add_record(record(name))
+    assert [recent.get_record(name) is not None for name in "abc"] == [False, True, True]
 
 
 def test_an_id_used_again_replaces_its_record_and_is_young():
-    recent = Recent(2)
+    recent = RecentRequests(2)
     first, again = record("a"), record("a")
     for one in (first, record("b"), again, record("c")):
-        recent.add(one)
-    assert recent.get("a") is again
-    assert recent.get("b") is None
+        recent.add_record(one)
+    assert recent.get_record("a") is again
+    assert recent.get_record("b") is None
 
 
 def test_a_limit_of_zero_keeps_nothing():
-    recent = Recent(0)
-    recent.add(record("a"))
-    assert recent.get("a") is None
+    recent = RecentRequests(0)
+    recent.add_record(record("a"))
+    assert recent.get_record("a") is None
 
 
 def test_what_is_shown_of_a_record():
@@ -61,7 +61,7 @@ def test_what_is_shown_of_a_record():
         predicted_tpot_seconds=0.04,
         joules=25.0,
         method="estimated",
-        attempts=[Attempt("m", "b:8000", "silent"), Attempt("m", "a:8000", None)],
+        attempts=[BackendAttempt("m", "b:8000", "silent"), BackendAttempt("m", "a:8000", None)],
     ).to_dict()
     assert shown == {
         "id": "req_1",

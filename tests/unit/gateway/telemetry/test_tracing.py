@@ -16,9 +16,14 @@ from typer.testing import CliRunner
 from gateway import cli, config
 from gateway.api.incoming import read_head
 from gateway.console import OK, UNUSABLE
-from gateway.telemetry.record import Attempt, Record
-from gateway.telemetry.trace_context import Asked, Sampler, Trace, received
-from gateway.telemetry.tracing import _Finished, _span
+from gateway.telemetry.record import BackendAttempt, RequestRecord
+from gateway.telemetry.trace_context import (
+    AttemptTiming,
+    TraceContext,
+    TraceSampler,
+    parse_trace_context,
+)
+from gateway.telemetry.tracing import _FinishedRequest, _make_span
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 HEADER = f"00-{TRACE}-{PARENT}-01"
@@ -28,13 +33,13 @@ YAML = MODELS + "tracing: {endpoint: 'http://otel:4318/v1/traces'}\n"
 
 def context(parent=HEADER, *states):
     sent = [("traceparent", parent), *(("tracestate", state) for state in states)]
-    return received([(name.encode(), value.encode("latin-1")) for name, value in sent])
+    return parse_trace_context([(name.encode(), value.encode("latin-1")) for name, value in sent])
 
 
 def test_a_context_is_read_and_passed_on_as_it_is():
     found = context(HEADER, "congo=t61rcWkgMzE")
-    assert found == Trace(HEADER, TRACE, 1, PARENT, (b"congo=t61rcWkgMzE",))
-    assert context(f" {HEADER}\t") == Trace(HEADER, TRACE, 1, PARENT)
+    assert found == TraceContext(HEADER, TRACE, 1, PARENT, (b"congo=t61rcWkgMzE",))
+    assert context(f" {HEADER}\t") == TraceContext(HEADER, TRACE, 1, PARENT)
     assert context(f"00-{TRACE}-{PARENT}-ff").header == f"00-{TRACE}-{PARENT}-ff"
 
 
@@ -43,7 +48,7 @@ def test_a_context_is_read_and_passed_on_as_it_is():
 )
 def test_of_a_later_version_what_is_known_is_used(later):
     known = HEADER.removeprefix("00-")
-    assert context(later.format(known)) == Trace(HEADER, TRACE, 1, PARENT)
+    assert context(later.format(known)) == TraceContext(HEADER, TRACE, 1, PARENT)
 
 
 @pytest.mark.parametrize(
@@ -75,13 +80,13 @@ def test_anything_else_is_no_context(bad):
 
 
 def test_two_contexts_are_none():
-    assert received([(b"traceparent", HEADER.encode())] * 2) is None
-    assert received([(b"tracestate", b"a=1")]) is None
+    assert parse_trace_context([(b"traceparent", HEADER.encode())] * 2) is None
+    assert parse_trace_context([(b"tracestate", b"a=1")]) is None
 
 
 @given(st.binary(max_size=80) | st.from_regex(rb"[0-9a-f]{2}-[0-9a-f-]{40,60}.*"))
 def test_whatever_is_passed_on_is_hex_and_dashes(given_bytes):
-    found = received([(b"traceparent", given_bytes)])
+    found = parse_trace_context([(b"traceparent", given_bytes)])
     assert found is None or re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", found.header)
 
 
@@ -105,36 +110,38 @@ def test_whatever_is_passed_on_is_hex_and_dashes(given_bytes):
 )
 def test_a_bad_state_costs_itself_alone(states, kept):
     found = context(HEADER, *states)
-    assert (found.header, found.state) == (HEADER, kept)
+    assert (found.header, found.trace_state) == (HEADER, kept)
 
 
 def test_the_head_has_the_context():
     raw = [(b"traceparent", HEADER.encode()), (b"tracestate", b"a=1"), (b"tracestate", b"b=2")]
-    assert read_head({"type": "http", "method": "POST", "headers": raw}).trace.state == "a=1,b=2"
+    assert (
+        read_head({"type": "http", "method": "POST", "headers": raw}).trace.trace_state == "a=1,b=2"
+    )
     assert read_head({"type": "http", "method": "POST", "headers": raw[1:]}).trace is None
 
 
 def test_a_recorded_request_gets_a_span_of_its_own_once():
-    sampler = Sampler(0.0)
-    begun = sampler.begin(context())
+    sampler = TraceSampler(0.0)
+    begun = sampler.begin_span(context())
     span_id = begun.span_id
     assert re.fullmatch("[0-9a-f]{16}", span_id)
     assert (begun.header, begun.parent_id) == (f"00-{TRACE}-{span_id}-01", PARENT)
-    assert sampler.begin(begun).span_id == span_id
+    assert sampler.begin_span(begun).span_id == span_id
 
 
 def test_a_caller_that_records_nothing_is_followed():
-    begun = Sampler(1.0).begin(context(f"00-{TRACE}-{PARENT}-00"))
+    begun = TraceSampler(1.0).begin_span(context(f"00-{TRACE}-{PARENT}-00"))
     assert (begun.span_id, begun.header) == ("", f"00-{TRACE}-{PARENT}-00")
 
 
 def test_only_the_flags_that_are_known_are_sent():
-    assert Sampler(1.0).begin(context(f"00-{TRACE}-{PARENT}-ff")).header.endswith("-03")
+    assert TraceSampler(1.0).begin_span(context(f"00-{TRACE}-{PARENT}-ff")).header.endswith("-03")
 
 
 @given(st.floats(0.0, 1.0))
 def test_a_ratio_of_the_rest_is_recorded_by_their_ids(ratio):
-    begun = [Sampler(ratio).begin(None) for _ in range(50)]
+    begun = [TraceSampler(ratio).begin_span(None) for _ in range(50)]
     for trace in begun:
         recorded = int(trace.trace_id[16:], 16) < round(ratio * 2**64)
         assert trace.header.endswith("-01" if recorded else "-00")
@@ -146,10 +153,10 @@ def test_a_ratio_of_the_rest_is_recorded_by_their_ids(ratio):
 
 
 def test_attempts_are_noted_where_there_is_a_span():
-    sampler = Sampler(1.0)
-    begun, quiet = sampler.begin(None), context(f"00-{TRACE}-{PARENT}-00")
+    sampler = TraceSampler(1.0)
+    begun, quiet = sampler.begin_span(None), context(f"00-{TRACE}-{PARENT}-00")
     for trace in (begun, quiet, None):
-        sampler.asked(trace, time.monotonic() - 2.0)
+        sampler.record_attempt(trace, time.monotonic() - 2.0)
     ((at, seconds),) = begun.asked
     assert seconds == pytest.approx(2.0, abs=0.5)
     assert at + seconds == pytest.approx(time.time(), abs=0.5)
@@ -157,14 +164,14 @@ def test_attempts_are_noted_where_there_is_a_span():
 
 
 def record(**fields):
-    return Record("r", 100.0, "chat", "auto", "none", stream=False, **fields)
+    return RequestRecord("r", 100.0, "chat", "auto", "none", stream=False, **fields)
 
 
 def encoded(made, trace=None):
     """A span as the exporter would send it; encoding is where an odd value would cost a batch."""
-    trace = trace or Sampler(1.0).begin(None)
+    trace = trace or TraceSampler(1.0).begin_span(None)
     resource = Resource(MappingProxyType({}))
-    span = _span(_Finished(made, trace, resource), InstrumentationScope("joulegate"))
+    span = _make_span(_FinishedRequest(made, trace, resource), InstrumentationScope("joulegate"))
     return encode_spans([span]).resource_spans[0].scope_spans[0].spans[0]
 
 
@@ -209,9 +216,9 @@ def test_a_backend_s_address(label, address, port):
 
 
 def test_events_stay_within_the_span_when_the_clock_is_set():
-    trace = Sampler(1.0).begin(None)
-    trace.asked += [Asked(90.0, 1.0), Asked(200.0, 1.0)]
-    attempts = [Attempt("m", "a:1", "lost"), Attempt("m", "b:2", None)]
+    trace = TraceSampler(1.0).begin_span(None)
+    trace.asked += [AttemptTiming(90.0, 1.0), AttemptTiming(200.0, 1.0)]
+    attempts = [BackendAttempt("m", "a:1", "lost"), BackendAttempt("m", "b:2", None)]
     span = encoded(record(seconds=5.0, attempts=attempts), trace)
     assert [event.time_unix_nano // 10**9 for event in span.events] == [100, 105]
 
@@ -219,7 +226,7 @@ def test_events_stay_within_the_span_when_the_clock_is_set():
 def loaded(tmp_path, text):
     path = tmp_path / "gateway.yaml"
     path.write_text(text)
-    return config.load(path).tracing
+    return config.load_config(path).tracing
 
 
 @pytest.fixture(autouse=True)
@@ -270,5 +277,5 @@ def test_a_missing_extra_is_told_by_check(tmp_path, monkeypatch, module):
     assert CliRunner().invoke(cli.app, command).exit_code == OK
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(config.ConfigError, match=r"joulegate\[otel\]"):
-        config.load(path)
+        config.load_config(path)
     assert CliRunner().invoke(cli.app, command).exit_code == UNUSABLE

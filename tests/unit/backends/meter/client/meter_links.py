@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from backends.meter.client.meter_client import MeterLink
-from backends.meter.protocol import Answer, Batch
+from backends.meter.protocol import EventBatch, MeterAck
 
 
 class Reply:
@@ -32,8 +32,8 @@ class Meter:
 
     async def post(self, url, body, headers):
         self.url, self.headers = str(url), headers
-        self.batches.append(msgspec.json.decode(body, type=Batch))
-        answer = self.answers.pop(0) if self.answers else Answer(self.name, [], [])
+        self.batches.append(msgspec.json.decode(body, type=EventBatch))
+        answer = self.answers.pop(0) if self.answers else MeterAck(self.name, [], [])
         if isinstance(answer, Exception):
             raise answer
         if isinstance(answer, Reply):
@@ -52,7 +52,7 @@ def meter():
 @pytest.fixture
 def link(meter):
     made = MeterLink("http://meter:9464", meter, secret="s")
-    made.place("a:8000", "")
+    made.add_backend("a:8000", "")
     return made
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from backends.errors import ConnectionLost
 from backends.meter.client import meter_client
-from backends.meter.protocol import Answer, Observation
+from backends.meter.protocol import EnergyObservation, MeterAck
 from tests.unit.backends.meter.client import meter_links as links
 from tests.unit.backends.meter.client.meter_links import begun
 
@@ -70,8 +70,8 @@ async def test_a_meter_that_is_slow_once_or_gone_for_a_moment_is_waited_for(
         meter.answers = [ConnectionLost("no")]
         await link.exchange()
     assert (link.up, link.settled) == (False, [])
-    told = [Observation(n, m.id, 5, "exclusive") for n, m in enumerate((one, two), 1)]
-    meter.answers = [Answer("one", told, [])]
+    told = [EnergyObservation(n, m.id, 5, "exclusive") for n, m in enumerate((one, two), 1)]
+    meter.answers = [MeterAck("one", told, [])]
     await link.exchange()
     assert (link.settled, link.dropped) == ([one, two], 0)
 
@@ -96,7 +96,7 @@ async def test_ends_that_a_meter_waits_for_are_told_when_it_is_back(link, meter,
     told = [(type(one).__name__, one.id) for one in meter.batches[-1].events]
     assert told == [("End", before.id), ("Begin", lost.id), ("End", lost.id), ("End", meanwhile.id)]
     assert (link._owed, running.told, link.dropped) == ({}, 1, 4)
-    meter.answers = [Answer("one", [Observation(1, before.id, 5, "exclusive")], [])]
+    meter.answers = [MeterAck("one", [EnergyObservation(1, before.id, 5, "exclusive")], [])]
     await link.exchange()
     assert meter.kinds() == []
     assert (len(link.settled), before.method) == (4, "estimated")

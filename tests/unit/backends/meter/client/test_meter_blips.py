@@ -12,7 +12,7 @@ from backends.errors import ConnectionLost
 from backends.meter.client import meter_client as links
 from backends.meter.client import request_handle as requests
 from backends.meter.client.meter_client import MeterLink
-from backends.meter.protocol import Batch
+from backends.meter.protocol import EventBatch
 from tests.unit.backends.meter.meters import World
 
 NETWORK = ("well", "request lost", "answer lost")
@@ -49,17 +49,17 @@ class Pair:
         monkeypatch.setattr(links, "time", Time)
         monkeypatch.setattr(requests, "time", Time)
         self.link = MeterLink("http://meter:9464", self)
-        self.place = self.link.place("a", "")
+        self.place = self.link.add_backend("a", "")
 
     @property
     def ledger(self):
-        return self.world.meter.stations["l"].ledger
+        return self.world.meter.runners["l"].ledger
 
     async def post(self, _url, body, _headers):
         if self.network == "request lost":
             raise ConnectionLost("no route")
-        batch = msgspec.json.decode(body, type=Batch)
-        answer = self.world.meter.receive(batch, self.world.now_us)
+        batch = msgspec.json.decode(body, type=EventBatch)
+        answer = self.world.meter.receive_batch(batch, self.world.now_us)
         if self.network == "answer lost":
             raise ConnectionLost("timed out")
         return Reply(msgspec.json.encode(answer))
@@ -67,11 +67,11 @@ class Pair:
     async def turn(self, seconds=1.0):
         """Let time pass as the two of them see it."""
         self.world.pass_seconds(seconds)
-        self.world.meter.tidy(self.world.now_us)
-        await self.link.exchange()
+        self.world.meter.expire_gateways(self.world.now_us)
+        await self.link.exchange_batch()
 
     def begin(self):
-        metered = self.place.begin(10, 0.1)
+        metered = self.place.begin_request(10, 0.1)
         metered.owner = metered
         return metered
 
@@ -87,15 +87,15 @@ async def test_after_a_blip_nobody_waits_for_its_requests(monkeypatch, network, 
     pair.network = network
     for one in old:
         await pair.turn(2)
-        one.end(tokens=20)
+        one.end_attempt(tokens=20)
     await pair.turn(0.5)
-    assert {one.method for one in pair.link.settled} == {"estimated"}
-    assert len(pair.link.settled) == 4
+    assert {one.method for one in pair.link.finished_attempts} == {"estimated"}
+    assert len(pair.link.finished_attempts) == 4
     pair.network = "well"
     await pair.turn()
     fresh = pair.begin()
     await pair.turn()
-    fresh.end(tokens=20, first_share=0.5)
+    fresh.end_attempt(tokens=20, first_share=0.5)
     for _ in range(4):
         await pair.turn()
     assert fresh.method == "exclusive"
@@ -127,5 +127,5 @@ async def test_each_request_is_settled_once_and_none_is_left(steps, rng: random.
             one.end(tokens=20)
         for _ in range(12):
             await pair.turn()
-        assert sorted(one.id for one in pair.link.settled) == [one.id for one in begun]
-        assert (pair.ledger.open_requests, pair.link._owed) == (0, {})
+        assert sorted(one.id for one in pair.link.finished_attempts) == [one.id for one in begun]
+        assert (pair.ledger.open_requests, pair.link._unacked_ends) == (0, {})

@@ -3,7 +3,7 @@
 import pytest
 
 from backends.errors import ConnectionLost
-from backends.meter.protocol import Answer, Observation, Spending
+from backends.meter.protocol import EnergyObservation, MeterAck, UnattributedEnergy
 from tests.unit.backends.meter.client import meter_links as links
 from tests.unit.backends.meter.client.meter_links import Reply, begun
 
@@ -15,8 +15,8 @@ async def test_what_is_new_is_told_once_and_settled_once(link, meter):
     await link.exchange()
     one.end(tokens=3)
     meter.answers = [
-        Answer("one", [], []),
-        Answer("one", [Observation(1, one.id, 5, "exclusive")], []),
+        MeterAck("one", [], []),
+        MeterAck("one", [EnergyObservation(1, one.id, 5, "exclusive")], []),
     ]
     for _ in range(3):
         await link.exchange()
@@ -60,7 +60,7 @@ async def test_what_ends_while_a_batch_travels_is_told_by_the_next(link, meter):
 
 async def test_an_observation_of_a_running_request_ends_its_metering(link, meter):
     one = begun(link)
-    meter.answers = [Answer("one", [Observation(1, one.id, 5, "estimated")], [])]
+    meter.answers = [MeterAck("one", [EnergyObservation(1, one.id, 5, "estimated")], [])]
     await link.exchange()
     assert link.settled == []
     one.end(tokens=2)
@@ -72,14 +72,21 @@ async def test_an_observation_of_a_running_request_ends_its_metering(link, meter
 async def test_what_the_meter_saw_in_part_is_estimated_and_counted(link, meter):
     one = begun(link)
     one.end(tokens=2)
-    meter.answers = [Answer("one", [Observation(1, one.id, 5, "estimated")], [])]
+    meter.answers = [MeterAck("one", [EnergyObservation(1, one.id, 5, "estimated")], [])]
     await link.exchange()
     assert (link.settled, one.microjoules, link.dropped) == ([one], 0, 1)
 
 
 async def test_spendings_are_taken_once(link, meter):
-    told = [Spending(4, "a:8000", "idle", 10), Spending(5, "a:8000", "other", 20)]
-    meter.answers = [Answer("one", [], told[:1]), Answer("one", [], told), Answer("one", [], told)]
+    told = [
+        UnattributedEnergy(4, "a:8000", "idle", 10),
+        UnattributedEnergy(5, "a:8000", "other", 20),
+    ]
+    meter.answers = [
+        MeterAck("one", [], told[:1]),
+        MeterAck("one", [], told),
+        MeterAck("one", [], told),
+    ]
     for _ in range(3):
         await link.exchange()
     assert link.spendings == told
@@ -88,10 +95,10 @@ async def test_spendings_are_taken_once(link, meter):
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer("one", [Observation(-1, 1, 5, "exclusive")], []),
-        Answer("one", [Observation(1, 1, -5, "exclusive")], []),
-        Answer("one", [Observation(1 << 60, 1, 5, "exclusive")], []),
-        Answer("one", [], [Spending(1, "a:8000", "idle", -1)]),
+        MeterAck("one", [EnergyObservation(-1, 1, 5, "exclusive")], []),
+        MeterAck("one", [EnergyObservation(1, 1, -5, "exclusive")], []),
+        MeterAck("one", [EnergyObservation(1 << 60, 1, 5, "exclusive")], []),
+        MeterAck("one", [], [UnattributedEnergy(1, "a:8000", "idle", -1)]),
         Reply(b"", 500),
         Reply(b"{}"),
         Reply(b"[" * 1000),
@@ -108,7 +115,7 @@ async def test_an_answer_that_cannot_be_is_no_answer(link, meter, answer):
 
 async def test_an_unknown_backend_is_not_waited_for(link, meter):
     one = begun(link)
-    meter.answers = [Answer("one", [], [], unknown=["a:8000"])]
+    meter.answers = [MeterAck("one", [], [], unknown=["a:8000"])]
     await link.exchange()
     one.end(tokens=2)
     assert (link.settled, one.method) == ([one], "estimated")

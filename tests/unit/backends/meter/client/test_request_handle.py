@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.meter.client.request_handle import (
+    ABANDONED,
     ANSWERING,
     BEGUN,
-    FORSAKEN,
-    OVER,
+    ENDED,
     BackendMeter,
-    Metered,
+    MeteredAttempt,
 )
-from backends.meter.protocol import Begin, End, Progress
+from backends.meter.protocol import RequestBegin, RequestEnd, RequestProgress
 
 
 class Link:
@@ -25,7 +25,7 @@ class Link:
         self.ended = []
 
     def begin(self, place, prompt_tokens, prefill_microjoules):
-        return Metered(7, place, prompt_tokens, prefill_microjoules)
+        return MeteredAttempt(7, place, prompt_tokens, prefill_microjoules)
 
     def over(self, metered):
         self.ended.append(metered)
@@ -51,29 +51,29 @@ def begun(place):
 def test_it_is_told_in_stages_and_only_what_is_new(place):
     metered = begun(place)
     now = metered.began + 1.0
-    assert metered.news(now) == [Begin(7, 1_000_000, 3, 20, 1_500_000, False)]
+    assert metered.news(now) == [RequestBegin(7, 1_000_000, 3, 20, 1_500_000, False)]
     metered.told = metered.stage
     assert (metered.stage, metered.news(now)) == (BEGUN, [])
     stream, heard = Stream(), Heard()
     metered.streams(stream, heard)
     heard.last = metered.first
     now = metered.first + 0.5
-    assert metered.news(now) == [Progress(7, 500_000, 1)]
+    assert metered.news(now) == [RequestProgress(7, 500_000, 1)]
     metered.told, metered.told_tokens = metered.stage, 1
     stream.chunks, heard.last = 9, now
-    assert metered.news(now + 0.25) == [Progress(7, 250_000, 8)]
+    assert metered.news(now + 0.25) == [RequestProgress(7, 250_000, 8)]
     assert (metered.stage, metered.tokens) == (ANSWERING, 8)
     metered.end(tokens=12, prompt_tokens=21, cached_tokens=16)
-    assert (metered.stage, place.link.ended) == (OVER, [metered])
+    assert (metered.stage, place.link.ended) == (ENDED, [metered])
     (end,) = metered.news(metered.ended + 0.125)
-    assert end == End(7, 125_000, 12, 21, 16, None)
+    assert end == RequestEnd(7, 125_000, 12, 21, 16, None)
 
 
 def test_all_of_it_at_once_where_nothing_was_told(place):
     metered = begun(place)
     metered.end(tokens=5, first_share=0.5)
     kinds = [type(event) for event in metered.news(metered.ended)]
-    assert kinds == [Begin, Progress, End]
+    assert kinds == [RequestBegin, RequestProgress, RequestEnd]
     assert metered.first == pytest.approx((metered.began + metered.ended) / 2)
 
 
@@ -88,7 +88,7 @@ def test_the_first_token_lies_within_the_answer(place, share, place_of_first):
 def test_a_refused_request_computed_nothing(place):
     metered = begun(place)
     metered.refused()
-    assert metered.news(metered.ended)[-1] == End(7, 0, 0, 0, None, None)
+    assert metered.news(metered.ended)[-1] == RequestEnd(7, 0, 0, 0, None, None)
 
 
 def test_a_stream_without_usage_has_the_tokens_of_its_chunks(place):
@@ -110,7 +110,7 @@ def test_fewer_tokens_than_were_told_are_not_told(place):
 
 def test_what_the_meter_gave_up_is_not_told(place):
     metered = begun(place)
-    metered.told = FORSAKEN
+    metered.told = ABANDONED
     metered.end(tokens=3)
     assert metered.news(time.monotonic()) == []
 
@@ -141,7 +141,7 @@ def test_nonsense_about_tokens_a_chunk_is_soon_forgotten(place, odd):
 def test_tokens_a_chunk_stay_within_reason(answers):
     place = BackendMeter(Link(), 0, "a", "")
     for tokens, chunks in answers:
-        place.learn(tokens, chunks)
+        place.learn_chunk_size(tokens, chunks)
         assert 0.1 <= place.tokens_per_chunk <= 64.0
 
 
@@ -160,13 +160,13 @@ ANYTHING = st.none() | st.integers()
 def test_no_count_makes_an_event_that_a_meter_refuses(tokens, prompt, cached, queue):
     metered = begun(BackendMeter(Link(), 0, "a", ""))
     metered.queue_seconds = queue
-    metered.end(tokens=tokens, prompt_tokens=prompt, cached_tokens=cached)
-    for event in metered.news(metered.ended):
+    metered.end_attempt(tokens=tokens, prompt_tokens=prompt, cached_tokens=cached)
+    for event in metered.collect_events(metered.ended_at):
         for value in msgspec.structs.astuple(event):
             assert value is None or 0 <= value < 1 << 53
 
 
 @given(st.floats(allow_nan=False))
 def test_prefill_joules_are_whole_microjoules_and_not_negative(joules):
-    metered = BackendMeter(Link(), 0, "a", "").begin(1, joules)
+    metered = BackendMeter(Link(), 0, "a", "").begin_request(1, joules)
     assert metered.prefill_microjoules == round(min(max(0.0, joules), 1e9) * 1e6)

@@ -1,8 +1,8 @@
 """Counters that a test moves, and a sampler of them under a fake clock."""
 
 from backends.meter.daemon.counter import MICRO
-from backends.meter.daemon.sampler import Sampler
-from backends.meter.sources.source import Device, SourceError
+from backends.meter.daemon.sampler import CounterSampler
+from backends.meter.sources.source import EnergyDevice, SourceError
 
 
 class Counters:
@@ -13,7 +13,7 @@ class Counters:
 
     def __init__(self, *devices):
         self.now_us = 1_000_000
-        self.devices = devices or (Device("a", "A"),)
+        self.devices = devices or (EnergyDevice("a", "A"),)
         self.values = {device.id: 0 for device in self.devices}
         self.broken = None
         self.reads = 0
@@ -38,9 +38,9 @@ class Counters:
 
 
 def opened(source, **options):
-    sampler = Sampler("l", source, clock=source.clock, **options)
-    sampler.open()
-    assert [news.kind for news in sampler.take()] == ["start"]
+    sampler = CounterSampler("l", source, clock=source.clock, **options)
+    sampler.open_source()
+    assert [news.kind for news in sampler.take_events()] == ["start"]
     return sampler
 
 

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.exposition import total
+from backends.exposition import sum_series
 from backends.meter.daemon.counter import MICRO
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
-from backends.meter.daemon.sampler import News
-from backends.meter.daemon.service import BadBatchError, CrowdedError
-from backends.meter.protocol import Begin, End, Place, Progress
+from backends.meter.daemon.sampler import CounterEvent
+from backends.meter.daemon.service import BadBatchError, TooManyGatewaysError
+from backends.meter.protocol import BackendRef, RequestBegin, RequestEnd, RequestProgress
 from tests.unit.backends.meter.meters import A, Silent, World
 
 
@@ -32,7 +32,11 @@ def test_a_request_alone_gets_what_was_spent_in_its_time():
 def test_events_of_a_batch_may_come_in_any_order():
     world = World()
     world.pass_seconds(3)
-    events = [End(7, 1_000_000, 20), Progress(7, 1_500_000, 1), Begin(7, 2_000_000, 0, 10, 100_000)]
+    events = [
+        RequestEnd(7, 1_000_000, 20),
+        RequestProgress(7, 1_500_000, 1),
+        RequestBegin(7, 2_000_000, 0, 10, 100_000),
+    ]
     world.post(*events)
     (observation,) = world.settled().observations
     assert (observation.microjoules, observation.method) == (1_000_000, "exclusive")
@@ -49,11 +53,11 @@ def test_an_observation_comes_again_until_it_was_received():
 
 def test_two_gateways_may_use_the_same_numbers():
     world = World()
-    world.post(Begin(1, 0, 0, 10, 0), gateway="x")
-    world.post(Begin(1, 0, 0, 10, 0), gateway="y")
+    world.post(RequestBegin(1, 0, 0, 10, 0), gateway="x")
+    world.post(RequestBegin(1, 0, 0, 10, 0), gateway="y")
     world.pass_seconds(1)
-    world.post(End(1, 0, 30), gateway="x")
-    world.post(End(1, 0, 10), gateway="y")
+    world.post(RequestEnd(1, 0, 30), gateway="x")
+    world.post(RequestEnd(1, 0, 10), gateway="y")
     world.pass_seconds(5)
     (one,) = world.post(gateway="x").observations
     (other,) = world.post(gateway="y").observations
@@ -64,12 +68,12 @@ def test_two_gateways_may_use_the_same_numbers():
 @pytest.mark.parametrize(
     ("place", "ledger"),
     [
-        (Place("a"), "one"),
-        (Place("a2"), "one"),
-        (Place("b:1"), "two"),
-        (Place("http://b:1"), "two"),
-        (Place("stranger", "two"), "two"),
-        (Place("a", "two"), "two"),
+        (BackendRef("a"), "one"),
+        (BackendRef("a2"), "one"),
+        (BackendRef("b:1"), "two"),
+        (BackendRef("http://b:1"), "two"),
+        (BackendRef("stranger", "two"), "two"),
+        (BackendRef("a", "two"), "two"),
     ],
 )
 def test_which_ledger_a_backend_belongs_to(place, ledger):
@@ -79,49 +83,49 @@ def test_which_ledger_a_backend_belongs_to(place, ledger):
     answer = world.settled(places=[place])
     assert answer.unknown == []
     assert [observation.microjoules for observation in answer.observations] == [1_000_000]
-    attributed = {name: s.ledger.attributed for name, s in world.meter.stations.items()}
+    attributed = {name: s.ledger.attributed_microjoules for name, s in world.meter.runners.items()}
     assert attributed == {"one": 0, "two": 0} | {ledger: 1_000_000}
 
 
-@pytest.mark.parametrize("place", [Place("stranger"), Place("a", "three")])
+@pytest.mark.parametrize("place", [BackendRef("stranger"), BackendRef("a", "three")])
 def test_a_backend_of_no_ledger(place):
     world = two_ledgers()
     world.serve(1, places=[place])
     answer = world.settled(places=[place])
     assert answer.unknown == [place.backend]
     assert answer.observations == []
-    assert sum(station.ledger.open_requests for station in world.meter.stations.values()) == 0
+    assert sum(station.ledger.open_requests for station in world.meter.runners.values()) == 0
 
 
 def test_idle_energy_is_split_evenly_and_told_once():
     world = World()
-    places = [Place("a"), Place("b"), Place("c")]
+    places = [BackendRef("a"), BackendRef("b"), BackendRef("c")]
     world.post(places=places)
     world.pass_seconds(11)
     answer = world.post(places=places)
     told = {spending.backend: spending.microjoules for spending in answer.spendings}
     assert {spending.kind for spending in answer.spendings} == {"idle"}
     assert set(told) == {"a", "b", "c"}
-    assert sum(told.values()) == world.meter.stations["l"].ledger.idle == 10_000_000
+    assert sum(told.values()) == world.meter.runners["l"].ledger.idle_microjoules == 10_000_000
     assert max(told.values()) - min(told.values()) <= 1
     assert world.post(gateway="other", places=places).spendings == []
 
 
 def test_idle_energy_goes_to_who_knows_the_backend_by_whatever_name():
     world = two_ledgers()
-    mine, theirs = [Place("a")], [Place("a2"), Place("b:1")]
+    mine, theirs = [BackendRef("a")], [BackendRef("a2"), BackendRef("b:1")]
     world.post(gateway="me", places=mine)
     world.post(gateway="they", places=theirs)
     world.pass_seconds(11)
     (spending,) = world.post(gateway="me", places=mine).spendings
-    one, two = (station.ledger for station in world.meter.stations.values())
-    assert (spending.backend, spending.microjoules) == ("a", one.idle)
+    one, two = (station.ledger for station in world.meter.runners.values())
+    assert (spending.backend, spending.microjoules) == ("a", one.idle_microjoules)
     (spending,) = world.post(gateway="they", places=theirs).spendings
-    assert (spending.backend, spending.microjoules) == ("b:1", two.idle)
-    before = one.idle
+    assert (spending.backend, spending.microjoules) == ("b:1", two.idle_microjoules)
+    before = one.idle_microjoules
     world.pass_seconds(2)
     told = world.post(gateway="they", places=theirs).spendings[1:]
-    more = one.idle - before
+    more = one.idle_microjoules - before
     assert more > 0
     assert {s.backend: s.microjoules for s in told} == {"a2": more, "b:1": more}
 
@@ -129,36 +133,36 @@ def test_idle_energy_goes_to_who_knows_the_backend_by_whatever_name():
 def test_tokens_that_nobody_reported_are_told_to_their_backends_gateway():
     world = World(LedgerSpec("l", Silent(), (BackendSpec("http://a:1", ("a",)),)))
     for second in range(6):
-        world.meter.counted("http://a:1", world.now_us, 0, 100 * second)
+        world.meter.record_token_counts("http://a:1", world.now_us, 0, 100 * second)
         world.pass_seconds(1)
         answer = world.post()
     spent = {spending.kind for spending in answer.spendings}
     assert "other" in spent
     told = sum(spending.microjoules for spending in answer.spendings if spending.kind == "other")
-    assert told == world.meter.stations["l"].ledger.other > 0
+    assert told == world.meter.runners["l"].ledger.other_microjoules > 0
 
 
 def test_requests_of_a_gateway_that_vanished_end_with_its_last_word():
     world = World()
-    world.post(Begin(1, 0, 0, 10, 0))
+    world.post(RequestBegin(1, 0, 0, 10, 0))
     world.pass_seconds(1)
-    world.post(Progress(1, 0, 10))
+    world.post(RequestProgress(1, 0, 10))
     for _ in range(20):
         world.pass_seconds(1)
-        world.meter.tidy(world.now_us)
-    ledger = world.meter.stations["l"].ledger
+        world.meter.expire_gateways(world.now_us)
+    ledger = world.meter.runners["l"].ledger
     assert ledger.open_requests == 0
-    assert ledger.attributed == 1_000_000
+    assert ledger.attributed_microjoules == 1_000_000
 
 
 def test_a_gateway_that_was_forgotten_takes_nothing_new_for_old():
     world = World()
     world.serve(1)
     before = world.settled().observations[0].number
-    world.meter.tidy(world.now_us)
+    world.meter.expire_gateways(world.now_us)
     world.now_us += 301 * MICRO
-    world.meter.tidy(world.now_us)
-    assert world.meter.dropped > 0
+    world.meter.expire_gateways(world.now_us)
+    assert world.meter.dropped_messages > 0
     world.serve(2)
     numbers = [observation.number for observation in world.settled().observations]
     assert numbers
@@ -168,24 +172,24 @@ def test_a_gateway_that_was_forgotten_takes_nothing_new_for_old():
 @pytest.mark.parametrize(
     ("events", "places"),
     [
-        ([Begin(1, 0, 1, 10, 0)], [A]),
-        ([Begin(1, 0, -1, 10, 0)], [A]),
-        ([Begin(1, -5, 0, 10, 0)], [A]),
-        ([Begin(1, 0, 0, 1 << 60, 0)], [A]),
-        ([Begin(1, 0, 0, 10, -1)], [A]),
-        ([Progress(1, 0, -1)], [A]),
-        ([Progress(-1, 0, 1)], [A]),
-        ([End(1, 0, 1, -1)], [A]),
-        ([End(1, 0, 1, None, None, 1 << 60)], [A]),
-        ([], [Place("x" * 201)]),
+        ([RequestBegin(1, 0, 1, 10, 0)], [A]),
+        ([RequestBegin(1, 0, -1, 10, 0)], [A]),
+        ([RequestBegin(1, -5, 0, 10, 0)], [A]),
+        ([RequestBegin(1, 0, 0, 1 << 60, 0)], [A]),
+        ([RequestBegin(1, 0, 0, 10, -1)], [A]),
+        ([RequestProgress(1, 0, -1)], [A]),
+        ([RequestProgress(-1, 0, 1)], [A]),
+        ([RequestEnd(1, 0, 1, -1)], [A]),
+        ([RequestEnd(1, 0, 1, None, None, 1 << 60)], [A]),
+        ([], [BackendRef("x" * 201)]),
         ([], [A] * 1001),
     ],
 )
 def test_nothing_is_taken_of_a_batch_that_makes_no_sense(events, places):
     world = World()
     with pytest.raises(BadBatchError):
-        world.post(Begin(9, 0, 0, 10, 0), *events, places=places)
-    assert world.meter.stations["l"].ledger.open_requests == 0
+        world.post(RequestBegin(9, 0, 0, 10, 0), *events, places=places)
+    assert world.meter.runners["l"].ledger.open_requests == 0
     assert sum(world.meter.events.values()) == 0
 
 
@@ -199,7 +203,7 @@ def test_there_is_an_end_to_how_many_gateways_are_served():
     world = World()
     for number in range(256):
         world.post(gateway=str(number))
-    with pytest.raises(CrowdedError):
+    with pytest.raises(TooManyGatewaysError):
         world.post(gateway="one more")
     world.post(gateway="0")  # those that are known are still served
 
@@ -207,8 +211,8 @@ def test_there_is_an_end_to_how_many_gateways_are_served():
 def test_the_slowest_period_is_told_once_it_is_known():
     world = World()
     assert world.post().period_seconds is None
-    sampler = world.meter.stations["l"].sampler
-    sampler.open()
+    sampler = world.meter.runners["l"].sampler
+    sampler.open_source()
     sampler.counters[0].period_us = 100_000
     assert world.post().period_seconds == 0.1
 
@@ -217,8 +221,8 @@ def test_the_power_of_an_idle_gpu():
     world = World()
     for _ in range(10):
         world.pass_seconds(1)
-        world.meter.tidy(world.now_us)
-    assert world.meter.stations["l"].idle_watts == pytest.approx(1.0)
+        world.meter.expire_gateways(world.now_us)
+    assert world.meter.runners["l"].idle_watts == pytest.approx(1.0)
 
 
 @given(
@@ -229,22 +233,22 @@ def test_the_power_of_an_idle_gpu():
 )
 def test_at_every_scrape_the_devices_joules_are_all_accounted_for(steps):
     world = two_ledgers()
-    places = [Place("a"), Place("b:1")]
+    places = [BackendRef("a"), BackendRef("b:1")]
     for number, (tenths, microjoules, kind, scraped) in enumerate(steps):
         world.now_us += tenths * 100_000
-        for name, station in world.meter.stations.items():
+        for name, station in world.meter.runners.items():
             device = f"gpu-{name}"
-            news = News("advance", world.now_us, {device: microjoules, "second": number})
-            station.sampler._news.append(news)
+            news = CounterEvent("advance", world.now_us, {device: microjoules, "second": number})
+            station.sampler._events.append(news)
         events = [
-            Begin(number, 50_000, number % 2, 10, 1_000),
-            Progress(number - 1, 20_000, 5),
-            End(number - 2, 0, 30),
+            RequestBegin(number, 50_000, number % 2, 10, 1_000),
+            RequestProgress(number - 1, 20_000, 5),
+            RequestEnd(number - 2, 0, 30),
         ]
         if number > 1:
             world.post(*events[:kind], places=places)
         if scraped:
             page = world.page()
             parts = ("joulegate_meter_attributed_joules_total", "joulegate_meter_unsettled_joules")
-            spent = sum(round(total(page, part) * MICRO) for part in parts)
-            assert spent == round(total(page, "joulegate_meter_energy_joules_total") * MICRO)
+            spent = sum(round(sum_series(page, part) * MICRO) for part in parts)
+            assert spent == round(sum_series(page, "joulegate_meter_energy_joules_total") * MICRO)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.meter.daemon.counter import MICRO
-from backends.meter.sources.source import Device
+from backends.meter.sources.source import EnergyDevice
 from tests.unit.backends.meter.daemon.counters import Counters, opened, turn, updated_every
 
 
@@ -23,7 +23,7 @@ def test_the_period_is_found(period_us):
 
 
 def test_the_slowest_counters_period_counts():
-    source = Counters(Device("a", "A"), Device("b", "B"))
+    source = Counters(EnergyDevice("a", "A"), EnergyDevice("b", "B"))
     source.values = {"a": updated_every(20_000), "b": updated_every(100_000, phase_us=7_000)}
     sampler = opened(source)
     turn(source, sampler, 3)
@@ -80,7 +80,7 @@ def test_a_counter_that_slows_down_is_still_read_at_the_asked_rate():
     before = source.reads
     turn(source, sampler, 10)
     assert source.reads - before <= 230
-    assert sampler.still(sampler.counters[0])
+    assert sampler.is_standing_still(sampler.counters[0])
 
 
 def test_a_coarse_source_is_asked_once_a_second_and_is_not_probed():
@@ -90,14 +90,14 @@ def test_a_coarse_source_is_asked_once_a_second_and_is_not_probed():
     sampler = opened(source)
     told = turn(source, sampler, 200)
     assert source.reads <= 202
-    assert not sampler.still(sampler.counters[0])
+    assert not sampler.is_standing_still(sampler.counters[0])
     assert sampler.period_us == 30 * MICRO
     assert [news.microjoules["a"] for news in told] == [30 * MICRO * 300] * len(told)
     assert len(told) in {6, 7}
 
 
 def test_looking_for_one_that_stands_still_costs_no_more():
-    source = Counters(Device("a", "A"), Device("b", "B"))
+    source = Counters(EnergyDevice("a", "A"), EnergyDevice("b", "B"))
     source.values = {"a": updated_every(100_000), "b": updated_every(100_000)}
     sampler = opened(source)
     turn(source, sampler, 3)

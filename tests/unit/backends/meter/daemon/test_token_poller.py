@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from backends.client import Client
+from backends.client import BackendClient
 from backends.errors import ConnectionLost
 from backends.meter.daemon import token_poller as tokens
 
@@ -33,8 +33,8 @@ async def test_the_next_turn_comes_whatever_happened_in_one(monkeypatch, trouble
         assert (root, prompt, generated) == ("http://a:1", 5, 6)
         done.set()
 
-    monkeypatch.setattr(Client, "get", get)
-    polling = asyncio.create_task(tokens.poll(["http://a:1"], counted))
+    monkeypatch.setattr(BackendClient, "get", get)
+    polling = asyncio.create_task(tokens.poll_backends(["http://a:1"], counted))
     counting = asyncio.create_task(done.wait())
     await asyncio.wait({polling, counting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
     assert counting.done()

@@ -1,14 +1,14 @@
 """A ledger and what is done to it, in few words."""
 
-from backends.meter.ledger.ledger import Ledger
+from backends.meter.ledger.ledger import EnergyLedger
 
 S = 1_000_000
 FAR = 100_000 * S
 
 
-def started(**options) -> Ledger:
-    ledger = Ledger("gpu", **options)
-    ledger.start(0)
+def started(**options) -> EnergyLedger:
+    ledger = EnergyLedger("gpu", **options)
+    ledger.start_counter(0)
     return ledger
 
 

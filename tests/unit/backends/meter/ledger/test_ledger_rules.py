@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.meter.ledger.ledger import Ledger, Settled
+from backends.meter.ledger.ledger import EnergyLedger, SettledRequest
 
 MS = 1_000
 S = 1_000_000
@@ -41,53 +41,58 @@ rounds = st.tuples(waits, st.lists(others, max_size=3), batches)
 schedules = st.lists(rounds, max_size=8)
 
 
-def tell(ledger: Ledger, now_us: int, batch) -> None:
+def tell(ledger: EnergyLedger, now_us: int, batch) -> None:
     for kind, key, age, *rest in batch:
         getattr(ledger, kind)(key, now_us - age, *rest)
 
 
-def check(ledger: Ledger, settled: list[Settled]) -> None:
+def check(ledger: EnergyLedger, settled: list[SettledRequest]) -> None:
     """The books agree with what lies about."""
-    assert ledger.unsettled == sum(span.microjoules for span in ledger._spans)
+    assert ledger.unsettled_microjoules == sum(span.microjoules for span in ledger._intervals)
     open_microjoules = [request.microjoules for request in ledger._requests.values()]
     given_out = [one.microjoules for one in settled] + open_microjoules
     assert min(given_out, default=0) >= 0
-    assert sum(given_out) == ledger.attributed
-    assert ledger.idle >= 0
+    assert sum(given_out) == ledger.attributed_microjoules
+    assert ledger.idle_microjoules >= 0
     assert min(ledger.other_by_backend.values(), default=0) >= 0
-    total = ledger.attributed + ledger.idle + ledger.other + ledger.unsettled
-    assert total == ledger.advanced
+    total = (
+        ledger.attributed_microjoules
+        + ledger.idle_microjoules
+        + ledger.other_microjoules
+        + ledger.unsettled_microjoules
+    )
+    assert total == ledger.advanced_microjoules
 
 
-def play(schedule, *, order=None, bound=4, **options) -> tuple[Ledger, list[Settled]]:
-    ledger = Ledger("gpu", **options)
-    settled: list[Settled] = []
+def play(schedule, *, order=None, bound=4, **options) -> tuple[EnergyLedger, list[SettledRequest]]:
+    ledger = EnergyLedger("gpu", **options)
+    settled: list[SettledRequest] = []
     now_us = 0
     advanced = 0
     for wait_us, calls, batch in schedule:
         now_us += wait_us
         for name, *args in calls:
             if name == "counted":
-                ledger.counted(args[0], now_us, *args[1:])
+                ledger.record_token_counts(args[0], now_us, *args[1:])
             elif name == "vanished":
-                ledger.vanished(args[0], now_us)
+                ledger.end_gateway_requests(args[0], now_us)
             else:
                 getattr(ledger, name)(now_us, *args)
                 advanced += sum(args)
             check(ledger, settled)
         tell(ledger, now_us, batch if order is None else order(batch))
         assert ledger.open_requests <= bound
-        settled += ledger.settle(now_us)
+        settled += ledger.settle_requests(now_us)
         check(ledger, settled)
     now_us += 200 * S
-    ledger.advance(now_us, 12_345)
-    ledger.vanished("g1", now_us)
-    ledger.vanished("g2", now_us)
-    ledger.advance(now_us + S, 0)
-    settled += ledger.settle(now_us + FAR)
+    ledger.advance_counter(now_us, 12_345)
+    ledger.end_gateway_requests("g1", now_us)
+    ledger.end_gateway_requests("g2", now_us)
+    ledger.advance_counter(now_us + S, 0)
+    settled += ledger.settle_requests(now_us + FAR)
     check(ledger, settled)
-    assert ledger.advanced == advanced + 12_345
-    assert ledger.unsettled == 0
+    assert ledger.advanced_microjoules == advanced + 12_345
+    assert ledger.unsettled_microjoules == 0
     return ledger, settled
 
 
@@ -114,10 +119,10 @@ def test_the_order_of_a_batch_and_repeated_events_change_nothing(schedule, rando
     ledger, settled = play(schedule)
     again, settled_again = play(schedule, order=shuffled)
     assert Counter(settled_again) == Counter(settled)
-    assert (again.attributed, again.idle, again.other) == (
-        ledger.attributed,
-        ledger.idle,
-        ledger.other,
+    assert (again.attributed_microjoules, again.idle_microjoules, again.other_microjoules) == (
+        ledger.attributed_microjoules,
+        ledger.idle_microjoules,
+        ledger.other_microjoules,
     )
 
 
@@ -126,7 +131,7 @@ def test_the_order_of_a_batch_and_repeated_events_change_nothing(schedule, rando
 @given(schedules)
 def test_memory_is_bounded_whatever_comes(schedule):
     ledger, _ = play(schedule, max_requests=2, bound=2)
-    assert len(ledger._remembered) <= 2
+    assert len(ledger._settled_keys) <= 2
 
 
 # A whole request: when it began and, after that, the gaps to its events with their new tokens.
@@ -168,19 +173,19 @@ def by_the_book(spans, requests) -> list[Fraction]:
 @settings(deadline=None, max_examples=800)
 @given(counters, st.lists(wholes, min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_each_gets_what_the_contract_says(counter, drawn, random):
-    ledger = Ledger("gpu")
-    ledger.start(0)
+    ledger = EnergyLedger("gpu")
+    ledger.start_counter(0)
     spans = []
     at_us = 0
     for width_us, microjoules in counter:
         spans.append((at_us, at_us + width_us, microjoules))
         at_us += width_us
-        ledger.advance(at_us, microjoules)
+        ledger.advance_counter(at_us, microjoules)
     requests = []
     calls = []
     for n, (begun, prompt, prefill, gaps) in enumerate(drawn):
         # One backend each: where they share one, prefills begin in turn.
-        calls.append((ledger.begin, ("g", n), begun, f"b{n}", prompt, prefill + 1, False))
+        calls.append((ledger.begin_request, ("g", n), begun, f"b{n}", prompt, prefill + 1, False))
         points = []
         time_us = begun
         tokens = 0
@@ -188,14 +193,14 @@ def test_each_gets_what_the_contract_says(counter, drawn, random):
             time_us += gap_us
             tokens += more
             points.append((time_us, tokens))
-            calls.append((ledger.progress, ("g", n), time_us, tokens))
-        calls[-1] = (ledger.end, *calls[-1][1:])
+            calls.append((ledger.record_progress, ("g", n), time_us, tokens))
+        calls[-1] = (ledger.end_request, *calls[-1][1:])
         requests.append((begun, prompt, prefill + 1, points))
     random.shuffle(calls)
     for call, *args in calls:
         call(*args)
     last_us = max(at_us, *(points[-1][0] for *_, points in requests)) + 1
-    ledger.advance(last_us, 0)
-    settled = {one.key[1]: one.microjoules for one in ledger.settle(FAR)}
+    ledger.advance_counter(last_us, 0)
+    settled = {one.key[1]: one.microjoules for one in ledger.settle_requests(FAR)}
     for n, share in enumerate(by_the_book(spans, requests)):
         assert abs(settled[n] - share) <= 2 * len(requests) * len(spans) + 1e-9 * float(share)

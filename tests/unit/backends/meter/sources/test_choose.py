@@ -3,7 +3,7 @@
 import pytest
 
 from backends.meter.sources import choose as picking
-from backends.meter.sources.source import Device, SourceError
+from backends.meter.sources.source import EnergyDevice, SourceError
 
 
 class Fake:
@@ -18,7 +18,7 @@ class Fake:
         self.opened += 1
         if self.error:
             raise SourceError(self.error)
-        return (Device("x", "x"),)
+        return (EnergyDevice("x", "x"),)
 
     def read(self, _):
         return 0
@@ -30,12 +30,12 @@ class Fake:
 def pick(**sources):
     """What `auto` takes of these."""
     makers = {name: lambda *_, s=source: s for name, source in sources.items()}
-    return picking.pick(picking.AUTO, makers=makers)
+    return picking.choose_source(picking.AUTO, makers=makers)
 
 
 @pytest.mark.parametrize("kind", sorted(picking._MAKERS))
 def test_each_kind_by_its_name(kind):
-    assert picking.pick(kind, ["0"], "http://x").kind == kind
+    assert picking.choose_source(kind, ["0"], "http://x").kind == kind
 
 
 @pytest.mark.parametrize(("nvml", "taken"), [(None, "nvml"), ("no GPU", "rapl")])

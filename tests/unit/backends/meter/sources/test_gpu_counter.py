@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.meter.sources.gpu_counter import CHECK_EVERY_US, CHECK_US, GpuCounter, Integral
+from backends.meter.sources.gpu_counter import CHECK_EVERY_US, CHECK_US, GpuCounter, PowerIntegral
 
 SECOND = 1_000_000
 STEP = 50_000
@@ -25,11 +25,11 @@ def advance(counter, readings):
 )
 def test_a_wrap_is_undone(bits, start, steps):
     total, at_us, counter = (2**bits - start % 2**31 - 1), 0, GpuCounter()
-    first = counter.take(0, total, None)
+    first = counter.record_reading(0, total, None)
     for step in steps:
         total += step
         at_us += STEP
-        last = counter.take(at_us, total % 2**bits, None)
+        last = counter.record_reading(at_us, total % 2**bits, None)
     assert last - first == 1000 * sum(steps)
 
 
@@ -47,16 +47,16 @@ def test_a_wrap_is_undone(bits, start, steps):
 )
 def test_any_other_fall_is_left_to_see(last, raw, elapsed_us):
     counter = GpuCounter()
-    before = counter.take(0, last, None)
-    assert counter.take(elapsed_us, raw, None) < before
+    before = counter.record_reading(0, last, None)
+    assert counter.record_reading(elapsed_us, raw, None) < before
 
 
 def test_a_second_wrap_comes_on_top():
     counter = GpuCounter()
     near = 2**32 - 5
     assert advance(counter, [(0, near, None), (STEP, 3, None)]) == 8000
-    counter.take(2 * SECOND, near, None)
-    assert counter.take(2 * SECOND + STEP, 3, None) == (2 * 2**32 + 3) * 1000
+    counter.record_reading(2 * SECOND, near, None)
+    assert counter.record_reading(2 * SECOND + STEP, 3, None) == (2 * 2**32 + 3) * 1000
 
 
 @given(
@@ -65,25 +65,25 @@ def test_a_second_wrap_comes_on_top():
     )
 )
 def test_power_is_summed_by_trapezoids_without_loss(points):
-    integral, at_us, twice = Integral(), 0, 0
+    integral, at_us, twice = PowerIntegral(), 0, 0
     for place, (step, milliwatts) in enumerate(points):
         at_us += step
         if place:
             twice += step * (milliwatts + points[place - 1][1])
-        integral.add(at_us, milliwatts)
+        integral.add_power(at_us, milliwatts)
     assert integral.microjoules == twice // 2000
 
 
 def test_nothing_is_summed_across_a_hole():
     counter = GpuCounter()
-    counter.integrate()
+    counter.integrate_power()
     assert advance(counter, [(0, None, 100_000), (SECOND, None, 100_000)]) == 100 * SECOND
-    counter.resume()
+    counter.resume_after_hole()
     assert (
         advance(counter, [(50 * SECOND, None, 100_000), (51 * SECOND, None, 100_000)])
         == 100 * SECOND
     )
-    assert counter.take(51 * SECOND, None, 100_000) == 200 * SECOND
+    assert counter.record_reading(51 * SECOND, None, 100_000) == 200 * SECOND
 
 
 def run(counter, seconds, watts, factor=1.0, began_us=0):
@@ -121,8 +121,8 @@ def test_a_counter_that_does_not_is_replaced_by_the_integral(factor):
 def test_a_counter_that_lags_behind_a_jump_of_power_is_given_another_chance():
     counter = GpuCounter()
     for at_us in range(0, CHECK_US, STEP):
-        counter.take(at_us, 0, 0)
-    counter.take(CHECK_US, 0, 2_000_000)
+        counter.record_reading(at_us, 0, 0)
+    counter.record_reading(CHECK_US, 0, 2_000_000)
     assert counter.ratio == 0
     run(counter, 6, 300, began_us=CHECK_US + STEP)
     assert counter.ratio == pytest.approx(1, abs=0.02)
@@ -132,7 +132,9 @@ def test_a_counter_that_lags_behind_a_jump_of_power_is_given_another_chance():
 
 def test_the_switch_neither_jumps_nor_falls():
     counter = GpuCounter()
-    values = [counter.take(at_us, 12_345, 300_000) for at_us in range(0, 12 * SECOND, STEP)]
+    values = [
+        counter.record_reading(at_us, 12_345, 300_000) for at_us in range(0, 12 * SECOND, STEP)
+    ]
     steps = [b - a for a, b in pairwise(values)]
     assert set(steps) == {0, 15 * SECOND}
 
@@ -155,7 +157,7 @@ def test_a_check_with_a_gap_begins_anew():
     counter = GpuCounter()
     readings = [(0, 0, 300_000), (STEP, 0, 300_000), (8 * SECOND, 2_400_000, 0)]
     for reading in readings:
-        counter.take(*reading)
+        counter.record_reading(*reading)
     assert counter.ratio is None
     run(counter, 6, 300, began_us=8 * SECOND)
     assert counter.ratio == pytest.approx(1, abs=0.02)
@@ -164,17 +166,17 @@ def test_a_check_with_a_gap_begins_anew():
 def test_a_reset_in_a_check_is_no_verdict():
     counter = GpuCounter()
     for second in range(4):
-        counter.take(second * SECOND, 50_000_000 + 300_000 * second, 300_000)
+        counter.record_reading(second * SECOND, 50_000_000 + 300_000 * second, 300_000)
     for second in range(4, 9):
-        counter.take(second * SECOND, 300_000 * (second - 4), 300_000)
+        counter.record_reading(second * SECOND, 300_000 * (second - 4), 300_000)
     assert counter.ratio is None
-    counter.take(9 * SECOND, 1_500_000, 300_000)
+    counter.record_reading(9 * SECOND, 1_500_000, 300_000)
     assert counter.ratio == pytest.approx(1)
 
 
 def test_without_power_there_is_no_check():
     counter = GpuCounter()
     for at_us in range(0, 7 * SECOND, STEP):
-        counter.take(at_us, at_us // 1000, None)
+        counter.record_reading(at_us, at_us // 1000, None)
     assert counter.ratio is None
     assert not counter.wants_power(8 * SECOND)

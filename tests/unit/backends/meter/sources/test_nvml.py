@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from backends.meter.sources.nvml import NvmlSource
-from backends.meter.sources.nvml_session import Session
+from backends.meter.sources.nvml_session import NvmlSession
 from backends.meter.sources.source import SourceError
 
 
@@ -91,14 +91,14 @@ def gpu(number=0, **fields):
 def opened(*gpus, devices=(), fail=None, times=(0,)):
     ticks = iter(times)
     library = Library(*gpus, fail=fail)
-    source = NvmlSource(devices, session=Session(library), clock_us=lambda: next(ticks))
+    source = NvmlSource(devices, session=NvmlSession(library), clock_us=lambda: next(ticks))
     return source, library, source.open()
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(SourceError, match=r"pip install 'joulegate\[meter\]'"):
-        NvmlSource(session=Session()).open()
+        NvmlSource(session=NvmlSession()).open()
 
 
 def test_all_gpus_unless_told():
@@ -133,7 +133,7 @@ def test_by_number_or_uuid_and_none_twice():
 )
 def test_failures_say_what_to_do_and_leave_nothing_open(fail, message):
     library = Library(gpu(), fail=fail)
-    source = NvmlSource(session=Session(library))
+    source = NvmlSource(session=NvmlSession(library))
     with pytest.raises(SourceError, match=message):
         source.open()
     assert library.open == 0
@@ -270,7 +270,7 @@ def test_numbers_that_shift_when_a_gpu_is_lost_do_not_take_another_for_it():
 
 def test_sources_share_one_hold_on_the_library():
     library = Library(gpu(0), gpu(1))
-    session = Session(library)
+    session = NvmlSession(library)
     one, two = (NvmlSource([n], session=session, clock_us=lambda: 0) for n in "01")
     (device,) = two.open()
     one.open()

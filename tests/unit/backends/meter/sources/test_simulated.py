@@ -2,11 +2,11 @@
 
 import pytest
 
-from backends.meter.sources.simulated import Simulated
+from backends.meter.sources.simulated import SimulatorSource
 from backends.meter.sources.source import SourceError
 
 
-class Steady(Simulated):
+class Steady(SimulatorSource):
     """A backend of 300 W whose counter is the clock."""
 
     def __init__(self, **options):
@@ -51,7 +51,7 @@ def test_a_server_that_was_started_anew_shows_it_at_once():
 
 
 def test_a_server_that_is_not_there():
-    source = Simulated("http://127.0.0.1:1")
+    source = SimulatorSource("http://127.0.0.1:1")
     (device,) = source.open()
     with pytest.raises(SourceError, match=r"127\.0\.0\.1:1 cannot be read"):
         source.read(device)

@@ -6,13 +6,13 @@ from random import Random
 import pytest
 from prometheus_client import CollectorRegistry
 
-from backends.meter.protocol import Spending
+from backends.meter.protocol import UnattributedEnergy
 from backends.registry import Backend, Deployment
-from gateway.service.accounting.accounting import Books
-from gateway.telemetry.carbon import Carbon
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recent import Recent
-from gateway.telemetry.record import Attempt, Record, Wasted
+from gateway.service.accounting.accounting import RequestAccounting
+from gateway.telemetry.carbon import CarbonIntensity
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.recent import RecentRequests
+from gateway.telemetry.record import BackendAttempt, RequestRecord, WastedEnergy
 
 
 class Link:
@@ -53,19 +53,19 @@ def log():
 @pytest.fixture
 def books(link, log):
     deployment = Deployment("m", "m", "m", [Backend("http://a:1")], rng=Random(1))
-    return Books(
-        Metrics(CollectorRegistry(), shared=False),
-        Recent(10),
+    return RequestAccounting(
+        GatewayMetrics(CollectorRegistry(), shared=False),
+        RecentRequests(10),
         [deployment],
         decision_log=log,
         meters=(link,),
-        carbon=Carbon(360.0),
+        carbon=CarbonIntensity(360.0),
     )
 
 
 def answered(**fields):
     fields = {"model": "m", "code": 200, "joules": 50.0, "method": "estimated"} | fields
-    return Record("r", 1.5, "chat", "auto", "default", False, **fields)
+    return RequestRecord("r", 1.5, "chat", "auto", "default", False, **fields)
 
 
 def metric(books, name, **labels):
@@ -120,7 +120,7 @@ def test_what_was_not_measured_stays_as_predicted(books, link, log):
 
 
 def test_an_attempt_in_vain_is_its_models_and_held_for(books, link, log):
-    wasted = Wasted("other", 3.0)
+    wasted = WastedEnergy("other", 3.0)
     record = answered(unsettled=2, wasted=[wasted])
     books.add(record)
     link.settled = [Told(record, record, 7_000_000, "apportioned")]
@@ -133,8 +133,8 @@ def test_an_attempt_in_vain_is_its_models_and_held_for(books, link, log):
 
 
 def test_what_the_last_attempt_spent_is_the_cost_of_a_request_that_nobody_answered(books, link):
-    wasted = Wasted("m", 3.0)
-    attempts = [Attempt("m", "a:1", "silent")]
+    wasted = WastedEnergy("m", 3.0)
+    attempts = [BackendAttempt("m", "a:1", "silent")]
     record = answered(
         code=504, joules=None, method=None, unsettled=1, wasted=[wasted], attempts=attempts
     )
@@ -147,9 +147,9 @@ def test_what_the_last_attempt_spent_is_the_cost_of_a_request_that_nobody_answer
 
 def test_idle_and_other_go_to_the_backends_model(books, link):
     link.spendings = [
-        Spending(1, "a:1", "idle", 4_000_000),
-        Spending(2, "a:1", "other", 2_000_000),
-        Spending(3, "unheard:1", "idle", 9_000_000),
+        UnattributedEnergy(1, "a:1", "idle", 4_000_000),
+        UnattributedEnergy(2, "a:1", "other", 2_000_000),
+        UnattributedEnergy(3, "unheard:1", "idle", 9_000_000),
     ]
     books.settle()
     books.settle()

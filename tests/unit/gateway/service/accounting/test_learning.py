@@ -8,14 +8,14 @@ from prometheus_client import CollectorRegistry
 
 from backends.registry import Backend, Deployment
 from gateway import profile as profiles
-from gateway.config import parse
-from gateway.scheduling.decision import Decision, Weights
-from gateway.service.accounting.learning import Learning
-from gateway.service.request.profiles import Profiles
-from gateway.telemetry.drift import Drift
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.ols_sums import LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS, Sums
-from gateway.telemetry.record import Attempt, Record
+from gateway.config import parse_config
+from gateway.scheduling.decision import MetricWeights, RoutingDecision
+from gateway.service.accounting.learning import TrafficLearner
+from gateway.service.request.profiles import ActiveProfiles
+from gateway.telemetry.drift import DriftMetrics
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.ols_sums import LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS, OlsSums
+from gateway.telemetry.record import BackendAttempt, RequestRecord
 
 CONFIG = """
 models:
@@ -48,41 +48,49 @@ class World:
         text = CONFIG
         if shadow is not None:
             path = folder / "shadow.json"
-            profiles.save(scaled(profiles.load(None).models, shadow), path)
+            profiles.save_profile(scaled(profiles.load_profile(None).models, shadow), path)
             text += f"shadow: {path}\n"
         self.live_path = folder / "live.json"
-        profiles.save(profiles.load(None).models, self.live_path)
-        config = parse(text + f"profile: {self.live_path}\n", "g.yaml", {})
+        profiles.save_profile(profiles.load_profile(None).models, self.live_path)
+        config = parse_config(text + f"profile: {self.live_path}\n", "g.yaml", {})
         deployments = [
-            Deployment(m.name, m.label, m.name, [Backend(m.backends[0].root)], rng=random.Random(0))
+            Deployment(
+                m.name,
+                m.deployment_label,
+                m.name,
+                [Backend(m.backends[0].root_url)],
+                rng=random.Random(0),
+            )
             for m in config.models
         ]
         self.registry = CollectorRegistry()
-        self.sums = Sums((one.model, one.label) for one in deployments)
-        drift = Drift(self.registry, ("phi-3-mini",))
-        self.profiles = Profiles(config, deployments, Metrics(CollectorRegistry()), drift)
-        self.learning = Learning(self.sums, drift, self.profiles)
+        self.sums = OlsSums((one.model, one.label) for one in deployments)
+        drift = DriftMetrics(self.registry, ("phi-3-mini",))
+        self.profiles = ActiveProfiles(
+            config, deployments, GatewayMetrics(CollectorRegistry()), drift
+        )
+        self.learning = TrafficLearner(self.sums, drift, self.profiles)
 
     def answered(self, where=PHI, **more):
         """A whole answer, its joules final, decided by the profile that is live now."""
         live = self.profiles.live
-        weights = Weights(0.5, 0.3, 0.2)
+        weights = MetricWeights(0.5, 0.3, 0.2)
         fields = {
             "id": "r", "at": 1.0, "kind": "chat", "requested": "auto", "preset": "default",
             "stream": True, "model": where[0], "deployment": where[1], "code": 200,
             "prompt_tokens": 10, "completion_tokens": 20, "running": 3, "seconds": 9.0,
             "serving_seconds": 1.5, "counted_tokens": 9, "joules": 44.0000004,
             "method": "exclusive", "option": live.by_name[where].option,
-            "decision": Decision("fair-ols", weights, (), (), True, live.profile.version),
+            "decision": RoutingDecision("fair-ols", weights, (), (), True, live.profile.version),
         }  # fmt: skip
-        record = Record(**{**fields, **more})
-        self.learning.learn(record)
-        self.learning.drift.publish()
+        record = RequestRecord(**{**fields, **more})
+        self.learning.learn_from(record)
+        self.learning.drift.publish_metrics()
         return record
 
     def block(self, part, where=PHI):
         terms = (LOAD_TERMS, LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS)[part]
-        return dict(zip(terms, self.sums.snapshot()[where][part], strict=True))
+        return dict(zip(terms, self.sums.snapshot_sums()[where][part], strict=True))
 
     @property
     def counts(self):
@@ -179,7 +187,7 @@ def test_an_answer_that_filled_the_context_was_cut(world):
 
 
 def test_after_a_failure_it_teaches_of_who_answered_and_of_that_attempt_alone(world):
-    attempts = [Attempt(*PHI, "silent"), Attempt("phi-3-mini", "a:2", None)]
+    attempts = [BackendAttempt(*PHI, "silent"), BackendAttempt("phi-3-mini", "a:2", None)]
     world.answered(L4, attempts=attempts, seconds=121.5, serving_seconds=1.5)
     assert world.counts == (0, 0, 0, 0)
     assert world.block(0, L4)["y"] == 1_500_000
@@ -216,7 +224,7 @@ def test_the_expected_length_keeps_within_what_was_asked(world, asked, expected)
 def test_a_request_is_compared_with_the_profile_that_decided_it(world):
     before = world.profiles.live
     decided = world.answered()
-    profiles.save(scaled(before.profile.models, 2.0), world.live_path)
+    profiles.save_profile(scaled(before.profile.models, 2.0), world.live_path)
     world.profiles.reload()
     after = world.profiles.live.profile.version
     assert after != before.profile.version

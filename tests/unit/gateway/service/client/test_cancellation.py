@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gateway.service.client.cancellation import Cut, Lifeline, Lifelines
+from gateway.service.client.cancellation import CancelReason, InflightRequests, RequestCancellation
 
 
 async def for_ever():
@@ -17,19 +17,19 @@ async def served(cut):
     lifelines = []
 
     async def request():
-        lifeline = Lifeline()
+        lifeline = RequestCancellation()
         lifelines.append(lifeline)
         try:
             await for_ever()
         except asyncio.CancelledError:
-            reason = lifeline.absorb()
+            reason = lifeline.consume()
             if reason is None:
                 raise
             # What comes after must not be cancelled again.
             await asyncio.sleep(0)
             return reason, asyncio.current_task().cancelling()
         finally:
-            lifeline.release()
+            lifeline.detach()
 
     task = asyncio.create_task(request())
     await asyncio.sleep(0)
@@ -37,18 +37,18 @@ async def served(cut):
     return await task
 
 
-@pytest.mark.parametrize("reason", list(Cut))
+@pytest.mark.parametrize("reason", list(CancelReason))
 async def test_a_cut_ends_the_request_with_its_reason(reason):
     assert await served(lambda lifeline, _: lifeline.cut(reason)) == (reason, 0)
 
 
 async def test_the_first_reason_stays():
     def both(lifeline, _):
-        lifeline.cut(Cut.CLIENT_GONE)
-        lifeline.cut(Cut.DRAINING)
-        assert lifeline.reason is Cut.CLIENT_GONE
+        lifeline.cut(CancelReason.CLIENT_GONE)
+        lifeline.cut(CancelReason.DRAINING)
+        assert lifeline.reason is CancelReason.CLIENT_GONE
 
-    assert await served(both) == (Cut.CLIENT_GONE, 0)
+    assert await served(both) == (CancelReason.CLIENT_GONE, 0)
 
 
 async def test_another_cancellation_is_not_absorbed():
@@ -57,15 +57,15 @@ async def test_another_cancellation_is_not_absorbed():
 
 
 async def test_a_request_that_is_over_is_not_cut():
-    lifeline = Lifeline()
-    lifeline.release()
-    lifeline.cut(Cut.CLIENT_GONE)
+    lifeline = RequestCancellation()
+    lifeline.detach()
+    lifeline.cancel(CancelReason.CLIENT_GONE)
     await asyncio.sleep(0)
     assert lifeline.reason is None
     assert asyncio.current_task().cancelling() == 0
 
 
-@pytest.mark.parametrize("expiry", [Cut.SILENT, Cut.STALLED])
+@pytest.mark.parametrize("expiry", [CancelReason.SILENT, CancelReason.STALLED])
 async def test_a_deadline_that_passes_cuts_for_its_reason(expiry):
     def passes(lifeline, _):
         lifeline.expect(30.0, expiry)
@@ -77,76 +77,76 @@ async def test_a_deadline_that_passes_cuts_for_its_reason(expiry):
 
 
 async def test_a_sign_of_life_puts_the_deadline_off():
-    lifeline = Lifeline()
-    lifeline.expect(30.0, Cut.STALLED)
+    lifeline = RequestCancellation()
+    lifeline.set_deadline(30.0, CancelReason.STALLED)
     begun = lifeline.last
     lifeline.last = begun + 20.0
-    lifeline.sweep(begun + 49.9)
+    lifeline.check_deadline(begun + 49.9)
     assert lifeline.reason is None
-    lifeline.sweep(begun + 50.0)
+    lifeline.check_deadline(begun + 50.0)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(0)
-    assert lifeline.absorb() is Cut.STALLED
+    assert lifeline.consume() is CancelReason.STALLED
 
 
 async def test_without_a_deadline_nothing_is_late():
-    lifeline = Lifeline()
-    lifeline.sweep(1e12)
-    lifeline.expect(1.0, Cut.SILENT)
-    lifeline.expect_nothing()
-    lifeline.sweep(1e12)
+    lifeline = RequestCancellation()
+    lifeline.check_deadline(1e12)
+    lifeline.set_deadline(1.0, CancelReason.SILENT)
+    lifeline.clear_deadline()
+    lifeline.check_deadline(1e12)
     assert lifeline.reason is None
     assert asyncio.current_task().cancelling() == 0
 
 
 async def test_a_request_revived_can_be_cut_again():
-    lifeline = Lifeline()
-    for reason in (Cut.SILENT, Cut.CLIENT_GONE):
-        lifeline.cut(reason)
+    lifeline = RequestCancellation()
+    for reason in (CancelReason.SILENT, CancelReason.CLIENT_GONE):
+        lifeline.cancel(reason)
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)
-        assert lifeline.absorb() is reason
-        lifeline.revive()
+        assert lifeline.consume() is reason
+        lifeline.resume()
     assert asyncio.current_task().cancelling() == 0
 
 
 async def test_all_are_swept_and_those_that_are_over_are_not():
     async def request(alive, seconds):
-        lifeline = Lifeline()
+        lifeline = RequestCancellation()
         alive.add(lifeline)
-        lifeline.expect(seconds, Cut.STALLED)
+        lifeline.set_deadline(seconds, CancelReason.STALLED)
         try:
             await for_ever()
         except asyncio.CancelledError:
-            return lifeline.absorb()
+            return lifeline.consume()
         finally:
             alive.discard(lifeline)
 
-    alive = Lifelines()
+    alive = InflightRequests()
     late = [asyncio.create_task(request(alive, 0.0)) for _ in range(3)]
     early = [asyncio.create_task(request(alive, math.inf)) for _ in range(2)]
     await asyncio.sleep(0)
-    alive.sweep()
-    assert await asyncio.gather(*late) == [Cut.STALLED] * 3
+    alive.check_deadlines()
+    assert await asyncio.gather(*late) == [CancelReason.STALLED] * 3
     assert not any(task.done() for task in early)
-    alive.cut_all(Cut.DRAINING)
-    alive.sweep()
-    assert await asyncio.gather(*early) == [Cut.DRAINING] * 2
-    alive.cut_all(Cut.CLIENT_GONE)
+    alive.cancel_all(CancelReason.DRAINING)
+    alive.check_deadlines()
+    assert await asyncio.gather(*early) == [CancelReason.DRAINING] * 2
+    alive.cancel_all(CancelReason.CLIENT_GONE)
     assert asyncio.current_task().cancelling() == 0
 
 
 async def test_a_client_that_leaves_is_not_forgotten_over_a_silent_backend():
     # The same turn of the loop: the backend's deadline first, then the client.
-    lifeline = Lifeline()
-    lifeline.cut(Cut.SILENT)
-    lifeline.cut(Cut.CLIENT_GONE)
+    lifeline = RequestCancellation()
+    lifeline.cancel(CancelReason.SILENT)
+    lifeline.cancel(CancelReason.CLIENT_GONE)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(0)
-    if lifeline.absorb() is Cut.SILENT:
+    if lifeline.consume() is CancelReason.SILENT:
         # Silence is not the request's end, so another backend would be asked …
-        lifeline.revive()
+        lifeline.resume()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)
-        assert lifeline.absorb() is Cut.CLIENT_GONE
-    assert lifeline.reason is Cut.CLIENT_GONE
+        assert lifeline.consume() is CancelReason.CLIENT_GONE
+    assert lifeline.reason is CancelReason.CLIENT_GONE

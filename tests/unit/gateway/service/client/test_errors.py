@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.service.client import errors
-from gateway.service.client.errors import ApiError, Rejected
+from gateway.service.client.errors import ApiError, UpstreamRejection
 
 
 def family(kind):
@@ -14,7 +14,7 @@ def family(kind):
         yield from family(child)
 
 
-OWN = sorted(set(family(ApiError)) - {Rejected}, key=lambda kind: kind.__name__)
+OWN = sorted(set(family(ApiError)) - {UpstreamRejection}, key=lambda kind: kind.__name__)
 TABLE = {
     "ApiError": (500, "server_error", "internal_error"),
     "BadRequest": (400, "invalid_request_error", None),
@@ -130,14 +130,14 @@ EMPTY = (
     ],
 )
 def test_vllms_refusals_are_openais(status, body, param, code, begins):
-    error = Rejected(status, body)
+    error = UpstreamRejection(status, body)
     inner = shown(error)
     assert error.status == status
     assert inner["type"] == "invalid_request_error"
     assert (inner["param"], inner["code"]) == (param, code)
     assert inner["message"].startswith(begins)
     assert inner["message"] == json.loads(body)["error"]["message"]
-    assert error.headers() == []
+    assert error.build_headers() == []
 
 
 @pytest.mark.parametrize(
@@ -157,24 +157,24 @@ def test_vllms_refusals_are_openais(status, body, param, code, begins):
     ],
 )
 def test_other_shapes_of_refusal(status, body, message):
-    error = Rejected(status, body)
+    error = UpstreamRejection(status, body)
     inner = shown(error)
     assert (error.status, inner["message"], inner["param"]) == (status, message, None)
 
 
 def test_a_list_of_validation_errors_becomes_text():
     detail = [{"loc": ["body", "model"], "msg": "field required", "type": "missing"}]
-    inner = shown(Rejected(422, json.dumps({"detail": detail}).encode()))
+    inner = shown(UpstreamRejection(422, json.dumps({"detail": detail}).encode()))
     assert "field required" in inner["message"]
 
 
 def test_a_path_that_vllm_does_not_have_is_no_missing_model():
     # `{"detail": …}` is the router's 404: nothing was looked up by name.
-    assert shown(Rejected(404, b'{"detail":"Not Found"}'))["code"] != "model_not_found"
+    assert shown(UpstreamRejection(404, b'{"detail":"Not Found"}'))["code"] != "model_not_found"
 
 
 @pytest.mark.parametrize(
     "body", [b"x" * 100_000, b"[" * 100_000, b'{"error":[1]}', b'{"error":{"message":[1]}}', b"[]"]
 )
 def test_nonsense_is_shown_in_part(body):
-    assert 0 < len(shown(Rejected(400, body))["message"]) <= 500
+    assert 0 < len(shown(UpstreamRejection(400, body))["message"]) <= 500

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.service.client.errors import BadRequest
-from gateway.service.request.body import MAX_NESTING, decode, encode
+from gateway.service.request.body import MAX_NESTING, decode_members, encode_members
 
 spelled = st.sampled_from(
     [
@@ -22,16 +22,16 @@ names = st.text("abcdefgh_", min_size=1, max_size=6)
 @given(st.dictionaries(names, spelled, max_size=8), st.sampled_from(["", " ", "\n\t "]))
 def test_unknown_members_pass_byte_for_byte(members, gap):
     inside = ",".join(f'{gap}"{name}"{gap}:{gap}{raw}{gap}' for name, raw in members.items())
-    decoded = decode(f"{{{inside}}}".encode())
+    decoded = decode_members(f"{{{inside}}}".encode())
     assert {name: bytes(raw).decode() for name, raw in decoded.items()} == members
-    encoded = encode(decoded).decode()
+    encoded = encode_members(decoded).decode()
     assert encoded == "{" + ",".join(f'"{name}":{raw}' for name, raw in members.items()) + "}"
 
 
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=5), st.booleans())
 def test_any_text_survives(members, ascii_only):
     body = json.dumps(members, ensure_ascii=ascii_only).encode()
-    assert json.loads(encode(decode(body))) == members
+    assert json.loads(encode_members(decode_members(body))) == members
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_any_text_survives(members, ascii_only):
 )  # fmt: skip
 def test_what_is_no_json_object_is_a_400(body):
     with pytest.raises(BadRequest) as caught:
-        decode(body)
+        decode_members(body)
     assert caught.value.status == 400
     assert "the body" in caught.value.message
 
@@ -75,28 +75,28 @@ def test_the_nesting_check_agrees_with_a_real_parser(value, levels, data):
     text = json.dumps({"a": value}, ensure_ascii=False)
     too_deep = depth(json.loads(text)) > MAX_NESTING
     if not too_deep:
-        decode(text.encode())
+        decode_members(text.encode())
         return
     with pytest.raises(BadRequest, match="nests deeper than 64 levels"):
-        decode(text.encode())
+        decode_members(text.encode())
 
 
 def test_64_levels_pass_and_65_do_not():
     assert MAX_NESTING == 64
     for opening, closing in (("[", "]"), ('{"k":', "}")):
         at_most = '{"a":' + opening * 63 + "1" + closing * 63 + "}"
-        decode(at_most.encode())
+        decode_members(at_most.encode())
         with pytest.raises(BadRequest, match="nests deeper than 64 levels"):
-            decode(at_most.replace("1", opening + "1" + closing).encode())
+            decode_members(at_most.replace("1", opening + "1" + closing).encode())
 
 
 def test_many_brackets_side_by_side_are_no_nesting():
-    decode(b'{"a":[' + b"[[]]," * 5000 + b"1]}")
-    decode(b'{"a":"' + b"[" * 5000 + b'"}')
-    decode(b'{"a":"' + b'\\"[\\\\' * 500 + b'"}')
+    decode_members(b'{"a":[' + b"[[]]," * 5000 + b"1]}")
+    decode_members(b'{"a":"' + b"[" * 5000 + b'"}')
+    decode_members(b'{"a":"' + b'\\"[\\\\' * 500 + b'"}')
 
 
 def test_a_bracket_bomb_is_a_400():
     for body in (b"[" * 1_000_000, b'{"a":' * 200_000, b"]" * 100_000):
         with pytest.raises(BadRequest):
-            decode(body)
+            decode_members(body)

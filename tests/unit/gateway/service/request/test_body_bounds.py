@@ -8,12 +8,17 @@ import tracemalloc
 import pytest
 
 from backends.registry import Backend, Deployment
-from gateway.config import parse
-from gateway.service.client.errors import BadRequest, Draining
-from gateway.service.request.body import Kind, decode, measure, read
-from gateway.service.request.plan import plan
-from gateway.service.request.routing_table import Names, Snapshot
-from gateway.tokens import Counter
+from gateway.config import parse_config
+from gateway.service.client.errors import BadRequest, GatewayDraining
+from gateway.service.request.body import (
+    EndpointKind,
+    decode_members,
+    extract_features,
+    parse_request,
+)
+from gateway.service.request.plan import make_plan
+from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
+from gateway.tokens import TokenCounter
 
 SIZE = 32 * 1024 * 1024
 HEAD = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"z":'
@@ -51,7 +56,7 @@ VALID = {"one long string", "as many strings as may be", "as many lists as may b
 def tried(body):
     """What a body decodes to, or what it is refused with."""
     try:
-        return decode(body), None
+        return decode_members(body), None
     except BadRequest as error:
         return None, error
 
@@ -74,13 +79,13 @@ def test_no_body_holds_the_event_loop(name):
 
 def test_many_brackets_are_refused_for_what_they_are():
     with pytest.raises(BadRequest) as caught:
-        decode(HEAD + b"[" + b"[]," * 1_500_000 + b"[]]}")
+        decode_members(HEAD + b"[" + b"[]," * 1_500_000 + b"[]]}")
     assert caught.value.status == 400
     assert "more than 1000000" in caught.value.message
 
 
 def test_a_hundred_thousand_brackets_are_nothing_special():
-    decoded = decode(HEAD + b"[" + b"[{}]," * 50_000 + b"[]]}")
+    decoded = decode_members(HEAD + b"[" + b"[{}]," * 50_000 + b"[]]}")
     assert len(json.loads(bytes(decoded["z"]))) == 50_001
 
 
@@ -111,14 +116,14 @@ class Encoding:
 MANY = 200_000
 LONG = "a word or two of text"
 ODD = {
-    "texts": (Kind.COMPLETIONS, {"prompt": [LONG] * MANY}),
-    "short texts": (Kind.COMPLETIONS, {"prompt": ["abcd"] * MANY}),
-    "token ids": (Kind.COMPLETIONS, {"prompt": [7] * MANY}),
-    "token id lists": (Kind.COMPLETIONS, {"prompt": [[1, 2]] * MANY}),
-    "inputs": (Kind.EMBEDDINGS, {"input": [LONG] * MANY}),
-    "messages": (Kind.CHAT, {"messages": [{"role": "user", "content": "abcd"}] * MANY}),
+    "texts": (EndpointKind.COMPLETIONS, {"prompt": [LONG] * MANY}),
+    "short texts": (EndpointKind.COMPLETIONS, {"prompt": ["abcd"] * MANY}),
+    "token ids": (EndpointKind.COMPLETIONS, {"prompt": [7] * MANY}),
+    "token id lists": (EndpointKind.COMPLETIONS, {"prompt": [[1, 2]] * MANY}),
+    "inputs": (EndpointKind.EMBEDDINGS, {"input": [LONG] * MANY}),
+    "messages": (EndpointKind.CHAT, {"messages": [{"role": "user", "content": "abcd"}] * MANY}),
     "parts": (
-        Kind.CHAT,
+        EndpointKind.CHAT,
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "abcd"}] * MANY}]},
     ),
 }
@@ -131,7 +136,7 @@ SHOWN = 64 * 1024
 @pytest.fixture
 def planned(shipped, counter):
     """Plan a body; what the counter was shown."""
-    config = parse(
+    config = parse_config(
         """
 models:
   - name: phi-3-mini
@@ -143,16 +148,22 @@ models:
         {},
     )
     deployed = [
-        Deployment(m.name, m.label, m.name, [Backend(m.backends[0].root)], rng=random.Random(0))
+        Deployment(
+            m.name,
+            m.deployment_label,
+            m.name,
+            [Backend(m.backends[0].root_url)],
+            rng=random.Random(0),
+        )
         for m in config.models
     ]
-    snapshot = Snapshot(config, deployed, shipped)
+    snapshot = RoutingSnapshot(config, deployed, shipped)
 
     def make(kind, members):
-        ask = read(kind, decode(json.dumps({"model": "auto", **members}).encode()))
+        ask = parse_request(kind, decode_members(json.dumps({"model": "auto", **members}).encode()))
         spy = Encoding(counter._encoding)
-        counts = Counter(spy, counter.source)
-        return plan(ask, Names(config).resolve("auto"), {}, snapshot, counts), spy
+        counts = TokenCounter(spy, counter.source)
+        return make_plan(ask, ModelNames(config).resolve_name("auto"), {}, snapshot, counts), spy
 
     return make
 
@@ -168,17 +179,17 @@ def test_large_lists_are_sampled(planned, name):
 
 @pytest.mark.parametrize("prompt", [[7] * MANY, [[1, 2]] * (MANY // 2), [[1], [2, 3, 4]] * 50_000])
 def test_token_ids_are_counted_exactly_and_not_decoded(planned, prompt):
-    made, spy = planned(Kind.COMPLETIONS, {"prompt": prompt})
+    made, spy = planned(EndpointKind.COMPLETIONS, {"prompt": prompt})
     assert (made.decision.candidates[0].tokens_in, spy.shown) == (MANY, 0)
 
 
 @pytest.mark.parametrize("prompt", [[[1]] * MANY, [7] * MANY, ["abcd"] * MANY])
 def test_long_lists_are_not_taken_apart(counter, prompt):
     body = json.dumps({"model": "auto", "prompt": prompt}).encode()
-    ask = read(Kind.COMPLETIONS, decode(body))
+    ask = parse_request(EndpointKind.COMPLETIONS, decode_members(body))
     tracemalloc.start()
     try:
-        measure(ask, counter)
+        extract_features(ask, counter)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -188,39 +199,39 @@ def test_long_lists_are_not_taken_apart(counter, prompt):
 
 def chat(content, **more):
     body = {"model": "auto", "messages": [{"role": "user", "content": content}], **more}
-    return read(Kind.CHAT, decode(json.dumps(body).encode()))
+    return parse_request(EndpointKind.CHAT, decode_members(json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_a_whole_number_may_be_written_as_a_float(counter, name):
-    assert measure(chat("hi", **{name: 100.0}), counter).asked_tokens_out == 100
+    assert extract_features(chat("hi", **{name: 100.0}), counter).asked_tokens_out == 100
 
 
 @pytest.mark.parametrize("value", [1.5, 0.0, -1.0, "100", True])
 def test_other_numbers_may_not(counter, value):
     with pytest.raises(BadRequest) as caught:
-        measure(chat("hi", max_tokens=value), counter)
+        extract_features(chat("hi", max_tokens=value), counter)
     assert caught.value.param == "max_tokens"
 
 
 def test_a_plain_string_among_the_parts_is_text(counter):
     part = {"type": "text", "text": "and a world besides"}
-    plain = measure(chat(["Hello, hello", part]), counter)
-    typed = measure(chat([{"type": "text", "text": "Hello, hello"}, part]), counter)
+    plain = extract_features(chat(["Hello, hello", part]), counter)
+    typed = extract_features(chat([{"type": "text", "text": "Hello, hello"}, part]), counter)
     assert plain == typed
-    assert plain.tokens_in > measure(chat([part]), counter).tokens_in
+    assert plain.tokens_in > extract_features(chat([part]), counter).tokens_in
 
 
 def test_a_null_steering_object_is_none(planned):
-    made, _ = planned(Kind.CHAT, {"messages": [{"role": "user", "content": "x"}]})
+    made, _ = planned(EndpointKind.CHAT, {"messages": [{"role": "user", "content": "x"}]})
     null, _ = planned(
-        Kind.CHAT, {"messages": [{"role": "user", "content": "x"}], "joulegate": None}
+        EndpointKind.CHAT, {"messages": [{"role": "user", "content": "x"}], "joulegate": None}
     )
     assert null.decision.weights == made.decision.weights
 
 
 def test_draining_does_not_tell_an_sdk_to_give_up():
-    headers = dict(Draining("stopping", retry_after_seconds=1).headers())
+    headers = dict(GatewayDraining("stopping", retry_after_seconds=1).build_headers())
     assert headers.get(b"x-should-retry") != b"false"
     assert headers[b"retry-after"] == b"1"
 
@@ -239,5 +250,5 @@ def test_draining_does_not_tell_an_sdk_to_give_up():
 )
 def test_whether_one_prompt_gets_one_answer(members, single):
     body = json.dumps({"model": "auto", "messages": [], **members}).encode()
-    kind = Kind.COMPLETIONS if "prompt" in members else Kind.CHAT
-    assert read(kind, decode(body)).single is single
+    kind = EndpointKind.COMPLETIONS if "prompt" in members else EndpointKind.CHAT
+    assert parse_request(kind, decode_members(body)).is_single is single

@@ -8,11 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.service.client.errors import BadRequest
-from gateway.service.request.body import IMAGE_TOKENS, Kind, decode, measure, read
-from gateway.tokens import Counted, Counter
+from gateway.service.request.body import (
+    IMAGE_TOKENS,
+    EndpointKind,
+    decode_members,
+    extract_features,
+    parse_request,
+)
+from gateway.tokens import Counted, TokenCounter
 
 
-class Letters(Counter):
+class Letters(TokenCounter):
     """Counts a token per letter, so that a test can add up by itself."""
 
     def __init__(self):
@@ -30,11 +36,11 @@ def user(content):
     return {"role": "user", "content": content}
 
 
-def measured(body, kind=Kind.CHAT, counter=None):
-    return measure(read(kind, decode(body)), counter or Letters())
+def measured(body, kind=EndpointKind.CHAT, counter=None):
+    return extract_features(parse_request(kind, decode_members(body)), counter or Letters())
 
 
-def refused(body, kind=Kind.CHAT):
+def refused(body, kind=EndpointKind.CHAT):
     with pytest.raises(BadRequest) as caught:
         measured(body, kind)
     assert caught.value.status == 400
@@ -42,8 +48,13 @@ def refused(body, kind=Kind.CHAT):
 
 
 def test_what_routes_a_request():
-    ask = read(Kind.CHAT, decode(chat(user("hi"), stream=True)))
-    assert (ask.kind, ask.model, ask.stream, ask.wants_usage) == (Kind.CHAT, "auto", True, False)
+    ask = parse_request(EndpointKind.CHAT, decode_members(chat(user("hi"), stream=True)))
+    assert (ask.kind, ask.model, ask.stream, ask.wants_usage) == (
+        EndpointKind.CHAT,
+        "auto",
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,14 +63,17 @@ def test_what_routes_a_request():
 )
 def test_usage_is_wanted_only_if_it_was_asked_for(options, wants):
     body = chat(user("hi"), stream=True, stream_options=options)
-    assert read(Kind.CHAT, decode(body)).wants_usage is wants
+    assert parse_request(EndpointKind.CHAT, decode_members(body)).wants_usage is wants
     unary = chat(user("hi"), stream=False, stream_options=options)
-    assert read(Kind.CHAT, decode(unary)).wants_usage is False
+    assert parse_request(EndpointKind.CHAT, decode_members(unary)).wants_usage is False
 
 
 @pytest.mark.parametrize("stream", [None, False])
 def test_a_stream_must_be_asked_for(stream):
-    assert read(Kind.CHAT, decode(chat(user("hi"), stream=stream))).stream is False
+    assert (
+        parse_request(EndpointKind.CHAT, decode_members(chat(user("hi"), stream=stream))).stream
+        is False
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +174,7 @@ def test_what_a_request_needs(member, needs):
 def test_completions_ask_for_logprobs_with_any_number():
     asked = json.dumps({"model": "auto", "prompt": "a", "logprobs": 0}).encode()
     # 0 alternatives, but the chosen tokens' own logprobs
-    assert measured(asked, Kind.COMPLETIONS).needs == {"completions", "logprobs"}
+    assert measured(asked, EndpointKind.COMPLETIONS).needs == {"completions", "logprobs"}
 
 
 @pytest.mark.parametrize(
@@ -188,17 +202,17 @@ def test_the_clients_own_limit(limits, asked):
         ([{"text": "ab"}], 6),
     ],
 )
-@pytest.mark.parametrize("kind", [Kind.COMPLETIONS, Kind.EMBEDDINGS])
+@pytest.mark.parametrize("kind", [EndpointKind.COMPLETIONS, EndpointKind.EMBEDDINGS])
 def test_prompts_and_inputs_of_every_shape(kind, value, tokens_in):
     body = json.dumps({"model": "auto", kind.prompt: value, "max_tokens": 9}).encode()
     features = measured(body, kind)
     assert features.tokens_in == tokens_in
     assert features.needs == {kind.value}
-    assert features.asked_tokens_out == (9 if kind is Kind.COMPLETIONS else 1)
+    assert features.asked_tokens_out == (9 if kind is EndpointKind.COMPLETIONS else 1)
 
 
 @pytest.mark.parametrize("value", [[], [1, "a"], [True, False], [1.5], {"a": 1}, 7, None, [None]])
-@pytest.mark.parametrize("kind", [Kind.COMPLETIONS, Kind.EMBEDDINGS])
+@pytest.mark.parametrize("kind", [EndpointKind.COMPLETIONS, EndpointKind.EMBEDDINGS])
 def test_prompts_that_are_none(kind, value):
     body = json.dumps({"model": "auto", kind.prompt: value}).encode()
     assert refused(body, kind).param == kind.prompt
@@ -222,7 +236,7 @@ def test_a_lone_surrogate_is_a_400_or_counted(counter):
 
 
 def test_the_kinds():
-    assert [(kind.path, kind.prompt) for kind in Kind] == [
+    assert [(kind.url_path, kind.prompt_member) for kind in EndpointKind] == [
         ("/v1/chat/completions", "messages"),
         ("/v1/completions", "prompt"),
         ("/v1/embeddings", "input"),

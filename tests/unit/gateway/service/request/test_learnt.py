@@ -6,8 +6,8 @@ import pytest
 
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import Option
-from gateway.scheduling.cost import Cost, Form, Quantity
-from gateway.scheduling.features import Features
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.application import describe_application, hash_application
 from gateway.service.request.learnt import Learnt, make_lesson
 from tests.unit.gateway.service.request.test_body_features import chat, measured, user
@@ -15,15 +15,15 @@ from tests.unit.gateway.service.request.test_body_features import chat, measured
 BASE = AnswerLength(3.8, 0.8)
 OPTION = Option(
     "m", "m", 0.7,
-    Cost(Quantity.SECONDS, Form.ADDITIVE, (0.0, 0.0, 0.1)),
-    Cost(Quantity.JOULES, Form.ADDITIVE, (0.0, 0.0, 1.0)),
+    CostFunction(CostQuantity.SECONDS, RegressionForm.ADDITIVE, (0.0, 0.0, 0.1)),
+    CostFunction(CostQuantity.JOULES, RegressionForm.ADDITIVE, (0.0, 0.0, 1.0)),
     context=4096,
 )  # fmt: skip
 
 
 def teach(learnt, application, tokens=400, count=20, **features):
     lesson = make_lesson(
-        Features(100, **features), application, {OPTION.name: BASE}, has_media=False
+        RequestFeatures(100, **features), application, {OPTION.name: BASE}, has_media=False
     )
     for turn in range(count):
         learnt.observe(
@@ -86,11 +86,16 @@ def test_an_application_is_its_system_prompt_tools_and_format():
         return describe(chat(*messages, **more))
 
     def describe(body):
-        from gateway.service.request.body import Kind, decode, measure, read
+        from gateway.service.request.body import (
+            EndpointKind,
+            decode_members,
+            extract_features,
+            parse_request,
+        )
         from tests.unit.gateway.service.request.test_body_features import Letters
 
-        ask = read(Kind.CHAT, decode(body))
-        measure(ask, Letters())
+        ask = parse_request(EndpointKind.CHAT, decode_members(body))
+        extract_features(ask, Letters())
         return ask.application
 
     system = {"role": "system", "content": "Be brief."}

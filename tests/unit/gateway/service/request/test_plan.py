@@ -7,14 +7,19 @@ import msgspec
 import pytest
 
 from backends.registry import Backend, Deployment
-from gateway.config import parse
-from gateway.scheduling.decision import Decision, Excluded, Weights
-from gateway.service.client.errors import ContextExceeded, Infeasible, Unavailable, Unsupported
-from gateway.service.request.body import Kind, decode, read
-from gateway.service.request.plan import nobody, plan
-from gateway.service.request.routing_table import Names, Snapshot
+from gateway.config import parse_config
+from gateway.scheduling.decision import ExcludedCandidate, MetricWeights, RoutingDecision
+from gateway.service.client.errors import (
+    BackendsUnavailable,
+    ContextExceeded,
+    NoFeasibleModel,
+    UnsupportedCapability,
+)
+from gateway.service.request.body import EndpointKind, decode_members, parse_request
+from gateway.service.request.plan import make_plan, no_candidate_error
+from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
 
-CONFIG = parse(
+CONFIG = parse_config(
     """
 models:
   - {name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}
@@ -30,17 +35,19 @@ models:
 def snapshot(shipped):
     rng = random.Random(0)
     deployments = [
-        Deployment(m.name, m.label, m.name, [Backend(m.backends[0].root)], rng=rng)
+        Deployment(m.name, m.deployment_label, m.name, [Backend(m.backends[0].root_url)], rng=rng)
         for m in CONFIG.models
     ]
-    return Snapshot(CONFIG, deployments, shipped)
+    return RoutingSnapshot(CONFIG, deployments, shipped)
 
 
 @pytest.fixture
 def decided(snapshot, counter):
-    def make(body, headers=None, kind=Kind.CHAT):
-        ask = read(kind, decode(json.dumps(body).encode()))
-        return plan(ask, Names(CONFIG).resolve(ask.model), headers or {}, snapshot, counter)
+    def make(body, headers=None, kind=EndpointKind.CHAT):
+        ask = parse_request(kind, decode_members(json.dumps(body).encode()))
+        return make_plan(
+            ask, ModelNames(CONFIG).resolve_name(ask.model), headers or {}, snapshot, counter
+        )
 
     return make
 
@@ -51,7 +58,7 @@ def chat(model="auto", **more):
 
 def test_auto_is_ranked_by_the_configs_weights(decided, shipped):
     decision = decided(chat()).decision
-    assert decision.weights == Weights.of(0.5, 0.3, 0.2)
+    assert decision.weights == MetricWeights.from_values(0.5, 0.3, 0.2)
     assert decision.policy == "relative"
     assert decision.profile_version == shipped.version
     assert len(decision.candidates) == 3
@@ -88,10 +95,10 @@ def test_a_concrete_name_is_not_second_guessed(decided):
 
 
 def test_an_endpoint_that_a_concrete_model_does_not_serve(decided):
-    made = decided({"model": "mistral-7b", "input": "x"}, kind=Kind.EMBEDDINGS)
+    made = decided({"model": "mistral-7b", "input": "x"}, kind=EndpointKind.EMBEDDINGS)
     assert made.decision.candidates == ()
-    error = nobody(made.decision)
-    assert isinstance(error, Unsupported)
+    error = no_candidate_error(made.decision)
+    assert isinstance(error, UnsupportedCapability)
     assert (error.status, error.param, error.code) == (400, "model", "unsupported_capability")
 
 
@@ -112,8 +119,8 @@ def test_reject_leaves_nobody_and_best_effort_somebody(decided):
     bound = {b"x-joulegate-max-energy-joules": b"0.5"}
     assert decided(chat(), bound).decision.best.model == "phi-3-mini"
     made = decided(chat(), {**bound, b"x-joulegate-infeasible": b"reject"})
-    error = nobody(made.decision)
-    assert isinstance(error, Infeasible)
+    error = no_candidate_error(made.decision)
+    assert isinstance(error, NoFeasibleModel)
     assert (error.status, error.code) == (422, "no_feasible_model")
     assert "max_energy_joules" in error.message
 
@@ -133,23 +140,25 @@ def test_explain_is_the_decisions_public_shape(decided):
 
 
 def excluded(*codes):
-    out = tuple(Excluded("m", f"d{n}", code, f"{code}: why") for n, code in enumerate(codes))
-    return Decision("fair-ols", Weights(1, 0, 0), (), out, False, "v")
+    out = tuple(
+        ExcludedCandidate("m", f"d{n}", code, f"{code}: why") for n, code in enumerate(codes)
+    )
+    return RoutingDecision("fair-ols", MetricWeights(1, 0, 0), (), out, False, "v")
 
 
 @pytest.mark.parametrize(
     ("codes", "kind", "status"),
     [
-        (["capability"], Unsupported, 400),
+        (["capability"], UnsupportedCapability, 400),
         (["capability", "context"], ContextExceeded, 400),
-        (["context", "down"], Unavailable, 503),
-        (["down"], Unavailable, 503),
-        (["bound", "down", "context", "capability"], Infeasible, 422),
-        ([], Unsupported, 400),
+        (["context", "down"], BackendsUnavailable, 503),
+        (["down"], BackendsUnavailable, 503),
+        (["bound", "down", "context", "capability"], NoFeasibleModel, 422),
+        ([], UnsupportedCapability, 400),
     ],
 )
 def test_the_error_for_nobody_is_the_most_hopeful_one(codes, kind, status):
-    error = nobody(excluded(*codes))
+    error = no_candidate_error(excluded(*codes))
     assert type(error) is kind
     assert error.status == status
     for number, code in enumerate(codes):

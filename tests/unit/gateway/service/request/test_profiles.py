@@ -9,36 +9,38 @@ from prometheus_client import CollectorRegistry
 
 from backends.registry import Backend, Deployment
 from gateway import profile as profiles
-from gateway.config import parse
+from gateway.config import parse_config
 from gateway.profile import ProfileError
-from gateway.service.request.profiles import Profiles
-from gateway.telemetry.drift import JOULES, LIVE, SHADOW, Drift
-from gateway.telemetry.metrics import Metrics
+from gateway.service.request.profiles import ActiveProfiles
+from gateway.telemetry.drift import JOULES, LIVE, SHADOW, DriftMetrics
+from gateway.telemetry.metrics import GatewayMetrics
 
 CONFIG = 'models: [{name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}]\n'
 
 
 def write(path, accuracy):
     """A profile in which phi-3-mini is this accurate; return its version."""
-    phi = profiles.load(None).model("phi-3-mini")
-    new = msgspec.structs.replace(phi, accuracy=profiles.Accuracy(accuracy))
-    profiles.save({"phi-3-mini": new}, path)
-    return profiles.load(path).version
+    phi = profiles.load_profile(None).get_model("phi-3-mini")
+    new = msgspec.structs.replace(phi, accuracy=profiles.AccuracyProfile(accuracy))
+    profiles.save_profile({"phi-3-mini": new}, path)
+    return profiles.load_profile(path).version
 
 
 class World:
     def __init__(self, folder, *keys):
         self.live, self.shadow = folder / "live.json", folder / "shadow.json"
         paths = {"profile": self.live, "shadow": self.shadow}
-        config = parse(CONFIG + "".join(f"{key}: {paths[key]}\n" for key in keys), "g.yaml", {})
+        config = parse_config(
+            CONFIG + "".join(f"{key}: {paths[key]}\n" for key in keys), "g.yaml", {}
+        )
         rng = random.Random(0)
         deployments = [
             Deployment("phi-3-mini", "phi-3-mini", "p", [Backend("http://a:1")], rng=rng)
         ]
         self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry)
-        self.drift = Drift(CollectorRegistry(), ("phi-3-mini",))
-        self.profiles = Profiles(config, deployments, self.metrics, self.drift)
+        self.metrics = GatewayMetrics(self.registry)
+        self.drift = DriftMetrics(CollectorRegistry(), ("phi-3-mini",))
+        self.profiles = ActiveProfiles(config, deployments, self.metrics, self.drift)
 
     def info(self, name):
         """Versions that a metric shows, with its values."""
@@ -57,7 +59,7 @@ class World:
     def drifted(self, profile):
         """Tell a test of something else than before, so that it has a score."""
         for observed in (1.0, 1.0, 3.0):
-            self.drift.add("phi-3-mini", profile, JOULES, 1.0, observed)
+            self.drift.add_comparison("phi-3-mini", profile, JOULES, 1.0, observed)
 
     def score(self, profile):
         return self.drift._watches["phi-3-mini", profile, JOULES].test.score
@@ -73,9 +75,9 @@ def both(tmp_path):
 def test_without_files_the_shipped_one_is_live_and_nothing_is_in_shadow(tmp_path):
     world = World(tmp_path)
     assert world.profiles.shadow is None
-    assert world.info("joulegate_profile_info") == {profiles.load(None).version: 1}
+    assert world.info("joulegate_profile_info") == {profiles.load_profile(None).version: 1}
     assert world.info("joulegate_shadow_profile_info") == {}
-    world.profiles.reload()
+    world.profiles.reload_profiles()
     assert world.profiles.shadow is None
     assert world.reloads == (1, 0)
 
@@ -91,7 +93,10 @@ def test_a_bad_profile_to_begin_with_is_an_error(tmp_path, key, text):
 
 
 def test_each_is_shown_by_its_version(both):
-    live, shadow = profiles.load(both.live).version, profiles.load(both.shadow).version
+    live, shadow = (
+        profiles.load_profile(both.live).version,
+        profiles.load_profile(both.shadow).version,
+    )
     assert both.info("joulegate_profile_info") == {live: 1}
     assert both.info("joulegate_shadow_profile_info") == {shadow: 1}
     assert both.accuracy(both.profiles.live) == 0.5

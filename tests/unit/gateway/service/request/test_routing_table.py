@@ -5,16 +5,22 @@ import random
 import pytest
 
 from backends.registry import Backend, Deployment
-from gateway.config import parse
+from gateway.config import parse_config
 from gateway.profile import ProfileError
-from gateway.scheduling.decision import PRESETS, Weights
-from gateway.scheduling.features import Features
+from gateway.scheduling.decision import PRESETS, MetricWeights
+from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import UnknownModel
 from gateway.service.request.deciding import Deciding
-from gateway.service.request.routing_table import AUTO, OTHER, Names, Snapshot, candidates
+from gateway.service.request.routing_table import (
+    AUTO,
+    OTHER,
+    ModelNames,
+    RoutingSnapshot,
+    list_candidates,
+)
 
-WANTED = Features(100)
-CONFIG = parse(
+WANTED = RequestFeatures(100)
+CONFIG = parse_config(
     """
 models:
   - {name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}, {url: "http://a:2"}]}
@@ -39,20 +45,22 @@ presets: {eco: {weights: {energy: 1}}, time: {weights: {time: 9, energy: 1}}}
 def deployments(config=CONFIG):
     rng = random.Random(0)
     return [
-        Deployment(m.name, m.label, m.name, [Backend(b.root) for b in m.backends], rng=rng)
+        Deployment(
+            m.name, m.deployment_label, m.name, [Backend(b.root_url) for b in m.backends], rng=rng
+        )
         for m in config.models
     ]
 
 
 @pytest.fixture
 def snapshot(shipped):
-    return Snapshot(CONFIG, deployments(), shipped)
+    return RoutingSnapshot(CONFIG, deployments(), shipped)
 
 
 def test_auto_starts_from_the_config():
-    target = Names(CONFIG).resolve("auto")
+    target = ModelNames(CONFIG).resolve_name("auto")
     assert (target.label, target.model, target.preset) == ("auto", None, "default")
-    assert target.steering.weights == Weights(0.25, 0.25, 0.5)
+    assert target.steering.weights == MetricWeights(0.25, 0.25, 0.5)
     assert target.steering.policy == "hybrid"
 
 
@@ -67,23 +75,23 @@ def test_auto_starts_from_the_config():
     ],
 )
 def test_a_preset_fixes_the_weights(name, weights):
-    names = Names(CONFIG)
-    target = names.resolve(name)
+    names = ModelNames(CONFIG)
+    target = names.resolve_name(name)
     found = target.steering.weights
     assert (found.accuracy, found.energy, found.time) == pytest.approx(weights)
     assert (target.label, target.model) == (name, None)
     assert target.preset == name.removeprefix("auto:")
     assert target.steering.policy == "hybrid"
-    assert names.resolve(f"joulegate/{name}") == target
+    assert names.resolve_name(f"joulegate/{name}") == target
 
 
 def test_the_long_name_of_auto():
-    names = Names(CONFIG)
-    assert names.resolve("joulegate/auto") == names.resolve("auto")
+    names = ModelNames(CONFIG)
+    assert names.resolve_name("joulegate/auto") == names.resolve_name("auto")
 
 
 def test_a_concrete_name_stays_with_its_model():
-    target = Names(CONFIG).resolve("mistral-7b")
+    target = ModelNames(CONFIG).resolve_name("mistral-7b")
     assert (target.label, target.model, target.preset) == ("mistral-7b", "mistral-7b", "none")
 
 
@@ -93,7 +101,7 @@ def test_a_concrete_name_stays_with_its_model():
 )
 def test_any_other_name_is_unknown(name):
     with pytest.raises(UnknownModel) as caught:
-        Names(CONFIG).resolve(name)
+        ModelNames(CONFIG).resolve_name(name)
     error = caught.value
     assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
     assert repr(name) in error.message
@@ -101,12 +109,12 @@ def test_any_other_name_is_unknown(name):
 
 def test_a_long_unknown_name_is_not_repeated_whole():
     with pytest.raises(UnknownModel) as caught:
-        Names(CONFIG).resolve("x" * 100_000)
+        ModelNames(CONFIG).resolve_name("x" * 100_000)
     assert len(caught.value.message) < 300
 
 
 def test_the_models_are_listed_once():
-    names = Names(CONFIG)
+    names = ModelNames(CONFIG)
     assert names.models == ("phi-3-mini", "mistral-7b")
     assert set(names.presets) == {*PRESETS, "eco"}
     assert (AUTO, OTHER) == ("auto", "other")
@@ -130,8 +138,8 @@ def test_an_option_is_the_config_and_the_profile(snapshot, shipped):
 
 
 def test_candidates_are_all_or_one_models(snapshot):
-    assert len(candidates(snapshot, None, WANTED, Deciding()).candidates) == 3
-    found = candidates(snapshot, "mistral-7b", WANTED, Deciding()).candidates
+    assert len(list_candidates(snapshot, None, WANTED, Deciding()).candidates) == 3
+    found = list_candidates(snapshot, "mistral-7b", WANTED, Deciding()).candidates
     assert [c.option.deployment for c in found] == ["mistral-7b", "mistral-on-l4"]
 
 
@@ -143,7 +151,7 @@ def test_candidates_are_as_they_are_now(snapshot):
     only = snapshot.places[1].deployment.backends[0]
     for _ in range(5):
         only.failed()
-    found, picks, _ = candidates(snapshot, None, WANTED, Deciding())
+    found, picks, _ = list_candidates(snapshot, None, WANTED, Deciding())
     seen = [(*(place.running for place in c.places), c.up) for c in found]
     assert seen == [(1, True), (False,), (0, True)]
     assert picks == {
@@ -156,12 +164,12 @@ def test_candidates_have_the_load_of_the_backend_that_is_picked(snapshot):
     one, two = snapshot.places[0].deployment.backends
     one.seen(5.0, 0.0, own=0)
     two.seen(3.0, 4.0, own=0)
-    (found,), picks, _ = candidates(snapshot, "phi-3-mini", WANTED, Deciding())
+    (found,), picks, _ = list_candidates(snapshot, "phi-3-mini", WANTED, Deciding())
     assert [(place.running, place.queued) for place in found.places] == [(5, 0)]
     assert picks["phi-3-mini", "phi-3-mini"] is one
 
 
 def test_a_model_that_the_profile_lacks(shipped):
-    config = parse('models: [{name: x, context: 9, backends: [{url: "http://a"}]}]', "g", {})
+    config = parse_config('models: [{name: x, context: 9, backends: [{url: "http://a"}]}]', "g", {})
     with pytest.raises(ProfileError, match="no model 'x' in the profile"):
-        Snapshot(config, deployments(config), shipped)
+        RoutingSnapshot(config, deployments(config), shipped)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.scheduling.decision import NO_BOUNDS, Bounds, Weights
+from gateway.scheduling.decision import NO_BOUNDS, MetricWeights, PredictionBounds
 from gateway.service.client import headers as names
 from gateway.service.client.errors import BadRequest
-from gateway.service.request.steering import Steering, steer
+from gateway.service.request.steering import RequestSteering, resolve_steering
 
-DEFAULT = Steering(Weights.of(0.5, 0.3, 0.2), "fair-ols")
+DEFAULT = RequestSteering(MetricWeights.from_values(0.5, 0.3, 0.2), "fair-ols")
 NUMBERS = (
     names.WEIGHT_ACCURACY,
     names.WEIGHT_ENERGY,
@@ -28,27 +28,29 @@ def by_headers(default=DEFAULT, **values):
         f"x-joulegate-{name.replace('_', '-')}".encode(): value.encode()
         for name, value in values.items()
     }
-    return steer(headers, None, default)
+    return resolve_steering(headers, None, default)
 
 
 def by_body(value, default=DEFAULT, headers=None):
     raw = value if isinstance(value, str) else json.dumps(value)
-    return steer(headers or {}, msgspec.Raw(raw.encode()), default)
+    return resolve_steering(headers or {}, msgspec.Raw(raw.encode()), default)
 
 
 def test_nothing_asked_is_the_default():
-    assert steer({}, None, DEFAULT) is DEFAULT
+    assert resolve_steering({}, None, DEFAULT) is DEFAULT
     assert by_body({}) == DEFAULT
     assert DEFAULT[2:] == (NO_BOUNDS, False, False)
 
 
 def test_the_weights_given_are_used_and_the_missing_count_zero():
-    assert by_headers(weight_energy="1").weights == Weights(0.0, 1.0, 0.0)
-    assert by_headers(weight_accuracy="3", weight_time="1").weights == Weights(0.75, 0.0, 0.25)
-    assert by_headers(weight_accuracy="0.7", weight_energy="0.2", weight_time="0.1") == (
-        DEFAULT._replace(weights=Weights.of(0.7, 0.2, 0.1))
+    assert by_headers(weight_energy="1").weights == MetricWeights(0.0, 1.0, 0.0)
+    assert by_headers(weight_accuracy="3", weight_time="1").weights == MetricWeights(
+        0.75, 0.0, 0.25
     )
-    assert by_body({"weights": {"time": 2}}).weights == Weights(0.0, 0.0, 1.0)
+    assert by_headers(weight_accuracy="0.7", weight_energy="0.2", weight_time="0.1") == (
+        DEFAULT._replace(weights=MetricWeights.from_values(0.7, 0.2, 0.1))
+    )
+    assert by_body({"weights": {"time": 2}}).weights == MetricWeights(0.0, 0.0, 1.0)
 
 
 def test_every_other_header():
@@ -60,8 +62,8 @@ def test_every_other_header():
         infeasible="reject",
         explain="true",
     )
-    bounds = Bounds(max_latency_ms=1500.0, max_energy_joules=200.0, min_accuracy=0.7)
-    assert steered == Steering(DEFAULT.weights, "hybrid", bounds, reject=True, explain=True)
+    bounds = PredictionBounds(max_latency_ms=1500.0, max_energy_joules=200.0, min_accuracy=0.7)
+    assert steered == RequestSteering(DEFAULT.weights, "hybrid", bounds, reject=True, explain=True)
 
 
 def test_the_bodys_object_says_the_same():
@@ -74,8 +76,8 @@ def test_the_bodys_object_says_the_same():
             "explain": True,
         }
     )
-    bounds = Bounds(max_latency_ms=1500.0, max_energy_joules=200.0, min_accuracy=0.7)
-    assert steered == Steering(Weights(0.25, 0.25, 0.5), "hybrid", bounds, True, True)
+    bounds = PredictionBounds(max_latency_ms=1500.0, max_energy_joules=200.0, min_accuracy=0.7)
+    assert steered == RequestSteering(MetricWeights(0.25, 0.25, 0.5), "hybrid", bounds, True, True)
 
 
 def test_headers_are_stronger_than_the_body_each_by_itself():
@@ -94,8 +96,8 @@ def test_headers_are_stronger_than_the_body_each_by_itself():
     }
     steered = by_body(body, headers=headers)
     # Weights are a set: the body's accuracy does not leak into the header's energy.
-    assert steered.weights == Weights(0.0, 1.0, 0.0)
-    assert steered.bounds == Bounds(max_latency_ms=9.0, min_accuracy=0.1)
+    assert steered.weights == MetricWeights(0.0, 1.0, 0.0)
+    assert steered.bounds == PredictionBounds(max_latency_ms=9.0, min_accuracy=0.1)
     assert (steered.policy, steered.reject, steered.explain) == ("hybrid", False, False)
 
 
@@ -136,12 +138,12 @@ def test_the_numbers_accepted_are_exactly_the_decimals(text, name):
     sane = is_decimal(text) and float(text) != float("inf")
     # An accuracy is a share.
     if sane and (name != names.MIN_ACCURACY or float(text) <= 1.0):
-        steered = steer(headers, None, DEFAULT)
+        steered = resolve_steering(headers, None, DEFAULT)
         if name == names.MAX_LATENCY_MS:
             assert steered.bounds.max_latency_ms == float(text)
         return
     with pytest.raises(BadRequest) as caught:
-        steer(headers, None, DEFAULT)
+        resolve_steering(headers, None, DEFAULT)
     assert caught.value.param == name
     assert name in caught.value.message
 
@@ -154,7 +156,7 @@ def test_the_numbers_accepted_are_exactly_the_decimals(text, name):
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_bad_number_is_a_400_that_names_the_header(bad, name):
     with pytest.raises(BadRequest) as caught:
-        steer({name.encode(): bad.encode()}, None, DEFAULT)
+        resolve_steering({name.encode(): bad.encode()}, None, DEFAULT)
     assert (caught.value.status, caught.value.param) == (400, name)
     assert caught.value.message.startswith(f"{name}: ")
 
@@ -211,6 +213,6 @@ def test_a_bad_object_is_a_400_that_says_where(value, said):
 
 
 def test_bounds_left_open_stay_open():
-    default = DEFAULT._replace(bounds=Bounds(min_accuracy=0.6))
+    default = DEFAULT._replace(bounds=PredictionBounds(min_accuracy=0.6))
     assert by_headers(default, policy="hybrid").bounds is default.bounds
-    assert by_headers(default, max_latency_ms="5").bounds == Bounds(5.0, None, 0.6)
+    assert by_headers(default, max_latency_ms="5").bounds == PredictionBounds(5.0, None, 0.6)

@@ -4,16 +4,29 @@ import json
 
 import pytest
 
-from backends.errors import BadAnswer, ConnectionLost, Refused, Silent, Unreachable
-from gateway.service.client.errors import BadGateway, GatewayTimeout, Overloaded, Unavailable
-from gateway.service.request.body import Kind, decode, encode, read
-from gateway.service.upstream.failure_response import exhausted
-from gateway.service.upstream.upstream_body import forwarded
+from backends.errors import (
+    BackendStatusError,
+    BackendTimeout,
+    BackendUnreachable,
+    ConnectionLost,
+    InvalidResponse,
+)
+from gateway.service.client.errors import (
+    BackendsRateLimited,
+    BackendsUnavailable,
+    BadGateway,
+    GatewayTimeout,
+)
+from gateway.service.request.body import EndpointKind, decode_members, encode_members, parse_request
+from gateway.service.upstream.failure_response import all_attempts_failed_error
+from gateway.service.upstream.upstream_body import build_upstream_members
 
 
-def sent(body, kind=Kind.CHAT, served="microsoft/Phi-3"):
+def sent(body, kind=EndpointKind.CHAT, served="microsoft/Phi-3"):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return encode(forwarded(read(kind, decode(raw)), served)).decode()
+    return encode_members(
+        build_upstream_members(parse_request(kind, decode_members(raw)), served)
+    ).decode()
 
 
 def test_only_the_model_differs():
@@ -53,47 +66,59 @@ def test_what_the_client_asked_of_usage_stays():
 def test_a_unary_request_has_no_stream_options():
     assert options(stream=False) is None
     embedding = {"model": "e", "input": "x", "stream": True}
-    assert "stream_options" not in json.loads(sent(embedding, Kind.EMBEDDINGS))
+    assert "stream_options" not in json.loads(sent(embedding, EndpointKind.EMBEDDINGS))
 
 
 def test_the_clients_own_members_are_left_alone():
-    ask = read(Kind.CHAT, decode(b'{"model":"auto","stream":true,"joulegate":{}}'))
+    ask = parse_request(
+        EndpointKind.CHAT, decode_members(b'{"model":"auto","stream":true,"joulegate":{}}')
+    )
     before = dict(ask.members)
-    forwarded(ask, "m")
+    build_upstream_members(ask, "m")
     assert ask.members == before
 
 
-BUSY = Refused(429, b"", "7")
+BUSY = BackendStatusError(429, b"", "7")
 
 
 @pytest.mark.parametrize(
     ("failures", "kind", "code", "retry_after"),
     [
-        ([], Unavailable, "no_backend_available", 1),
-        ([Unreachable("refused")], Unavailable, "backends_failed", 1),
-        ([Silent("x"), ConnectionLost("reset")], Unavailable, "backends_failed", 1),
-        ([Refused(503, b"")], Unavailable, "backends_failed", 1),
-        ([Unreachable("x"), Silent("quiet")], GatewayTimeout, "upstream_timeout", 1),
-        ([BadAnswer("html")], BadGateway, "bad_gateway", 1),
-        ([Unreachable("x"), Refused(401, b"")], BadGateway, "upstream_auth_failed", 60),
-        ([Refused(403, b"")], BadGateway, "upstream_auth_failed", 60),
-        ([BUSY], Overloaded, "rate_limited", 7),
-        ([BUSY, Refused(429, b"", "3")], Overloaded, "rate_limited", 3),
-        ([Refused(429, b"", None)], Overloaded, "rate_limited", 1),
-        ([Refused(429, b"", "0")], Overloaded, "rate_limited", 1),
-        ([Refused(429, b"", "3600")], Overloaded, "rate_limited", 60),
-        ([Refused(429, b"", "Fri, 20 Nov 2026 07:00:00 GMT")], Overloaded, "rate_limited", 1),
-        ([Refused(429, b"", "\u00b2")], Overloaded, "rate_limited", 1),
-        ([BUSY, Unreachable("x")], Unavailable, "backends_failed", 1),
+        ([], BackendsUnavailable, "no_backend_available", 1),
+        ([BackendUnreachable("refused")], BackendsUnavailable, "backends_failed", 1),
+        ([BackendTimeout("x"), ConnectionLost("reset")], BackendsUnavailable, "backends_failed", 1),
+        ([BackendStatusError(503, b"")], BackendsUnavailable, "backends_failed", 1),
+        ([BackendUnreachable("x"), BackendTimeout("quiet")], GatewayTimeout, "upstream_timeout", 1),
+        ([InvalidResponse("html")], BadGateway, "bad_gateway", 1),
+        (
+            [BackendUnreachable("x"), BackendStatusError(401, b"")],
+            BadGateway,
+            "upstream_auth_failed",
+            60,
+        ),
+        ([BackendStatusError(403, b"")], BadGateway, "upstream_auth_failed", 60),
+        ([BUSY], BackendsRateLimited, "rate_limited", 7),
+        ([BUSY, BackendStatusError(429, b"", "3")], BackendsRateLimited, "rate_limited", 3),
+        ([BackendStatusError(429, b"", None)], BackendsRateLimited, "rate_limited", 1),
+        ([BackendStatusError(429, b"", "0")], BackendsRateLimited, "rate_limited", 1),
+        ([BackendStatusError(429, b"", "3600")], BackendsRateLimited, "rate_limited", 60),
+        (
+            [BackendStatusError(429, b"", "Fri, 20 Nov 2026 07:00:00 GMT")],
+            BackendsRateLimited,
+            "rate_limited",
+            1,
+        ),
+        ([BackendStatusError(429, b"", "\u00b2")], BackendsRateLimited, "rate_limited", 1),
+        ([BUSY, BackendUnreachable("x")], BackendsUnavailable, "backends_failed", 1),
     ],
 )
 def test_what_a_client_is_told(failures, kind, code, retry_after):
-    error = exhausted(failures)
+    error = all_attempts_failed_error(failures)
     assert type(error) is kind
     assert (error.code, error.retry_after_seconds) == (code, retry_after)
-    assert dict(error.headers())[b"x-should-retry"] == b"false"
+    assert dict(error.build_headers())[b"x-should-retry"] == b"false"
 
 
 def test_our_key_is_not_spoken_of():
-    error = exhausted([Refused(401, b'{"error":"bad key sk-123"}')])
+    error = all_attempts_failed_error([BackendStatusError(401, b'{"error":"bad key sk-123"}')])
     assert "sk-123" not in error.message

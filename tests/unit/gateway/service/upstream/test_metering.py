@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.scheduling.cost import Quantity
+from gateway.scheduling.cost import CostQuantity
 from gateway.scheduling.decide import Option
-from gateway.service.upstream.metering import _share, _timings
+from gateway.service.upstream.metering import _parse_timings, _predict_prompt_share
 
 JSON = st.recursive(
     st.none()
@@ -24,17 +24,17 @@ NAMES = st.sampled_from(["time_to_first_token_ms", "generation_time_ms", "queue_
 
 def test_they_come_out_in_seconds():
     raw = Raw(b'{"time_to_first_token_ms":300,"queue_time_ms":40.0,"tokens_per_second":null}')
-    assert _timings(raw) == {"time_to_first_token": 0.3, "queue_time": 0.04}
+    assert _parse_timings(raw) == {"time_to_first_token": 0.3, "queue_time": 0.04}
 
 
 @pytest.mark.parametrize("raw", [b"", b"null", b"[1]", b"{", b'"x"', b'{"queue_time_ms":1e400}'])
 def test_what_is_no_object_is_nothing(raw):
-    assert _timings(Raw(raw)) == {}
+    assert _parse_timings(Raw(raw)) == {}
 
 
 @given(st.dictionaries(NAMES, JSON) | JSON)
 def test_whatever_is_there_comes_out_sane(value):
-    for number in _timings(Raw(msgspec.json.encode(value))).values():
+    for number in _parse_timings(Raw(msgspec.json.encode(value))).values():
         assert 0.0 <= number <= 1e9
 
 
@@ -45,11 +45,11 @@ def test_the_first_token_lies_within_the_answer(shipped, tokens_in, tokens_out):
             model="m",
             deployment="m",
             accuracy=model.accuracy.default,
-            seconds=model.seconds.cost(Quantity.SECONDS),
-            joules=model.joules.cost(Quantity.JOULES),
+            seconds=model.seconds.cost(CostQuantity.SECONDS),
+            joules=model.joules.cost(CostQuantity.JOULES),
             context=4096,
             capabilities=frozenset(),
             output=model.output_model(),
             ratio=1.0,
         )
-        assert 0.0 <= _share(option, tokens_in, tokens_out) <= 1.0
+        assert 0.0 <= _predict_prompt_share(option, tokens_in, tokens_out) <= 1.0

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.errors import BadAnswer, Refused
-from gateway.service.upstream.relay import Rename, explained, parse_whole, renaming
+from backends.errors import BackendStatusError, InvalidResponse
+from gateway.service.upstream.relay import ModelRenamer, add_explanation, find_renamer, parse_unary
 
 # A real answer of vLLM 0.32, shortened.
 WHOLE = (
@@ -22,7 +22,7 @@ WHOLE = (
 
 
 def test_a_whole_answer():
-    usage = parse_whole(WHOLE).usage
+    usage = parse_unary(WHOLE).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (12, 4, 16)
     assert usage.prompt_tokens_details["cached_tokens"] == 8
 
@@ -38,7 +38,7 @@ def test_a_whole_answer():
     ],
 )
 def test_other_whole_answers(body):
-    parse_whole(body)
+    parse_unary(body)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_other_whole_answers(body):
     ],
 )  # fmt: skip
 def test_garbage_is_a_bad_answer(body):
-    with pytest.raises(BadAnswer):
-        parse_whole(body)
+    with pytest.raises(InvalidResponse):
+        parse_unary(body)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_garbage_is_a_bad_answer(body):
 )
 def test_an_error_sent_with_status_200_is_refused_with_its_own(error, status):
     body = f'{{"error":{error}}}'.encode()
-    with pytest.raises(Refused) as caught:
-        parse_whole(body)
+    with pytest.raises(BackendStatusError) as caught:
+        parse_unary(body)
     assert (caught.value.status, caught.value.body) == (status, body)
 
 
 # --- renaming ----------------------------------------------------------------------------------
 
-RENAME = Rename("microsoft/Phi-3-mini-4k-instruct", "phi-3-mini")
+RENAME = ModelRenamer("microsoft/Phi-3-mini-4k-instruct", "phi-3-mini")
 SERVED = WHOLE.replace(b'"model":"phi-3-mini"', b'"model":"microsoft/Phi-3-mini-4k-instruct"')
 
 
@@ -96,11 +96,11 @@ def test_every_event_of_a_block_is_renamed():
 
 
 def test_an_answer_is_renamed_only_if_it_must_be():
-    assert renaming("phi-3-mini", "phi-3-mini") is None
-    assert renaming(None, "phi-3-mini") is None
-    served = parse_whole(SERVED).model
+    assert find_renamer("phi-3-mini", "phi-3-mini") is None
+    assert find_renamer(None, "phi-3-mini") is None
+    served = parse_unary(SERVED).model
     assert served == "microsoft/Phi-3-mini-4k-instruct"
-    assert renaming(served, "phi-3-mini")(SERVED) == WHOLE
+    assert find_renamer(served, "phi-3-mini")(SERVED) == WHOLE
 
 
 def test_another_servers_name_stays():
@@ -121,7 +121,7 @@ def test_no_text_of_the_answer_is_renamed(text, plain):
 @given(st.text('ab"\\/é{', min_size=1, max_size=8), st.text("ab/-", min_size=1, max_size=8))
 def test_names_of_any_letters(served, model):
     body = json.dumps({"model": served, "choices": []}, separators=(",", ":"), ensure_ascii=False)
-    assert json.loads(Rename(served, model)(body.encode())) == {"model": model, "choices": []}
+    assert json.loads(ModelRenamer(served, model)(body.encode())) == {"model": model, "choices": []}
 
 
 # --- explaining --------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_names_of_any_letters(served, model):
 
 @pytest.mark.parametrize("after", [b"", b"\n", b" \r\n\t"])
 def test_an_explanation_is_one_more_member(after):
-    body = explained(WHOLE + after, b'{"score":0.25}')
+    body = add_explanation(WHOLE + after, b'{"score":0.25}')
     assert body == WHOLE[:-1] + b',"joulegate":{"score":0.25}}'
     assert json.loads(body) == {**json.loads(WHOLE), "joulegate": {"score": 0.25}}
 
@@ -139,4 +139,4 @@ def test_an_explained_answer_keeps_everything(more):
     whole = {**more, "choices": [more]}
     for indent in (None, 2):
         body = json.dumps(whole, indent=indent).encode()
-        assert json.loads(explained(body, b'{"a":[1]}')) == {**whole, "joulegate": {"a": [1]}}
+        assert json.loads(add_explanation(body, b'{"a":[1]}')) == {**whole, "joulegate": {"a": [1]}}

@@ -25,7 +25,7 @@ def test_a_retry_that_ends_makes_room():
     budget = RetryBudget()
     assert taken(budget) == 3
     budget.retrying -= 1
-    assert (budget.take(), budget.take()) == (True, False)
+    assert (budget.take_token(), budget.take_token()) == (True, False)
 
 
 def test_more_traffic_makes_room():
@@ -38,7 +38,7 @@ def test_more_traffic_makes_room():
 def test_a_budget_of_nothing():
     budget = RetryBudget(ratio=0.0, floor=0)
     budget.inflight = 1000
-    assert not budget.take()
+    assert not budget.take_token()
     assert budget.retrying == 0
 
 
@@ -48,7 +48,7 @@ def test_it_is_never_overdrawn(ratio, floor, loads):
     for load in loads:
         budget.inflight = load
         before = budget.retrying
-        if budget.take():
+        if budget.take_token():
             assert before < max(floor, ratio * load)
             assert budget.retrying == before + 1
         else:

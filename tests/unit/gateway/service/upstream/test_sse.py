@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.errors import BadAnswer
+from backends.errors import InvalidResponse
 from gateway.service.upstream import sse
-from gateway.service.upstream.sse import Splitter, decode, events, has_content, payload
+from gateway.service.upstream.sse import (
+    EventSplitter,
+    decode_chunk,
+    extract_payload,
+    has_content,
+    split_events,
+)
 
 # Bodies as servers write them: JSON on one line, of any text, or [DONE], or a comment.
 texts = st.text(max_size=12)
@@ -33,19 +39,19 @@ def chopped(data, stream):
 @given(st.data(), st.lists(bodies, min_size=1, max_size=6), ends)
 def test_any_chopping_gives_the_same_events(data, wanted, end):
     stream = "".join(body.replace("\n", end) + end * 2 for body in wanted).encode()
-    splitter = Splitter()
-    blocks = [splitter.feed(piece) for piece in chopped(data, stream)]
+    splitter = EventSplitter()
+    blocks = [splitter.feed_chunk(piece) for piece in chopped(data, stream)]
     for block in blocks:
         assert block == b"" or block.endswith(b"\n\n")
-    found = [event for block in blocks for event in events(block)]
+    found = [event for block in blocks for event in split_events(block)]
     assert found == [body.encode() + b"\n\n" for body in wanted]
 
 
 @given(st.lists(bodies, min_size=1, max_size=3), ends)
 def test_one_byte_at_a_time(wanted, end):
     stream = "".join(body.replace("\n", end) + end * 2 for body in wanted).encode()
-    splitter = Splitter()
-    found = b"".join(splitter.feed(stream[at : at + 1]) for at in range(len(stream)))
+    splitter = EventSplitter()
+    found = b"".join(splitter.feed_chunk(stream[at : at + 1]) for at in range(len(stream)))
     assert found == "".join(body + "\n\n" for body in wanted).encode()
 
 
@@ -53,30 +59,30 @@ def test_one_byte_at_a_time(wanted, end):
 def test_what_is_not_whole_is_held(data, whole, rest):
     held = rest.replace(b"\n", b"").replace(b"\r", b"") or b"x"
     stream = "".join(body + "\n\n" for body in whole).encode()
-    splitter = Splitter()
-    out = b"".join(splitter.feed(piece) for piece in chopped(data, stream + held))
+    splitter = EventSplitter()
+    out = b"".join(splitter.feed_chunk(piece) for piece in chopped(data, stream + held))
     assert out == stream
-    assert splitter.feed(b"\n\n") == held + b"\n\n"
+    assert splitter.feed_chunk(b"\n\n") == held + b"\n\n"
 
 
 def test_an_event_is_passed_on_as_soon_as_it_is_whole():
-    splitter = Splitter()
-    assert splitter.feed(b"data: 1\n\ndata: 2\n\nda") == b"data: 1\n\ndata: 2\n\n"
-    assert splitter.feed(b"ta: 3\n") == b""
-    assert splitter.feed(b"\n") == b"data: 3\n\n"
-    crlf = Splitter()
-    assert crlf.feed(b"data: 1\r\n\r\nda") == b"data: 1\n\n"
-    assert crlf.feed(b"ta: 2\r\n\r") == b""
-    assert crlf.feed(b"\n") == b"data: 2\n\n"
+    splitter = EventSplitter()
+    assert splitter.feed_chunk(b"data: 1\n\ndata: 2\n\nda") == b"data: 1\n\ndata: 2\n\n"
+    assert splitter.feed_chunk(b"ta: 3\n") == b""
+    assert splitter.feed_chunk(b"\n") == b"data: 3\n\n"
+    crlf = EventSplitter()
+    assert crlf.feed_chunk(b"data: 1\r\n\r\nda") == b"data: 1\n\n"
+    assert crlf.feed_chunk(b"ta: 2\r\n\r") == b""
+    assert crlf.feed_chunk(b"\n") == b"data: 2\n\n"
 
 
 @pytest.mark.parametrize("piece", [b"x" * (6 << 20), b"x\r\n" * (3 << 20)])
 def test_an_event_without_end_is_refused(piece):
-    splitter = Splitter()
+    splitter = EventSplitter()
     for _ in range(2):
-        assert splitter.feed(piece) == b""
-    with pytest.raises(BadAnswer, match=r"an event of over \d+ bytes"):
-        splitter.feed(piece)
+        assert splitter.feed_chunk(piece) == b""
+    with pytest.raises(InvalidResponse, match=r"an event of over \d+ bytes"):
+        splitter.feed_chunk(piece)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_an_event_without_end_is_refused(piece):
     ],
 )
 def test_the_payload(event, data):
-    assert payload(event) == data
+    assert extract_payload(event) == data
 
 
 # Chunks of a real vLLM 0.32, as they came.
@@ -143,16 +149,16 @@ def delta(**members):
     ],
 )
 def test_the_first_event_is_not_the_first_content(data, has):
-    assert has_content(decode(data)) is has
+    assert has_content(decode_chunk(data)) is has
 
 
 def test_the_usage_chunk():
-    event = decode(USAGE)
+    event = decode_chunk(USAGE)
     assert sse.USAGE in USAGE
     assert event.choices == []
     assert (event.usage.prompt_tokens, event.usage.completion_tokens) == (12, 4)
     assert event.usage.prompt_tokens_details["cached_tokens"] == 0
-    assert decode(TOKEN).usage is None
+    assert decode_chunk(TOKEN).usage is None
 
 
 @given(st.text(max_size=20))
@@ -165,8 +171,8 @@ def test_no_text_can_look_like_a_usage_member(text):
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b'{"choices":7}', b"[" * 100_000, b"\xff"])
 def test_what_vllm_does_not_send_is_a_bad_answer(data):
-    with pytest.raises(BadAnswer, match="not JSON as vLLM sends it"):
-        decode(data)
+    with pytest.raises(InvalidResponse, match="not JSON as vLLM sends it"):
+        decode_chunk(data)
 
 
 @pytest.mark.parametrize(
@@ -179,4 +185,4 @@ def test_what_vllm_does_not_send_is_a_bad_answer(data):
     ],
 )
 def test_an_error_member(data, is_error):
-    assert sse.is_error(decode(data).error) is is_error
+    assert sse.is_error(decode_chunk(data).error) is is_error

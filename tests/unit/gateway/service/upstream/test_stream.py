@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.errors import BadAnswer, ConnectionLost, Refused
-from gateway.service.client.cancellation import Lifeline
-from gateway.service.client.response import Reply
-from gateway.service.upstream.relay import Stream
+from backends.errors import BackendStatusError, ConnectionLost, InvalidResponse
+from gateway.service.client.cancellation import RequestCancellation
+from gateway.service.client.response import ResponseWriter
+from gateway.service.upstream.relay import StreamedResponse
 
 HEAD = '{"id":"chatcmpl-9","object":"chat.completion.chunk","created":1795155016,"model":"served",'
 ROLE = (
@@ -56,15 +56,15 @@ class Relayed:
     """What a client got of a stream, and how it ended."""
 
     def __init__(self, answer, *, wants_usage=False, model="m"):
-        self.stream = Stream(answer, model, wants_usage=wants_usage)
+        self.stream = StreamedResponse(answer, model, wants_usage=wants_usage)
         self.messages = []
 
     async def run(self, explain=None):
         async def send(message):
             self.messages.append(message)
 
-        await self.stream.open()
-        await self.stream.relay(Reply(send, "r"), Lifeline(), explain)
+        await self.stream.read_to_first_content()
+        await self.stream.relay_to_client(ResponseWriter(send, "r"), RequestCancellation(), explain)
         return self
 
     @property
@@ -107,27 +107,27 @@ def test_any_chopping_gives_the_client_the_same(cuts):
 
 async def test_it_is_opened_at_its_first_content_and_not_before():
     answer = Pieces(b": ping\n\n", wire(ROLE), wire(ONE)[:20], wire(ONE)[20:], wire(TWO))
-    stream = Stream(answer, "m", wants_usage=False)
-    await stream.open()
+    stream = StreamedResponse(answer, "m", wants_usage=False)
+    await stream.read_to_first_content()
     assert answer.left == [wire(TWO)]
 
 
 @pytest.mark.parametrize(
     ("pieces", "error"),
     [
-        ([], BadAnswer),
-        ([wire(ROLE)], BadAnswer),
-        ([b"<html>502</html>"], BadAnswer),
-        ([wire("<html>")], BadAnswer),
+        ([], InvalidResponse),
+        ([wire(ROLE)], InvalidResponse),
+        ([b"<html>502</html>"], InvalidResponse),
+        ([wire("<html>")], InvalidResponse),
         ([wire(ROLE), ConnectionLost("reset")], ConnectionLost),
-        ([wire(FAILURE, "[DONE]")], Refused),
-        ([wire(ROLE, FAILURE)], Refused),
-        ([wire(ROLE)] * 9000, BadAnswer),
+        ([wire(FAILURE, "[DONE]")], BackendStatusError),
+        ([wire(ROLE, FAILURE)], BackendStatusError),
+        ([wire(ROLE)] * 9000, InvalidResponse),
     ],
 )
 async def test_what_breaks_before_the_first_content_can_be_tried_elsewhere(pieces, error):
     with pytest.raises(error):
-        await Stream(Pieces(*pieces), "m", wants_usage=False).open()
+        await StreamedResponse(Pieces(*pieces), "m", wants_usage=False).read_to_first_content()
 
 
 async def test_an_empty_answer_is_an_answer():
@@ -139,11 +139,11 @@ async def test_an_empty_answer_is_an_answer():
 @pytest.mark.parametrize(
     ("pieces", "error"),
     [
-        ([wire(ROLE, ONE)], BadAnswer),
-        ([wire(ROLE, ONE), wire(TWO)[:-9]], BadAnswer),
+        ([wire(ROLE, ONE)], InvalidResponse),
+        ([wire(ROLE, ONE), wire(TWO)[:-9]], InvalidResponse),
         ([wire(ROLE, ONE), ConnectionLost("reset")], ConnectionLost),
-        ([wire(ROLE, ONE), wire(FAILURE, "[DONE]")], Refused),
-        ([wire(ROLE, ONE, FAILURE, "[DONE]")], Refused),
+        ([wire(ROLE, ONE), wire(FAILURE, "[DONE]")], BackendStatusError),
+        ([wire(ROLE, ONE, FAILURE, "[DONE]")], BackendStatusError),
     ],
 )
 async def test_what_breaks_later_is_told_after_what_had_come(pieces, error):
@@ -156,7 +156,7 @@ async def test_what_breaks_later_is_told_after_what_had_come(pieces, error):
 
 
 async def test_a_broken_streams_status_is_vllms():
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(BackendStatusError) as caught:
         await Relayed(Pieces(wire(ROLE, ONE, FAILURE.replace("500}", "400}")))).run()
     assert caught.value.status == 400
 
