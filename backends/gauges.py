@@ -15,6 +15,7 @@ from backends.registry import Backend
 
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
+_CACHE = "vllm:kv_cache_usage_perc"
 _OK = 200
 _MAX_PAGE_BYTES = 4 << 20
 
@@ -49,8 +50,11 @@ class GaugePoller:
             status, page = 0, b""
         running = sum_series(page, _RUNNING) if status == _OK else None
         waiting = sum_series(page, _WAITING) if status == _OK else None
+        cache = sum_series(page, _CACHE) if status == _OK else None
         # The page is of some moment in between: the higher own count claims less for others.
-        backend.record_gauges(running, waiting, own=max(before, backend.inflight))
+        backend.record_gauges(
+            running, waiting, own=max(before, backend.inflight), cache_usage=cache
+        )
 
     async def run(self) -> None:
         """Look for ever; one loop a backend, so that a slow one delays no other."""

@@ -21,6 +21,10 @@ app = typer.Typer(
 )
 
 
+lengths = typer.Typer(no_args_is_help=True, help="Answer lengths by the words of a prompt.")
+app.add_typer(lengths, name="lengths")
+
+
 @app.callback()
 def calibration() -> None:
     """Measure, fit and show; needs `pip install 'joulegate[calibration]'`."""
@@ -255,7 +259,9 @@ def replay(
     preset: Annotated[
         list[str] | None, typer.Option(help="default, accuracy, energy, time or balanced.")
     ] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="fair-ols, hybrid or own.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="relative, fair-ols, hybrid or own.")
+    ] = None,
     profile: Annotated[
         list[str] | None, typer.Option(help="FILE, NAME=FILE or shipped (default).")
     ] = None,
@@ -299,3 +305,41 @@ def replay(
         as_json=as_json,
     )
     raise typer.Exit(code=replay_command.run(options))
+
+
+@lengths.command("train")
+def train_lengths(
+    files: Annotated[list[Path], typer.Argument(help="CSV or JSON lines, gzip too.")],
+    out: Annotated[Path, typer.Option(help="Profile file to write.")],
+    label: Annotated[
+        list[str], typer.Option(help="MODEL=COLUMN with its answers' tokens; may be repeated.")
+    ],
+    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt",
+    merge: Annotated[
+        Path | None, typer.Option(help="Profile to add to; default: the shipped one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Train a model of the prompt's words per label; see docs/deciding.md."""
+    from calibration.lengths import command as lengths_command  # noqa: PLC0415
+
+    raise typer.Exit(
+        code=lengths_command.train(
+            files, prompt=prompt, labels=label, base=merge, out=out, as_json=as_json
+        )
+    )
+
+
+@lengths.command("predict")
+def predict_lengths(
+    file: Annotated[Path, typer.Argument(help="CSV or JSON lines, gzip too.")],
+    profile: Annotated[Path, typer.Option(help="Profile that `train` wrote.")],
+    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt",
+    out: Annotated[Path | None, typer.Option(help="CSV to write; default: stdout.")] = None,
+) -> None:
+    """Write MODEL_p50 and MODEL_p90 for each prompt, by the code that serves."""
+    from calibration.lengths import command as lengths_command  # noqa: PLC0415
+
+    raise typer.Exit(
+        code=lengths_command.predict(file, prompt=prompt, profile_file=profile, out=out)
+    )

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import CostQuantity
-from gateway.scheduling.decide import POLICIES, DeploymentOption, RoutingCandidate, make_decision
+from gateway.scheduling.decide import (
+    DEFAULT_POLICY,
+    POLICIES,
+    DeploymentOption,
+    RoutingCandidate,
+    make_decision,
+)
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import OutputModel, RequestFeatures
 
@@ -73,7 +79,7 @@ def price_models(
     tokens_in: int,
     tokens_out: int | None = None,
     *,
-    policy: str = "fair-ols",
+    policy: str = DEFAULT_POLICY,
     running: int = 0,
 ) -> PricedModels:
     """Ask the scheduler; `tokens_out` None leaves it to each model's own output line."""

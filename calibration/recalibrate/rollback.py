@@ -26,12 +26,16 @@ def replace_profile(models: Mapping[str, ModelProfile], path: Path, parent: str 
 
     Raises ProfileChanged where the file no longer is version `parent`, OSError, ProfileError.
     """
+    lengths = None
     if path.exists():
         old = path.read_bytes()
-        if parent is not None and profile.parse_profile(old, str(path)).version != parent:
-            raise ProfileChanged(f"{path}: was replaced meanwhile, so nothing was written")
+        if parent is not None:
+            before = profile.parse_profile(old, str(path))
+            lengths = before.lengths
+            if before.version != parent:
+                raise ProfileChanged(f"{path}: was replaced meanwhile, so nothing was written")
         profile.write_atomically(get_previous_path(path), old)
-    profile.save_profile(models, path)
+    profile.save_profile(models, path, lengths)
     return profile.load_profile(path).version
 
 

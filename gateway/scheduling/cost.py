@@ -72,7 +72,7 @@ class CostFunction:
         object.__setattr__(self, "_b", (b0, b1, b2, b3, b4))
         object.__setattr__(self, "_shared", self.quantity is CostQuantity.JOULES)
 
-    def evaluate_form(self, tokens_in: float, tokens_out: float, running: int = 0) -> float:
+    def evaluate_form(self, tokens_in: float, tokens_out: float, running: float = 0) -> float:
         """Evaluate the form as it is, possibly below zero."""
         b0, b1, b2, b3, b4 = self._b
         value = b0 + b1 * tokens_in + b2 * tokens_out + b3 * tokens_in * tokens_out
@@ -80,11 +80,11 @@ class CostFunction:
             value += b4 * (tokens_out / (1 + running) if self._shared else tokens_out * running)
         return value
 
-    def cost_per_output_token(self, tokens_in: float, running: int = 0) -> float:
+    def cost_per_output_token(self, tokens_in: float, running: float = 0) -> float:
         """Return what one more output token adds to `evaluate_form`."""
         _, _, b2, b3, b4 = self._b
         return b2 + b3 * tokens_in + (b4 / (1 + running) if self._shared else b4 * running)
 
-    def predict_cost(self, tokens_in: float, tokens_out: float, running: int = 0) -> float:
+    def predict_cost(self, tokens_in: float, tokens_out: float, running: float = 0) -> float:
         """Evaluate the form and floor it at `COST_FLOOR`."""
         return max(self.evaluate_form(tokens_in, tokens_out, running), COST_FLOOR)

@@ -32,6 +32,7 @@ from gateway.service.client.errors import (
 )
 from gateway.service.client.response import SSE, Header, ResponseWriter
 from gateway.service.request.body import EndpointKind, InferenceRequest, Members, parse_request
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames
@@ -63,7 +64,9 @@ class RequestPipeline:
         metrics: GatewayMetrics,
         books: RequestAccounting,
         stall_seconds: float,
+        deciding: Deciding | None = None,
     ) -> None:
+        self.deciding = deciding or Deciding()
         self.names = names
         self.profiles = profiles
         self.deployments = deployments
@@ -100,13 +103,14 @@ class RequestPipeline:
 
     def _run_round(self) -> None:
         self._requests_in_flight.check_deadlines()
+        running = [sum(backend.running_and_queued) for backend in self.backends]
+        self.deciding.load.add(running, time.monotonic())
         self.accounting.flush()
 
     def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
-        return make_plan(
-            ask, self.names.resolve_name(ask.model), headers, self.profiles.live, self._counter
-        )
+        target = self.names.resolve_name(ask.model)
+        return make_plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
 
     async def handle_request(
         self,
@@ -171,7 +175,8 @@ class RequestPipeline:
         record.stream, record.single = ask.stream, ask.is_single
         target = self.names.resolve_name(ask.model)
         record.requested, record.preset = target.label, target.preset
-        made = make_plan(ask, target, headers, self.profiles.live, self._counter)
+        made = make_plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
+        record.lesson = made.lesson
         record.decision = made.decision
         record.decision_seconds = made.seconds
         record.counted_tokens = made.features.tokens_in

@@ -80,6 +80,8 @@ class RequestRecord:
     """Whether one prompt was to get one answer; usage is the sum over several."""
     asked_tokens: int | None = None
     """The most new tokens that the client asked for."""
+    lesson: Any = None
+    """What the learner of lengths keeps of it until its answer is known."""
     option: DeploymentOption | None = None
     """The deployment that answered, as the decision saw it."""
     live: ProfilePrediction | None = None

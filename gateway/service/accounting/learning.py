@@ -8,6 +8,7 @@ nothing.
 from typing import NamedTuple
 
 from gateway.scheduling.decide import DeploymentOption
+from gateway.service.request.learnt import Learnt
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, DriftMetrics
 from gateway.telemetry.ols_sums import OlsSums
@@ -31,7 +32,14 @@ class ResponseRow(NamedTuple):
 class TrafficLearner:
     """Adds each final request to the sums and the drift metrics."""
 
-    def __init__(self, sums: OlsSums, drift: DriftMetrics, profiles: ActiveProfiles) -> None:
+    def __init__(
+        self,
+        sums: OlsSums,
+        drift: DriftMetrics,
+        profiles: ActiveProfiles,
+        learnt: Learnt | None = None,
+    ) -> None:
+        self.learnt = learnt
         self.drift = drift
         self._sums = sums
         self._profiles = profiles
@@ -57,6 +65,15 @@ class TrafficLearner:
             estimated_tokens=record.counted_tokens,
             truncated=truncated,
         )
+        if self.learnt is not None and record.lesson is not None:
+            self.learnt.observe(
+                option,
+                record.lesson,
+                prompt_tokens=row.tokens_in,
+                completion_tokens=row.tokens_out,
+                cut=truncated,
+                at_seconds=record.at,
+            )
         if record.decision is not None:
             version = record.decision.profile_version
             record.live = self._compare_prediction(

@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -21,6 +21,8 @@ from gateway.service.client.errors import (
     UnsupportedCapability,
 )
 from gateway.service.request.body import InferenceRequest, extract_features
+from gateway.service.request.deciding import Deciding
+from gateway.service.request.learnt import Lesson, make_lesson
 from gateway.service.request.routing_table import (
     NO_POLICY,
     RequestTarget,
@@ -45,6 +47,7 @@ class RoutingPlan:
     selected_backends: SelectedBackends
     decision: RoutingDecision
     seconds: float
+    lesson: Lesson
 
     def explain_decision(self, request_id: str) -> bytes:
         """Return the decision in its public shape, as JSON."""
@@ -74,6 +77,7 @@ def make_plan(
     headers: Mapping[bytes, bytes],
     snapshot: RoutingSnapshot,
     counter: TokenCounter,
+    deciding: Deciding | None = None,
 ) -> RoutingPlan:
     """Decide for one request. Raises BadRequest."""
     began = time.perf_counter()
@@ -81,23 +85,28 @@ def make_plan(
     features = extract_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
-        needs = frozenset({ask.kind.value})
-        features = RequestFeatures(
-            features.tokens_in, features.asked_tokens_out, needs, lenient=True
-        )
-    found, picks = list_candidates(snapshot, target.model)
+        features = replace(features, needs=frozenset({ask.kind.value}), lenient=True)
+    deciding = deciding or Deciding()
+    learnt = deciding.learnt
+    application = "" if learnt is None else learnt.hash_application(ask.application)
+    found = list_candidates(snapshot, target.model, features, deciding, application, ask.words)
     decision = make_decision(
         features,
-        found,
+        found.candidates,
         wishes.weights,
         policy=wishes.policy,
         bounds=wishes.bounds,
         best_effort=not wishes.reject,
         profile_version=snapshot.profile.version,
         label=None if target.model is None else NO_POLICY,
+        reference_load=deciding.reference_load,
+        # Who names the model chooses nothing: its place is the config's to choose.
+        place_weights=None if target.model is None else target.steering.weights,
     )
+    lesson = make_lesson(features, application, found.bases, has_media=ask.has_media)
+    seconds = time.perf_counter() - began
     return RoutingPlan(
-        ask, target, features, wishes, snapshot, picks, decision, time.perf_counter() - began
+        ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson
     )
 
 

@@ -59,7 +59,7 @@ def chat(model="auto", **more):
 def test_auto_is_ranked_by_the_configs_weights(decided, shipped):
     decision = decided(chat()).decision
     assert decision.weights == MetricWeights.from_values(0.5, 0.3, 0.2)
-    assert decision.policy == "fair-ols"
+    assert decision.policy == "relative"
     assert decision.profile_version == shipped.version
     assert len(decision.candidates) == 3
     assert decision.excluded == ()
@@ -109,7 +109,9 @@ def test_auto_is_kept_to_those_that_can(decided):
         "phi-3-mini": "capability",
         "falcon-7b": "capability",
     }
-    long = decided(chat(max_tokens=3000)).decision
+    # A large limit alone shuts nobody out; an answer that has to be long does.
+    assert decided(chat(max_tokens=3000)).decision.excluded == ()
+    long = decided(chat(max_tokens=3000, min_tokens=2500)).decision
     assert [out.model for out in long.excluded] == ["falcon-7b"]
 
 
