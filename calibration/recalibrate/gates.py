@@ -16,6 +16,7 @@ Gates, in the order in which they are checked:
     gain        share by which the RMSE in the window falls, at least (by default 0);
                 below that the live profile's cost is kept
     cut         share of the answers that no limit truncated, at least (output line only)
+    form        the live output is a line; a log-normal has none to compare, and stays
 """
 
 from collections.abc import Iterator
@@ -65,6 +66,11 @@ class GateRefusal:
     def __str__(self) -> str:
         """Say it in a line."""
         return f"{self.gate}: {self.text}"
+
+
+NO_LINE = GateRefusal(
+    "form", "the live profile's tokens out are log-normal, which no line over tokens in replaces"
+)
 
 
 def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:

@@ -216,6 +216,8 @@ def _build_output_part(
     block: SumBlock, live: ModelProfile, seconds: SumBlock, limits: GateLimits
 ) -> RefitPart:
     """Refit tokens out on tokens in, over the answers that no limit cut."""
+    if live.to_output_model().mu is not None:
+        return RefitPart("output", block, None, (gates.NO_LINE,))
     refusals = list(gates.check_block(block, limits))
     whole = block.n / seconds.n if seconds.n else 1.0
     if not refusals and whole < gates.MIN_UNCUT_SHARE:

@@ -90,7 +90,7 @@ async def test_the_modes_and_the_least_in_use(world, tmp_path):
 async def test_an_ejected_backend_is_left_and_the_rest_packs_on(world, tmp_path):
     gate, servers = await started(world, tmp_path)
     for _ in range(10_000):
-        gate.backend(servers[0]).failed("a test")
+        gate.backend(servers[0]).record_failure("a test")
     found, tasks = await hold(gate, servers, 4)
     assert found == [0, 4, 0]
     await ended(gate, tasks)

@@ -116,6 +116,21 @@ def test_lengths_that_changed_too_much(server, live):
     )
 
 
+def test_lengths_that_are_log_normal_are_not_replaced_by_a_line(server, live):
+    learnt = OutputCoefficients(form="lognormal", mu=5.0, sigma=0.9, n=400, censored=30)
+    profile.save_profile({"phi-3-mini": model(output=learnt)}, live)
+    before = profile.load_profile(live).get_model("phi-3-mini")
+    server.add(served()[0])
+    code, report = told(live)
+    assert code == 0
+    assert not part(report, "output")["adopted"]
+    (refused,) = part(report, "output")["refused"]
+    assert (refused["gate"], refused["number"]) == ("form", None)
+    after = profile.load_profile(live).get_model("phi-3-mini")
+    assert after.output == learnt
+    assert after.seconds != before.seconds
+
+
 def test_a_live_profile_that_holds_is_left_as_it_was(server, live):
     server.add(served()[0])
     recalibrate(live)
