@@ -38,6 +38,7 @@ from gateway.telemetry import SHARED_DIR, workers
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import DriftMetrics
+from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import OlsSums, SharedSums
 from gateway.telemetry.recent import RecentRequests
@@ -96,8 +97,11 @@ class GatewayRuntime:
                 carbon=_make_carbon_intensity(config),
                 learning=TrafficLearner(sums, drift, self._profiles, self._learnt),
                 trace=self._tracer and self._tracer.add_record,
+                experiment=_experiment(config, self.metrics.registry),
             ),
+            experiment=config.experiment,
             stall_seconds=config.timeouts.stall_seconds,
+            stream_seconds=config.timeouts.stream_seconds,
             deciding=Deciding(
                 config.placement.rules(),
                 self._learnt,
@@ -272,6 +276,15 @@ def _load_token_counter() -> tokens.TokenCounter:
     if counter.source == "estimate":
         _log.warning("no tiktoken vocabulary found: tokens are estimated, 4 characters each")
     return counter
+
+
+def _experiment(config: GatewayConfig, registry: CollectorRegistry) -> ExperimentMetrics | None:
+    """Return what counts for the arms of a switchback, where one is configured."""
+    given = config.experiment
+    if given is None:
+        return None
+    baseline = given.baseline.policy or given.baseline.model or ""
+    return ExperimentMetrics(registry, given.make_switchback(), baseline)
 
 
 def _make_carbon_intensity(config: GatewayConfig) -> CarbonIntensity | None:

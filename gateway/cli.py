@@ -123,6 +123,10 @@ def meter(
     secret_file: Annotated[
         Path | None, typer.Option(help="What gateways must send; also JOULEGATE_METER_SECRET.")
     ] = None,
+    no_secret: Annotated[
+        bool,
+        typer.Option("--no-secret", help="Listen beyond loopback and take events from anybody."),
+    ] = False,
     hz: Annotated[
         float | None, typer.Option(min=1, max=200, help="Readings per second; default: 20.")
     ] = None,
@@ -139,6 +143,7 @@ def meter(
         backends=backend or [],
         url=url,
         secret_file=secret_file,
+        no_secret=no_secret,
         hz=hz,
         log_level=log_level,
     )
@@ -221,6 +226,7 @@ _CALIBRATION = {
     "recalibrate": "Refit the profile from the gateways' own traffic, by way of Prometheus.",
     "plot": "Draw the pictures of a profile.",
     "report": "Write a one-file HTML report of a profile.",
+    "savings": "Say what routing saves, by a switchback experiment read out of Prometheus.",
     "lengths": "Train and try models of answer lengths by the words of a prompt.",
     "replay": "Run recorded requests through other weights, policies or profiles.",
 }

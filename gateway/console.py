@@ -4,7 +4,9 @@ import asyncio
 import logging
 import signal
 import sys
+from typing import Any
 
+import msgspec
 from rich.console import Console
 
 OK = 0
@@ -21,6 +23,25 @@ def report_usage_error(error: object) -> int:
     """Print one clear message; return the exit code for something that cannot be used."""
     err.print(f"joulegate: {error}", markup=False)
     return UNUSABLE
+
+
+def report_failure(error: object) -> int:
+    """Print one clear message; return the exit code for something that went wrong meanwhile."""
+    err.print(f"joulegate: {error}", markup=False)
+    return FAILED
+
+
+def format_os_error(error: OSError) -> str:
+    """Say which file and what is wrong with it, without Python's error number."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def print_json(report: Any, *, line: bool = False) -> None:
+    """Print it for machines: indented, or on one line and at once for what comes again."""
+    raw = msgspec.json.encode(report)
+    sys.stdout.write((raw if line else msgspec.json.format(raw)).decode() + "\n")
+    sys.stdout.flush()
 
 
 LEVELS = ("debug", "info", "warning", "error")

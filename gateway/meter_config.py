@@ -55,6 +55,8 @@ class MeterConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     ledgers: Annotated[tuple[LedgerConfig, ...], Meta(min_length=1)] = (LedgerConfig(),)
     secret: str | None = None
+    allow_unauthenticated: bool = False
+    """Whether anybody who reaches it may post events, where it listens beyond loopback."""
     hz: Hertz = 20.0
 
     def __post_init__(self) -> None:

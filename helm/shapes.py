@@ -131,7 +131,7 @@ def definitions() -> dict[str, Schema]:
     # The chart writes these keys itself.
     written = {
         "gateway": {"models", "profile", "shadow", "meter_secret"},
-        "meter": {"secret", "hz"},
+        "meter": {"secret", "hz", "allow_unauthenticated"},
     }
     for prefix, schema in (
         ("gateway", config.build_json_schema()),

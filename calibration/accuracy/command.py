@@ -13,17 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
 
-import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table as Grid
 from rich.text import Text
 
 from backends.errors import BackendError
+from calibration.accuracy import checks, labels, lm_eval, questions, scores
 from calibration.accuracy import graded_run as exam
-from calibration.accuracy import labels, lm_eval, questions, scores
 from calibration.accuracy import merge as accuracy
-from calibration.accuracy import options as accuracy_options
 from calibration.accuracy.merge import AccuracyChange
 from calibration.accuracy.options import AccuracyOptions
 from calibration.accuracy.questions import GradedQuestion
@@ -31,16 +28,22 @@ from calibration.accuracy.results_file import ResultsFile
 from calibration.accuracy.scores import LoadedScores
 from calibration.endpoint.retry import CollectError
 from calibration.endpoint.server import TargetError
+from calibration.progress_bar import create_progress_bar
 from calibration.tables import records as table
 from calibration.tables.columns import BadInput, parse_name_pairs
 from gateway import profile
+from gateway.console import (
+    FAILED,
+    OK,
+    err,
+    format_os_error,
+    out,
+    print_json,
+    report_failure,
+    report_usage_error,
+)
 
-OK, FAILED, UNUSABLE = 0, 1, 2
-_PIPE_COLUMNS: Final = 160
 _LINE_EVERY: Final = 200
-
-_out: Final = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
-_err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class _UnfinishedRunError(Exception):
@@ -52,33 +55,26 @@ def run(options: AccuracyOptions) -> int:
     try:
         report = _update_accuracy(options)
     except (BadInput, TargetError, profile.ProfileError) as error:
-        _print_error(error)
-        return UNUSABLE
+        return report_usage_error(error)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _print_error(f"{where}{error.strerror or error}")
-        return UNUSABLE
+        return report_usage_error(format_os_error(error))
     except (CollectError, BackendError, _UnfinishedRunError) as error:
-        _print_error(error)
+        report_failure(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _print_error("stopped")
+        report_failure("stopped")
     else:
         if options.as_json:
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+            print_json(report)
         return OK
-    path = accuracy_options.choose_results_path(options)
+    path = checks.choose_results_path(options)
     if path.exists():
-        _err.print(f"the answers so far are in {path}; to go on from there:", markup=False)
-        _err.print(f"  joulegate {shlex.join(sys.argv[1:])}", markup=False)
+        err.print(f"the answers so far are in {path}; to go on from there:", markup=False)
+        err.print(f"  joulegate {shlex.join(sys.argv[1:])}", markup=False)
     return FAILED
 
 
-def _print_error(error: object) -> None:
-    _err.print(f"joulegate: {error}", markup=False)
-
-
 def _update_accuracy(options: AccuracyOptions) -> dict[str, Any]:
-    old = accuracy_options.load_existing_profile(options)
+    old = checks.load_existing_profile(options)
     found, exam_report = _load_scores(options, old)
     names = parse_name_pairs(options.model, "--model")
     wanted = scores.select_scores(found, {} if _has_named_model(found) else names, old.models)
@@ -112,20 +108,20 @@ def _load_scores(
     options: AccuracyOptions, old: profile.CostProfile
 ) -> tuple[LoadedScores, dict[str, Any]]:
     """Return the scores of the source, and what a run has to say beside."""
-    kind = accuracy_options.detect_source(options)
+    kind = checks.detect_source(options)
     depth = options.task_depth
     if kind == "lm-eval":
         return _read_lm_eval(options), {}
-    with _err.status("reading") if _err.is_terminal else nullcontext():
+    with err.status("reading") if err.is_terminal else nullcontext():
         read = table.read_table(options.file)
         if kind == "scores":
             return labels.read_scores(read), {}
         if kind == "labels":
-            columns = accuracy_options.read_label_columns(options)
+            columns = checks.read_label_columns(options)
             if columns is None:
                 return labels.read_labels(read, depth), {}
             return labels.read_wide_labels(read, columns, depth), {}
-    targets = accuracy_options.parse_targets(options)
+    targets = checks.parse_targets(options)
     for target, _ in targets:
         old.get_model(target.name)
     asked = questions.read_questions(read, options.kind, depth)
@@ -147,11 +143,11 @@ def _read_lm_eval(options: AccuracyOptions) -> LoadedScores:
 def _grade_backends(
     options: AccuracyOptions, asked: list[GradedQuestion], read: table.RecordTable
 ) -> tuple[LoadedScores, dict[str, Any]]:
-    settings = accuracy_options.build_settings(options)
-    targets = accuracy_options.parse_targets(options)
-    with ResultsFile.open(accuracy_options.choose_results_path(options)) as results:
+    settings = checks.build_settings(options)
+    targets = checks.parse_targets(options)
+    with ResultsFile.open(checks.choose_results_path(options)) as results:
         if results.truncated_bytes:
-            _err.print("truncated an incomplete last line (interrupted run)", markup=False)
+            err.print("truncated an incomplete last line (interrupted run)", markup=False)
         total = len(targets) * len(asked) * settings.samples
         with _AnswerProgressBar(total) as bar:
             one = exam.GradedRun(targets, asked, settings, results, bar.count_answer)
@@ -212,14 +208,8 @@ class _AnswerProgressBar:
     def __init__(self, total: int) -> None:
         self._total = total
         self._done = 0
-        self._bar = Progress(
-            TextColumn("asking {task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=_err,
-            transient=True,
-            disable=not _err.is_terminal,
+        self._bar = create_progress_bar(
+            "asking {task.description}", MofNCompleteColumn(), TimeRemainingColumn()
         )
         self._task = self._bar.add_task("", total=total)
 
@@ -228,14 +218,14 @@ class _AnswerProgressBar:
         self._done = before
         self._bar.update(self._task, completed=before)
         if before:
-            _err.print(f"resuming after {before} of {self._total} answers", markup=False)
+            err.print(f"resuming after {before} of {self._total} answers", markup=False)
 
     def count_answer(self, model: str) -> None:
         """Count one answer."""
         self._done += 1
         self._bar.update(self._task, completed=self._done, description=model)
-        if not _err.is_terminal and self._done % _LINE_EVERY == 0:
-            _err.print(f"{self._done} of {self._total} answers", markup=False)
+        if not err.is_terminal and self._done % _LINE_EVERY == 0:
+            err.print(f"{self._done} of {self._total} answers", markup=False)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -259,15 +249,15 @@ def _print_changes(changes: list[AccuracyChange], found: LoadedScores) -> None:
             "-" if change.old_share is None else f"{change.old_share:.4f}",
             *(f"{change.new_share:.4f}", str(score.n or "-"), ends),
         )
-    _out.print(grid)
+    out.print(grid)
     for note in found.notes:
-        _out.print(f"! {note}", markup=False, soft_wrap=True)
+        out.print(f"! {note}", markup=False, soft_wrap=True)
 
 
 def _print_written_path(options: AccuracyOptions, where: Path | None, version: str | None) -> None:
     if where is not None:
-        _out.print(f"\nwrote {where} (version {version})", markup=False, soft_wrap=True)
+        out.print(f"\nwrote {where} (version {version})", markup=False, soft_wrap=True)
     elif options.dry_run:
-        _out.print("\nnothing written (--dry-run)")
+        out.print("\nnothing written (--dry-run)")
     else:
-        _out.print("\nnothing written: name --profile FILE to change it, or --out FILE")
+        out.print("\nnothing written: name --profile FILE to change it, or --out FILE")

@@ -4,25 +4,26 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from backends.client import BackendResponse
 from backends.errors import BackendTimeout, ConnectionLost, InvalidResponse
+from backends.sse import (
+    ABSENT,
+    DONE,
+    UNREADABLE,
+    ChunkChoice,
+    EventSplitter,
+    StreamChunk,
+    extract_payload,
+    is_error,
+    split_events,
+)
 
 _STALL_TIMEOUT_SECONDS: Final = 300.0
-
-
-class _PromptTokensDetails(Struct):
-    cached_tokens: int | None = None
-
-
-class _StreamUsage(Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _PromptTokensDetails | None = None
 
 
 class _StreamMetrics(Struct):
@@ -37,24 +38,13 @@ class SimulatedRequestCost(Struct, frozen=True):
     speed: float = 1.0
 
 
-class _MessageDelta(Struct):
-    role: str | None = None
-    content: str | None = None
-
-
-class _StreamChoice(Struct):
-    delta: _MessageDelta | None = None
-
-
-class _StreamChunk(Struct):
-    choices: list[_StreamChoice] = []
-    usage: _StreamUsage | None = None
-    metrics: _StreamMetrics | None = None
+class _TimedChunk(StreamChunk):
     simulated: SimulatedRequestCost | None = None
-    error: Any = None
 
 
-_chunk_decoder: Final = msgspec.json.Decoder(_StreamChunk)
+_chunk_decoder: Final = msgspec.json.Decoder(_TimedChunk)
+_metrics_decoder: Final = msgspec.json.Decoder(_StreamMetrics | None)
+_NOTHING: Final = (b"", b"null", b'""')
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +70,9 @@ async def read_stream(
 ) -> TimedResponse:
     """Read a stream to its end; `on_tokens` gets counts of new tokens. Raises BackendError."""
     first: float | None = None
-    last = _StreamChunk()
+    last = _TimedChunk()
     tokens = 0
-    rest = b""
+    splitter = EventSplitter()
     while True:
         try:
             async with asyncio.timeout(_STALL_TIMEOUT_SECONDS):
@@ -92,42 +82,53 @@ async def read_stream(
         if not piece:
             raise ConnectionLost("the stream ended without [DONE]")
         now = time.perf_counter()
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if not line.startswith(b"data:"):
+        for event in split_events(splitter.feed_chunk(piece)):
+            data = extract_payload(event)
+            if not data:
                 continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
+            if data == DONE:
                 return _build_timed_response(last, request_id, began, now, first)
-            try:
-                chunk = _chunk_decoder.decode(data)
-            except msgspec.MsgspecError as error:
-                raise InvalidResponse(f"not an event of OpenAI's: {error}") from None
-            if chunk.error is not None:
-                raise InvalidResponse(f"error event in the stream: {chunk.error}")
-            if any(c.delta is None or c.delta.content or not c.delta.role for c in chunk.choices):
+            last = _decode_chunk(data)
+            if any(_brings_token(choice) for choice in last.choices or ()):
                 first = now if first is None else first
-                seen = chunk.usage.completion_tokens if chunk.usage else tokens + 1
+                seen = (last.usage.completion_tokens or 0) if last.usage else tokens + 1
                 on_tokens(max(0, seen - tokens))
                 tokens = max(seen, tokens)
-            last = chunk
+
+
+def _decode_chunk(data: bytes) -> _TimedChunk:
+    try:
+        chunk = _chunk_decoder.decode(data)
+    except UNREADABLE as error:
+        raise InvalidResponse(f"not an event of OpenAI's: {error}") from None
+    if is_error(chunk.error):
+        said = bytes(chunk.error).decode(errors="replace")
+        raise InvalidResponse(f"the server broke off: {said}")
+    return chunk
+
+
+def _brings_token(choice: ChunkChoice) -> bool:
+    """Whether a token came; one without text of its own counts, the role that opens does not."""
+    if choice.delta is None:
+        return True
+    role, content = (bytes(choice.delta.get(name, ABSENT)) for name in ("role", "content"))
+    return content not in _NOTHING or role in _NOTHING
 
 
 def _build_timed_response(
-    last: _StreamChunk, request_id: str, began: float, ended: float, first: float | None
+    last: _TimedChunk, request_id: str, began: float, ended: float, first: float | None
 ) -> TimedResponse:
     """Make the reply of a stream whose last chunk carries its usage."""
     usage, simulated = last.usage, last.simulated
-    if usage is None or usage.completion_tokens < 1:
+    if usage is None or not usage.completion_tokens:
         raise InvalidResponse("the stream's last chunk has no usage")
     seconds = ended - began
     ttft = None if first is None else first - began
     if simulated is not None:
         # A simulator's clock is its own: at 100 times the speed ours would time the sockets.
         seconds = simulated.seconds
-        told = last.metrics.time_to_first_token_ms if last.metrics else None
+        told = _read_ttft_ms(last)
         ttft = None if told is None else told / 1000.0 * simulated.speed
-    details = usage.prompt_tokens_details
     return TimedResponse(
         request_id=request_id,
         began=began,
@@ -136,6 +137,16 @@ def _build_timed_response(
         ttft_seconds=ttft,
         tokens_in=usage.prompt_tokens,
         tokens_out=usage.completion_tokens,
-        cached_tokens=details.cached_tokens if details else None,
+        cached_tokens=usage.cached_tokens,
         simulated=simulated,
     )
+
+
+def _read_ttft_ms(last: _TimedChunk) -> float | None:
+    if not bytes(last.metrics):
+        return None
+    try:
+        metrics = _metrics_decoder.decode(last.metrics)
+    except UNREADABLE as error:
+        raise InvalidResponse(f"metrics that are none: {error}") from None
+    return metrics.time_to_first_token_ms if metrics else None

@@ -3,57 +3,30 @@
 Everything is read, fitted and checked before a byte is written; a profile is replaced whole.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
 from calibration.fit import merge
 from calibration.fit import model as fit
 from calibration.fit import published as reference
 from calibration.fit import report as fit_report
+from calibration.fit.cost import Loss
+from calibration.fit.options import FitOptions
+from calibration.progress_bar import create_progress_bar
 from calibration.tables.columns import BadInput, ColumnMapping
 from calibration.tables.rows import MeasuredRows, read_rows
 from gateway import profile
+from gateway.console import OK, format_os_error, out, print_json, report_usage_error
 from gateway.scheduling.cost import RegressionForm
 
-OK = 0
-UNUSABLE = 2
 BEST_FORM = "best"
+AUTO = "auto"
 REFERENCE_REPORT = "reference"
 MAX_BAD_SHARE = 0.01
-_PIPE_COLUMNS = 160
-
-_out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """The command line's options, as they were given."""
-
-    files: list[Path]
-    col: list[str] = field(default_factory=list)
-    scale: list[str] = field(default_factory=list)
-    where: list[str] = field(default_factory=list)
-    model: list[str] = field(default_factory=list)
-    output_includes_prompt: bool = False
-    form: str = BEST_FORM
-    folds: int = fit.DEFAULT_FOLDS
-    max_bad: float = MAX_BAD_SHARE
-    out: Path | None = None
-    merge: str | None = None
-    accuracy: list[str] = field(default_factory=list)
-    hardware: str | None = None
-    engine: str | None = None
-    report: str = "fit"
-    as_json: bool = False
 
 
 def run(options: FitOptions) -> int:
@@ -65,14 +38,11 @@ def run(options: FitOptions) -> int:
             else _run_fit(options)
         )
     except (BadInput, profile.ProfileError) as error:
-        _err.print(f"joulegate: {error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(error)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _err.print(f"joulegate: {where}{error.strerror or error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(format_os_error(error))
     if options.as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+        print_json(report)
     return OK
 
 
@@ -81,6 +51,11 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
         None
         if options.form == BEST_FORM
         else RegressionForm(_require_choice(options.form, "--form", (*RegressionForm, BEST_FORM)))
+    )
+    loss = (
+        None
+        if options.loss == AUTO
+        else Loss(_require_choice(options.loss, "--loss", (*Loss, AUTO)))
     )
     _require_choice(options.report, "--report", ("fit", REFERENCE_REPORT))
     _check_output_path(options.out, options.files)
@@ -94,14 +69,14 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
     with _show_progress(options) as (on_bytes, on_model):
         rows = _read_checked_rows(options, on_bytes)
         on_model("")
-        fits = fit.fit_all(rows, form=form, folds=options.folds, on_model=on_model)
+        fits = fit.fit_all(rows, form=form, folds=options.folds, loss=loss, on_model=on_model)
     pooled = fit.fit_pooled_output(rows)
     version = None
     models = None
     if options.out is not None:
         models = merge.merge_fits(fits, rows, old, said)
     if not options.as_json:  # before the file is replaced: what cannot be told is not written
-        fit_report.print_report(_out, fits, rows, pooled)
+        fit_report.print_report(out, fits, rows, pooled)
     if options.out is not None and models is not None:
         profile.save_profile(models, options.out, old.lengths if old else None)
         version = profile.load_profile(options.out).version
@@ -128,7 +103,7 @@ def _run_reference_report(options: FitOptions) -> dict[str, Any]:
         rows = _read_checked_rows(options, on_bytes)
     found = reference.reproduce_figures(rows, accuracy)
     if not options.as_json:
-        fit_report.print_reference(_out, found, rows)
+        fit_report.print_reference(out, found, rows)
     return {**fit_report.build_rows_json(rows), **fit_report.build_reference_json(found)}
 
 
@@ -204,35 +179,29 @@ def _collect_fit_options(options: FitOptions) -> dict[str, Any]:
         "model": options.model,
         "output_includes_prompt": options.output_includes_prompt,
         "form": options.form,
+        "loss": options.loss,
         "folds": options.folds,
     }
     return {name: value for name, value in found.items() if value}
 
 
 def _print_written_path(
-    out: Path, version: str | None, models: dict[str, profile.ModelProfile], fitted: set[str]
+    path: Path, version: str | None, models: dict[str, profile.ModelProfile], fitted: set[str]
 ) -> None:
     kept = sorted(set(models) - fitted)
     also = f"; left as they were: {', '.join(kept)}" if kept else ""
-    _out.print(f"\nwrote {out} (version {version}){also}", markup=False, soft_wrap=True)
+    out.print(f"\nwrote {path} (version {version}){also}", markup=False, soft_wrap=True)
     for name in sorted(fitted):
         was = str(models[name].provenance["accuracy"])
         if was.startswith("ASSUMED"):
-            _out.print(f"! {name}: accuracy {was}, or --accuracy", markup=False, soft_wrap=True)
+            out.print(f"! {name}: accuracy {was}, or --accuracy", markup=False, soft_wrap=True)
 
 
 @contextmanager
 def _show_progress(options: FitOptions) -> Iterator[tuple[Any, Any]]:
     """Show a bar on a terminal while files are read and models fitted."""
     total = sum(path.stat().st_size for path in options.files if path.is_file())
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=_err,
-        transient=True,
-        disable=not _err.is_terminal,
-    )
+    bar = create_progress_bar("{task.description}", TimeRemainingColumn())
     with bar:
         task = bar.add_task("reading", total=total or None)
 

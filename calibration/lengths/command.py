@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 
 from calibration.lengths.labelled_prompts import read_labels, read_prompts
-from calibration.lengths.train import LengthFit, train_lengths
+from calibration.lengths.train import WordsFit, train_lengths
 from calibration.tables.columns import BadInput
 from gateway import profile
 from gateway.profile import ModelProfile, OutputCoefficients, ProfileError
@@ -98,7 +98,7 @@ def predict(file: Path, *, prompt: str, profile_file: Path, out: Path | None) ->
     return OK
 
 
-def _train(files: Sequence[Path], prompt: str, labels: dict[str, str]) -> dict[str, LengthFit]:
+def _train(files: Sequence[Path], prompt: str, labels: dict[str, str]) -> dict[str, WordsFit]:
     if not labels:
         raise BadInput("nothing to train: give --label MODEL=COLUMN")
     read = [read_prompts(path, prompt, labels) for path in files]
@@ -117,7 +117,7 @@ def _train(files: Sequence[Path], prompt: str, labels: dict[str, str]) -> dict[s
     return fits
 
 
-def _with_output(model: ModelProfile, fit: LengthFit | None) -> ModelProfile:
+def _with_output(model: ModelProfile, fit: WordsFit | None) -> ModelProfile:
     """Return a profile's model with the trained centre as its distribution without words."""
     if fit is None:
         return model

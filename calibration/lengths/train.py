@@ -40,7 +40,7 @@ class _Design(NamedTuple):
         return np.hstack([self.words, scaled])
 
 
-class LengthFit(NamedTuple):
+class WordsFit(NamedTuple):
     """A trained model, and how far it is off on rows that it has not seen (leave-one-out)."""
 
     regression: WordsRegression
@@ -50,7 +50,7 @@ class LengthFit(NamedTuple):
     """Of the constant median, for comparison."""
 
 
-def train_lengths(prompts: Sequence[str], tokens: Sequence[float], *, seed: int = 0) -> LengthFit:
+def train_lengths(prompts: Sequence[str], tokens: Sequence[float], *, seed: int = 0) -> WordsFit:
     """Train one model. Raises ValueError with too few rows."""
     if len(prompts) < LEAST_ROWS:
         raise ValueError(f"{len(prompts)} labelled prompts, at least {LEAST_ROWS} needed")
@@ -80,7 +80,7 @@ def train_lengths(prompts: Sequence[str], tokens: Sequence[float], *, seed: int 
         shape=shape,
         n=len(rows),
     )
-    return LengthFit(
+    return WordsFit(
         regression,
         1.0 - float((errors**2).sum() / ((logs - logs.mean()) ** 2).sum()),
         float(np.abs(errors).mean()),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import CostQuantity
 from gateway.scheduling.decide import (
@@ -22,8 +23,6 @@ from gateway.scheduling.decide import (
 )
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import OutputModel, RequestFeatures
-
-Floats = NDArray[np.float64]
 
 POLICY_NAMES = tuple(POLICIES)
 METRICS = ("accuracy", "energy", "time")

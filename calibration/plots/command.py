@@ -1,23 +1,13 @@
 """`joulegate plot`: pictures as files. Everything is drawn before the first one is written."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from calibration.plots import gallery, output, style
 from calibration.plots import plot_data as material
+from calibration.plots.options import PlotOptions
 from calibration.tables.columns import BadInput
 
 FORMATS = {"png": ("png",), "svg": ("svg",), "both": ("png", "svg")}
-
-
-@dataclass(frozen=True, slots=True)
-class PlotOptions:
-    """The command line's options, as they were given."""
-
-    sources: material.PlotSources
-    out: Path
-    format: str = "both"
-    only: list[str] = field(default_factory=list)
 
 
 def run(options: PlotOptions) -> int:

@@ -6,15 +6,14 @@ The file needs nothing else: pictures are inline SVG, there is no script and no 
 import platform
 import shlex
 import sys
-from dataclasses import dataclass
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from string import Template
 
 from calibration.plots import gallery, output, style
 from calibration.plots import plot_data as material
 from calibration.plots.inline import render_inline_svg
+from calibration.plots.options import PlotSources, ReportOptions
 from calibration.plots.picture import Picture, PictureTable
 from calibration.plots.plot_data import PlotData, select_regression
 from calibration.plots.theme import PAGE
@@ -22,15 +21,6 @@ from calibration.stats.design import UNITS, list_terms
 from gateway.scheduling.cost import CostQuantity
 
 _LONG = 50
-
-
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """The command line's options, as they were given; `command` is what made the report."""
-
-    sources: material.PlotSources
-    out: Path
-    command: str | None = None
 
 
 def run(options: ReportOptions) -> int:
@@ -54,7 +44,7 @@ def render_page(
     found: PlotData,
     pictures: list[Picture],
     missing: dict[str, str],
-    sources: material.PlotSources,
+    sources: PlotSources,
     command: str,
 ) -> str:
     """Return the whole page; the same inputs give the same text."""
@@ -164,7 +154,7 @@ def _render_weaknesses(found: PlotData, pictures: list[Picture], missing: dict[s
     )
 
 
-def _render_provenance(found: PlotData, sources: material.PlotSources) -> str:
+def _render_provenance(found: PlotData, sources: PlotSources) -> str:
     rows: list[tuple[str, str, str]] = []
     for name, model in found.profile.models.items():
         told = {key: value for key, value in model.provenance.items() if key != "weakness"}

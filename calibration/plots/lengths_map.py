@@ -7,6 +7,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.plots import choices, style
 from calibration.plots.picture import Picture, PictureTable, describe_tied_models, format_weights
 from calibration.plots.plot_data import PlotData
@@ -83,7 +84,7 @@ def build_token_axis(most: int) -> NDArray[np.int64]:
 
 
 def map_winners(
-    priced: list[list[choices.PricedModels]], names: list[str], weights: choices.Floats
+    priced: list[list[choices.PricedModels]], names: list[str], weights: Floats
 ) -> WinnerMap:
     """Return for each length the winner's place in `names`."""
     return np.array(
@@ -144,7 +145,7 @@ def _draw_panel(
 
 
 def _find_label_point(
-    material: PlotData, at: tuple[NDArray[np.int64], NDArray[np.int64]], mask: choices.Floats
+    material: PlotData, at: tuple[NDArray[np.int64], NDArray[np.int64]], mask: Floats
 ) -> tuple[float, float]:
     """Return where in a model's part of the map its name has most room."""
     across, up = np.meshgrid(np.log(at[0]), np.log(at[1]))
@@ -165,7 +166,7 @@ def _find_label_point(
     return float(x), float(y)
 
 
-def _predict_tokens_out(model: ModelProfile, tokens_in: choices.Floats) -> choices.Floats:
+def _predict_tokens_out(model: ModelProfile, tokens_in: Floats) -> Floats:
     """Return the profile's own expected new tokens."""
     line = model.to_output_model()
     each = [

@@ -7,18 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
 from calibration.plots.plot_data import Told
+from calibration.progress_bar import create_progress_bar
 from calibration.tables.columns import BadInput
 from calibration.tables.prompts import PromptFileError
 from gateway import profile
-
-OK = 0
-UNUSABLE = 2
-
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+from gateway.console import OK, format_os_error, report_usage_error
 
 
 def run_with_exit_code(work: Callable[[], None]) -> int:
@@ -26,12 +22,9 @@ def run_with_exit_code(work: Callable[[], None]) -> int:
     try:
         work()
     except (BadInput, PromptFileError, profile.ProfileError) as error:
-        _err.print(f"joulegate: {error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(error)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _err.print(f"joulegate: {where}{error.strerror or error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(format_os_error(error))
     return OK
 
 
@@ -72,14 +65,7 @@ def print_line(text: str) -> None:
 @contextmanager
 def show_progress() -> Iterator[Told]:
     """Show on a terminal what is being done."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=_err,
-        transient=True,
-        disable=not _err.is_terminal,
-    )
+    bar = create_progress_bar("{task.description}", TimeElapsedColumn())
     with bar:
         task = bar.add_task("reading", total=None)
         yield lambda text: bar.update(task, description=text)

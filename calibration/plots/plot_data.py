@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.fit import model as fit
 from calibration.fit.cost import CostFit
 from calibration.plots import choices, style
+from calibration.plots.options import PlotSources
 from calibration.stats import design
 from calibration.tables.columns import BadInput, ColumnMapping
 from calibration.tables.prompts import count_prompt_tokens, read_prompts
@@ -27,7 +28,6 @@ from gateway.scheduling.cost import COST_FLOOR, CostQuantity, RegressionForm
 from gateway.scheduling.decide import DEFAULT_POLICY
 from gateway.scheduling.decision import MetricWeights
 
-Floats = NDArray[np.float64]
 Told = Callable[[str], None]
 
 BUILT_IN = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -36,30 +36,6 @@ LENGTHS = ("32:45", "512:128", "2048:512")
 WEIGHTS = ("0.5,0.3,0.2", "0.8,0.1,0.1", "1,1,1")
 _LARGEST = 10_000_000
 _MOST_PANELS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class PlotSources:
-    """The command line's inputs, as they were given."""
-
-    profile: Path | None = None
-    rows: list[Path] = field(default_factory=list)
-    prompts: Path | None = None
-    prompt_column: str | None = None
-    length: list[str] = field(default_factory=list)
-    weights: list[str] = field(default_factory=list)
-    running: int = 0
-    col: list[str] = field(default_factory=list)
-    scale: list[str] = field(default_factory=list)
-    where: list[str] = field(default_factory=list)
-    model: list[str] = field(default_factory=list)
-    output_includes_prompt: bool = False
-    max_bad: float = 0.01
-
-    @property
-    def source_files(self) -> list[Path]:
-        """Every file that is read."""
-        return [path for path in (self.profile, *self.rows, self.prompts) if path is not None]
 
 
 @dataclass(frozen=True, slots=True)

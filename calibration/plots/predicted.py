@@ -4,9 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from calibration.arrays import Floats
 from calibration.plots import style
 from calibration.plots.picture import Picture, PictureTable, PictureUnavailable
-from calibration.plots.plot_data import Floats, MeasuredCosts, PlotData
+from calibration.plots.plot_data import MeasuredCosts, PlotData
 from calibration.stats.design import UNITS
 from gateway.scheduling.cost import CostQuantity
 

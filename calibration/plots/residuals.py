@@ -5,9 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from calibration.arrays import Floats
 from calibration.plots import style
 from calibration.plots.picture import Picture, PictureTable, PictureUnavailable
-from calibration.plots.plot_data import Floats, MeasuredCosts, PlotData
+from calibration.plots.plot_data import MeasuredCosts, PlotData
 from calibration.plots.predicted import NO_ROWS, compute_bins, format_shown_rows, sample_rows
 from calibration.stats.design import UNITS
 from gateway.scheduling.cost import CostQuantity

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
+from calibration.arrays import Floats
 from calibration.plots import choices, style
 from calibration.plots.picture import Picture, PictureTable, describe_tied_models
 from calibration.plots.plot_data import PlotData
@@ -59,7 +60,7 @@ def draw_sensitivity(material: PlotData) -> list[Picture]:
 
 def compute_shares(
     material: PlotData, priced: dict[int, choices.PricedModels], metric: int
-) -> dict[str, choices.Floats]:
+) -> dict[str, Floats]:
     """Return each model's share of the prompts, from 0 to 1, at each of STEPS weights."""
     weights = choices.sweep_weight(metric, STEPS)
     found = {name: np.zeros(STEPS) for name in material.profile.models}
@@ -71,9 +72,7 @@ def compute_shares(
     return found
 
 
-def _draw_panel(
-    material: PlotData, axes: Axes, at: choices.Floats, got: dict[str, choices.Floats]
-) -> None:
+def _draw_panel(material: PlotData, axes: Axes, at: Floats, got: dict[str, Floats]) -> None:
     base = np.zeros(len(at))
     for name, share in got.items():
         top = base + share * 100.0
@@ -91,7 +90,7 @@ def _draw_panel(
 
 
 def _build_table(
-    policy: str, metric: str, names: list[str], got: dict[str, choices.Floats]
+    policy: str, metric: str, names: list[str], got: dict[str, Floats]
 ) -> PictureTable:
     at = np.linspace(0.0, 1.0, STEPS)
     rows = [(name, *(f"{got[name][step]:.0%}" for step in _SHOWN)) for name in names]

@@ -6,9 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from calibration.arrays import Floats
 from calibration.plots import choices, style
 from calibration.plots.picture import Picture, PictureTable, format_length
 from calibration.plots.plot_data import PlotData, select_regression
+from calibration.stats.design import columns
 from calibration.stats.intervals import Z_95
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity
@@ -83,7 +85,7 @@ def _draw_panel(
     material: PlotData,
     axes: Axes,
     priced: choices.PricedModels,
-    x: choices.Floats,
+    x: Floats,
     error: list[float | None],
 ) -> list[str]:
     """Draw one panel; return what is odd about it."""
@@ -147,7 +149,7 @@ def _draw_panel(
 
 
 def _describe_floored(
-    priced: choices.PricedModels, quantity: CostQuantity, x: choices.Floats, length: tuple[int, int]
+    priced: choices.PricedModels, quantity: CostQuantity, x: Floats, length: tuple[int, int]
 ) -> list[str]:
     """Say which figures of a panel are the floor, where the fit predicts nothing real."""
     names = [name for name, value in zip(priced.names, x, strict=True) if value <= COST_FLOOR]
@@ -181,8 +183,7 @@ def _compute_half_interval(
     if cost.covariance is None:
         return None
     i, o, r = length[0] * model.tokens.ratio, float(length[1]), material.running
-    shared = o / (1 + r) if quantity is CostQuantity.JOULES else o * r
-    terms = np.array([1.0, i, o, i * o, shared][: cost.form.term_count])
+    terms = columns(cost.form, quantity, np.array(i), np.array(o), np.array(float(r)))
     return Z_95 * float(np.sqrt(max(terms @ np.array(cost.covariance) @ terms, 0.0)))
 
 

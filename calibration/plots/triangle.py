@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 
+from calibration.arrays import Floats
 from calibration.plots import choices, style
 from calibration.plots.picture import (
     Picture,
@@ -127,7 +128,7 @@ def _draw_ticks(axes: Axes) -> None:
             )
 
 
-def _find_label_point(shape: choices.Floats) -> tuple[float, float]:
+def _find_label_point(shape: Floats) -> tuple[float, float]:
     """Return where in a convex polygon a name has most room, away from edges and crosses."""
     parts = np.linspace(0.0, 1.0, 12)[:, None]
     edges = np.vstack(
@@ -143,7 +144,7 @@ def _find_label_point(shape: choices.Floats) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _measure_label_room(shape: choices.Floats, x: float, y: float) -> float:
+def _measure_label_room(shape: Floats, x: float, y: float) -> float:
     """Return the room of a text centred there in a convex polygon."""
     found = []
     for (x0, y0), (x1, y1) in zip(shape, np.roll(shape, -1, 0), strict=True):

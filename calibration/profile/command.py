@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
-import msgspec
-from rich.console import Console
-
 from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.vllm.recipes import RECIPES
 from calibration.endpoint.retry import CollectError, describe_unreachable
 from calibration.endpoint.server import ServerInfo, TargetError, TargetServer
+from calibration.profile.checks import CheckedProfileOptions, check_options
 from calibration.profile.collector import MeasurementCollector
 from calibration.profile.energy import (
     MeterError,
@@ -27,7 +25,7 @@ from calibration.profile.energy import (
     create_nvml_meter,
 )
 from calibration.profile.measurement_job import MeasurementJob
-from calibration.profile.options import CheckedProfileOptions, ProfileOptions, check_options
+from calibration.profile.options import ProfileOptions
 from calibration.profile.progress import PlanEstimate, ProfileProgress, show_plan
 from calibration.profile.rows_file import MeasurementLog, RowsFileError, read_measurements
 from calibration.profile.workload import (
@@ -41,8 +39,17 @@ from calibration.profile.workload import (
 from calibration.tables.prompts import PromptFileError
 from gateway import profile as profiles
 from gateway import tokens
+from gateway.console import (
+    FAILED,
+    OK,
+    err,
+    format_os_error,
+    out,
+    print_json,
+    report_failure,
+    report_usage_error,
+)
 
-OK, FAILED, UNUSABLE = 0, 1, 2
 _CONTEXT_TOKENS: Final = 4096  # where a server does not tell
 _CONNECT_SECONDS: Final = 5.0
 _UNUSABLE: Final = (
@@ -50,7 +57,6 @@ _UNUSABLE: Final = (
     profiles.ProfileError,
 )
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
-_err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run(options: ProfileOptions) -> int:
@@ -59,24 +65,19 @@ def run(options: ProfileOptions) -> int:
         wanted = check_options(options)
         return asyncio.run(_run_profile(wanted))
     except _UNUSABLE as error:
-        _print_error(error)
-        return UNUSABLE
+        return report_usage_error(error)
     except OSError as error:
-        _print_error(f"{error.filename}: {error.strerror}" if error.filename else error)
-        return FAILED if error.errno in _NO_ROOM else UNUSABLE
+        report = report_failure if error.errno in _NO_ROOM else report_usage_error
+        return report(format_os_error(error))
     except (CollectError, BackendError) as error:
-        _print_error(error)
+        report_failure(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _print_error("stopped")
+        report_failure("stopped")
     if options.out is not None and options.out.exists():
         argv = [arg for arg in sys.argv[1:] if arg != "--no-resume"]
-        _err.print(f"what was measured is in {options.out}; to go on from there:", markup=False)
-        _err.print(f"  joulegate {shlex.join(argv)}", markup=False)
+        err.print(f"what was measured is in {options.out}; to go on from there:", markup=False)
+        err.print(f"  joulegate {shlex.join(argv)}", markup=False)
     return FAILED
-
-
-def _print_error(error: object) -> None:
-    _err.print(f"joulegate: {error}", markup=False)
 
 
 async def _run_profile(wanted: CheckedProfileOptions) -> int:
@@ -103,7 +104,7 @@ async def _plan_job(
     except BackendError as error:
         if not options.dry_run:
             raise CollectError(describe_unreachable(target, error)) from error
-        _err.print(f"{target.name}: no answer from {target.url}; guessing", markup=False)
+        err.print(f"{target.name}: no answer from {target.url}; guessing", markup=False)
         recipe = RECIPES.get(target.name)
         context = recipe.context_tokens if recipe else None
         info = ServerInfo(target.name, context, "", None, tokenizes=False)
@@ -152,7 +153,7 @@ def _choose_meter(
     if kind == "nvml":
         return create_nvml_meter(wanted.gpus)
     if not target.is_local:
-        _err.print(
+        err.print(
             f"{target.name}: runs elsewhere, so joules will be missing (run this beside it)",
             markup=False,
         )
@@ -160,7 +161,7 @@ def _choose_meter(
     try:
         return create_nvml_meter(wanted.gpus)
     except MeterError as error:
-        _err.print(f"{target.name}: joules will be missing: {error}", markup=False)
+        err.print(f"{target.name}: joules will be missing: {error}", markup=False)
         return NoMeter()
 
 
@@ -184,14 +185,14 @@ async def _run_jobs(
             ) from None
         earlier, foreign = earlier + taken, foreign + (not taken)
     if log.cut_bytes:
-        _err.print("truncated an incomplete last row (interrupted run)", markup=False)
+        err.print("truncated an incomplete last row (interrupted run)", markup=False)
     if earlier:
-        _err.print(f"resuming after {earlier} rows", markup=False)
+        err.print(f"resuming after {earlier} rows", markup=False)
     if foreign:
-        _err.print(f"{foreign} rows of other plans stay as they are", markup=False)
+        err.print(f"{foreign} rows of other plans stay as they are", markup=False)
     counter = tokens.load_token_counter()
     collectors = []
-    with ProfileProgress(outlooks, _err) as progress:
+    with ProfileProgress(outlooks) as progress:
         for job, outlook in zip(jobs, outlooks, strict=True):
             progress.start_model(outlook)
             collector = MeasurementCollector(job, log, counter, progress.record_request)
@@ -230,9 +231,8 @@ def _build_summary(collector: MeasurementCollector) -> dict[str, Any]:
 
 
 def _print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
-    out = Console(highlight=False, soft_wrap=True)
     if as_json:
-        out.print(msgspec.json.encode(summary).decode(), markup=False)
+        print_json(summary, line=True)
         return
     for name, model in summary["models"].items():
         words = f"{name}: {model['rows']} rows over {model['cells']} cells"
@@ -241,8 +241,12 @@ def _print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
             words += f"; {model['given_up']} requests given up: {model['failed_tries']}"
         if not model["complete"]:
             words += f"; unfinished: {', '.join(model['unfinished'])}"
-        out.print(words, markup=False)
+        out.print(words, markup=False, soft_wrap=True)
         for refusal in model["refusals"]:
-            out.print(f"  refused {refusal}", markup=False)
+            out.print(f"  refused {refusal}", markup=False, soft_wrap=True)
     seconds = summary["wall_seconds"]
-    out.print(f"{summary['rows']} new rows in {summary['out']} after {seconds:.0f} s", markup=False)
+    out.print(
+        f"{summary['rows']} new rows in {summary['out']} after {seconds:.0f} s",
+        markup=False,
+        soft_wrap=True,
+    )

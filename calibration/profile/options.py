@@ -1,122 +1,40 @@
-"""The options of `joulegate profile`, and their validation."""
+"""The options of `joulegate profile`: light, for its help is shown without the numeric stack."""
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated
 
-from calibration.endpoint.server import TargetServer
-from calibration.profile.workload import GRIDS, PlanError, StopRule
-from calibration.tables.prompts import read_prompts
-
-METERS: Final = ("auto", "nvml", "simulator", "none")
-APIS: Final = ("chat", "completions")
-_LEVELS: Final = (4, 16, 64)
-_MOST_LEVEL: Final = 4096
+import typer
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileOptions:
     """The command line, as it was typed."""
 
-    backends: Sequence[str]
-    out: Path | None = None
-    grid: str | None = None
-    prompts: Path | None = None
-    prompt_column: str | None = None
-    api: str = "chat"
-    max_tokens: int = 1024
-    concurrency: str | None = None
-    blocks: int = 3
-    min_cell_seconds: float = 10.0
-    max_repeats: int = 25
-    seed: int = 0
-    api_key_env: str | None = None
-    hardware: str | None = None
-    meter: str = "auto"
-    gpus: str | None = None
-    dry_run: bool = False
-    resume: bool = True
-    as_json: bool = False
-
-
-@dataclass(slots=True)
-class CheckedProfileOptions:
-    """Options that were found to make sense."""
-
-    options: ProfileOptions
-    targets: list[TargetServer]
-    rule: StopRule
-    levels: tuple[int, ...]
-    """Of the grid."""
-    prompt_levels: tuple[int, ...]
-    """Of the prompts: one at a time unless told otherwise."""
-    prompts: list[str]
-    gpus: tuple[int, ...]
-
-
-def check_options(options: ProfileOptions) -> CheckedProfileOptions:
-    """Look at everything that needs no backend.
-
-    Raises PlanError, TargetError, PromptFileError or OSError.
-    """
-    for option, given, known in (
-        ("--grid", options.grid, GRIDS),
-        ("--meter", options.meter, METERS),
-        ("--api", options.api, APIS),
-    ):
-        if given is not None and given not in known:
-            raise PlanError(f"{option} {given}: not one of {', '.join(known)}")
-    if options.out is None and not options.dry_run:
-        raise PlanError("--out: name the file for the rows (or ask for --dry-run)")
-    if options.out is not None and options.out.exists() and not options.resume:
-        raise PlanError(f"{options.out} is there already; without --resume a new file is needed")
-    if options.prompt_column is not None and options.prompts is None:
-        raise PlanError("--prompt-column goes with --prompts")
-    targets = _parse_targets(options.backends, _read_api_key(options.api_key_env))
-    levels = _parse_numbers("--concurrency", options.concurrency, least=1)
-    return CheckedProfileOptions(
-        options=options,
-        targets=targets,
-        rule=StopRule(options.blocks, options.min_cell_seconds, options.max_repeats),
-        levels=_LEVELS if levels is None else levels,
-        prompt_levels=levels or (1,),
-        prompts=read_prompts(options.prompts, options.prompt_column) if options.prompts else [],
-        gpus=_parse_numbers("--gpus", options.gpus, least=0) or (),
-    )
-
-
-def _parse_numbers(option: str, text: str | None, *, least: int) -> tuple[int, ...] | None:
-    """Return the numbers of "4,16,64"; none for "none"."""
-    if text is None:
-        return None
-    if text.strip() in ("", "none"):
-        return ()
-    parts = [part.strip() for part in text.split(",")]
-    if not all(p.isascii() and p.isdigit() and least <= int(p) <= _MOST_LEVEL for p in parts):
-        raise PlanError(f"{option} {text}: want numbers from {least} to {_MOST_LEVEL}, as in 4,16")
-    return tuple(sorted({int(part) for part in parts}))
-
-
-def _read_api_key(name: str | None) -> str | None:
-    if name is None:
-        return None
-    key = os.environ.get(name)
-    if not key:
-        raise PlanError(f"--api-key-env: {name} is not set")
-    return key
-
-
-def _parse_targets(backends: Sequence[str], key: str | None) -> list[TargetServer]:
-    targets = []
-    for text in backends:
-        name, equals, url = text.partition("=")
-        if not (name and equals and url):
-            raise PlanError(f"--backend {text}: want MODEL=URL, as in phi-3-mini=http://host:8000")
-        targets.append(TargetServer(name, url, key))
-    if not targets:
-        raise PlanError("--backend: name at least one, as in phi-3-mini=http://host:8000")
-    if len({target.name for target in targets}) < len(targets):
-        raise PlanError("--backend: a model can be named once only")
-    return targets
+    backend: Annotated[list[str], typer.Option(help="MODEL=URL to measure; may be repeated.")]
+    out: Annotated[Path | None, typer.Option(help="CSV file for the rows.")] = None
+    grid: Annotated[str | None, typer.Option(help="full or small; default: full.")] = None
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts to send instead: CSV, JSONL, JSON.")
+    ] = None
+    prompt_column: Annotated[str | None, typer.Option(help="Its column with the prompts.")] = None
+    api: Annotated[str, typer.Option(help="chat or completions, for --prompts.")] = "chat"
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Most new tokens of an answer, for --prompts.")
+    ] = 1024
+    concurrency: Annotated[
+        str | None, typer.Option(help="Requests at once, besides one: 4,16,64 or none.")
+    ] = None
+    blocks: Annotated[int, typer.Option(min=1, help="Reshuffled passes over the grid.")] = 3
+    min_cell_seconds: Annotated[float, typer.Option(min=0, help="Least time in a cell.")] = 10.0
+    max_repeats: Annotated[int, typer.Option(min=1, help="Most requests in a cell.")] = 25
+    seed: Annotated[int, typer.Option(help="Of the order and the prompts.")] = 0
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the backends' key.")
+    ] = None
+    hardware: Annotated[str | None, typer.Option(help="What it runs on, for the rows.")] = None
+    meter: Annotated[str, typer.Option(help="auto, nvml, simulator or none.")] = "auto"
+    gpus: Annotated[str | None, typer.Option(help="GPUs that NVML adds up: 0,1.")] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan and duration.")] = False
+    resume: Annotated[bool, typer.Option(help="Go on where the file ends.")] = True
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False

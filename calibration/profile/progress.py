@@ -1,14 +1,11 @@
 """How long a plan will take, before it starts and while it runs."""
 
-import sys
 from collections.abc import Sequence
 from math import isfinite
 from types import TracebackType
 from typing import Any, Final, Self
 
-import msgspec
 from rich import progress
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +16,9 @@ from calibration.profile.workload import (
     estimate_repeats,
     estimate_visit_seconds,
 )
+from calibration.progress_bar import create_progress_bar
 from gateway import profile as profiles
+from gateway.console import err, out, print_json
 from gateway.scheduling.cost import CostFunction, CostQuantity
 
 # A guess for prompts of unknown lengths: an instruction and an ordinary answer.
@@ -27,7 +26,6 @@ _PROMPT: Final = WorkloadCell(100, 200)
 # What a simulator's requests and tokens cost in real time, however fast its clock runs.
 _SIMULATED_REQUEST_SECONDS: Final = 0.003
 _SIMULATED_TOKEN_SECONDS: Final = 50e-6
-_PIPE_COLUMNS: Final = 160
 
 
 class PlanEstimate:
@@ -91,11 +89,9 @@ class PlanEstimate:
 def show_plan(outlooks: Sequence[PlanEstimate], *, as_json: bool) -> None:
     """Print what would be measured and how long that would take."""
     plans = [outlook.to_dict() for outlook in outlooks]
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
     if as_json:
         total = sum(plan["expected_seconds"] for plan in plans)
-        encoded = msgspec.json.encode({"models": plans, "expected_seconds": round(total, 1)})
-        out.print(encoded.decode(), markup=False, soft_wrap=True)
+        print_json({"models": plans, "expected_seconds": round(total, 1)}, line=True)
         return
     table = Table("model", "cells", "visits", "requests", "expected", "at most", "times from")
     for plan in plans:
@@ -129,24 +125,21 @@ def format_duration(seconds: float) -> str:
 class ProfileProgress:
     """A bar over all models, in expected seconds; where there is no terminal, a line a block."""
 
-    def __init__(self, outlooks: Sequence[PlanEstimate], err: Console) -> None:
-        self._err = err
+    def __init__(self, outlooks: Sequence[PlanEstimate]) -> None:
         left = [(outlook, v) for outlook in outlooks for v in outlook.job.visits]
         self._total = sum(o.estimate_seconds(v) for o, v in left if o.job.has_work_left(v))
         self._outlook = outlooks[0]
         self._visit: CellVisit | None = None
         self._before = 0.0  # expected seconds of the visits that are over
         self._rows = 0
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
+        self._bar = create_progress_bar(
+            "{task.description}",
             progress.TaskProgressColumn(),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left:"),
             progress.TimeRemainingColumn(),
-            console=err,
-            disable=not err.is_terminal,
-            speed_estimate_period=600.0,
+            transient=False,
+            speed_seconds=600.0,
         )
         self._task = self._bar.add_task("warming up", total=self._total or 1.0)
 
@@ -178,7 +171,7 @@ class ProfileProgress:
             self._visit = visit
             if self._bar.disable and (last is None or _name_phase(last) != _name_phase(visit)):
                 share = self._before / self._total if self._total else 1.0
-                self._err.print(f"{name}: {_name_phase(visit)} ({share:.0%} done)", markup=False)
+                err.print(f"{name}: {_name_phase(visit)} ({share:.0%} done)", markup=False)
         self._rows += 1
         expected = max(1, self._outlook.estimate_requests(visit))
         here = self._outlook.estimate_seconds(visit) * min(1.0, done / expected)

@@ -3,17 +3,15 @@
 Nothing is written before everything was read, refitted, checked and shown.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from calibration.recalibrate import profile_keys as keys
 from calibration.recalibrate import refit_models as recalibrate
@@ -24,21 +22,25 @@ from calibration.recalibrate.prometheus import (
     PrometheusError,
     parse_duration_seconds,
     parse_matcher,
+    read_headers,
 )
 from calibration.recalibrate.refit_models import RefitOutcome, RefitSettings
 from calibration.tables.columns import BadInput
 from gateway import profile
+from gateway.console import (
+    FAILED,
+    OK,
+    err,
+    format_os_error,
+    out,
+    print_json,
+    report_failure,
+    report_usage_error,
+)
 from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.cost import RegressionForm
 
-OK = 0
-REFUSED = 1
-UNUSABLE = 2
 BEST = "best"
-_PIPE_COLUMNS = 160
-
-_out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class RecalibrateOptions:
     out: Path | None = None
     model: list[str] = field(default_factory=list)
     form: str = BEST
+    block: str | None = None
     settings: RefitSettings = field(default_factory=RefitSettings)
     match: list[str] = field(default_factory=list)
     header: list[str] = field(default_factory=list)
@@ -74,11 +77,9 @@ def run(
             return _restore_previous(options)
         every = _check_options(options)
     except (BadInput, profile.ProfileError) as error:
-        _err.print(f"joulegate: {error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(error)
     except OSError as error:
-        _err.print(f"joulegate: {_format_os_error(error)}", markup=False)
-        return REFUSED
+        return report_failure(format_os_error(error))
     if every is None:
         return _run_round(options, clock())
     try:
@@ -88,7 +89,7 @@ def run(
                 _run_round(options, began)
             except Exception as error:  # noqa: BLE001 - whatever it is, other data may not have it
                 said = " ".join(f"{type(error).__name__}: {error}".split())
-                _err.print(f"joulegate: this round failed: {said}", markup=False)
+                err.print(f"joulegate: this round failed: {said}", markup=False)
             sleep(max(0.0, every - (clock() - began)))
     except KeyboardInterrupt:
         return OK
@@ -99,8 +100,8 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
     try:
         live = profile.load_profile(options.profile)
         server = _create_client(options)
-        with _err.status("reading Prometheus", spinner="line"):
-            window = recalibrate.gather_sums(server, options.window, at)
+        with err.status("reading Prometheus", spinner="line"):
+            window = recalibrate.gather_sums(server, options.window, at, live.version)
         chosen = keys.choose_keys(
             window.blocks,
             live,
@@ -108,31 +109,28 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
             lambda: server.query_samples(keys.INFO_METRIC, options.window, at),
         )
         outcomes = recalibrate.recalibrate_models(
-            window, live, chosen.deployments, options.settings
+            window, live, chosen.deployments, _settings(options)
         )
         adopted = [one for one in outcomes if one.entry is not None]
         source = _describe_source(server, options, at, live)
         warnings = tuple(dict.fromkeys((*window.warnings, *chosen.warnings)))
         report = recalibrate_report.build_report(outcomes, warnings, live, source)
         if not options.as_json:
-            recalibrate_report.print_report(_out, outcomes, warnings, live, source)
+            recalibrate_report.print_report(out, outcomes, warnings, live, source)
         version = None
         if adopted and options.out is not None and not options.dry_run:
             parent = live.version if options.out == options.profile else None
-            models = _merge_models(live, adopted, report, source)
+            models = _merge_models(live, adopted, source)
             version = previous.replace_profile(models, options.out, parent, live.lengths)
         _print_conclusion(options, report, version, outcomes)
     except (BadInput, profile.ProfileError) as error:
-        _err.print(f"joulegate: {error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(error)
     except (PrometheusError, previous.ProfileChanged) as error:
-        _err.print(f"joulegate: {error}", markup=False)
-        return REFUSED
+        return report_failure(error)
     except OSError as error:
-        _err.print(f"joulegate: {_format_os_error(error)}", markup=False)
-        return REFUSED
+        return report_failure(format_os_error(error))
     done = bool(adopted) or any(one.live_profile_kept for one in outcomes)
-    return OK if done and not any(one.refused for one in outcomes) else REFUSED
+    return OK if done and not any(one.refused for one in outcomes) else FAILED
 
 
 def _check_options(options: RecalibrateOptions) -> float | None:
@@ -146,6 +144,7 @@ def _check_options(options: RecalibrateOptions) -> float | None:
     if options.form not in (*RegressionForm, BEST):
         raise BadInput(f"--form {options.form}: is none of {', '.join((*RegressionForm, BEST))}")
     _parse_duration("--window", options.window)
+    _settings(options)
     profile.load_profile(options.profile)
     if not options.dry_run:
         if options.out is None:
@@ -157,6 +156,13 @@ def _check_options(options: RecalibrateOptions) -> float | None:
         if options.out.exists():
             profile.load_profile(options.out)  # whatever else it is, or a newer version's, is kept
     return _parse_duration("--watch", options.watch) if options.watch else None
+
+
+def _settings(options: RecalibrateOptions) -> RefitSettings:
+    """Return the settings with what has options of its own."""
+    form = None if options.form == BEST else RegressionForm(options.form)
+    seconds = _parse_duration("--block", options.block) if options.block else None
+    return replace(options.settings, form=form, block_seconds=seconds)
 
 
 def _parse_duration(option: str, text: str) -> float:
@@ -171,25 +177,12 @@ def _create_client(options: RecalibrateOptions) -> PrometheusClient:
         match = tuple(parse_matcher(text) for text in options.match)
     except ValueError as error:
         raise BadInput(f"--match {error}") from None
-    return PrometheusClient(str(options.prometheus), _read_headers(options), options.timeout, match)
-
-
-def _read_headers(options: RecalibrateOptions) -> dict[str, str]:
-    """Read the headers to send; a token file is read each time, for tokens are renewed."""
-    found = {}
-    for text in options.header:
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            raise BadInput(f"--header {name.strip()}: want 'Name: value'")
-        found[name.strip()] = value.strip()
-    if options.bearer_token_file is not None:
-        try:
-            token = options.bearer_token_file.read_text(encoding="ascii").strip()
-        except UnicodeDecodeError:
-            text = f"--bearer-token-file {options.bearer_token_file}: is no token, but other bytes"
-            raise BadInput(text) from None
-        found["Authorization"] = f"Bearer {token}"
-    return found
+    return PrometheusClient(
+        str(options.prometheus),
+        read_headers(options.header, options.bearer_token_file),
+        options.timeout,
+        match,
+    )
 
 
 def _describe_source(
@@ -210,11 +203,9 @@ def _describe_source(
 def _merge_models(
     live: CostProfile,
     adopted: Iterable[RefitOutcome],
-    report: Mapping[str, Any],
     source: Mapping[str, Any],
 ) -> dict[str, ModelProfile]:
     """Return all models of the new profile, those adopted with their provenance."""
-    told = {one["model"]: one for one in report["models"]}
     models = dict(live.models)
     for one in adopted:
         assert one.entry is not None  # noqa: S101 - adopted
@@ -229,10 +220,7 @@ def _merge_models(
                 **source,
                 "dates": [source["from"], source["to"]],
                 "fitted": _format_time(time.time()),
-                **{
-                    part["name"]: recalibrate_report.select_provenance(part)
-                    for part in told[one.key]["parts"]
-                },
+                **{part.name: recalibrate_report.build_provenance(part) for part in one.parts},
             },
         )
     return models
@@ -245,12 +233,12 @@ def _restore_previous(options: RecalibrateOptions) -> int:
         raise BadInput("--rollback: of which file? --profile FILE")
     now, then = previous.exchange_profiles(path)
     if options.as_json:
-        _print_json({"out": str(path), "profile_version": then, "previous_version": now})
+        print_json({"out": str(path), "profile_version": then, "previous_version": now})
     else:
         text = (
             f"{path} is version {then} again; {now} is kept as {previous.get_previous_path(path)}"
         )
-        _out.print(text, markup=False, soft_wrap=True)
+        out.print(text, markup=False, soft_wrap=True)
     return OK
 
 
@@ -260,32 +248,21 @@ def _print_conclusion(
     version: str | None,
     outcomes: Iterable[RefitOutcome],
 ) -> None:
-    out = str(options.out) if version else None
+    path = str(options.out) if version else None
     if options.as_json:
-        _print_json(
-            {**report, "out": out, "profile_version": version}, line=options.watch is not None
+        print_json(
+            {**report, "out": path, "profile_version": version}, line=options.watch is not None
         )
         return
     adopted = ", ".join(one.key for one in outcomes if one.entry is not None)
     if version:
-        text = f"wrote {out} (version {version}): {adopted}"
+        text = f"wrote {path} (version {version}): {adopted}"
     elif adopted:
         text = f"would adopt: {adopted} (--dry-run: nothing was written)"
     else:
         text = "nothing was adopted; the live profile stays as it is"
-    _out.print(f"\n{text}", markup=False, soft_wrap=True)
-
-
-def _print_json(report: Mapping[str, Any], *, line: bool = False) -> None:
-    raw = msgspec.json.encode(report)
-    sys.stdout.write((raw if line else msgspec.json.format(raw)).decode() + "\n")
-    sys.stdout.flush()
+    out.print(f"\n{text}", markup=False, soft_wrap=True)
 
 
 def _format_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _format_os_error(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"

@@ -1,23 +1,20 @@
 """`joulegate replay`: recorded requests through scenarios; a table, or JSON."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
+from calibration.progress_bar import create_progress_bar
 from calibration.replay import replay
 from calibration.replay import report as replay_report
 from calibration.replay import requests as requests_file
 from calibration.replay import statistics as outcomes
 from calibration.replay.decision_log_reader import RecordedRequest
+from calibration.replay.options import ReplayOptions
 from calibration.replay.replay import Ints, ReplayFleet, ReplayScenario
 from calibration.replay.report import ProfileResults
 from calibration.replay.requests import ReplayRequests
@@ -25,35 +22,11 @@ from calibration.replay.scenarios import build_scenarios
 from calibration.replay.statistics import PlanComparison
 from calibration.tables.columns import BadInput, parse_name_pairs
 from gateway import profile, tokens
+from gateway.console import OK, format_os_error, out, print_json, report_failure, report_usage_error
 
-OK, UNUSABLE, STOPPED = 0, 2, 1
 MAX_BAD: Final = 0.05
 RECORDED: Final = "as recorded"
-_PIPE_COLUMNS: Final = 160
 _QUIET_SECONDS: Final = 2.0
-
-_out: Final = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
-_err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """The command line's options, as they were given."""
-
-    file: Path
-    weights: list[str] = field(default_factory=list)
-    preset: list[str] = field(default_factory=list)
-    policy: list[str] = field(default_factory=list)
-    profile: list[str] = field(default_factory=list)
-    model: list[str] = field(default_factory=list)
-    context: list[str] = field(default_factory=list)
-    prompt_column: str | None = None
-    pinned: bool = False
-    lengths: str = "recorded"
-    max_bad: float = MAX_BAD
-    replicates: int = outcomes.REPLICATES
-    seed: int = 0
-    as_json: bool = False
 
 
 def run(options: ReplayOptions) -> int:
@@ -61,17 +34,13 @@ def run(options: ReplayOptions) -> int:
     try:
         report = _run_replay(options)
     except (BadInput, profile.ProfileError) as error:
-        _err.print(f"joulegate: {error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(error)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _err.print(f"joulegate: {where}{error.strerror or error}", markup=False)
-        return UNUSABLE
+        return report_usage_error(format_os_error(error))
     except KeyboardInterrupt:
-        _err.print("joulegate: stopped")
-        return STOPPED
+        return report_failure("stopped")
     if options.as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+        print_json(report)
     return OK
 
 
@@ -103,7 +72,7 @@ def _run_replay(options: ReplayOptions) -> dict[str, Any]:
             for each in profiles
         ]
     if not options.as_json:
-        replay_report.print_report(_out, found, groups)
+        replay_report.print_report(out, found, groups)
     return replay_report.build_report(
         found, groups, replicates=options.replicates, seed=options.seed
     )
@@ -204,14 +173,7 @@ def _parse_contexts(given: list[str]) -> dict[str, int]:
 @contextmanager
 def _show_progress() -> Iterator[Callable[[str, int], None]]:
     """Show what is done and how far, on a terminal, once it takes more than a moment."""
-    bar = Progress(
-        TextColumn("{task.description} {task.completed:,.0f}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=_err,
-        transient=True,
-        disable=not _err.is_terminal,
-    )
+    bar = create_progress_bar("{task.description} {task.completed:,.0f}", TimeRemainingColumn())
     task = bar.add_task("reading", total=None)
     began, counts = time.monotonic(), {"": 0}
 

@@ -5,7 +5,8 @@ from math import isnan, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from calibration.arrays import Floats
 
 Z_95 = 1.959963984540054  # the normal quantile of 97.5%
 
@@ -56,7 +57,7 @@ def compute_mean_interval(parts: Sequence[tuple[float, int]]) -> ConfidenceInter
     return ConfidenceInterval(max(0.0, value - half), min(1.0, value + half))
 
 
-def compute_percentile_interval(replicates: NDArray[np.float64]) -> ConfidenceInterval:
+def compute_percentile_interval(replicates: Floats) -> ConfidenceInterval:
     """Return the 2.5th and 97.5th percentile of bootstrap replicates."""
     low, high = np.percentile(replicates, [2.5, 97.5])
     return ConfidenceInterval(float(low), float(high))

@@ -18,11 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from calibration.arrays import Floats
 from calibration.tables.columns import NUMERIC_COLUMNS, REQUIRED_COLUMNS, BadInput, ColumnMapping
 from calibration.tables.csv_file import CsvFile
 from gateway import tokens
-
-Floats = NDArray[np.float64]
 
 UNTRUSTED_METHODS = frozenset({"coarse", "estimated"})
 """Measurement methods whose joules must not enter a fit."""

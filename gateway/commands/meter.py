@@ -1,6 +1,7 @@
 """`joulegate meter`: measures the joules of each request, beside the backends it runs on."""
 
 import asyncio
+import ipaddress
 import logging
 import os
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import cast
 from backends.meter.daemon import server
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.sources.choose import choose_source
-from backends.meter.sources.source import SourceError
 from gateway import meter_config as configs
 from gateway.console import (
     FAILED,
@@ -25,7 +25,12 @@ from gateway.structured import ConfigError, check_secret, read_config_text
 _log = logging.getLogger("joulegate")
 
 _SECRET = "JOULEGATE_METER_SECRET"  # noqa: S105 - the variable's name
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_NEED_SECRET = (
+    "--host {host}: whoever reaches it could post events and move everybody's joules. Give it a"
+    f" secret (--secret-file, {_SECRET} or `secret` in meter.yaml, and `meter_secret` in"
+    " gateway.yaml), or say with --no-secret or `allow_unauthenticated: true` that only gateways"
+    " can reach it"
+)
 
 
 def run(
@@ -38,6 +43,7 @@ def run(
     backends: list[str],
     url: str | None,
     secret_file: Path | None,
+    no_secret: bool,
     hz: float | None,
     log_level: str,
 ) -> int:
@@ -53,24 +59,35 @@ def run(
         else:
             parsed = configs.load_meter_config(config)
         secret = _read_secret(secret_file) or parsed.secret
+        _check_reach(host, secret, allowed=no_secret or parsed.allow_unauthenticated)
     except ConfigError as error:
         return report_usage_error(error)
     log_to_stderr(log_level)
+    if secret is None and not _is_loopback(host):
+        _log.warning("without a secret, whoever reaches %s may post events", host)
     # One line a second of each query of Prometheus would bury the rest.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        ledgers = [_make_ledger_spec(ledger) for ledger in parsed.ledgers]
-    except SourceError as error:
-        err.print(f"joulegate: {error}", markup=False)
-        return FAILED
-    if secret is None and host not in _LOOPBACK:
-        _log.warning("without a secret, whoever reaches %s may post events", host)
+    ledgers = [_make_ledger_spec(ledger) for ledger in parsed.ledgers]
     try:
         asyncio.run(_serve_meter(ledgers, host, port, secret=secret, hz=hz or parsed.hz))
     except OSError as error:
         err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
         return FAILED
     return OK
+
+
+def _check_reach(host: str, secret: str | None, *, allowed: bool) -> None:
+    """Raise ConfigError where strangers could post events and nobody said that they may."""
+    if secret is None and not allowed and not _is_loopback(host):
+        raise ConfigError(_NEED_SECRET.format(host=host))
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _config_from_options(
@@ -106,7 +123,7 @@ def _read_secret(path: Path | None) -> str | None:
 
 
 def _make_ledger_spec(config: configs.LedgerConfig) -> LedgerSpec:
-    """Find the source of a ledger. Raises SourceError."""
+    """Return a ledger and the source that it will be read through."""
     return LedgerSpec(
         config.name,
         choose_source(config.source, [str(device) for device in config.devices], config.url or ""),

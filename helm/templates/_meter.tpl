@@ -31,9 +31,7 @@ livenessProbe:
     - --host={{ $root.Values.listenAddress }}
     - --port=9464
     - --hz={{ $values.hz }}
-    {{- if $values.secret.name }}
-    - --secret-file=/etc/meter/secret
-    {{- end }}
+    - {{ include "joulegate.meterSecretOption" $root }}
   {{- else }}
   # The server's GPUs and no others.
   command:
@@ -57,9 +55,7 @@ livenessProbe:
     - --host={{ $root.Values.listenAddress }}
     - --port=9464
     - --hz={{ $values.hz }}
-    {{- if $values.secret.name }}
-    - --secret-file=/etc/meter/secret
-    {{- end }}
+    - {{ include "joulegate.meterSecretOption" $root }}
   env:
     # NVIDIA's runtime gives a container without GPUs of its own the driver's library and a view of all.
     - {name: NVIDIA_VISIBLE_DEVICES, value: all}
@@ -81,20 +77,33 @@ livenessProbe:
   {{- end }}
 {{- end -}}
 
+{{/* The secret that gateways and meters share: the user's, else the chart's own; empty: there is none. */}}
+{{- define "joulegate.meterSecretName" -}}
+{{- with .Values.meter -}}
+{{- if .secret.name -}}
+{{- .secret.name -}}
+{{- else if not (or .allowUnauthenticated (eq .mode "none")) -}}
+{{- include "joulegate.named" (list $ "meter") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "joulegate.meterSecretOption" -}}
+{{- include "joulegate.meterSecretName" . | empty | ternary "--no-secret" "--secret-file=/etc/meter/secret" -}}
+{{- end -}}
+
 {{- define "joulegate.meterSecretMount" -}}
-{{- if .Values.meter.secret.name -}}
+{{- if include "joulegate.meterSecretName" . -}}
 - {name: meter-secret, mountPath: /etc/meter, readOnly: true}
 {{- end -}}
 {{- end -}}
 
 {{- define "joulegate.meterSecretVolume" -}}
-{{- with .Values.meter.secret -}}
-{{- if .name -}}
+{{- with include "joulegate.meterSecretName" . -}}
 - name: meter-secret
   secret:
-    secretName: {{ .name | quote }}
-    items: [{key: {{ .key | quote }}, path: secret}]
+    secretName: {{ . | quote }}
+    items: [{key: {{ $.Values.meter.secret.key | quote }}, path: secret}]
     defaultMode: 0440
-{{- end -}}
 {{- end -}}
 {{- end -}}

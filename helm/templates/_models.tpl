@@ -92,7 +92,7 @@ BACKEND_{{ with index . 1 }}{{ . }}_{{ end }}KEY_{{ index . 0 | replace "-" "_" 
 {{- $models = append $models $entry -}}
 {{- end -}}
 {{- $config := merge (dict "models" $models "profile" "profile.json") .Values.gateway.config -}}
-{{- if .Values.meter.secret.name -}}{{- $_ := set $config "meter_secret" "${METER_SECRET}" -}}{{- end -}}
+{{- if include "joulegate.meterSecretName" . -}}{{- $_ := set $config "meter_secret" "${METER_SECRET}" -}}{{- end -}}
 {{- if .Values.profile.shadow -}}{{- $_ := set $config "shadow" "shadow.json" -}}{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
@@ -100,10 +100,8 @@ BACKEND_{{ with index . 1 }}{{ . }}_{{ end }}KEY_{{ index . 0 | replace "-" "_" 
 {{/* Environment of the gateway: the secrets that gateway.yaml refers to, and the user's own. */}}
 {{- define "joulegate.gatewayEnv" -}}
 {{- $env := list -}}
-{{- with .Values.meter.secret -}}
-{{- if .name -}}
-{{- $env = append $env (dict "name" "METER_SECRET" "valueFrom" (dict "secretKeyRef" (dict "name" .name "key" .key))) -}}
-{{- end -}}
+{{- with include "joulegate.meterSecretName" . -}}
+{{- $env = append $env (dict "name" "METER_SECRET" "valueFrom" (dict "secretKeyRef" (dict "name" . "key" $.Values.meter.secret.key))) -}}
 {{- end -}}
 {{- range $model := include "joulegate.models" . | fromYamlArray -}}
 {{- if eq $model.mode "external" -}}

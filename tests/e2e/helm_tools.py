@@ -101,6 +101,14 @@ def of_ci(name: str) -> list[dict]:
     return rendered(CHART / "ci" / f"{name}-values.yaml")
 
 
+def without_drawn(objects: list[dict]) -> list[dict]:
+    """Return the objects without what is drawn anew where no cluster is looked into."""
+    return [
+        {key: value for key, value in tree.items() if tree["kind"] != "Secret" or key != "data"}
+        for tree in objects
+    ]
+
+
 def one(objects: list[dict], kind: str, name: str | None = None) -> dict:
     """Return the only object of a kind, or the only one with that name too."""
     (found,) = (

@@ -1,5 +1,6 @@
 """The chart's gateway objects, and what holds for all pods, read from what helm renders."""
 
+import base64
 import json
 import os
 import re
@@ -13,7 +14,16 @@ import yaml
 
 from gateway import config
 from gateway.cli import app
-from tests.e2e.helm_tools import CHART, CI_VALUES, containers, of_ci, one, pods, rendered
+from tests.e2e.helm_tools import (
+    CHART,
+    CI_VALUES,
+    containers,
+    of_ci,
+    one,
+    pods,
+    rendered,
+    without_drawn,
+)
 
 NAMES = [path.name.removesuffix("-values.yaml") for path in CI_VALUES]
 every_ci = pytest.mark.parametrize("name", NAMES)
@@ -53,7 +63,20 @@ def test_names_are_unique_short_and_stable(name):
         assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", called), called
         if kind in {"StatefulSet", "CronJob"}:
             assert len(called) <= 52
-    assert rendered(CHART / "ci" / f"{name}-values.yaml") == objects
+    again = rendered(CHART / "ci" / f"{name}-values.yaml")
+    assert without_drawn(again) == without_drawn(objects)
+
+
+def test_the_meters_secret_is_drawn_given_or_done_without():
+    drawn, other = (one(rendered({}), "Secret")["data"]["secret"] for _ in range(2))
+    assert drawn != other
+    assert len(base64.b64decode(drawn)) == 40
+    for meter in ({"secret": {"name": "mine"}}, {"allowUnauthenticated": True}, {"mode": "none"}):
+        objects = rendered({"meter": meter})
+        assert not [tree for tree in objects if tree["kind"] == "Secret"]
+        texts = json.dumps(objects)
+        assert ("--no-secret" in texts) == ("allowUnauthenticated" in meter)
+        assert ('"METER_SECRET"' in texts) == ("secret" in meter)
 
 
 def test_a_long_release_name_still_gives_valid_names():
@@ -120,7 +143,8 @@ def test_every_pod_is_locked_down(name):
 @every_ci
 def test_secrets_come_from_secrets(name):
     objects = of_ci(name)
-    assert not [tree for tree in objects if tree["kind"] == "Secret"]
+    made = [tree["metadata"]["name"] for tree in objects if tree["kind"] == "Secret"]
+    assert made in ([], ["jg-joulegate-meter"])
     for pod in pods(objects).values():
         for container in containers(pod):
             for variable in container.get("env", []):

@@ -167,7 +167,7 @@ def test_a_backend_s_key_is_no_other_model_s():
     }
     objects = rendered({"models": values})
     env = pods(objects)["Deployment/jg-joulegate"]["containers"][0]["env"]
-    assert len(env) == len({variable["name"] for variable in env}) == 7
+    assert len(env) == len({variable["name"] for variable in env}) == 8  # the meters' too
     secrets = {variable["name"]: variable["valueFrom"]["secretKeyRef"]["name"] for variable in env}
     text = one(objects, "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"]
     models = config.parse_config(text, "gateway.yaml", secrets).models

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import msgspec
 import pytest
@@ -36,6 +37,25 @@ async def test_the_secret_may_come_from_the_environment(world):
     environ = {"JOULEGATE_METER_SECRET": SECRET}
     async with metering(*of(simulator), environ=environ) as (_, client):
         assert (await client.send(b"{}"))[0] == 401
+
+
+@pytest.mark.parametrize("how", ["option", "config", "secret"])
+async def test_beyond_loopback_it_starts_with_a_secret_or_where_told_to_do_without(
+    world, tmp_path, how
+):
+    simulator = await world.simulator()
+    config = tmp_path / "meter.yaml"
+    ledger = f"ledgers: [{{source: simulator, url: '{simulator.url}'}}]\n"
+    config.write_text(ledger + "allow_unauthenticated: true\n" * (how == "config"))
+    environ = {"JOULEGATE_METER_SECRET": SECRET} if how == "secret" else {}
+    more = ["--no-secret"] if how == "option" else []
+    everywhere = ("--host", "0.0.0.0", "--port", "0")
+    async with joulegate(
+        "meter", "--config", config, *everywhere, *more, env=os.environ | environ
+    ) as process:
+        await process.says("metering on http://0.0.0.0")
+        warned = any("whoever reaches 0.0.0.0" in line for line in process.lines)
+        assert warned == (how != "secret")
 
 
 async def test_bad_input_is_refused_with_a_message_and_harms_nobody(world):
@@ -76,6 +96,8 @@ async def test_bad_input_is_refused_with_a_message_and_harms_nobody(world):
         (("--config", "none.yaml", "--device", "0"), 2, "--device"),
         (("--secret-file", "none.txt"), 2, "none.txt"),
         (("--log-level", "loud"), 2, "loud"),
+        (("--host", "0.0.0.0"), 2, "--no-secret"),
+        (("--host", "::"), 2, "JOULEGATE_METER_SECRET"),
     ],
 )
 async def test_options_that_cannot_be_used(arguments, code, said):

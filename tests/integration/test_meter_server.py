@@ -5,6 +5,7 @@ import json
 import signal
 import time
 
+import aiohttp
 import pytest
 import yaml
 
@@ -116,6 +117,10 @@ async def test_a_backend_that_goes_away_and_comes_back(world):
         status, body = await client.get("/health")
         assert status == 503
         assert json.loads(body)["status"] == "degraded"
+        (reason,) = json.loads(body)["reasons"]
+        assert f"simulator at {device} cannot be read" in reason
+        _, page = await client.get("/metrics")
+        assert total(page, "joulegate_meter_counter_up", ledger="default") == 0
         await client.post(RequestBegin(1, 0, 0, 10, 0))
         async with await start_simulator(simulator.spec, port=simulator.port):
             await client.counting()
@@ -124,6 +129,7 @@ async def test_a_backend_that_goes_away_and_comes_back(world):
             assert observation.method == "estimated"
             _, page = await client.get("/metrics")
             assert total(page, "joulegate_meter_source_errors_total") >= 1
+            assert total(page, "joulegate_meter_counter_up", ledger="default") == 1
             assert (
                 total(page, "joulegate_meter_source_info", device=device, source="simulator") == 1
             )
@@ -175,3 +181,25 @@ async def test_a_meter_within_a_process_sees_an_update_every_period(world):
         assert station.sampler.period_us == pytest.approx(100_000, rel=0.1)
         assert running.ledgers_by_name["gpu"] is station.ledger
     assert not station.sampler._thread.is_alive()
+
+
+async def test_a_meter_without_any_counter_stays_up_and_says_why():
+    """A driver that is installed later, or a GPU that comes back, is found then."""
+    nothing = ("--source", "nvml", "--device", "GPU-none")
+    async with (
+        joulegate("meter", "--port", 0, *nothing) as process,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http,
+    ):
+        client = Client((await process.says(r"metering on (\S+)"))[1], http)
+
+        async def refused():
+            status, body = await client.get("/health")
+            return status == 503 and "NVML" in body and json.loads(body)["reasons"]
+
+        (reason,) = await until(refused, "the reason", seconds=30)
+        assert reason.startswith("ledger default: ")
+        await client.post(RequestBegin(1, 0, 0, 10, 0), RequestEnd(1, 0, 1))
+        (observation,) = await client.settled(1)
+        assert (observation.method, observation.microjoules) == ("estimated", 0)
+        _, page = await client.get("/metrics")
+        assert total(page, "joulegate_meter_counter_up", ledger="default") == 0

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backends.meter.daemon.counter import MICRO
+from backends.meter.daemon.quotas import MAX_OPEN_REQUESTS
 from backends.meter.daemon.sampler import CounterSampler
 from backends.meter.ledger.ledger import EnergyLedger
 from backends.meter.ledger.settled import Settled
@@ -50,7 +51,9 @@ class LedgerRunner:
     def __init__(self, spec: LedgerSpec, *, hz: float) -> None:
         self.name = spec.name
         self.source = spec.source
-        self.ledger = EnergyLedger(spec.name, coarse=spec.source.coarse)
+        self.ledger = EnergyLedger(
+            spec.name, coarse=spec.source.coarse, max_requests=MAX_OPEN_REQUESTS
+        )
         self.sampler = CounterSampler(spec.name, spec.source, hz=hz)
         self.roots = tuple(backend.root for backend in spec.backends)
         self.microjoules_by_device: dict[str, int] = {}
@@ -66,6 +69,11 @@ class LedgerRunner:
         self._idle_steps: deque[tuple[int, int]] = deque(maxlen=_IDLE_STEPS)
         for root in self.roots:
             self.ledger.enable_token_polling(root)
+
+    @property
+    def runs_faster_than_life(self) -> bool:
+        """Whether its devices are simulated: their tokens may come at any rate."""
+        return self.source.kind == "simulator"
 
     def lists_backend(self, place: str) -> bool:
         """Whether the config says that this backend is one of this ledger's."""
@@ -167,6 +175,15 @@ class LedgerRunner:
     def has_counters(self) -> bool:
         """Whether its counters can be read."""
         return bool(self.sampler.counters)
+
+    @property
+    def troubles(self) -> list[str]:
+        """Why energy is not measured, in sentences; none where it is."""
+        sampler = self.sampler
+        if not sampler.counters:
+            return [f"ledger {self.name}: {sampler.last_error or 'no counter has been read yet'}"]
+        still = [one.device.id for one in sampler.counters if sampler.is_standing_still(one)]
+        return [f"ledger {self.name}: the counter of {device} stands still" for device in still]
 
     def describe_health(self) -> dict[str, Any]:
         """Return what /health says of it."""

@@ -32,11 +32,42 @@ class MeterMetricsCollector(Collector):
         for kind, count in self._meter.events.items():
             events.add_metric([kind], count)
         yield events
+        yield from self._collect_admission_metrics()
         yield CounterMetricFamily(
             "joulegate_meter_dropped_answers",
             "Messages to gateways dropped because they were not fetched in time",
             value=self._meter.dropped_messages,
         )
+
+    def _collect_admission_metrics(self) -> Iterator[Metric]:
+        admission = self._meter.admission
+        refused = CounterMetricFamily(
+            "joulegate_meter_refused_events",
+            "Events of gateways that asked for too much room, or that were suspended",
+            labels=["reason"],
+        )
+        for reason in ("open_requests", "token_counts", "unknown_request", "suspended", "voided"):
+            refused.add_metric([reason], admission.quotas.refused[reason])
+        clipped = CounterMetricFamily(
+            "joulegate_meter_clipped_tokens",
+            "Tokens claimed beyond what is physical or what the backend counted",
+            labels=["type"],
+        )
+        for kind in ("prompt", "generated"):
+            clipped.add_metric([kind], admission.clipped_tokens[kind])
+        disputed = CounterMetricFamily(
+            "joulegate_meter_disputes",
+            "Readings of a backend's counters by which gateways claimed more than there was",
+            labels=["ledger"],
+        )
+        for name in self._meter.runners:
+            disputed.add_metric([name], admission.disputes[name])
+        suspensions = CounterMetricFamily(
+            "joulegate_meter_suspensions",
+            "Gateways suspended for a minute because they claimed what cannot be",
+            value=admission.suspensions,
+        )
+        yield from (refused, clipped, disputed, suspensions)
 
     def _collect_device_metrics(self) -> Iterator[Metric]:
         energy = CounterMetricFamily(
@@ -86,6 +117,11 @@ class MeterMetricsCollector(Collector):
             "Energy counted and not yet settled",
             labels=["ledger"],
         )
+        up = GaugeMetricFamily(
+            "joulegate_meter_counter_up",
+            "1 while a ledger's counters can be read; else joules are estimated, /health says why",
+            labels=["ledger"],
+        )
         idle_watts = GaugeMetricFamily(
             "joulegate_meter_idle_watts",
             "Mean power over the last minute of idle time",
@@ -106,6 +142,7 @@ class MeterMetricsCollector(Collector):
         )
         for name, station in self._meter.runners.items():
             ledger = station.ledger
+            up.add_metric([name], int(station.has_counters))
             attributed.add_metric([name, "request"], ledger.attributed_microjoules / MICRO)
             attributed.add_metric([name, "idle"], ledger.idle_microjoules / MICRO)
             attributed.add_metric([name, "other"], ledger.other_microjoules / MICRO)
@@ -115,4 +152,4 @@ class MeterMetricsCollector(Collector):
             open_.add_metric([name], ledger.open_requests)
             late.add_metric([name], ledger.late_events)
             dropped.add_metric([name], ledger.dropped_events)
-        yield from (attributed, unsettled, idle_watts, open_, late, dropped)
+        yield from (up, attributed, unsettled, idle_watts, open_, late, dropped)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from backends.meter.protocol import EnergyObservation, MeteringMethod, UnattributedEnergy
 
-MAX_UNACKNOWLEDGED = 20_000
+MAX_UNACKNOWLEDGED = 6_000
 _MAX_PER_ACK = 5_000
 """In one response; the rest comes with the next."""
 

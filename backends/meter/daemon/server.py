@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import logging
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -25,6 +26,9 @@ from backends.periodic import run_periodically
 _log = logging.getLogger("joulegate.meter")
 
 _MAX_BODY_BYTES = 1 << 20
+_BODY_SECONDS = 5.0
+_MAX_BODIES_PER_ADDRESS = 16
+"""Bodies of one address that are being read, each of up to a mebibyte."""
 _KEEPALIVE_SECONDS = 75.0
 _SHUTDOWN_SECONDS = 0.5
 _MAINTENANCE_SECONDS = 1.0
@@ -39,6 +43,7 @@ class _MeterHandlers:
     def __init__(self, meter: MeterService, secret: str | None) -> None:
         self._meter = meter
         self._bearer = None if secret is None else f"Bearer {secret}".encode()
+        self._bodies: Counter[str] = Counter()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(MeterMetricsCollector(meter))
 
@@ -46,9 +51,23 @@ class _MeterHandlers:
         """POST /v1/events."""
         if not self._is_authorised(request):
             return _error_response(401, "the meter's secret is missing or wrong", "invalid_api_key")
+        address = request.remote or ""
+        if self._bodies[address] >= _MAX_BODIES_PER_ADDRESS:
+            return _error_response(429, "too many batches at once", "too_many_batches")
+        self._bodies[address] += 1
         try:
-            batch = _decoder.decode(await request.read())
-            answer = self._meter.receive_batch(batch, clock_us())
+            return await self._receive_batch(request, address)
+        finally:
+            self._bodies -= Counter((address,))
+
+    async def _receive_batch(self, request: web.Request, address: str) -> web.Response:
+        """Read a batch and answer it."""
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await request.read()
+            answer = self._meter.receive_batch(_decoder.decode(body), clock_us(), address)
+        except TimeoutError:
+            return _error_response(408, f"no whole body in {_BODY_SECONDS:g} s", "body_too_slow")
         except web.HTTPRequestEntityTooLarge:
             return _error_response(
                 413, f"the body is over {_MAX_BODY_BYTES} bytes", "body_too_large"
@@ -56,11 +75,11 @@ class _MeterHandlers:
         except (msgspec.MsgspecError, UnicodeDecodeError, BadBatchError) as error:
             return _error_response(400, str(error), "bad_batch")
         except TooManyGatewaysError as error:
-            return _error_response(503, str(error), "too_many_gateways")
+            return _error_response(429, str(error), "too_many_gateways")
         return _json_response(_encoder.encode(answer))
 
     async def get_health(self, _: web.Request) -> web.Response:
-        """GET /health: 503 while no ledger has a counter that can be read."""
+        """GET /health: 503, and why, while no ledger has a counter that can be read."""
         ledgers = {name: station.describe_health() for name, station in self._meter.runners.items()}
         well = all(
             ledger["counting"] and not any(device["still"] for device in ledger["devices"])
@@ -68,6 +87,7 @@ class _MeterHandlers:
         )
         body = {
             "status": "ok" if well else "degraded",
+            "reasons": [reason for r in self._meter.runners.values() for reason in r.troubles],
             "meter": self._meter.id,
             "ledgers": ledgers,
         }

@@ -1,24 +1,28 @@
 """The meter itself, without its sockets: batches in, answers out.
 
 Rules:
-- A batch is taken whole or not at all; its begins first, because it is in no order.
+- A batch that makes no sense is refused whole; its begins come first, because it is in no order.
+  What its sender has no room for, or cannot have seen, is refused or clipped (admission.py).
 - A backend belongs to the ledger the gateway names, else to the one whose config names it, else
   to the only one there is; else it is unknown and its events are dropped.
 - Idle and other energy is told to the first gateway that posts and knows the backend, at most
   once a second.
 - A gateway silent for 10 s has vanished: its requests end with its last batch. After 300 s it is
-  forgotten.
+  forgotten, or earlier where its room is wanted.
 """
 
 import itertools
 import secrets
 from collections.abc import Sequence
 
+from backends.meter.daemon.admission import EventAdmission
+from backends.meter.daemon.claims import CounterReading
 from backends.meter.daemon.counter import MICRO, find_slowest_period
+from backends.meter.daemon.gateway_session import GatewaySession
 from backends.meter.daemon.ledger_runner import LedgerRunner, LedgerSpec
 from backends.meter.daemon.outbox import GatewayOutbox
+from backends.meter.daemon.quotas import MAX_GATEWAYS, MAX_GATEWAYS_PER_ADDRESS
 from backends.meter.daemon.token_poller import TokenTotals
-from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.protocol import (
     VANISHED_SECONDS,
     BackendRef,
@@ -33,10 +37,8 @@ _FORGET_GATEWAY_US = 300 * MICRO
 _REPORT_UNATTRIBUTED_EVERY_US = MICRO
 _SETTLE_EVERY_US = MICRO // 2
 """However many gateways post: going through all requests costs more than taking a batch."""
-_MAX_GATEWAYS = 256
-_MAX_BACKENDS = 1000
+_MAX_BACKENDS = 256
 _MAX_NAME_CHARACTERS = 200
-_MAX_OPEN_REQUESTS = 50_000
 _LIMIT = 1 << 53
 _KINDS = {RequestBegin: "begin", RequestProgress: "progress", RequestEnd: "end"}
 
@@ -46,23 +48,7 @@ class BadBatchError(ValueError):
 
 
 class TooManyGatewaysError(Exception):
-    """More gateways than a meter serves."""
-
-
-class _GatewaySession:
-    """What the meter knows of one gateway process."""
-
-    def __init__(self, outbox: GatewayOutbox) -> None:
-        self.outbox = outbox
-        self.seen_us = 0
-        self.vanished = False
-        self.unattributed_reported_us = 0
-        self.listed_backends: list[BackendRef] = []
-        self.resolved_backends: list[tuple[LedgerRunner, str] | None] = []
-        self.names_by_runner: dict[LedgerRunner, dict[str, str]] = {}
-        """By ledger: its name of each backend, and the gateway's."""
-        self.unknown_backends: list[str] = []
-        self.runner_by_request: dict[int, LedgerRunner] = {}
+    """More gateways than a meter serves, in all or of one address, or of a suspended one."""
 
 
 class MeterService:
@@ -73,14 +59,15 @@ class MeterService:
         self.runners = {spec.name: LedgerRunner(spec, hz=hz) for spec in ledgers}
         self.events = dict.fromkeys(_KINDS.values(), 0)
         self._numbers = itertools.count(1)
-        self._gateways: dict[str, _GatewaySession] = {}
+        self.admission = EventAdmission()
+        self._gateways: dict[str, GatewaySession] = {}
         self._dropped = 0
         self._settled_us = 0
 
-    def receive_batch(self, batch: EventBatch, now_us: int) -> MeterAck:
-        """Take a batch. Raises BadBatchError, TooManyGatewaysError."""
+    def receive_batch(self, batch: EventBatch, now_us: int, address: str = "") -> MeterAck:
+        """Take a batch from an address. Raises BadBatchError, TooManyGatewaysError."""
         _check_batch(batch)
-        gateway = self._find_gateway(batch.gateway)
+        gateway = self._find_gateway(batch.gateway, address, now_us)
         gateway.seen_us = now_us
         gateway.vanished = False
         if batch.backends != gateway.listed_backends:
@@ -106,7 +93,18 @@ class MeterService:
         """Take a backend's own token counters."""
         for station in self.runners.values():
             if root in station.roots:
-                station.ledger.record_token_counts(root, now_us, *totals)
+                prompts = totals.all_prompt_tokens
+                if prompts is None:
+                    prompts = totals.prompt_tokens
+                reading = CounterReading(now_us, prompts, totals.generated_tokens)
+                self.admission.record_reading(station, root, reading, self._gateways.values())
+                station.ledger.record_token_counts(
+                    root,
+                    now_us,
+                    totals.prompt_tokens,
+                    totals.generated_tokens,
+                    totals.preemptions,
+                )
 
     def apply_counter_events(self) -> None:
         """Take in what the counters did."""
@@ -123,8 +121,9 @@ class MeterService:
                 if gateway is None:
                     self._dropped += 1
                 else:
-                    gateway.runner_by_request.pop(request, None)
-                    gateway.outbox.add_observation(request, settled.microjoules, settled.method)
+                    doubted = self.admission.settle_request(gateway, request)
+                    method = "estimated" if doubted else settled.method
+                    gateway.outbox.add_observation(request, settled.microjoules, method)
 
     def expire_gateways(self, now_us: int) -> None:
         """Look for gateways that are gone; to be called about once a second."""
@@ -132,12 +131,13 @@ class MeterService:
             silent_us = now_us - gateway.seen_us
             if silent_us > VANISHED_SECONDS * MICRO and not gateway.vanished:
                 gateway.vanished = True
+                self.admission.void_stale_requests(gateway, now_us, older_than_us=0)
                 for station in gateway.names_by_runner:
                     station.ledger.end_gateway_requests(name, gateway.seen_us)
             if silent_us > _FORGET_GATEWAY_US:
-                del self._gateways[name]
-                self._dropped += gateway.outbox.dropped + len(gateway.outbox)
-                self._forget_backends(gateway)
+                self._forget_gateway(gateway)
+            else:
+                self.admission.void_stale_requests(gateway, now_us)
         self.apply_counter_events()
         self.deliver_settled(now_us)
 
@@ -151,15 +151,34 @@ class MeterService:
         """Whether any ledger's counters can be read."""
         return any(station.has_counters for station in self.runners.values())
 
-    def _find_gateway(self, name: str) -> _GatewaySession:
+    def _find_gateway(self, name: str, address: str, now_us: int) -> GatewaySession:
         gateway = self._gateways.get(name)
         if gateway is None:
-            if len(self._gateways) >= _MAX_GATEWAYS:
-                raise TooManyGatewaysError(f"more than {_MAX_GATEWAYS} gateways")
-            gateway = self._gateways[name] = _GatewaySession(GatewayOutbox(self._numbers))
+            near = [one for one in self._gateways.values() if one.usage.address == address]
+            if any(one.suspended_until_us > now_us for one in near):
+                raise TooManyGatewaysError("a gateway of this address claims what cannot be")
+            self._make_room(near, MAX_GATEWAYS_PER_ADDRESS, "of one address")
+            self._make_room(list(self._gateways.values()), MAX_GATEWAYS, "in all")
+            outbox = GatewayOutbox(self._numbers)
+            gateway = self._gateways[name] = GatewaySession(name, outbox, address)
         return gateway
 
-    def _resolve_backends(self, gateway: _GatewaySession, places: list[BackendRef]) -> None:
+    def _make_room(self, among: list[GatewaySession], most: int, where: str) -> None:
+        """Forget the gateway that has been gone for longest, if there are too many."""
+        if len(among) < most:
+            return
+        longest = min(among, key=lambda one: one.seen_us)
+        if not longest.vanished:
+            raise TooManyGatewaysError(f"more than {most} gateways {where}")
+        self._forget_gateway(longest)
+
+    def _forget_gateway(self, gateway: GatewaySession) -> None:
+        del self._gateways[gateway.name]
+        self._dropped += gateway.outbox.dropped + len(gateway.outbox)
+        self._forget_backends(gateway)
+        self.admission.forget_gateway(gateway)
+
+    def _resolve_backends(self, gateway: GatewaySession, places: list[BackendRef]) -> None:
         """Find the ledger of each backend that a gateway lists."""
         self._forget_backends(gateway)
         gateway.listed_backends, gateway.resolved_backends = places, []
@@ -183,64 +202,30 @@ class MeterService:
                 return station
         return next(iter(stations)) if len(stations) == 1 else None
 
-    def _forget_backends(self, gateway: _GatewaySession) -> None:
+    def _forget_backends(self, gateway: GatewaySession) -> None:
         """Forget the backends that only this gateway speaks of."""
         others = [one for one in self._gateways.values() if one is not gateway]
         for station, called in gateway.names_by_runner.items():
             spoken_of = {name for one in others for name in one.names_by_runner.get(station, ())}
             station.forget_backends(called.keys() - spoken_of)
 
-    def _apply_events(self, gateway: _GatewaySession, batch: EventBatch, now_us: int) -> None:
+    def _apply_events(self, gateway: GatewaySession, batch: EventBatch, now_us: int) -> None:
         """Hand the events to their ledgers."""
-        name, open_, places = batch.gateway, gateway.runner_by_request, gateway.resolved_backends
+        admission, places = self.admission, gateway.resolved_backends
+        if gateway.suspended_until_us > now_us:
+            admission.quotas.refused["suspended"] += len(batch.events)
+            return
         rest: list[RequestProgress | RequestEnd] = []
         for event in batch.events:
-            if isinstance(event, RequestBegin):
-                place = places[event.backend]
-                if place is None:
-                    continue
-                station, backend = place
-                open_[event.id] = station
-                station.ledger.begin_request(
-                    (name, event.id),
-                    now_us - event.age_us,
-                    backend,
-                    event.prompt_tokens,
-                    event.prefill_microjoules,
-                    event.prompt_may_change,
-                    _decode_cost(event),
-                )
-            else:
+            if not isinstance(event, RequestBegin):
                 rest.append(event)
-        self.events["begin"] += len(batch.events) - len(rest)
-        while len(open_) > _MAX_OPEN_REQUESTS:
-            del open_[next(iter(open_))]
+                continue
+            place = places[event.backend]
+            if place is not None and admission.admit_begin(gateway, event, place, now_us):
+                self.events["begin"] += 1
         for event in rest:
-            known = open_.get(event.id)
-            # Its begin may still come, by whichever ledger it belongs to.
-            stations = (known,) if known is not None else tuple(gateway.names_by_runner)
-            key, at_us = (name, event.id), now_us - event.age_us
-            for station in stations:
-                if isinstance(event, RequestProgress):
-                    station.ledger.record_progress(key, at_us, event.tokens)
-                else:
-                    station.ledger.end_request(
-                        key,
-                        at_us,
-                        event.tokens,
-                        event.prompt_tokens,
-                        event.cached_tokens,
-                        event.queue_us,
-                        unseen=event.unseen,
-                    )
-            self.events[_KINDS[type(event)]] += 1
-
-
-def _decode_cost(event: RequestBegin) -> DecodeCost | None:
-    """Return what a gateway told of its generated tokens; None from one that told nothing."""
-    if not event.own_nanojoules and event.shared_nanojoules <= 0:
-        return None
-    return DecodeCost(event.own_nanojoules, event.context_nanojoules, event.shared_nanojoules)
+            if admission.admit_count(gateway, event, now_us):
+                self.events[_KINDS[type(event)]] += 1
 
 
 def _check_batch(batch: EventBatch) -> None:
@@ -249,7 +234,10 @@ def _check_batch(batch: EventBatch) -> None:
         raise BadBatchError(f"gateway: must have 1 to {_MAX_NAME_CHARACTERS} characters")
     if len(batch.backends) > _MAX_BACKENDS:
         raise BadBatchError(f"backends: more than {_MAX_BACKENDS}")
-    if any(len(place.backend) > _MAX_NAME_CHARACTERS for place in batch.backends):
+    longest = max(
+        (len(name) for one in batch.backends for name in (one.backend, one.ledger)), default=0
+    )
+    if longest > _MAX_NAME_CHARACTERS:
         raise BadBatchError(f"backends: a name is over {_MAX_NAME_CHARACTERS} characters")
     places, limit = len(batch.backends), _LIMIT
     for index, event in enumerate(batch.events):

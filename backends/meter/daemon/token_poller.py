@@ -10,11 +10,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from yarl import URL
-
 from backends import exposition
 from backends.client import BackendClient
 from backends.errors import BackendError
+from backends.http.url import RequestUrl, parse_request_url
 from backends.periodic import run_periodically
 
 _log = logging.getLogger("joulegate.meter")
@@ -34,6 +33,8 @@ class TokenTotals(NamedTuple):
     generated_tokens: int
     preemptions: int = 0
     """Requests thrown out of a full cache, whose tokens were then computed anew."""
+    all_prompt_tokens: int | None = None
+    """Those that a cache spared too."""
 
 
 TokenCountsHandler = Callable[[str, TokenTotals], None]
@@ -53,7 +54,7 @@ async def poll_backends(roots: Sequence[str], counted: TokenCountsHandler) -> No
 
 
 async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHandler) -> None:
-    url = URL(root + "/metrics")
+    url = parse_request_url(root + "/metrics")
     answering = True
 
     async def poll_once() -> None:
@@ -73,7 +74,7 @@ async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHa
     await run_periodically(poll_once, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _fetch_token_counts(client: BackendClient, url: URL) -> TokenTotals | None:
+async def _fetch_token_counts(client: BackendClient, url: RequestUrl) -> TokenTotals | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
@@ -87,10 +88,12 @@ def parse_token_counts(page: bytes) -> TokenTotals | None:
     prompt = exposition.sum_series(
         page, "vllm:prompt_tokens_by_source_total", source="local_compute"
     )
+    all_prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
     if prompt is None:
-        prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
+        prompt = all_prompt
     generated = exposition.sum_series(page, "vllm:generation_tokens_total")
     if prompt is None or generated is None:
         return None
     preemptions = exposition.sum_series(page, "vllm:num_preemptions_total") or 0.0
-    return TokenTotals(round(prompt), round(generated), round(preemptions))
+    every = round(prompt if all_prompt is None else all_prompt)
+    return TokenTotals(round(prompt), round(generated), round(preemptions), every)

@@ -1,4 +1,4 @@
-"""Which source of energy a meter reads, by its name; `auto` takes the first that opens."""
+"""Which source of energy a meter reads, by its name; `auto` is the first that opens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -7,7 +7,7 @@ from backends.meter.sources.dcgm import DcgmSource
 from backends.meter.sources.nvml import NvmlSource
 from backends.meter.sources.rapl import RaplSource
 from backends.meter.sources.simulated import SimulatorSource
-from backends.meter.sources.source import EnergySource, SourceError
+from backends.meter.sources.source import EnergyDevice, EnergySource, SourceError
 
 AUTO: Final = "auto"
 SourceFactories = Mapping[str, Callable[[Sequence[str], str], EnergySource]]
@@ -20,21 +20,58 @@ _MAKERS: Final[SourceFactories] = {
 _AUTO_ORDER: Final = ("nvml", "rapl")
 
 
+class FirstSource:
+    """The first of several sources that opens; tried anew whenever it is opened."""
+
+    coarse = False
+
+    def __init__(self, sources: Mapping[str, EnergySource]) -> None:
+        self.kind: str = AUTO
+        """That of the source that opened."""
+        self._sources = sources
+        self._found: EnergySource | None = None
+
+    @property
+    def checks(self) -> Mapping[str, float | None]:
+        """What the source that opened found of its counters."""
+        return getattr(self._found, "checks", {})
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the source that opened warns of."""
+        return getattr(self._found, "warnings", ())
+
+    def open(self) -> tuple[EnergyDevice, ...]:
+        """Find the devices. Raises SourceError with what each source said."""
+        self.close()
+        said = []
+        for name, source in self._sources.items():
+            try:
+                devices = source.open()
+            except SourceError as error:
+                said.append(f"{name}: {error}")
+                source.close()
+            else:
+                self._found, self.kind = source, source.kind
+                return devices
+        raise SourceError("no source of energy: " + "; ".join(said))
+
+    def read(self, device: EnergyDevice) -> int:
+        """Return the counter in microjoules. Raises SourceError."""
+        if self._found is None:
+            raise SourceError("no source of energy is open")
+        return self._found.read(device)
+
+    def close(self) -> None:
+        """Free what it holds."""
+        if self._found is not None:
+            self._found.close()
+
+
 def choose_source(
     kind: str, devices: Sequence[str] = (), url: str = "", *, makers: SourceFactories = _MAKERS
 ) -> EnergySource:
-    """Return a source, not open. Raises SourceError where `auto` finds none, saying why."""
-    if kind != AUTO:
-        return makers[kind](devices, url)
-    said = []
-    for name in _AUTO_ORDER:
-        source = makers[name](devices, url)
-        try:
-            source.open()
-        except SourceError as error:
-            said.append(f"{name}: {error}")
-        else:
-            return source
-        finally:
-            source.close()
-    raise SourceError("no source of energy: " + "; ".join(said))
+    """Return a source, not open."""
+    if kind == AUTO:
+        return FirstSource({name: makers[name](devices, url) for name in _AUTO_ORDER})
+    return makers[kind](devices, url)

@@ -13,6 +13,7 @@ from backends.registry import Deployment
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
+from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.recent import RecentRequests
 from gateway.telemetry.record import ESTIMATED, RequestRecord
@@ -34,6 +35,7 @@ class RequestAccounting:
         carbon: CarbonIntensity | None = None,
         learning: TrafficLearner | None = None,
         trace: Callable[[RequestRecord], None] | None = None,
+        experiment: ExperimentMetrics | None = None,
     ) -> None:
         self.recent = recent
         self.meters = meters
@@ -42,6 +44,7 @@ class RequestAccounting:
         self._carbon = carbon
         self._learning = learning
         self._trace = trace
+        self._experiment = experiment
         self._model_at = {
             backend.label: deployment.model
             for deployment in deployments
@@ -59,6 +62,8 @@ class RequestAccounting:
         for record in finished:
             try:
                 self._metrics.count_finished_request(record)
+                if self._experiment is not None:
+                    self._experiment.count_request(record)
                 self.recent.add_record(record)
                 record.entered = True
                 if not record.unsettled:
@@ -69,6 +74,8 @@ class RequestAccounting:
             self._ingest_observations(link)
         if self._learning is not None:
             self._learning.drift.publish_metrics()
+        if self._experiment is not None:
+            self._experiment.publish()
 
     def close(self) -> None:
         """Flush what is left; joules that no meter has settled by now stay estimated."""
@@ -88,9 +95,10 @@ class RequestAccounting:
         for spending in spendings:
             model = self._model_at.get(spending.backend)
             if model is not None:
-                self._metrics.count_unattributed_energy(
-                    model, spending.kind, spending.microjoules / 1e6
-                )
+                joules = spending.microjoules / 1e6
+                self._metrics.count_unattributed_energy(model, spending.kind, joules)
+                if self._experiment is not None:
+                    self._experiment.count_unattributed(spending.kind, joules)
 
     def _apply_observation(self, metered: MeteredAttempt) -> None:
         if metered.owner is None:
@@ -112,6 +120,8 @@ class RequestAccounting:
         if self._carbon is not None and record.joules is not None:
             record.co2e_grams = self._carbon.to_grams(record.joules, record.at)
         self._metrics.count_energy(record)
+        if self._experiment is not None:
+            self._experiment.count_energy(record)
         if self._learning is not None:
             self._learning.learn_from(record)
         if self._decision_log is not None:

@@ -1,12 +1,12 @@
 """What an upstream response adds to the record, and the response headers made of it."""
 
+from backends.sse import TokenUsage
 from gateway.scheduling.cost import COST_FLOOR
 from gateway.service.client import headers as names
 from gateway.service.client.response import Header
 from gateway.service.request.plan import RoutingPlan
 from gateway.service.request.routing_table import RoutingSnapshot
 from gateway.service.upstream.dispatcher import UpstreamResponse
-from gateway.service.upstream.sse import TokenUsage
 from gateway.telemetry.record import ESTIMATED, RequestRecord
 
 
@@ -52,7 +52,9 @@ def note_upstream_response(
     scored = opened.scored
     record.option = snapshot.by_name[scored.model, scored.deployment].option
     seconds = record.option.seconds
-    per_token = max(seconds.cost_per_output_token(scored.tokens_in, scored.running), 0.0)
+    per_token = max(
+        seconds.cost_per_output_token(scored.tokens_in, scored.running, scored.tokens_out), 0.0
+    )
     record.predicted_tpot_seconds = per_token
     record.predicted_ttft_seconds = max(
         COST_FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.experiment_config import BaselineConfig
 from gateway.scheduling.decide import make_decision
 from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.features import RequestFeatures
@@ -78,10 +79,14 @@ def make_plan(
     snapshot: RoutingSnapshot,
     counter: TokenCounter,
     deciding: Deciding | None = None,
+    baseline: BaselineConfig | None = None,
 ) -> RoutingPlan:
-    """Decide for one request. Raises BadRequest."""
+    """Decide for one request, by a switchback's `baseline` where that is due. Raises BadRequest."""
     began = time.perf_counter()
-    wishes = resolve_steering(headers, ask.members.get("joulegate"), target.steering)
+    steering = target.steering
+    if baseline is not None and baseline.policy is not None:
+        steering = steering._replace(policy=baseline.policy)
+    wishes = resolve_steering(headers, ask.members.get("joulegate"), steering)
     features = extract_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
@@ -103,11 +108,19 @@ def make_plan(
         # Who names the model chooses nothing: its place is the config's to choose.
         place_weights=None if target.model is None else target.steering.weights,
     )
+    if baseline is not None and baseline.model is not None:
+        decision = _put_first(decision, baseline.model)
     lesson = make_lesson(features, application, found.bases, has_media=ask.has_media)
     seconds = time.perf_counter() - began
     return RoutingPlan(
         ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson
     )
+
+
+def _put_first(decision: RoutingDecision, model: str) -> RoutingDecision:
+    """Return the decision with a model's candidates first; one that has none stays as it is."""
+    ranked = sorted(decision.candidates, key=lambda scored: scored.model != model)
+    return replace(decision, candidates=tuple(ranked))
 
 
 def no_candidate_error(decision: RoutingDecision, prompt: str = "messages") -> ApiError:

@@ -11,12 +11,12 @@ from msgspec import Raw
 
 from backends.meter.client.request_handle import MeteredAttempt
 from backends.registry import Backend
+from backends.sse import UNREADABLE, TokenUsage
 from gateway.scheduling.decide import DeploymentOption
 from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.request.routing_table import RoutedDeployment
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse
-from gateway.service.upstream.sse import UNREADABLE, TokenUsage
 from gateway.telemetry.record import RequestRecord, WastedEnergy
 
 _MOST_MILLISECONDS: Final = 1e9

@@ -67,12 +67,12 @@ def test_any_bytes_are_survived(page):
 
 
 def test_prompt_tokens_that_a_cache_spared_do_not_count():
-    assert tokens.parse_token_counts(PAGE) == (100, 7, 0)
+    assert tokens.parse_token_counts(PAGE) == (100, 7, 0, 420)
 
 
 def test_an_old_vllm_does_not_say_where_prompt_tokens_came_from():
     old = b"vllm:prompt_tokens_total 50.0\nvllm:generation_tokens_total 60.0\n"
-    assert tokens.parse_token_counts(old) == (50, 60, 0)
+    assert tokens.parse_token_counts(old) == (50, 60, 0, 50)
 
 
 @pytest.mark.parametrize("page", [b"", b"<html></html>", b"vllm:prompt_tokens_total 1\n"])
@@ -87,4 +87,4 @@ def test_the_simulators_page():
     metrics = SimulatorMetrics('a"} 1\n', 1.0)
     metrics.prompt_tokens, metrics.generation_tokens = 11, 13
     page = metrics.render_text(BatchingEngine(truth, 0)).encode()
-    assert tokens.parse_token_counts(page) == (11, 13, 0)
+    assert tokens.parse_token_counts(page) == (11, 13, 0, 11)

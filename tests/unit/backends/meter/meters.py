@@ -57,9 +57,9 @@ class World:
             moved = dict(zip(devices, microjoules, strict=False))
             station.sampler._events.append(CounterEvent("advance", self.now_us, moved))
 
-    def post(self, *events, gateway="gw", places=(A,), received=0):
+    def post(self, *events, gateway="gw", places=(A,), received=0, address="10.0.0.1"):
         return self.meter.receive_batch(
-            EventBatch(gateway, list(places), list(events), received), self.now_us
+            EventBatch(gateway, list(places), list(events), received), self.now_us, address
         )
 
     def serve(self, number, seconds=1, gateway="gw", places=(A,), backend=0):

@@ -14,7 +14,8 @@ from tests.unit.backends.simulator.engines import PHI, PROPERTY, ended, run, tok
 
 def form(cost: SimulatedCost, i: int, o: int, *, energy: bool) -> float:
     b = [*cost.coefficients, 0.0, 0.0][:5]
-    return b[0] + b[1] * i + b[2] * o + b[3] * i * o + (b[4] * o if energy else 0.0)
+    product = o * (i + o / 2) if "context" in cost.form else i * o
+    return b[0] + b[1] * i + b[2] * o + b[3] * product + (b[4] * o if energy else 0.0)
 
 
 @PROPERTY
@@ -23,7 +24,7 @@ def test_a_request_alone_takes_exactly_its_forms(truth, i, o):
     truth = replace(truth, noise=0.0)
     seconds, joules = (
         form(truth.seconds, i, o, energy=False),
-        form(truth.total_joules, i, o, energy=True),
+        form(truth.joules, i, o, energy=True),
     )
     assume(seconds > 1e-3)
     assume(joules > 1e-3)
@@ -35,7 +36,7 @@ def test_a_request_alone_takes_exactly_its_forms(truth, i, o):
     assert sum(s.duration_seconds for s in steps) == pytest.approx(seconds, rel=1e-9)
     assert one.seconds == pytest.approx(seconds, rel=1e-9)
     assert one.total_joules == pytest.approx(joules, rel=1e-9)
-    assert sum(s.total_joules for s in steps) == pytest.approx(joules, rel=1e-9)
+    assert sum(s.joules for s in steps) == pytest.approx(joules, rel=1e-9)
     assert one.microjoules == pytest.approx(joules * 1e6, abs=1.01)
     assert (one.queue_seconds, one.tokens_out, one.aborted) == (0.0, o, False)
     assert one.seconds >= one.first_token_seconds > 0
@@ -128,7 +129,7 @@ def test_nothing_is_ever_negative_and_no_step_is_long(truth, script):
     _, steps, requests, _ = play(truth, script)
     for step in steps:
         assert step.duration_seconds > 0
-        assert step.total_joules >= 0
+        assert step.joules >= 0
         assert step.microjoules >= 0
         if not step.tokens:
             assert step.duration_seconds <= longest(truth)

@@ -1,7 +1,10 @@
-"""The reference project's published figures, from its own rows."""
+"""The reference project's published figures, from its own rows (test_published_sums: without)."""
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,8 +57,18 @@ def found(rows):
 
 
 def test_every_row_is_used(rows):
-    assert rows.unusable() == []
-    assert [len(rows.of(model)) for model in rows.models] == [51234, 48521, 49071]
+    assert rows.count_unusable() == []
+    assert [len(rows.select_usable(model)) for model in rows.model_names] == [51234, 48521, 49071]
+
+
+def test_the_sums_shipped_with_the_tests_are_those_of_the_rows(published):
+    folder = Path(__file__).parent
+    made = subprocess.run(
+        [sys.executable, folder / "summarise_published.py", published],
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert json.loads(made) == json.loads((folder / "published_sums.json").read_bytes())
 
 
 def test_normalisation_statistics(found, published):

@@ -7,7 +7,7 @@ import pytest
 
 from backends.errors import BackendStatusError, BackendUnreachable, ConnectionLost, InvalidResponse
 from calibration.endpoint.retry import CollectError
-from calibration.endpoint.server import ServerInfo, TargetError, TargetServer, _sum_gauge
+from calibration.endpoint.server import ServerInfo, TargetError, TargetServer
 from calibration.endpoint.stream import TimedResponse
 from calibration.profile.collector import MeasurementCollector
 from calibration.profile.energy import NoMeter
@@ -212,16 +212,6 @@ async def test_gauges_count_our_own_and_see_others():
     now = 50.0
     await gauges.refresh_load()
     assert gauges.count_other_requests() == (0, None)
-
-
-def test_a_gauge_is_added_up_over_engines():
-    text = (
-        b"# HELP vllm:num_requests_running x\n"
-        b'vllm:num_requests_running{engine="0"} 2.0\nvllm:num_requests_running{engine="1"} 3\n'
-        b'vllm:num_requests_running_other{engine="1"} 9\nvllm:odd NaN\n'
-    )
-    assert _sum_gauge(text, b"vllm:num_requests_running") == 5
-    assert _sum_gauge(text, b"vllm:num_requests_waiting") is None
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "nothing", "http://[x"])

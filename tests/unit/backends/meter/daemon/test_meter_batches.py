@@ -210,9 +210,9 @@ def test_a_gateway_has_a_name_of_sane_length(name):
 def test_there_is_an_end_to_how_many_gateways_are_served():
     world = World()
     for number in range(256):
-        world.post(gateway=str(number))
+        world.post(gateway=str(number), address=str(number % 4))
     with pytest.raises(TooManyGatewaysError):
-        world.post(gateway="one more")
+        world.post(gateway="one more", address="5")
     world.post(gateway="0")  # those that are known are still served
 
 

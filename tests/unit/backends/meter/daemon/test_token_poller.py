@@ -30,7 +30,7 @@ async def test_the_next_turn_comes_whatever_happened_in_one(monkeypatch, trouble
     def counted(root, totals):
         if troubles["counting"]:
             raise troubles["counting"].pop()
-        assert (root, totals) == ("http://a:1", (5, 6, 0))
+        assert (root, totals) == ("http://a:1", (5, 6, 0, 5))
         done.set()
 
     monkeypatch.setattr(BackendClient, "get", get)

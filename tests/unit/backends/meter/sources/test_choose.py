@@ -41,10 +41,19 @@ def test_each_kind_by_its_name(kind):
 @pytest.mark.parametrize(("nvml", "taken"), [(None, "nvml"), ("no GPU", "rapl")])
 def test_auto_takes_the_first_that_opens_and_leaves_all_closed(nvml, taken):
     sources = {"nvml": Fake("nvml", nvml), "rapl": Fake("rapl")}
-    assert pick(**sources).kind == taken
+    found = pick(**sources)
+    (device,) = found.open()
+    assert (found.kind, found.read(device)) == (taken, 0)
+    found.close()
     assert all(source.opened == source.closed for source in sources.values())
 
 
 def test_auto_with_nothing_says_what_each_said():
+    nvml = Fake("nvml", "no GPU")
+    found = pick(nvml=nvml, rapl=Fake("rapl", "no files"))
     with pytest.raises(SourceError, match=r"^no source of energy: nvml: no GPU; rapl: no files$"):
-        pick(nvml=Fake("nvml", "no GPU"), rapl=Fake("rapl", "no files"))
+        found.open()
+    assert found.kind == picking.AUTO
+    nvml.error = None  # a driver that comes later is found then
+    found.open()
+    assert found.kind == "nvml"

@@ -195,7 +195,7 @@ def test_an_answer_that_nobody_saw_has_the_meters_own_number(books, link):
     record = answered(unsettled=1)
     told = Told(record, record, 7_000_000)
     told.unseen = True
-    link.settled = [told]
+    link.finished_attempts = [told]
     books.add_record(record)
     books.flush()
     assert (record.final_joules, record.final_method) == (7.0, "estimated")

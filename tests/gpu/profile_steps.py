@@ -1,0 +1,317 @@
+"""Measure what a step costs on this machine's GPU, without any server.
+
+    python -m tests.gpu.profile_steps --out steps.jsonl [--models phi-3-mini,mistral-7b,falcon-7b]
+
+For a machine with torch, transformers and nvidia-ml-py and nothing else, not even a network. Models
+of the three published sizes with random weights (time and energy depend on sizes, not on what the
+weights say) run prefills of 64 to 4,096 tokens and decode steps at batches of 1 to 128 and contexts
+of 256 to 4,096 tokens, with NVML's energy counter read beside them. Each result is a line of --out,
+written at once; run it again with the same file to go on. The last lines on stdout are the summary:
+the counter's period, idle watts, and the parts of the step model (steps_fit.py). It stops by itself
+after --budget-seconds (default 450), smallest batches first.
+
+Decode steps are captured as CUDA graphs where that works (`graph` in a row says so): without them
+the GPU waits for Python at small batches. Even so it is not vLLM: no paged attention, no chunked
+prefill. `--tiny` rehearses on the CPU with models of a few thousand parameters and a counter that
+is made up; nothing of that is worth keeping.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import transformers
+
+from tests.gpu.steps_fit import compute_period_seconds, compute_watts, summarise_steps
+
+MODELS = {
+    "phi-3-mini": (transformers.Phi3Config, {"sliding_window": None, "pad_token_id": 0}),
+    "mistral-7b": (transformers.MistralConfig, {"sliding_window": None}),
+    "falcon-7b": (transformers.FalconConfig, {}),
+}
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 128,
+}
+PREFILLS = (64, 128, 256, 512, 1024, 2048, 4096)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+CONTEXTS = (256, 512, 1024, 2048, 4096)
+MEMORY_SHARE = 0.8
+LOOK_EVERY_SECONDS = 0.002
+
+Step = Callable[[], None]
+
+
+class EnergyCounter(Protocol):
+    """A counter of microjoules."""
+
+    def read(self) -> int:
+        """Return what it shows."""
+
+
+class NvmlCounter:
+    """The first GPU's."""
+
+    def __init__(self) -> None:
+        import pynvml
+
+        pynvml.nvmlInit()
+        self._library = pynvml
+        self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        self.name = str(pynvml.nvmlDeviceGetName(self._handle))
+
+    def read(self) -> int:
+        """Return what it shows."""
+        return int(self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * 1000
+
+
+class FakeCounter:
+    """50 W, told every 20 ms."""
+
+    name = "made up"
+
+    def read(self) -> int:
+        """Return what it shows."""
+        return int(time.monotonic() / 0.02) * 1_000_000
+
+
+class StepBench:
+    """One run: its device, its counter, and the file that results go to."""
+
+    def __init__(
+        self, out: Path, *, tiny: bool, cell_seconds: float, budget_seconds: float
+    ) -> None:
+        self.tiny = tiny
+        self.out = out
+        self.device = "cpu" if tiny else "cuda"
+        self.dtype = torch.float32 if tiny else torch.bfloat16
+        self.counter = FakeCounter() if tiny else NvmlCounter()
+        self.cell_seconds = cell_seconds
+        self.ends_at = time.monotonic() + budget_seconds
+        whole, end, torn = (out.read_text(encoding="utf-8") if out.exists() else "").rpartition(
+            "\n"
+        )
+        if torn:  # the last run was cut off in a line
+            out.write_text(whole + end, encoding="utf-8")
+        self.records = [json.loads(line) for line in whole.splitlines()]
+
+    def record(self, kind: str, **found: Any) -> None:
+        """Keep a result, at once."""
+        self.records.append({"kind": kind, **found})
+        with self.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.records[-1]) + "\n")
+        left = max(0.0, self.ends_at - time.monotonic())
+        print(f"[{left:4.0f} s left] {self.records[-1]}", flush=True)
+
+    def has_record(self, **key: Any) -> bool:
+        """Whether a result is there already."""
+        return any(key.items() <= record.items() for record in self.records)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self.ends_at
+
+    def synchronise(self) -> None:
+        """Wait until the device has done all."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def watch_counter(self, seconds: float) -> list[tuple[float, int]]:
+        """Read the counter for so long, as often as it can tell."""
+        readings = []
+        ends_at = time.monotonic() + seconds
+        while (now := time.monotonic()) < ends_at:
+            readings.append((now, self.counter.read()))
+            time.sleep(LOOK_EVERY_SECONDS / 2)
+        return readings
+
+    def measure_rest(self, seconds: float) -> None:
+        """The counter's period, and the power of a device that does nothing."""
+        readings = self.watch_counter(seconds)
+        if not self.has_record(kind="machine"):
+            self.record(
+                "machine",
+                name=self.counter.name,
+                torch=torch.__version__,
+                tiny=self.tiny,
+                transformers=transformers.__version__,
+            )
+        if not self.has_record(kind="counter"):
+            self.record("counter", period_seconds=compute_period_seconds(readings))
+        if not self.has_record(kind="idle"):
+            watts = compute_watts(readings)
+            self.record("idle", watts=watts and watts[0], changes=watts and watts[1])
+
+    def measure_step(self, kind: str, step: Step, **what: Any) -> None:
+        """Repeat a step for a cell's time, reading the counter between."""
+        for _ in range(2):
+            step()
+        self.synchronise()
+        began = time.monotonic()
+        readings, steps = [(began, self.counter.read())], 0
+        while time.monotonic() - began < self.cell_seconds or steps < 3:
+            step()
+            self.synchronise()
+            steps += 1
+            if time.monotonic() - readings[-1][0] >= LOOK_EVERY_SECONDS:
+                readings.append((time.monotonic(), self.counter.read()))
+        seconds = (time.monotonic() - began) / steps
+        watts = compute_watts(readings)
+        self.record(
+            kind,
+            **what,
+            steps=steps,
+            seconds=seconds,
+            watts=watts and watts[0],
+            joules=watts and watts[0] * seconds,
+            changes=watts and watts[1],
+        )
+
+
+def build_model(name: str, bench: StepBench) -> Any:
+    """Return a model of the published size with random weights."""
+    kind, changed = MODELS[name]
+    config = kind(**changed, **(TINY if bench.tiny else {}))
+    if bench.tiny:
+        config.intermediate_size, config.num_key_value_heads = 64, 4
+    with torch.device(bench.device):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=bench.dtype)
+    return model.eval()
+
+
+def graph_step(step: Step) -> tuple[Step, bool]:
+    """Return the step as a CUDA graph where it can be captured."""
+    try:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError as error:
+        print(f"no CUDA graph: {error}", file=sys.stderr, flush=True)
+        torch.cuda.synchronize()
+        return step, False
+    return graph.replay, True
+
+
+def compute_cache_bytes(config: Any, batch: int, context: int) -> int:
+    """Return what the keys and values of so many tokens take in bfloat16."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if getattr(config, "multi_query", False):
+        heads = 1
+    width = config.hidden_size // config.num_attention_heads
+    return 2 * 2 * config.num_hidden_layers * heads * width * batch * context
+
+
+def build_decode_step(model: Any, batch: int, context: int) -> Step:
+    """Return one decode step of so many sequences, each with so much behind it."""
+    device = model.device
+    cache = transformers.StaticCache(config=model.config, max_cache_len=context + 1)
+    token = torch.ones((batch, 1), dtype=torch.long, device=device)
+    mask = torch.ones((batch, context + 1), dtype=torch.long, device=device)
+    place = torch.full((batch, 1), context, dtype=torch.long, device=device)
+    model(input_ids=token, past_key_values=cache, use_cache=True)  # makes the cache's tensors
+    for layer in cache.layers:
+        layer.keys.normal_()
+        layer.values.normal_()
+
+    def set_length() -> None:
+        """Say again how much is behind it: each step adds one."""
+        for layer in cache.layers:
+            length = getattr(layer, "cumulative_length", None)
+            if isinstance(length, torch.Tensor):
+                length.fill_(context)
+            elif length is not None:
+                layer.cumulative_length = context
+
+    def step() -> None:
+        set_length()
+        model(
+            input_ids=token,
+            attention_mask=mask,
+            position_ids=place,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+
+    return step
+
+
+def measure_model(name: str, bench: StepBench, grid: dict[str, Sequence[int]]) -> None:
+    """Measure all cells of a model that are not measured yet."""
+    cells = [{"kind": "prefill", "batch": 1, "tokens": tokens} for tokens in grid["prefills"]]
+    cells += [
+        {"kind": "decode", "batch": batch, "context": context}
+        for batch in grid["batches"]
+        for context in grid["contexts"]
+    ]
+    wanted = [cell for cell in cells if not bench.has_record(model=name, **cell)]
+    if not wanted or bench.is_over:
+        return
+    model = build_model(name, bench)
+    for cell in wanted:
+        if bench.is_over:
+            print(f"the time is up; run it again with --out {bench.out} to go on", flush=True)
+            return
+        what = {key: value for key, value in cell.items() if key != "kind"} | {"model": name}
+        if cell["kind"] == "prefill":
+            prompt = torch.ones((1, cell["tokens"]), dtype=torch.long, device=bench.device)
+            bench.measure_step(
+                "prefill", lambda p=prompt: model(input_ids=p, logits_to_keep=1), **what
+            )
+            continue
+        size = compute_cache_bytes(model.config, cell["batch"], cell["context"])
+        if bench.device == "cuda" and size > MEMORY_SHARE * torch.cuda.mem_get_info()[0]:
+            bench.record("skipped", **what, why="its cache does not fit the memory")
+            continue
+        step, graph = build_decode_step(model, cell["batch"], cell["context"]), False
+        if bench.device == "cuda":
+            step, graph = graph_step(step)
+        bench.measure_step("decode", step, **what, graph=graph)
+        del step
+        if bench.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure every model, then fit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="file of results, JSON lines")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--cell-seconds", type=float, default=1.0)
+    parser.add_argument("--budget-seconds", type=float, default=450.0)
+    parser.add_argument("--tiny", action="store_true", help="rehearse on the CPU")
+    arguments = parser.parse_args(argv)
+    bench = StepBench(
+        arguments.out,
+        tiny=arguments.tiny,
+        cell_seconds=arguments.cell_seconds,
+        budget_seconds=arguments.budget_seconds,
+    )
+    grid = {"prefills": PREFILLS, "batches": BATCHES, "contexts": CONTEXTS}
+    if arguments.tiny:
+        grid = {"prefills": (8, 16, 32), "batches": (1, 2, 4), "contexts": (8, 32)}
+    with torch.inference_mode():
+        bench.measure_rest(0.5 if arguments.tiny else 5.0)
+        for name in arguments.models.split(","):
+            measure_model(name, bench, grid)
+            if bench.device == "cuda":
+                torch.cuda.empty_cache()
+    print(json.dumps(summarise_steps(bench.records), indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
