@@ -255,7 +255,7 @@ def _build_output_part(block: SumBlock, limits: GateLimits) -> RefitPart:
 
 def _build_ratio_part(block: SumBlock, live: ModelProfile, limits: GateLimits) -> RefitPart:
     """Refit the token ratio: sum over sum, its error that of a ratio of cluster totals."""
-    refusals = list(gates.check_block(block, limits))
+    refusals = [*gates.check_block(block, limits), *gates.check_tokens(live.tokens)]
     ratio = None
     if not refusals:
         theirs, ours = block.get_term("i"), block.get_term("e")
@@ -281,7 +281,7 @@ def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfi
         elif isinstance(part.found, LengthFit):
             changes["output"] = _build_output(part.found)
         elif isinstance(part.found, RefittedTokenRatio):
-            changes["tokens"] = TokenRatio(part.found.value, before.tokens.per_dense_char)
+            changes["tokens"] = TokenRatio(part.found.value)
     if CostQuantity.JOULES.value in changes:
         base, per_token = before.get_prefill_coefficients()
         changes["prefill"] = PrefillEnergy(base_joules=base, joules_per_token=per_token)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.cost import COST_FLOOR, CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.decide import POLICIES, DeploymentOption, RoutingCandidate, make_decision
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import OutputModel, RequestFeatures
@@ -133,6 +133,14 @@ def test_a_score_is_the_weighted_sum_of_the_contract(fleet, wanted, weighted):
         assert scored.terms == pytest.approx(terms, rel=1e-9, abs=1e-12)
 
 
+def expected_cost(cost, tokens_in, mean, deviation, running):
+    """The mean cost over an answer's length: the form at the mean, and half its curvature."""
+    at = [cost.evaluate_form(tokens_in, o, running) for o in (0.0, 1.0, 2.0)]
+    curvature = at[0] - 2.0 * at[1] + at[2] if cost.form.reads_context else 0.0
+    whole = cost.evaluate_form(tokens_in, mean, running) + curvature * deviation**2 / 2.0
+    return max(COST_FLOOR, whole)
+
+
 @given(fleets(limit=1e6), features, weights, policies)
 def test_predictions_come_from_the_options_own_tokens(fleet, wanted, weighted, policy):
     decision = make_decision(wanted, fleet, weighted, policy=policy)
@@ -142,11 +150,14 @@ def test_predictions_come_from_the_options_own_tokens(fleet, wanted, weighted, p
         tokens_in = max(1, round(wanted.tokens_in * chosen.ratio))
         room = chosen.context - tokens_in
         limit = room if wanted.asked_tokens_out is None else min(wanted.asked_tokens_out, room)
-        mean = chosen.output.describe(tokens_in).compute_mean(1.0, max(1.0, limit))
+        length = chosen.output.describe(tokens_in)
+        mean = length.compute_mean(1.0, max(1.0, limit))
+        deviation = length.compute_moments(1.0, max(1.0, limit)).deviation
         assert (scored.tokens_in, scored.tokens_out) == (tokens_in, max(1, round(mean)))
-        assert scored.predicted_joules == chosen.joules.predict_cost(tokens_in, mean, running)
+        joules = expected_cost(chosen.joules, tokens_in, mean, deviation, running)
+        assert scored.predicted_joules == pytest.approx(joules, rel=1e-9)
         assert scored.reference_joules == scored.predicted_joules
-        seconds = chosen.seconds.predict_cost(tokens_in, mean, running)
+        seconds = expected_cost(chosen.seconds, tokens_in, mean, deviation, running)
         # Each of those ahead takes as long, and `running` of them are served at a time.
         waiting = seconds * queued / max(1, running)
         assert scored.predicted_seconds == pytest.approx(seconds + waiting, rel=1e-9)
