@@ -49,8 +49,11 @@ class GaugePoller:
         shown = status == HTTPStatus.OK
         running = sum_series(page, metric_names.REQUESTS_RUNNING) if shown else None
         waiting = sum_series(page, metric_names.REQUESTS_WAITING) if shown else None
+        cache = sum_series(page, metric_names.KV_CACHE_USAGE) if shown else None
         # The page is of some moment in between: the higher own count claims less for others.
-        backend.record_gauges(running, waiting, own=max(before, backend.inflight))
+        backend.record_gauges(
+            running, waiting, own=max(before, backend.inflight), cache_usage=cache
+        )
 
     async def run(self) -> None:
         """Look for ever; one loop a backend, so that a slow one delays no other."""

@@ -55,14 +55,18 @@ class Backend:
         "_other_requests",
         "_queue_reading",
         "_running_seconds",
+        "_seen_at",
+        "_seen_total",
         "_since",
         "_tls",
         "_trial_in_flight",
+        "cache_usage",
         "ejections",
         "headers",
         "inflight",
         "label",
         "meter",
+        "prompt_tokens",
         "proven_healthy",
         "root",
         "urls",
@@ -87,7 +91,13 @@ class Backend:
         self.inflight = 0
         self.ejections = 0
         self.proven_healthy = False
+        self.prompt_tokens = 0
+        """Sent there and not yet answered by a first token."""
+        self.cache_usage = 0.0
+        """Share of the KV cache that was in use when last looked at."""
         self._other_requests = 0
+        self._seen_at: float | None = None
+        self._seen_total = 0
         self._queue_reading: tuple[int, int] | None = None
         self._ejection = ejection
         self._clock = clock
@@ -119,13 +129,30 @@ class Backend:
         queued = min(total, max(0, waiting + self.inflight - own))
         return total - queued, queued
 
-    def record_gauges(self, running: float | None, waiting: float | None, *, own: int) -> None:
+    @property
+    def last_seen(self) -> tuple[int, int, float]:
+        """What the gauges showed: others' requests, all requests, and how many seconds ago."""
+        if self._seen_at is None:
+            return 0, 0, 0.0
+        return self._other_requests, self._seen_total, max(0.0, self._clock() - self._seen_at)
+
+    def record_gauges(
+        self,
+        running: float | None,
+        waiting: float | None,
+        *,
+        own: int,
+        cache_usage: float | None = None,
+    ) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
         self.running_seconds()
+        self._seen_at = self._clock()
+        self.cache_usage = min(max(cache_usage or 0.0, 0.0), 1.0)
         runs, waits = (
             round(min(max(gauge or 0.0, 0.0), _MAX_GAUGE_REQUESTS)) for gauge in (running, waiting)
         )
         self._other_requests = max(0, runs + waits - own)
+        self._seen_total = self._other_requests + own
         self._queue_reading = (waits, own) if waits else None
 
     def running_seconds(self) -> float:
@@ -244,6 +271,10 @@ class Deployment:
         self.served_name = served_name
         self.backends = tuple(backends)
         self._random = rng
+
+    def find(self, label: str) -> Backend | None:
+        """Return the backend of this label; None where it is no longer one."""
+        return next((backend for backend in self.backends if backend.label == label), None)
 
     def pick_backend(self, tried: Iterable[Backend] = ()) -> Backend | None:
         """Choose the less busy of two usable backends drawn at random; None where none is left."""

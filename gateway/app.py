@@ -39,6 +39,8 @@ from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.client import headers
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import EndpointKind
+from gateway.service.request.deciding import Deciding
+from gateway.service.request.learnt import Learnt
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
@@ -53,6 +55,7 @@ from gateway.telemetry.recent import RecentRequests
 
 _log = logging.getLogger("joulegate")
 _PUBLISH_SECONDS = 1.0
+_SAVE_SECONDS = 60.0
 
 
 class GatewayRuntime:
@@ -76,7 +79,11 @@ class GatewayRuntime:
         sums = OlsSums((deployment.model, deployment.label) for deployment in deployments)
         self._shared = SharedSums(sums, Path(folder)) if folder is not None else None
         self.scrape_registry = workers.make_scrape_registry(self.metrics, sums, self._shared)
-        self._profiles = ActiveProfiles(config, deployments, self.metrics, drift)
+        learning = config.learning
+        state = Path(learning.state) if learning.state else None
+        self._learnt = Learnt(state) if learning.enabled else None
+        self._profiles = ActiveProfiles(config, deployments, self.metrics, drift, self._learnt)
+        load = config.reference_load
         self.gateway = RequestPipeline(
             names=names,
             profiles=self._profiles,
@@ -98,13 +105,18 @@ class GatewayRuntime:
                 decision_log=self._log,
                 meters=self._meters,
                 carbon=_make_carbon_intensity(config),
-                learning=TrafficLearner(sums, drift, self._profiles),
+                learning=TrafficLearner(sums, drift, self._profiles, self._learnt),
                 trace=self._tracer and self._tracer.add_record,
                 experiment=_experiment(config, self.metrics.registry),
             ),
             experiment=config.experiment,
             stall_seconds=config.timeouts.stall_seconds,
             stream_seconds=config.timeouts.stream_seconds,
+            deciding=Deciding(
+                config.placement.rules(),
+                self._learnt,
+                fixed_load=None if load == "auto" else float(load),
+            ),
         )
 
     def start_draining(self) -> None:
@@ -141,6 +153,8 @@ class GatewayRuntime:
             self._profiles.watch_files(),
         ]
         work += [link.run() for link in self._meters]
+        if self._learnt is not None:
+            work.append(self._save_learnt(self._learnt))
         if self._shared is not None:
             work.append(self._publish_shared_metrics(self._shared))
         if self._log is not None:
@@ -150,6 +164,11 @@ class GatewayRuntime:
             if self._signals:
                 self._install_signal_handlers()
             _tune_gc()
+            _log.info(
+                "policy %s, placement %s in force",
+                self._config.policy,
+                self._config.placement.mode,
+            )
             try:
                 yield
             finally:
@@ -157,6 +176,8 @@ class GatewayRuntime:
                 last = (link.exchange_batch() for link in self._meters)
                 await asyncio.gather(*last, return_exceptions=True)
                 self.gateway.accounting.close()
+                if self._learnt is not None:
+                    self._learnt.close()
                 if self._tracer is not None:
                     await self._tracer.close()
                 if self._shared is not None:
@@ -180,10 +201,16 @@ class GatewayRuntime:
             signal.signal(number, handle_signal)
         loop.add_signal_handler(signal.SIGHUP, self._profiles.reload_profiles)
 
+    async def _save_learnt(self, learnt: Learnt) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_SECONDS)
+            await asyncio.to_thread(learnt.save)
+
     async def _publish_shared_metrics(self, sums: SharedSums) -> None:
         # Another worker may be the one that is scraped.
         while True:
             self.metrics.publish_backends(self.gateway.deployments)
+            self.metrics.reference_load.set(self.gateway.deciding.reference_load)
             self.metrics.publish_meters(self._meters)
             sums.write_sums()
             await asyncio.sleep(_PUBLISH_SECONDS)

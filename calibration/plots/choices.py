@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from calibration.arrays import Floats
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import CostQuantity
-from gateway.scheduling.decide import POLICIES, DeploymentOption, RoutingCandidate, make_decision
+from gateway.scheduling.decide import (
+    DEFAULT_POLICY,
+    POLICIES,
+    DeploymentOption,
+    RoutingCandidate,
+    make_decision,
+)
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import OutputModel, RequestFeatures
 
@@ -72,7 +78,7 @@ def price_models(
     tokens_in: int,
     tokens_out: int | None = None,
     *,
-    policy: str = "fair-ols",
+    policy: str = DEFAULT_POLICY,
     running: int = 0,
 ) -> PricedModels:
     """Score by the scheduler; `tokens_out` None: each model's expected tokens out."""

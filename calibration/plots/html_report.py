@@ -116,7 +116,10 @@ def _build_models_table(found: PlotData) -> PictureTable:
                 "-" if cost.r2 is None else f"{cost.r2:.3f}",
                 "-" if cost.n is None else f"{cost.n:,}",
             ]
-        cells += [f"{line.slope:.4g} in + {line.intercept:.4g}", f"{model.tokens.ratio:.3g}"]
+        expected = f"{line.slope:.4g} in + {line.intercept:.4g}"
+        if line.mu is not None:
+            expected = f"log-normal: mu {line.mu:.4g}, sigma {line.sigma:.4g}"
+        cells += [expected, f"{model.tokens.ratio:.3g}"]
         rows.append(cells)
     return PictureTable(
         "The profile",

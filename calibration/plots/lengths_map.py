@@ -167,10 +167,13 @@ def _find_label_point(
 
 
 def _predict_tokens_out(model: ModelProfile, tokens_in: Floats) -> Floats:
-    """Return the profile's line of expected tokens out."""
+    """Return the profile's own expected new tokens."""
     line = model.to_output_model()
-    found: Floats = np.maximum(line.slope * tokens_in * model.tokens.ratio + line.intercept, 1.0)
-    return found
+    each = [
+        line.describe(one * model.tokens.ratio).compute_mean(1.0, choices.UNLIMITED)
+        for one in tokens_in
+    ]
+    return np.array(each, dtype=float)
 
 
 def _find_fitted_range(material: PlotData) -> tuple[float, float, float, float] | None:

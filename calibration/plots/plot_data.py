@@ -25,6 +25,7 @@ from calibration.tables.rows import UNTRUSTED_METHODS, MeasuredRows, read_rows
 from gateway import profile, tokens
 from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity, RegressionForm
+from gateway.scheduling.decide import DEFAULT_POLICY
 from gateway.scheduling.decision import MetricWeights
 
 Told = Callable[[str], None]
@@ -78,7 +79,7 @@ class PlotData:
         return style.get_model_style(self.model_names.index(name))
 
     def price_request(
-        self, length: tuple[int, int | None], policy: str = "fair-ols"
+        self, length: tuple[int, int | None], policy: str = DEFAULT_POLICY
     ) -> choices.PricedModels:
         """Return each model's cost of a request of (tokens in, tokens out), by the scheduler."""
         options = [choices.build_option(name, one) for name, one in self.profile.models.items()]

@@ -33,6 +33,7 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
         """Show every metric in Prometheus's text format."""
         gateway.accounting.flush()
         gateway.metrics.publish_backends(gateway.deployments)
+        gateway.metrics.reference_load.set(gateway.deciding.reference_load)
         gateway.metrics.publish_meters(gateway.accounting.meters)
         return Response(generate_latest(scraped), headers={"content-type": CONTENT_TYPE_LATEST})
 

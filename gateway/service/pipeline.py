@@ -34,6 +34,7 @@ from gateway.service.client.errors import (
 )
 from gateway.service.client.response import SSE, Header, ResponseWriter
 from gateway.service.request.body import EndpointKind, InferenceRequest, Members, parse_request
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames
@@ -75,7 +76,9 @@ class RequestPipeline:
         stall_seconds: float,
         stream_seconds: float,
         experiment: ExperimentConfig | None = None,
+        deciding: Deciding | None = None,
     ) -> None:
+        self.deciding = deciding or Deciding()
         self.names = names
         self.profiles = profiles
         self.deployments = deployments
@@ -120,13 +123,14 @@ class RequestPipeline:
 
     def _run_round(self) -> None:
         self._requests_in_flight.check_deadlines()
+        running = [sum(backend.running_and_queued) for backend in self.backends]
+        self.deciding.load.add(running, time.monotonic())
         self.accounting.flush()
 
     def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
-        return make_plan(
-            ask, self.names.resolve_name(ask.model), headers, self.profiles.live, self._counter
-        )
+        target = self.names.resolve_name(ask.model)
+        return make_plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
 
     async def handle_request(
         self,
@@ -192,9 +196,15 @@ class RequestPipeline:
         target = self.names.resolve_name(ask.model)
         arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
         record.target = RequestedName(target.label, target.preset, arm)
-        made = make_plan(ask, target, headers, self.profiles.live, self._counter, baseline)
+        made = make_plan(
+            ask, target, headers, self.profiles.live, self._counter, self.deciding, baseline
+        )
         record.planned = PlannedRequest(
-            made.decision, made.seconds, made.features.tokens_in, made.features.asked_tokens_out
+            made.decision,
+            made.seconds,
+            made.features.tokens_in,
+            made.features.asked_tokens_out,
+            made.lesson,
         )
         if not made.decision.candidates:
             raise no_candidate_error(made.decision, ask.kind.prompt_member)

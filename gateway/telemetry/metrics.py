@@ -111,6 +111,19 @@ class GatewayMetrics:
             "livesum",
             "model", "backend",
         )  # fmt: skip
+        self.backends_idle = make_gauge(
+            "backends_idle",
+            "Backends of the model that may be sent requests and have none: what packing leaves "
+            "free, or a deployment that is too large",
+            "livemin",
+            "model",
+        )
+        self.reference_load = make_gauge(
+            "reference_load_requests",
+            "Requests beside one, as a mean over the fleet's requests of the last ten minutes: the "
+            "load at which models' joules are compared",
+            "livemax",
+        )
         self.backend_ejections = make_counter(
             "backend_ejections_total",
             "Times the backend was ejected",
@@ -245,7 +258,14 @@ class GatewayMetrics:
 
     def publish_backends(self, deployments: Iterable[Deployment]) -> None:
         """Set the gauges of every backend to what is true now."""
+        idle: dict[str, int] = {}
         for deployment in deployments:
+            free = sum(
+                1
+                for one in deployment.backends
+                if one.is_available and not sum(one.running_and_queued)
+            )
+            idle[deployment.model] = idle.get(deployment.model, 0) + free
             for backend in deployment.backends:
                 labels = (deployment.model, backend.label)
                 self.backend_up.labels(*labels).set(0 if backend.is_ejected else 1)
@@ -253,6 +273,8 @@ class GatewayMetrics:
                 seen = self._ejections_seen.get(backend.root, 0)
                 self.backend_ejections.labels(*labels).inc(backend.ejections - seen)
                 self._ejections_seen[backend.root] = backend.ejections
+        for model, count in idle.items():
+            self.backends_idle.labels(model).set(count)
 
     def publish_cost(
         self,

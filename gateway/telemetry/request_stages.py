@@ -7,7 +7,7 @@
 A request may stop at any stage: what it did not reach stays None in its `RequestRecord`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backends.meter.method import ESTIMATED
 from gateway.scheduling.decide import DeploymentOption
@@ -51,6 +51,8 @@ class PlannedRequest(NamedTuple):
     decision_seconds: float
     counted_tokens: int | None
     asked_tokens: int | None
+    lesson: Any = None
+    """What the learner of lengths keeps of it until its answer is known."""
 
     @property
     def decision_us(self) -> float:

@@ -74,7 +74,7 @@ async def test_a_record_has_decision_usage_predicted_and_observed(world, stream)
         stream=str(stream).lower(),
     )
     assert await gate.metric(
-        "joulegate_decisions_total", model="phi-3-mini", policy="fair-ols", preset="energy"
+        "joulegate_decisions_total", model="phi-3-mini", policy="relative", preset="energy"
     )
 
 

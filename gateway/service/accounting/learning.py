@@ -11,6 +11,7 @@ from typing import NamedTuple
 from backends.meter.method import MEASURED_METHODS
 from gateway.scheduling.decide import DeploymentOption
 from gateway.scheduling.regression_terms import WeighedPrediction
+from gateway.service.request.learnt import Learnt
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, DriftMetrics
 from gateway.telemetry.ols_sums import OlsSums
@@ -39,7 +40,14 @@ class ResponseRow(NamedTuple):
 class TrafficLearner:
     """Adds each final request to the sums and the drift metrics."""
 
-    def __init__(self, sums: OlsSums, drift: DriftMetrics, profiles: ActiveProfiles) -> None:
+    def __init__(
+        self,
+        sums: OlsSums,
+        drift: DriftMetrics,
+        profiles: ActiveProfiles,
+        learnt: Learnt | None = None,
+    ) -> None:
+        self.learnt = learnt
         self.drift = drift
         self._sums = sums
         self._profiles = profiles
@@ -75,6 +83,15 @@ class TrafficLearner:
                 joules=WeighedPrediction.of(option.joules, *lengths),
             ),
         )
+        if self.learnt is not None and planned is not None and planned.lesson is not None:
+            self.learnt.observe(
+                option,
+                planned.lesson,
+                prompt_tokens=row.tokens_in,
+                completion_tokens=row.tokens_out,
+                cut=truncated,
+                at_seconds=record.received.at,
+            )
         live = shadowed = None
         if planned is not None:
             version = planned.decision.profile_version

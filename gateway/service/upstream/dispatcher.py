@@ -42,6 +42,7 @@ from gateway.service.upstream.failure_response import (
     UNAUTHORISED,
     all_attempts_failed_error,
 )
+from gateway.service.upstream.prompt_backlog import PromptBacklog
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, parse_unary
 from gateway.service.upstream.retry_budget import RetryBudget
 from gateway.service.upstream.sent_ids import SentIds
@@ -167,6 +168,8 @@ class UpstreamDispatcher:
             place = snapshot.by_name[scored.model, scored.deployment]
             tried: list[Backend] = []
             backend = picks.get((scored.model, scored.deployment))
+            if backend is None:
+                backend = place.deployment.find(scored.backend)
             if backend is None or not backend.is_available:
                 backend = place.deployment.pick_backend()
             while backend is not None:
@@ -189,6 +192,7 @@ class UpstreamDispatcher:
         running, _ = backend.running_and_queued
         running_seconds = backend.running_seconds()
         trial = backend.begin_request()
+        backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
         metered = metering.begin_attempt(backend, place, scored)
         opened: UpstreamResponse | None = None
         reason: str | None = ABANDONED
@@ -221,6 +225,7 @@ class UpstreamDispatcher:
             elif metered is not None:
                 metering.end_unary(metered, record, opened.unary or UnaryResponse(), place.option)
         finally:
+            backlog.release()
             record.attempts.append(BackendAttempt(scored.model, backend.label, reason))
             if self._sampler is not None:
                 self._sampler.record_attempt(record.trace, began)
