@@ -16,6 +16,7 @@ from backends.client import BackendClient
 from backends.errors import BackendError, BackendStatusError, BackendTimeout, InvalidResponse
 from backends.exposition import sum_series
 from backends.http.url import RequestUrl, parse_request_url
+from backends.vllm import metric_names
 from calibration.endpoint.stream import TimedResponse, read_stream
 
 _SHORT_TIMEOUT_SECONDS: Final = 10.0
@@ -143,8 +144,8 @@ class TargetServer:
             )
         except BackendError:
             return None
-        running = sum_series(raw, "vllm:num_requests_running")
-        waiting = sum_series(raw, "vllm:num_requests_waiting")
+        running = sum_series(raw, metric_names.REQUESTS_RUNNING)
+        waiting = sum_series(raw, metric_names.REQUESTS_WAITING)
         if status != HTTPStatus.OK or running is None:
             return None
         return round(running), round(waiting or 0)

@@ -8,21 +8,16 @@ from pathlib import Path
 from typing import TextIO
 
 import msgspec
-from rich.console import Console
 
 from calibration.lengths.labelled_prompts import read_labels, read_prompts
 from calibration.lengths.train import WordsFit, train_lengths
 from calibration.tables.columns import BadInput
-from gateway import profile
+from gateway import console, profile
 from gateway.profile import ModelProfile, OutputCoefficients, ProfileError
 from gateway.scheduling.length_words import LengthWords
 from gateway.scheduling.text_features import extract_text_features
 
-OK, UNUSABLE = 0, 2
 _P90 = 0.9
-
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def train(
@@ -45,9 +40,9 @@ def train(
         lengths = {**loaded.lengths, **{name: fit.regression for name, fit in fits.items()}}
         profile.save_profile(models, out, lengths)
     except (BadInput, ProfileError, ValueError) as error:
-        return _complain(error)
+        return console.report_usage_error(error)
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}")
+        return console.report_usage_error(f"{error.filename}: {error.strerror}")
     shown = {
         name: {
             "n": fit.regression.n,
@@ -62,18 +57,18 @@ def train(
     }
     if as_json:
         print(msgspec.json.encode({"out": str(out), "models": shown}).decode())  # noqa: T201
-        return OK
+        return console.OK
     for name, one in shown.items():
-        _out.print(
+        console.out.print(
             f"{name}: {one['n']} answers, R2 of log {one['r2']:.3f}, absolute error of log "
             f"{one['absolute_error']:.3f}, each answer left out in turn (a constant median's: "
             f"{one['absolute_error_of_the_median']:.3f})",
             markup=False,
         )
         if not one["has_costs"]:
-            _out.print(f"{name}: the profile has no costs of it; only `predict` uses this")
-    _out.print(f"wrote {out}", markup=False)
-    return OK
+            console.out.print(f"{name}: the profile has no costs of it; only `predict` uses this")
+    console.out.print(f"wrote {out}", markup=False)
+    return console.OK
 
 
 def predict(file: Path, *, prompt: str, profile_file: Path, out: Path | None) -> int:
@@ -92,10 +87,10 @@ def predict(file: Path, *, prompt: str, profile_file: Path, out: Path | None) ->
             with out.open("w", newline="", encoding="utf-8") as target:
                 _write(target, columns, rows)
     except (BadInput, ProfileError) as error:
-        return _complain(error)
+        return console.report_usage_error(error)
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}")
-    return OK
+        return console.report_usage_error(f"{error.filename}: {error.strerror}")
+    return console.OK
 
 
 def _train(files: Sequence[Path], prompt: str, labels: dict[str, str]) -> dict[str, WordsFit]:
@@ -141,8 +136,3 @@ def _write(target: TextIO, columns: list[str], rows: list[list[str]]) -> None:
     writer = csv.writer(target)
     writer.writerow(columns)
     writer.writerows(rows)
-
-
-def _complain(error: object) -> int:
-    _err.print(f"joulegate: {error}", markup=False)
-    return UNUSABLE
