@@ -104,7 +104,11 @@ async def _run_demo(listener: socket.socket, *, once: bool, speed: float, loop: 
                 meter = await stack.enter_async_context(await start_meter(urls))
                 out.print(f"  meter at {meter.url}, reading the simulated GPUs' counters")
                 config = make_example_config(
-                    urls, meter=meter.url, tools=_TOOLS, profile=str(profile)
+                    urls,
+                    meter=meter.url,
+                    tools=_TOOLS,
+                    profile=str(profile),
+                    learns_lengths=False,  # so that the table is the same every time
                 )
                 server = await stack.enter_async_context(
                     serve_gateway(create_app(config), listener)

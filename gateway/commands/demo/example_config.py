@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from backends.vllm.recipes import RECIPES
 from gateway.config import BackendConfig, GatewayConfig, ModelConfig
+from gateway.deciding_config import LearningConfig
 
 FIRST_PORT = 8000
 
@@ -14,10 +15,12 @@ def make_example_config(
     meter: str | None = None,
     tools: tuple[str, ...] = (),
     profile: str | None = None,
+    learns_lengths: bool = True,
 ) -> GatewayConfig:
     """Return it, with each model's backend at `urls[name]` (default: loopback, port 8000 up).
 
     `meter` is a meter's URL; it has a ledger for each model, by the model's name.
+    `learns_lengths` is off where what is chosen must not depend on answers seen before.
     """
     models = []
     for place, recipe in enumerate(RECIPES.values()):
@@ -31,4 +34,5 @@ def make_example_config(
                 backends=(BackendConfig(url, meter=meter and f"{meter}/{recipe.name}"),),
             )
         )
-    return GatewayConfig(models=tuple(models), profile=profile)
+    learning = LearningConfig(enabled=learns_lengths)
+    return GatewayConfig(models=tuple(models), profile=profile, learning=learning)
