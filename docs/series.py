@@ -13,6 +13,7 @@ from backends.meter.daemon import metrics as meter_metrics
 from backends.meter.daemon.ledger_runner import LedgerSpec
 from backends.meter.daemon.service import MeterService
 from backends.meter.sources.simulated import SimulatorSource
+from gateway.telemetry.boundary_account import BoundaryMetrics
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import SumsCollector
@@ -31,6 +32,7 @@ def wrapped() -> list[MetricWrapperBase]:
     """Return the gateway's metrics that the client library keeps."""
     registry = GatewayMetrics(CollectorRegistry()).registry
     DriftMetrics(registry, ())
+    BoundaryMetrics(registry)
     # A collector that is no metric shows one as a counter under the name it has.
     return [
         one if isinstance(one, MetricWrapperBase) else vars(one)["_inner"]

@@ -66,6 +66,8 @@ class GatewayRuntime:
         self._shared = SharedSums(sums, Path(folder)) if folder is not None else None
         self.scrape_registry = workers.make_scrape_registry(self.metrics, sums, self._shared)
         self._profiles = ActiveProfiles(config, deployments, self.metrics, drift)
+        carbon = _make_carbon_intensity(config)
+        boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
         self.gateway = RequestPipeline(
             names=names,
             profiles=self._profiles,
@@ -78,6 +80,7 @@ class GatewayRuntime:
                 config.retry,
                 config.limits,
                 self._tracer and self._tracer.sampler,
+                boundary,
             ),
             metrics=self.metrics,
             books=RequestAccounting(
@@ -86,9 +89,10 @@ class GatewayRuntime:
                 deployments,
                 decision_log=self._log,
                 meters=self._meters,
-                carbon=_make_carbon_intensity(config),
+                carbon=carbon,
                 learning=TrafficLearner(sums, drift, self._profiles),
                 trace=self._tracer and self._tracer.add_record,
+                boundary=boundary,
             ),
             stall_seconds=config.timeouts.stall_seconds,
         )

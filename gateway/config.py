@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway import structured
+from gateway.boundary_config import BoundaryConfig
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import PRESETS, MetricWeights
@@ -211,6 +212,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
     meter_secret: str | None = None
     carbon: CarbonConfig = CarbonConfig()
+    boundary: BoundaryConfig = BoundaryConfig()
     tracing: TracingConfig = TracingConfig()
     cors_origins: tuple[str, ...] = ("*",)
 

@@ -1,12 +1,19 @@
-"""From the config to deployments, their backends, and the meters beside these."""
+"""From the config to deployments, their backends, the meters beside these, and the boundary."""
 
+import os
 import random
 from urllib.parse import urlsplit
 
 from backends.client import BackendClient
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Backend, Deployment, EjectionPolicy
+from gateway.boundary_config import BoundaryConfig
 from gateway.config import GatewayConfig
+from gateway.telemetry import WORKERS
+from gateway.telemetry.boundary import BoundaryRates
+from gateway.telemetry.boundary_account import BoundaryAccount
+from gateway.telemetry.carbon import CarbonIntensity
+from gateway.telemetry.metrics import GatewayMetrics
 
 
 def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deployment, ...]:
@@ -46,3 +53,23 @@ def connect_meters(
                     links[root] = MeterLink(root, client, secret=config.meter_secret)
                 backend.meter = links[root].add_backend(backend.label, parts.path.strip("/"))
     return tuple(links.values())
+
+
+def make_boundary(
+    config: GatewayConfig,
+    made: tuple[Deployment, ...],
+    metrics: GatewayMetrics,
+    carbon: CarbonIntensity | None,
+) -> BoundaryAccount | None:
+    """Make what charges requests beyond their accelerators; None where nothing is configured."""
+    wanted = config.boundary
+    if wanted == BoundaryConfig():
+        return None
+    return BoundaryAccount(
+        BoundaryRates(wanted.pue, None, wanted.price_per_kwh, wanted.currency),
+        wanted.host_watts,
+        made,
+        metrics.registry,
+        carbon=carbon,
+        processes=int(os.environ.get(WORKERS, "1")),
+    )

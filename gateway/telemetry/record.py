@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from gateway.scheduling.decide import DeploymentOption
 from gateway.scheduling.decision import RoutingDecision
+from gateway.telemetry.boundary import RequestBoundary
 from gateway.telemetry.trace_context import TraceContext
 
 ESTIMATED = "estimated"
@@ -70,6 +71,9 @@ class RequestRecord:
     joules: float | None = None
     method: str | None = None
     co2e_grams: float | None = None
+    host_joules: float = 0.0
+    """Its part of what its server drew besides accelerators, where a boundary is configured."""
+    boundary: RequestBoundary | None = None
     running: int = 0
     """Requests that the backend was already serving when this one was sent to it."""
     serving_seconds: float | None = None
@@ -145,6 +149,7 @@ class RequestRecord:
                 "joules": self.final_joules,
                 "method": self.final_method,
                 "co2e_grams": self.co2e_grams,
+                "boundary": self.boundary and self.boundary.to_dict(),
             },
             "compared": {
                 "live": self.live and self.live._asdict(),

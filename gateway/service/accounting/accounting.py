@@ -11,6 +11,7 @@ from backends.meter.client.meter_client import MeterLink
 from backends.meter.client.request_handle import MeteredAttempt
 from backends.registry import Deployment
 from gateway.service.accounting.learning import TrafficLearner
+from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.metrics import GatewayMetrics
@@ -34,6 +35,7 @@ class RequestAccounting:
         carbon: CarbonIntensity | None = None,
         learning: TrafficLearner | None = None,
         trace: Callable[[RequestRecord], None] | None = None,
+        boundary: BoundaryAccount | None = None,
     ) -> None:
         self.recent = recent
         self.meters = meters
@@ -42,6 +44,7 @@ class RequestAccounting:
         self._carbon = carbon
         self._learning = learning
         self._trace = trace
+        self._boundary = boundary
         self._model_at = {
             backend.label: deployment.model
             for deployment in deployments
@@ -67,6 +70,8 @@ class RequestAccounting:
                 _log.exception("request %s: a bug in accounting it", record.id)
         for link in self.meters:
             self._ingest_observations(link)
+        if self._boundary is not None:
+            self._boundary.collect_idle_joules()
         if self._learning is not None:
             self._learning.drift.publish_metrics()
 
@@ -88,9 +93,10 @@ class RequestAccounting:
         for spending in spendings:
             model = self._model_at.get(spending.backend)
             if model is not None:
-                self._metrics.count_unattributed_energy(
-                    model, spending.kind, spending.microjoules / 1e6
-                )
+                joules = spending.microjoules / 1e6
+                self._metrics.count_unattributed_energy(model, spending.kind, joules)
+                if self._boundary is not None:
+                    self._boundary.add_unattributed_joules(model, spending.kind, joules)
 
     def _apply_observation(self, metered: MeteredAttempt) -> None:
         if metered.owner is None:
@@ -111,6 +117,8 @@ class RequestAccounting:
             record.wasted.pop()
         if self._carbon is not None and record.joules is not None:
             record.co2e_grams = self._carbon.to_grams(record.joules, record.at)
+        if self._boundary is not None:
+            self._boundary.close_request(record)
         self._metrics.count_energy(record)
         if self._learning is not None:
             self._learning.learn_from(record)

@@ -44,6 +44,12 @@ from gateway.service.upstream.failure_response import (
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, parse_unary
 from gateway.service.upstream.retry_budget import RetryBudget
 from gateway.service.upstream.upstream_body import build_upstream_members
+from gateway.telemetry.boundary_account import (
+    BoundaryAccount,
+    HostShare,
+    begin_host_share,
+    end_host_share,
+)
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import BackendAttempt, RequestRecord, WastedEnergy
 from gateway.telemetry.trace_context import TraceSampler
@@ -74,6 +80,7 @@ class UpstreamResponse:
     began: float = 0.0
     ended: float = 0.0
     metered: MeteredAttempt | None = None
+    host_share: HostShare | None = None
 
 
 class UpstreamDispatcher:
@@ -87,6 +94,7 @@ class UpstreamDispatcher:
         retry: RetryConfig,
         limits: LimitsConfig,
         sampler: TraceSampler | None = None,
+        boundary: BoundaryAccount | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
@@ -94,6 +102,7 @@ class UpstreamDispatcher:
         self._max_attempts = retry.max_attempts
         self._max_answer_bytes = limits.max_answer_bytes
         self._sampler = sampler
+        self._boundary = boundary
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
     async def open_response(
@@ -143,6 +152,7 @@ class UpstreamDispatcher:
         finally:
             opened.answer.close()
             opened.backend.end_request(trial=opened.half_open_trial)
+            end_host_share(opened.host_share)
 
     def _iterate_backends(
         self, ranked: Sequence[ScoredCandidate], snapshot: RoutingSnapshot, picks: SelectedBackends
@@ -174,6 +184,7 @@ class UpstreamDispatcher:
         running, _ = backend.running_and_queued
         trial = backend.begin_request()
         metered = metering.begin_attempt(backend, place, scored)
+        share = begin_host_share(self._boundary, record, scored.model, backend.label)
         opened: UpstreamResponse | None = None
         reason: str | None = "abandoned"
         try:
@@ -182,6 +193,7 @@ class UpstreamDispatcher:
             )
             opened.half_open_trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
+            opened.host_share = share
             reason = None
         except BackendStatusError as error:
             reason = error.reason
@@ -208,6 +220,7 @@ class UpstreamDispatcher:
                 self._sampler.record_attempt(record.trace, began)
             if opened is None:
                 backend.end_request(trial=trial)
+                end_host_share(share)
                 seconds = time.monotonic() - began
                 wasted = _estimate_waste(reason, scored, seconds)
                 record.wasted += wasted
