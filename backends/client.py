@@ -1,153 +1,159 @@
-"""The one place that knows aiohttp: it sends to a backend and maps every lower error.
+"""What sends to backends and meters: one exchange at a time over kept connections.
 
-Defaults of aiohttp that are changed here, and why: no total timeout (answers take minutes), no
-redirects (a backend's address comes from the config only), no decompression (bytes pass as they
-come), no cookies, no proxy from the environment, idle connections dropped before vLLM drops them.
+Rules: nothing but a BackendError escapes; no redirect is followed and no total timeout is set here
+(answers take minutes, and the caller knows how long it will wait); a request that meets the close
+of a kept connection is sent once more, on a new one, if the connection was closed at once and no
+byte came. Everything else that goes wrong is an attempt of the caller's.
 """
 
 import asyncio
-import io
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-import aiohttp
-from aiohttp.connector import Connection
-from yarl import URL
+from backends.errors import BackendTimeout, ResponseTooLarge
+from backends.http.connection import HttpConnection
+from backends.http.exchange import COMPLETE, FAILED, HttpExchange, encode_request_head
+from backends.http.pool import ConnectionPool
+from backends.http.url import Origin, RequestUrl
 
-from backends.errors import (
-    BackendError,
-    BackendTimeout,
-    BackendUnreachable,
-    ConnectionLost,
-    InvalidResponse,
-    ResponseTooLarge,
-)
-
-KEEPALIVE_SECONDS = 4.0
-"""vLLM closes an idle connection after 5 s; a request sent into that close would be lost."""
-
-_REUSE_GRACE_SECONDS = 0.25
-_MAX_UNSPLIT_BYTES = 1 << 20
-
-
-def map_error(error: BaseException) -> BackendError:
-    """Turn an error of aiohttp, asyncio or the socket into ours."""
-    text = str(error) or type(error).__name__
-    match error:
-        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return BackendUnreachable(text)
-        case TimeoutError():
-            return BackendTimeout(text)
-        case aiohttp.InvalidURL() | aiohttp.ClientResponseError() | aiohttp.ContentTypeError():
-            return InvalidResponse(text)
-        case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():
-            return ConnectionLost(text)
-        case _:
-            return InvalidResponse(text)
-
-
-_TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError)
+MOST_CONNECTIONS: Final = 4096
+"""To one server, in use at once; vLLM runs 256 to 1,024 requests and queues the rest."""
+_CLOSED_AT_ONCE_SECONDS: Final = 0.2
+"""After sending; a server that has begun to work on a request dies later than that."""
 
 
 class BackendResponse:
     """An answer whose head has come; its body is read in the pieces it arrives in."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self._content = response.content
-        self.status = response.status
+    __slots__ = ("_connection", "_exchange", "status")
+
+    def __init__(self, connection: HttpConnection, exchange: HttpExchange) -> None:
+        self._connection: HttpConnection | None = connection
+        self._exchange = exchange
+        self.status = exchange.status
 
     def get_header(self, name: str) -> str | None:
         """Return one header's value, or None."""
-        return self._response.headers.get(name)
+        value = self._exchange.header(name.lower().encode())
+        return None if value is None else value.decode("latin-1")
 
     async def read_chunk(self) -> bytes:
         """Return the bytes that are there, waiting for some; b"" at the end.
 
-        Raises ConnectionLost, BackendTimeout or InvalidResponse.
+        Raises ConnectionLost or InvalidResponse.
         """
-        try:
-            return await self._content.readany()
-        except _TRANSPORT_ERRORS as error:
-            raise map_error(error) from error
+        return await self._open_connection.read()
 
-    async def read_body(self, limit: int) -> bytes:
-        """Return the rest of the body. Raises ResponseTooLarge where it is over `limit` bytes."""
-        first = await self.read_chunk()
-        pieces = [first]
-        size = len(first)
-        while size <= limit:
-            if self._content.at_eof():
-                return first if len(pieces) == 1 else b"".join(pieces)
-            piece = await self.read_chunk()
+    async def read_body(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
+        """Return the rest of the body. Raises ResponseTooLarge where it is over `limit` bytes.
+
+        `hold` is told how many bytes have come, each time some have, and may raise.
+        """
+        exchange = self._exchange
+        if exchange.content_length is not None and exchange.content_length > limit:
+            raise ResponseTooLarge(f"the answer is over {limit} bytes")
+        if exchange.state is COMPLETE and exchange.held <= limit:
+            if hold is not None:
+                hold(exchange.held)
+            return exchange.take()
+        read = self._open_connection.read
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await read():
             size += len(piece)
+            if size > limit:
+                raise ResponseTooLarge(f"the answer is over {limit} bytes")
+            if hold is not None:
+                hold(len(piece))
             pieces.append(piece)
-        raise ResponseTooLarge(f"the answer is over {limit} bytes")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def listen(self, on_news: Callable[[], None]) -> None:
+        """Have `on_news` called whenever something has come or broken, instead of waiting.
+
+        It takes what there is by `take`; it is called first when something comes next.
+        """
+        self._open_connection.on_news = on_news
+
+    def stop_listening(self) -> None:
+        """Wait by `read_chunk` again."""
+        if self._connection is not None:
+            self._connection.on_news = None
+
+    def take(self) -> bytes:
+        """Return the bytes that are there, maybe none. Raises as `read_chunk` does, after them."""
+        exchange = self._exchange
+        if exchange.pieces:
+            return exchange.take()
+        exchange.raise_error()
+        return b""
+
+    @property
+    def over(self) -> bool:
+        """Whether everything has come and been taken."""
+        return self._exchange.state is COMPLETE and not self._exchange.pieces
+
+    def pause(self) -> None:
+        """Read no more from the backend for now, so that it waits too."""
+        self._open_connection.pause()
+
+    def resume(self) -> None:
+        """Read on after `pause`."""
+        if self._connection is not None:
+            self._connection.resume()
 
     def close(self) -> None:
         """Give the connection back if the answer is whole, else close it at once.
 
         Closing is what makes vLLM abort a request that is still running.
         """
-        if self._content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
 
-    async def finish_reading(self) -> None:
-        """Read the few bytes behind the last event so that the connection can be used again."""
-        if not self._content.at_eof():
-            try:
-                async with asyncio.timeout(_REUSE_GRACE_SECONDS):
-                    while await self._content.readany():
-                        pass
-            except _TRANSPORT_ERRORS:
-                pass
-        self.close()
+    def discard(self) -> None:
+        """Close the connection, and keep none to this server for a while: it confuses answers."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.discard("the answer to another request")
 
+    def finish_reading(self) -> None:
+        """Let go of an answer whose last event has been read.
 
-class _StaleConnection(Exception):
-    """A kept connection was closed by the other side before it answered."""
+        The few bytes behind it are read meanwhile, so that the connection can be used again.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.finish()
 
-
-class _ReuseTrackingResponse(aiohttp.ClientResponse):
-    """A response that knows whether its connection had been used before."""
-
-    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        protocol = connection.protocol
-        used = getattr(protocol, "joulegate_used", False)
-        try:
-            return await super().start(connection)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if used:
-                raise _StaleConnection from error
-            raise
-        finally:
-            if protocol is not None and not used:
-                protocol.joulegate_used = True  # type: ignore[attr-defined]
+    @property
+    def _open_connection(self) -> HttpConnection:
+        if self._connection is None:
+            raise RuntimeError("the answer has been closed")
+        return self._connection
 
 
 class BackendClient:
-    """Connections to all backends of one process; open between `async with` and its end."""
+    """Connections to all backends of one process; open between `async with` and its end.
 
-    def __init__(self, *, connect_seconds: float) -> None:
+    `connect_seconds` bounds looking a name up, connecting and TLS together.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_seconds: float,
+        most_connections: int = MOST_CONNECTIONS,
+        closed_at_once_seconds: float = _CLOSED_AT_ONCE_SECONDS,
+    ) -> None:
         self._connect_seconds = connect_seconds
-        self._session: aiohttp.ClientSession
+        self._most_connections = most_connections
+        self._closed_at_once_seconds = closed_at_once_seconds
+        self._pools: dict[Origin, ConnectionPool] = {}
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=30
-            ),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            headers={"Accept-Encoding": "identity"},
-            trust_env=False,
-            response_class=_ReuseTrackingResponse,
-        )
         return self
 
     async def __aexit__(
@@ -156,53 +162,76 @@ class BackendClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._session.close()
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+        # The event loop closes a connection in its next turn.
+        await asyncio.sleep(0)
 
-    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> BackendResponse:
+    @property
+    def busy(self) -> int:
+        """Connections in use, to whomever."""
+        return sum(pool.busy for pool in self._pools.values())
+
+    async def post(
+        self, url: RequestUrl, body: bytes, headers: Mapping[str, str], *, resend: bool = True
+    ) -> BackendResponse:
         """Send a request and return once the answer's head is there; the caller sets a deadline.
 
-        A kept connection that turns out to have been closed meanwhile is replaced; one made for
-        this request is not. Raises BackendUnreachable, ConnectionLost or InvalidResponse.
+        With `resend` it is sent once more where it meets a kept connection's close. Raises
+        BackendUnreachable, ConnectionLost or InvalidResponse.
         """
-        try:
-            while True:
-                try:
-                    return await self._post_once(url, body, headers)
-                except _StaleConnection:
-                    continue
-        except _TRANSPORT_ERRORS as error:
-            raise map_error(error) from error
-
-    async def _post_once(
-        self, url: URL, body: bytes, headers: Mapping[str, str]
-    ) -> BackendResponse:
-        # A large body is written piece by piece, so that no one request holds the event loop.
-        data = body if len(body) < _MAX_UNSPLIT_BYTES else io.BytesIO(body)
-        return BackendResponse(
-            await self._session.post(url, data=data, headers=headers, allow_redirects=False)
-        )
+        head = encode_request_head("POST", url, headers, len(body))
+        return await self._send(url.origin, head, body, urgent=False, resend=resend)
 
     async def get(
-        self, url: URL, headers: Mapping[str, str], *, seconds: float, limit: int = 1 << 20
+        self, url: RequestUrl, headers: Mapping[str, str], *, seconds: float, limit: int = 1 << 20
     ) -> tuple[int, bytes]:
-        """Return status and body of a small response. Raises what `post` and `read_body` raise."""
+        """Return status and body of a small response; it waits for no turn, as a probe must not.
+
+        Raises what `post` and `read_body` raise, and BackendTimeout.
+        """
+        head = encode_request_head("GET", url, headers, None)
         try:
             async with asyncio.timeout(seconds):
-                while True:
-                    try:
-                        return await self._get_once(url, headers, limit)
-                    except _StaleConnection:
-                        continue
-        except _TRANSPORT_ERRORS as error:
-            raise map_error(error) from error
+                answer = await self._send(url.origin, head, None, urgent=True, resend=True)
+                try:
+                    return answer.status, await answer.read_body(limit)
+                finally:
+                    answer.close()
+        except TimeoutError:
+            raise BackendTimeout(f"no answer within {seconds:g} s") from None
 
-    async def _get_once(
-        self, url: URL, headers: Mapping[str, str], limit: int
-    ) -> tuple[int, bytes]:
-        answer = BackendResponse(
-            await self._session.get(url, headers=headers, allow_redirects=False)
-        )
+    async def _send(
+        self, origin: Origin, head: bytes, body: bytes | None, *, urgent: bool, resend: bool
+    ) -> BackendResponse:
+        pool = self._pools.get(origin) or self._make_pool(origin)
+        connection = await pool.acquire(urgent=urgent)
         try:
-            return answer.status, await answer.read_body(limit)
-        finally:
-            answer.close()
+            exchange = await connection.send(head, body)
+            if exchange.state is FAILED:
+                if not (resend and self._met_a_close(connection, exchange)):
+                    exchange.raise_error()
+                connection.abort()
+                connection = await pool.acquire(fresh=True)
+                exchange = await connection.send(head, body)
+                exchange.raise_error()
+        except BaseException:
+            connection.abort()
+            raise
+        return BackendResponse(connection, exchange)
+
+    def _make_pool(self, origin: Origin) -> ConnectionPool:
+        pool = ConnectionPool(
+            origin, connect_seconds=self._connect_seconds, most=self._most_connections
+        )
+        self._pools[origin] = pool
+        return pool
+
+    def _met_a_close(self, connection: HttpConnection, exchange: HttpExchange) -> bool:
+        """Tell whether a kept connection was closed before the request can have been read."""
+        return (
+            connection.reused
+            and not exchange.received
+            and time.monotonic() - connection.sent_at < self._closed_at_once_seconds
+        )

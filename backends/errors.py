@@ -11,6 +11,8 @@
 `backends.client` turns every error of the HTTP library into one of these; nothing else escapes it.
 """
 
+from typing import TypeVar
+
 __all__ = [
     "BackendError",
     "BackendStatusError",
@@ -20,6 +22,17 @@ __all__ = [
     "InvalidResponse",
     "ResponseTooLarge",
 ]
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def forget_frames(error: _Error) -> _Error:
+    """Return an error that is kept, without the frames it passed: they hold bodies and answers.
+
+    A frame that holds its own error besides is a cycle, which only a garbage collection frees.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 class BackendError(Exception):

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from yarl import URL
-
+from backends.http.url import RequestUrl, TlsFiles, parse_request_url
 from backends.meter.client.request_handle import BackendMeter
 
 _log = logging.getLogger("joulegate.backends")
@@ -41,6 +40,9 @@ class Backend:
         "_half_open_at",
         "_other_requests",
         "_queue_reading",
+        "_running_seconds",
+        "_since",
+        "_tls",
         "_trial_in_flight",
         "ejections",
         "headers",
@@ -57,14 +59,16 @@ class Backend:
         root: str,
         *,
         api_key: str | None = None,
+        tls: TlsFiles | None = None,
         ejection: EjectionPolicy = EjectionPolicy(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
+        self._tls = tls
         parts = urlsplit(root)
         self.label = parts.netloc + parts.path
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self.urls: dict[str, URL] = {}
+        self.urls: dict[str, RequestUrl] = {}
         self.meter: BackendMeter | None = None
         self.inflight = 0
         self.ejections = 0
@@ -77,13 +81,15 @@ class Backend:
         self._ejection_streak = 0
         self._half_open_at: float | None = None
         self._trial_in_flight = False
+        self._running_seconds = 0.0
+        self._since = clock()
 
-    def build_url(self, path: str) -> URL:
+    def build_url(self, path: str) -> RequestUrl:
         """Return the address of `path` on this server; parsed once."""
         try:
             return self.urls[path]
         except KeyError:
-            self.urls[path] = URL(self.root + path)
+            self.urls[path] = parse_request_url(self.root + path, self._tls)
             return self.urls[path]
 
     @property
@@ -101,11 +107,22 @@ class Backend:
 
     def record_gauges(self, running: float | None, waiting: float | None, *, own: int) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
+        self.running_seconds()
         runs, waits = (
             round(min(max(gauge or 0.0, 0.0), _MAX_GAUGE_REQUESTS)) for gauge in (running, waiting)
         )
         self._other_requests = max(0, runs + waits - own)
         self._queue_reading = (waits, own) if waits else None
+
+    def running_seconds(self) -> float:
+        """Return the requests that it has run so far, times how long each ran.
+
+        The difference of two calls over the time between them is the mean number running.
+        """
+        now = self._clock()
+        self._running_seconds += self.running_and_queued[0] * (now - self._since)
+        self._since = now
+        return self._running_seconds
 
     @property
     def is_ejected(self) -> bool:
@@ -125,6 +142,7 @@ class Backend:
         Returns 0, or the number of the ejection whose trial this is: the one request that a
         half-open backend lets through.
         """
+        self.running_seconds()
         self.inflight += 1
         if self._half_open_at is None:
             return 0
@@ -133,6 +151,7 @@ class Backend:
 
     def end_request(self, *, trial: int = 0) -> None:
         """Count a request out, whatever its outcome; `trial` is what `begin_request` gave."""
+        self.running_seconds()
         self.inflight -= 1
         # A trial may outlast its ejection; it must not end the next one's.
         if trial and trial == self.ejections:

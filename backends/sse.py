@@ -12,8 +12,6 @@ from msgspec import Raw, Struct
 from backends.errors import InvalidResponse, ResponseTooLarge
 
 USAGE = b'"usage":{'
-USAGE_SPACED = b'"usage": {'
-ERROR = b'"error"'
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 
@@ -24,44 +22,64 @@ ABSENT = Raw(b"")
 """Default of a raw member that is not there; msgspec has no union with Raw."""
 
 _SEPARATOR = b"\n\n"
+_OBJECT_END = b"}\n\n"
+_UNFINISHED = b'"finish_reason":null'
 _MOST_TOKENS = 100_000_000
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
 class EventSplitter:
-    """Cuts a byte stream after its last whole event and keeps the rest."""
+    """Cuts a byte stream after its last whole event and keeps the rest; looks at a byte once."""
 
-    __slots__ = ("_tail",)
+    __slots__ = ("_held_bytes", "_held_cr", "_pieces")
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._held_cr = False
 
     def feed_chunk(self, chunk: bytes) -> bytes:
         """Return all events that are whole now, possibly none.
 
         Raises ResponseTooLarge on a giant one.
         """
-        if self._tail:
-            chunk = self._tail + chunk
-            self._tail = b""
-        if chunk.endswith(_SEPARATOR):
+        if self._held_cr or b"\r" in chunk:
+            chunk = self._with_lf(chunk)
+        pieces = self._pieces
+        if pieces:
+            if pieces[-1].endswith(b"\n"):
+                # Half a separator may stand there.
+                pieces[-1] = pieces[-1][:-1]
+                self._held_bytes -= 1
+                chunk = b"\n" + chunk
+        elif chunk.endswith(_SEPARATOR):
             return chunk
-        if b"\r\n" in chunk:
-            return self._feed_crlf(chunk)
-        cut = chunk.rfind(_SEPARATOR) + 2
-        if cut == 1:
-            cut = 0
-        self._tail = chunk[cut:]
-        if len(self._tail) > _MAX_EVENT_BYTES:
-            raise ResponseTooLarge(f"an event of over {_MAX_EVENT_BYTES} bytes")
-        return chunk[:cut]
-
-    def _feed_crlf(self, chunk: bytes) -> bytes:
-        """Rewrite CRLF line ends, which the standard allows, to the LF that vLLM sends."""
-        held = b"\r" if chunk.endswith(b"\r") else b""
-        whole = self.feed_chunk(chunk[: len(chunk) - len(held)].replace(b"\r\n", b"\n"))
-        self._tail += held
+        end = chunk.rfind(_SEPARATOR)
+        if end < 0:
+            self._hold(chunk)
+            return b""
+        end += len(_SEPARATOR)
+        whole = chunk[:end]
+        if pieces:
+            whole = b"".join((*pieces, whole))
+            pieces.clear()
+            self._held_bytes = 0
+        self._hold(chunk[end:])
         return whole
+
+    def _hold(self, rest: bytes) -> None:
+        if rest:
+            self._pieces.append(rest)
+            self._held_bytes += len(rest)
+            if self._held_bytes > _MAX_EVENT_BYTES:
+                raise ResponseTooLarge(f"an event of over {_MAX_EVENT_BYTES} bytes")
+
+    def _with_lf(self, chunk: bytes) -> bytes:
+        """Rewrite CRLF line ends, which the standard allows, to the LF that vLLM sends."""
+        if self._held_cr:
+            chunk = b"\r" + chunk
+        self._held_cr = chunk.endswith(b"\r")
+        return (chunk[:-1] if self._held_cr else chunk).replace(b"\r\n", b"\n")
 
 
 class TokenUsage(Struct):
@@ -117,18 +135,43 @@ def split_events(block: bytes) -> list[bytes]:
     return [part + _SEPARATOR for part in block.split(_SEPARATOR) if part]
 
 
+def are_plain(block: bytes, count: int) -> bool:
+    """Tell whether all of a block's `count` events are mere tokens, as vLLM writes them.
+
+    What ends a stream, says how it was, or is an error has no unfinished choice.
+    """
+    return (
+        block.count(_UNFINISHED) == count
+        and block.count(_OBJECT_END) == count
+        and DONE not in block
+        and USAGE not in block
+        and (block.isascii() or is_text(block))
+    )
+
+
+def is_text(data: bytes) -> bool:
+    """Tell whether bytes are UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def extract_payload(event: bytes) -> bytes:
-    """Return what stands behind `data:`; b"" where there is none."""
-    if event.startswith(b"data:"):
+    """Return what stands behind `data:`, several such lines joined; b"" where there is none."""
+    if event.startswith(b"data:") and event.find(b"\n", 5, -2) < 0:
         return event[5:].strip()
     # A comment or another field may stand above it.
-    _, found, data = event.partition(b"\ndata:")
-    return data.strip() if found else b""
+    lines = (line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+    return b"\n".join(lines)
 
 
 def decode_chunk(data: bytes) -> StreamChunk:
     """Decode an event's payload. Raises InvalidResponse."""
     try:
+        if not data.isascii():
+            data.decode()  # msgspec looks at the members it wants alone
         return _decoder.decode(data)
     except UNREADABLE as error:
         raise InvalidResponse(f"an event that is not JSON as vLLM sends it: {error}") from None

@@ -13,6 +13,7 @@ from calibration.plots.options import PlotOptions, ReportOptions
 from calibration.profile.options import ProfileOptions
 from calibration.recalibrate import options as cli_recalibrate
 from calibration.replay.options import ReplayOptions
+from calibration.savings import options as cli_savings
 
 app = typer.Typer(
     name="joulegate",
@@ -47,6 +48,7 @@ def fit(options: FitOptions) -> int:
 
 
 app.command()(cli_recalibrate.recalibrate)
+app.command()(cli_savings.savings)
 
 
 @app.command()

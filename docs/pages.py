@@ -17,6 +17,7 @@ from gateway import cli, config, console, meter_config, profile
 from gateway.api import openapi
 from gateway.library import shipped
 from gateway.library import table as library_rows
+from gateway.scheduling.cost import RegressionForm
 from gateway.scheduling.decision import PRESETS
 from gateway.service.client import errors, headers
 
@@ -192,7 +193,9 @@ def profile_page() -> Iterator[str]:
                     fitted.form.value,
                     " ".join(
                         f"{value:+.4g}{term}"
-                        for value, term in zip(fitted.coefficients, _TERMS, strict=False)
+                        for value, term in zip(
+                            fitted.coefficients, _terms(fitted.form), strict=True
+                        )
                     ),
                     f"{fitted.n:,}",
                     f"{fitted.r2:.3f}",
@@ -223,7 +226,9 @@ def profile_page() -> Iterator[str]:
         )
 
 
-_TERMS = ("", " i", " o", " i·o", " o·load")
+def _terms(form: RegressionForm) -> tuple[str, ...]:
+    product = " o(i+o/2)" if form.reads_context else " i·o"
+    return ("", " i", " o", product, " o·load")[: form.term_count]
 
 
 def library_table() -> str:

@@ -13,8 +13,10 @@ from backends.meter.daemon import metrics as meter_metrics
 from backends.meter.daemon.ledger_runner import LedgerSpec
 from backends.meter.daemon.service import MeterService
 from backends.meter.sources.simulated import SimulatorSource
+from gateway.scheduling.switchback import Switchback
 from gateway.telemetry.boundary_account import BoundaryMetrics
 from gateway.telemetry.drift import DriftMetrics
+from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import SumsCollector
 
@@ -33,6 +35,7 @@ def wrapped() -> list[MetricWrapperBase]:
     registry = GatewayMetrics(CollectorRegistry()).registry
     DriftMetrics(registry, ())
     BoundaryMetrics(registry)
+    ExperimentMetrics(registry, Switchback("experiment"), "")
     # A collector that is no metric shows one as a counter under the name it has.
     return [
         one if isinstance(one, MetricWrapperBase) else vars(one)["_inner"]

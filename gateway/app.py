@@ -36,6 +36,7 @@ from gateway.telemetry import SHARED_DIR, workers
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import DriftMetrics
+from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import OlsSums, SharedSums
 from gateway.telemetry.recent import RecentRequests
@@ -80,7 +81,7 @@ class GatewayRuntime:
                 config.retry,
                 config.limits,
                 self._tracer and self._tracer.sampler,
-                boundary,
+                boundary=boundary,
             ),
             metrics=self.metrics,
             books=RequestAccounting(
@@ -93,8 +94,11 @@ class GatewayRuntime:
                 learning=TrafficLearner(sums, drift, self._profiles),
                 trace=self._tracer and self._tracer.add_record,
                 boundary=boundary,
+                experiment=_experiment(config, self.metrics.registry),
             ),
+            experiment=config.experiment,
             stall_seconds=config.timeouts.stall_seconds,
+            stream_seconds=config.timeouts.stream_seconds,
         )
 
     def start_draining(self) -> None:
@@ -249,6 +253,15 @@ def _load_token_counter() -> tokens.TokenCounter:
     if counter.source == "estimate":
         _log.warning("no tiktoken vocabulary found: tokens are estimated, 4 characters each")
     return counter
+
+
+def _experiment(config: GatewayConfig, registry: CollectorRegistry) -> ExperimentMetrics | None:
+    """Return what counts for the arms of a switchback, where one is configured."""
+    given = config.experiment
+    if given is None:
+        return None
+    baseline = given.baseline.policy or given.baseline.model or ""
+    return ExperimentMetrics(registry, given.make_switchback(), baseline)
 
 
 def _make_carbon_intensity(config: GatewayConfig) -> CarbonIntensity | None:

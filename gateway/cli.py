@@ -226,6 +226,7 @@ _CALIBRATION = {
     "recalibrate": "Refit the profile from the gateways' own traffic, by way of Prometheus.",
     "plot": "Draw the pictures of a profile.",
     "report": "Write a one-file HTML report of a profile.",
+    "savings": "Say what routing saves, by a switchback experiment read out of Prometheus.",
     "replay": "Run recorded requests through other weights, policies or profiles.",
 }
 

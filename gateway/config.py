@@ -17,14 +17,14 @@ from msgspec import Meta, Struct
 
 from gateway import structured
 from gateway.boundary_config import BoundaryConfig
+from gateway.experiment_config import ExperimentConfig
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import PRESETS, MetricWeights
 from gateway.structured import ConfigError, check_secret, check_url
+from gateway.tls_config import TlsConfig, load_tls
 
 __all__ = ["ConfigError", "GatewayConfig", "build_json_schema", "load_config", "parse_config"]
-
-"""What `shadow` calls the shipped profile."""
 
 Policy = Annotated[str, Meta(extra_json_schema={"enum": list(POLICIES)})]
 Capability = Literal["chat", "completions", "embeddings", "tools", "images", "audio", "logprobs"]
@@ -56,12 +56,14 @@ class PresetConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One vLLM server: its root URL, the key it wants and the meter beside it.
 
-    A meter that keeps several ledgers is given with the ledger's name as the path.
+    A meter that keeps several ledgers is given with the ledger's name as the path; `tls` replaces
+    the whole file's.
     """
 
     url: str
     api_key: str | None = None
     meter: str | None = None
+    tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         check_url("url", self.url)
@@ -109,6 +111,7 @@ class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     first_token_seconds: Seconds = 120.0
     unary_seconds: Seconds = 600.0
     stall_seconds: Seconds = 60.0
+    stream_seconds: Seconds = 3600.0
     body_seconds: Seconds = 30.0
     drain_seconds: Seconds = 30.0
 
@@ -141,6 +144,7 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024 * 1024
     max_answer_bytes: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024
+    max_bytes_in_flight: Annotated[int, Meta(ge=1024)] = 1024 * 1024 * 1024
     requests_kept: Annotated[int, Meta(ge=0)] = 1000
 
 
@@ -197,7 +201,7 @@ class TracingConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file."""
+    """The whole file; `tls` is for backends and meters, `meter_tls` replaces it for meters."""
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     profile: str | None = None
@@ -211,9 +215,12 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
     meter_secret: str | None = None
+    tls: TlsConfig | None = None
+    meter_tls: TlsConfig | None = None
     carbon: CarbonConfig = CarbonConfig()
     boundary: BoundaryConfig = BoundaryConfig()
     tracing: TracingConfig = TracingConfig()
+    experiment: ExperimentConfig | None = None
     cors_origins: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
@@ -239,9 +246,21 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
                         f"models[{index}].backends[{place}].url: {backend.root_url} is listed twice"
                     )
                 urls.add(backend.root_url)
+        if self.experiment is not None:
+            self._check_baseline(self.experiment)
         for name in self.presets:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
                 raise ValueError(f"presets.{name}: lower-case letters, digits, _ and - only")
+
+    def _check_baseline(self, experiment: ExperimentConfig) -> None:
+        baseline = experiment.baseline
+        if baseline.policy is not None and baseline.policy not in POLICIES:
+            known = ", ".join(POLICIES)
+            raise ValueError(f"experiment.baseline.policy: {baseline.policy!r}: none of {known}")
+        names = sorted({model.name for model in self.models})
+        if baseline.model is not None and baseline.model not in names:
+            have = ", ".join(names)
+            raise ValueError(f"experiment.baseline.model: {baseline.model!r}: none of {have}")
 
     @property
     def profile_file(self) -> Path | None:
@@ -267,12 +286,24 @@ def load_config(path: Path) -> GatewayConfig:
         carbon = CarbonConfig(file=str(path.parent / carbon.file))
     return msgspec.structs.replace(
         config,
+        models=tuple(_with_tls(model, path.parent) for model in config.models),
+        tls=load_tls(config.tls, path.parent, "tls"),
+        meter_tls=load_tls(config.meter_tls, path.parent, "meter_tls"),
         profile=config.profile and str(path.parent / config.profile),
         shadow=(config.shadow_file and str(path.parent / config.shadow_file)) or config.shadow,
         log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
         carbon=carbon,
         tracing=_resolve_tracing(config.tracing),
     )
+
+
+def _with_tls(model: ModelConfig, folder: Path) -> ModelConfig:
+    """Return a model with its backends' TLS files found. Raises ConfigError."""
+    backends = tuple(
+        msgspec.structs.replace(backend, tls=load_tls(backend.tls, folder, f"{backend.url}: tls"))
+        for backend in model.backends
+    )
+    return msgspec.structs.replace(model, backends=backends)
 
 
 def _resolve_tracing(given: TracingConfig) -> TracingConfig:

@@ -137,11 +137,14 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
         return base, max(0.0, per_token)
 
     def decode_joules(self) -> Decode:
-        """Return what a generated token costs: as profiled, or by the cost's other coefficients."""
+        """Return what a generated token costs: as profiled, or by the cost's other coefficients.
+
+        Forms that read context say it as such; of i·o the prompt stands for the context.
+        """
         if self.decode is not None:
             return self.decode
         _, _, own, context, shared = (*self.joules.coefficients, 0.0, 0.0)[:5]
-        knows_load = self.joules.form is RegressionForm.LOAD
+        knows_load = self.joules.form.knows_load
         return Decode(
             joules_per_token=max(0.0, own),
             joules_per_context_token=max(0.0, context),

@@ -11,9 +11,15 @@ from typing import Any, Literal, Self
 
 from backends.simulator.step_model import StepCost, StepPrice
 
-Form = Literal["additive", "interaction", "load"]
+Form = Literal["additive", "interaction", "context", "load", "load-context"]
 
-_SIZES: dict[str, int] = {"additive": 3, "interaction": 4, "load": 5}
+_SIZES: dict[str, int] = {
+    "additive": 3,
+    "interaction": 4,
+    "context": 4,
+    "load": 5,
+    "load-context": 5,
+}
 # Prefill and decode each keep at least this share of a request's total, so that a negative
 # intercept (the published phi-3 T has b0 = -0.0249 s) cannot make a step run backwards.
 _LEAST_SHARE = 0.02
@@ -36,6 +42,9 @@ class SimulatedCost:
     coefficients: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if self.form not in _SIZES:
+            known = ", ".join(_SIZES)
+            raise ValueError(f"no cost form {self.form!r} (known here: {known})")
         if len(self.coefficients) != _SIZES[self.form]:
             raise ValueError(
                 f"the {self.form} form has {_SIZES[self.form]} coefficients, "
@@ -51,7 +60,12 @@ class SimulatedCost:
     @property
     def has_load(self) -> bool:
         """Whether the form says itself how cost depends on the other running requests."""
-        return self.form == "load"
+        return self.form in {"load", "load-context"}
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether b3 is per token of context read, o(i+o/2), rather than per i·o."""
+        return self.form in {"context", "load-context"}
 
     def scale_by(self, factor: float) -> "SimulatedCost":
         """The same form, everything `factor` times as costly."""
@@ -195,7 +209,8 @@ def _compute_unloaded_total(
 ) -> float:
     """The form with no other request running, floored at a tiny positive value."""
     b0, b1, b2, b3, _ = cost.all_coefficients
-    total = b0 + b1 * tokens_in + (b2 + b3 * tokens_in + load) * tokens_out
+    context = tokens_in + (tokens_out / 2.0 if cost.reads_context else 0.0)
+    total = b0 + b1 * tokens_in + (b2 + b3 * context + load) * tokens_out
     return max(total, _LEAST_TOTAL)
 
 

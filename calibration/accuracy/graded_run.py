@@ -215,7 +215,7 @@ class _QuestionRequest:
     """The server's words where asking again is no use."""
 
     async def send(self) -> _CompletionResponse:
-        url = self.target.url.joinpath(*API_PATHS[self.api].strip("/").split("/"))
+        url = self.target.at(API_PATHS[self.api])
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT_SECONDS):
                 answer = await self.client.post(url, self.body, self.headers)

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
-from yarl import URL
 
 from backends.client import BackendClient
 from backends.errors import BackendError, BackendStatusError, BackendTimeout, InvalidResponse
 from backends.exposition import sum_series
+from backends.http.url import RequestUrl, parse_request_url
 from calibration.endpoint.stream import TimedResponse, read_stream
 
 _SHORT_TIMEOUT_SECONDS: Final = 10.0
@@ -64,14 +65,12 @@ class TargetServer:
     """A named backend; `name` is the model's key in rows and profile."""
 
     def __init__(self, name: str, url: str, api_key: str | None = None) -> None:
-        try:
-            parsed = URL(url)
-        except ValueError as error:
-            raise TargetError(f"{url}: {error}") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise TargetError(f"{url}: not an http:// or https:// address")
         # People paste the SDK's base URL.
-        self.url = URL(str(parsed.with_query(None)).rstrip("/").removesuffix("/v1"))
+        self.url = url.partition("?")[0].rstrip("/").removesuffix("/v1").rstrip("/")
+        try:
+            parse_request_url(self.url)
+        except ValueError as error:
+            raise TargetError(str(error)) from None
         self.name = name
         self._headers = {"Content-Type": "application/json"}
         if api_key:
@@ -82,7 +81,7 @@ class TargetServer:
     @property
     def is_local(self) -> bool:
         """Whether it runs on this machine, as far as its address tells."""
-        return self.url.host in ("localhost", "127.0.0.1", "::1")
+        return urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
 
     async def fetch_server_info(self, client: BackendClient) -> ServerInfo:
         """Ask the server what it is; measures with `client` from then on.
@@ -117,7 +116,7 @@ class TargetServer:
         body = msgspec.json.encode({"model": self._served_name, "prompt": text})
         try:
             async with asyncio.timeout(_SHORT_TIMEOUT_SECONDS):
-                answer = await self._client.post(self._build_url("/tokenize"), body, self._headers)
+                answer = await self._client.post(self.at("/tokenize"), body, self._headers)
                 try:
                     raw = await answer.read_body(_MAX_METRICS_BYTES)
                 finally:
@@ -137,7 +136,7 @@ class TargetServer:
         """Return (running, waiting) from the server's gauges, or None where it has none."""
         try:
             status, raw = await self._client.get(
-                self._build_url("/metrics"),
+                self.at("/metrics"),
                 self._headers,
                 seconds=_SHORT_TIMEOUT_SECONDS,
                 limit=_MAX_METRICS_BYTES,
@@ -154,7 +153,7 @@ class TargetServer:
         """Whether the server answers at all."""
         try:
             await self._client.get(
-                self._build_url("/v1/models"), self._headers, seconds=_SHORT_TIMEOUT_SECONDS
+                self.at("/v1/models"), self._headers, seconds=_SHORT_TIMEOUT_SECONDS
             )
         except BackendError:
             return False
@@ -184,9 +183,7 @@ class TargetServer:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(_FIRST_BYTE_TIMEOUT_SECONDS):
-                answer = await self._client.post(
-                    self.url.joinpath(*path.split("/")), encoded, headers
-                )
+                answer = await self._client.post(self.at(path), encoded, headers)
         except TimeoutError:
             raise BackendTimeout(f"no answer within {_FIRST_BYTE_TIMEOUT_SECONDS:g} s") from None
         try:
@@ -196,13 +193,14 @@ class TargetServer:
         finally:
             answer.close()
 
-    def _build_url(self, path: str) -> URL:
-        return self.url.joinpath(*path.strip("/").split("/"))
+    def at(self, path: str) -> RequestUrl:
+        """Return the address of `path` on this server."""
+        return parse_request_url(f"{self.url}/{path.strip('/')}")
 
     async def _fetch_json(self, path: str, kind: type[Any], *, required: bool = False) -> Any:
         """Return a small answer decoded, or None where the server does not have it."""
         status, raw = await self._client.get(
-            self._build_url(path), self._headers, seconds=_SHORT_TIMEOUT_SECONDS
+            self.at(path), self._headers, seconds=_SHORT_TIMEOUT_SECONDS
         )
         if status == HTTPStatus.OK:
             try:

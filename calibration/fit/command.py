@@ -14,6 +14,7 @@ from calibration.fit import merge
 from calibration.fit import model as fit
 from calibration.fit import published as reference
 from calibration.fit import report as fit_report
+from calibration.fit.cost import Loss
 from calibration.fit.options import FitOptions
 from calibration.progress_bar import create_progress_bar
 from calibration.tables.columns import BadInput, ColumnMapping
@@ -23,6 +24,7 @@ from gateway.console import OK, format_os_error, out, print_json, report_usage_e
 from gateway.scheduling.cost import RegressionForm
 
 BEST_FORM = "best"
+AUTO = "auto"
 REFERENCE_REPORT = "reference"
 MAX_BAD_SHARE = 0.01
 
@@ -50,6 +52,11 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
         if options.form == BEST_FORM
         else RegressionForm(_require_choice(options.form, "--form", (*RegressionForm, BEST_FORM)))
     )
+    loss = (
+        None
+        if options.loss == AUTO
+        else Loss(_require_choice(options.loss, "--loss", (*Loss, AUTO)))
+    )
     _require_choice(options.report, "--report", ("fit", REFERENCE_REPORT))
     _check_output_path(options.out, options.files)
     said = merge.ProfileOverrides(
@@ -62,7 +69,7 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
     with _show_progress(options) as (on_bytes, on_model):
         rows = _read_checked_rows(options, on_bytes)
         on_model("")
-        fits = fit.fit_all(rows, form=form, folds=options.folds, on_model=on_model)
+        fits = fit.fit_all(rows, form=form, folds=options.folds, loss=loss, on_model=on_model)
     pooled = fit.fit_pooled_output(rows)
     version = None
     models = None
@@ -172,6 +179,7 @@ def _collect_fit_options(options: FitOptions) -> dict[str, Any]:
         "model": options.model,
         "output_includes_prompt": options.output_includes_prompt,
         "form": options.form,
+        "loss": options.loss,
         "folds": options.folds,
     }
     return {name: value for name, value in found.items() if value}

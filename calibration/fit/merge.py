@@ -184,9 +184,9 @@ def _build_provenance(fit: ModelFit, rows: MeasuredRows, said: ProfileOverrides)
         "dates": _find_date_range(used["at"]),
         "fitted": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "method": "; ".join(
-            f"{cost.quantity.value}: OLS, {cost.form.value} ({cost.why}), {cost.fitted.robust} "
-            f"covariance, out-of-fold RMSE {cost.errors.rmse:.4g}, median error "
-            f"{cost.errors.median_ape:.1%}"
+            f"{cost.quantity.value}: OLS, {cost.loss.value} loss, {cost.form.value} "
+            f"({cost.why}), {cost.fitted.robust} covariance, "
+            f"out-of-fold RMSE {cost.errors.rmse:.4g}, median error {cost.errors.median_ape:.1%}"
             for cost in fit.cost_fits
         ),
         "energy": {

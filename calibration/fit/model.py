@@ -12,7 +12,7 @@ import pandas as pd
 
 from calibration.fit import cost as cost_fit
 from calibration.fit import warnings as flags
-from calibration.fit.cost import CostFit
+from calibration.fit.cost import CostFit, Loss
 from calibration.stats import lengths
 from calibration.stats.lengths import OutputLengthFit, TokenRatioFit
 from calibration.tables.columns import BadInput
@@ -53,19 +53,29 @@ def fit_model(
     *,
     form: RegressionForm | None = None,
     folds: int = DEFAULT_FOLDS,
+    loss: Loss | None = None,
 ) -> ModelFit:
-    """Fit one model. Raises BadInput where its rows cannot carry a fit."""
+    """Fit one model. Raises BadInput where its rows cannot carry a fit.
+
+    `loss` None is relative for rows of `joulegate profile`, which says of each its cell.
+    """
     usable = rows.select_usable(model)
     unusable = rows.count_unusable(model)
+    if loss is None:
+        loss = Loss.RELATIVE if _profiled(usable) else Loss.ABSOLUTE
     try:
-        seconds = cost_fit.fit_cost(model, CostQuantity.SECONDS, usable, form=form, folds_=folds)
+        seconds = cost_fit.fit_cost(
+            model, CostQuantity.SECONDS, usable, form=form, folds_=folds, loss=loss
+        )
     except BadInput as error:
         raise BadInput(f"{error}{_describe_unusable_rows(unusable)}") from None
     measured = usable[usable["joules"].notna() & ~usable["method"].isin(list(UNTRUSTED_METHODS))]
     joules = None
     found = flags.check_rows(usable)
     if len(measured):
-        joules = cost_fit.fit_cost(model, CostQuantity.JOULES, measured, form=form, folds_=folds)
+        joules = cost_fit.fit_cost(
+            model, CostQuantity.JOULES, measured, form=form, folds_=folds, loss=loss
+        )
     if usable["joules"].notna().any():
         found += flags.check_joules(usable, measured)
     found += flags.check_cost_fit(seconds)
@@ -89,13 +99,14 @@ def fit_all(
     *,
     form: RegressionForm | None = None,
     folds: int = DEFAULT_FOLDS,
+    loss: Loss | None = None,
     on_model: Callable[[str], None] = lambda _: None,
 ) -> list[ModelFit]:
     """Fit each model of the rows, in their order. Raises BadInput if any of them cannot be."""
     fits = []
     for model in rows.model_names:
         on_model(model)
-        fits.append(fit_model(rows, model, form=form, folds=folds))
+        fits.append(fit_model(rows, model, form=form, folds=folds, loss=loss))
     if not fits:
         raise BadInput(f"no usable row{_describe_unusable_rows(rows.count_unusable())}")
     return fits
@@ -104,6 +115,11 @@ def fit_all(
 def fit_pooled_output(rows: MeasuredRows) -> OutputLengthFit | str:
     """Fit tokens out on tokens in over the usable rows of all models together."""
     return lengths.fit_output_length(rows.frame[rows.frame["reason"] == ""])
+
+
+def _profiled(rows: pd.DataFrame) -> bool:
+    """Tell whether these are rows of `joulegate profile`."""
+    return "cell" in rows and len(rows) > 0 and bool((rows["cell"] != "").all())
 
 
 def _describe_unusable_rows(unusable: list[UnusableRows]) -> str:

@@ -28,7 +28,13 @@ class FitOptions:
     output_includes_prompt: Annotated[
         bool, typer.Option("--output-includes-prompt", help="Subtract tokens in from tokens out.")
     ] = False
-    form: Annotated[str, typer.Option(help="additive, interaction, load or best.")] = "best"
+    form: Annotated[
+        str, typer.Option(help="additive, interaction, context, load, load-context or best.")
+    ] = "best"
+    loss: Annotated[
+        str,
+        typer.Option(help="absolute, relative or auto (relative for rows of joulegate profile)."),
+    ] = "auto"
     folds: Annotated[int, typer.Option(min=2, max=100, help="Of the cross-validation.")] = 5
     max_bad: Annotated[
         float, typer.Option(min=0, max=1, help="Largest share of rows that may be unusable.")

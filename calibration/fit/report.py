@@ -98,6 +98,7 @@ def _build_cost_json(fit: CostFit) -> dict[str, Any]:
             "cook_max": odd.cook_max,
         },
         "residuals": {"over_6_sd": odd.outlier_rows, "worst_sd": odd.worst_sd},
+        "loss": fit.loss.value,
         "fitted_range": {name: list(ends) for name, ends in fit.fitted_ranges.items()},
         "forms": [
             {
@@ -233,17 +234,8 @@ def _build_model_table(fit: ModelFit) -> Table:
         for cost in fit.cost_fits:
             cells += _format_coefficient(cost, at)
         table.add_row(*cells)
-    for name in (
-        "form",
-        "rows",
-        "R2",
-        "RMSE",
-        "RMSE out of fold",
-        "median error",
-        "p90 error",
-        "condition",
-        "max leverage",
-    ):
+    for name in ("form", "loss", "rows", "R2", "RMSE", "RMSE out of fold", "median error",
+                 "p90 error", "condition", "max leverage"):  # fmt: skip
         cells = [name]
         for cost in fit.cost_fits:
             cells += [_format_statistic(cost, name), ""]
@@ -268,6 +260,7 @@ def _format_statistic(cost: CostFit, name: str) -> str:
     unit = UNITS[cost.quantity]
     return {
         "form": cost.form.value,
+        "loss": cost.loss.value,
         "rows": str(cost.fitted.n),
         "R2": f"{cost.fitted.r2:.4f}",
         "RMSE": f"{cost.fitted.rmse:.4g} {unit}",

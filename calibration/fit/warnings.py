@@ -7,7 +7,6 @@ from calibration.fit.cost import CostFit, includes_prompt, is_distorted_by_load
 from calibration.stats import ols
 from calibration.stats.design import UNITS, list_terms
 from calibration.tables.rows import UNTRUSTED_METHODS
-from gateway.scheduling.cost import RegressionForm
 
 _MIN_LENGTH_RATIO = 4.0
 _MIN_R2 = 0.5
@@ -92,7 +91,7 @@ def check_cost_fit(fit: CostFit) -> list[str]:
     found += _check_lack_of_fit(fit, name)
     found += _check_load_distortion(fit, name)
     running = fit.rows["running"]
-    if fit.form is not RegressionForm.LOAD and running.min() < running.max():
+    if not fit.form.knows_load and running.min() < running.max():
         found.append(
             f"{name}: rows at {running.min():g} to {running.max():g} running requests, fitted by "
             f"a form ({fit.form.value}) that does not know load: it holds for that mix only"

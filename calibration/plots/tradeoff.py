@@ -10,6 +10,7 @@ from calibration.arrays import Floats
 from calibration.plots import choices, style
 from calibration.plots.picture import Picture, PictureTable, format_length
 from calibration.plots.plot_data import PlotData, select_regression
+from calibration.stats.design import columns
 from calibration.stats.intervals import Z_95
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity
@@ -182,8 +183,7 @@ def _compute_half_interval(
     if cost.covariance is None:
         return None
     i, o, r = length[0] * model.tokens.ratio, float(length[1]), material.running
-    shared = o / (1 + r) if quantity is CostQuantity.JOULES else o * r
-    terms = np.array([1.0, i, o, i * o, shared][: cost.form.term_count])
+    terms = columns(cost.form, quantity, np.array(i), np.array(o), np.array(float(r)))
     return Z_95 * float(np.sqrt(max(terms @ np.array(cost.covariance) @ terms, 0.0)))
 
 

@@ -5,7 +5,7 @@ Nothing is written before everything was read, refitted, checked and shown.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from calibration.recalibrate.prometheus import (
     PrometheusError,
     parse_duration_seconds,
     parse_matcher,
+    read_headers,
 )
 from calibration.recalibrate.refit_models import RefitOutcome, RefitSettings
 from calibration.tables.columns import BadInput
@@ -52,6 +53,7 @@ class RecalibrateOptions:
     out: Path | None = None
     model: list[str] = field(default_factory=list)
     form: str = BEST
+    block: str | None = None
     settings: RefitSettings = field(default_factory=RefitSettings)
     match: list[str] = field(default_factory=list)
     header: list[str] = field(default_factory=list)
@@ -99,7 +101,7 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
         live = profile.load_profile(options.profile)
         server = _create_client(options)
         with err.status("reading Prometheus", spinner="line"):
-            window = recalibrate.gather_sums(server, options.window, at)
+            window = recalibrate.gather_sums(server, options.window, at, live.version)
         chosen = keys.choose_keys(
             window.blocks,
             live,
@@ -107,7 +109,7 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
             lambda: server.query_samples(keys.INFO_METRIC, options.window, at),
         )
         outcomes = recalibrate.recalibrate_models(
-            window, live, chosen.deployments, options.settings
+            window, live, chosen.deployments, _settings(options)
         )
         adopted = [one for one in outcomes if one.entry is not None]
         source = _describe_source(server, options, at, live)
@@ -142,6 +144,7 @@ def _check_options(options: RecalibrateOptions) -> float | None:
     if options.form not in (*RegressionForm, BEST):
         raise BadInput(f"--form {options.form}: is none of {', '.join((*RegressionForm, BEST))}")
     _parse_duration("--window", options.window)
+    _settings(options)
     profile.load_profile(options.profile)
     if not options.dry_run:
         if options.out is None:
@@ -153,6 +156,13 @@ def _check_options(options: RecalibrateOptions) -> float | None:
         if options.out.exists():
             profile.load_profile(options.out)  # whatever else it is, or a newer version's, is kept
     return _parse_duration("--watch", options.watch) if options.watch else None
+
+
+def _settings(options: RecalibrateOptions) -> RefitSettings:
+    """Return the settings with what has options of its own."""
+    form = None if options.form == BEST else RegressionForm(options.form)
+    seconds = _parse_duration("--block", options.block) if options.block else None
+    return replace(options.settings, form=form, block_seconds=seconds)
 
 
 def _parse_duration(option: str, text: str) -> float:
@@ -167,25 +177,12 @@ def _create_client(options: RecalibrateOptions) -> PrometheusClient:
         match = tuple(parse_matcher(text) for text in options.match)
     except ValueError as error:
         raise BadInput(f"--match {error}") from None
-    return PrometheusClient(str(options.prometheus), _read_headers(options), options.timeout, match)
-
-
-def _read_headers(options: RecalibrateOptions) -> dict[str, str]:
-    """Read the headers to send; a token file is read each time, for tokens are renewed."""
-    found = {}
-    for text in options.header:
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            raise BadInput(f"--header {name.strip()}: want 'Name: value'")
-        found[name.strip()] = value.strip()
-    if options.bearer_token_file is not None:
-        try:
-            token = options.bearer_token_file.read_text(encoding="ascii").strip()
-        except UnicodeDecodeError:
-            text = f"--bearer-token-file {options.bearer_token_file}: is no token, but other bytes"
-            raise BadInput(text) from None
-        found["Authorization"] = f"Bearer {token}"
-    return found
+    return PrometheusClient(
+        str(options.prometheus),
+        read_headers(options.header, options.bearer_token_file),
+        options.timeout,
+        match,
+    )
 
 
 def _describe_source(

@@ -3,19 +3,23 @@
 Gates, in the order in which they are checked:
 
     faults      sums that no requests can have given (calibration.recalibrate.sums says which)
-    requests    at least so many; with too few, the live cost is kept
-    scrapes     at least so many scrape intervals with requests in them: they are the clusters
+    requests    at least so many; with too few, a cost is left as it was
+    blocks      at least so many blocks of time with requests in them: they are the clusters
+    floored     share of the rows whose live prediction was floored, at most: they are left out
+    missing     joules missing where requests are dear: of the predicted joules at most so much
     zero        lengths and costs that are not 0 throughout
     lengths     standard deviation over mean of prompt and answer lengths, at least
     condition   of the columns, scaled to unit length, at most
     signs       no negative marginal cost, and the mean request's cost is over 0
     interval    half the 95% interval over the prediction, at the mean request and one standard
                 deviation longer in either length, at most
-    influence   share by which one scrape alone moves the mean request's prediction, at most
-    change      prediction of the mean request over the live profile's, from 1/3 to 3
-    gain        share by which the RMSE in the window falls, at least (by default 0);
-                below that the live profile's cost is kept
-    cut         share of the answers that no limit truncated, at least (output line only)
+    influence   by how much one scrape alone moves the mean prediction, at most
+    change      the mean request is predicted from 1/3 to 3 times what the live profile says, or
+                a step of that size is taken; refused where most rows are beyond five times
+    gain        on what it was not fitted to it predicts better by more than two standard errors,
+                and the live profile is off by more than this share; else the live profile holds
+    ordinary    share of the change that ordinary requests show, at least: a few odd ones are no
+                reason; else the live profile holds
 """
 
 from collections.abc import Iterator
@@ -23,13 +27,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.refit import CostRefit
-from calibration.recalibrate.sums import PROMPT, TERMS, SumBlock
+from calibration.recalibrate.sums import SumBlock
+from gateway.scheduling.regression_terms import COSTS, METERED, TERMS
 
-MIN_UNCUT_SHARE = 0.5
-FEW, GAIN = "requests", "gain"
-"""Gates that keep the live cost without refusing the model's other costs."""
+FEW, GAIN, ORDINARY = "requests", "gain", "ordinary"
+"""The gates that leave a cost as it was, and hold up nothing else."""
 _NONZERO_TERMS = {
     "e": "the gateway's own token counts of prompts",
     "i": "prompt lengths",
@@ -37,6 +40,9 @@ _NONZERO_TERMS = {
     "y": "costs",
 }
 """What cannot be 0 in every request, by its term."""
+_MOST_WINSORISED = 0.5
+_LEAST_ORDINARY = 0.3
+_ALIKE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,14 @@ class GateLimits:
     """The bounds; each is an option of the command."""
 
     min_requests: int = 100
-    min_scrapes: int = 10
+    min_blocks: int = 8
     min_spread: float = 0.05
     max_condition: float = 300.0
     max_interval: float = 0.25
     max_change: float = 3.0
     max_influence: float = 0.1
-    min_gain: float = 0.0
+    max_missing: float = 0.1
+    min_gain: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +84,6 @@ def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
         text = f"{block.n}, at least {limits.min_requests} needed (--min-requests, --window)"
         yield GateRefusal(FEW, text, block.n, limits.min_requests)
         return
-    scrapes = len(block.clusters)
-    if scrapes < limits.min_scrapes:
-        text = f"{scrapes} with requests, at least {limits.min_scrapes} needed (--min-scrapes)"
-        yield GateRefusal("scrapes", text, scrapes, limits.min_scrapes)
     nothing = [
         text
         for term, text in _NONZERO_TERMS.items()
@@ -88,12 +91,12 @@ def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
     ]
     for what in nothing:
         yield GateRefusal("zero", f"{what} are 0 in all {block.n} requests")
-    if nothing or block.basis == PROMPT:  # any length tells a ratio
+    if nothing or block.basis != COSTS:  # any length tells a ratio
         return
-    for what, term in (("prompt", "i"), ("answer", "o")):
-        moments = ClusterMoments.from_block(block, ("n",), term)
-        mean = moments.mean_y
-        spread = float(np.sqrt(max(0.0, moments.yy.sum() / moments.n - mean**2))) / mean
+    for what, term in (("prompt", "u"), ("answer", "o")):
+        mean = block.sum_term(f"w{term}") / block.sum_term("w")
+        square = block.sum_term(f"w{term}2") / block.sum_term("w")
+        spread = float(np.sqrt(max(0.0, square - mean**2))) / mean if mean > 0.0 else 0.0
         if spread < limits.min_spread:
             text = (
                 f"{what}s are all of about {mean:.0f} tokens (sd {spread:.2%} of the mean, at "
@@ -103,8 +106,52 @@ def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
             yield GateRefusal("lengths", text, spread, limits.min_spread)
 
 
+def check_rows(rows: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
+    """Look at how many rows had no weight."""
+    share = rows.sum_term("floored") / rows.n if rows.n else 0.0
+    if share > limits.max_missing:
+        text = (
+            f"{share:.0%} of the requests have a live prediction of nothing and so no weight, "
+            f"{limits.max_missing:.0%} at most (--max-missing): profile the model (joulegate "
+            "profile)"
+        )
+        yield GateRefusal("floored", text, share, limits.max_missing)
+
+
+def check_metered(metered: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
+    """Look whether the joules that are missing are those of other requests than those measured.
+
+    A meter that was away for an hour misses all alike, and that is no harm. Missing requests that
+    were predicted to cost more, or took longer, than those measured are a choice, and what is
+    fitted to the others is too low.
+    """
+    n, p, s, mn, mp, ms = (metered.sum_term(term) for term in TERMS[METERED])
+    if not mn or mn == n or p <= 0.0 or mp <= 0.0:
+        return
+    share = 1.0 - mp / p
+    apart = [
+        (whole - part) / (n - mn) / (part / mn) for whole, part in ((p, mp), (s, ms)) if part > 0.0
+    ]
+    most = max(apart, key=lambda ratio: abs(np.log(max(ratio, 1e-9))), default=1.0)
+    alike = 1.0 / _ALIKE <= most <= _ALIKE
+    if share > limits.max_missing and not alike:
+        text = (
+            f"joules are missing for requests with {share:.0%} of the predicted joules, and those "
+            f"cost {most:.2g} times what the measured ones did: at most {limits.max_missing:.0%} "
+            "(--max-missing), or as many of every kind"
+        )
+        yield GateRefusal("missing", text, share, limits.max_missing)
+
+
 def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Check a refitted cost."""
+    """Look at a refitted cost."""
+    blocks = found.held.blocks
+    if blocks < limits.min_blocks:
+        text = (
+            f"{blocks} of {found.block_seconds / 60.0:.3g} minutes with requests, at least "
+            f"{limits.min_blocks} needed (--min-blocks, --block, --window)"
+        )
+        yield GateRefusal("blocks", text, blocks, limits.min_blocks)
     if not found.kept_load and found.solved.condition > limits.max_condition:
         text = f"{found.solved.condition:.3g}, at most {limits.max_condition:g} (--max-condition)"
         yield GateRefusal("condition", text, found.solved.condition, limits.max_condition)
@@ -121,25 +168,61 @@ def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
         yield GateRefusal("interval", f"{text} (--max-interval)", widest, limits.max_interval)
     if found.influence > limits.max_influence:
         text = (
-            f"one scrape alone moves the mean request's prediction by {found.influence:.0%}, "
+            f"one scrape alone moves the mean prediction by {found.influence:.0%}, "
             f"{limits.max_influence:.0%} at most (--max-influence): did a server stand still?"
         )
         yield GateRefusal("influence", text, found.influence, limits.max_influence)
-    yield from check_change(predicted, found.drift.predicted, limits)
-    gain = 1.0 - found.solved.rmse / found.drift.rmse if found.drift.rmse > 0.0 else 0.0
-    if gain < limits.min_gain:
-        text = f"the RMSE falls by {gain:.1%}, at least {limits.min_gain:.0%} asked (--min-gain)"
-        yield GateRefusal(GAIN, f"{text}: the live profile holds", gain, limits.min_gain)
+    yield from _of_step(found)
+    yield from _of_worth(found, limits)
+
+
+def _of_step(found: CostRefit) -> Iterator[GateRefusal]:
+    """Refuse what no step of the largest size leads towards."""
+    beyond = max(found.winsorised)
+    if not np.isfinite(found.change) or found.change <= 0.0:
+        text = "the live profile predicts nothing for the mean request"
+        yield GateRefusal("change", text)
+    elif beyond > _MOST_WINSORISED:
+        text = (
+            f"{beyond:.0%} of the requests cost over five times or under a fifth of what the live "
+            f"profile says, {_MOST_WINSORISED:.0%} at most: is it this model's profile, and the "
+            "meter's unit right? Profile it anew (joulegate profile), or replace the live one"
+        )
+        yield GateRefusal("change", text, beyond, _MOST_WINSORISED)
+
+
+def _of_worth(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
+    """Ask what it is worth on requests that it was not fitted to."""
+    held = found.held
+    if not held.clear:
+        text = (
+            f"held out, squared relative errors fall by {held.gain:.2g} +- {held.error:.2g}, which "
+            "may be chance: the live profile holds"
+        )
+        yield GateRefusal(GAIN, text, held.gain, 2.0 * held.error)
+    elif held.off <= max(limits.min_gain, found.blur):
+        blurred = f", and over {found.blur:.1%}, which the load's noisy reading may explain"
+        text = (
+            f"the live profile is off by {held.off:.1%} beyond the noise, over "
+            f"{limits.min_gain:.0%} asked (--min-gain)"
+            f"{blurred if found.blur > limits.min_gain else ''}: it holds"
+        )
+        yield GateRefusal(GAIN, text, held.off, limits.min_gain)
+    elif held.ordinary < _LEAST_ORDINARY:
+        text = (
+            f"ordinary requests show {max(0.0, held.ordinary):.0%} of the change, at least "
+            f"{_LEAST_ORDINARY:.0%} asked: a few odd ones make the rest, and the live profile holds"
+        )
+        yield GateRefusal(ORDINARY, text, held.ordinary, _LEAST_ORDINARY)
 
 
 def check_change(new: float, live: float, limits: GateLimits) -> Iterator[GateRefusal]:
-    """Compare a new prediction of the mean request with the live one."""
+    """Hold a new mean against the live one."""
     change = new / live if live > 0.0 else float("inf")
     if not 1.0 / limits.max_change <= change <= limits.max_change:
         text = (
-            f"the mean request would be predicted {change:.3g} times what the live profile says "
-            f"({live:.4g}), {1.0 / limits.max_change:.3g} to {limits.max_change:g} is allowed "
-            "(--max-change)"
+            f"the mean would be {change:.3g} times what the live profile says ({live:.4g}), "
+            f"{1.0 / limits.max_change:.3g} to {limits.max_change:g} is allowed (--max-change)"
         )
         yield GateRefusal("change", text, change, limits.max_change)
 
@@ -154,12 +237,14 @@ def check_interval(value: float, half: float, limits: GateLimits) -> Iterator[Ga
 
 def _compute_relative_intervals(found: CostRefit) -> Iterator[float]:
     """Yield half the interval over the prediction at the points that count."""
-    mean_in, mean_out = float(found.mean[1]), float(found.mean[2])
-    share = float(found.mean[4]) / mean_out  # of load, per token out
-    for i, o in (
-        (mean_in, mean_out),
-        (mean_in + float(found.sd[1]), mean_out),
-        (mean_in, mean_out + float(found.sd[2])),
+    _, uncached, mean_out, product, _, loaded = (float(value) for value in found.mean)
+    extra_in, extra_out = float(found.sd[1]), float(found.sd[2])
+    whole = product / mean_out  # prompt tokens, cached ones too, as an answer's token sees them
+    for u, i, o in (
+        (uncached, whole, mean_out),
+        (uncached + extra_in, whole + extra_in, mean_out),
+        (uncached, whole, mean_out + extra_out),
     ):
-        value, half = found.predict_cost(np.array([1.0, i, o, i * o, share * o]))
+        row = np.array([1.0, u, o, i * o, o**2, loaded / mean_out * o])
+        value, half = found.predict_cost(row)
         yield half / value if value > 0.0 else float("inf")

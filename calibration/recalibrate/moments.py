@@ -1,6 +1,7 @@
 """Least squares from sums alone: what rows would have given, and cluster-robust errors.
 
-With X'X, X'y and y'y of each scrape interval g (a cluster) the coefficients b, the residual sum of
+All sums are weighted by 1/prediction², and brought to a mean weight of 1. With X'X, X'y and y'y of
+each cluster g the coefficients b, the residual sum of
 squares and the scores X_g'(y_g - X_g b) are exact; so is the sandwich of Liang and Zeger (1986)
 with the correction G/(G-1) (n-1)/(n-k) (CR1, as statsmodels' cov_type="cluster"). Intervals use
 Student's t with G - 1 degrees of freedom (Cameron and Miller, 2015).
@@ -14,99 +15,71 @@ rows and prior; the prior's share of that diagonal is 0 for the window's rows al
 alone.
 """
 
-import math
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
-from scipy.special import fdtrc, stdtrit
+from numpy.typing import NDArray
 
 from calibration.arrays import Floats
-from calibration.recalibrate.sums import SumBlock, format_term, parse_powers
-
-MAX_CONDITION = 1e6
-"""Above it (columns scaled to unit length) sums in doubles can no longer tell the columns apart."""
-
-
-class SingularMoments(ValueError):
-    """The columns cannot be told apart, or there are too few rows or clusters."""
-
-
-class CoefficientPrior(NamedTuple):
-    """What was known before the window: coefficients, and their precision (a zero row: nothing)."""
-
-    mean: Floats
-    precision: Floats
-
-
-class WaldTest(NamedTuple):
-    """A Wald test that restrictions hold: F(k, G - 1) and its p-value."""
-
-    f: float
-    p: float
-    k: int
-    freedom: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterRobustFit:
-    """Least squares; arrays follow the columns. `rmse` is sqrt(SSR/n), in y's unit."""
-
-    coefficients: Floats
-    covariance: Floats
-    low: Floats
-    high: Floats
-    n: int
-    clusters: int
-    r2: float
-    rmse: float
-    condition: float
-    prior_share: Floats
-
-    @property
-    def standard_errors(self) -> Floats:
-        """Standard errors."""
-        return np.sqrt(np.diag(self.covariance))
-
-    def compute_half_interval(self, row: Floats) -> float:
-        """Return half the 95% interval of the prediction at a row of the columns."""
-        variance = float(row @ self.covariance @ row)
-        return compute_interval_factor(self.clusters) * math.sqrt(max(0.0, variance))
+from calibration.recalibrate.faults import format_term, parse_powers
+from calibration.recalibrate.solved import (
+    MAX_CONDITION,
+    ClusterRobustFit,
+    CoefficientPrior,
+    SingularMoments,
+    compute_interval_factor,
+)
+from calibration.recalibrate.sums import SumBlock
+from gateway.scheduling.regression_terms import COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterMoments:
-    """The cross products of `columns` and y, per cluster."""
+    """The weighted cross products of k columns, y and t, per cluster; the mean weight is 1."""
 
-    columns: tuple[str, ...]
     xx: Floats
+    """G x k x k."""
     xy: Floats
+    """G x k."""
     yy: Floats
+    """G."""
+    xt: Floats
+    """G x k, with the ordinary part of y less the live prediction: see `regression_terms`."""
 
     @classmethod
-    def from_block(cls, block: SumBlock, columns: Sequence[str], y: str) -> Self:
-        """Take them out of a block that has every product of the columns, and of them with y."""
+    def from_block(cls, block: SumBlock) -> Self:
+        """Take them out of a block of costs: the columns are `regression_terms.COLUMNS`."""
+        columns = [parse_powers(column) for column in COLUMNS]
+        weight, cost, ordinary = (Counter({letter: 1}) for letter in "wyt")
 
-        def get_product(one: str, two: str) -> Floats:
-            return block.get_term(format_term(parse_powers(one) + parse_powers(two)))
+        def get_product(*factors: Counter[str]) -> Floats:
+            return block.get_term(format_term(sum(factors, weight)))
 
+        total = block.sum_term("w")
+        scale = block.n / total if total > 0.0 else 1.0
         return cls(
-            tuple(columns),
-            np.stack([[get_product(a, b) for b in columns] for a in columns]).transpose(2, 0, 1),
-            np.stack([get_product(a, y) for a in columns]).T,
-            get_product(y, y),
+            scale
+            * np.stack([[get_product(a, b) for b in columns] for a in columns]).transpose(2, 0, 1),
+            scale * np.stack([get_product(a, cost) for a in columns]).T,
+            scale * get_product(cost, cost),
+            scale * np.stack([get_product(a, ordinary) for a in columns]).T,
         )
 
-    def select_columns(self, at: Sequence[int]) -> "ClusterMoments":
-        """Return those of some of the columns."""
-        chosen = list(at)
-        names = tuple(self.columns[one] for one in chosen)
-        return ClusterMoments(names, self.xx[:, chosen][:, :, chosen], self.xy[:, chosen], self.yy)
+    def combine(self, columns: Floats) -> "ClusterMoments":
+        """Return those of other columns, each a combination (k x new) of these."""
+        return ClusterMoments(
+            columns.T @ self.xx @ columns, self.xy @ columns, self.yy, self.xt @ columns
+        )
+
+    def select_columns(self, chosen: NDArray[np.bool_] | slice) -> "ClusterMoments":
+        """Return some of the clusters."""
+        return ClusterMoments(self.xx[chosen], self.xy[chosen], self.yy[chosen], self.xt[chosen])
 
     @property
     def n(self) -> int:
-        """Rows: the first column is ones."""
+        """Rows: the first column is ones, and the mean weight 1."""
         return round(float(self.xx[:, 0, 0].sum()))
 
     @property
@@ -136,15 +109,23 @@ class ClusterMoments:
         """Return the same with y - X·coefficients for y."""
         fit = self.xx @ coefficients
         return ClusterMoments(
-            self.columns,
             self.xx,
             self.xy - fit,
             self.yy - 2.0 * self.xy @ coefficients + fit @ coefficients,
+            self.xt,
         )
+
+    def losses(self, coefficients: Floats) -> Floats:
+        """Return the sum of squared residuals of each cluster."""
+        return np.maximum(0.0, self.subtract_prediction(coefficients).yy)
+
+    def size(self, coefficients: Floats) -> float:
+        """Return the sum of squared predictions."""
+        return max(0.0, float(coefficients @ self.xx.sum(axis=0) @ coefficients))
 
     def sum_squared_residuals(self, coefficients: Floats) -> float:
         """Return the sum of squared residuals."""
-        return max(0.0, float(self.subtract_prediction(coefficients).yy.sum()))
+        return float(self.losses(coefficients).sum())
 
     def compute_condition(self) -> float:
         """Return the condition number of the columns, each scaled to unit length."""
@@ -179,16 +160,37 @@ class ClusterMoments:
         if not (explaining > 0.0 and spread > 0.0):
             return 0.0
         explained = min(1.0, float(both**2 / explaining / spread))
-        return 1.0 - (1.0 - explained) * self.n / max(1.0, self.n - len(self.xx))
+        return float(1.0 - (1.0 - explained) * self.n / max(1.0, self.n - len(self.xx)))
 
-    def solve_least_squares(self, prior: CoefficientPrior | None = None) -> ClusterRobustFit:
-        """Solve. Raises SingularMoments where rows and prior cannot tell the columns apart."""
-        n, clusters, k = self.n, len(self.xx), len(self.columns)
+    def instrument(self, at: int, *, per: int) -> "ClusterMoments":
+        """Return the same with a column's noise within clusters taken out of the normal equations.
+
+        In the equation of column `at` its own value is replaced by its cluster's mean per unit of
+        column `per`, times that: a grouping estimator (Wald, 1940; Durbin, 1954). Where the column
+        is a noisy reading, least squares draws its coefficient to zero, and this does not. Only
+        what varies between clusters counts then, and `xx` is no longer symmetrical.
+        """
+        share = self.xx[:, 0, at] / np.maximum(self.xx[:, 0, per], np.finfo(float).tiny)
+        xx, xy = self.xx.copy(), self.xy.copy()
+        xx[:, at] = share[:, None] * self.xx[:, per]
+        xy[:, at] = share * self.xy[:, per]
+        return ClusterMoments(xx, xy, self.yy, self.xt)
+
+    def solve_least_squares(
+        self, prior: CoefficientPrior | None = None, plain: "ClusterMoments | None" = None
+    ) -> ClusterRobustFit:
+        """Solve. Raises SingularMoments where rows and prior cannot tell the columns apart.
+
+        Where these are of `instrument`, `plain` is what they were before.
+        """
+        plain = plain or self
+        n, clusters, k = self.n, len(self.xx), self.xx.shape[1]
         if n <= k or clusters < 2:  # noqa: PLR2004 - a spread takes two
-            raise SingularMoments(f"{n} requests in {clusters} scrapes for {k} coefficients")
-        scale, scaled = self._scale_columns()
+            raise SingularMoments(f"{n} requests in {clusters} blocks for {k} coefficients")
+        scale = plain.column_scales
+        scaled = self.xx.sum(axis=0) / np.outer(scale, scale) / n
         target = self.xy.sum(axis=0) / scale / n
-        condition = self.compute_condition()
+        condition = plain.compute_condition()
         if prior is None:
             if condition > MAX_CONDITION:
                 raise SingularMoments("the columns cannot be told apart")
@@ -211,11 +213,11 @@ class ClusterMoments:
         left = self.subtract_prediction(b)
         scores = left.xy / scale / n
         correction = clusters / (clusters - 1.0) * (n - 1.0) / (n - k)
-        half = scores @ bread  # squared afterwards, so that rounding gives no variance below 0
+        half = scores @ bread.T  # squared afterwards, so that rounding gives no variance below 0
         known = bread @ pull @ bread * variance / n
         covariance = (correction * half.T @ half + known) / np.outer(scale, scale)
         np.fill_diagonal(covariance, np.maximum(np.diag(covariance), 0.0))
-        squares = max(0.0, float(left.yy.sum()))
+        squares = plain.sum_squared_residuals(b)
         total = float(self.yy.sum()) - n * self.mean_y**2
         reach = compute_interval_factor(clusters) * np.sqrt(np.diag(covariance))
         return ClusterRobustFit(
@@ -231,32 +233,56 @@ class ClusterMoments:
             prior_share=share,
         )
 
+    def hold(self, at: int, value: float, shifts: Floats) -> ClusterRobustFit:
+        """Solve for the other columns, column `at` held to a coefficient known from elsewhere.
+
+        `shifts` (G) is what each cluster adds to that coefficient's own error, where it was scaled
+        by these very rows; zeros where it was not. Raises SingularMoments.
+        """
+        k = self.xx.shape[1]
+        rest = [place for place in range(k) if place != at]
+        part = ClusterMoments(
+            self.xx[:, rest][:, :, rest],
+            self.xy[:, rest] - value * self.xx[:, rest, at],
+            self.yy - 2.0 * value * self.xy[:, at] + value**2 * self.xx[:, at, at],
+            self.xt[:, rest],
+        )
+        found = part.solve_least_squares()
+        b = np.insert(found.coefficients, at, value)
+        scale, scaled = part._scale_columns()
+        scores = part.subtract_prediction(found.coefficients).xy
+        scores = scores - np.outer(shifts, self.xx[:, rest, at].sum(axis=0))
+        each = np.insert(
+            scores / scale / self.n @ np.linalg.inv(scaled) / scale, at, shifts, axis=1
+        )
+        clusters = len(self.xx)
+        correction = clusters / (clusters - 1.0) * (self.n - 1.0) / (self.n - k)
+        covariance = correction * each.T @ each
+        reach = compute_interval_factor(clusters) * np.sqrt(np.diag(covariance))
+        total = float(self.yy.sum()) - self.n * self.mean_y**2
+        squares = self.sum_squared_residuals(b)
+        return ClusterRobustFit(
+            coefficients=b,
+            covariance=covariance,
+            low=b - reach,
+            high=b + reach,
+            n=self.n,
+            clusters=clusters,
+            r2=1.0 - squares / total if total > 0.0 else 0.0,
+            rmse=float(np.sqrt(squares / self.n)),
+            condition=found.condition,
+            prior_share=np.insert(np.zeros(k - 1), at, 1.0),
+        )
+
     def estimate_variance(self) -> float:
         """Return the residual variance of the least squares without a prior."""
-        n, k = self.n, len(self.columns)
+        n, k = self.n, self.xx.shape[1]
         scale, scaled = self._scale_columns()
         target = self.xy.sum(axis=0) / scale / n
         b = np.linalg.lstsq(scaled, target, rcond=1e-12)[0] / scale
         least = np.finfo(float).eps * float(self.yy.sum())
-        return max(self.sum_squared_residuals(b), least) / (n - k)
+        return float(max(self.sum_squared_residuals(b), least) / (n - k))
 
     def _scale_columns(self) -> tuple[Floats, Floats]:
         scale = self.column_scales
         return scale, self.xx.sum(axis=0) / np.outer(scale, scale) / self.n
-
-
-def compute_interval_factor(clusters: int) -> float:
-    """Return what a standard error is multiplied with for half a 95% interval."""
-    return float(stdtrit(clusters - 1.0, 0.975))
-
-
-def compute_wald_test(solved: ClusterRobustFit) -> WaldTest | None:
-    """Test that every coefficient is 0; None where there are too few clusters to tell."""
-    k, freedom = len(solved.coefficients), solved.clusters - 1
-    error = solved.standard_errors
-    if freedom <= k or not (error > 0.0).all():
-        return None
-    t = solved.coefficients / error
-    correlation = solved.covariance / np.outer(error, error)
-    f = float(t @ np.linalg.solve(correlation, t)) / k
-    return WaldTest(f, float(fdtrc(k, freedom, max(f, 0.0))), k, freedom)

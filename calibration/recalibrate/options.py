@@ -17,9 +17,17 @@ def recalibrate(
         list[str] | None,
         typer.Option(help="DEPLOYMENT, or DEPLOYMENT=KEY in the profile: only these."),
     ] = None,
-    form: Annotated[str, typer.Option(help="additive, interaction, load or best.")] = "best",
+    form: Annotated[
+        str, typer.Option(help="additive, interaction, context, load, load-context or best.")
+    ] = "best",
+    block: Annotated[
+        str | None,
+        typer.Option(
+            help="Length of the blocks that errors are taken over: 10m; default: by window."
+        ),
+    ] = None,
     min_requests: Annotated[int, typer.Option(min=10, help="Gate: least requests.")] = 100,
-    min_scrapes: Annotated[int, typer.Option(min=3, help="Gate: least busy scrapes.")] = 10,
+    min_blocks: Annotated[int, typer.Option(min=4, help="Gate: least busy blocks.")] = 8,
     min_spread: Annotated[
         float, typer.Option(min=0, help="Gate: least sd over mean of either length.")
     ] = 0.05,
@@ -35,9 +43,13 @@ def recalibrate(
     max_influence: Annotated[
         float, typer.Option(min=0, help="Gate: most that one scrape may move the mean, as a share.")
     ] = 0.1,
+    max_missing: Annotated[
+        float, typer.Option(min=0, max=1, help="Gate: most joules missing where requests are dear.")
+    ] = 0.1,
     min_gain: Annotated[
-        float, typer.Option(min=0, max=1, help="Gate: least fall of the RMSE, as a share.")
-    ] = 0.0,
+        float,
+        typer.Option(min=0, max=1, help="Gate: by which share the live profile must be off."),
+    ] = 0.03,
     prior_requests: Annotated[
         float, typer.Option(min=0, help="Requests that the live profile counts as beside few.")
     ] = 100.0,
@@ -75,15 +87,17 @@ def recalibrate(
         out=out or profile,
         model=model or [],
         form=form,
+        block=block,
         settings=RefitSettings(
             limits=gates.GateLimits(
                 min_requests=min_requests,
-                min_scrapes=min_scrapes,
+                min_blocks=min_blocks,
                 min_spread=min_spread,
                 max_condition=max_condition,
                 max_interval=max_interval,
                 max_change=max_change,
                 max_influence=max_influence,
+                max_missing=max_missing,
                 min_gain=min_gain,
             ),
             prior_settings=pull.PriorSettings(prior_requests, enough_requests),

@@ -5,12 +5,15 @@ on, never dropped; credentials in the URL are sent and never shown.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
+
+from calibration.tables.columns import BadInput
 
 _DURATION = re.compile(r"(?:[0-9]+(?:ms|[smhdwy]))+")
 _PART = re.compile(r"([0-9]+)(ms|[smhdwy])")
@@ -160,6 +163,27 @@ def parse_matcher(text: str) -> str:
         raise ValueError(f"{text!r} is no label matcher such as namespace=llm")
     value = found[4].replace("\\", "\\\\")
     return f'{found[1]}{found[2]}"{value}"'
+
+
+def read_headers(given: Iterable[str], bearer_token_file: Path | None) -> dict[str, str]:
+    """Read the headers to send; a token file is read each time, for tokens are renewed.
+
+    Raises BadInput, OSError.
+    """
+    found = {}
+    for text in given:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise BadInput(f"--header {name.strip()}: want 'Name: value'")
+        found[name.strip()] = value.strip()
+    if bearer_token_file is not None:
+        try:
+            token = bearer_token_file.read_text(encoding="ascii").strip()
+        except UnicodeDecodeError:
+            text = f"--bearer-token-file {bearer_token_file}: is no token, but other bytes"
+            raise BadInput(text) from None
+        found["Authorization"] = f"Bearer {token}"
+    return found
 
 
 def _decode_json(raw: bytes, kind: type[Any]) -> Any:

@@ -2,9 +2,12 @@
 
 Forms, richest first; the first that is accepted is taken, and the report says why others were not:
 
-    load          1, i, o, i·o, z   where z, the load's column, varied by itself (o·r or o/(1+r))
-    interaction   1, i, o, i·o
-    additive      1, i, o
+    load, load-context      where the load's column varied by itself (o·r or o/(1+r))
+    interaction, context
+    additive
+
+Of the two in a line the live profile's is tried first, and the other taken where its loss is lower
+by a hundredth; without one in the live profile, i·o is first.
 
 Rules:
 - A form is accepted if it is well conditioned, every marginal cost is >= 0 over the observed range
@@ -12,70 +15,51 @@ Rules:
   A form that fails by sign is tried again without i·o, and then without i where that could be
   zero; what is left out is 0 in the profile.
 - Where the live profile knows load and the window hardly identifies it, the load's coefficient is
-  kept from the live profile, with its own error and at the window's level, and the rest is fitted
-  around it. That is so where everything ran at one load, and where most of the load's variation is
-  within the scrape intervals: how many run at dispatch is a noisy reading of how many run
-  meanwhile, and noise in a column pulls its coefficient to zero. (At one request per second on the
-  simulator b4 fitted anew came out a third of the truth, and the error at other loads was 39%
-  instead of 5%.)
+  kept from the live profile at the window's level, and the rest is fitted around it. That is so
+  where everything ran at one load, where most of the load's variation is within the blocks of time,
+  and where the live coefficient is within the interval of a new one. A new one comes from the
+  differences between blocks: a noisy reading of the load draws a least squares one to zero.
 - With few requests the live profile is a Gaussian prior; see calibration.recalibrate.prior.
+- Clusters are blocks of 5 to 15 minutes: neighbouring scrapes share a server's state, and with
+  scrapes for clusters a 95% interval covered 26% where they were correlated at 0.9.
+- No refit moves the mean request by more than the largest change that is allowed: a step of that
+  size is taken, and the next round sees the rest. Rows are winsorised around the live prediction,
+  so that a profile that is far off cannot be mended in one step anyway.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from calibration.arrays import Floats
-from calibration.recalibrate import moments
-from calibration.recalibrate import prior as pull
-from calibration.recalibrate.moments import (
-    ClusterMoments,
+from calibration.recalibrate.form_choice import FormChoice, RefitRules
+from calibration.recalibrate.holdout import HeldOut, hold_out
+from calibration.recalibrate.moments import ClusterMoments
+from calibration.recalibrate.solved import (
     ClusterRobustFit,
     SingularMoments,
     WaldTest,
+    compute_wald_test,
 )
-from calibration.recalibrate.prior import LOAD_AT, PriorSettings
-from calibration.recalibrate.sums import LOAD, SumBlock
+from calibration.recalibrate.sums import SumBlock
+from calibration.recalibrate.variants import (
+    LOAD_COLUMN,
+    FormVariant,
+    ObservedRange,
+    base_columns,
+    compute_observed_range,
+)
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import CostQuantity, RegressionForm
-
-COLUMNS = ("n", "i", "o", "io", "z")
-TOKENS_IN_AT, TOKENS_OUT_AT, BOTH_AT = 1, 2, 3
-MIN_TOLERANCE = 0.02
-"""Share of the load column's squares that the other columns must leave over."""
-MIN_BETWEEN_SHARE = 0.5
-"""Share of its variation that must lie between scrapes before a live coefficient of load goes."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedRange:
-    """Lengths and load that the window is known to hold.
-
-    Sums hide the ends of a range. But no mean is outside it: the lowest and highest mean of any
-    scrape interval (the highest weighted by length) are inside, and are the ends given here.
-    """
-
-    tokens_in: tuple[float, float]
-    tokens_out: tuple[float, float]
-    load: tuple[float, float] | None
-    """z per token out: r for seconds, 1/(1+r) for joules; None where it is not known."""
-
-    def compute_running_range(self, quantity: CostQuantity) -> tuple[float, float] | None:
-        """Return the load as requests running."""
-        if self.load is None:
-            return None
-        low, high = self.load
-        if quantity is CostQuantity.SECONDS:
-            return low, high
-        if low <= 0.0:  # more at once than can be counted
-            return None
-        return max(0.0, 1.0 / high - 1.0), max(0.0, 1.0 / low - 1.0)
+from gateway.scheduling.regression_terms import COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
 class LiveProfileDrift:
-    """The live profile held against the window: mean costs, its RMSE there, and Chow's test."""
+    """The live profile held against the window: mean costs, its error there, and Chow's test.
+
+    `rmse` is the root mean squared error as a share of the predictions' root mean square.
+    """
 
     predicted: float
     observed: float
@@ -107,31 +91,47 @@ class CostRefit:
     passed_over: tuple[str, ...]
     """Richer forms, and why not."""
     mean: Floats
-    """The window's mean request, as all five columns."""
+    """The window's mean request, as the columns of the sums (unweighted)."""
     sd: Floats
+    """Standard deviations of those columns (weighted)."""
     influence: float
-    """By how much one scrape moves the mean request's prediction, at most, as a share of the mean.
+    """By how much one scrape moves the mean prediction, at most, as a share of it.
 
     Least squares with a constant: that is its residuals' sum over n.
     """
+    rmse: float
+    """As the drift's."""
+    change: float
+    """The mean request's prediction over the live one's, before any limit of a step."""
+    step: float
+    """What the coefficients were multiplied with to stay within the largest change; 1: nothing."""
+    held: HeldOut
+    """What the refit is worth on requests that it was not fitted to."""
+    winsorised: tuple[float, float]
+    """Share of the rows that were raised to a fifth, and cut to five times, the live prediction."""
+    block_seconds: float
+    blur: float
+    """What a noisy reading of the load may make of the mean prediction, as a share of it."""
 
     @property
     def coefficients(self) -> list[float]:
         """All of the form's."""
-        return [float(b) for b in self._expand_coefficients(self.solved.coefficients)]
+        return [float(b) for b in self.step * self._expand_coefficients(self.solved.coefficients)]
 
     @property
     def covariance(self) -> list[list[float]]:
         """Of all the form's coefficients."""
         k = self.form.term_count
         full = np.zeros((k, k))
-        full[np.ix_(self.used, self.used)] = self.solved.covariance
+        full[np.ix_(self.used, self.used)] = self.step**2 * self.solved.covariance
         return [[float(v) for v in row] for row in full]
 
     def predict_cost(self, columns: Floats) -> tuple[float, float]:
-        """Return the prediction at a row of all five columns, and half its 95% interval."""
-        x = columns[list(self.used)]
-        return float(x @ self.solved.coefficients), self.solved.compute_half_interval(x)
+        """Return the prediction at a row of the sums' columns, and half its 95% interval."""
+        x = columns @ base_columns(self.form)[:, list(self.used)]
+        return float(x @ self.solved.coefficients) * self.step, self.solved.compute_half_interval(
+            x
+        ) * self.step
 
     def _expand_coefficients(self, values: Floats) -> Floats:
         full = np.zeros(self.form.term_count)
@@ -143,175 +143,98 @@ def refit_cost(
     quantity: CostQuantity,
     block: SumBlock,
     live: CostRegression,
-    *,
-    form: RegressionForm | None,
-    few: PriorSettings,
-    max_condition: float,
+    rules: RefitRules,
+    rows: SumBlock | None = None,
 ) -> CostRefit:
-    """Refit a cost. Raises SingularMoments, saying why, where no form is identifiable."""
-    known = COLUMNS if block.basis == LOAD else COLUMNS[:4]
-    whole = ClusterMoments.from_block(block, known, "y")
-    seen = _compute_observed_range(block)
-    if live.form.term_count > len(known):
-        raise SingularMoments("the live profile knows load, and these sums do not")
-    before = np.zeros(len(known))
-    before[: live.form.term_count] = live.coefficients
-    predicted = float(whole.column_means @ before)
-    level = whole.mean_y / predicted if predicted > 0.0 else 1.0
-    passed: list[str] = []
-    free = False  # whether a token in was found to cost nothing, or less by chance
-    last: tuple[_FormVariant, ClusterRobustFit, str | None] | None = None
-    for variant in _yield_variants(form, live, len(known)):
-        if TOKENS_IN_AT not in variant.used and not free:
-            continue
-        chosen = whole.select_columns(variant.used)
-        try:
-            _check_identifiable(whole, variant, live, max_condition)
-            weight = few.compute_weight(whole.n)
-            prior = pull.build_prior(
-                chosen, variant.used, live, level, weight, keep_load=variant.keep_load
-            )
-            solved = chosen.solve_least_squares(prior)
-        except SingularMoments as error:
-            passed.append(f"{variant}: {error}")
-            continue
-        wrong = _find_wrong_sign(solved, variant.used, seen)
-        last = (variant, solved, wrong)
-        if wrong is None:
-            break
-        if TOKENS_IN_AT in variant.used and BOTH_AT not in variant.used:
-            free = bool(solved.high[TOKENS_IN_AT] >= 0.0)
-        passed.append(f"{variant}: {wrong}")
-    if last is None:
-        raise SingularMoments("; ".join(passed))
-    variant, solved, wrong = last
-    missing = np.zeros(len(COLUMNS) - len(known))
+    """Refit a cost; `rows` counts the rows. Raises SingularMoments where no form can be told."""
+    seconds = rules.block_seconds or block_seconds(block)
+    blocks = block.by_time(seconds)
+    whole = ClusterMoments.from_block(blocks)
+    mean = np.array([block.sum_term(term or "n") for term in COLUMNS]) / block.n
+    before = base_columns(live.form) @ np.array(live.coefficients)
+    predicted, observed = float(mean @ before), block.sum_term("y") / block.n
+    level = observed / predicted if predicted > 0.0 else 1.0
+    plain = np.column_stack([blocks.get_term(term or "n") for term in COLUMNS])
+    shifts = (blocks.get_term("y") - level * (plain @ before)) / (predicted * block.n or 1.0)
+    fit = FormChoice(live, rules, whole, (level, shifts), compute_observed_range(block))
+    variant, solved, wrong = fit.choose()
+    columns = variant.columns
+    change = float(mean @ columns @ solved.coefficients) / predicted if predicted > 0.0 else np.inf
+    step = 1.0
+    if change > 0.0 and np.isfinite(change):
+        step = float(np.clip(change, 1.0 / rules.max_change, rules.max_change) / change)
+
+    def again(part: ClusterMoments) -> Floats:
+        return np.asarray(step * columns @ fit.solve(variant, part).coefficients)
+
+    b = step * columns @ solved.coefficients
     return CostRefit(
         quantity=quantity,
         form=variant.form,
         solved=solved,
         used=variant.used,
         kept_load=variant.keep_load,
-        observed_range=seen,
-        drift=_compute_drift(whole, variant.used, before),
+        observed_range=fit.seen,
+        drift=_compute_drift(whole, variant, before, (predicted, observed)),
         wrong_sign=wrong,
-        passed_over=tuple(passed),
-        mean=np.append(whole.column_means, missing),
-        sd=np.append(whole.standard_deviations, missing),
-        influence=_compute_influence(whole.select_columns(variant.used), solved),
+        passed_over=tuple(fit.passed),
+        mean=mean,
+        sd=whole.standard_deviations,
+        influence=_compute_influence(ClusterMoments.from_block(block).combine(columns), solved),
+        rmse=_relative(whole, b),
+        change=change,
+        step=step,
+        held=hold_out(whole, before, b, again),
+        winsorised=_winsorised(rows),
+        block_seconds=seconds,
+        blur=fit.blur(variant, float(mean[LOAD_COLUMN]) / observed) if observed > 0.0 else 0.0,
     )
 
 
-def _compute_influence(chosen: ClusterMoments, solved: ClusterRobustFit) -> float:
-    left = chosen.subtract_prediction(solved.coefficients).xy[:, 0]
-    return float(np.abs(left).max()) / (chosen.n * abs(chosen.mean_y))
+def block_seconds(block: SumBlock) -> float:
+    """Return the length of a cluster: 24 of them fill the window, within 5 to 15 minutes."""
+    span = float(np.ptp(block.times)) if len(block.times) else 0.0
+    return float(np.clip(span / _USUAL_BLOCKS, *_BLOCK_SECONDS))
 
 
-@dataclass(frozen=True, slots=True)
-class _FormVariant:
-    """A form, which of its columns are fitted, and whether the load's coefficient is kept."""
-
-    form: RegressionForm
-    used: tuple[int, ...]
-    keep_load: bool = False
-
-    def __str__(self) -> str:
-        missing = [f"b{at}" for at in range(self.form.term_count) if at not in self.used]
-        without = f" without {', '.join(missing)}" if missing else ""
-        return self.form.value + without + (", b4 kept" if self.keep_load else "")
+_USUAL_BLOCKS = 24
+_BLOCK_SECONDS = (300.0, 900.0)
 
 
-def _yield_variants(
-    form: RegressionForm | None, live: CostRegression, known: int
-) -> Iterator[_FormVariant]:
-    """Yield what to try, best first."""
-    forms = (
-        [form]
-        if form
-        else [RegressionForm.LOAD, RegressionForm.INTERACTION, RegressionForm.ADDITIVE]
-    )
-    if RegressionForm.LOAD in forms and known >= RegressionForm.LOAD.term_count:
-        for keep in (False, True) if live.form is RegressionForm.LOAD else (False,):
-            for used in ((0, 1, 2, 3, 4), (0, 1, 2, 4), (0, 2, 4)):
-                yield _FormVariant(RegressionForm.LOAD, used, keep)
-    if RegressionForm.INTERACTION in forms:
-        yield _FormVariant(RegressionForm.INTERACTION, (0, 1, 2, 3))
-    if RegressionForm.ADDITIVE in forms:
-        yield _FormVariant(RegressionForm.ADDITIVE, (0, 1, 2))
-        yield _FormVariant(RegressionForm.ADDITIVE, (0, 2))
+def _compute_influence(scrapes: ClusterMoments, solved: ClusterRobustFit) -> float:
+    left = scrapes.subtract_prediction(solved.coefficients).xy[:, 0]
+    return float(np.abs(left).max()) / (scrapes.n * abs(scrapes.mean_y))
 
 
-def _check_identifiable(
-    whole: ClusterMoments, variant: _FormVariant, live: CostRegression, max_condition: float
-) -> None:
-    """Raise SingularMoments where the window does not identify the columns."""
-    fitted = [at for at in variant.used if at != LOAD_AT or not variant.keep_load]
-    if LOAD_AT in fitted:
-        if whole.select_columns(fitted).compute_tolerance(fitted.index(LOAD_AT)) < MIN_TOLERANCE:
-            raise SingularMoments("load hardly varied by itself")
-        if live.form is RegressionForm.LOAD:
-            share = whole.compute_between_share(LOAD_AT, per=TOKENS_OUT_AT)
-            if share < MIN_BETWEEN_SHARE:
-                raise SingularMoments(
-                    f"only {share:.0%} of the load's variation is between scrapes"
-                )
-    condition = whole.select_columns(fitted).compute_condition()
-    if condition > max_condition:
-        raise SingularMoments(f"condition number {condition:.3g}, at most {max_condition:g}")
-
-
-def _compute_observed_range(block: SumBlock) -> ObservedRange:
-    """Look at each scrape by itself; one whose divisor is 0 tells nothing."""
-
-    def compute_shares(term: str, per: str) -> Floats:
-        some = block.get_term(per) > 0.0
-        return np.asarray(block.get_term(term)[some] / block.get_term(per)[some])
-
-    load = None
-    if block.basis == LOAD:
-        share = compute_shares("z", "o")
-        load = (float(share.min()), float(share.max()))
-    return ObservedRange(
-        (float(compute_shares("i", "n").min()), float(compute_shares("i2", "i").max())),
-        (float(compute_shares("o", "n").min()), float(compute_shares("o2", "o").max())),
-        load,
+def _relative(whole: ClusterMoments, coefficients: Floats) -> float:
+    size = whole.size(coefficients)
+    return (
+        float(np.sqrt(whole.sum_squared_residuals(coefficients) / size))
+        if size > 0.0
+        else float("inf")
     )
 
 
-def _find_wrong_sign(
-    solved: ClusterRobustFit, used: Sequence[int], seen: ObservedRange
-) -> str | None:
-    """Say what costs less than nothing within what was seen."""
-    b = np.zeros(len(COLUMNS))
-    b[list(used)] = solved.coefficients
-    if b[4] < 0.0:
-        return f"load has the wrong sign ({b[4]:.3g} per token)"
-    per_in = min(b[1] + b[3] * o for o in seen.tokens_out)
-    if per_in < 0.0:
-        return f"a token in costs {per_in:.3g}, less than nothing"
-    loads = seen.load or (0.0, 0.0)
-    per_out = min(b[2] + b[3] * i + b[4] * z for i in seen.tokens_in for z in loads)
-    if per_out < 0.0:
-        return f"a token out costs {per_out:.3g}, less than nothing"
-    return None
+def _winsorised(rows: SumBlock | None) -> tuple[float, float]:
+    if rows is None or not rows.n:
+        return 0.0, 0.0
+    return rows.sum_term("low") / rows.n, rows.sum_term("high") / rows.n
 
 
-def _compute_drift(whole: ClusterMoments, used: Sequence[int], before: Floats) -> LiveProfileDrift:
-    """Hold the live coefficients against the window.
+def _compute_drift(
+    whole: ClusterMoments, variant: FormVariant, before: Floats, means: tuple[float, float]
+) -> LiveProfileDrift:
+    """Hold the live coefficients against the window; `means` are the predicted and the observed.
 
     Chow's question, asked with robust errors: do the live profile's residuals depend on the
     columns of the new fit? Where the new form has all of the live one's terms this is the Wald
     test that both have the same coefficients.
     """
-    left = whole.subtract_prediction(before)
     try:
-        chow = moments.compute_wald_test(left.select_columns(used).solve_least_squares())
+        chow = compute_wald_test(
+            whole.subtract_prediction(before).combine(variant.columns).solve_least_squares()
+        )
     except (SingularMoments, np.linalg.LinAlgError):
         chow = None
-    squares = max(0.0, float(left.yy.sum()))
-    return LiveProfileDrift(
-        predicted=float(whole.column_means @ before),
-        observed=whole.mean_y,
-        rmse=float(np.sqrt(squares / whole.n)),
-        chow=chow,
-    )
+    predicted, observed = means
+    return LiveProfileDrift(predicted, observed, _relative(whole, before), chow)

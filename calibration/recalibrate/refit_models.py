@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from calibration.recalibrate import gates, sums
+from calibration.recalibrate import gates, lengths, sums
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.gates import GateLimits, GateRefusal
-from calibration.recalibrate.moments import ClusterMoments, SingularMoments, compute_interval_factor
+from calibration.recalibrate.lengths import LengthFit
 from calibration.recalibrate.prior import PriorSettings
-from calibration.recalibrate.prometheus import PrometheusClient
+from calibration.recalibrate.prometheus import PrometheusClient, PrometheusError
 from calibration.recalibrate.refit import CostRefit, refit_cost
-from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT, TOKENS, SumBlock
+from calibration.recalibrate.solved import SingularMoments, compute_interval_factor
+from calibration.recalibrate.sums import SumBlock
 from gateway.profile import (
     CostProfile,
     CostRegression,
@@ -35,11 +36,14 @@ from gateway.profile import (
     TokenRatio,
 )
 from gateway.scheduling.cost import CostQuantity, RegressionForm
+from gateway.scheduling.regression_terms import COSTS, METERED, OUTPUT, PROMPT, ROWS
 
 DeploymentKey = tuple[str, str]
 """Model and deployment, as the gateway labels them."""
 _COSTS = ("seconds", "joules")
-_UNCHANGED_GATES = (gates.FEW, gates.GAIN)
+_UNCHANGED_GATES = (gates.FEW, gates.GAIN, gates.ORDINARY)
+INFO = "joulegate_profile_info"
+_INFO_NAMES = frozenset({"__name__", "model", "version"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class RefitSettings:
     limits: GateLimits = field(default_factory=GateLimits)
     prior_settings: PriorSettings = field(default_factory=PriorSettings)
     form: RegressionForm | None = None
+    block_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +62,6 @@ class WindowSums:
 
     blocks: Mapping[DeploymentKey, Mapping[tuple[str, str], SumBlock]]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RefittedOutputLine:
-    """Tokens out = slope x tokens in + intercept, and half the 95% interval at the mean prompt."""
-
-    slope: float
-    intercept: float
-    r2: float
-    mean_in: float
-    half: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +78,7 @@ class RefitPart:
 
     name: str
     block: SumBlock
-    found: CostRefit | RefittedOutputLine | RefittedTokenRatio | None
+    found: CostRefit | LengthFit | RefittedTokenRatio | None
     refusals: tuple[GateRefusal, ...]
 
     @property
@@ -118,28 +112,57 @@ class RefitOutcome:
     @property
     def live_profile_kept(self) -> bool:
         """Whether a cost stays because the live profile is as good."""
-        return any(one.gate == gates.GAIN for part in self.parts for one in part.refusals)
+        holding = (gates.GAIN, gates.ORDINARY)
+        return any(one.gate in holding for part in self.parts for one in part.refusals)
 
 
-def gather_sums(server: PrometheusClient, window: str, at: float) -> WindowSums:
-    """Read all sums of the window that ends at `at` (Unix seconds). Raises PrometheusError."""
+def gather_sums(server: PrometheusClient, window: str, at: float, version: str) -> WindowSums:
+    """Read all sums of the window that ends at `at` (Unix seconds). Raises PrometheusError.
+
+    Rows are winsorised and weighted around the prediction of their moment, so what an instance
+    summed up before it took the live `version` into force is left out, where that is known.
+    """
     blocks: dict[DeploymentKey, dict[tuple[str, str], SumBlock]] = {}
     warnings: list[str] = []
+    since = _taken_into_force(server, window, at, version)
 
-    def read_basis(basis: str, quantity: str) -> bool:
+    def read_basis(basis: str, quantity: str) -> None:
         found = server.query_samples(sums.SUMS_METRIC, window, at, basis=basis, quantity=quantity)
         warnings.extend(found.attributed_warnings)
-        for key, block in sums.read_blocks(basis, found.series).items():
+        for key, block in sums.read_blocks(basis, found.series, since).items():
             blocks.setdefault(key, {})[basis, quantity] = block
-        return bool(found.series)
+            warnings.extend(
+                f"{key[1]}: {where} shows the same gateway as another series (two Prometheus "
+                "servers?) and was left out"
+                for where in block.duplicates
+            )
 
     for quantity in _COSTS:
-        # The block of `load` holds all that the one of `tokens` does.
-        if not read_basis(LOAD, quantity):
-            read_basis(TOKENS, quantity)
+        read_basis(COSTS, quantity)
+        read_basis(ROWS, quantity)
+    read_basis(METERED, CostQuantity.JOULES.value)
     for basis in (OUTPUT, PROMPT):
         read_basis(basis, "tokens")
     return WindowSums(blocks, tuple(dict.fromkeys(warnings)))
+
+
+def _taken_into_force(
+    server: PrometheusClient, window: str, at: float, version: str
+) -> dict[str, float]:
+    """Return when each instance was first seen with this version of the profile."""
+    try:
+        found = server.query_samples(INFO, window, at, version=version)
+    except PrometheusError as error:
+        if error.code is None:
+            raise
+        return {}  # a server that has only the sums
+    since: dict[str, float] = {}
+    for one in found.series:
+        times = [when for when, value in one.values if float(value) > 0.0]
+        if times:
+            where = one.describe_instance(_INFO_NAMES)
+            since[where] = min(times[0], since.get(where, times[0]))
+    return since
 
 
 def recalibrate_models(
@@ -159,9 +182,7 @@ def recalibrate_models(
         ]
         parts = [
             *costs,
-            _build_output_part(
-                _merge_blocks(blocks, OUTPUT, "tokens"), before, costs[0].block, settings.limits
-            ),
+            _build_output_part(_merge_blocks(blocks, OUTPUT, "tokens"), settings.limits),
             _build_ratio_part(_merge_blocks(blocks, PROMPT, "tokens"), before, settings.limits),
         ]
         outcome = RefitOutcome(key, tuple(deployments), tuple(parts), None)
@@ -190,57 +211,46 @@ def _build_cost_part(
     live: CostRegression,
     settings: RefitSettings,
 ) -> RefitPart:
-    block = _merge_blocks(blocks, LOAD, quantity.value)
-    if not block.n and not block.faults:
-        tokens = _merge_blocks(blocks, TOKENS, quantity.value)
-        block = tokens if tokens.n else block
+    block = _merge_blocks(blocks, COSTS, quantity.value)
+    rows = _merge_blocks(blocks, ROWS, quantity.value)
     refusals = list(gates.check_block(block, settings.limits))
+    if not refusals:
+        refusals = list(gates.check_rows(rows, settings.limits))
+    if not refusals and quantity is CostQuantity.JOULES:
+        metered = _merge_blocks(blocks, METERED, quantity.value)
+        refusals = list(gates.check_metered(metered, settings.limits))
     found = None
     if not refusals:
+        rules = RefitRules(
+            settings.form,
+            settings.prior_settings,
+            settings.limits.max_condition,
+            settings.limits.max_change,
+            settings.block_seconds,
+        )
         try:
-            found = refit_cost(
-                quantity,
-                block,
-                live,
-                form=settings.form,
-                few=settings.prior_settings,
-                max_condition=settings.limits.max_condition,
-            )
+            found = refit_cost(quantity, block, live, rules, rows)
             refusals = list(gates.check_refit(found, settings.limits))
         except SingularMoments as error:
             refusals = [GateRefusal("condition", str(error))]
     return RefitPart(quantity.value, block, found, tuple(refusals))
 
 
-def _build_output_part(
-    block: SumBlock, live: ModelProfile, seconds: SumBlock, limits: GateLimits
-) -> RefitPart:
-    """Refit tokens out on tokens in, over the answers that no limit cut."""
-    refusals = list(gates.check_block(block, limits))
-    whole = block.n / seconds.n if seconds.n else 1.0
-    if not refusals and whole < gates.MIN_UNCUT_SHARE:
-        text = (
-            f"only {whole:.0%} of the answers were not cut by a limit, at least "
-            f"{gates.MIN_UNCUT_SHARE:.0%} needed: those left are the short ones"
+def _build_output_part(block: SumBlock, limits: GateLimits) -> RefitPart:
+    """Refit the lengths of answers, those that a limit cut counted as at least so long."""
+    count = block.n + lengths.count_cut(block)
+    if block.faults:
+        return RefitPart("output", block, None, tuple(gates.check_block(block, limits)))
+    if count < limits.min_requests or not block.n:
+        text = f"{block.n} whole answers of {count}, at least {limits.min_requests} needed"
+        return RefitPart(
+            "output", block, None, (GateRefusal(gates.FEW, text, count, limits.min_requests),)
         )
-        refusals = [GateRefusal("cut", text, whole, gates.MIN_UNCUT_SHARE)]
-    line = None
-    if not refusals:
-        table = ClusterMoments.from_block(block, ("n", "i"), "o")
-        try:
-            solved = table.solve_least_squares()
-        except SingularMoments as error:
-            return RefitPart("output", block, None, (GateRefusal("condition", str(error)),))
-        intercept, slope = (float(b) for b in solved.coefficients)
-        mean = table.column_means
-        half = solved.compute_half_interval(mean)
-        line = RefittedOutputLine(slope, intercept, solved.r2, float(mean[1]), half)
-        expected, guess = table.mean_y, live.to_output_model()
-        refusals = [
-            *gates.check_interval(expected, half, limits),
-            *gates.check_change(expected, guess.slope * line.mean_in + guess.intercept, limits),
-        ]
-    return RefitPart("output", block, line, tuple(refusals))
+    found = lengths.fit(block)
+    half = (
+        compute_interval_factor(max(2, found.n)) * found.mu_error
+    )  # of ln o, so a share of the length
+    return RefitPart("output", block, found, tuple(gates.check_interval(1.0, half, limits)))
 
 
 def _build_ratio_part(block: SumBlock, live: ModelProfile, limits: GateLimits) -> RefitPart:
@@ -251,7 +261,7 @@ def _build_ratio_part(block: SumBlock, live: ModelProfile, limits: GateLimits) -
         theirs, ours = block.get_term("i"), block.get_term("e")
         value = float(theirs.sum() / ours.sum())
         count = len(ours)
-        spread = float(np.sum((theirs - value * ours) ** 2)) * count / (count - 1.0)
+        spread = float(((theirs - value * ours) ** 2).sum()) * count / (count - 1.0)
         half = compute_interval_factor(count) * spread**0.5 / float(ours.sum())
         ratio = RefittedTokenRatio(value, half)
         refusals = [
@@ -268,8 +278,8 @@ def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfi
             continue
         if isinstance(part.found, CostRefit):
             changes[part.name] = _build_regression(part.found)
-        elif isinstance(part.found, RefittedOutputLine):
-            changes["output"] = OutputCoefficients(part.found.slope, part.found.intercept)
+        elif isinstance(part.found, LengthFit):
+            changes["output"] = _build_output(part.found)
         elif isinstance(part.found, RefittedTokenRatio):
             changes["tokens"] = TokenRatio(part.found.value)
     if CostQuantity.JOULES.value in changes:
@@ -279,13 +289,18 @@ def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfi
     return msgspec.structs.replace(before, **changes)
 
 
+def _build_output(found: LengthFit) -> OutputCoefficients:
+    """Return what the profile keeps of lengths: the mean of the log-normal, whatever the prompt."""
+    return OutputCoefficients(0.0, found.mean)
+
+
 def _build_regression(found: CostRefit) -> CostRegression:
     seen = {
         "tokens_in": found.observed_range.tokens_in,
         "tokens_out": found.observed_range.tokens_out,
     }
     running = found.observed_range.compute_running_range(found.quantity)
-    if found.form is RegressionForm.LOAD and running is not None:
+    if found.form.knows_load and running is not None:
         seen["running"] = running
     return CostRegression(
         form=found.form,
@@ -293,6 +308,5 @@ def _build_regression(found: CostRefit) -> CostRegression:
         covariance=found.covariance,
         n=found.solved.n,
         r2=found.solved.r2,
-        rmse=found.solved.rmse,
         fitted_range={name: list(ends) for name, ends in seen.items()},
     )

@@ -1,6 +1,6 @@
 """What `joulegate recalibrate` says, in tables and in JSON; docs/recalibration.md explains it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,13 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from calibration.recalibrate.lengths import LengthFit
 from calibration.recalibrate.refit import CostRefit
-from calibration.recalibrate.refit_models import (
-    RefitOutcome,
-    RefitPart,
-    RefittedOutputLine,
-    RefittedTokenRatio,
-)
+from calibration.recalibrate.refit_models import RefitOutcome, RefitPart, RefittedTokenRatio
 from calibration.stats.design import UNITS, list_terms
 from gateway.profile import CostProfile, CostRegression
 from gateway.scheduling.cost import CostQuantity
@@ -57,13 +53,28 @@ def build_provenance(part: RefitPart) -> dict[str, Any]:
     }
     if isinstance(found, CostRefit):
         said |= {
+            "blocks": found.held.blocks,
             "condition": found.solved.condition,
             "bias": found.drift.relative_bias,
             "prior_share": max(found.solved.prior_share.tolist()),
             "b4_kept": found.kept_load,
+            "held_out": _build_held_out(found),
+            "step": found.step,
         }
+    elif isinstance(found, LengthFit):
+        said |= {"sigma": found.sigma, "censored": found.censored}
     said["refused"] = [msgspec.to_builtins(one) for one in part.refusals]
     return {"adopted": part.gates_passed, **{name: value for name, value in said.items() if value}}
+
+
+def _build_held_out(found: CostRefit) -> dict[str, float]:
+    held = found.held
+    return {
+        "gain": held.gain,
+        "standard_error": held.error,
+        "live_off_by": held.off,
+        "ordinary": held.ordinary,
+    }
 
 
 def _find_live_regression(
@@ -89,16 +100,18 @@ def _build_part(part: RefitPart, live: CostRegression | None) -> dict[str, Any]:
 
 
 def _build_estimates(
-    found: CostRefit | RefittedOutputLine | RefittedTokenRatio | None, live: CostRegression | None
+    found: CostRefit | LengthFit | RefittedTokenRatio | None, live: CostRegression | None
 ) -> dict[str, Any]:
-    if isinstance(found, RefittedOutputLine):
-        return {"slope": found.slope, "intercept": found.intercept, "r2": found.r2,
-                "mean_tokens_in": found.mean_in, "interval_at_mean": found.half}  # fmt: skip
+    if isinstance(found, LengthFit):
+        return {"mu": found.mu, "sigma": found.sigma, "n": found.n, "censored": found.censored,
+                "mean_tokens_out": found.mean, "mu_standard_error": found.mu_error,
+                "sigma_standard_error": found.sigma_error}  # fmt: skip
     if isinstance(found, RefittedTokenRatio):
         return {"ratio": found.value, "interval": found.half}
     if found is None or live is None:
         return {}
-    solved, drift = found.solved, found.drift
+    solved, drift, step = found.solved, found.drift, found.step
+    errors = solved.standard_errors
     shares = dict(zip(found.used, solved.prior_share.tolist(), strict=True))
     place = {at: where for where, at in enumerate(found.used)}
     return {
@@ -110,9 +123,9 @@ def _build_estimates(
                 "times": term.factor,
                 "unit": term.unit,
                 "value": found.coefficients[at],
-                "low": float(solved.low[place[at]]) if at in place else 0.0,
-                "high": float(solved.high[place[at]]) if at in place else 0.0,
-                "standard_error": float(solved.standard_errors[place[at]]) if at in place else 0.0,
+                "low": float(step * solved.low[place[at]]) if at in place else 0.0,
+                "high": float(step * solved.high[place[at]]) if at in place else 0.0,
+                "standard_error": float(step * errors[place[at]]) if at in place else 0.0,
                 "live": live.coefficients[at] if at < live.form.term_count else None,
                 "prior_share": shares.get(at, 0.0),
             }
@@ -120,7 +133,14 @@ def _build_estimates(
         ],
         "covariance": found.covariance,
         "r2": solved.r2,
-        "rmse": solved.rmse,
+        "rmse_share": found.rmse,
+        "blocks": found.held.blocks,
+        "block_seconds": found.block_seconds,
+        "held_out": _build_held_out(found),
+        "change": found.change,
+        "step": found.step,
+        "winsorised": list(found.winsorised),
+        "load_blur": found.blur,
         "condition": solved.condition,
         "prior_share": max(shares.values()),
         "b4_kept": found.kept_load,
@@ -128,7 +148,7 @@ def _build_estimates(
         "mean_observed": drift.observed,
         "mean_predicted_live": drift.predicted,
         "bias": drift.relative_bias,
-        "live_rmse": drift.rmse,
+        "live_rmse_share": drift.rmse,
         "chow": {"f": drift.chow.f, "p": drift.chow.p, "k": drift.chow.k,
                  "freedom": drift.chow.freedom} if drift.chow else None,
         "mean_request": {"tokens_in": float(found.mean[1]), "tokens_out": float(found.mean[2])},
@@ -166,23 +186,14 @@ def print_report(
 def _print_part(console: Console, part: RefitPart) -> None:
     found, block = part.found, part.block
     if isinstance(found, CostRefit):
-        for text in found.passed_over:
-            _print_line(console, f"{part.name}: not {text}")
-        if found.kept_load:
-            _print_line(
-                console, f"{part.name}: b4 kept from the live profile, at the window's level"
-            )
-        share = max(found.solved.prior_share)
-        if share > _NOTABLE_PRIOR_SHARE:
-            shares = ", ".join(f"{one:.0%}" for one in found.solved.prior_share)
-            _print_line(
-                console, f"{part.name}: share of the live profile in each coefficient: {shares}"
-            )
-    elif isinstance(found, RefittedOutputLine):
+        for text in _remarks(found):
+            _print_line(console, f"{part.name}: {text}")
+    elif isinstance(found, LengthFit):
         _print_line(
             console,
-            f"tokens out: {found.slope:.4g} x tokens in + {found.intercept:.4g} (R2 "
-            f"{found.r2:.3f}, {block.n} answers)",
+            f"tokens out: log-normal, mu {found.mu:.3f} +- {found.mu_error:.3f}, sigma "
+            f"{found.sigma:.3f}, mean {found.mean:.4g} ({found.n} answers, {found.censored} cut by "
+            "a limit)",
         )
     elif isinstance(found, RefittedTokenRatio):
         _print_line(
@@ -195,6 +206,27 @@ def _print_part(console: Console, part: RefitPart) -> None:
     for refusal in part.refusals:
         mark = "left as it was" if part.unchanged else "refused"
         _print_line(console, f"! {part.name}: {mark}: {refusal}")
+
+
+def _remarks(found: CostRefit) -> Iterator[str]:
+    """Yield what a reader must know of a refit."""
+    for text in found.passed_over:
+        yield f"not {text}"
+    if found.kept_load:
+        yield "b4 kept from the live profile, at the window's level"
+    if found.step != 1.0:
+        taken = found.change * found.step
+        yield f"{found.change:.3g} times the live prediction; a step of {taken:.3g} times was taken"
+    low, high = found.winsorised
+    if max(low, high) > _NOTABLE_PRIOR_SHARE:
+        yield (
+            f"{low:.0%} of the requests cost under a fifth, {high:.0%} over five times the live "
+            "prediction, and count as that"
+        )
+    shares = [float(one) for one in found.solved.prior_share]
+    if max(shares) > _NOTABLE_PRIOR_SHARE:
+        each = ", ".join(f"{one:.0%}" for one in shares)
+        yield f"share of the live profile in each coefficient: {each}"
 
 
 def _build_table(outcome: RefitOutcome, parts: Sequence[RefitPart], live: CostProfile) -> Table:
@@ -215,8 +247,8 @@ def _build_table(outcome: RefitOutcome, parts: Sequence[RefitPart], live: CostPr
         for _, fit, before in fits:
             row += _format_cells(fit, before, at)
         table.add_row(*row)
-    for name in ("form", "requests", "scrapes", "instances", "restarts", "R2", "RMSE", "condition",
-                 "live is off by", "Chow test"):  # fmt: skip
+    for name in ("form", "requests", "scrapes", "blocks", "instances", "restarts", "R2", "RMSE",
+                 "condition", "live is off by", "held out", "Chow test"):  # fmt: skip
         row = [name]
         for part, fit, before in fits:
             row += (
@@ -238,7 +270,9 @@ def _format_cells(fit: object, before: CostRegression | None, at: int) -> list[s
         return ["0", "left out", was]
     place = fit.used.index(at)
     unit = list_terms(fit.form, fit.quantity)[at].unit
-    interval = f"{fit.solved.low[place]:.5g} to {fit.solved.high[place]:.5g} {unit}"
+    interval = (
+        f"{fit.step * fit.solved.low[place]:.5g} to {fit.step * fit.solved.high[place]:.5g} {unit}"
+    )
     return [f"{fit.coefficients[at]:.5g}", interval, was]
 
 
@@ -250,14 +284,20 @@ def _format_figure(part: RefitPart, fit: CostRefit, before: CostRegression, name
         "form": [fit.form.value, "", before.form.value],
         "requests": [str(part.block.n), "", ""],
         "scrapes": [str(len(part.block.clusters)), "", ""],
+        "blocks": [str(fit.held.blocks), f"of {fit.block_seconds / 60.0:.3g} minutes", ""],
         "instances": [str(part.block.instances), "", ""],
         "restarts": [str(part.block.resets), "", ""],
         "R2": [f"{fit.solved.r2:.4f}", "", ""],
-        "RMSE": [f"{fit.solved.rmse:.4g} {unit}", "", f"{drift.rmse:.4g} {unit}"],
+        "RMSE": [f"{fit.rmse:.1%}", "", f"{drift.rmse:.1%}"],
         "condition": [f"{fit.solved.condition:.1f}", "", ""],
         "live is off by": [
             f"{drift.relative_bias:+.1%}",
             f"{drift.predicted:.4g} for {drift.observed:.4g} {unit}",
+            "",
+        ],
+        "held out": [
+            f"{fit.held.gain:.2g}",
+            f"+- {fit.held.error:.2g}: off by {fit.held.off:.1%} beyond the noise",
             "",
         ],
         "Chow test": [

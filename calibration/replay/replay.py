@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from backends.vllm.recipes import RECIPES
 from calibration.arrays import Floats
 from calibration.replay.decision_log_reader import LoggedDeployment, RecordedRequest
+from calibration.stats.design import columns
 from calibration.tables.columns import BadInput
 from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity
@@ -158,11 +159,14 @@ def compute_prices(world: ReplayFleet, sizes: RequestLengths) -> RequestPrices:
     terms: dict[CostQuantity, Floats] = {}
     floored = np.zeros(sizes.tokens_in.shape, dtype=bool)
     for quantity in CostQuantity:
-        rows = _build_terms(quantity, sizes)
+        rows = np.zeros((*sizes.tokens_in.shape, _TERMS))
         coefficients = np.zeros((len(world.deployments), _TERMS))
         for at, entry in enumerate(world.entries.values()):
-            b = getattr(entry, quantity.value).coefficients
+            fitted = getattr(entry, quantity.value)
+            b = fitted.coefficients
             coefficients[at, : len(b)] = b
+            lengths = (sizes.tokens_in[:, at], sizes.tokens_out[:, at], sizes.running[:, at])
+            rows[:, at, : len(b)] = columns(fitted.form, quantity, *lengths)
         raw = np.einsum("rpt,pt->rp", rows, coefficients)
         low = raw < COST_FLOOR
         floored |= low
@@ -172,13 +176,6 @@ def compute_prices(world: ReplayFleet, sizes: RequestLengths) -> RequestPrices:
     return RequestPrices(
         found[CostQuantity.SECONDS], found[CostQuantity.JOULES], terms, accuracy, int(floored.sum())
     )
-
-
-def _build_terms(quantity: CostQuantity, sizes: RequestLengths) -> Floats:
-    """Return each coefficient's factor (`gateway.scheduling.cost` has the forms)."""
-    i, o, r = sizes.tokens_in, sizes.tokens_out, sizes.running
-    load = o * r if quantity is CostQuantity.SECONDS else o / (1 + r)
-    return np.stack([np.ones_like(i), i, o, i * o, load], axis=2)
 
 
 def choose_deployments(

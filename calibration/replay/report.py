@@ -12,6 +12,8 @@ from calibration.replay.requests import LOG, ReplayRequests
 from calibration.replay.statistics import IntervalEstimate, PlanOutcome, PlanSaving
 from gateway.profile import CostProfile
 
+_SAVED = ("J saved per request", "s saved per request", "accuracy gained", "answered by another")
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileResults:
@@ -63,18 +65,18 @@ def _print_results(out: Console, group: ProfileResults, found: ReplayRequests) -
     grid = Table(box=None, pad_edge=False)
     grid.add_column("plan", overflow="fold")
     grid.add_column("against", overflow="fold")
-    for name in ("joules saved", "seconds saved", "accuracy gained", "answered by another"):
+    for name in _SAVED:
         grid.add_column(name, justify="right")
     for saving in group.savings:
         grid.add_row(
             Text(saving.plan),
             Text(saving.against),
-            _format_percent(saving.joules),
-            _format_percent(saving.seconds),
+            _format_number(saving.joules),
+            _format_number(saving.seconds),
             _format_share(saving.accuracy, signed=True),
             _format_percent(saving.changed),
         )
-    out.print()
+    out.print("\nat unchanged load: each request meets the load that it met", markup=False)
     out.print(grid)
     for note in list_notes(group, found):
         out.print(f"! {note}", markup=False, soft_wrap=True)
@@ -83,7 +85,11 @@ def _print_results(out: Console, group: ProfileResults, found: ReplayRequests) -
 def list_notes(group: ProfileResults, found: ReplayRequests) -> list[str]:
     """Say what the figures stand on."""
     size = group.requests
-    said = ["(…) is the 95% interval over requests (bootstrap)"]
+    load = (
+        "at unchanged load: a plan that moves traffic changes what requests cost where it goes, "
+        "and no interval here has that in it; an experiment does (joulegate savings)"
+    )
+    said = ["(…) is the 95% interval over requests (bootstrap)", load]
     if group.uncertain:
         said[0] += "; {…} has the uncertainty of the profile's coefficients in it, too"
     if group.certain:
@@ -172,8 +178,9 @@ def _build_saving(one: PlanSaving) -> dict[str, Any]:
     return {
         "plan": one.plan,
         "against": one.against,
-        "joules_saved_share": one.joules.as_json(),
-        "seconds_saved_share": one.seconds.as_json(),
+        "assumes": "unchanged load",
+        "joules_saved_per_request": one.joules.as_json(),
+        "seconds_saved_per_request": one.seconds.as_json(),
         "accuracy_gained": one.accuracy.as_json(),
         "changed_share": one.changed.as_json(),
     }

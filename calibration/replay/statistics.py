@@ -61,7 +61,11 @@ class PlanOutcome:
 
 @dataclass(frozen=True, slots=True)
 class PlanSaving:
-    """One plan against another: shares of joules and seconds saved, points of accuracy gained."""
+    """One plan against another: joules and seconds saved a request, points of accuracy gained.
+
+    All at unchanged load: each request keeps the load that it met. A plan that sends more traffic
+    to a model changes what each request there costs, which no interval here has in it.
+    """
 
     plan: str
     against: str
@@ -180,11 +184,9 @@ class PlanComparison:
         a, b = self._boot[:, one], self._boot[:, other]
         both = None
         if self.uncertain:
-            both = compute_percentile_interval(
-                1 - (a + one_shift) / np.maximum(b + other_shift, 1e-12)
-            )
-        value = 1 - self._means[one] / self._means[other]
-        return IntervalEstimate(float(value), compute_percentile_interval(1 - a / b), both)
+            both = compute_percentile_interval(b + other_shift - a - one_shift)
+        value = self._means[other] - self._means[one]
+        return IntervalEstimate(float(value), compute_percentile_interval(b - a), both)
 
 
 def _build_block(prices: RequestPrices, chosen: Ints, owner: Ints, models: int) -> Floats:

@@ -1,7 +1,8 @@
 """k-fold cross-validation of a cost form: how far off it is on rows it has not seen.
 
 The folds are the same for every form and on every machine: rows are dealt by a permutation with a
-fixed seed. The loss is the squared error, which is what OLS minimises.
+fixed seed. The loss is what the fit minimises: the squared error, each divided by the row's size
+where there is one.
 """
 
 from dataclasses import dataclass
@@ -21,12 +22,21 @@ class OutOfFoldErrors:
     rmse: float
     median_ape: float
     p90_ape: float
+    loss: float
+    """Mean of the squared errors, each over its row's size."""
     mean_square: float
-    """Mean square of y, against which differences are told from rounding."""
+    """Mean square of y over the row's size, against which differences are told from rounding."""
 
 
-def cross_validate(x: Floats, y: Floats, folds: int) -> OutOfFoldErrors:
-    """Predict each row by a fit on the other folds; percentage errors leave out y = 0."""
+def cross_validate(
+    x: Floats, y: Floats, folds: int, sizes: Floats | None = None
+) -> OutOfFoldErrors:
+    """Predict each row by a fit on the other folds; percentage errors leave out y = 0.
+
+    `sizes` (n) make the loss relative: each row's error counts in its own.
+    """
+    size = np.ones(len(y)) if sizes is None else sizes
+    x, y = x / size[:, None], y / size
     n, k = x.shape
     scaled = x / np.sqrt(np.mean(x**2, axis=0))
     fold = np.empty(n, dtype=int)
@@ -47,14 +57,14 @@ def cross_validate(x: Floats, y: Floats, folds: int) -> OutOfFoldErrors:
     known = y > 0.0
     shares = error[known] / y[known]
     return OutOfFoldErrors(
-        rmse=float(np.sqrt(np.mean(error**2))),
+        rmse=float(np.sqrt(np.mean((error * size) ** 2))),
         median_ape=float(np.median(shares)) if shares.size else float("nan"),
         p90_ape=float(np.quantile(shares, 0.9)) if shares.size else float("nan"),
+        loss=float(np.mean(error**2)),
         mean_square=float(np.mean(y**2)),
     )
 
 
 def improves_rmse(simple: OutOfFoldErrors, rich: OutOfFoldErrors) -> bool:
-    """Tell whether the richer form's out-of-fold RMSE is lower by more than rounding."""
-    gain = simple.rmse**2 - rich.rmse**2
-    return gain > _ROUNDING_TOLERANCE * (simple.rmse**2 + simple.mean_square)
+    """Tell whether the richer form's out-of-fold loss is lower by more than rounding."""
+    return simple.loss - rich.loss > _ROUNDING_TOLERANCE * (simple.loss + simple.mean_square)

@@ -27,6 +27,9 @@ _ROWS_PER_BIN = 50
 _MAX_BINS = 20
 _ROUNDING_TOLERANCE = 1e-20
 _MIN_RELATIVE_SPREAD = 1e-9
+_REWEIGHTED = 3
+_LEAST_SIZE = 0.2
+_LEAST_QUANTILE = 0.01
 
 
 class SingularDesignError(ValueError):
@@ -72,10 +75,35 @@ class LeastSquaresFit:
     condition_number: float
     diagnostics: ResidualDiagnostics
     residuals: Floats
+    sizes: Floats | None = None
+    """What each row's error was counted in, where the loss was relative."""
 
 
-def fit_least_squares(x: Floats, y: Floats) -> LeastSquaresFit:
-    """Fit y (n) on x (n x k, its first column ones) with 95% intervals. Raises SingularMoments."""
+def fit_relative(x: Floats, y: Floats) -> LeastSquaresFit:
+    """Fit, each row's error counted in its own predicted size. Raises SingularDesignError.
+
+    The sizes are the observed costs at first, then three times the predictions so far, which are
+    free of a row's own noise (iteratively reweighted least squares). A prediction below a fifth of
+    what was observed counts as that fifth: it may be negative.
+    """
+    positive = y[y > 0.0]
+    if not len(positive):
+        raise SingularDesignError("no cost is above zero")
+    observed = np.maximum(y, float(np.quantile(positive, _LEAST_QUANTILE)))
+    found = fit_least_squares(x, y, observed)
+    for _ in range(_REWEIGHTED):
+        found = fit_least_squares(x, y, np.maximum(y - found.residuals, _LEAST_SIZE * observed))
+    return found
+
+
+def fit_least_squares(x: Floats, y: Floats, sizes: Floats | None = None) -> LeastSquaresFit:
+    """Fit y (n) on x (n x k, its first column ones) with 95% intervals. Raises SingularDesignError.
+
+    With `sizes` (n, positive) each row's error counts as a share of its size.
+    """
+    raw_x, raw_y = x, y
+    if sizes is not None:
+        x, y = x / sizes[:, None], y / sizes
     n, k = x.shape
     if n <= k:
         raise SingularDesignError(f"{n} rows for {k} coefficients")
@@ -95,6 +123,8 @@ def fit_least_squares(x: Floats, y: Floats) -> LeastSquaresFit:
     errors = np.asarray(solid.bse) / scale
     coefficients = np.asarray(result.params) / scale
     residuals = np.asarray(result.resid, dtype=float)
+    plain = raw_y - raw_x @ coefficients
+    total = float(np.sum((raw_y - raw_y.mean()) ** 2))
     weights = influence / (1.0 - leverage[:, None]) if robust == "HC3" else influence
     freedom = _estimate_degrees_of_freedom(weights**2, y - residuals, n - k)
     reach = stdtrit(freedom, 0.975) * errors
@@ -107,11 +137,12 @@ def fit_least_squares(x: Floats, y: Floats) -> LeastSquaresFit:
         covariance=np.asarray(solid.cov_params()) / np.outer(scale, scale),
         robust=robust,
         n=n,
-        r2=float(result.rsquared),
-        rmse=float(np.sqrt(np.mean(residuals**2))),
+        r2=1.0 - float(plain @ plain) / total if total > 0.0 else 0.0,
+        rmse=float(np.sqrt(np.mean(plain**2))),
         condition_number=condition,
         diagnostics=_diagnose_residuals(residuals, y - residuals, leverage, k),
-        residuals=residuals,
+        residuals=plain,
+        sizes=sizes,
     )
 
 

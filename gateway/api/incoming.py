@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from litestar.types import HTTPRequestEvent, HTTPScope, Receive, ReceiveMessage
 
+from gateway.service.byte_budget import HeldBytes
 from gateway.service.client import headers as names
 from gateway.service.client.errors import (
     BadRequest,
     BodyTimeout,
     MethodNotAllowed,
+    OverCapacity,
     TooLarge,
     UnsupportedEncoding,
 )
@@ -99,22 +101,31 @@ def _accept_or_make_id(given: bytes) -> str:
 
 
 async def read_members(
-    head: RequestHead, receive: Receive, *, limit: int, seconds: float, ready: bool = False
+    head: RequestHead,
+    receive: Receive,
+    *,
+    limit: int,
+    seconds: float,
+    ready: bool = False,
+    held: HeldBytes | None = None,
 ) -> Members:
     """Read and decode a body; `ready` says that all of it is here, so that no deadline is needed.
 
-    Raises BadRequest (413, 408 among them) and ClientDisconnected.
+    `held` is charged with its bytes. Raises BadRequest (413, 408 among them), OverCapacity and
+    ClientDisconnected.
     """
     if head.error is not None:
         raise head.error
-    if head.length is not None and head.length > limit:
-        await _discard_body(head, receive, limit=limit, seconds=seconds)
-        raise TooLarge(f"the body is {head.length} bytes; the limit is {limit}")
+    if head.length is not None:
+        await _admit_length(head, head.length, receive, limit=limit, seconds=seconds, held=held)
+        held = None
     message = _check_message(await receive()) if ready else await _receive_message(receive, seconds)
     if not message.get("more_body"):
         body: bytes = message["body"]
         if len(body) > limit:
             raise TooLarge(f"the body is over {limit} bytes")
+        if held is not None:
+            held.hold(len(body))
         return decode_members(body)
     pieces = [message["body"]]
     size = len(message["body"])
@@ -126,8 +137,36 @@ async def read_members(
             if message.get("more_body"):
                 await _discard_body(head, receive, limit=limit, seconds=seconds)
             raise TooLarge(f"the body is over {limit} bytes")
+        if held is not None:
+            held.hold(len(message["body"]))
         pieces.append(message["body"])
-    return decode_members(b"".join(pieces))
+    whole = b"".join(pieces)
+    pieces.clear()
+    return decode_members(whole)
+
+
+async def _admit_length(
+    head: RequestHead,
+    length: int,
+    receive: Receive,
+    *,
+    limit: int,
+    seconds: float,
+    held: HeldBytes | None,
+) -> None:
+    """Refuse a body by its announced length, all of it before a byte is kept.
+
+    Raises TooLarge or OverCapacity: halves of many bodies would fill the budget and be of no use.
+    """
+    if length > limit:
+        await _discard_body(head, receive, limit=limit, seconds=seconds)
+        raise TooLarge(f"the body is {length} bytes; the limit is {limit}")
+    if held is not None:
+        try:
+            held.hold(length)
+        except OverCapacity:
+            await _discard_body(head, receive, limit=limit, seconds=seconds)
+            raise
 
 
 async def _receive_message(receive: Receive, seconds: float) -> HTTPRequestEvent:

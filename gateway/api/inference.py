@@ -9,10 +9,11 @@ from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.api.incoming import ClientDisconnected, read_head, read_members
-from gateway.api.protocol import CONNECTION_KEY, ClientConnection
+from gateway.api.protocol import CONNECTION_KEY, PIECES, ClientConnection
 from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.service.byte_budget import HeldBytes
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
-from gateway.service.client.response import ResponseWriter
+from gateway.service.client.response import PieceWriter, ResponseWriter
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import EndpointKind, Members
 from gateway.service.request.routing_table import OTHER
@@ -41,8 +42,10 @@ async def _serve_inference(
     send: Send,
 ) -> None:
     head = read_head(scope)
-    link = cast("ClientConnection | None", (scope.get("extensions") or {}).get(CONNECTION_KEY))
-    reply = ResponseWriter(send, head.request_id, abort=link.abort if link else None)
+    extensions = cast("dict[str, Any]", scope.get("extensions") or {})
+    link: ClientConnection | None = extensions.get(CONNECTION_KEY)
+    pieces: PieceWriter | None = extensions.get(PIECES)
+    reply = ResponseWriter(send, head.request_id, abort=link.abort if link else None, pieces=pieces)
     record = RequestRecord(
         id=head.request_id,
         at=time.time(),
@@ -53,6 +56,7 @@ async def _serve_inference(
         trace=head.trace,
     )
     lifeline = RequestCancellation()
+    held = HeldBytes(gateway.bytes_in_flight)
     watcher: asyncio.Task[None] | None = None
 
     async def load_members() -> Members:
@@ -64,6 +68,7 @@ async def _serve_inference(
                 limit=limits.max_body_bytes,
                 seconds=timeouts.body_seconds,
                 ready=link is not None and link.body_ready,
+                held=held,
             )
         except ClientDisconnected:
             lifeline.cancel(CancelReason.CLIENT_GONE)
@@ -85,6 +90,9 @@ async def _serve_inference(
     try:
         await gateway.handle_request(record, load_members, head.steering, reply, lifeline)
     finally:
+        held.release()
+        # It holds the connection's cycle, which holds the scope.
+        extensions.pop(PIECES, None)
         # The connection's next request may have begun, and put itself there.
         if link is not None and link.on_lost is cancel_client_gone:
             link.on_lost = None

@@ -10,12 +10,19 @@ from collections.abc import Callable
 from typing import Protocol
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from gateway.service.client.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
 
 CONNECTION_KEY = "joulegate.link"
 """Key of this connection among a scope's extensions: see `ClientConnection`."""
+
+PIECES = "joulegate.pieces"
+"""Key of a request's ResponsePieces there."""
 
 HEAD_SECONDS = 20.0
 HEAD_BYTES = 64 * 1024
@@ -35,10 +42,45 @@ class ClientConnection(Protocol):
         """Drop the connection and what is buffered for it."""
 
 
+class ResponsePieces:
+    """Writes pieces of one answer's body past ASGI's messages: see `PieceWriter`."""
+
+    __slots__ = ("_cycle", "_protocol")
+
+    def __init__(self, protocol: "GuardedProtocol", cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+
+    @property
+    def on_drained(self) -> Callable[[], None] | None:
+        """What is called when the client reads again."""
+        return self._protocol.on_drained
+
+    @on_drained.setter
+    def on_drained(self, drained: Callable[[], None] | None) -> None:
+        self._protocol.on_drained = drained
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the client's side is full."""
+        return self._cycle.flow.write_paused and not self._cycle.disconnected
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece, as a chunk where the answer is chunked."""
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        if cycle.chunked_encoding:
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        else:
+            cycle.transport.write(piece)
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection; it is the `ClientConnection` of its requests."""
 
     on_lost: Callable[[], None] | None = None
+    on_drained: Callable[[], None] | None = None
     _head_bytes = 0
     _in_head = True
     _timer: asyncio.TimerHandle | None = None
@@ -54,6 +96,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
+        # It holds this object's methods: a cycle that would keep the connection until a collection.
+        self.parser = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; refuse a head that grows too large."""
@@ -86,6 +130,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             raise httptools.HttpParserError("HTTP/1.1 takes exactly one Host")
         super().on_headers_complete()
+        # The request's task has yet to begin; a pipelined one has a cycle of its own.
+        self.scope["extensions"][PIECES] = ResponsePieces(self, self.cycle)  # type: ignore[assignment]
+
+    def resume_writing(self) -> None:
+        """Go on where the client's side was full."""
+        super().resume_writing()
+        if self.on_drained is not None:
+            self.on_drained()
 
     @property
     def body_ready(self) -> bool:

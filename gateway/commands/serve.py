@@ -1,5 +1,7 @@
 """`joulegate serve`: the gateway under uvicorn, in one process or several."""
 
+import contextlib
+import ctypes
 import logging
 import os
 import socket
@@ -20,6 +22,8 @@ _log = logging.getLogger("joulegate")
 
 _CONFIG = "JOULEGATE_CONFIG"
 _LEVEL = "JOULEGATE_LOG_LEVEL"
+_M_MMAP_THRESHOLD = -3
+_MMAP_THRESHOLD_BYTES = 256 * 1024
 _GRACE_SECONDS = 5
 """What uvicorn waits beyond the drain deadline, for the error frames to get out."""
 
@@ -76,6 +80,7 @@ def make_server_config(app: Any, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=GuardedProtocol,
+        loop="gateway.api.listener:new_serving_loop",
         ws="none",
         proxy_headers=False,
         access_log=False,
@@ -96,12 +101,23 @@ def _open_listener(host: str, port: int, stall_seconds: float) -> socket.socket:
     return listener
 
 
+def return_freed_memory() -> None:
+    """Have large blocks given back to the system once freed, where the C library is glibc.
+
+    By itself it raises its threshold to the largest block that was freed, and keeps what comes
+    after: bodies of 4 MB leave hundreds of megabytes behind.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+
+
 def create_worker_app() -> ASGIApp:
     """Build the application in a worker, from what `run` left in the environment."""
     # Only now: prometheus_client decides at import whether values are shared between workers.
     from gateway.app import bypass_router_for_inference, create_app  # noqa: PLC0415
 
     _log_to_stderr(os.environ[_LEVEL])
+    return_freed_memory()
     return bypass_router_for_inference(
         create_app(configs.load_config(Path(os.environ[_CONFIG])), signals=True)
     )

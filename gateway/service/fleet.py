@@ -5,6 +5,7 @@ import random
 from urllib.parse import urlsplit
 
 from backends.client import BackendClient
+from backends.http.url import TlsFiles
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Backend, Deployment, EjectionPolicy
 from gateway.boundary_config import BoundaryConfig
@@ -14,6 +15,7 @@ from gateway.telemetry.boundary import BoundaryRates
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.metrics import GatewayMetrics
+from gateway.tls_config import TlsConfig
 
 
 def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deployment, ...]:
@@ -30,13 +32,22 @@ def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deploy
             model.deployment_label,
             model.served_name or model.name,
             [
-                Backend(backend.root_url, api_key=backend.api_key, ejection=ejection)
+                Backend(
+                    backend.root_url,
+                    api_key=backend.api_key,
+                    tls=_files(backend.tls or config.tls),
+                    ejection=ejection,
+                )
                 for backend in model.backends
             ],
             rng=rng,
         )
         for model in config.models
     )
+
+
+def _files(tls: TlsConfig | None) -> TlsFiles | None:
+    return None if tls is None else tls.files
 
 
 def connect_meters(
@@ -50,7 +61,12 @@ def connect_meters(
                 parts = urlsplit(wanted.meter)
                 root = f"{parts.scheme}://{parts.netloc}"
                 if root not in links:
-                    links[root] = MeterLink(root, client, secret=config.meter_secret)
+                    links[root] = MeterLink(
+                        root,
+                        client,
+                        secret=config.meter_secret,
+                        tls=_files(config.meter_tls or config.tls),
+                    )
                 backend.meter = links[root].add_backend(backend.label, parts.path.strip("/"))
     return tuple(links.values())
 

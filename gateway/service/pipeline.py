@@ -6,9 +6,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from backends.errors import BackendError, ResponseTooLarge
+from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment
+from gateway.experiment_config import BaselineConfig, ExperimentConfig
+from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.outcome import (
     build_response_headers,
@@ -17,6 +19,7 @@ from gateway.service.accounting.outcome import (
     note_upstream_response,
     note_usage,
 )
+from gateway.service.byte_budget import ByteBudget
 from gateway.service.client import headers as names
 from gateway.service.client.cancellation import (
     SWEEP_SECONDS,
@@ -63,6 +66,8 @@ class RequestPipeline:
         metrics: GatewayMetrics,
         books: RequestAccounting,
         stall_seconds: float,
+        stream_seconds: float,
+        experiment: ExperimentConfig | None = None,
     ) -> None:
         self.names = names
         self.profiles = profiles
@@ -74,11 +79,19 @@ class RequestPipeline:
         self._counter = counter
         self._dispatcher = dispatcher
         self._stall_seconds = stall_seconds
+        self._stream_seconds = stream_seconds
+        self._switchback = None if experiment is None else experiment.make_switchback()
+        self._baseline = None if experiment is None else experiment.baseline
 
     @property
     def backends(self) -> list[Backend]:
         """Every backend of every deployment."""
         return [backend for deployment in self.deployments for backend in deployment.backends]
+
+    @property
+    def bytes_in_flight(self) -> ByteBudget:
+        """What requests and answers may hold at once."""
+        return self._dispatcher.bytes_in_flight
 
     @property
     def inflight_requests(self) -> int:
@@ -147,7 +160,7 @@ class RequestPipeline:
         try:
             await self._serve_request(record, load, headers, reply, lifeline, started)
         except ApiError as error:
-            return error
+            return forget_frames(error)
         except asyncio.CancelledError:
             cut = lifeline.consume()
             if cut is None:
@@ -171,11 +184,11 @@ class RequestPipeline:
         record.stream, record.single = ask.stream, ask.is_single
         target = self.names.resolve_name(ask.model)
         record.requested, record.preset = target.label, target.preset
-        made = make_plan(ask, target, headers, self.profiles.live, self._counter)
-        record.decision = made.decision
-        record.decision_seconds = made.seconds
-        record.counted_tokens = made.features.tokens_in
-        record.asked_tokens = made.features.asked_tokens_out
+        baseline = self._draw_arm(record) if target.model is None else None
+        made = make_plan(ask, target, headers, self.profiles.live, self._counter, baseline)
+        record.decision, record.decision_seconds = made.decision, made.seconds
+        features = made.features
+        record.counted_tokens, record.asked_tokens = features.tokens_in, features.asked_tokens_out
         if not made.decision.candidates:
             raise no_candidate_error(made.decision, ask.kind.prompt_member)
         opened = await self._dispatcher.open_response(
@@ -191,11 +204,12 @@ class RequestPipeline:
             else:
                 record.ttft_seconds = time.perf_counter() - started
                 lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
+                lifeline.end_within(self._stream_seconds)
                 await reply.start_response(_OK, [*SSE, *head])
                 await opened.stream.relay_to_client(reply, lifeline, explain)
                 record.code = _OK
                 opened.backend.record_success()
-                await opened.stream.release_connection()
+                opened.stream.release_connection()
         except BackendError as error:
             if not isinstance(error, ResponseTooLarge):
                 opened.backend.record_failure(f"{error.reason}: {error}")
@@ -211,10 +225,18 @@ class RequestPipeline:
                     note_usage(record, opened.stream.usage)
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
-                record.serving_seconds = opened.ended - opened.began
-                estimate_joules(record, opened, made.snapshot)
+                    opened.measure_load()
+                _note_served(record, opened, made)
             finally:
                 self._dispatcher.close_response(opened)
+
+    def _draw_arm(self, record: RequestRecord) -> BaselineConfig | None:
+        """Note the arm of a switchback that a routed request counts for; its baseline, if due."""
+        if self._switchback is None:
+            return None
+        record.arm = self._switchback.arm_at(record.at)
+        due = self._switchback.arm_in_force(record.at) == BASELINE
+        return self._baseline if due else None
 
     async def _send_error(
         self,
@@ -251,6 +273,8 @@ class RequestPipeline:
             self._note_broken(record, cut.value, "cut off")
         if cut is CancelReason.DRAINING:
             return GatewayDraining("the gateway is shutting down", retry_after_seconds=1)
+        if cut is CancelReason.TOO_LONG:
+            return GatewayTimeout(f"the stream went on for over {self._stream_seconds:g} s")
         return GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
 
     def _note_client_gone(self, record: RequestRecord, reply: ResponseWriter) -> None:
@@ -287,3 +311,10 @@ async def _send_unary(
     if explain is not None:
         body = add_explanation(body, explain())
     await reply.send_unary(_OK, body, head)
+
+
+def _note_served(record: RequestRecord, opened: UpstreamResponse, made: RoutingPlan) -> None:
+    """Note what an answer took, once it is over."""
+    record.mean_running = opened.mean_running
+    record.serving_seconds = opened.ended - opened.began
+    estimate_joules(record, opened, made.snapshot)

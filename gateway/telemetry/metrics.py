@@ -32,6 +32,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 _OK = 200
+_PINNED = "none"
+"""The policy of a decision whose client named the model."""
 _TERMS = 5
 EXCLUSIONS = ("capability", "context", "down", "bound")
 FAILURES = (
@@ -72,8 +74,8 @@ class GatewayMetrics:
         self.responses = ResponseMetrics(registry, make_counter, make_histogram)
         self.baseline_energy = make_counter(
             "baseline_energy_joules_total",
-            "What the same requests were predicted to cost, had the most-accurate or the hungriest "
-            "model that could serve answered each; savings are a difference of counters",
+            "What routed requests were predicted to cost as chosen, and had the most-accurate or "
+            "the hungriest model that could serve answered each; savings are a difference of these",
             "baseline",
         )
         self.predictions_floored = make_counter(
@@ -177,6 +179,7 @@ class GatewayMetrics:
         self.decision_count = _cache_labels(self.decisions)
         self.broken_count = _cache_labels(self.streams_broken)
         self.floored_count = _cache_labels(self.predictions_floored)
+        self._chosen = self.baseline_energy.labels("chosen")
         self._most_accurate = self.baseline_energy.labels("most-accurate")
         self._hungriest = self.baseline_energy.labels("hungriest")
         for result in ("adopted", "refused"):
@@ -206,8 +209,9 @@ class GatewayMetrics:
         of_model.count_tokens(record)
         if record.code == _OK:
             of_model.observe_response(record)
-            if record.decision is not None:
+            if record.decision is not None and record.decision.policy != _PINNED:
                 candidates = record.decision.candidates
+                self._chosen.inc(record.predicted_joules or 0.0)
                 self._most_accurate.inc(max(candidates, key=_get_accuracy).predicted_joules)
                 self._hungriest.inc(max(scored.predicted_joules for scored in candidates))
 

@@ -76,6 +76,8 @@ class RequestRecord:
     boundary: RequestBoundary | None = None
     running: int = 0
     """Requests that the backend was already serving when this one was sent to it."""
+    mean_running: float | None = None
+    """Other requests that the backend served meanwhile: the mean over the time of this one."""
     serving_seconds: float | None = None
     """From sending it to the end of the backend's answer."""
     counted_tokens: int | None = None
@@ -92,6 +94,8 @@ class RequestRecord:
     """Attempts whose joules a meter has yet to tell."""
     entered: bool = False
     """Whether all but its joules is accounted for."""
+    arm: str | None = None
+    """Of a switchback, where the request was routed and counts for one."""
     trace: TraceContext | None = None
     """Where it stands in a trace: None without tracing, unless its client sent a context."""
     attempts: list[BackendAttempt] = field(default_factory=list)
@@ -156,8 +160,10 @@ class RequestRecord:
                 "shadow": self.shadow and self.shadow._asdict(),
             },
             "running": self.running,
+            "mean_running": self.mean_running,
             "counted_tokens": self.counted_tokens,
             "asked_tokens": self.asked_tokens,
+            "arm": self.arm,
             "attempts": [attempt._asdict() for attempt in self.attempts],
             "decision": decision
             and decision.to_dict(request_id=self.id, decision_us=self.decision_us),

@@ -21,7 +21,10 @@ _TERMS = {
     "b0": ("b0", "{unit} of an empty request"),
     "b1": ("b1, per prompt token", "{unit} per token of the prompt"),
     "b2": ("b2, per generated token", "{unit} per generated token"),
-    "b3": ("b3, prompt x generated", "{unit} per product of both"),
+    "b3": (
+        "b3, prompt x generated",
+        "{unit} per product of both, or per token of context read where the form is context",
+    ),
     "b4": ("b4, load", "{unit} per unit of load (joules: less where a batch is shared)"),
 }
 _QUANTITIES = ("seconds", "joules", "output_tokens")
@@ -144,7 +147,7 @@ PAGE = Page(
                     [
                         Query(
                             "sum by (deployment, quantity) (increase("
-                            f'joulegate_ols_sum_total{{{OF}, basis="tokens", term="n"}}[{SPAN}]))',
+                            f'joulegate_ols_sum_total{{{OF}, basis="rows", term="rows"}}[{SPAN}]))',
                             "{{deployment}} {{quantity}}",
                         )
                     ],

@@ -19,11 +19,13 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from calibration.recalibrate import sums
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.prior import PriorSettings
 from calibration.recalibrate.prometheus import SampleSeries
 from calibration.recalibrate.refit import refit_cost
 from gateway import profile as profiles
 from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.regression_terms import COSTS
 from tests.bench import levels, machine, serving
 from tests.bench.report import say, share_of, table
 
@@ -144,21 +146,17 @@ def _fit(
             mine = "\n".join(line for line in page.splitlines() if sums.SUMS_METRIC in line)
             for family in text_string_to_metric_families(mine + "\n"):
                 for one in family.samples:
-                    if (one.labels["basis"], one.labels["quantity"]) == (sums.LOAD, "joules"):
+                    if (one.labels["basis"], one.labels["quantity"]) == (COSTS, "joules"):
                         samples[tuple(one.labels.items())].append((at, repr(one.value)))
     blocks = sums.read_blocks(
-        sums.LOAD, [SampleSeries(dict(key), found) for key, found in samples.items()]
+        COSTS, [SampleSeries(dict(key), found) for key, found in samples.items()]
     )
     block = sums.merge_blocks([blocks[levels.name(level), levels.name(level)] for level in among])
     live = profiles.load_profile(None).get_model(levels.MODEL).joules
-    found = refit_cost(
-        CostQuantity.JOULES,
-        block,
-        live,
-        form=form,
-        few=PriorSettings(prior_requests=0.0),
-        max_condition=300.0,
+    rules = RefitRules(
+        form=form, few=PriorSettings(prior_requests=0.0), max_change=1e9, block_seconds=10.0
     )
+    found = refit_cost(CostQuantity.JOULES, block, live, rules)
     return CostFunction(CostQuantity.JOULES, found.form, tuple(found.coefficients))
 
 

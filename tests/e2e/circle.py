@@ -272,11 +272,11 @@ class Traffic:
 def settled(made: Circle, count: int, seconds: float = 60.0) -> None:
     """Wait until all of these requests are logged, and Prometheus has those that the sums have."""
     deadline = time.monotonic() + seconds
-    metric = f'{SUMS_METRIC}{{basis="load",quantity="joules",term="n"}}'
+    metric = f'{SUMS_METRIC}{{basis="costs",quantity="joules",term="n"}}'
     while True:
         logged = sum(len(rows) for rows in made.all_rows())
         held = sum(
-            total(server.get("/metrics"), SUMS_METRIC, basis="load", quantity="joules", term="n")
+            total(server.get("/metrics"), SUMS_METRIC, basis="costs", quantity="joules", term="n")
             for server in made.gateways
         )
         if logged == count and held == made.prometheus.value(metric):

@@ -12,13 +12,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from statsmodels.regression.linear_model import OLS
+from statsmodels.regression.linear_model import WLS
 
 from calibration.recalibrate import prometheus as api
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.refit_models import gather_sums
-from calibration.recalibrate.sums import LOAD, SUMS_METRIC
+from calibration.recalibrate.sums import SUMS_METRIC
+from calibration.recalibrate.variants import base_columns
 from gateway import profile as profiles
+from gateway.scheduling.cost import CostQuantity, RegressionForm
+from gateway.scheduling.regression_terms import COSTS, WeighedPrediction
 from tests.e2e.circle import TRUTH, Traffic, circle, settled
 from tests.e2e.prometheus import NEEDED
 from tests.e2e.watch import eventually
@@ -33,7 +36,6 @@ REQUESTS = 20_000
 FRESH = 3_000
 CLOSE = {"joules": 0.03, "seconds": 0.06}
 """Median error. Seconds are held to the engine's, which knows no sockets and no busy machine."""
-COLUMNS = ("n", "i", "o", "io", "z")
 LEARNT = ("exclusive", "apportioned")
 
 
@@ -41,7 +43,7 @@ LEARNT = ("exclusive", "apportioned")
 def served(tmp_path_factory):
     """The circle after its 20,000 requests, amid which one gateway was restarted."""
     with circle(tmp_path_factory.mktemp("circle")) as made:
-        count = f'count({SUMS_METRIC}{{basis="load",quantity="joules",term="n"}})'
+        count = f'count({SUMS_METRIC}{{basis="costs",quantity="joules",term="n"}})'
         while made.prometheus.value(count) < len(made.gateways) * len(TRUTH):
             time.sleep(0.1)
         asyncio.run(_traffic(made))
@@ -62,12 +64,15 @@ async def _traffic(made):
 
 def raw(made, model, quantity):
     """(columns, costs, clusters) of what Prometheus has seen, out of the decision logs."""
-    selector = f'{SUMS_METRIC}{{basis="load",quantity="{quantity}",term="n",model="{model}"}}[1h]'
+    selector = f'{SUMS_METRIC}{{basis="costs",quantity="{quantity}",term="n",model="{model}"}}[1h]'
     shown = {
         labels["instance"]: [n for _, n in samples]
         for labels, samples in made.prometheus.query(selector)
     }
-    table, costs, groups = [], [], []
+    live = getattr(profiles.load_profile(made.profile).get_model(model), quantity).to_cost_function(
+        CostQuantity(quantity)
+    )
+    table, costs, weights, groups = [], [], [], []
     for place, server in enumerate(made.gateways):
         lives = [[0.0]]
         for before, now in pairwise(shown[server.url.removeprefix("http://")]):
@@ -85,37 +90,46 @@ def raw(made, model, quantity):
             ]
             for number, row in enumerate(rows[: int(scrapes[-1])]):
                 i, o = row["usage"]["prompt_tokens"], row["usage"]["completion_tokens"]
-                r = row["running"]
+                r, cached = row["mean_running"], row["usage"]["cached_tokens"] or 0
                 z = o * r if quantity == "seconds" else o / (1 + r)
-                table.append([1, i, o, i * o, z])
-                cost = row["observed"]["joules" if quantity == "joules" else "serving_seconds"]
-                costs.append(round(cost, 6))
+                table.append([1, i - cached, o, i * o, z])
+                said = WeighedPrediction.of(live, i, o, r, cached)
+                observed = row["observed"]["joules" if quantity == "joules" else "serving_seconds"]
+                costs.append(min(max(observed, said.value / 5), 5 * said.value))
+                weights.append(said.weighed**-2)
                 groups.append((place, process, int(np.searchsorted(scrapes, number + 1))))
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return np.array(table), np.array(costs), [numbers[group] for group in groups]
+    clusters = [numbers[group] for group in groups]
+    return np.array(table), np.array(costs), np.array(weights), clusters
 
 
 @pytest.mark.parametrize("quantity", ["seconds", "joules"])
 @pytest.mark.parametrize("model", TRUTH)
 def test_the_sums_give_what_statsmodels_gives_on_the_raw_rows(served, model, quantity):
-    window = gather_sums(api.PrometheusClient(served.prometheus.url), "1h", time.time())
+    window = gather_sums(api.PrometheusClient(served.prometheus.url), "1h", time.time(), "")
     assert window.warnings == ()
-    block = window.blocks[model, model][LOAD, quantity]
+    block = window.blocks[model, model][COSTS, quantity]
     assert (block.faults, block.instances, block.resets) == ((), 2, 1)
-    table, costs, clusters = raw(served, model, quantity)
+    table, costs, weights, clusters = raw(served, model, quantity)
     assert block.n == len(costs) > REQUESTS / 3
-    solved = ClusterMoments.from_block(block, COLUMNS, "y").solve_least_squares()
-    fitted = OLS(costs, table).fit(cov_type="cluster", cov_kwds={"groups": clusters})
+    solved = (
+        ClusterMoments.from_block(block)
+        .combine(base_columns(RegressionForm.LOAD))
+        .solve_least_squares()
+    )
+    fitted = WLS(costs, table, weights=weights).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters}
+    )
     assert solved.clusters == len(set(clusters))
-    assert solved.coefficients == pytest.approx(fitted.params, rel=1e-8, abs=0)
-    assert solved.standard_errors == pytest.approx(fitted.bse, rel=1e-8, abs=0)
+    assert solved.coefficients == pytest.approx(fitted.params, rel=1e-4, abs=0)
+    assert solved.standard_errors == pytest.approx(fitted.bse, rel=1e-4, abs=0)
 
 
 def test_recalibration_predicts_what_requests_truly_cost_and_can_be_taken_back(served):
     before = profiles.load_profile(served.profile)
     done = served.run(
         "recalibrate", "--prometheus", served.prometheus.url, "--profile", str(served.profile),
-        "--window", "1h", "--json",
+        "--window", "1h", "--block", "5s", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)

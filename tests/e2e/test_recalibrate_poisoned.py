@@ -14,7 +14,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from calibration.recalibrate.sums import SUMS_METRIC
 from gateway import profile as profiles
-from gateway.telemetry.ols_sums import LOAD_TERMS, OlsSums, SumsCollector
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.regression_terms import COST_TERMS, WeighedPrediction
+from gateway.telemetry.ols_sums import OlsSums, SumsCollector
+from gateway.telemetry.sums_row import SumsRow
 from tests.e2e.circle import JOULEGATE
 from tests.e2e.prometheus import NEEDED, exporter, started
 
@@ -27,9 +30,13 @@ LIVE = {
     "seconds": {"form": "interaction", "coefficients": [0.05, 0.0004, 0.02, 0.0]},
     "joules": {"form": "interaction", "coefficients": [20.0, 0.05, 1.5, 0.0]},
 }
+COSTS = [
+    CostFunction(CostQuantity(name), RegressionForm.INTERACTION, tuple(LIVE[name]["coefficients"]))
+    for name in ("seconds", "joules")
+]
 REFUSED = {
     "negative": ("negative", r"term y is -"),
-    "stuck": ("stuck", r"term o2 stood still over \d+ requests while others moved"),
+    "stuck": ("stuck", r"term wo2 stood still over \d+ requests while others moved"),
     "constant": ("lengths", r"prompts are all of about 100 tokens"),
     "few": ("requests", r"50, at least 100 needed"),
 }
@@ -45,9 +52,9 @@ def pages():
     def poisoned():
         total = sums.snapshot_sums()
         for part in total["negative", "negative"][:2]:
-            part[LOAD_TERMS.index("y")] *= -1
+            part[COST_TERMS.index("y")] *= -1
         for place, part in enumerate(total["stuck", "stuck"][:2]):
-            at = LOAD_TERMS.index("o2")
+            at = COST_TERMS.index("wo2")
             part[at] = frozen.setdefault(place, part[at]) if part[0] > 3 * EACH else part[at]
         return total
 
@@ -59,21 +66,16 @@ def pages():
         running = int(rng.integers(0, 32))
         for _ in range(EACH):
             i, o = int(rng.integers(5, 400)), int(rng.integers(5, 200))
-            cost = rng.lognormal(0.0, 0.05)
-            seconds = (0.05 + 0.0004 * i + 0.02 * o + 0.0003 * o * running) * cost
-            joules = (20.0 + 0.05 * i + 0.8 * o + 4.0 * o / (1 + running)) * cost
+            noise = rng.lognormal(0.0, 0.05)
+            seconds = (0.05 + 0.0004 * i + 0.02 * o + 0.0003 * o * running) * noise
+            joules = (20.0 + 0.05 * i + 0.8 * o + 4.0 * o / (1 + running)) * noise
             for name in MODELS:
                 if name != "few" or rows < 50:
+                    tokens_in = 100 if name == "constant" else i
+                    said = (WeighedPrediction.of(cost, tokens_in, o, running, 0) for cost in COSTS)
+                    micro = (round(seconds * 1e6), round(joules * 1e6))
                     sums.add_row(
-                        name,
-                        name,
-                        tokens_in=100 if name == "constant" else i,
-                        tokens_out=o,
-                        running=running,
-                        microseconds=round(seconds * 1e6),
-                        microjoules=round(joules * 1e6),
-                        estimated_tokens=i,
-                        truncated=False,
+                        name, name, SumsRow(tokens_in, o, 0, running, *micro, i, False, *said)
                     )
             rows += 1
         yield generate_latest(registry)
@@ -88,7 +90,7 @@ def prometheus(tmp_path_factory):
         exporter(lambda: next(left, shown[-1])) as target,
         started(tmp_path_factory.mktemp("prometheus"), {"gateway": [target]}, "250ms") as server,
     ):
-        sound = f'{SUMS_METRIC}{{model="sound",basis="load",quantity="joules",term="n"}}'
+        sound = f'{SUMS_METRIC}{{model="sound",basis="costs",quantity="joules",term="n"}}'
         deadline = time.monotonic() + 60
         while server.value(f"count_over_time({sound}[5m])") < len(shown):
             assert time.monotonic() < deadline, server.tail()
@@ -107,7 +109,7 @@ def recalibrate(prometheus, live, *options):
     done = subprocess.run(
         [
             JOULEGATE, "recalibrate", "--prometheus", prometheus.url, "--window", "5m",
-            "--profile", str(live), "--json", *options,
+            "--profile", str(live), "--block", "250ms", "--json", *options,
         ],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

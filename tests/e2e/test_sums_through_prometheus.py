@@ -15,8 +15,12 @@ from statsmodels.regression.linear_model import OLS
 from calibration.recalibrate import prometheus as api
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.refit_models import gather_sums
-from calibration.recalibrate.sums import LOAD, SUMS_METRIC
+from calibration.recalibrate.sums import SUMS_METRIC
+from calibration.recalibrate.variants import base_columns
+from gateway.scheduling.cost import RegressionForm
+from gateway.scheduling.regression_terms import COSTS, WeighedPrediction
 from gateway.telemetry.ols_sums import OlsSums, SumsCollector
+from gateway.telemetry.sums_row import SumsRow
 from tests.e2e.prometheus import NEEDED, exporter, started
 
 pytestmark = NEEDED
@@ -30,6 +34,10 @@ RESTARTS = (3, 6)
 """Early, so that what the last window is a difference of is large."""
 LAST, EACH = 10, 20
 """Batches after those, and rows in each: over one instance a window of 200 rows."""
+FORMS = {
+    ("n", "i", "o", "io"): RegressionForm.INTERACTION,
+    ("n", "i", "o", "io", "z"): RegressionForm.LOAD,
+}
 COLUMNS = {"interaction": ("n", "i", "o", "io"), "load": ("n", "i", "o", "io", "z")}
 
 
@@ -65,16 +73,9 @@ class Instance:
                 sums, registry = OlsSums([NAME]), CollectorRegistry()
                 registry.register(SumsCollector(sums.snapshot_sums))
             for i, o, r, us, uj in batch.T.tolist():
-                sums.add_row(
-                    *NAME,
-                    tokens_in=i,
-                    tokens_out=o,
-                    running=r,
-                    microseconds=us,
-                    microjoules=uj,
-                    estimated_tokens=None,
-                    truncated=True,
-                )
+                # A live prediction that is right but for noise and weighs all rows alike.
+                said = [WeighedPrediction(max(0.01, cost / 1e6), 1e5) for cost in (us, uj)]
+                sums.add_row(*NAME, SumsRow(i, o, 0, r, us, uj, None, True, *said))
             yield generate_latest(registry)
 
     def page(self):
@@ -93,7 +94,7 @@ def scraped(tmp_path_factory):
         folder = tmp_path_factory.mktemp("prometheus")
         server = stack.enter_context(started(folder, {"gateway": list(instances)}, "500ms"))
         deadline = time.monotonic() + 120
-        count = f'count_over_time({SUMS_METRIC}{{basis="load",quantity="joules",term="n"}}[5m])'
+        count = f'count_over_time({SUMS_METRIC}{{basis="costs",quantity="joules",term="n"}}[5m])'
         while not (found := server.query(count)) or (
             len(found) < INSTANCES or min(n for _, ((_, n),) in found) < len(one.batches)
         ):
@@ -104,7 +105,9 @@ def scraped(tmp_path_factory):
 
 def times_of(server, instance):
     """When each of an instance's scrapes was, by Prometheus."""
-    selector = f'{SUMS_METRIC}{{basis="load",quantity="joules",term="n",instance="{instance}"}}[5m]'
+    selector = (
+        f'{SUMS_METRIC}{{basis="costs",quantity="joules",term="n",instance="{instance}"}}[5m]'
+    )
     ((_, samples),) = server.query(selector)
     return [at for at, _ in samples]
 
@@ -125,7 +128,9 @@ def raw(instances, times, begin, end, quantity):
 
 def compare(block, columns, exact, tolerance):
     table, y, cluster = exact
-    solved = ClusterMoments.from_block(block, columns, "y").solve_least_squares()
+    solved = (
+        ClusterMoments.from_block(block).combine(base_columns(FORMS[columns])).solve_least_squares()
+    )
     fitted = OLS(y, np.column_stack([table[name] for name in columns])).fit(
         cov_type="cluster", cov_kwds={"groups": cluster}
     )
@@ -141,7 +146,9 @@ def test_all_requests_give_what_their_rows_give(scraped, quantity, form):
     server, instances = scraped
     times = {name: times_of(server, name) for name in instances}
     end = max(one[-1] for one in times.values())
-    block = gather_sums(api.PrometheusClient(server.url), "5m", end).blocks[NAME][LOAD, quantity]
+    block = gather_sums(api.PrometheusClient(server.url), "5m", end, "").blocks[NAME][
+        COSTS, quantity
+    ]
     assert block.faults == ()
     assert (block.instances, block.resets) == (INSTANCES, INSTANCES * len(RESTARTS))
     exact = raw(instances, times, end - 300, end, quantity)
@@ -157,7 +164,9 @@ def test_a_window_of_two_hundred_requests_gives_what_they_give(scraped, quantity
     # From where the last instance had been through its large batches.
     begin = max(one[BATCHES] for one in times.values())
     window = f"{round((end - begin) * 1000)}ms"
-    block = gather_sums(api.PrometheusClient(server.url), window, end).blocks[NAME][LOAD, quantity]
+    block = gather_sums(api.PrometheusClient(server.url), window, end, "").blocks[NAME][
+        COSTS, quantity
+    ]
     assert block.faults == ()
     exact = raw(instances, times, begin, end, quantity)
     assert 200 <= len(exact[1]) <= INSTANCES * LAST * EACH

@@ -128,16 +128,20 @@ class Recorder:
 class Raw:
     """A server over bare sockets: `talk(reader, writer)` is run for every connection."""
 
-    def __init__(self, talk):
+    def __init__(self, talk, *, host="127.0.0.1", port=0, ssl=None):
         self._talk = talk
+        self._where = {"host": host, "port": port, "ssl": ssl}
         self._tasks: set[asyncio.Task] = set()
         self.connections = 0
+        self.writers: set[asyncio.StreamWriter] = set()
         self.url = ""
         self._server: asyncio.Server
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, **self._where, backlog=1024)
+        host, port, *_ = self._server.sockets[0].getsockname()
+        scheme = "https" if self._where["ssl"] else "http"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         return self
 
     async def __aexit__(self, *_):
@@ -153,12 +157,14 @@ class Raw:
         self.connections += 1
         task = asyncio.current_task()
         self._tasks.add(task)
+        self.writers.add(writer)
         try:
             await self._talk(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._tasks.discard(task)
+            self.writers.discard(writer)
             writer.transport.abort()
 
 

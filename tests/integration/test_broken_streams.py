@@ -15,7 +15,6 @@ CASES = [
     ("die_after", 5, "stream_interrupted", "connection_lost"),
     ("stall_after", 5, "upstream_timeout", "stalled"),
     ("error_frame_after", 5, "stream_interrupted", "status_5xx"),
-    ("no_done", 44, "stream_interrupted", "bad_answer"),
 ]
 
 
@@ -149,3 +148,15 @@ async def test_nothing_is_lost_where_no_content_came(world, pieces):
     assert (got.status, got.error, got.events[-1]) == (200, None, DONE)
     assert (len(bad.seen), len(good.seen)) == (1, 1)
     assert {c["model"] for c in got.chunks} == {"mistral-7b"}
+
+
+@pytest.mark.parametrize("headers", [ENERGY, ENERGY | {"x-joulegate-explain": "true"}])
+async def test_a_finished_answer_without_its_end_marker_is_whole(fleet, gate, headers):
+    whole = await gate.ask(STREAM, headers)
+    fleet.fail(fleet.phi, "no_done")
+    got = await gate.ask(STREAM, headers)
+    assert (got.status, got.error) == (200, None)
+    assert got.text == whole.text
+    assert got.events[-1] == DONE
+    assert ("joulegate" in got.chunks[-1]) is (headers is not ENERGY)
+    assert (await gate.record(got))["code"] == 200

@@ -109,7 +109,7 @@ async def test_token_counts_that_cannot_be_are_ignored(world, usage, stream):
 
     async def answer(request, _):
         if stream:
-            content = b'{"choices":[{"delta":{"content":"a"}}]}'
+            content = b'{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}'
             return await sse(request, content, b'{"choices":[],"usage":' + usage + b"}", b"[DONE]")
         body = b'{"choices":[{}],"usage":' + usage + b"}"
         return web.Response(body=body, content_type="application/json")
@@ -129,7 +129,9 @@ async def test_token_counts_that_cannot_be_are_ignored(world, usage, stream):
 
 async def test_a_stream_is_as_long_as_its_backend_took(world):
     async def answer(request, _):
-        response = await sse(request, b'{"choices":[{"delta":{"content":"a"}}]}', b"[DONE]")
+        response = await sse(
+            request, b'{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}', b"[DONE]"
+        )
         await asyncio.sleep(0.5)  # a backend that closes late
         return response
 

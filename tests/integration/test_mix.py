@@ -149,11 +149,10 @@ async def nothing_is_left(runtime, gateway, running, before):
     for simulator in running.values():
         engine = simulator.engine
         await until(lambda engine=engine: engine.running_requests == engine.waiting_requests == 0)
-    connector = runtime._client._session.connector
-    assert not connector._acquired
+    assert runtime._client.busy == 0
     # The clients are gone, so their connections and the tasks that served them go as well;
     # what is left to the simulators is what is kept alive for the next request.
-    kept = sum(len(found) for found in connector._conns.values())
+    kept = sum(pool.idle for pool in runtime._client._pools.values())
     assert kept <= CONCURRENCY * 3
 
     def settled():

@@ -46,7 +46,7 @@ async def test_a_gateways_own_log_is_replayed_as_it_was(world, tmp_path):
     assert group["recorded_lengths"] == 20
     assert group["observed"]["seconds_n"] == 20
     (same,) = (one for one in group["savings"] if one["against"] == "as recorded")
-    assert same["changed_share"]["value"] == same["joules_saved_share"]["value"] == 0.0
+    assert same["changed_share"]["value"] == same["joules_saved_per_request"]["value"] == 0.0
     answered = [json.loads(one) for one in path.read_text().splitlines()]
     chosen = [one["model"] for one in answered if one["requested"] == "auto"]
     shares = group["plans"][0]["shares"]
@@ -58,4 +58,4 @@ async def test_a_gateways_own_log_is_replayed_as_it_was(world, tmp_path):
     (group,) = json.loads(done.stdout)["profiles"]
     saved = next(one for one in group["savings"] if one["against"] == "as recorded")
     assert group["requests"] == 24
-    assert saved["joules_saved_share"]["value"] > 0.0
+    assert saved["joules_saved_per_request"]["value"] > 0.0

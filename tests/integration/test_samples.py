@@ -23,7 +23,7 @@ async def page():
         lines = [f"# TYPE {METRIC} counter"]
         lines += [
             f'{METRIC}{{basis="{basis}",term="n"}} {shown["value"] * factor}'
-            for basis, factor in (("load", 1), ("tokens", 0.1))
+            for basis, factor in (("costs", 1), ("rows", 0.1))
         ]
         return web.Response(text="\n".join([*lines, "# TYPE other gauge", "other 5", ""]))
 
@@ -51,9 +51,9 @@ async def test_raw_samples_come_back_by_label_and_window(page):
             prometheus.query_samples, selector, window, at or time.time() + 1
         )
 
-    found = await ask(f'{METRIC}{{basis="tokens"}}')
+    found = await ask(f'{METRIC}{{basis="rows"}}')
     (series,) = found.series
-    assert series.metric["basis"] == "tokens"
+    assert series.metric["basis"] == "rows"
     assert series.metric["instance"] == "demo"
     values = [(at, float(value)) for at, value in series.values]
     # A tenth of a counter comes back to the last bit.

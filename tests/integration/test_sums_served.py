@@ -34,7 +34,7 @@ async def test_two_workers_show_one_set_of_sums_and_keep_those_of_the_dead(world
 
         await until(lambda: started() == 2, "both workers", seconds=60)
         blank = await sums_of(served)
-        assert len(blank) == 2 * 14 + 2 * 20 + 6 + 6
+        assert len(blank) == 2 * 40 + 2 * 4 + 6 + 43 + 6
         assert not any(blank.values())
 
         async def ask(k):
@@ -52,16 +52,16 @@ async def test_two_workers_show_one_set_of_sums_and_keep_those_of_the_dead(world
             asked += await asyncio.gather(*map(ask, range(start, start + 20)))
 
         async def counted(rows):
-            return (await sums_of(served))["tokens", "seconds", "n"] == rows
+            return (await sums_of(served))["costs", "seconds", "n"] == rows
 
         await until(lambda: counted(60), "the sum")
         page = await sums_of(served)
-        for basis in ("tokens", "load"):
-            assert page[basis, "seconds", "o"] == sum(asked)
-            assert page[basis, "seconds", "o2"] == sum(count**2 for count in asked)
-            assert page[basis, "seconds", "y"] > 0
+        assert page["costs", "seconds", "o"] == sum(asked)
+        assert page["costs", "seconds", "o2"] == sum(count**2 for count in asked)
+        assert page["costs", "seconds", "y"] > 0
         # Nothing measures joules here, and every answer was cut by what was asked.
-        assert page["tokens", "joules", "n"] == page["output", "tokens", "n"] == 0
+        assert page["costs", "joules", "n"] == page["output", "tokens", "n"] == 0
+        assert sum(page["output", "tokens", f"cut{k}"] for k in range(20)) == 60
         assert page["prompt", "tokens", "n"] == 60
         # What a worker has done is in its file a second later at most.
         await asyncio.sleep(1.5)

@@ -15,22 +15,30 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.scheduling.regression_terms import WeighedPrediction
 from gateway.telemetry.ols_sums import METRIC_LABELS, OlsSums, SharedSums, SumsCollector
+from gateway.telemetry.sums_row import SumsRow
 
 NAMES = (("phi-3-mini", "phi-3-mini"), ("mistral-7b", "h100"))
 
 
 def add(sums, k):
     """Enter the k-th row; its square in microjoules is far beyond what a float holds."""
+    expected = WeighedPrediction(10.0**6, 1.0)
     sums.add_row(
         *NAMES[k % 2],
-        tokens_in=1 + k % 3001,
-        tokens_out=1 + k % 997,
-        running=k % 33,
-        microseconds=10**7 + k,
-        microjoules=None if k % 5 == 0 else 10**12 + k,
-        estimated_tokens=1 + k % 2999,
-        truncated=k % 7 == 0,
+        SumsRow(
+            tokens_in=1 + k % 3001,
+            tokens_out=1 + k % 997,
+            cached_tokens=0,
+            running=k % 33,
+            microseconds=10**7 + k,
+            microjoules=None if k % 5 == 0 else 10**12 + k,
+            estimated_tokens=1 + k % 2999,
+            truncated=k % 7 == 0,
+            seconds=WeighedPrediction(10.0, 1.0),
+            joules=expected,
+        ),
     )
 
 
@@ -127,13 +135,15 @@ def test_rows_that_come_in_everywhere_at_once_add_up_exactly(start):
     assert [worker.answer() for worker in workers] == ["done"] * 4
     pages += [series(worker.show()) for worker in (*workers, asked)]
     for earlier, later in pairwise(pages):
-        assert all(later[name] >= value for name, value in earlier.items())
+        assert all(
+            later[name] >= value for name, value in earlier.items() if not name[-1].endswith("t")
+        )
     for page in pages:
         for model, deployment in NAMES:
-            seconds = page[model, deployment, "tokens", "seconds", "n"]
-            assert page[model, deployment, "load", "seconds", "n"] == seconds
+            seconds = page[model, deployment, "costs", "seconds", "n"]
+            assert page[model, deployment, "rows", "seconds", "rows"] == seconds
             assert page[model, deployment, "prompt", "tokens", "n"] == seconds
-            joules = page[model, deployment, "load", "joules", "n"]
+            joules = page[model, deployment, "costs", "joules", "n"]
             # The rows of a model come in a fixed order: one in five has no joules, to within one
             # a worker.
             assert abs(joules - seconds * 4 / 5) <= len(workers)

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import msgspec
-from yarl import URL
 
 from backends.client import BackendClient
 from backends.errors import BackendError
+from backends.http.url import TlsFiles, parse_request_url
 from backends.meter.client.request_handle import ABANDONED, ENDED, BackendMeter, MeteredAttempt
 from backends.meter.protocol import (
     EVENTS_PATH,
@@ -57,7 +57,14 @@ class MeterLink:
     The owner drains `finished_attempts` and `unattributed_energy`.
     """
 
-    def __init__(self, root: str, client: BackendClient, *, secret: str | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        client: BackendClient,
+        *,
+        secret: str | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
         self.label = urlsplit(root).netloc
         self.last_exchange_ok = False
         self.unmeasured_requests = 0
@@ -65,7 +72,7 @@ class MeterLink:
         self.period_seconds: float | None = None
         self.finished_attempts: list[MeteredAttempt] = []
         self.unattributed_energy: list[UnattributedEnergy] = []
-        self._url = URL(root + EVENTS_PATH)
+        self._url = parse_request_url(root + EVENTS_PATH, tls)
         self._headers = {"Content-Type": "application/json"}
         if secret:
             self._headers["Authorization"] = f"Bearer {secret}"

@@ -10,11 +10,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from yarl import URL
-
 from backends import exposition
 from backends.client import BackendClient
 from backends.errors import BackendError
+from backends.http.url import RequestUrl, parse_request_url
 from backends.periodic import run_periodically
 
 _log = logging.getLogger("joulegate.meter")
@@ -55,7 +54,7 @@ async def poll_backends(roots: Sequence[str], counted: TokenCountsHandler) -> No
 
 
 async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHandler) -> None:
-    url = URL(root + "/metrics")
+    url = parse_request_url(root + "/metrics")
     answering = True
 
     async def poll_once() -> None:
@@ -75,7 +74,7 @@ async def _poll_backend(client: BackendClient, root: str, counted: TokenCountsHa
     await run_periodically(poll_once, PERIOD_SECONDS, f"counting tokens at {url}")
 
 
-async def _fetch_token_counts(client: BackendClient, url: URL) -> TokenTotals | None:
+async def _fetch_token_counts(client: BackendClient, url: RequestUrl) -> TokenTotals | None:
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)

@@ -214,15 +214,9 @@ async def _run_recalibration(prometheus: str, profile: Path, window: str) -> boo
     """Run the command as an operator or a CronJob would; tell whether it adopted a profile."""
     argv = ("-m", "gateway.cli", "recalibrate", "--prometheus", prometheus, "--window", window)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *argv,
-        "--profile",
-        str(profile),
-        "--min-requests",
-        "50",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+        sys.executable, *argv, "--profile", str(profile), "--min-requests", "50", "--block", "1s",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
     printed, _ = await process.communicate()
     for line in printed.decode().splitlines():
         if any(word in line for word in _TOLD) or process.returncode != OK:

@@ -14,6 +14,7 @@ from gateway.service.accounting.learning import TrafficLearner
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
+from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.recent import RecentRequests
 from gateway.telemetry.record import ESTIMATED, RequestRecord
@@ -36,6 +37,7 @@ class RequestAccounting:
         learning: TrafficLearner | None = None,
         trace: Callable[[RequestRecord], None] | None = None,
         boundary: BoundaryAccount | None = None,
+        experiment: ExperimentMetrics | None = None,
     ) -> None:
         self.recent = recent
         self.meters = meters
@@ -45,6 +47,7 @@ class RequestAccounting:
         self._learning = learning
         self._trace = trace
         self._boundary = boundary
+        self._experiment = experiment
         self._model_at = {
             backend.label: deployment.model
             for deployment in deployments
@@ -62,6 +65,8 @@ class RequestAccounting:
         for record in finished:
             try:
                 self._metrics.count_finished_request(record)
+                if self._experiment is not None:
+                    self._experiment.count_request(record)
                 self.recent.add_record(record)
                 record.entered = True
                 if not record.unsettled:
@@ -74,6 +79,8 @@ class RequestAccounting:
             self._boundary.collect_idle_joules()
         if self._learning is not None:
             self._learning.drift.publish_metrics()
+        if self._experiment is not None:
+            self._experiment.publish()
 
     def close(self) -> None:
         """Flush what is left; joules that no meter has settled by now stay estimated."""
@@ -97,6 +104,8 @@ class RequestAccounting:
                 self._metrics.count_unattributed_energy(model, spending.kind, joules)
                 if self._boundary is not None:
                     self._boundary.add_unattributed_joules(model, spending.kind, joules)
+                if self._experiment is not None:
+                    self._experiment.count_unattributed(spending.kind, joules)
 
     def _apply_observation(self, metered: MeteredAttempt) -> None:
         if metered.owner is None:
@@ -120,6 +129,8 @@ class RequestAccounting:
         if self._boundary is not None:
             self._boundary.close_request(record)
         self._metrics.count_energy(record)
+        if self._experiment is not None:
+            self._experiment.count_energy(record)
         if self._learning is not None:
             self._learning.learn_from(record)
         if self._decision_log is not None:

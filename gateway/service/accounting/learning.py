@@ -8,10 +8,12 @@ nothing.
 from typing import NamedTuple
 
 from gateway.scheduling.decide import DeploymentOption
+from gateway.scheduling.regression_terms import WeighedPrediction
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, DriftMetrics
 from gateway.telemetry.ols_sums import OlsSums
 from gateway.telemetry.record import ProfilePrediction, RequestRecord
+from gateway.telemetry.sums_row import SumsRow
 
 _OK = 200
 _MICRO = 1_000_000
@@ -46,16 +48,24 @@ class TrafficLearner:
         truncated = row.tokens_in + row.tokens_out >= option.context or (
             asked is not None and row.tokens_out >= asked
         )
+        running = record.running if record.mean_running is None else record.mean_running
+        cached = min(row.tokens_in, record.cached_tokens or 0)
+        lengths = (row.tokens_in, row.tokens_out, running, cached)
         self._sums.add_row(
             record.model,
             record.deployment,
-            tokens_in=row.tokens_in,
-            tokens_out=row.tokens_out,
-            running=record.running,
-            microseconds=round(row.seconds * _MICRO),
-            microjoules=None if row.joules is None else round(row.joules * _MICRO),
-            estimated_tokens=record.counted_tokens,
-            truncated=truncated,
+            SumsRow(
+                tokens_in=row.tokens_in,
+                tokens_out=row.tokens_out,
+                cached_tokens=cached,
+                running=running,
+                microseconds=round(row.seconds * _MICRO),
+                microjoules=None if row.joules is None else round(row.joules * _MICRO),
+                estimated_tokens=record.counted_tokens,
+                truncated=truncated,
+                seconds=WeighedPrediction.of(option.seconds, *lengths),
+                joules=WeighedPrediction.of(option.joules, *lengths),
+            ),
         )
         if record.decision is not None:
             version = record.decision.profile_version

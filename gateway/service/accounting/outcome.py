@@ -52,7 +52,9 @@ def note_upstream_response(
     scored = opened.scored
     record.option = snapshot.by_name[scored.model, scored.deployment].option
     seconds = record.option.seconds
-    per_token = max(seconds.cost_per_output_token(scored.tokens_in, scored.running), 0.0)
+    per_token = max(
+        seconds.cost_per_output_token(scored.tokens_in, scored.running, scored.tokens_out), 0.0
+    )
     record.predicted_tpot_seconds = per_token
     record.predicted_ttft_seconds = max(
         COST_FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)

@@ -19,17 +19,19 @@ class CancelReason(StrEnum):
     CLIENT_GONE = "client_gone"
     SILENT = "silent"
     STALLED = "stalled"
+    TOO_LONG = "too_long"
     DRAINING = "draining"
 
 
 class RequestCancellation:
     """The cancellation of one request's task; made inside that task."""
 
-    __slots__ = ("_after_silence", "_expiry", "_seconds", "_task", "last", "reason")
+    __slots__ = ("_after_silence", "_expiry", "_seconds", "_task", "_until", "last", "reason")
 
     def __init__(self) -> None:
         self._task = asyncio.current_task()
         self._seconds = math.inf
+        self._until = math.inf
         self._expiry = CancelReason.STALLED
         self._after_silence: CancelReason | None = None
         self.last = 0.0
@@ -52,6 +54,10 @@ class RequestCancellation:
         self._seconds = seconds
         self._expiry = expiry
 
+    def end_within(self, seconds: float) -> None:
+        """Cancel for `TOO_LONG` in `seconds` from now, whatever comes until then."""
+        self._until = time.monotonic() + seconds
+
     def clear_deadline(self) -> None:
         """Lift the deadline."""
         self._seconds = math.inf
@@ -60,6 +66,8 @@ class RequestCancellation:
         """Cancel if the deadline has passed; `now` is monotonic time."""
         if now - self.last >= self._seconds:
             self.cancel(self._expiry)
+        elif now >= self._until:
+            self.cancel(CancelReason.TOO_LONG)
 
     def consume(self) -> CancelReason | None:
         """Take back the cancellation if it was ours; return its reason, or None if it was not."""
@@ -70,7 +78,7 @@ class RequestCancellation:
     def resume(self) -> None:
         """Go on after a consumed cancellation, unless another reason has come up since."""
         self.reason = None
-        self._seconds = math.inf
+        self._seconds = self._until = math.inf
         if self._after_silence is not None:
             self.cancel(self._after_silence)
 

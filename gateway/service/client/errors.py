@@ -8,6 +8,7 @@
      |   +- ContextExceeded      no model holds prompt and asked output                  400
      |   +- NoFeasibleModel      no model keeps the bounds, and `reject` was set         422
      +- BackendsUnavailable, GatewayDraining  no usable backend; stopping                503
+     +- OverCapacity             the gateway holds as many bytes as it may                503
      +- BackendsRateLimited      every backend tried was rate limited                    429
      +- BadGateway               every backend tried failed, or refused our key          502
      +- GatewayTimeout           every backend tried stayed silent                       504
@@ -167,6 +168,15 @@ class GatewayDraining(ApiError):
     status = 503
     should_retry = True
     code = "draining"
+
+
+class OverCapacity(ApiError):
+    """The gateway holds as many bytes of requests and answers as it may."""
+
+    status = 503
+    should_retry = True
+    code = "over_capacity"
+    more_headers = ((b"connection", b"close"),)
 
 
 class BackendsRateLimited(ApiError):

@@ -1,7 +1,7 @@
 """The client's side of a request: ASGI messages out, with OpenAI's error shape where it breaks."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.service.client.errors import ApiError
 
@@ -15,14 +15,28 @@ SSE: Sequence[Header] = (
 )
 
 
+class PieceWriter(Protocol):
+    """Writes pieces of a begun answer to its connection at once, without waiting."""
+
+    on_drained: Callable[[], None] | None
+    """Called when the client reads again after `blocked`."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the client's side is full."""
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece of the body, which is not empty."""
+
+
 class ResponseWriter:
-    """Sends one answer.
+    """Sends one answer; `pieces` sends parts of its body without waiting, where the server can.
 
     `status` is 0 until the head is out, after which errors become frames; `blocked` while the
     client is not reading; `ended` once the last piece is out.
     """
 
-    __slots__ = ("_abort", "_request_id", "_send", "blocked", "ended", "status")
+    __slots__ = ("_abort", "_request_id", "_send", "_waits", "ended", "pieces", "status")
 
     def __init__(
         self,
@@ -30,13 +44,20 @@ class ResponseWriter:
         request_id: str,
         *,
         abort: Callable[[], None] | None = None,
+        pieces: PieceWriter | None = None,
     ) -> None:
         self._send = send
         self._abort = abort
         self._request_id = request_id.encode()
+        self._waits = False
+        self.pieces = pieces
         self.status = 0
-        self.blocked = False
         self.ended = False
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the client is not reading."""
+        return self._waits or (self.pieces is not None and self.pieces.blocked)
 
     async def start_response(self, status: int, headers: Sequence[Header]) -> None:
         """Send status and headers."""
@@ -46,15 +67,15 @@ class ResponseWriter:
 
     async def write(self, body: bytes) -> None:
         """Send a piece of the body; waits, `blocked`, while the client's side is full."""
-        self.blocked = True
+        self._waits = True
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        self.blocked = False
+        self._waits = False
 
     async def end_response(self, body: bytes = b"") -> None:
         """Send the last piece of the body; waits, `blocked`, while the client's side is full."""
-        self.blocked = True
+        self._waits = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        self.blocked = False
+        self._waits = False
         self.ended = True
 
     async def send_unary(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:

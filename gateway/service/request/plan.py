@@ -5,11 +5,12 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
+from gateway.experiment_config import BaselineConfig
 from gateway.scheduling.decide import make_decision
 from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.features import RequestFeatures
@@ -74,10 +75,14 @@ def make_plan(
     headers: Mapping[bytes, bytes],
     snapshot: RoutingSnapshot,
     counter: TokenCounter,
+    baseline: BaselineConfig | None = None,
 ) -> RoutingPlan:
-    """Decide for one request. Raises BadRequest."""
+    """Decide for one request, by a switchback's `baseline` where that is due. Raises BadRequest."""
     began = time.perf_counter()
-    wishes = resolve_steering(headers, ask.members.get("joulegate"), target.steering)
+    steering = target.steering
+    if baseline is not None and baseline.policy is not None:
+        steering = steering._replace(policy=baseline.policy)
+    wishes = resolve_steering(headers, ask.members.get("joulegate"), steering)
     features = extract_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
@@ -96,9 +101,17 @@ def make_plan(
         profile_version=snapshot.profile.version,
         label=None if target.model is None else NO_POLICY,
     )
+    if baseline is not None and baseline.model is not None:
+        decision = _put_first(decision, baseline.model)
     return RoutingPlan(
         ask, target, features, wishes, snapshot, picks, decision, time.perf_counter() - began
     )
+
+
+def _put_first(decision: RoutingDecision, model: str) -> RoutingDecision:
+    """Return the decision with a model's candidates first; one that has none stays as it is."""
+    ranked = sorted(decision.candidates, key=lambda scored: scored.model != model)
+    return replace(decision, candidates=tuple(ranked))
 
 
 def no_candidate_error(decision: RoutingDecision, prompt: str = "messages") -> ApiError:

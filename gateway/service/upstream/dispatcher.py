@@ -6,8 +6,6 @@ breaker of its backend.
 """
 
 import asyncio
-import itertools
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,13 +15,16 @@ from backends.errors import (
     BackendError,
     BackendStatusError,
     BackendTimeout,
+    ConnectionLost,
     InvalidResponse,
     ResponseTooLarge,
+    forget_frames,
 )
 from backends.meter.client.request_handle import MeteredAttempt
 from backends.registry import Backend, Deployment
 from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
 from gateway.scheduling.decision import ScoredCandidate
+from gateway.service.byte_budget import ByteBudget, HeldBytes
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
 from gateway.service.client.errors import (
     BadGateway,
@@ -43,6 +44,7 @@ from gateway.service.upstream.failure_response import (
 )
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, parse_unary
 from gateway.service.upstream.retry_budget import RetryBudget
+from gateway.service.upstream.sent_ids import SentIds
 from gateway.service.upstream.upstream_body import build_upstream_members
 from gateway.telemetry.boundary_account import (
     BoundaryAccount,
@@ -57,15 +59,14 @@ from gateway.telemetry.trace_context import TraceSampler
 _SERVER_ERROR = 500
 _REDIRECT = 300
 _WASTEFUL_REASONS = ("abandoned", BackendTimeout.reason)
-# Begun at random, so that two workers' ids do not meet at one vLLM.
-_serial = itertools.count(secrets.randbits(32))
 
 
 @dataclass(slots=True)
 class UpstreamResponse:
     """An answer that has begun: a stream at its first content, or a whole body.
 
-    `running` is how many the backend was serving already; times are monotonic seconds.
+    `running` is how many the backend was serving already, `mean_running` how many others it served
+    meanwhile; times are monotonic seconds.
     """
 
     scored: ScoredCandidate
@@ -77,10 +78,21 @@ class UpstreamResponse:
     unary: UnaryResponse | None = None
     half_open_trial: int = 0
     running: int = 0
+    mean_running: float = 0.0
     began: float = 0.0
     ended: float = 0.0
+    running_seconds: float = 0.0
+    """What the backend had run when this began."""
     metered: MeteredAttempt | None = None
     host_share: HostShare | None = None
+    held: HeldBytes | None = None
+
+    def measure_load(self) -> None:
+        """Note the mean number of other requests that the backend served since this began."""
+        now = time.monotonic()
+        if now > self.began:
+            ran = self.backend.running_seconds() - self.running_seconds
+            self.mean_running = max(0.0, ran / (now - self.began) - 1.0)
 
 
 class UpstreamDispatcher:
@@ -95,6 +107,7 @@ class UpstreamDispatcher:
         limits: LimitsConfig,
         sampler: TraceSampler | None = None,
         boundary: BoundaryAccount | None = None,
+        bytes_in_flight: ByteBudget | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
@@ -103,6 +116,8 @@ class UpstreamDispatcher:
         self._max_answer_bytes = limits.max_answer_bytes
         self._sampler = sampler
         self._boundary = boundary
+        self._sent_ids = SentIds()
+        self.bytes_in_flight = bytes_in_flight or ByteBudget(limits.max_bytes_in_flight)
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
     async def open_response(
@@ -153,6 +168,8 @@ class UpstreamDispatcher:
             opened.answer.close()
             opened.backend.end_request(trial=opened.half_open_trial)
             end_host_share(opened.host_share)
+            if opened.held is not None:
+                opened.held.release()
 
     def _iterate_backends(
         self, ranked: Sequence[ScoredCandidate], snapshot: RoutingSnapshot, picks: SelectedBackends
@@ -182,6 +199,7 @@ class UpstreamDispatcher:
         """Attempt one backend; None where the next is to be attempted. Raises UpstreamRejection."""
         began = time.monotonic()
         running, _ = backend.running_and_queued
+        running_seconds = backend.running_seconds()
         trial = backend.begin_request()
         metered = metering.begin_attempt(backend, place, scored)
         share = begin_host_share(self._boundary, record, scored.model, backend.label)
@@ -194,11 +212,13 @@ class UpstreamDispatcher:
             opened.half_open_trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
             opened.host_share = share
+            opened.running_seconds = running_seconds
+            opened.measure_load()
             reason = None
         except BackendStatusError as error:
             reason = error.reason
             _classify_refusal(error, backend)
-            failures.append(error)
+            failures.append(forget_frames(error))
         except ResponseTooLarge as error:
             # The request's doing: another backend would send as much.
             reason = error.reason
@@ -206,7 +226,7 @@ class UpstreamDispatcher:
         except BackendError as error:
             reason = error.reason
             backend.record_failure(f"{reason}: {error}")
-            failures.append(error)
+            failures.append(forget_frames(error))
         else:
             # A stream has yet to end before it counts as a success.
             backend.record_first_content() if ask.stream else backend.record_success()
@@ -238,10 +258,10 @@ class UpstreamDispatcher:
         lifeline: RequestCancellation,
     ) -> UpstreamResponse:
         seconds = self._timeouts.first_token_seconds if ask.stream else self._timeouts.unary_seconds
+        number = self._sent_ids.number()
         headers = {
             "Content-Type": "application/json",
-            # A suffix of our own: vLLM must not meet one id twice, whatever clients send.
-            "X-Request-Id": f"{record.id}-{next(_serial):x}",
+            "X-Request-Id": self._sent_ids.name(record.id, number),
             **backend.headers,
         }
         if record.trace is not None:
@@ -251,7 +271,11 @@ class UpstreamDispatcher:
         opened: UpstreamResponse | None = None
         try:
             lifeline.set_deadline(seconds, CancelReason.SILENT)
-            answer = await self._client.post(backend.build_url(ask.kind.url_path), body, headers)
+            # Once it has cost a connection its life, it is not sent again silently.
+            harmless = all(a.reason != ConnectionLost.reason for a in record.attempts)
+            answer = await self._client.post(
+                backend.build_url(ask.kind.url_path), body, headers, resend=harmless
+            )
             if answer.status >= _REDIRECT:
                 await self._raise_refused(answer)
             begun = UpstreamResponse(scored, deployment, backend, answer)
@@ -259,6 +283,7 @@ class UpstreamDispatcher:
                 await self._open_stream(ask, begun, deployment)
             else:
                 await self._read_unary(begun)
+            self._check_id(begun, number)
             opened = begun
         except asyncio.CancelledError:
             if lifeline.reason is not CancelReason.SILENT:
@@ -273,6 +298,17 @@ class UpstreamDispatcher:
             if opened is None and answer is not None:
                 answer.close()
         return opened
+
+    def _check_id(self, begun: UpstreamResponse, number: int) -> None:
+        """Raise InvalidResponse for another request's answer, and never use its connection."""
+        answered = (
+            begun.stream.id if begun.stream is not None else begun.unary and begun.unary.text_id
+        )
+        if answered and self._sent_ids.is_anothers(answered, number):
+            begun.answer.discard()
+            if begun.held is not None:
+                begun.held.release()
+            raise InvalidResponse("the answer to another request")
 
     async def _raise_refused(self, answer: BackendResponse) -> None:
         if answer.status < 400:  # noqa: PLR2004
@@ -291,13 +327,19 @@ class UpstreamDispatcher:
                 f"{content_type or 'no content type'} where a stream was asked for"
             )
         opened.stream = StreamedResponse(
-            opened.answer, deployment.model, wants_usage=ask.wants_usage
+            opened.answer, deployment.model, wants_usage=ask.wants_usage, single=ask.is_single
         )
         await opened.stream.read_to_first_content()
 
     async def _read_unary(self, opened: UpstreamResponse) -> None:
-        opened.body = await opened.answer.read_body(self._max_answer_bytes)
-        opened.unary = parse_unary(opened.body)
+        held = HeldBytes(self.bytes_in_flight)
+        try:
+            opened.body = await opened.answer.read_body(self._max_answer_bytes, held.hold)
+            opened.unary = parse_unary(opened.body)
+            opened.held = held
+        finally:
+            if opened.held is None:
+                held.release()
 
 
 def _classify_refusal(error: BackendStatusError, backend: Backend) -> None:

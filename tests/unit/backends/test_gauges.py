@@ -28,7 +28,7 @@ class Shows:
     async def get(self, url, headers, *, seconds, limit):
         self.asked.append((str(url), headers, seconds, limit))
         self.meanwhile()
-        found = self.hosts[url.host]
+        found = self.hosts[url.origin.host]
         if isinstance(found, Exception):
             raise found
         return found if isinstance(found, tuple) else (200, found)
@@ -144,7 +144,7 @@ async def test_all_are_watched_but_those_that_are_left_alone_and_none_waits_for_
 
     class Client(Shows):
         async def get(self, url, headers, *, seconds, limit):
-            if url.host == "slow":
+            if url.origin.host == "slow":
                 await slow.wait()
             return await super().get(url, headers, seconds=seconds, limit=limit)
 

@@ -16,7 +16,7 @@ class Answers:
 
     async def get(self, url, headers, *, seconds):
         self.asked.append((str(url), headers, seconds))
-        answer = self.hosts[url.host]
+        answer = self.hosts[url.origin.host]
         if isinstance(answer, Exception):
             raise answer
         return answer, b""

@@ -166,7 +166,45 @@ def test_no_text_can_look_like_a_usage_member(text):
     for plain in (True, False):
         encoded = json.dumps({"content": text + '"usage":{' + text}, ensure_ascii=plain).encode()
         assert sse.USAGE not in encoded
-        assert sse.ERROR not in json.dumps({"content": text + '"error"'}).encode()
+        event = b"data: " + json.dumps({"content": text + '"finish_reason":null'}).encode()
+        assert not sse.are_plain(event + b"\n\n", 1)
+
+
+PLAIN = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("block", "plain"),
+    [
+        (PLAIN, True),
+        (PLAIN * 3, True),
+        (PLAIN.replace(b'"a"', '"Grüße"'.encode()), True),
+        (PLAIN.replace(b'"a"', b'"\xff"'), False),
+        (PLAIN.replace(b"null", b'"stop"'), False),
+        (PLAIN + b": ping\n\n", False),
+        (PLAIN + b"data: [DONE]\n\n", False),
+        (PLAIN + b'data: {"error":{"message":"m"}}\n\n', False),
+        (PLAIN + b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n', False),
+        (PLAIN[:-3] + b"\n\n", False),
+        (PLAIN.replace(b"}]}", b'}],"usage":{"prompt_tokens":1}}'), False),
+    ],
+)
+def test_mere_tokens_are_told_from_all_else_at_a_glance(block, plain):
+    assert sse.are_plain(block, block.count(b"\n\n")) is plain
+
+
+def test_a_giant_event_is_not_copied_over_and_over():
+    # Each byte is looked at once: 16 MB in pieces of 1 kB would take minutes otherwise.
+    splitter = EventSplitter()
+    for _ in range(16 << 10):
+        assert splitter.feed_chunk(b"x" * 1023 + b"\n") == b""
+    assert len(splitter.feed_chunk(b"\n")) == (16 << 20) + 1
+
+
+def test_several_data_lines_are_one_payload():
+    assert extract_payload(b'data: {"id":\ndata: 1}\n\n') == b'{"id":\n1}'
+    assert extract_payload(b"event: error\ndata: {}\nid: 1\n\n") == b"{}"
+    assert extract_payload(b": ping\n\n") == b""
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b'{"choices":7}', b"[" * 100_000, b"\xff"])

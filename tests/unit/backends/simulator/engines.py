@@ -20,11 +20,11 @@ tokens = st.integers(1, 600)
 
 @st.composite
 def costs(draw):
-    form = draw(st.sampled_from(["additive", "interaction", "load"]))
+    form = draw(st.sampled_from(["additive", "interaction", "context", "load", "load-context"]))
     coefficients = [draw(intercepts), draw(positive), draw(positive)]
     if form != "additive":
         coefficients.append(draw(st.floats(0.0, 0.01)))
-    if form == "load":
+    if "load" in form:
         coefficients.append(draw(st.floats(0.0, 5.0)))
     return SimulatedCost(form, tuple(coefficients))
 

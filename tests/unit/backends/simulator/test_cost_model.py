@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from backends.simulator.cost_model import CostModel, SimulatedCost
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from tests.unit.backends.simulator.engines import PHI
 
 
@@ -31,3 +32,19 @@ def test_a_truth_comes_from_a_profile_entry():
     assert (truth.output, truth.idle_watts) == ((0.028, 44.12), 10.0)
     with pytest.raises(ValueError, match="has 3 coefficients"):
         SimulatedCost("additive", (1.0, 2.0))
+
+
+def test_it_has_every_form_that_a_profile_may_have_and_no_other():
+    for form in RegressionForm:
+        coefficients = (1.0, 2.0, 3.0, 4.0, 5.0)[: form.term_count]
+        cost = SimulatedCost(form.value, coefficients)
+        assert (cost.has_load, cost.reads_context) == (form.knows_load, form.reads_context)
+        # Alone a request's z is 0 for seconds, and o for joules.
+        for quantity, alone in (
+            (CostQuantity.SECONDS, CostModel(cost, cost).total_seconds(7, 9)),
+            (CostQuantity.JOULES, CostModel(cost, cost).total_joules(7, 9)),
+        ):
+            wanted = CostFunction(quantity, form, coefficients).evaluate_form(7, 9)
+            assert alone == pytest.approx(wanted, rel=1e-12)
+    with pytest.raises(ValueError, match=r"no cost form 'quadratic' \(known here: additive, "):
+        SimulatedCost("quadratic", (1.0, 2.0, 3.0))

@@ -14,7 +14,8 @@ from tests.unit.backends.simulator.engines import PHI, PROPERTY, ended, run, tok
 
 def form(cost: SimulatedCost, i: int, o: int, *, energy: bool) -> float:
     b = [*cost.coefficients, 0.0, 0.0][:5]
-    return b[0] + b[1] * i + b[2] * o + b[3] * i * o + (b[4] * o if energy else 0.0)
+    product = o * (i + o / 2) if "context" in cost.form else i * o
+    return b[0] + b[1] * i + b[2] * o + b[3] * product + (b[4] * o if energy else 0.0)
 
 
 @PROPERTY

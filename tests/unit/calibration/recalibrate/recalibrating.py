@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from calibration.cli import app
 from calibration.recalibrate.profile_keys import INFO_METRIC
-from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT
+from calibration.recalibrate.refit_models import INFO as VERSIONS
 from gateway import profile
 from gateway.profile import AccuracyProfile, CostRegression, ModelProfile
 from gateway.scheduling.cost import RegressionForm
+from gateway.scheduling.regression_terms import COSTS, METERED, OUTPUT, PROMPT, ROWS
 from tests.unit.calibration.recalibrate.sums_of_rows import series, traffic
 
 URL = "http://prom:9090"
@@ -38,7 +39,10 @@ class Server:
         self.held = {}
         self.info = []
         """Series of INFO; None where such a query is not taken."""
+        self.versions = []
+        """Series of VERSIONS."""
         self.warnings = []
+        self.asked = []
 
     def add(self, found):
         for one in found:
@@ -47,8 +51,11 @@ class Server:
 
     def __call__(self, request):
         (query,) = parse_qs(request.content.decode())["query"]
+        self.asked.append(query)
         if query == f"{INFO_METRIC}[6h]":
             found = self.info
+        elif query.startswith(VERSIONS):
+            found = self.versions
         else:
             asked = re.fullmatch(
                 r'joulegate_ols_sum_total\{basis="(\w+)",quantity="(\w+)"\}\[6h\]', query
@@ -63,20 +70,34 @@ class Server:
         )
 
 
-def served(size=3000, name="phi-3-mini", bases=(LOAD, OUTPUT, PROMPT), joules=True, **how):
+BASES = (COSTS, ROWS, METERED, OUTPUT, PROMPT)
+
+
+def predicted(rows, quantity, live=None):
+    """The live prediction of each row; by default that of `model()`."""
+    b = getattr(live or model(), quantity).coefficients
+    return b[0] + b[1] * rows["i"] + b[2] * rows["o"]
+
+
+def served(size=3000, name="phi-3-mini", bases=BASES, joules=True, **how):
     """Return the series of a model that served `size` requests, and its rows."""
-    factor = how.pop("factor", 1.0)
-    seconds = traffic(size, 1, factor=factor)[0]
-    energy = traffic(size, 1, quantity="joules", factor=factor)[0]
+    factor, live = how.pop("factor", 1.0), how.pop("live", None)
+    rows = {
+        quantity: traffic(size, 1, quantity=quantity, factor=factor)[0]
+        for quantity in ("seconds", "joules")
+    }
+    for quantity, one in rows.items():
+        one["p"] = predicted(one, quantity, live)
     found = []
     for basis in bases:
         if basis in {OUTPUT, PROMPT}:
-            found += series(seconds, basis, quantity="tokens", model=name, **how)
-        else:
-            found += series(seconds, basis, quantity="seconds", model=name, **how)
-            if joules:
-                found += series(energy, basis, quantity="joules", model=name, **how)
-    return found, {"seconds": seconds, "joules": energy}
+            found += series(rows["seconds"], basis, quantity="tokens", model=name, **how)
+            continue
+        if basis != METERED:
+            found += series(rows["seconds"], basis, quantity="seconds", model=name, **how)
+        if joules:
+            found += series(rows["joules"], basis, quantity="joules", model=name, **how)
+    return found, rows
 
 
 def call(*arguments):

@@ -2,21 +2,55 @@
 
 import numpy as np
 
+from calibration.recalibrate.faults import parse_powers
 from calibration.recalibrate.prometheus import SampleSeries
-from calibration.recalibrate.sums import TERMS, parse_powers
+from gateway.scheduling.regression_terms import LIMIT_OCTAVES, METERED, OUTPUT, ROWS, TERMS
 
 ONE = ("phi-3-mini", "phi-3-mini")
+SCRAPE_SECONDS = 60.0
+
+
+def letters(rows):
+    """A row's letters, by `regression_terms`: with p, the live prediction, or weights of 1."""
+    found = {"u": rows.get("u", rows["i"]), **{key: rows[key] for key in "ioyze"}}
+    found["w"], found["t"] = np.ones(len(rows["i"])), np.zeros(len(rows["i"]))
+    if "p" in rows:
+        p, y = rows["p"], rows["y"]
+        found["w"], found["t"] = 1.0 / p**2, np.clip(y - p, -p / 3, p / 3)
+        found["y"] = np.clip(y, p / 5, 5 * p)
+    return found
 
 
 def terms(rows, basis):
-    """Return one row of terms per request, from columns i, o, y, z, e."""
+    """Return one row of terms per request, from columns i, o, y, z, e (and u, p)."""
+    size = len(rows["i"])
+    if basis == ROWS:
+        return np.tile([1.0, 0.0, 0.0, 0.0], (size, 1))
+    if basis == METERED:
+        one = np.column_stack([np.ones(size), np.ones(size), rows["o"]])
+        return np.hstack([one, one * rows.get("metered", np.ones(size))[:, None]])
+    if basis == OUTPUT:
+        return lengths(rows["o"], rows.get("cut", np.zeros(size, dtype=bool)))
     columns = []
+    known = letters(rows)
     for term in TERMS[basis]:
-        product = np.ones(len(rows["i"]))
+        product = np.ones(size)
         for variable, power in parse_powers(term).items():
-            product = product * np.asarray(rows[variable], dtype=float) ** power
+            product = product * np.asarray(known[variable], dtype=float) ** power
         columns.append(product)
     return np.column_stack(columns)
+
+
+def lengths(o, cut):
+    """Return the terms of the output basis."""
+    logs = np.log(np.maximum(o, 1.0))
+    found = np.zeros((len(o), len(TERMS[OUTPUT])))
+    found[:, :3] = np.column_stack([np.ones(len(o)), logs, logs**2]) * ~cut[:, None]
+    octave = np.minimum(LIMIT_OCTAVES - 1, np.floor(np.log2(np.maximum(o, 1.0)))).astype(int)
+    at = np.flatnonzero(cut)
+    found[at, 3 + octave[at]] = 1.0
+    found[at, 3 + LIMIT_OCTAVES + octave[at]] = logs[at]
+    return found
 
 
 def labels(term, basis, quantity="seconds", instance="a", model="phi-3-mini", deployment=None):
@@ -43,7 +77,7 @@ def series(rows, basis, *, every=7, start=None, restarts=(), begin=1000.0, **nam
             total = np.zeros(each.shape[1])
         total = total + each[at:upto].sum(axis=0)
         shown.append(total)
-        times.append(times[-1] + 15.0)
+        times.append(times[-1] + SCRAPE_SECONDS)
         at = upto
     return [
         SampleSeries(

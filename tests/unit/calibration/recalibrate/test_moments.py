@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-from statsmodels.regression.linear_model import OLS
+from statsmodels.regression.linear_model import OLS, WLS
 
-from calibration.recalibrate.moments import (
-    ClusterMoments,
-    CoefficientPrior,
-    SingularMoments,
-    compute_wald_test,
-)
-from calibration.recalibrate.sums import LOAD, SumBlock, read_blocks
+from calibration.recalibrate.moments import ClusterMoments
+from calibration.recalibrate.solved import CoefficientPrior, SingularMoments, compute_wald_test
+from calibration.recalibrate.sums import SumBlock, read_blocks
+from calibration.recalibrate.variants import base_columns
+from gateway.scheduling.cost import RegressionForm
+from gateway.scheduling.regression_terms import COSTS
 from tests.unit.calibration.recalibrate.sums_of_rows import (
     ONE,
     by_scrape,
@@ -20,12 +19,13 @@ from tests.unit.calibration.recalibrate.sums_of_rows import (
     traffic,
 )
 
-COLUMNS = ("n", "i", "o", "io", "z")
+COLUMNS = base_columns(RegressionForm.LOAD)
+"""1, i, o, i·o, z; these rows have weights of 1."""
 
 
-def of_rows(rows, **how):
-    return ClusterMoments.from_block(
-        read_blocks(LOAD, series(rows, LOAD, **how))[ONE], COLUMNS, "y"
+def check_rows(rows, **how):
+    return ClusterMoments.from_block(read_blocks(COSTS, series(rows, COSTS, **how))[ONE]).combine(
+        COLUMNS
     )
 
 
@@ -40,13 +40,13 @@ def three_instances():
     found, parts, groups = [], [], []
     for k, (size, restarts) in enumerate(((900, (400,)), (700, (7, 300)), (500, ()))):
         rows = traffic(size, 10 + k)[0]
-        found += series(rows, LOAD, instance=f"gw-{k}", restarts=restarts, every=6 + k)
+        found += series(rows, COSTS, instance=f"gw-{k}", restarts=restarts, every=6 + k)
         parts.append(rows)
         groups.append(clusters(size, 6 + k, restarts) + 1000 * k)
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    block = read_blocks(LOAD, found)[ONE]
+    block = read_blocks(COSTS, found)[ONE]
     assert block.resets == 3
-    return ClusterMoments.from_block(block, COLUMNS, "y"), rows, np.concatenate(groups)
+    return ClusterMoments.from_block(block).combine(COLUMNS), rows, np.concatenate(groups)
 
 
 def test_three_instances_with_restarts_give_what_the_rows_give():
@@ -74,7 +74,7 @@ def million():
 def test_a_window_of_200_after_a_million_requests(million, seed):
     rows = traffic(200, seed)[0]
     solved, known = (
-        of_rows(rows, start=million).solve_least_squares(),
+        check_rows(rows, start=million).solve_least_squares(),
         reference(rows, clusters(200)),
     )
     assert solved.coefficients == pytest.approx(known.params, rel=1e-8)
@@ -82,9 +82,10 @@ def test_a_window_of_200_after_a_million_requests(million, seed):
 
 
 def test_a_million_requests(million):
-    each = terms(million, LOAD)
-    block = SumBlock(LOAD, np.add.reduceat(each, np.arange(0, len(each), 500)))
-    solved = ClusterMoments.from_block(block, COLUMNS, "y").solve_least_squares()
+    each = terms(million, COSTS)
+    clusters_ = np.add.reduceat(each, np.arange(0, len(each), 500))
+    block = SumBlock(COSTS, clusters_, np.arange(len(clusters_), dtype=float))
+    solved = ClusterMoments.from_block(block).combine(COLUMNS).solve_least_squares()
     known = reference(million, np.arange(len(each)) // 500)
     assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
     assert solved.standard_errors == pytest.approx(known.bse, rel=1e-9)
@@ -102,12 +103,12 @@ def test_wald_is_that_of_statsmodels():
 
 
 def test_wald_needs_more_clusters_than_coefficients():
-    assert compute_wald_test(of_rows(traffic(30)[0], every=6).solve_least_squares()) is None
+    assert compute_wald_test(check_rows(traffic(30)[0], every=6).solve_least_squares()) is None
 
 
 def test_means_and_spreads():
     rows = traffic(400)[0]
-    moments = of_rows(rows)
+    moments = check_rows(rows)
     assert moments.column_means == pytest.approx(rows["x"].mean(axis=0))
     assert moments.standard_deviations[1:] == pytest.approx(rows["x"].std(axis=0)[1:])
     assert moments.mean_y == pytest.approx(rows["y"].mean())
@@ -122,25 +123,25 @@ def test_tolerance_is_what_other_columns_leave():
     x = rows["x"]
     z, others = x[:, 4], x[:, :4]
     left = z - others @ np.linalg.lstsq(others, z, rcond=None)[0]
-    assert of_rows(rows).compute_tolerance(4) == pytest.approx((left @ left) / (z @ z), rel=1e-6)
+    assert check_rows(rows).compute_tolerance(4) == pytest.approx((left @ left) / (z @ z), rel=1e-6)
 
 
 def test_columns_that_cannot_be_told_apart_are_refused():
     rows = traffic(400, steady=7)[0]
-    moments = of_rows(rows)
+    moments = check_rows(rows)
     assert moments.compute_tolerance(4) == 0.0
     with pytest.raises(SingularMoments, match="cannot be told apart"):
         moments.solve_least_squares()
     with pytest.raises(SingularMoments, match="cannot be told apart"):
-        of_rows(traffic(400, steady=0)[0]).solve_least_squares()
-    with pytest.raises(SingularMoments, match="5 requests in 1 scrapes for 5 coefficients"):
-        of_rows(traffic(5)[0]).solve_least_squares()
+        check_rows(traffic(400, steady=0)[0]).solve_least_squares()
+    with pytest.raises(SingularMoments, match="5 requests in 1 blocks for 5 coefficients"):
+        check_rows(traffic(5)[0]).solve_least_squares()
 
 
 def test_a_prior_joins_as_rows_would():
     # Rows of one variance s²: a prior from 50 rows of their own with precision X'X/s² is them.
     rows = traffic(400)[0]
-    moments = of_rows(rows)
+    moments = check_rows(rows)
     variance = moments.estimate_variance()
     more = traffic(50, 8)[0]
     mean = OLS(more["y"], more["x"]).fit().params
@@ -154,7 +155,7 @@ def test_a_prior_joins_as_rows_would():
 
 @pytest.mark.parametrize(("weight", "share"), [(1e-12, 0.0), (1e12, 1.0)])
 def test_a_prior_of_no_weight_or_of_all(weight, share):
-    moments = of_rows(traffic(400)[0])
+    moments = check_rows(traffic(400)[0])
     plain = moments.solve_least_squares()
     mean = 2.0 * plain.coefficients
     solved = moments.solve_least_squares(
@@ -168,7 +169,7 @@ def test_a_prior_on_one_column_lets_the_others_be_told():
     rows, truth = traffic(400, steady=7)
     precision = np.zeros((5, 5))
     precision[4, 4] = 1e12
-    solved = of_rows(rows).solve_least_squares(CoefficientPrior(truth, precision))
+    solved = check_rows(rows).solve_least_squares(CoefficientPrior(truth, precision))
     rest = OLS(rows["y"] - truth[4] * rows["z"], rows["x"][:, :4]).fit()
     assert solved.coefficients[4] == pytest.approx(truth[4])
     assert solved.coefficients[:4] == pytest.approx(rest.params, rel=1e-6)
@@ -179,8 +180,56 @@ def test_a_prior_on_one_column_lets_the_others_be_told():
 @pytest.mark.parametrize(("every", "least", "most"), [(50, 0.9, 1.0), (7, 0.9, 1.0)])
 def test_load_that_differs_between_scrapes(every, least, most):
     rows, _ = by_scrape(every)
-    assert least < of_rows(rows, every=every).compute_between_share(4, per=2) <= most
+    assert least < check_rows(rows, every=every).compute_between_share(4, per=2) <= most
 
 
 def test_load_that_differs_within_scrapes_only():
-    assert abs(of_rows(traffic(2000)[0], every=20).compute_between_share(4, per=2)) < 0.1
+    assert abs(check_rows(traffic(2000)[0], every=20).compute_between_share(4, per=2)) < 0.1
+
+
+def test_weights_are_those_of_weighted_least_squares():
+    rows = traffic(900)[0]
+    rows["p"] = np.maximum(0.1, rows["x"] @ [0.1, 0.0, 0.025, 0.0, 0.0005])
+    solved = check_rows(rows).solve_least_squares()
+    y = np.clip(rows["y"], rows["p"] / 5, 5 * rows["p"])
+    known = WLS(y, rows["x"], weights=rows["p"] ** -2.0).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters(900)}, use_t=True
+    )
+    assert solved.coefficients == pytest.approx(known.params, rel=1e-8)
+    assert solved.standard_errors == pytest.approx(known.bse, rel=1e-7)
+    assert solved.n == 900
+
+
+def test_a_context_column_is_the_sum_of_two():
+    rows = traffic(900)[0]
+    context = read_blocks(COSTS, series(rows, COSTS))[ONE]
+    solved = (
+        ClusterMoments.from_block(context)
+        .combine(base_columns(RegressionForm.CONTEXT))
+        .solve_least_squares()
+    )
+    i, o = rows["i"], rows["o"]
+    x = np.column_stack([np.ones(900), i, o, o * (i + o / 2)])
+    assert solved.coefficients == pytest.approx(OLS(rows["y"], x).fit().params, rel=1e-8)
+
+
+def test_differences_between_blocks_are_not_drawn_to_zero_by_noise_in_a_column():
+    rows, truth = by_scrape(50)
+    noisy = np.maximum(0.0, rows["r"] + np.random.default_rng(1).normal(0.0, 8.0, 2000))
+    rows["z"] = rows["o"] * noisy
+    moments = check_rows(rows, every=50)
+    assert moments.solve_least_squares().coefficients[4] < 0.75 * truth[4]
+    grouped = moments.instrument(4, per=2).solve_least_squares(plain=moments)
+    assert grouped.low[4] < truth[4] < grouped.high[4]
+    assert grouped.coefficients[4] > 0.85 * truth[4]
+
+
+def test_a_column_held_leaves_the_others_as_they_are_without_it():
+    rows, truth = traffic(900)
+    held = check_rows(rows).hold(4, truth[4], np.zeros(len(check_rows(rows).xx)))
+    rest = OLS(rows["y"] - truth[4] * rows["z"], rows["x"][:, :4]).fit(
+        cov_type="cluster", cov_kwds={"groups": clusters(900)}, use_t=True
+    )
+    assert held.coefficients[:4] == pytest.approx(rest.params, rel=1e-8)
+    assert held.standard_errors[:4] == pytest.approx(rest.bse, rel=1e-2)
+    assert (held.coefficients[4], held.standard_errors[4]) == (truth[4], 0.0)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from statsmodels.regression.linear_model import OLS
+from statsmodels.regression.linear_model import WLS
 
-from calibration.recalibrate.sums import TOKENS
+from calibration.recalibrate.prometheus import SampleSeries
 from gateway import profile
 from gateway.profile import PrefillEnergy
 from gateway.scheduling.cost import RegressionForm
@@ -33,17 +33,24 @@ def test_a_model_is_refitted_from_its_traffic(server, live):
     assert report["parent_version"] == before.version
     new = after.get_model("phi-3-mini")
     for name, one in (("seconds", new.seconds), ("joules", new.joules)):
-        known = OLS(rows[name]["y"], rows[name]["x"]).fit(
-            cov_type="cluster", cov_kwds={"groups": clusters(3000, 7, (700, 2000))}
+        p, x = rows[name]["p"], rows[name]["x"]
+        y = np.clip(rows[name]["y"], p / 5, 5 * p)
+        groups = np.floor(
+            (1060.0 + 60.0 * clusters(3000, 7, (700, 2000))) / part(report, name)["block_seconds"]
         )
+        known = WLS(y, x, weights=p**-2.0).fit(cov_type="cluster", cov_kwds={"groups": groups})
+        step = part(report, name)["step"]
         assert one.form is RegressionForm.LOAD
-        assert one.coefficients == pytest.approx(known.params, rel=1e-9)
-        assert np.array(one.covariance) == pytest.approx(known.cov_params(), rel=1e-9)
-        assert (one.n, one.r2) == (3000, pytest.approx(known.rsquared))
+        assert one.coefficients == pytest.approx(step * known.params, rel=1e-7)
+        assert np.array(one.covariance) == pytest.approx(step**2 * known.cov_params(), rel=1e-6)
+        assert one.n == 3000
         assert part(report, name)["resets"] == 2
         assert set(one.fitted_range) == {"tokens_in", "tokens_out", "running"}
-    line = OLS(rows["seconds"]["o"], rows["seconds"]["x"][:, :2]).fit().params
-    assert [new.output.intercept, new.output.slope] == pytest.approx(line, rel=1e-9)
+    logs = np.log(rows["seconds"]["o"])
+    lengths = part(report, "output")
+    assert lengths["mu"] == pytest.approx(logs.mean())
+    assert lengths["sigma"] == pytest.approx(logs.std())
+    assert new.output.intercept == pytest.approx(np.exp(logs.mean() + logs.var() / 2))
     assert new.tokens.ratio == pytest.approx(
         rows["seconds"]["i"].sum() / rows["seconds"]["e"].sum()
     )
@@ -87,6 +94,7 @@ def test_the_report_on_a_terminal(server, live):
         "95% interval",
         "b4 load",
         "Chow test",
+        "held out",
         "live is off by",
         "tokens out: ",
         "token ratio: 1.1",
@@ -106,13 +114,32 @@ def test_without_a_meter_seconds_are_refitted_alone(server, live):
     assert after.prefill is None
 
 
-def test_sums_without_load_still_serve(server, live):
-    server.add(served(bases=(TOKENS,))[0])
-    assert recalibrate(live)[0] == 0
-    assert (
-        profile.load_profile(live).get_model("phi-3-mini").seconds.form
-        is RegressionForm.INTERACTION
+def test_what_was_summed_under_an_earlier_profile_does_not_count(server, live):
+    server.add(served()[0])
+    where = {"model": "phi-3-mini", "version": "x", "instance": "a", "job": "gw"}
+    begin = 1000.0 + 60.0 * 200
+    server.versions = [SampleSeries(where, [(begin + 60.0 * k, "1") for k in range(200)])]
+    _, report = told(live)
+    version = profile.load_profile(live).version
+    assert part(report, "seconds")["requests"] == 3000 - 200 * 7
+    asked = [one for one in server.asked if one.startswith("joulegate_profile_info")]
+    assert asked == [f'joulegate_profile_info{{version="{report["parent_version"]}"}}[6h]']
+    assert version != report["parent_version"]
+
+
+def test_a_second_server_that_scrapes_the_same_gateway_is_told_and_left_out(server, live):
+    server.add(served(instance="a")[0])
+    server.add(
+        SampleSeries(
+            {**one.metric, "prometheus_replica": "b"},
+            [(at + 11.0, value) for at, value in one.values],
+        )
+        for one in served(instance="a")[0]
     )
+    code, report = told(live)
+    assert code == 0
+    assert part(report, "seconds")["requests"] == 3000
+    assert any("two Prometheus servers?" in one for one in report["warnings"])
 
 
 def test_deployments_and_profile_keys(server, live):

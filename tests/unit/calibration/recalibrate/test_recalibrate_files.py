@@ -30,7 +30,7 @@ def test_a_dry_run_writes_nothing(server, live):
 
 
 def test_the_shipped_profile_and_another_place_to_write(server, tmp_path):
-    server.add(served()[0])
+    server.add(served(live=profile.load_profile(None).get_model("phi-3-mini"))[0])
     out = tmp_path / "new.json"
     assert call("--prometheus", URL, "--out", out)[0] in {0, 1}
     assert call("--prometheus", URL, "--out", out, "--max-change", "100")[0] == 0

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from calibration.recalibrate import prior as pull
-from calibration.recalibrate.moments import SingularMoments
+from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.prior import PriorSettings
 from calibration.recalibrate.refit import refit_cost
-from calibration.recalibrate.sums import LOAD, TOKENS, read_blocks
+from calibration.recalibrate.solved import SingularMoments
+from calibration.recalibrate.sums import read_blocks
+from calibration.recalibrate.variants import base_columns
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import CostQuantity, RegressionForm
+from gateway.scheduling.regression_terms import COSTS
 from tests.unit.calibration.recalibrate.sums_of_rows import (
     ONE,
     by_scrape,
@@ -39,10 +42,11 @@ def live_profile(quantity="seconds", form=RegressionForm.LOAD, factor=1.0, size=
     )
 
 
-def found(rows, live, *, quantity="seconds", basis=LOAD, form=None, few=NOTHING, every=20, **more):
-    block = read_blocks(basis, series(rows, basis, quantity=quantity, every=every))[ONE]
-    more = {"max_condition": 300.0} | more
-    return refit_cost(CostQuantity(quantity), block, live, form=form, few=few, **more)
+def found(rows, live, *, quantity="seconds", form=None, few=NOTHING, every=20, **more):
+    """Refit rows of weight 1; a cluster for each scrape, which is a minute."""
+    block = read_blocks(COSTS, series(rows, COSTS, quantity=quantity, every=every))[ONE]
+    rules = RefitRules(form=form, few=few, block_seconds=60.0, **({"max_change": 1e9} | more))
+    return refit_cost(CostQuantity(quantity), block, live, rules)
 
 
 ADDITIVE = CostRegression(form=RegressionForm.ADDITIVE, coefficients=[0.1, 0.001, 0.03])
@@ -95,13 +99,6 @@ def test_the_form_that_was_asked_for():
     )
     with pytest.raises(SingularMoments, match="load: load hardly varied"):
         found(traffic(500, steady=3)[0], ADDITIVE, form=RegressionForm.LOAD)
-
-
-def test_sums_that_do_not_know_load():
-    rows, _ = traffic(500)
-    assert found(rows, ADDITIVE, basis=TOKENS).form is RegressionForm.INTERACTION
-    with pytest.raises(SingularMoments, match="the live profile knows load, and these sums do not"):
-        found(rows, live_profile(), basis=TOKENS)
 
 
 @pytest.mark.parametrize("steady", [0, 7, None])
@@ -168,9 +165,9 @@ def test_drift_is_mean_predicted_over_mean_observed():
     assert drift.predicted == pytest.approx((rows["x"] @ truth).mean() * 1.3)
     assert drift.observed == pytest.approx(rows["y"].mean())
     assert drift.relative_bias == pytest.approx(0.3, abs=0.02)
-    assert drift.rmse == pytest.approx(
-        np.sqrt(np.mean((rows["y"] - 1.3 * rows["x"] @ truth) ** 2)), rel=1e-6
-    )
+    predicted = 1.3 * rows["x"] @ truth
+    share = np.sqrt(np.mean((rows["y"] - predicted) ** 2) / np.mean(predicted**2))
+    assert drift.rmse == pytest.approx(share, rel=1e-6)
     assert drift.chow.p < 1e-12
 
 
@@ -190,9 +187,9 @@ def test_few_requests_are_pulled_and_many_are_not():
         rows = {key: value[:size] for key, value in by_scrape(5)[0].items()}
         rows["y"] = rows["y"] * (1 + 0.05 * np.random.default_rng(2).standard_normal(size))
         pulled, plain = (found(rows, live, few=one, every=5) for one in (few, NOTHING))
-        assert plain.solved.prior_share.tolist() == [0.0] * len(plain.used)
+        assert plain.solved.prior_share[:4].tolist() == [0.0] * 4  # b4 is kept: it may well hold
         assert pulled.used == plain.used
-        shares.append(pulled.solved.prior_share.max())
+        shares.append(pulled.solved.prior_share[:4].max())
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.1
     assert shares[-1] == 0.0
@@ -271,10 +268,40 @@ def test_a_prediction_and_its_interval():
     one = found(rows, ADDITIVE, few=NOTHING)
     value, half = one.predict_cost(one.mean)
     assert value == pytest.approx(rows["y"].mean(), rel=1e-9)
-    error = (one.mean @ one.solved.covariance @ one.mean) ** 0.5
+    columns = one.mean @ base_columns(one.form)
+    error = (columns @ one.solved.covariance @ columns) ** 0.5
     assert half / error == pytest.approx(2.064, abs=0.01)  # t with 24 degrees of freedom
     assert len(set(clusters(500, 20))) == 25
 
 
 def test_every_place_of_the_load_is_the_same():
     assert RegressionForm.LOAD.term_count - 1 == pull.LOAD_AT
+
+
+def test_context_is_taken_where_it_fits_better():
+    rows, _ = traffic(3000, steady=0)
+    i, o = rows["i"], rows["o"]
+    rows["y"] = 0.05 + 0.0004 * i + 0.01 * o + 4e-5 * o * (i + o / 2)
+    one = found(rows, ADDITIVE)
+    assert one.form is RegressionForm.CONTEXT
+    assert one.coefficients == pytest.approx([0.05, 0.0004, 0.01, 4e-5], rel=1e-5)
+    assert "interaction: context has the lower loss" in one.passed_over[-1]
+
+
+def test_a_noisy_reading_of_the_load_does_not_move_its_coefficient():
+    rows, truth = by_scrape(20)
+    live = live_profile()
+    noisy = np.maximum(0.0, rows["r"] + np.random.default_rng(1).normal(0.0, 8.0, 2000))
+    rows = {**rows, "z": rows["o"] * noisy, "r": noisy}
+    one = found(rows, live)
+    assert one.coefficients[4] == pytest.approx(truth[4], rel=0.12)
+    assert one.blur > 0.02
+
+
+def test_a_prompt_that_was_cached_costs_nothing_but_its_reading():
+    rows, truth = traffic(3000, steady=0, noise=0.0)
+    cached = np.random.default_rng(2).random(3000) < 0.7
+    rows["u"] = np.where(cached, np.floor(rows["i"] / 10), rows["i"])
+    rows["y"] = rows["x"] @ truth - truth[1] * (rows["i"] - rows["u"])
+    one = found(rows, ADDITIVE, form=RegressionForm.INTERACTION)
+    assert one.coefficients == pytest.approx(truth[:4], rel=1e-6)

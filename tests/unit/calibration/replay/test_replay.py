@@ -38,7 +38,7 @@ def test_a_log_replayed_as_it_was_changes_nothing(log):
     assert (found["kind"], found["requests"], found["bad"]) == ("log", 120, [])
     one = saving(found, "own weights", "as recorded")
     assert one["changed_share"]["value"] == 0.0
-    assert one["joules_saved_share"]["value"] == 0.0
+    assert one["joules_saved_per_request"]["value"] == 0.0
     assert found["profiles"][0]["recorded_lengths"] == 120
     shares = plan(found, "own weights")["shares"]
     assert len([model for model in shares if shares[model]["value"]]) > 1
@@ -63,9 +63,9 @@ def test_totals_and_savings_are_those_of_a_plain_loop(log, shipped):
         always += of["falcon-7b"].joules.predict_cost(*tokens)
     name = "green, hybrid"
     assert plan(found, name)["total"] == pytest.approx({"joules": spent, "seconds": seconds})
-    assert saving(found, name, "always falcon-7b")["joules_saved_share"]["value"] == pytest.approx(
-        1 - spent / always
-    )
+    saved = saving(found, name, "always falcon-7b")
+    assert saved["joules_saved_per_request"]["value"] == pytest.approx((always - spent) / 120)
+    assert saved["assumes"] == "unchanged load"
     assert plan(found, name)["shares"]["phi-3-mini"]["value"] == pytest.approx(
         chosen.count("phi-3-mini") / 120
     )
@@ -226,8 +226,9 @@ def test_scenarios_are_named_by_what_differs():
 def test_the_table_says_what_it_stands_on(log):
     code, text, _ = call(log, "--preset", "energy")
     assert code == 0
-    for words in ("J per request", "joules saved", "always falcon-7b", "as recorded",
-                  "interval over requests", "coefficients", "measured then"):  # fmt: skip
+    assert "saved" not in "".join(line for line in text.splitlines() if "%" in line)
+    for words in ("J per request", "J saved per request", "at unchanged load", "always falcon-7b",
+                  "as recorded", "over requests", "coefficients", "measured then"):  # fmt: skip
         assert words in text
     assert "\x1b" not in text
 

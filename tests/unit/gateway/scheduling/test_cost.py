@@ -9,16 +9,24 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.cost import COST_FLOOR, CostFunction, CostQuantity, RegressionForm
 
-TERMS = {RegressionForm.ADDITIVE: 3, RegressionForm.INTERACTION: 4, RegressionForm.LOAD: 5}
+TERMS = {
+    RegressionForm.ADDITIVE: 3,
+    RegressionForm.INTERACTION: 4,
+    RegressionForm.CONTEXT: 4,
+    RegressionForm.LOAD: 5,
+    RegressionForm.LOAD_CONTEXT: 5,
+}
+CONTEXT = (RegressionForm.CONTEXT, RegressionForm.LOAD_CONTEXT)
 
 
-def exactly(quantity, coefficients, i, o, r):
-    """b0 + b1 i + b2 o [+ b3 i o] [+ b4 o/(1+r) for joules, b4 o r for seconds]."""
-    b = [Fraction(value) for value in coefficients]
+def exactly(cost, i, o, r, cached=0):
+    """b0 + b1 (i-c) + b2 o [+ b3 i o or o(i+o/2)] [+ b4 o/(1+r) for joules, b4 o r for seconds]."""
+    b = [Fraction(value) for value in cost.coefficients]
+    quantity = cost.quantity
     last = Fraction(o, 1 + r) if quantity is CostQuantity.JOULES else Fraction(o * r)
-    terms = [b[0], b[1] * i, b[2] * o]
+    terms = [b[0], b[1] * (i - cached), b[2] * o]
     if len(b) > 3:
-        terms.append(b[3] * i * o)
+        terms.append(b[3] * o * (i + Fraction(o, 2) if cost.form in CONTEXT else i))
     if len(b) > 4:
         terms.append(b[4] * last)
     return sum(terms), sum(abs(term) for term in terms)
@@ -36,10 +44,20 @@ token_counts = st.integers(1, 200_000)
 loads = st.integers(0, 1000)
 
 
+@given(costs(), token_counts, token_counts, loads, st.integers(0, 200_000))
+def test_the_forms_are_those_of_the_contract(cost, i, o, r, cached):
+    cached = min(i, cached)
+    wanted, magnitude = exactly(cost, i, o, r, cached)
+    assert abs(Fraction(cost.evaluate_form(i, o, r, cached)) - wanted) <= magnitude * Fraction(
+        1, 10**12
+    )
+
+
 @given(costs(), token_counts, token_counts, loads)
-def test_the_forms_are_those_of_the_contract(cost, i, o, r):
-    wanted, magnitude = exactly(cost.quantity, cost.coefficients, i, o, r)
-    assert abs(Fraction(cost.evaluate_form(i, o, r)) - wanted) <= magnitude * Fraction(1, 10**12)
+def test_a_token_costs_the_mean_over_its_answer(cost, i, o, r):
+    whole = cost.evaluate_form(i, o, r) - cost.evaluate_form(i, 0, r)
+    largest = sum(map(abs, cost.coefficients)) * (1 + i) * (1 + o) * (1 + r)
+    assert cost.cost_per_output_token(i, r, o) * o == pytest.approx(whole, abs=1e-9 * largest)
 
 
 def test_worked_by_hand():
@@ -64,6 +82,21 @@ def test_worked_by_hand():
         CostFunction(CostQuantity.SECONDS, RegressionForm.LOAD, b).evaluate_form(10, 100, 3)
         == 2021.0
     )
+    # 821 + 0.5*100*100/2; the prompt's 10 tokens cost nothing where they are cached
+    assert (
+        CostFunction(CostQuantity.JOULES, RegressionForm.CONTEXT, b[:4]).evaluate_form(10, 100)
+        == 3321.0
+    )
+    assert (
+        CostFunction(CostQuantity.JOULES, RegressionForm.CONTEXT, b[:4]).evaluate_form(
+            10, 100, 0, 10
+        )
+        == 3301.0
+    )
+    assert (
+        CostFunction(CostQuantity.JOULES, RegressionForm.LOAD_CONTEXT, b).evaluate_form(10, 100, 3)
+        == 3421.0
+    )
     # alone: all of it for joules, none of it for seconds
     assert (
         CostFunction(CostQuantity.JOULES, RegressionForm.LOAD, b).evaluate_form(10, 100) == 1221.0
@@ -73,9 +106,11 @@ def test_worked_by_hand():
     )
 
 
-@pytest.mark.parametrize("form", [RegressionForm.ADDITIVE, RegressionForm.INTERACTION])
+@pytest.mark.parametrize(
+    "form", [RegressionForm.ADDITIVE, RegressionForm.INTERACTION, RegressionForm.CONTEXT]
+)
 @pytest.mark.parametrize("quantity", list(CostQuantity))
-def test_the_published_forms_know_no_load(quantity, form):
+def test_the_forms_without_a_load_term_know_no_load(quantity, form):
     cost = CostFunction(quantity, form, (1.0, 2.0, 3.0, 0.5)[: form.term_count])
     assert cost.evaluate_form(7, 9, 0) == cost.evaluate_form(7, 9, 50)
 

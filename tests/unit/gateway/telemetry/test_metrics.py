@@ -1,5 +1,6 @@
 """The metrics: the contract's names and labels, sums that add up, labels from the config only."""
 
+import dataclasses
 import random
 from collections import Counter
 
@@ -187,7 +188,16 @@ def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
         if s.name == "joulegate_baseline_energy_joules_total"
     }
     # the most accurate is n at 50 J, the hungriest p at 90 J
-    assert found == {"most-accurate": 100.0, "hungriest": 180.0}
+    assert found == {"chosen": 80.0, "most-accurate": 100.0, "hungriest": 180.0}
+
+
+def test_a_request_whose_client_named_the_model_is_no_saving(metrics):
+    one = record()
+    one.decision = dataclasses.replace(one.decision, policy="none")
+    enter(metrics, one)
+    assert not any(
+        s.value for s in samples(metrics) if s.name == "joulegate_baseline_energy_joules_total"
+    )
 
 
 def test_a_broken_answer_has_spent_but_was_not_answered(metrics):

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from fractions import Fraction
+from math import log
 
 import pytest
 from hypothesis import given
@@ -11,46 +12,64 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.scheduling import regression_terms
+from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.regression_terms import WeighedPrediction
 from gateway.telemetry.ols_sums import METRIC_NAME, OlsSums, SharedSums, SumsCollector
+from gateway.telemetry.sums_row import SumsRow
 
 NAMES = (("phi-3-mini", "phi-3-mini"), ("mistral-7b", "h100"), ("mistral-7b", "l4"))
-COST = "n i o io i2 o2 i2o io2 i2o2 y iy oy ioy y2"
+SQUARES = (
+    "w wu wo wio wo2 wz wu2 wuo wuio wuo2 wuz wio2 wo3 woz wi2o2 wio3 wioz wo4 wo2z wz2 "
+    "wy wuy woy wioy wo2y wzy wy2 wt wut wot wiot wo2t wzt"
+)
+COST = f"n u o io o2 z y {SQUARES}".split()
+ROWS = ["rows", "floored", "low", "high"]
 TERMS = {
-    ("tokens", "seconds"): COST.split(),
-    ("tokens", "joules"): COST.split(),
-    ("load", "seconds"): f"{COST} z iz oz ioz z2 zy".split(),
-    ("load", "joules"): f"{COST} z iz oz ioz z2 zy".split(),
-    ("output", "tokens"): ["n", "i", "o", "io", "i2", "o2"],
+    ("costs", "seconds"): COST,
+    ("costs", "joules"): COST,
+    ("rows", "seconds"): ROWS,
+    ("rows", "joules"): ROWS,
+    ("metered", "joules"): ["n", "p", "s", "mn", "mp", "ms"],
+    ("output", "tokens"): [
+        "n", "l", "l2", *(f"cut{k}" for k in range(20)), *(f"cut{k}_l" for k in range(20))
+    ],
     ("prompt", "tokens"): ["n", "e", "i", "ei", "e2", "i2"],
-}
+}  # fmt: skip
 
 tokens = st.integers(0, 200_000)
+predictions = st.builds(WeighedPrediction, st.floats(-10.0, 1e5), st.floats(1e-3, 100.0))
 rows = st.lists(
-    st.fixed_dictionaries(
-        {
-            "tokens_in": tokens,
-            "tokens_out": tokens,
-            "running": st.integers(0, 300),
-            "microseconds": st.integers(0, 600 * 10**6),
-            "microjoules": st.none() | st.integers(0, 10**11),
-            "estimated_tokens": st.none() | tokens,
-            "truncated": st.booleans(),
-        }
-    ),
+    st.builds(
+        SumsRow,
+        tokens_in=tokens,
+        tokens_out=tokens,
+        cached_tokens=st.just(0) | st.integers(0, 100),
+        running=st.integers(0, 300) | st.floats(0.0, 300.0),
+        microseconds=st.integers(0, 600 * 10**6),
+        microjoules=st.none() | st.integers(0, 10**11),
+        estimated_tokens=st.none() | tokens,
+        truncated=st.booleans(),
+        seconds=predictions,
+        joules=predictions,
+    ).filter(lambda one: one.cached_tokens <= one.tokens_in),
     max_size=8,
 )
 
 
 def row(**fields):
-    return {
-        "tokens_in": 512,
-        "tokens_out": 301,
-        "running": 2,
-        "microseconds": 7_123_457,
-        "microjoules": 312_000_001,
-        "estimated_tokens": 480,
-        "truncated": False,
-    } | fields
+    return SumsRow(
+        tokens_in=512,
+        tokens_out=301,
+        cached_tokens=0,
+        running=2,
+        microseconds=7_123_457,
+        microjoules=312_000_001,
+        estimated_tokens=480,
+        truncated=False,
+        seconds=WeighedPrediction(7.0, 0.1),
+        joules=WeighedPrediction(300.0, 10.0),
+    )._replace(**fields)
 
 
 def shown(total):
@@ -74,46 +93,98 @@ def shown(total):
 
 
 def product(term, values):
-    """What a term spells: `i2o` is i*i*o."""
+    """What a term spells: `wi2o` is w*i*i*o."""
     result, last = Fraction(1), None
-    for letter in term:
-        factor = last if letter == "2" else values[letter]
-        result *= factor
-        last = factor
+    for letter in term.removeprefix("n"):
+        if letter.isdigit():
+            result *= last ** (int(letter) - 1)
+        else:
+            last = values[letter]
+            result *= last
     return result
 
 
-def variables(block, row):
-    """A row's letters in base units, as a block means them; None where it has no place in it."""
-    basis, quantity = block
-    i, o, r = row["tokens_in"], row["tokens_out"], row["running"]
-    letters = {"n": 1, "i": i, "o": o, "e": row["estimated_tokens"]}
-    if basis == "output":
-        return None if row["truncated"] else letters
-    if basis == "prompt":
-        return None if letters["e"] is None else letters
-    if quantity == "seconds":
-        return letters | {"y": Fraction(row["microseconds"], 10**6), "z": o * r}
-    if row["microjoules"] is None:
+def micro(value):
+    return Fraction(round(value * 10**6), 10**6)
+
+
+def weigh(expected):
+    """A weight is 1/p², to 1e-15, at most 1e6."""
+    p = max(expected.value, expected.least)
+    return Fraction(min(10**21, round(10**15 / (p * p))), 10**15)
+
+
+def letters(quantity, row):
+    """A row's letters in base units; None where it does not enter the costs."""
+    cost, expected = (
+        (row.microseconds, row.seconds) if quantity == "seconds" else (row.microjoules, row.joules)
+    )
+    if cost is None or expected.value <= 1e-3:
         return None
-    nano = round(Fraction(o, 1 + r) * 10**9 + Fraction(1, 10**20))
-    return letters | {"y": Fraction(row["microjoules"], 10**6), "z": Fraction(nano, 10**9)}
+    i, o = row.tokens_in, row.tokens_out
+    load = round(row.running * 10**6)
+    p = round(expected.value * 10**6)
+    y = max(p // 5, min(5 * p, cost))
+    t = max(-(p // 3), min(p // 3, y - p))
+    z = Fraction(o * load, 10**6)
+    if quantity == "joules":
+        z = Fraction(round(Fraction(o * 10**15, 10**6 + load) + Fraction(1, 10**20)), 10**9)
+    return {
+        "w": weigh(expected), "u": i - row.cached_tokens, "i": i, "o": o, "z": z,
+        "y": Fraction(y, 10**6), "t": Fraction(t, 10**6),
+    }  # fmt: skip
+
+
+def entered(block, row):
+    """Each term of a row in a block."""
+    basis, quantity = block
+    of = dict.fromkeys(TERMS[block], Fraction())
+    if basis == "costs":
+        known = letters(quantity, row)
+        return of if known is None else {term: product(term, known) for term in of}
+    if basis == "rows":
+        cost = row.microseconds if quantity == "seconds" else row.microjoules
+        expected = row.seconds if quantity == "seconds" else row.joules
+        if cost is None:
+            return of
+        p = round(expected.value * 10**6)
+        floored = expected.value <= 1e-3
+        return {
+            "rows": 1, "floored": floored, "low": not floored and cost < p // 5,
+            "high": not floored and cost > 5 * p,
+        }  # fmt: skip
+    if basis == "metered":
+        one = [1, micro(max(row.joules.value, 1e-3)), Fraction(row.microseconds, 10**6)]
+        return dict(zip(of, [*one, *(x * (row.microjoules is not None) for x in one)], strict=True))
+    if basis == "prompt":
+        e, i = row.estimated_tokens, row.tokens_in
+        return of if e is None else {term: product(term, {"e": e, "i": i}) for term in of}
+    if row.tokens_out:
+        length = Fraction(round(log(row.tokens_out) * 10**9), 10**9)
+        if row.truncated:
+            octave = row.tokens_out.bit_length() - 1
+            of[f"cut{octave}"], of[f"cut{octave}_l"] = 1, length
+        else:
+            of |= {"n": 1, "l": length, "l2": length**2}
+    return of
 
 
 @given(rows)
 def test_every_term_is_the_exact_sum_of_what_it_spells_rounded_once(given_rows):
     sums = OlsSums(NAMES)
     for one in given_rows:
-        sums.add_row("mistral-7b", "l4", **one)
+        sums.add_row("mistral-7b", "l4", one)
     page = shown(sums.snapshot_sums)
     assert sums.rows == len(given_rows)
     for block, terms in TERMS.items():
-        entered = [v for one in given_rows if (v := variables(block, one)) is not None]
-        expected = {
-            term: float(sum((product(term, v) for v in entered), Fraction())) for term in terms
-        }
+        each = [entered(block, one) for one in given_rows]
+        expected = {term: float(sum((one[term] for one in each), Fraction())) for term in terms}
         assert page["mistral-7b", "l4"][block] == expected
         assert page["mistral-7b", "h100"][block] == dict.fromkeys(terms, 0.0)
+
+
+def test_the_terms_are_those_that_refits_read():
+    assert {basis: tuple(terms) for (basis, _), terms in TERMS.items()} == regression_terms.TERMS
 
 
 def test_every_deployment_shows_every_term_before_any_request():
@@ -123,31 +194,65 @@ def test_every_deployment_shows_every_term_before_any_request():
 
 def test_the_blocks_count_the_rows_that_belong_there():
     sums = OlsSums(NAMES)
-    for fields in ({}, {"microjoules": None}, {"truncated": True}, {"estimated_tokens": None}):
-        sums.add_row(*NAMES[0], **row(**fields))
-    counts = {block: terms["n"] for block, terms in shown(sums.snapshot_sums)[NAMES[0]].items()}
+    low = WeighedPrediction(-1.0, 0.1)
+    for fields in (
+        {}, {"microjoules": None}, {"truncated": True}, {"estimated_tokens": None},
+        {"seconds": low},
+    ):  # fmt: skip
+        sums.add_row(*NAMES[0], row(**fields))
+    page = shown(sums.snapshot_sums)[NAMES[0]]
+    counts = {block: next(iter(terms.values())) for block, terms in page.items()}
     assert counts == {
-        ("tokens", "seconds"): 4,
-        ("load", "seconds"): 4,
-        ("tokens", "joules"): 3,
-        ("load", "joules"): 3,
-        ("output", "tokens"): 3,
-        ("prompt", "tokens"): 3,
+        ("costs", "seconds"): 4,
+        ("costs", "joules"): 4,
+        ("rows", "seconds"): 5,
+        ("rows", "joules"): 4,
+        ("metered", "joules"): 5,
+        ("output", "tokens"): 4,
+        ("prompt", "tokens"): 4,
     }
+    assert page["rows", "seconds"]["floored"] == 1
+    assert page["metered", "joules"]["mn"] == 4
+    assert page["output", "tokens"]["cut8"] == 1
+
+
+def test_a_cost_counts_within_a_fifth_and_five_times_its_prediction():
+    sums = OlsSums(NAMES)
+    for micros in (1, 10**9, 7 * 10**6):
+        sums.add_row(*NAMES[0], row(microseconds=micros))
+    page = shown(sums.snapshot_sums)[NAMES[0]]
+    assert page["costs", "seconds"]["y"] == pytest.approx(7 / 5 + 7 * 5 + 7)
+    assert (page["rows", "seconds"]["low"], page["rows", "seconds"]["high"]) == (1, 1)
+    # What is odd counts as a third of the prediction, either way.
+    assert page["costs", "seconds"]["wt"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_no_row_weighs_more_than_that_of_a_tenth_of_a_usual_request():
+    cost = CostFunction(CostQuantity.SECONDS, RegressionForm.ADDITIVE, (0.01, 0.0, 0.02))
+    typical = cost.predict_cost(100, 100)
+    small = WeighedPrediction.of(cost, 1, 1, 0.0, 0)
+    assert small.value == pytest.approx(0.03)
+    assert small.weighed == pytest.approx(typical / 10)
+    assert WeighedPrediction.of(cost, 100, 100, 0.0, 0).weighed == typical
 
 
 def test_a_shared_token_is_kept_to_the_nearest_billionth():
     sums = OlsSums(NAMES)
-    sums.add_row(*NAMES[0], **row(tokens_out=100, running=2))
-    assert shown(sums.snapshot_sums)[NAMES[0]]["load", "joules"]["z"] == 33.333333333
-    sums.add_row(*NAMES[0], **row(tokens_out=200, running=2))
-    assert shown(sums.snapshot_sums)[NAMES[0]]["load", "joules"]["z"] == 100.0
+    sums.add_row(*NAMES[0], row(tokens_out=100, running=2))
+    assert shown(sums.snapshot_sums)[NAMES[0]]["costs", "joules"]["z"] == 33.333333333
+    sums.add_row(*NAMES[0], row(tokens_out=200, running=2))
+    assert shown(sums.snapshot_sums)[NAMES[0]]["costs", "joules"]["z"] == 100.0
+    sums.add_row(*NAMES[0], row(tokens_out=100, running=1.5))
+    assert shown(sums.snapshot_sums)[NAMES[0]]["costs", "joules"]["z"] == 140.0
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"tokens_in": -1},
+        {"cached_tokens": 513},
+        {"running": float("nan")},
+        {"seconds": WeighedPrediction(float("inf"), 1.0)},
         {"tokens_out": -1},
         {"running": -1},
         {"microseconds": -1},
@@ -162,8 +267,8 @@ def test_a_shared_token_is_kept_to_the_nearest_billionth():
 def test_a_row_that_cannot_be_is_left_out_and_told_once(fields, caplog):
     sums = OlsSums(NAMES)
     before = sums.snapshot_sums()
-    sums.add_row(*NAMES[0], **row(**fields))
-    sums.add_row(*NAMES[0], **row(**fields))
+    sums.add_row(*NAMES[0], row(**fields))
+    sums.add_row(*NAMES[0], row(**fields))
     assert sums.snapshot_sums() == before
     assert sums.rows == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -184,33 +289,34 @@ def test_what_is_shown_is_of_the_same_rows_throughout():
 
     def work():
         for _ in range(5_000):
-            sums.add_row(*NAMES[0], **row())
+            sums.add_row(*NAMES[0], row())
 
     workers = [threading.Thread(target=work) for _ in range(3)]
     for worker in workers:
         worker.start()
     while any(worker.is_alive() for worker in workers):
-        seconds, joules, output, prompt = sums.snapshot_sums()[NAMES[0]]
-        assert seconds[0] == joules[0] == output[0] == prompt[0]
-        assert (seconds[1], joules[13]) == (512 * seconds[0], 312_000_001**2 * joules[0])
+        seconds, joules, rows_, _, metered, output, prompt = sums.snapshot_sums()[NAMES[0]]
+        assert seconds[0] == joules[0] == rows_[0] == metered[0] == output[0] == prompt[0]
+        assert (seconds[1], joules[6]) == (512 * seconds[0], 312_000_001 * joules[0])
     for worker in workers:
         worker.join()
     assert sums.snapshot_sums()[NAMES[0]][0][0] == 15_000
 
 
 def test_workers_add_up_to_the_last_unit_whoever_is_asked(tmp_path):
-    # The sum of the squared microjoules is far beyond what a float holds exactly.
+    # Many of these are far beyond what a float holds exactly.
     workers = [OlsSums(NAMES) for _ in range(3)]
     shared = [SharedSums(sums, tmp_path) for sums in workers]
     alone = OlsSums(NAMES)
     for k in range(300):
-        one = row(microjoules=10**12 + k, tokens_in=1000 + k, running=k % 5)
-        workers[k % 3].add_row(*NAMES[k % 2], **one)
-        alone.add_row(*NAMES[k % 2], **one)
+        near = WeighedPrediction(10.0**6, 1.0)
+        one = row(microjoules=10**12 + k, tokens_in=1000 + k, running=k % 5, joules=near)
+        workers[k % 3].add_row(*NAMES[k % 2], one)
+        alone.add_row(*NAMES[k % 2], one)
     for one in shared:
         one.write_sums()
     expected = alone.snapshot_sums()
-    assert expected[NAMES[0]][1][13] > 2**60
+    assert max(expected[NAMES[0]][1]) > 2**60
     assert all(one.sum_workers() == expected for one in shared)
     # Nobody holds the files of the dead; a worker that comes after has to show them too.
     late = OlsSums(NAMES)
@@ -220,7 +326,7 @@ def test_workers_add_up_to_the_last_unit_whoever_is_asked(tmp_path):
 def test_the_worker_that_is_asked_shows_what_it_has_not_written_yet(tmp_path):
     sums = OlsSums(NAMES)
     shared = SharedSums(sums, tmp_path)
-    sums.add_row(*NAMES[0], **row())
+    sums.add_row(*NAMES[0], row())
     assert shared.sum_workers() == sums.snapshot_sums()
     assert SharedSums(OlsSums(NAMES), tmp_path).sum_workers() == sums.snapshot_sums()
 
@@ -230,7 +336,7 @@ def test_nothing_new_is_not_written(tmp_path):
     shared = SharedSums(sums, tmp_path)
     shared.write_sums()
     assert not list(tmp_path.iterdir())
-    sums.add_row(*NAMES[0], **row())
+    sums.add_row(*NAMES[0], row())
     shared.write_sums()
     (path,) = tmp_path.iterdir()
     path.unlink()
@@ -241,7 +347,7 @@ def test_nothing_new_is_not_written(tmp_path):
 def test_a_process_id_that_comes_again_takes_nothing_from_the_dead(tmp_path):
     first, second = OlsSums(NAMES), OlsSums(NAMES)
     for sums in (first, second):
-        sums.add_row(*NAMES[0], **row())
+        sums.add_row(*NAMES[0], row())
         SharedSums(sums, tmp_path).write_sums()
     assert SharedSums(OlsSums(NAMES), tmp_path).sum_workers()[NAMES[0]][0][0] == 2
 
@@ -259,7 +365,7 @@ def test_a_process_id_that_comes_again_takes_nothing_from_the_dead(tmp_path):
 )
 def test_a_file_that_no_worker_of_ours_wrote_counts_for_nothing(tmp_path, text):
     sums = OlsSums(NAMES)
-    sums.add_row(*NAMES[0], **row())
+    sums.add_row(*NAMES[0], row())
     (tmp_path / "ols_1_0.json").write_bytes(text.encode("latin-1"))
     (tmp_path / "counter_1.db").write_bytes(b"\0" * 64)
     assert SharedSums(sums, tmp_path).sum_workers() == sums.snapshot_sums()
@@ -268,7 +374,7 @@ def test_a_file_that_no_worker_of_ours_wrote_counts_for_nothing(tmp_path, text):
 def test_a_model_of_an_earlier_configuration_is_not_shown(tmp_path):
     old = OlsSums([*NAMES, ("gone", "gone")])
     for name in (NAMES[0], ("gone", "gone")):
-        old.add_row(*name, **row())
+        old.add_row(*name, row())
     SharedSums(old, tmp_path).write_sums()
     (path,) = tmp_path.iterdir()
     assert "gone" in json.loads(path.read_text())["sums"][3]
@@ -282,13 +388,13 @@ def test_a_disk_that_is_lost_shows_no_sum_that_later_shrinks(tmp_path, caplog):
     folder.mkdir()
     sums = OlsSums(NAMES)
     shared = SharedSums(sums, folder)
-    sums.add_row(*NAMES[0], **row())
+    sums.add_row(*NAMES[0], row())
     written = shared.sum_workers()
     # A folder where the new file would go, as no permission stops a test that runs as root.
     (path,) = folder.iterdir()
     blocker = path.with_suffix(".tmp")
     blocker.mkdir()
-    sums.add_row(*NAMES[0], **row())
+    sums.add_row(*NAMES[0], row())
     assert shared.sum_workers() == written
     assert shared.sum_workers() == written
     assert [record.levelname for record in caplog.records] == ["ERROR"]
@@ -298,7 +404,7 @@ def test_a_disk_that_is_lost_shows_no_sum_that_later_shrinks(tmp_path, caplog):
 
 def test_a_file_that_cannot_be_read_now_makes_a_gap_and_not_a_restart(tmp_path, caplog):
     sums = OlsSums(NAMES)
-    sums.add_row(*NAMES[0], **row())
+    sums.add_row(*NAMES[0], row())
     shared = SharedSums(sums, tmp_path)
     assert shown(shared.sum_workers)
     (tmp_path / "ols_2_0.json").mkdir()

@@ -93,8 +93,10 @@ def test_what_is_shown_of_a_record():
         },
         "compared": {"live": None, "shadow": None},
         "running": 3,
+        "mean_running": None,
         "counted_tokens": 11,
         "asked_tokens": 64,
+        "arm": None,
         "attempts": [
             {"model": "m", "backend": "b:8000", "reason": "silent"},
             {"model": "m", "backend": "a:8000", "reason": None},

@@ -1,6 +1,7 @@
 """What a finished request teaches: which sums it enters, and what it is compared with."""
 
 import random
+from math import log
 
 import msgspec
 import pytest
@@ -10,12 +11,14 @@ from backends.registry import Backend, Deployment
 from gateway import profile as profiles
 from gateway.config import parse_config
 from gateway.scheduling.decision import MetricWeights, RoutingDecision
+from gateway.scheduling.regression_terms import TERMS
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
-from gateway.telemetry.ols_sums import LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS, OlsSums
+from gateway.telemetry.ols_sums import OlsSums
 from gateway.telemetry.record import BackendAttempt, RequestRecord
+from gateway.telemetry.sums_row import PARTS
 
 CONFIG = """
 models:
@@ -89,8 +92,10 @@ class World:
         return record
 
     def block(self, part, where=PHI):
-        terms = (LOAD_TERMS, LOAD_TERMS, OUTPUT_TERMS, PROMPT_TERMS)[part]
-        return dict(zip(terms, self.sums.snapshot_sums()[where][part], strict=True))
+        at = [("costs", "seconds"), ("costs", "joules"), ("output", "tokens"), ("prompt", "tokens")]
+        place = PARTS.index(at[part])
+        values = self.sums.snapshot_sums()[where][place]
+        return dict(zip(TERMS[at[part][0]], values, strict=True))
 
     @property
     def counts(self):
@@ -116,11 +121,12 @@ def test_a_whole_answer_enters_every_block(world):
     world.answered()
     assert world.counts == (1, 1, 1, 1)
     seconds, joules = world.block(0), world.block(1)
-    assert (seconds["i"], seconds["o"], seconds["z"]) == (10, 20, 20 * 3)
+    assert (seconds["u"], seconds["o"], seconds["z"]) == (10, 20, 20 * 3 * 10**6)
     # Seconds are those at the backend, not the client's.
     assert (seconds["y"], joules["y"]) == (1_500_000, 44_000_000)
     assert joules["z"] == 20 * 10**9 // 4
-    assert world.block(2) == {"n": 1, "i": 10, "o": 20, "io": 200, "i2": 100, "o2": 400}
+    length = round(log(20) * 1e9)
+    assert {k: v for k, v in world.block(2).items() if v} == {"n": 1, "l": length, "l2": length**2}
     assert world.block(3) == {"n": 1, "e": 9, "i": 10, "ei": 90, "e2": 81, "i2": 100}
     assert world.compared() == (1, 1, 1)
 
@@ -182,7 +188,7 @@ def test_an_answer_that_was_cut_says_nothing_of_length(world, where, asked, whol
 def test_an_answer_that_filled_the_context_was_cut(world):
     world.answered(L4, prompt_tokens=150, completion_tokens=50)
     world.answered(L4, prompt_tokens=150, completion_tokens=49)
-    assert world.block(2, L4)["o"] == 49
+    assert world.block(2, L4)["l"] == round(log(49) * 1e9)
     assert world.block(0, L4)["n"] == 2
 
 
@@ -271,3 +277,11 @@ def test_without_a_shadow_nothing_is_said_of_one(world):
     assert world.answered().shadow is None
     assert world.compared("shadow") == (0, 0, 0)
     assert world.answered().to_dict()["compared"]["shadow"] is None
+
+
+def test_the_load_is_the_mean_over_the_request_and_cached_tokens_are_left_out(world):
+    world.answered(mean_running=1.5, cached_tokens=8)
+    seconds, joules = world.block(0), world.block(1)
+    assert (seconds["u"], seconds["io"]) == (2, 200)
+    assert seconds["z"] == 20 * 1_500_000
+    assert joules["z"] == 8 * 10**9

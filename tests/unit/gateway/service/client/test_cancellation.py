@@ -42,6 +42,19 @@ async def test_a_cut_ends_the_request_with_its_reason(reason):
     assert await served(lambda lifeline, _: lifeline.cancel(reason)) == (reason, 0)
 
 
+async def test_a_stream_may_not_go_on_for_ever():
+    def sweep(lifeline, _):
+        lifeline.end_within(5.0)
+        began = lifeline._until - 5.0
+        lifeline.set_deadline(3.0, CancelReason.STALLED)
+        lifeline.last = began + 4.9
+        lifeline.check_deadline(began + 4.99)
+        assert lifeline.reason is None
+        lifeline.check_deadline(began + 5.0)
+
+    assert await served(sweep) == (CancelReason.TOO_LONG, 0)
+
+
 async def test_the_first_reason_stays():
     def both(lifeline, _):
         lifeline.cancel(CancelReason.CLIENT_GONE)

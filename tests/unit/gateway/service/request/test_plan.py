@@ -8,6 +8,7 @@ import pytest
 
 from backends.registry import Backend, Deployment
 from gateway.config import parse_config
+from gateway.experiment_config import BaselineConfig
 from gateway.scheduling.decision import ExcludedCandidate, MetricWeights, RoutingDecision
 from gateway.service.client.errors import (
     BackendsUnavailable,
@@ -162,3 +163,28 @@ def test_the_error_for_nobody_is_the_most_hopeful_one(codes, kind, status):
     for number, code in enumerate(codes):
         assert f"d{number}: {code}: why" in error.message
     assert (error.retry_after_seconds == 1) is (status == 503)
+
+
+def test_a_baseline_of_another_policy_gives_way_to_the_client(snapshot, counter):
+    ask = parse_request(EndpointKind.CHAT, decode_members(json.dumps(chat()).encode()))
+    target = ModelNames(CONFIG).resolve_name(ask.model)
+    due = BaselineConfig(policy="hybrid")
+    assert make_plan(ask, target, {}, snapshot, counter, due).decision.policy == "hybrid"
+    headers = {b"x-joulegate-policy": b"fair-ols"}
+    assert make_plan(ask, target, headers, snapshot, counter, due).decision.policy == "fair-ols"
+
+
+def test_a_baseline_of_one_model_puts_it_first_and_keeps_the_others(snapshot, counter):
+    ask = parse_request(EndpointKind.CHAT, decode_members(json.dumps(chat()).encode()))
+    target = ModelNames(CONFIG).resolve_name(ask.model)
+    usual = make_plan(ask, target, {}, snapshot, counter).decision
+    for model in ("phi-3-mini", "mistral-7b", "falcon-7b"):
+        found = make_plan(ask, target, {}, snapshot, counter, BaselineConfig(model=model)).decision
+        assert found.best_candidate.model == model
+        assert set(found.candidates) == set(usual.candidates)
+    lacking = chat(tools=[{"type": "function", "function": {"name": "f"}}])
+    ask = parse_request(EndpointKind.CHAT, decode_members(json.dumps(lacking).encode()))
+    found = make_plan(
+        ask, target, {}, snapshot, counter, BaselineConfig(model="falcon-7b")
+    ).decision
+    assert found.best_candidate.model == "mistral-7b"

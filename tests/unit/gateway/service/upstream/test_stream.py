@@ -40,7 +40,7 @@ class Pieces:
             raise piece
         return piece
 
-    async def finish_reading(self):
+    def finish_reading(self):
         pass
 
 
@@ -131,9 +131,59 @@ async def test_what_breaks_before_the_first_content_can_be_tried_elsewhere(piece
 
 
 async def test_an_empty_answer_is_an_answer():
-    got = await Relayed(Pieces(wire(ROLE, "[DONE]"))).run()
-    assert got.body == renamed(ROLE, "[DONE]")
+    stop = HEAD + '"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+    got = await Relayed(Pieces(wire(ROLE, stop, "[DONE]"))).run()
+    assert got.body == renamed(ROLE, stop, "[DONE]")
     assert got.complete
+
+
+async def test_an_end_that_nothing_finished_is_none():
+    with pytest.raises(InvalidResponse, match="before any content"):
+        await Relayed(Pieces(wire(ROLE, "[DONE]"))).run()
+    got = Relayed(Pieces(wire(ROLE, ONE, "[DONE]")))
+    with pytest.raises(InvalidResponse, match="before a finish_reason"):
+        await got.run()
+    assert got.body == renamed(ROLE, ONE)
+    assert not got.complete
+
+
+async def test_a_finished_answer_without_its_end_marker_is_given_one():
+    got = await Relayed(Pieces(wire(ROLE, ONE, TWO))).run()
+    assert got.body == renamed(ROLE, ONE, TWO, "[DONE]")
+    assert got.complete
+
+
+async def test_of_several_answers_one_may_have_finished_before_the_stream_broke():
+    got = Relayed(Pieces(wire(ROLE, ONE, TWO)))
+    got.stream._single = False
+    with pytest.raises(InvalidResponse, match="without its end marker"):
+        await got.run()
+
+
+@pytest.mark.parametrize("event", ['{"id"', '{"id":"a\xff"}'])
+async def test_an_event_that_cannot_be_read_breaks_the_stream(event):
+    got = Relayed(Pieces(wire(ROLE, ONE), b"data: " + event.encode("latin-1") + b"\n\n"))
+    with pytest.raises(InvalidResponse, match="not JSON"):
+        await got.run()
+    assert got.body == renamed(ROLE, ONE)
+
+
+async def test_comments_and_half_events_are_no_sign_of_life():
+    got = Relayed(
+        Pieces(wire(ROLE, ONE), b": ping\n\n", b"data: {", b'"choices":[', ConnectionLost())
+    )
+    lifeline = RequestCancellation()
+    await got.stream.read_to_first_content()
+
+    async def send(message):
+        got.messages.append(message)
+        if b"ping" not in message["body"]:
+            lifeline.last = 1.0
+
+    with pytest.raises(ConnectionLost):
+        await got.stream.relay_to_client(ResponseWriter(send, "r"), lifeline, None)
+    assert lifeline.last == 1.0
+    assert got.body.endswith(b": ping\n\n")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Whether routing saves energy: a switchback read out of Prometheus."""

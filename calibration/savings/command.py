@@ -1,0 +1,159 @@
+"""`joulegate savings`: what a switchback's treatment saves against its baseline, and how surely.
+
+Exit code 0: compared (whatever came out). 1: Prometheus did not answer, or no experiment is in the
+window. 2: an option cannot be used.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from calibration.recalibrate.prometheus import (
+    PrometheusClient,
+    PrometheusError,
+    parse_duration_seconds,
+    parse_matcher,
+    read_headers,
+)
+from calibration.savings.arms import COUNTERS, INFO, read_blocks, read_switchback
+from calibration.savings.savings import LEAST_PAIRS, ArmComparison, compare, pair_up
+from calibration.tables.columns import BadInput
+from gateway.console import OK, out, print_json, report_failure, report_usage_error
+from gateway.scheduling.switchback import Switchback
+
+_DECIDING = ("joules_per_1000_tokens", "joules_per_answer")
+_VERDICTS = {
+    "less": "energy was saved, per token and per answer",
+    "more": "the treatment spends more, per token and per answer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SavingsOptions:
+    """The command line's options, as they were given."""
+
+    prometheus: str
+    window: str = "7d"
+    experiment: str | None = None
+    header: list[str] = field(default_factory=list)
+    bearer_token_file: Path | None = None
+    match: list[str] = field(default_factory=list)
+    timeout: float = 30.0
+    as_json: bool = False
+
+
+def run(options: SavingsOptions, *, clock: Callable[[], float] = time.time) -> int:
+    """Do it; return the exit code."""
+    try:
+        report = _report(options, clock())
+    except BadInput as error:
+        return report_usage_error(error)
+    except (PrometheusError, OSError) as error:
+        return report_failure(error)
+    if options.as_json:
+        print_json(report)
+    return OK
+
+
+def _report(options: SavingsOptions, at: float) -> dict[str, Any]:
+    try:
+        seconds = parse_duration_seconds(options.window)
+        match = tuple(parse_matcher(text) for text in options.match)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    headers = read_headers(options.header, options.bearer_token_file)
+    server = PrometheusClient(options.prometheus, headers, options.timeout, match)
+    switchback, baseline = _find(server, options, at)
+    warnings: list[str] = []
+    series = {}
+    for counter, metric in COUNTERS.items():
+        found = server.query_samples(metric, options.window, at, experiment=switchback.name)
+        warnings += found.attributed_warnings
+        series[counter] = found.series
+    blocks = read_blocks(switchback, series, at - seconds, at)
+    pairs = pair_up(blocks)
+    figures = compare(pairs)
+    if not any(one.added.get("joules.request") for one in blocks):
+        warnings.append("no joules of requests in the window: is a meter configured?")
+    report = {
+        "experiment": switchback.name,
+        "baseline": baseline,
+        "window": options.window,
+        "to": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "block_seconds": switchback.block_seconds,
+        "pairs": len(pairs),
+        "blocks_left_out": len(blocks) - 2 * len(pairs),
+        "warnings": list(dict.fromkeys(warnings)),
+        "figures": [
+            {**asdict(one), "change": one.change, "verdict": one.verdict} for one in figures
+        ],
+        "verdict": judge(figures),
+    }
+    if not options.as_json:
+        _show(report, figures)
+    return report
+
+
+def _find(server: PrometheusClient, options: SavingsOptions, at: float) -> tuple[Switchback, str]:
+    """Return the experiment to look at, and what its baseline is. Raises PrometheusError."""
+    found = server.query_samples(INFO, options.window, at)
+    try:
+        told = read_switchback(found.series, options.experiment)
+    except ValueError as error:
+        raise PrometheusError(str(error)) from None
+    if not told:
+        which = f" {options.experiment!r}" if options.experiment else ""
+        raise PrometheusError(
+            f"no experiment{which} in the window: the gateways' config needs `experiment`"
+        )
+    if len(told) > 1:
+        raise BadInput(f"which of {', '.join(sorted(told))}? --experiment NAME")
+    return next(iter(told.values()))
+
+
+def judge(figures: list[ArmComparison]) -> str:
+    """Say in a line whether energy was saved, or that the data cannot tell."""
+    found = {one.name: one for one in figures}
+    deciding = [found[name] for name in _DECIDING if name in found]
+    if len(deciding) < len(_DECIDING):
+        return "nothing to compare: an arm has no joules, tokens or answers"
+    if any(one.low is None for one in deciding):
+        return f"too few blocks to tell: at least {LEAST_PAIRS} pairs are needed"
+    clear = {one.verdict: one for one in deciding if one.verdict in _VERDICTS}
+    if not clear:
+        return "the data cannot tell whether energy was saved; run it for longer"
+    if len(clear) > 1:
+        return "less by one measure and more by the other: answers changed in length"
+    (verdict, one) = next(iter(clear.items()))
+    if all(other.verdict == verdict for other in deciding):
+        return _VERDICTS[verdict]
+    return f"{verdict} {one.name.replace('_', ' ')}; by the other the data cannot tell"
+
+
+def _show(report: dict[str, Any], figures: list[ArmComparison]) -> None:
+    def say(text: str) -> None:
+        out.print(text, markup=False, soft_wrap=True)
+
+    say(
+        f"experiment {report['experiment']}: against {report['baseline']}, {report['window']} to "
+        f"{report['to']}, {report['pairs']} pairs of blocks of "
+        f"{report['block_seconds'] / 60.0:g} minutes"
+    )
+    for warning in report["warnings"]:
+        say(f"! {warning}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "baseline", "treatment", "change", "95% interval", ""):
+        table.add_column(name, no_wrap=True, justify="left" if not name else "right")
+    for one in figures:
+        interval = "-"
+        if one.low is not None and one.high is not None:
+            interval = f"{one.low:+.1%} to {one.high:+.1%}"
+        cells = (f"{one.baseline:.4g}", f"{one.treatment:.4g}", f"{one.change:+.1%}", interval)
+        table.add_row(one.name.replace("_", " "), *cells, one.verdict)
+    out.print(table)
+    say(report["verdict"])

@@ -1,0 +1,136 @@
+"""`python -m tests.faults`: the fault matrix against a real gateway; a table of what went wrong.
+
+Exits 1 where a cell has a fate that it must not have. What a backend sends wrong and the gateway
+passes on without a word stands in the table as `silently truncated`.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from tests.bench import machine, serving
+from tests.faults.cells import (
+    ATTEMPT_SECONDS,
+    MAX_ATTEMPTS,
+    STREAM_SECONDS,
+    CellResult,
+    Fate,
+    model_name,
+    run_cell,
+)
+from tests.faults.kinds import KINDS
+from tests.faults.server import SCOPES, FaultServer
+
+BACKENDS = 3
+_WELL = (Fate.ANSWERED, Fate.REFUSED)
+
+
+def gateway_config(server: FaultServer) -> dict[str, Any]:
+    """Return a config with a model for each kind and scope, without ejections."""
+    hour = 3600.0
+    return {
+        "models": [
+            {
+                "name": model_name(kind, scope),
+                "profile": "phi-3-mini",
+                "context": 4096,
+                "backends": [{"url": root} for root in server.roots(kind, scope, BACKENDS)],
+            }
+            for kind in server.kinds
+            for scope in SCOPES
+        ],
+        "timeouts": {
+            f"{name}_seconds": ATTEMPT_SECONDS
+            for name in ("connect", "first_token", "unary", "stall")
+        }
+        | {"stream_seconds": STREAM_SECONDS},
+        "retry": {"max_attempts": MAX_ATTEMPTS, "budget_floor": 10_000},
+        "health": {
+            "eject_after_failures": 1_000_000_000,
+            "probe_seconds": hour,
+            "idle_probe_seconds": hour,
+            "load_seconds": hour,
+        },
+    }
+
+
+async def _measure(arguments: argparse.Namespace, kinds: tuple[str, ...]) -> int:
+    results: dict[tuple[str, str, bool], CellResult] = {}
+    async with FaultServer(kinds) as server:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "gateway.yaml")
+            file.write_text(json.dumps(gateway_config(server)))  # noqa: ASYNC240 - at the start
+            port = serving.free_port()
+            command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(file)]
+            command += ["--port", str(port), "--log-level", "error"]
+            core = machine.cores().gateway
+            url = f"http://127.0.0.1:{port}/v1"
+            with serving.running(command, serving.ROOT, core, port, "/health"):
+                async with openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as sdk:
+                    for kind in kinds:
+                        for scope, stream in itertools.product(SCOPES, (False, True)):
+                            results[kind, scope, stream] = await run_cell(
+                                sdk, server, kind, scope, stream=stream,
+                                requests=arguments.requests,
+                                together=_together(kind, arguments.together),
+                            )  # fmt: skip
+                        _say(kind, results)
+    return _show(results)
+
+
+def _together(kind: str, wanted: int) -> int:
+    """Ask few at once for what this very process must write 20 MB of: it would time itself."""
+    return min(wanted, 2) if "20 MB" in kind else wanted
+
+
+def _say(kind: str, results: dict[tuple[str, str, bool], CellResult]) -> None:
+    """Show a kind's cells on one line, as `answered/errors` and whatever else there is."""
+    cells = []
+    for (name, _, _), result in results.items():
+        if name != kind:
+            continue
+        odd = ", ".join(f"{n} {fate}" for fate, n in result.fates.items() if fate not in _WELL)
+        well = f"{result.fates[Fate.ANSWERED]}/{result.fates[Fate.REFUSED]}"
+        cells.append(f"{well:>8} {result.slowest_seconds:4.1f}s {odd:<24}")
+    print(f"{kind:<40} {' | '.join(cells)}", flush=True)
+
+
+def _show(results: dict[tuple[str, str, bool], CellResult]) -> int:
+    """Show totals and an example of everything that is not well; return the exit code."""
+    total: dict[Fate, int] = dict.fromkeys(Fate, 0)
+    for (kind, scope, stream), result in results.items():
+        for fate, count in result.fates.items():
+            total[fate] += count
+            if fate not in _WELL:
+                mode = "stream" if stream else "unary"
+                print(f"  {fate}: {kind}, {scope}, {mode}: {count}x, {result.examples[fate][:150]}")
+    print("  ".join(f"{fate}: {count}" for fate, count in total.items()))
+    return int(any(count for fate, count in total.items() if fate not in _WELL))
+
+
+def main() -> int:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--requests", type=int, default=100, help="requests a cell")
+    parser.add_argument("--together", type=int, default=25, help="of them at once")
+    parser.add_argument("--only", help="a part of the kinds' names")
+    arguments = parser.parse_args()
+    kinds = tuple(name for name in KINDS if not arguments.only or arguments.only in name)
+    if not kinds:
+        parser.error(f"--only: no kind has {arguments.only!r} in its name")
+    if "proper" not in kinds:
+        kinds = (*kinds, "proper")
+    print(f"{len(kinds)} kinds; answered/errors of {arguments.requests}, slowest, and what else;")
+    print(f"{'':<40} all, unary | all, stream | first, unary | first, stream", flush=True)
+    return asyncio.run(_measure(arguments, kinds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

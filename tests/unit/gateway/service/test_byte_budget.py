@@ -1,0 +1,22 @@
+"""What a process may hold at once."""
+
+import pytest
+
+from gateway.service.byte_budget import ByteBudget, HeldBytes
+from gateway.service.client.errors import OverCapacity
+
+
+def test_beyond_the_budget_nothing_more_is_held():
+    budget = ByteBudget(10)
+    one, other = HeldBytes(budget), HeldBytes(budget)
+    one.hold(4)
+    one.hold(2)
+    other.hold(4)
+    with pytest.raises(OverCapacity, match="holds 10 bytes") as caught:
+        other.hold(1)
+    assert (caught.value.status, caught.value.retry_after_seconds) == (503, 1)
+    one.release()
+    other.hold(6)
+    other.release()
+    other.release()
+    assert budget.held == 0
