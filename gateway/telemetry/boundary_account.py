@@ -17,6 +17,7 @@ from gateway.telemetry.boundary import (
     JOULES_PER_KWH,
     BoundaryRates,
     IdleRatio,
+    RequestBoundary,
     convert_joules,
     draw_boundary,
 )
@@ -78,6 +79,10 @@ class HostShare:
         self._record = record
         self._model = model
 
+    def read_joules(self) -> float:
+        """Return the joules so far."""
+        return self._clock.read_joules(self._mark, self._account.clock())
+
     def end_share(self) -> None:
         """Count the joules; they are the record's until a later attempt of it ends."""
         joules = self._clock.end_request(self._mark, self._account.clock())
@@ -132,12 +137,16 @@ class BoundaryAccount:
         if record.joules is None or not record.model:
             return
         self._add_used(record.model, REQUESTS, record.joules, record.at)
-        record.boundary = draw_boundary(
-            record.joules,
-            record.host_joules,
-            self._idle_ratios[record.model].value,
-            self._rates_at(record.at),
+        record.boundary = self.draw_lines(
+            record.model, record.joules, record.host_joules, record.at
         )
+
+    def draw_lines(
+        self, model: str, accelerator_joules: float, host_joules: float, at: float
+    ) -> RequestBoundary:
+        """Return the lines of a request of `model` that came at Unix time `at`; counts nothing."""
+        ratio = self._idle_ratios[model].value
+        return draw_boundary(accelerator_joules, host_joules, ratio, self._rates_at(at))
 
     def add_unattributed_joules(self, model: str, kind: str, joules: float) -> None:
         """Count joules of accelerators that are no request's: idle, other."""

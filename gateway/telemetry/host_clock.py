@@ -39,6 +39,11 @@ class HostClock:
         self._serving -= 1
         return self._joules_each - mark
 
+    def read_joules(self, mark: float, now: float) -> float:
+        """Return the joules so far of a request that goes on."""
+        self._advance_to(now)
+        return self._joules_each - mark
+
     def take_idle_joules(self, now: float) -> float:
         """Return the joules that were nobody's since this was last asked."""
         self._advance_to(now)

@@ -100,3 +100,43 @@ async def test_without_a_boundary_there_is_none(world):
     got = await gate.ask(CHAT)
     assert (await gate.record(got))["observed"]["boundary"] is None
     assert "joulegate_facility" not in (await gate.get("/metrics")).raw.decode()
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM])
+async def test_an_answer_tells_its_impact_to_who_asks(world, body):
+    gate = await world.gate(
+        model("phi-3-mini", await world.simulator()),
+        boundary=BOUNDARY,
+        carbon=CarbonConfig(grams_per_kwh=360.0),
+    )
+    got = await gate.ask(body, {"x-joulegate-impact": "true"})
+    answer = got.chunks[-1] if body is STREAM else got.json
+    usage = answer["usage"]
+    record = await gate.record(got)
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert usage[name] == record["usage"][name]
+    energy, carbon = usage["energy"], usage["carbon"]
+    # Without a meter the record has the same estimate.
+    assert energy["joules"] == pytest.approx(record["observed"]["joules"])
+    assert energy["method"] == "estimated"
+    assert 0.0 < energy["host_joules"] <= record["observed"]["boundary"]["host_joules"]
+    wall = (energy["joules"] + energy["host_joules"]) * PUE
+    assert energy["facility_joules"] == pytest.approx(wall)
+    assert carbon["kWh"]["min"] == pytest.approx(wall / 3.6e6)
+    assert carbon["kgCO2eq"]["min"] == pytest.approx(wall / 3.6e6 * 0.36)
+    assert carbon["kWh"]["max"] >= carbon["kWh"]["min"]
+    assert answer["model"] == "phi-3-mini"
+    asked = body | ({"stream_options": {"include_usage": True}} if body is STREAM else {})
+    plain = await gate.ask(asked)
+    last = plain.chunks[-1] if body is STREAM else plain.json
+    assert not {"energy", "carbon"} & last["usage"].keys()
+
+
+async def test_without_boundary_and_intensity_an_impact_is_the_accelerators(world):
+    gate = await world.gate(model("phi-3-mini", await world.simulator()))
+    got = await gate.ask(CHAT | {"joulegate": {"impact": True, "explain": True}})
+    usage = got.json["usage"]
+    kwh = usage["energy"]["joules"] / 3.6e6
+    assert usage["carbon"] == {"kWh": {"min": pytest.approx(kwh), "max": pytest.approx(kwh)}}
+    assert usage["energy"]["host_joules"] == 0.0
+    assert got.json["joulegate"]["model"] == "phi-3-mini"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from backends.meter.client.meter_client import MeterLink
 from backends.meter.client.request_handle import MeteredAttempt
 from backends.registry import Deployment
+from gateway.service.accounting.impact import ImpactEstimator
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
@@ -47,6 +48,7 @@ class RequestAccounting:
         self._learning = learning
         self._trace = trace
         self._boundary = boundary
+        self.impact = ImpactEstimator(boundary, carbon)
         self._experiment = experiment
         self._model_at = {
             backend.label: deployment.model

@@ -12,6 +12,7 @@ MAX_ENERGY_JOULES: Final = "x-joulegate-max-energy-joules"
 MIN_ACCURACY: Final = "x-joulegate-min-accuracy"
 INFEASIBLE: Final = "x-joulegate-infeasible"
 EXPLAIN: Final = "x-joulegate-explain"
+IMPACT: Final = "x-joulegate-impact"
 
 REQUEST: Final = {
     WEIGHT_ACCURACY: "how much accuracy counts, a non-negative decimal number",
@@ -23,6 +24,7 @@ REQUEST: Final = {
     MIN_ACCURACY: "hard bound on the model's accuracy, 0 to 1",
     INFEASIBLE: "`best-effort` (default: the least bad serves) or `reject` (422)",
     EXPLAIN: "`true` adds a `joulegate` object with every candidate's numbers to the answer",
+    IMPACT: "`true` adds `usage.energy` and `usage.carbon` to the answer, as estimated at its end",
     REQUEST_ID: "taken over if it is 1 to 128 letters, digits and `. _ : -`",
 }
 

@@ -46,6 +46,7 @@ from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, pars
 from gateway.service.upstream.retry_budget import RetryBudget
 from gateway.service.upstream.sent_ids import SentIds
 from gateway.service.upstream.upstream_body import build_upstream_members
+from gateway.service.upstream.usage_impact import UsageImpact
 from gateway.telemetry.boundary_account import (
     BoundaryAccount,
     HostShare,
@@ -85,6 +86,7 @@ class UpstreamResponse:
     """What the backend had run when this began."""
     metered: MeteredAttempt | None = None
     host_share: HostShare | None = None
+    impact: UsageImpact | None = None
     held: HeldBytes | None = None
 
     def measure_load(self) -> None:
