@@ -295,6 +295,7 @@ async def test_names_that_clients_make_up_land_in_other(metrics, counter):
         metrics=metrics,
         books=RequestAccounting(metrics, RecentRequests(0), deployments),
         stall_seconds=1.0,
+        stream_seconds=60.0,
     )
 
     async def send(_):
