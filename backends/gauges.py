@@ -6,16 +6,15 @@ process's own requests of that moment is what others have there, and that is add
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.exposition import sum_series
 from backends.periodic import run_periodically
 from backends.registry import Backend
+from backends.vllm import metric_names
 
-_RUNNING = "vllm:num_requests_running"
-_WAITING = "vllm:num_requests_waiting"
-_OK = 200
 _MAX_PAGE_BYTES = 4 << 20
 
 
@@ -47,10 +46,14 @@ class GaugePoller:
             )
         except BackendError:
             status, page = 0, b""
-        running = sum_series(page, _RUNNING) if status == _OK else None
-        waiting = sum_series(page, _WAITING) if status == _OK else None
+        shown = status == HTTPStatus.OK
+        running = sum_series(page, metric_names.REQUESTS_RUNNING) if shown else None
+        waiting = sum_series(page, metric_names.REQUESTS_WAITING) if shown else None
+        cache = sum_series(page, metric_names.KV_CACHE_USAGE) if shown else None
         # The page is of some moment in between: the higher own count claims less for others.
-        backend.record_gauges(running, waiting, own=max(before, backend.inflight))
+        backend.record_gauges(
+            running, waiting, own=max(before, backend.inflight), cache_usage=cache
+        )
 
     async def run(self) -> None:
         """Look for ever; one loop a backend, so that a slow one delays no other."""

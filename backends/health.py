@@ -3,13 +3,12 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.periodic import run_periodically
 from backends.registry import Backend
-
-_SERVER_ERROR = 500
 
 
 class HealthProber:
@@ -36,7 +35,7 @@ class HealthProber:
             status, _ = await self._client.get(
                 backend.build_url("/health"), backend.headers, seconds=self._timeout_seconds
             )
-            well = status < _SERVER_ERROR
+            well = status < HTTPStatus.INTERNAL_SERVER_ERROR
             detail = f"status {status}"
         except BackendError as error:
             well = False

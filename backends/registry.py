@@ -1,8 +1,21 @@
-"""Backends and deployments: load, availability, circuit breaking.
+"""Backends: load, availability, circuit breaking.
 
-Rules of a backend's state: usable until `eject_after_failures` failures in a row; then ejected,
-each time twice as long up to a maximum; then half-open, one request at a time, until one succeeds
-(readmitted) or fails (ejected again). A probe that succeeds makes it half-open before its time.
+                   `after_failures` failures in a row,
+                   or a failed probe before it was ever seen healthy
+        +---------+ -----------------------------------> +---------+
+        | HEALTHY |                                      | EJECTED | <----------+
+        +---------+                                      +---------+            |
+             ^                                                |                 |
+             |               its time is over, or a probe succeeds              |
+             |                                                v                 |
+             |  a response, or a stream's first content  +-----------+  failure |
+             +------------------------------------------ | HALF-OPEN | ---------+
+                                                         +-----------+
+                                                   one request at a time (the trial)
+
+Rules: each ejection in a row lasts twice as long as the one before, up to a maximum; failures of
+requests sent before an ejection do not prolong it; after a stream's first content one more failure
+ejects again, until a whole response came.
 """
 
 import logging
@@ -12,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from backends.bearer import build_bearer
 from backends.http.url import RequestUrl, TlsFiles, parse_request_url
 from backends.meter.client.request_handle import BackendMeter
 
@@ -41,14 +55,18 @@ class Backend:
         "_other_requests",
         "_queue_reading",
         "_running_seconds",
+        "_seen_at",
+        "_seen_total",
         "_since",
         "_tls",
         "_trial_in_flight",
+        "cache_usage",
         "ejections",
         "headers",
         "inflight",
         "label",
         "meter",
+        "prompt_tokens",
         "proven_healthy",
         "root",
         "urls",
@@ -67,13 +85,19 @@ class Backend:
         self._tls = tls
         parts = urlsplit(root)
         self.label = parts.netloc + parts.path
-        self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.headers = {"Authorization": build_bearer(api_key)} if api_key else {}
         self.urls: dict[str, RequestUrl] = {}
         self.meter: BackendMeter | None = None
         self.inflight = 0
         self.ejections = 0
         self.proven_healthy = False
+        self.prompt_tokens = 0
+        """Sent there and not yet answered by a first token."""
+        self.cache_usage = 0.0
+        """Share of the KV cache that was in use when last looked at."""
         self._other_requests = 0
+        self._seen_at: float | None = None
+        self._seen_total = 0
         self._queue_reading: tuple[int, int] | None = None
         self._ejection = ejection
         self._clock = clock
@@ -105,13 +129,30 @@ class Backend:
         queued = min(total, max(0, waiting + self.inflight - own))
         return total - queued, queued
 
-    def record_gauges(self, running: float | None, waiting: float | None, *, own: int) -> None:
+    @property
+    def last_seen(self) -> tuple[int, int, float]:
+        """What the gauges showed: others' requests, all requests, and how many seconds ago."""
+        if self._seen_at is None:
+            return 0, 0, 0.0
+        return self._other_requests, self._seen_total, max(0.0, self._clock() - self._seen_at)
+
+    def record_gauges(
+        self,
+        running: float | None,
+        waiting: float | None,
+        *,
+        own: int,
+        cache_usage: float | None = None,
+    ) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
         self.running_seconds()
+        self._seen_at = self._clock()
+        self.cache_usage = min(max(cache_usage or 0.0, 0.0), 1.0)
         runs, waits = (
             round(min(max(gauge or 0.0, 0.0), _MAX_GAUGE_REQUESTS)) for gauge in (running, waiting)
         )
         self._other_requests = max(0, runs + waits - own)
+        self._seen_total = self._other_requests + own
         self._queue_reading = (waits, own) if waits else None
 
     def running_seconds(self) -> float:
@@ -230,6 +271,10 @@ class Deployment:
         self.served_name = served_name
         self.backends = tuple(backends)
         self._random = rng
+
+    def find(self, label: str) -> Backend | None:
+        """Return the backend of this label; None where it is no longer one."""
+        return next((backend for backend in self.backends if backend.label == label), None)
 
     def pick_backend(self, tried: Iterable[Backend] = ()) -> Backend | None:
         """Choose the less busy of two usable backends drawn at random; None where none is left."""

@@ -4,6 +4,9 @@ Each command imports its work only when called; `gateway.cli` passes these names
 that the serving side never imports the numeric stack.
 """
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from calibration.accuracy.options import AccuracyOptions
@@ -22,6 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+lengths = typer.Typer(no_args_is_help=True, help="Answer lengths by the words of a prompt.")
+app.add_typer(lengths, name="lengths")
 
 
 @app.callback()
@@ -85,3 +92,41 @@ def replay(options: ReplayOptions) -> int:
     from calibration.replay import command  # noqa: PLC0415
 
     return command.run(options)
+
+
+@lengths.command("train")
+def train_lengths(
+    files: Annotated[list[Path], typer.Argument(help="CSV or JSON lines, gzip too.")],
+    out: Annotated[Path, typer.Option(help="Profile file to write.")],
+    label: Annotated[
+        list[str], typer.Option(help="MODEL=COLUMN with its answers' tokens; may be repeated.")
+    ],
+    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt",
+    merge: Annotated[
+        Path | None, typer.Option(help="Profile to add to; default: the shipped one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Train a model of the prompt's words per label; see docs/deciding.md."""
+    from calibration.lengths import command as lengths_command  # noqa: PLC0415
+
+    raise typer.Exit(
+        code=lengths_command.train(
+            files, prompt=prompt, labels=label, base=merge, out=out, as_json=as_json
+        )
+    )
+
+
+@lengths.command("predict")
+def predict_lengths(
+    file: Annotated[Path, typer.Argument(help="CSV or JSON lines, gzip too.")],
+    profile: Annotated[Path, typer.Option(help="Profile that `train` wrote.")],
+    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt",
+    out: Annotated[Path | None, typer.Option(help="CSV to write; default: stdout.")] = None,
+) -> None:
+    """Write MODEL_p50 and MODEL_p90 for each prompt, by the code that serves."""
+    from calibration.lengths import command as lengths_command  # noqa: PLC0415
+
+    raise typer.Exit(
+        code=lengths_command.predict(file, prompt=prompt, profile_file=profile, out=out)
+    )

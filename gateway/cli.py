@@ -68,7 +68,7 @@ def route(
     weight_accuracy: Annotated[float | None, typer.Option(help="How much accuracy counts.")] = None,
     weight_energy: Annotated[float | None, typer.Option(help="How much energy counts.")] = None,
     weight_time: Annotated[float | None, typer.Option(help="How much time counts.")] = None,
-    policy: Annotated[str | None, typer.Option(help="fair-ols or hybrid.")] = None,
+    policy: Annotated[str | None, typer.Option(help="relative, fair-ols or hybrid.")] = None,
     model: Annotated[str, typer.Option(help="auto, auto:PRESET or a model's name.")] = "auto",
     max_tokens: Annotated[int | None, typer.Option(help="Limit on new tokens.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Bound on milliseconds.")] = None,
@@ -227,6 +227,7 @@ _CALIBRATION = {
     "plot": "Draw the pictures of a profile.",
     "report": "Write a one-file HTML report of a profile.",
     "savings": "Say what routing saves, by a switchback experiment read out of Prometheus.",
+    "lengths": "Train and try models of answer lengths by the words of a prompt.",
     "replay": "Run recorded requests through other weights, policies or profiles.",
 }
 
@@ -239,7 +240,9 @@ def _run_calibration_command(context: typer.Context) -> None:
     except ModuleNotFoundError as error:
         extra = "recalibration" if context.info_name == "recalibrate" else "calibration"
         typer.echo(f"joulegate: {error}; pip install 'joulegate[{extra}]'", err=True)
-        raise typer.Exit(code=2) from None
+        from gateway.console import UNUSABLE  # noqa: PLC0415 - loads rich
+
+        raise typer.Exit(code=UNUSABLE) from None
 
 
 for _name, _help in _CALIBRATION.items():

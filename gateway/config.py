@@ -17,9 +17,10 @@ from msgspec import Meta, Struct
 
 from gateway import structured
 from gateway.boundary_config import BoundaryConfig
+from gateway.deciding_config import BoundsConfig, LearningConfig, PlacementConfig
 from gateway.experiment_config import ExperimentConfig
 from gateway.profile import SHIPPED
-from gateway.scheduling.decide import POLICIES
+from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES
 from gateway.scheduling.decision import PRESETS, MetricWeights
 from gateway.structured import ConfigError, check_secret, check_url
 from gateway.tls_config import TlsConfig, load_tls
@@ -206,7 +207,11 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     profile: str | None = None
     shadow: str | None = None
-    policy: Policy = "fair-ols"
+    policy: Policy = DEFAULT_POLICY
+    placement: PlacementConfig = PlacementConfig()
+    reference_load: Annotated[float, Meta(ge=0.0, le=100_000.0)] | Literal["auto"] = "auto"
+    bounds: BoundsConfig = BoundsConfig()
+    learning: LearningConfig = LearningConfig()
     weights: WeightsConfig = WeightsConfig(accuracy=0.5, energy=0.3, time=0.2)
     presets: dict[str, PresetConfig] = {}
     timeouts: TimeoutsConfig = TimeoutsConfig()
@@ -291,6 +296,10 @@ def load_config(path: Path) -> GatewayConfig:
         meter_tls=load_tls(config.meter_tls, path.parent, "meter_tls"),
         profile=config.profile and str(path.parent / config.profile),
         shadow=(config.shadow_file and str(path.parent / config.shadow_file)) or config.shadow,
+        learning=msgspec.structs.replace(
+            config.learning,
+            state=config.learning.state and str(path.parent / config.learning.state),
+        ),
         log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
         carbon=carbon,
         tracing=_resolve_tracing(config.tracing),

@@ -4,10 +4,14 @@ import asyncio
 import logging
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 import msgspec
 from rich.console import Console
+
+_Running = TypeVar("_Running")
 
 OK = 0
 FAILED = 1
@@ -53,6 +57,28 @@ def log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+
+
+def run_until_told(
+    start: Coroutine[Any, Any, AbstractAsyncContextManager[_Running]],
+    host: str,
+    port: int,
+    announce: Callable[[_Running], None] = lambda _: None,
+) -> int:
+    """Run a server until SIGINT or SIGTERM; return the exit code, FAILED where it cannot listen."""
+
+    async def serve() -> None:
+        stopped = make_stop_event()
+        async with await start as running:
+            announce(running)
+            await stopped.wait()
+
+    try:
+        asyncio.run(serve())
+    except OSError as error:
+        err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
+        return FAILED
+    return OK
 
 
 def make_stop_event() -> asyncio.Event:

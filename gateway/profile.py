@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.scheduling.answer_length import DEFAULT_SIGMA
 from gateway.scheduling.cost import LARGEST_COEFFICIENT, CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.features import OutputModel
+from gateway.scheduling.length_words import LengthWords
 
 SCHEMA_VERSION = 1
 SHIPPED = "shipped"
@@ -41,16 +43,57 @@ class AccuracyProfile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenRatio(Struct, frozen=True, forbid_unknown_fields=True):
-    """The model's own prompt tokens per tiktoken token."""
+    """The model's own prompt tokens: per tiktoken token, and per digit or punctuation mark."""
 
     ratio: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
+    per_dense_char: Annotated[float, Meta(ge=-10.0, le=10.0)] = 0.0
 
 
-class OutputCoefficients(Struct, frozen=True, forbid_unknown_fields=True):
-    """New tokens expected: slope x tokens in + intercept."""
+class OutputCoefficients(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """New tokens of an answer: `linear` or `lognormal`.
 
-    slope: Sane
-    intercept: Sane
+    `linear`: their mean is slope x tokens in + intercept, the distribution log-normal.
+    `lognormal`: ln(tokens) has mean `mu` and deviation `sigma`, from `n` answers of which
+    `censored` were cut by their limit.
+    """
+
+    slope: Sane = 0.0
+    intercept: Sane = 0.0
+    form: Literal["linear", "lognormal"] = "linear"
+    mu: Annotated[float, Meta(ge=-5.0, le=25.0)] | None = None
+    sigma: Annotated[float, Meta(gt=0.0, le=5.0)] = DEFAULT_SIGMA
+    n: Annotated[int, Meta(ge=0)] | None = None
+    censored: Annotated[int, Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.form == "lognormal") != (self.mu is not None):
+            raise ValueError(
+                "output: form lognormal takes mu and sigma, linear slope and intercept"
+            )
+        if self.form == "linear" and self.slope == 0.0 and self.intercept == 0.0:
+            raise ValueError("output: form linear takes slope and intercept")
+
+
+class WordsRegression(Struct, frozen=True, forbid_unknown_fields=True):
+    """ln(tokens of an answer) by the words of its prompt, as `joulegate lengths train` makes it.
+
+    `words` has a weight per hashed word, `shape` [weight, mean, deviation] for length, lines,
+    question marks and digits; `sigma` is the deviation that puts 90% of answers within the 90%
+    quantile; `n` answers taught it.
+    """
+
+    bias: Sane
+    sigma: Annotated[float, Meta(gt=0.0, le=5.0)]
+    words: list[Sane]
+    shape: list[tuple[Sane, Sane, Annotated[float, Meta(gt=0.0, le=LARGEST_COEFFICIENT)]]]
+    n: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        self.model()
+
+    def model(self) -> LengthWords:
+        """Return the pure model that the scheduler evaluates."""
+        return LengthWords(self.bias, self.sigma, tuple(self.words), tuple(self.shape))
 
 
 class PrefillEnergy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,10 +167,11 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
     provenance: dict[str, Any] = {}
 
     def to_output_model(self) -> OutputModel:
-        """Return the profile's own output line, or the published heuristic."""
-        if self.output is None:
+        """Return the profile's own distribution, or the published heuristic."""
+        output = self.output
+        if output is None:
             return OutputModel()
-        return OutputModel(self.output.slope, self.output.intercept)
+        return OutputModel(output.slope, output.intercept, output.mu, output.sigma)
 
     def get_prefill_coefficients(self) -> tuple[float, float]:
         """Return (base, per token) of a prompt's joules: as profiled, or b0 and b1 of the cost."""
@@ -152,19 +196,26 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class ProfileFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """The file as it is written."""
+class ProfileFile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The file as it is written; `lengths` holds models of the prompt's words, where trained."""
 
     version: int
     models: Annotated[dict[str, ModelProfile], Meta(min_length=1)]
+    lengths: dict[str, WordsRegression] = {}
 
 
 class CostProfile:
     """A validated profile; `version` names its content (the first 12 hex digits of its sha256)."""
 
-    def __init__(self, models: Mapping[str, ModelProfile], version: str) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ModelProfile],
+        version: str,
+        lengths: Mapping[str, WordsRegression] | None = None,
+    ) -> None:
         self.models = models
         self.version = version
+        self.lengths = lengths or {}
 
     def get_model(self, key: str) -> ModelProfile:
         """Return one model's profile. Raises ProfileError naming those there are."""
@@ -192,7 +243,7 @@ def parse_profile(raw: bytes, origin: str) -> CostProfile:
         parsed = msgspec.json.decode(raw, type=ProfileFile)
     except _UNREADABLE as error:
         raise ProfileError(f"{origin}: {error}") from None
-    return CostProfile(parsed.models, hashlib.sha256(raw).hexdigest()[:12])
+    return CostProfile(parsed.models, hashlib.sha256(raw).hexdigest()[:12], parsed.lengths)
 
 
 def load_profile(path: Path | None) -> CostProfile:
@@ -209,9 +260,13 @@ def load_profile(path: Path | None) -> CostProfile:
     return parse_profile(raw, str(path))
 
 
-def save_profile(models: Mapping[str, ModelProfile], path: Path) -> None:
+def save_profile(
+    models: Mapping[str, ModelProfile],
+    path: Path,
+    lengths: Mapping[str, WordsRegression] | None = None,
+) -> None:
     """Write a profile atomically: readers see the old file or the new one. Raises OSError."""
-    encoded = msgspec.json.encode(ProfileFile(SCHEMA_VERSION, dict(models)))
+    encoded = msgspec.json.encode(ProfileFile(SCHEMA_VERSION, dict(models), dict(lengths or {})))
     parse_profile(encoded, str(path))
     write_atomically(path, msgspec.json.format(encoded, indent=2) + b"\n")
 

@@ -28,9 +28,19 @@ EXACT_BYTES = 16_384
 """Text up to this size is counted whole."""
 _DENSE_BYTES = 6_144
 # A run without spaces is one long piece for the byte-pair merge and costs three times as much.
-_SLICES = 8
-_SLICE_BYTES = 1_024
+_SLICES = 64
+_SAMPLE_BYTES = 8_192
+_WORD_CHARS = 24
+# Steps of the golden ratio: places within the strata that repeat with no period of the text's.
+_GOLDEN = 0.618033988749895
 _CHARS_PER_TOKEN = 4.0
+
+
+class Counted(NamedTuple):
+    """A text's tiktoken tokens, and the digits and ASCII punctuation marks in it."""
+
+    tokens: int
+    dense_chars: int
 
 
 class TokenCounter:
@@ -41,28 +51,38 @@ class TokenCounter:
         self.source = source
 
     def count_tokens(self, text: str) -> int:
-        """Return the tokens of `text`: exact to 16 kB, else scaled from slices spread over it.
+        """Return the tokens of `text`."""
+        return self.measure(text).tokens
+
+    def measure(self, text: str) -> Counted:
+        """Return tokens and dense characters: exact to 16 kB, else scaled from a sample.
 
         Text with few spaces (base64, one letter repeated, CJK) is sampled from 6 kB on, because
         it costs more per byte. The same text always gives the same count.
         """
         if self._encoding is None:
-            return -(-len(text) // int(_CHARS_PER_TOKEN))
+            return Counted(-(-len(text) // int(_CHARS_PER_TOKEN)), 0)
         # A character is at most 4 bytes of UTF-8; 3 covers all but emoji and rare scripts.
         width = 1 if text.isascii() else 3
         size = len(text) * width
         if size <= _DENSE_BYTES or (size <= EXACT_BYTES and _is_prose(text)):
-            return len(self._encoding.encode_ordinary(text))
-        pieces = _take_slices(text, _SLICE_BYTES // width)
-        # Judged by the slices: looking at all of a megabyte costs more than counting them.
-        prose = _is_prose("".join(pieces))
-        if not prose:
-            pieces = _take_slices(text, _SLICE_BYTES // 2 // width)
-        seen = sum(len(piece) for piece in pieces)
-        tokens = sum(len(self._encoding.encode_ordinary(piece)) for piece in pieces)
-        # Each cut splits a word, which adds about half a token at either end.
-        tokens = max(tokens - _SLICES, 1) if prose else tokens
-        return round(tokens * len(text) / seen)
+            return Counted(len(self._encoding.encode_ordinary(text)), count_dense(text))
+        sample = _sample(text, _SAMPLE_BYTES // width)
+        # Judged by the sample: looking at all of a megabyte costs more than counting it.
+        if not _is_prose(sample):
+            sample = _sample(text, _SAMPLE_BYTES // 2 // width)
+        scale = len(text) / len(sample)
+        tokens = len(self._encoding.encode_ordinary(sample))
+        return Counted(round(tokens * scale), round(count_dense(sample) * scale))
+
+
+def count_dense(text: str) -> int:
+    """Return the digits and ASCII punctuation marks in `text`."""
+    # Deleting by table is the fastest way through a str that Python has.
+    return len(text) - len(text.translate(_DELETE_DENSE))
+
+
+_DELETE_DENSE = dict.fromkeys(map(ord, "0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))
 
 
 def load_token_counter(cache_dir: str | None = None) -> TokenCounter:
@@ -116,8 +136,26 @@ def _is_prose(text: str) -> bool:
     return len(text) <= spaces * 24 and spaces * 3 <= len(text)
 
 
-def _take_slices(text: str, chars: int) -> list[str]:
-    """Return `_SLICES` pieces of `chars` characters, spread evenly from first to last."""
-    last = len(text) - chars
-    starts = [last * index // (_SLICES - 1) for index in range(_SLICES)]
-    return [text[start : start + chars] for start in starts]
+def _sample(text: str, chars: int) -> str:
+    """Return about `chars` characters of `text`: a slice of each of `_SLICES` equal strata.
+
+    Each begins where a word does and ends where one ends, so that no word is cut and none is
+    counted twice: cut words add tokens, and taking a fixed number off for them was 8% low.
+    """
+    stratum = len(text) / _SLICES
+    width = chars // _SLICES
+    pieces = []
+    for index in range(_SLICES):
+        offset = (index * _GOLDEN) % 1.0
+        start = int(index * stratum + offset * max(0.0, stratum - width))
+        begin = _find_space(text, start)
+        pieces.append(text[begin : _find_space(text, begin + width)])
+    return "".join(pieces)
+
+
+def _find_space(text: str, start: int) -> int:
+    """Return the first place from `start` on where white space is, or `start` if none is near."""
+    for at in range(start, min(start + _WORD_CHARS, len(text))):
+        if text[at].isspace():
+            return at
+    return start

@@ -14,11 +14,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from backends.meter.method import MeteringMethod
+
 EVENTS_PATH = "/v1/events"
 VANISHED_SECONDS = 10.0
-
-MeteringMethod = Literal["exclusive", "apportioned", "coarse", "estimated"]
-"""How joules were measured; `estimated` from a meter: it did not see all of the request."""
 
 
 class RequestBegin(Struct, array_like=True, tag="b"):

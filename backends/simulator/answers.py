@@ -5,6 +5,7 @@ The engine then only says when each token is due.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -88,7 +89,9 @@ class SimulatedCompletion:
 def measure_chat_prompt(request: ChatRequest, spec: SimulatorSpec) -> tuple[int, int]:
     """Prompt tokens of a chat and a hash that its answer is drawn from."""
     if not request.messages:
-        raise SimulatorError(400, "1 validation error: messages must not be empty")
+        raise SimulatorError(
+            HTTPStatus.BAD_REQUEST, "1 validation error: messages must not be empty"
+        )
     pieces, mark = tokens.PER_CHAT, 0
     for message in request.messages:
         words, images = _read_content(message)
@@ -107,11 +110,11 @@ def measure_prompts(prompt: Prompt, spec: SimulatorSpec) -> list[tuple[int, int]
     else:
         many = prompt
     if not many:
-        raise SimulatorError(400, "prompt must not be empty")
+        raise SimulatorError(HTTPStatus.BAD_REQUEST, "prompt must not be empty")
     found = []
     for one in many:
         if isinstance(one, int):
-            raise SimulatorError(400, "prompt must not mix texts and token ids")
+            raise SimulatorError(HTTPStatus.BAD_REQUEST, "prompt must not mix texts and token ids")
         if isinstance(one, str):
             count = spec.count_tokens(tokens.count_pieces(one))
             found.append((count, crc32(one.encode("utf-8", "surrogatepass"))))
@@ -165,7 +168,7 @@ def check_prompt(truth: CostModel, tokens_in: int) -> None:
     """Raise SimulatorError in vLLM's words if a prompt alone fills the context."""
     if tokens_in >= truth.context:
         raise SimulatorError(
-            400,
+            HTTPStatus.BAD_REQUEST,
             f"This model's maximum context length is {truth.context} tokens. However, your request "
             f"has {tokens_in} input tokens. Please reduce the length of the input messages.",
             param="input_tokens",
@@ -182,17 +185,19 @@ def _compute_token_limit(
         return truth.context - tokens_in
     if asked < 1:
         raise SimulatorError(
-            400, f"max_tokens must be at least 1, got {asked}.", param="max_tokens"
+            HTTPStatus.BAD_REQUEST,
+            f"max_tokens must be at least 1, got {asked}.",
+            param="max_tokens",
         )
     if request.min_tokens > asked:
         raise SimulatorError(
-            400,
+            HTTPStatus.BAD_REQUEST,
             f"min_tokens must be less than or equal to max_tokens={asked}, "
             f"got {request.min_tokens}.",
         )
     if tokens_in + asked > truth.context:
         raise SimulatorError(
-            400,
+            HTTPStatus.BAD_REQUEST,
             f"This model's maximum context length is {truth.context} tokens. However, you "
             f"requested {asked} output tokens and your prompt contains at least {tokens_in} input "
             f"tokens, for a total of at least {tokens_in + asked} tokens. Please reduce the length "
@@ -251,7 +256,7 @@ def _split_instance(schema: dict[str, Any]) -> list[str]:
     try:
         return text.split_json(text.build_instance(schema))
     except (TypeError, ValueError, AttributeError) as error:
-        raise SimulatorError(400, f"Invalid JSON schema: {error}") from None
+        raise SimulatorError(HTTPStatus.BAD_REQUEST, f"Invalid JSON schema: {error}") from None
 
 
 def _choose_tool(
@@ -267,12 +272,14 @@ def _choose_tool(
         for tool in request.tools:
             if tool.function.name == name:
                 return tool, "named"
-        raise SimulatorError(400, f"The tool {name!r} in tool_choice is not among the tools.")
+        raise SimulatorError(
+            HTTPStatus.BAD_REQUEST, f"The tool {name!r} in tool_choice is not among the tools."
+        )
     if choice == "required":
         return request.tools[0], "required"
     if not spec.tools:
         raise SimulatorError(
-            400,
+            HTTPStatus.BAD_REQUEST,
             '"auto" tool choice requires --enable-auto-tool-choice '
             "and --tool-call-parser to be set",
         )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -165,7 +166,9 @@ class SimulatorHandlers:
         asked = parse_body(await request.read(), EmbeddingRequest)
         self._check_model(asked.model)
         if not self.spec.embeddings:
-            raise SimulatorError(400, "The model does not support Embeddings API")
+            raise SimulatorError(
+                HTTPStatus.BAD_REQUEST, "The model does not support Embeddings API"
+            )
         prompts = measure_prompts(asked.input, self.spec)
         for tokens_in, _ in prompts:
             check_prompt(self.engine.truth, tokens_in)
@@ -219,7 +222,9 @@ class SimulatorHandlers:
             text = asked.prompt
             count = self.spec.count_tokens(tokens.count_pieces(text))
         else:
-            raise SimulatorError(400, "1 validation error: prompt or messages is required")
+            raise SimulatorError(
+                HTTPStatus.BAD_REQUEST, "1 validation error: prompt or messages is required"
+            )
         body = {
             "count": count,
             "max_model_len": self.engine.truth.context,
@@ -238,7 +243,7 @@ class SimulatorHandlers:
         """GET /health: an empty 200, or 503 while the fault `unhealthy` is set."""
         if "unhealthy" in self.faults.active:
             self.faults.count_use("unhealthy")
-            return web.Response(status=503)
+            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
         return web.Response()
 
     async def get_version(self, _: web.Request) -> web.StreamResponse:
@@ -273,13 +278,13 @@ class SimulatorHandlers:
         try:
             self.faults.replace_faults(wanted)
         except ValueError as error:
-            raise SimulatorError(400, str(error)) from None
+            raise SimulatorError(HTTPStatus.BAD_REQUEST, str(error)) from None
         return json_response(msgspec.json.encode(self._fault_state()))
 
     async def delete_faults(self, _: web.Request) -> web.StreamResponse:
         """DELETE /simulator/faults: all heal."""
         self.faults.clear_faults()
-        return web.Response(status=204)
+        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _fault_state(self) -> dict[str, Any]:
         return {"active": self.faults.active, "served": self.faults.served}
@@ -287,13 +292,16 @@ class SimulatorHandlers:
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self.spec.model:
             raise SimulatorError(
-                404, f"The model `{model}` does not exist.", "NotFoundError", "model"
+                HTTPStatus.NOT_FOUND,
+                f"The model `{model}` does not exist.",
+                "NotFoundError",
+                "model",
             )
 
 
 RequestHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def json_response(body: bytes, status: int = 200) -> web.Response:
+def json_response(body: bytes, status: int = HTTPStatus.OK) -> web.Response:
     """A response with a JSON body."""
     return web.Response(body=body, status=status, headers={"content-type": "application/json"})

@@ -5,6 +5,7 @@ from itertools import accumulate
 
 from backends.simulator.engine import BatchingEngine
 from backends.simulator.engine_request import RequestCost
+from backends.vllm import metric_names
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FINISH_REASONS = ("stop", "length", "abort")
@@ -59,19 +60,19 @@ class SimulatorMetrics:
         lines: list[str] = []
         own = self._labels
         for name, kind, text, samples in (
-            ("vllm:num_requests_running", "gauge", "Requests in execution.",
+            (metric_names.REQUESTS_RUNNING, "gauge", "Requests in execution.",
              [(own, engine.running_requests)]),
-            ("vllm:num_requests_waiting", "gauge", "Requests that wait to be processed.",
+            (metric_names.REQUESTS_WAITING, "gauge", "Requests that wait to be processed.",
              [(own, engine.waiting_requests)]),
-            ("vllm:kv_cache_usage_perc", "gauge", "KV cache usage, 1 is all of it.",
+            (metric_names.KV_CACHE_USAGE, "gauge", "KV cache usage, 1 is all of it.",
              [(own, engine.kv_usage)]),
-            ("vllm:prompt_tokens_total", "counter", "Prefill tokens processed.",
+            (metric_names.PROMPT_TOKENS, "counter", "Prefill tokens processed.",
              [(own, self.prompt_tokens)]),
-            ("vllm:prompt_tokens_by_source_total", "counter", "Prefill tokens by source.",
-             [(f'{own},source="local_compute"', self.prompt_tokens)]),
-            ("vllm:generation_tokens_total", "counter", "Generation tokens processed.",
+            (metric_names.PROMPT_TOKENS_BY_SOURCE, "counter", "Prefill tokens by source.",
+             [(f'{own},source="{metric_names.COMPUTED_SOURCE}"', self.prompt_tokens)]),
+            (metric_names.GENERATION_TOKENS, "counter", "Generation tokens processed.",
              [(own, self.generation_tokens)]),
-            ("vllm:request_success_total", "counter", "Requests processed, by how they ended.",
+            (metric_names.REQUEST_SUCCESS, "counter", "Requests processed, by how they ended.",
              [(f'{own},finished_reason="{why}"', n) for why, n in self.finished.items()]),
             ("simulator_energy_joules_total", "counter", "Simulated energy, idling included.",
              [(own, engine.microjoules / 1e6)]),
@@ -81,10 +82,10 @@ class SimulatorMetrics:
             _append_header(lines, name, kind, text)
             lines.extend(f"{name}{{{labels}}} {value}" for labels, value in samples)
         self._append_histogram(
-            lines, "vllm:time_to_first_token_seconds", "Time to first token.", self.first_token
+            lines, metric_names.TIME_TO_FIRST_TOKEN, "Time to first token.", self.first_token
         )
         self._append_histogram(
-            lines, "vllm:e2e_request_latency_seconds", "Whole request.", self.whole_request
+            lines, metric_names.REQUEST_LATENCY, "Whole request.", self.whole_request
         )
         return "\n".join(lines) + "\n"
 

@@ -1,5 +1,6 @@
 """What a client may ask, in the shapes that vLLM takes, and how it is told that it may not."""
 
+from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -151,6 +152,6 @@ def parse_body(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise SimulatorError(400, f"1 validation error: {error}") from None
+        raise SimulatorError(HTTPStatus.BAD_REQUEST, f"1 validation error: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SimulatorError(400, f"JSON decode error: {error}") from None
+        raise SimulatorError(HTTPStatus.BAD_REQUEST, f"JSON decode error: {error}") from None

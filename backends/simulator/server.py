@@ -1,14 +1,15 @@
 """A simulated vLLM server on a socket: for tests, for the demo and for the command line."""
 
 import asyncio
-import hmac
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Self
 
 from aiohttp import web
 
+from backends.bearer import is_bearer_of
 from backends.simulator.answers import SimulatorSpec
 from backends.simulator.cost_model import CostModel
 from backends.simulator.engine import BatchingEngine
@@ -33,7 +34,9 @@ def create_app(spec: SimulatorSpec) -> web.Application:
     async def handle_errors(request: web.Request, handler: RequestHandler) -> web.StreamResponse:
         try:
             if not _is_authorised(request, spec.api_key):
-                response: web.StreamResponse = json_response(b'{"error":"Unauthorized"}', 401)
+                response: web.StreamResponse = json_response(
+                    b'{"error":"Unauthorized"}', HTTPStatus.UNAUTHORIZED
+                )
             else:
                 response = await apply_faults(server, request, handler)
         except SimulatorError as error:
@@ -62,8 +65,7 @@ def _is_authorised(request: web.Request, api_key: str | None) -> bool:
     """Whether the key is right; like vLLM, only /v1 is guarded."""
     if api_key is None or not request.path.startswith("/v1"):
         return True
-    given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
-    return hmac.compare_digest(given, f"Bearer {api_key}".encode())
+    return is_bearer_of(request.headers.get("authorization"), api_key)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Who wins where: the scheduler's own costs, and for fixed costs the whole triangle of weights.
+"""Which model is chosen where: the scheduler's costs, and its choice at every weighting of them.
 
 Rules: predictions and normalised costs come from `gateway.scheduling.decide`, never from here.
 They do not depend on the weights, so one decision per length tells every weight: the score is
@@ -14,14 +14,20 @@ from numpy.typing import NDArray
 from calibration.arrays import Floats
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import CostQuantity
-from gateway.scheduling.decide import POLICIES, DeploymentOption, RoutingCandidate, make_decision
+from gateway.scheduling.decide import (
+    DEFAULT_POLICY,
+    POLICIES,
+    DeploymentOption,
+    RoutingCandidate,
+    make_decision,
+)
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import OutputModel, RequestFeatures
 
 POLICY_NAMES = tuple(POLICIES)
 METRICS = ("accuracy", "energy", "time")
 UNLIMITED = 10**9
-"""A profile knows no context window: pictures leave it out, and say so."""
+"""A profile holds no context windows: the figures ignore them, and say so."""
 _THIRDS = MetricWeights(1 / 3, 1 / 3, 1 / 3)
 _DIGITS = 12  # those at which `make_decision` compares scores
 _SAME = 1e-12
@@ -46,7 +52,7 @@ class PricedModels:
 
 @dataclass(frozen=True, slots=True)
 class WinRegion:
-    """Where one model wins: corners (m x 3 weights), and its share of the triangle's area."""
+    """The weights at which one model is chosen: corners (m x 3), and the share of the triangle."""
 
     name: str
     corners: Floats
@@ -54,7 +60,7 @@ class WinRegion:
 
 
 def build_option(name: str, model: ModelProfile) -> DeploymentOption:
-    """Return a profile's model as the scheduler sees it."""
+    """Return a profile's model as a candidate of the scheduler."""
     return DeploymentOption(
         model=name,
         deployment=name,
@@ -72,10 +78,10 @@ def price_models(
     tokens_in: int,
     tokens_out: int | None = None,
     *,
-    policy: str = "fair-ols",
+    policy: str = DEFAULT_POLICY,
     running: int = 0,
 ) -> PricedModels:
-    """Ask the scheduler; `tokens_out` None leaves it to each model's own output line."""
+    """Score by the scheduler; `tokens_out` None: each model's expected tokens out."""
     if tokens_out is not None:
         fixed = OutputModel(0.0, float(tokens_out))
         options = [replace(one, output=fixed) for one in options]
@@ -104,10 +110,10 @@ def price_models(
 
 
 def find_winners(priced: PricedModels, weights: Floats) -> NDArray[np.intp]:
-    """Return, for each row of weights (n x 3), the winner's place in `priced.names`."""
+    """Return, for each row of weights (n x 3), the chosen model's index in `priced.names`."""
     terms = weights[:, None, :] * priced.costs[None, :, :]
     scores = np.round(terms[..., 0] + terms[..., 1] + terms[..., 2], _DIGITS)
-    # argmin takes the first of equals, and the names stand in the order in which ties go.
+    # argmin takes the first of equal scores, and the names are in tie-break order.
     found: NDArray[np.intp] = np.argmin(scores, axis=1)
     return found
 
@@ -121,7 +127,7 @@ def sweep_weight(metric: int, steps: int) -> Floats:
 
 
 def find_win_regions(priced: PricedModels) -> list[WinRegion]:
-    """Return the polygon in which each model wins; a model that never does has none."""
+    """Return the polygon of weights at which each model is chosen; never chosen: no polygon."""
     found = []
     for m, name in enumerate(priced.names):
         corners: Floats = np.eye(3)
@@ -130,7 +136,7 @@ def find_win_regions(priced: PricedModels) -> list[WinRegion]:
             if n == m or (n > m and np.abs(gap).max() <= _SAME):
                 continue
             if np.abs(gap).max() <= _SAME:
-                corners = corners[:0]  # an equal that ties go to
+                corners = corners[:0]  # an equal model wins the tie-break
             corners = _clip_polygon(corners, gap)
         share = _compute_area_share(corners)
         if share > _SAME:
@@ -139,7 +145,7 @@ def find_win_regions(priced: PricedModels) -> list[WinRegion]:
 
 
 def find_tied_models(priced: Sequence[PricedModels]) -> list[tuple[str, str]]:
-    """Return the models that cost the same at all lengths: the first of a pair takes every tie."""
+    """Return pairs of models of equal cost at all lengths; the first of a pair wins every tie."""
     pairs: set[tuple[str, str]] | None = None
     for one in priced:
         same = {
@@ -155,7 +161,7 @@ def find_tied_models(priced: Sequence[PricedModels]) -> list[tuple[str, str]]:
 
 
 def find_pareto_front(costs: Floats, accuracies: Floats) -> list[int]:
-    """Return the places that nothing beats (cheaper and as good, or better and as cheap).
+    """Return the indices of the Pareto front: none is cheaper and as good, or better and as cheap.
 
     Cheapest first; equals of a point on the front are on it too.
     """

@@ -21,7 +21,7 @@ _COLUMNS = ("model", "by", "cost", "term", "value", "95% interval")
 
 @dataclass(frozen=True, slots=True)
 class CoefficientEstimate:
-    """One coefficient; `low` and `high` are None where nothing tells them."""
+    """One coefficient; `low` and `high` are None where its interval is unknown."""
 
     model: str
     by: str

@@ -1,4 +1,4 @@
-"""`joulegate plot`: pictures as files. Everything is drawn before the first one is written."""
+"""`joulegate plot`: figures as files. All are drawn before the first one is written."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ FORMATS = {"png": ("png",), "svg": ("svg",), "both": ("png", "svg")}
 
 
 def run(options: PlotOptions) -> int:
-    """Do it; return the exit code."""
+    """Draw and write the figures; return the exit code."""
     return output.run_with_exit_code(lambda: _write_pictures(options))
 
 

@@ -1,4 +1,4 @@
-"""All pictures there are, by name, in the order of a report."""
+"""All figures by name, in the report's order."""
 
 from collections.abc import Callable, Iterable
 
@@ -29,7 +29,7 @@ NAMES = tuple(name for names, _ in _FAMILIES for name in names)
 
 
 def check_picture_names(only: Iterable[str]) -> None:
-    """Raise BadInput for a name that is no picture's."""
+    """Raise BadInput for an unknown figure name."""
     for name in only:
         if name not in NAMES:
             raise BadInput(f"--only {name}: is none of {', '.join(NAMES)}")
@@ -38,7 +38,7 @@ def check_picture_names(only: Iterable[str]) -> None:
 def draw_pictures(
     material: PlotData, only: Iterable[str] = (), told: Told = lambda _: None
 ) -> tuple[list[Picture], dict[str, str]]:
-    """Return the pictures, and why others could not be drawn by name.
+    """Return the figures, and by name the reason why others could not be drawn.
 
     Raises BadInput where a picture that was asked for by name is one of the latter.
     """

@@ -1,4 +1,4 @@
-"""`joulegate report`: every picture, its numbers and its weaknesses in one HTML file.
+"""`joulegate report`: every figure with its numbers and weaknesses in one HTML file.
 
 The file needs nothing else: pictures are inline SVG, there is no script and no request to anyone.
 """
@@ -24,7 +24,7 @@ _LONG = 50
 
 
 def run(options: ReportOptions) -> int:
-    """Do it; return the exit code."""
+    """Write the report; return the exit code."""
     return output.run_with_exit_code(lambda: _write_report(options))
 
 
@@ -99,7 +99,7 @@ def _render_cell(text: str) -> str:
 
 
 def _build_models_table(found: PlotData) -> PictureTable:
-    """Return what the profile says of each model."""
+    """Return a table of the profile's coefficients, a row per model."""
     rows = []
     for name, model in found.profile.models.items():
         line = model.to_output_model()
@@ -116,7 +116,10 @@ def _build_models_table(found: PlotData) -> PictureTable:
                 "-" if cost.r2 is None else f"{cost.r2:.3f}",
                 "-" if cost.n is None else f"{cost.n:,}",
             ]
-        cells += [f"{line.slope:.4g} in + {line.intercept:.4g}", f"{model.tokens.ratio:.3g}"]
+        expected = f"{line.slope:.4g} in + {line.intercept:.4g}"
+        if line.mu is not None:
+            expected = f"log-normal: mu {line.mu:.4g}, sigma {line.sigma:.4g}"
+        cells += [expected, f"{model.tokens.ratio:.3g}"]
         rows.append(cells)
     return PictureTable(
         "The profile",
@@ -135,19 +138,19 @@ def _render_weaknesses(found: PlotData, pictures: list[Picture], missing: dict[s
         flags = model.provenance.get("flags")
         said += [(f"{name}, profile", str(one)) for one in flags if one] if flags else []
         if not weakness and not flags:
-            said.append((f"{name}, profile", "its provenance names no weakness"))
+            said.append((f"{name}, profile", "its provenance states no weakness"))
     said += [(f"{name}, rows", flag) for name, one in found.fits.items() for flag in one.flags]
     said += [("inputs", note) for note in found.notes]
     said += [(name, f"not drawn: {why}") for name, why in missing.items()]
     said += [(one.name, note) for one in pictures for note in one.notes]
     said += [
         ("every picture", "a cost is a mean over requests: one request may cost much more or less"),
-        ("every picture", "contexts, capabilities and bounds are the config's, and are left out"),
-        ("every picture", f"{found.running} other requests are taken to be running at each model"),
-        ("every picture", "accuracies are shares on somebody's tasks, without an interval"),
+        ("every picture", "context windows, capabilities and bounds of the config are ignored"),
+        ("every picture", f"each model is assumed to run {found.running} other requests"),
+        ("every picture", "accuracies are shares on one set of tasks, without an interval"),
     ]  # fmt: skip
     return _render_table(
-        PictureTable("What to keep in mind", ("of", "what"), list(dict.fromkeys(said)))
+        PictureTable("Weaknesses and assumptions", ("of", "what"), list(dict.fromkeys(said)))
     )
 
 
@@ -172,7 +175,7 @@ def _render_provenance(found: PlotData, sources: PlotSources) -> str:
 
 
 def _format_value(value: object) -> str:
-    """Write a provenance value, which may be anything that JSON can be."""
+    """Format a provenance value, any JSON type."""
     if isinstance(value, dict):
         return "; ".join(f"{key}: {_format_value(one)}" for key, one in value.items()) or "none"
     if isinstance(value, list):

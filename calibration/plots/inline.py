@@ -1,4 +1,4 @@
-"""A picture inside a page: its SVG, in the page's colours, with ids of its own."""
+"""A figure embedded in a page: its SVG, in the page's colours, with unique ids."""
 
 import re
 
@@ -7,14 +7,14 @@ from calibration.plots.picture import Picture
 
 _VARIABLES = {style.INK: "var(--ink)", style.PAPER: "var(--paper)", style.MUTED: "var(--muted)"}
 _DARK_ONES = {"#0072b2": "var(--blue)", "#009e73": "var(--green)", "#d55e00": "var(--vermillion)"}
-"""Model colours that a dark page lightens."""
+"""Model colours that are lightened on a dark page."""
 _ID = re.compile(r'\bid="')
 _REFERENCE = re.compile(r'(url\(#|xlink:href="#)')
 _BACKGROUND = re.compile(r'<g id="patch_1">.*?</g>', re.DOTALL)
 
 
 def render_inline_svg(picture: Picture) -> str:
-    """Return an <svg> element that takes its ink from the page, dark or light."""
+    """Return an <svg> element whose text and lines take the page's colour, dark or light."""
     text = style.encode_figure(picture.figure, "svg", picture.name).decode()
     text = text[text.index("<svg") :]
     # The first patch is the figure's own background: the page has one.

@@ -1,4 +1,4 @@
-"""Which model wins over tokens in x tokens out, for given weights."""
+"""Which model is chosen, over tokens in x tokens out, for given weights."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -79,14 +79,14 @@ def draw_lengths_map(material: PlotData) -> list[Picture]:
 
 
 def build_token_axis(most: int) -> NDArray[np.int64]:
-    """Return whole token counts from 1 to `most`, evenly spread on a logarithmic axis."""
+    """Return integer token counts from 1 to `most`, evenly spaced on a logarithmic axis."""
     return np.unique(np.geomspace(1, most, _STEPS).round().astype(np.int64))
 
 
 def map_winners(
     priced: list[list[choices.PricedModels]], names: list[str], weights: Floats
 ) -> WinnerMap:
-    """Return for each length the winner's place in `names`."""
+    """Return for each length the chosen model's index in `names`."""
     return np.array(
         [
             [names.index(one.names[int(choices.find_winners(one, weights)[0])]) for one in line]
@@ -147,7 +147,7 @@ def _draw_panel(
 def _find_label_point(
     material: PlotData, at: tuple[NDArray[np.int64], NDArray[np.int64]], mask: Floats
 ) -> tuple[float, float]:
-    """Return where in a model's part of the map its name has most room."""
+    """Return the point in a model's region of the map with most space for its name."""
     across, up = np.meshgrid(np.log(at[0]), np.log(at[1]))
     places = np.column_stack([across.ravel(), up.ravel()])
     own = mask.ravel() > 0.0
@@ -167,14 +167,17 @@ def _find_label_point(
 
 
 def _predict_tokens_out(model: ModelProfile, tokens_in: Floats) -> Floats:
-    """Return the profile's own line of expected new tokens."""
+    """Return the profile's own expected new tokens."""
     line = model.to_output_model()
-    found: Floats = np.maximum(line.slope * tokens_in * model.tokens.ratio + line.intercept, 1.0)
-    return found
+    each = [
+        line.describe(one * model.tokens.ratio).compute_mean(1.0, choices.UNLIMITED)
+        for one in tokens_in
+    ]
+    return np.array(each, dtype=float)
 
 
 def _find_fitted_range(material: PlotData) -> tuple[float, float, float, float] | None:
-    """Return the lengths at which every cost of every model was measured, if that is known."""
+    """Return the lengths within all fits' ranges; None if empty or if no fit states a range."""
     ends = []
     for key in ("tokens_in", "tokens_out"):
         ranges = [

@@ -1,4 +1,4 @@
-"""The options of `joulegate plot | report`: light, for help needs no matplotlib."""
+"""The options of `joulegate plot | report`: imports no matplotlib, so that --help is fast."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 
 @dataclass(frozen=True, slots=True)
 class PlotSources:
-    """What both commands read, as it was typed."""
+    """The inputs of both commands, as typed."""
 
     profile: Annotated[
         Path | None, typer.Option(help="Profile file; default: the shipped one.")
@@ -49,13 +49,13 @@ class PlotSources:
 
     @property
     def source_files(self) -> list[Path]:
-        """Every file that is read."""
+        """All input files."""
         return [path for path in (self.profile, *self.rows, self.prompts) if path is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class PlotOptions:
-    """The command line of `plot`, as it was typed."""
+    """The command line of `plot`, as typed."""
 
     out: Annotated[Path, typer.Option(help="Directory for the pictures.")] = Path("pictures")
     format: Annotated[str, typer.Option(help="png, svg or both.")] = "both"
@@ -67,9 +67,9 @@ class PlotOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """The command line of `report`, as it was typed."""
+    """The command line of `report`, as typed."""
 
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html")
     sources: PlotSources = field(default_factory=PlotSources)
     command: str | None = None
-    """What made the report; None: this process's command line."""
+    """The command to name in the report; None: this process's command line."""

@@ -1,4 +1,4 @@
-"""Files replaced whole or not at all, one line for what went wrong, and a bar while it lasts."""
+"""Files replaced atomically, one-line errors, and a progress bar."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from gateway.console import OK, format_os_error, report_usage_error
 
 
 def run_with_exit_code(work: Callable[[], None]) -> int:
-    """Run it; return the exit code. A complaint is one line on stderr."""
+    """Run a command; return the exit code. An error is one line on stderr."""
     try:
         work()
     except (BadInput, PromptFileError, profile.ProfileError) as error:
@@ -46,7 +46,7 @@ def write_files(files: Mapping[Path, bytes]) -> None:
 
 
 def check_output_path(path: Path, inputs: list[Path]) -> None:
-    """Refuse, before any work, a place where a file cannot or should not be written."""
+    """Raise BadInput, before any work, for an output path that cannot or must not be written."""
     if any(
         path == one or (path.exists() and one.exists() and path.samefile(one)) for one in inputs
     ):
@@ -58,13 +58,13 @@ def check_output_path(path: Path, inputs: list[Path]) -> None:
 
 
 def print_line(text: str) -> None:
-    """Say something on stdout."""
+    """Print a line on stdout."""
     sys.stdout.write(text + "\n")
 
 
 @contextmanager
 def show_progress() -> Iterator[Told]:
-    """Show on a terminal what is being done."""
+    """Show progress on a terminal."""
     bar = create_progress_bar("{task.description}", TimeElapsedColumn())
     with bar:
         task = bar.add_task("reading", total=None)

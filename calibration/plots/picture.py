@@ -1,4 +1,4 @@
-"""One picture: a figure, what it says in words, and the numbers behind it."""
+"""One figure with its caption, notes and the numbers behind it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Cells = Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class PictureTable:
-    """Numbers as text; the first column names the row."""
+    """A table of formatted numbers; the first column is the row's name."""
 
     title: str
     columns: Cells
@@ -21,7 +21,7 @@ class PictureTable:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture and what goes beside it; `name` is its file's name."""
+    """A figure, its caption, notes and tables; `name` is its file's name."""
 
     name: str
     title: str
@@ -33,22 +33,22 @@ class Picture:
 
 
 class PictureUnavailable(Exception):
-    """A picture that cannot be drawn of what was given; the message says what is missing."""
+    """A figure cannot be drawn from the given inputs; the message says what is missing."""
 
 
 def format_length(length: tuple[int, int]) -> str:
-    """Write a length."""
+    """Format a length."""
     return f"{length[0]:,} tokens in, {length[1]:,} out"
 
 
 def format_weights(weights: MetricWeights) -> str:
-    """Write weights."""
+    """Format weights."""
     given = (weights.accuracy, weights.energy, weights.time)
     return "accuracy {:.3g}, energy {:.3g}, time {:.3g}".format(*given)
 
 
 def describe_tied_models(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Say which models cannot be told apart."""
+    """Return a note per pair of models of equal cost and accuracy."""
     return [
         f"{first} and {second} cost the same wherever shown, and are as accurate: every tie goes "
         f"to {first}, so that {second} never wins."

@@ -1,4 +1,4 @@
-"""What the pictures are drawn from: a profile, measured rows and their fits, prompts, lengths.
+"""The figures' inputs: a profile, measured rows and their fits, prompts, lengths.
 
 Everything is read and checked here, before the first picture; a model that cannot be fitted is
 noted, a file that cannot be read is refused.
@@ -25,6 +25,7 @@ from calibration.tables.rows import UNTRUSTED_METHODS, MeasuredRows, read_rows
 from gateway import profile, tokens
 from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity, RegressionForm
+from gateway.scheduling.decide import DEFAULT_POLICY
 from gateway.scheduling.decision import MetricWeights
 
 Told = Callable[[str], None]
@@ -48,12 +49,12 @@ class MeasuredCosts:
     tokens_in: Floats
     tokens_out: Floats
     by: str
-    """Who predicted: the profile, or a fit to these very rows."""
+    """Source of the prediction: the profile, or a fit to the same rows."""
 
 
 @dataclass(slots=True)
 class PlotData:
-    """All that pictures may use."""
+    """All inputs of the figures."""
 
     profile: CostProfile
     origin: str
@@ -69,23 +70,23 @@ class PlotData:
 
     @property
     def model_names(self) -> list[str]:
-        """Models of the profile, then those that only the rows have."""
+        """Models of the profile, then those only in the rows."""
         more = self.rows.model_names if self.rows else []
         return list(dict.fromkeys([*self.profile.models, *more]))
 
     def get_model_style(self, name: str) -> style.ModelStyle:
-        """Return how a model looks in every picture."""
+        """Return a model's style, the same in all figures."""
         return style.get_model_style(self.model_names.index(name))
 
     def price_request(
-        self, length: tuple[int, int | None], policy: str = "fair-ols"
+        self, length: tuple[int, int | None], policy: str = DEFAULT_POLICY
     ) -> choices.PricedModels:
-        """Ask the scheduler what a request of (tokens in, tokens out) costs on each model."""
+        """Return each model's cost of a request of (tokens in, tokens out), by the scheduler."""
         options = [choices.build_option(name, one) for name, one in self.profile.models.items()]
         return choices.price_models(options, *length, policy=policy, running=self.running)
 
     def collect_measured(self, quantity: CostQuantity) -> list[MeasuredCosts]:
-        """Return the usable rows beside their predictions, per model that has any."""
+        """Return the usable rows with their predictions, for each model that has any."""
         found: list[MeasuredCosts] = []
         if self.rows is None:
             return found
@@ -139,7 +140,7 @@ def select_measured_rows(frame: pd.DataFrame, quantity: CostQuantity) -> pd.Data
 
 
 def load_plot_data(sources: PlotSources, told: Told = lambda _: None) -> PlotData:
-    """Read everything. Raises BadInput, ProfileError, PromptFileError and OSError."""
+    """Read all inputs. Raises BadInput, ProfileError, PromptFileError and OSError."""
     lengths = [_parse_length(text) for text in sources.length or LENGTHS]
     weights = [_parse_weights(text) for text in sources.weights or WEIGHTS]
     for given, option in ((lengths, "--length"), (weights, "--weights")):
@@ -166,7 +167,7 @@ def load_plot_data(sources: PlotSources, told: Told = lambda _: None) -> PlotDat
 
 
 def compute_sha256(path: Path) -> str:
-    """Return what names a file's content."""
+    """Return a file's SHA-256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Predicted against measured seconds and joules, one dot a request."""
+"""Predicted against measured seconds and joules, a dot per request."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -70,19 +70,19 @@ def draw_predicted(material: PlotData) -> list[Picture]:
 
 
 def sample_rows(size: int, most: int = MAX_DOTS) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Return the places of at most so many rows, always the same ones."""
+    """Return the indices of a random sample of at most `most` rows; deterministic."""
     if size <= most:
         return np.arange(size)
     return np.sort(np.random.default_rng(0).choice(size, most, replace=False))
 
 
 def format_shown_rows(size: int) -> str:
-    """Say how many rows are drawn."""
+    """Format how many of the rows are drawn."""
     return f"{size:,} rows" if size <= MAX_DOTS else f"{MAX_DOTS:,} of {size:,} rows shown"
 
 
 def compute_bins(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the median x, and the median, 10th and 90th percentile of y, of bins of like x."""
+    """Return the median x, and the median, 10th and 90th percentile of y, of bins of similar x."""
     order = np.argsort(x, kind="stable")
     # A value that an edge falls on (a length of a grid, a limit that most answers reach) has a bin
     # of its own; what lies between two edges has another.
@@ -136,7 +136,7 @@ def _draw_panel(material: PlotData, axes: Axes, one: MeasuredCosts) -> list[str]
 
 
 def _compute_axis_limits(values: Floats, *, log: bool) -> tuple[float, float]:
-    """Return an axis's ends: nearly all rows, so that one outlier does not flatten the rest."""
+    """Return an axis's limits: they leave out outliers, which would compress the other rows."""
     low, high = (float(end) for end in np.quantile(values, [0.001, 0.999]))
     if log and low > 0.0:
         return low / 1.2, high * 1.2

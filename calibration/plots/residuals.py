@@ -1,4 +1,4 @@
-"""Residuals against the prediction and against the lengths: what a form does not know."""
+"""Residuals against the prediction and against the lengths: what a form does not explain."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ NAMES = ("residuals-seconds", "residuals-joules")
 
 
 def draw_residuals(material: PlotData) -> list[Picture]:
-    """Draw one picture per cost that was measured. Raises PictureUnavailable without rows."""
+    """Draw one figure per measured cost. Raises PictureUnavailable without rows."""
     if material.rows is None:
         raise PictureUnavailable(NO_ROWS)
     found = [

@@ -1,4 +1,4 @@
-"""How often each model is chosen as one weight goes from 0 to 1."""
+"""Share of prompts for which each model is chosen, as one weight goes from 0 to 1."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -81,7 +81,7 @@ def _draw_panel(material: PlotData, axes: Axes, at: Floats, got: dict[str, Float
             style.fill_hatched(
                 lambda base=base, top=top, **how: axes.fill_between(at, base, top, **how), look
             )
-            if top.min() < 100.0:  # noqa: PLR2004 - the frame needs no curve
+            if top.min() < 100.0:  # noqa: PLR2004 - at 100% the curve would be the frame's edge
                 axes.plot(at, top, color=style.INK, ls=look.line, lw=1.2)
         base = top
     axes.set_xlim(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""How every picture looks: colours that the colour-blind tell apart, and never colour alone.
+"""The style of all figures: colour-blind-safe colours, and never colour alone.
 
 A model keeps its colour, marker, hatch and line style in every picture. No pyplot: figures are
 made and saved by themselves, so that no display or global state is touched.
@@ -28,7 +28,7 @@ from calibration.arrays import Floats
 INK = "#1a1b1c"
 PAPER = "#ffffff"
 MUTED = "#6b6c6d"
-"""The three colours that a page may swap for its own; nothing else in a picture uses them."""
+"""Three colours that a page may replace by its own; no other element of a figure uses them."""
 
 # Okabe and Ito, "Color Universal Design" (2008), without black, which is the ink.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
@@ -82,12 +82,12 @@ _STEPS: tuple[tuple[float, Sequence[float]], ...] = (
     (3.2, (1, 3)),
     (math.inf, (1,)),
 )
-"""Which digits a logarithmic axis of at most so many decades shows."""
+"""The tick digits of a logarithmic axis, by its maximum number of decades."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStyle:
-    """What tells one model from the others."""
+    """Colour, marker, line and hatching of one model."""
 
     colour: str
     marker: str
@@ -96,7 +96,7 @@ class ModelStyle:
 
 
 def get_model_style(number: int) -> ModelStyle:
-    """Return the look of the n-th model; 315 of them differ in something."""
+    """Return the style of the n-th model; 315 are distinct."""
     return ModelStyle(
         _COLOURS[number % len(_COLOURS)],
         _MARKERS[number % len(_MARKERS)],
@@ -106,12 +106,12 @@ def get_model_style(number: int) -> ModelStyle:
 
 
 def shorten_name(name: str) -> str:
-    """Return a name that fits a label."""
+    """Return a name truncated to a label's width."""
     return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"
 
 
 def format_number(value: float) -> str:
-    """Write a number as a reader wants it: three digits, no exponent where it can be helped."""
+    """Format a number: three significant digits, an exponent only where needed."""
     size = abs(value)
     if not math.isfinite(value):
         return "-"
@@ -121,13 +121,13 @@ def format_number(value: float) -> str:
 
 
 def drop_rounding(value: float, scale: float) -> float:
-    """Return 0 for what is only rounding beside `scale`."""
+    """Return 0 for a value that is rounding error relative to `scale`."""
     return 0.0 if abs(value) < _ROUNDING * scale else value
 
 
 @contextmanager
 def apply_style() -> Iterator[None]:
-    """Draw and save in this style, whatever the user's own matplotlibrc says."""
+    """Draw and save in this style, regardless of the user's matplotlibrc."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC)
@@ -135,7 +135,7 @@ def apply_style() -> Iterator[None]:
 
 
 def create_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches that keeps its labels apart."""
+    """Return an empty figure (inches) whose layout avoids overlapping labels."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)
     made = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(made)
@@ -143,7 +143,7 @@ def create_figure(width: float, height: float) -> Figure:
 
 
 def encode_figure(drawn: Figure, kind: str, name: str) -> bytes:
-    """Return the bytes of a PNG or SVG; the same figure always gives the same ones."""
+    """Return the bytes of a PNG or SVG; deterministic."""
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
     with apply_style(), warnings.catch_warnings():
@@ -155,7 +155,7 @@ def encode_figure(drawn: Figure, kind: str, name: str) -> bytes:
 
 
 def needs_log_axis(values: Sequence[float]) -> bool:
-    """Tell whether positive values span so much that an axis must be logarithmic."""
+    """Return whether the range of positive values needs a logarithmic axis."""
     return min(values) > 0.0 and max(values) / min(values) > _LOG_FROM
 
 
@@ -185,13 +185,13 @@ def create_number_formatter() -> FuncFormatter:
 
 
 def limit_ticks(axis: Axis, most: int = 5) -> None:
-    """Keep tick labels from running into one another."""
+    """Thin out tick labels so that they do not overlap."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(create_number_formatter())
 
 
 def build_label_box() -> dict[str, Any]:
-    """Return the box that keeps text readable over hatches; an outline would turn it to paths."""
+    """Return a background box for text over hatching; an outline would make it paths in SVG."""
     return {"boxstyle": "round,pad=0.15", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8}
 
 
@@ -202,7 +202,7 @@ def fill_hatched(fill: Callable[..., Any], seen: ModelStyle) -> None:
 
 
 def build_legend_patch(name: str, seen: ModelStyle, *, wins: bool = True) -> Patch:
-    """Return a legend's patch; `wins` says whether the model is anywhere in the picture."""
+    """Return a legend's patch; `wins` says whether the model appears in the figure."""
     return Patch(
         facecolor=(seen.colour, 0.32), edgecolor=seen.colour, hatch=seen.hatch,
         label=shorten_name(name) if wins else f"{shorten_name(name)} (never wins here)",
@@ -227,12 +227,12 @@ def build_legend_marker(name: str, seen: ModelStyle, *, hollow: bool = False) ->
 
 
 def label_fits(text: str, inches: float) -> bool:
-    """Tell whether a label has (nearly) room in so many inches."""
+    """Return whether a label (nearly) fits a width in inches."""
     return len(text) * _CHAR_INCHES <= inches
 
 
 def add_legend(drawn: Figure, handles: Sequence[Any]) -> None:
-    """Put one legend above all panels, in as many columns as there is room for."""
+    """Draw one legend above all panels, in as many columns as fit."""
     widest = max(len(str(one.get_label())) for one in handles) + _SWATCH_CHARS
     columns = int(drawn.get_figwidth() / (widest * _CHAR_INCHES))
     columns = max(1, min(len(handles), columns))
@@ -240,6 +240,6 @@ def add_legend(drawn: Figure, handles: Sequence[Any]) -> None:
 
 
 def write_panel_message(axes: Axes, text: str) -> None:
-    """Write into a panel that has nothing to show why that is."""
+    """Write into an empty panel why it is empty."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, transform=axes.transAxes)

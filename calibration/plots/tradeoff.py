@@ -88,10 +88,10 @@ def _draw_panel(
     x: Floats,
     error: list[float | None],
 ) -> list[str]:
-    """Draw one panel; return what is odd about it."""
+    """Draw one panel; return notes on what it does not show as it is."""
     y = priced.accuracy * 100.0
     reach = np.array([one or 0.0 for one in error])
-    # A bar that is wider than all models together is cut off, or it would hide them.
+    # An error bar wider than the range of all models is truncated: it would compress them.
     low, high = float(x.min()), float(x.max())
     room = max(high - low, 0.5 * high)
     left = max(float((x - reach).min()), low - room)
@@ -151,20 +151,20 @@ def _draw_panel(
 def _describe_floored(
     priced: choices.PricedModels, quantity: CostQuantity, x: Floats, length: tuple[int, int]
 ) -> list[str]:
-    """Say which figures of a panel are the floor, where the fit predicts nothing real."""
+    """Return a note on floored predictions: the fit is not valid at that length."""
     names = [name for name, value in zip(priced.names, x, strict=True) if value <= COST_FLOOR]
     if not names:
         return []
     text = (
         f"{format_length(length)}: the predicted {quantity.value} of {', '.join(names)} are below "
     )
-    return [f"{text}0 and stand at the floor (crossed): no real figures, nor is a front there."]
+    return [f"{text}0 and floored (crossed): these values and a front at them are not valid."]
 
 
 def _find_marker_group(
     seen: list[tuple[float, float, list[str]]], x: float, y: float, axes: Axes
 ) -> tuple[float, float, list[str]]:
-    """Return the models drawn at this very place, or a new place."""
+    """Return the names already drawn at this point, or a new entry."""
     here = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
     for place in seen:
         there = axes.transAxes.inverted().transform(axes.transData.transform(place[:2]))

@@ -1,4 +1,4 @@
-"""Which model wins over the triangle of weights, for given lengths."""
+"""Which model is chosen, over the triangle of weights, for given lengths."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -112,7 +112,7 @@ def _draw_panel(material: PlotData, axes: Axes, found: list[choices.WinRegion]) 
 
 
 def _draw_ticks(axes: Axes) -> None:
-    """Number the edges at quarters; each edge counts the metric towards which it runs."""
+    """Label the edges at quarters; each edge shows the weight of the metric at its end."""
     for to, away, offset, how in (
         (0, 1, (-0.03, 0.015), "right"),
         (1, 2, (0.0, -0.055), "center"),
@@ -129,7 +129,7 @@ def _draw_ticks(axes: Axes) -> None:
 
 
 def _find_label_point(shape: Floats) -> tuple[float, float]:
-    """Return where in a convex polygon a name has most room, away from edges and crosses."""
+    """Return the point in a convex polygon with most space for a name, off edges and crosses."""
     parts = np.linspace(0.0, 1.0, 12)[:, None]
     edges = np.vstack(
         [a + parts * (b - a) for a, b in zip(shape, np.roll(shape, -1, 0), strict=True)]
@@ -145,7 +145,7 @@ def _find_label_point(shape: Floats) -> tuple[float, float]:
 
 
 def _measure_label_room(shape: Floats, x: float, y: float) -> float:
-    """Return the room of a text centred there in a convex polygon."""
+    """Return the width available to a text centred at a point of a convex polygon."""
     found = []
     for (x0, y0), (x1, y1) in zip(shape, np.roll(shape, -1, 0), strict=True):
         if (y0 <= y) != (y1 <= y):

@@ -12,17 +12,18 @@ from typing import Any, Final
 
 from backends.client import BackendClient
 from backends.errors import BackendError
+from backends.meter.sources.nvml import NvmlSource
 from backends.vllm.recipes import RECIPES
 from calibration.endpoint.retry import CollectError, describe_unreachable
 from calibration.endpoint.server import ServerInfo, TargetError, TargetServer
 from calibration.profile.checks import CheckedProfileOptions, check_options
 from calibration.profile.collector import MeasurementCollector
 from calibration.profile.energy import (
+    CounterMeter,
     MeterError,
     NoMeter,
     ProfilingMeter,
     SimulatorMeter,
-    create_nvml_meter,
 )
 from calibration.profile.measurement_job import MeasurementJob
 from calibration.profile.options import ProfileOptions
@@ -144,6 +145,7 @@ def _choose_meter(
 ) -> ProfilingMeter:
     """Choose where joules come from. Raises MeterError for one that was named and is not there."""
     kind = wanted.options.meter
+    gpus = [str(number) for number in wanted.gpus]
     if kind == "none":
         return NoMeter()
     if info.simulated_speed is not None and kind != "nvml":
@@ -151,7 +153,7 @@ def _choose_meter(
     if kind == "simulator":
         raise MeterError(f"--meter simulator: {target.name} at {target.url} is no simulator")
     if kind == "nvml":
-        return create_nvml_meter(wanted.gpus)
+        return CounterMeter(NvmlSource(gpus))
     if not target.is_local:
         err.print(
             f"{target.name}: runs elsewhere, so joules will be missing (run this beside it)",
@@ -159,7 +161,7 @@ def _choose_meter(
         )
         return NoMeter()
     try:
-        return create_nvml_meter(wanted.gpus)
+        return CounterMeter(NvmlSource(gpus))
     except MeterError as error:
         err.print(f"{target.name}: joules will be missing: {error}", markup=False)
         return NoMeter()

@@ -1,9 +1,9 @@
 """Joules of one request: begin a window, send, end the window, get a Measurement.
 
-    Meter
+    ProfilingMeter
      +- NoMeter          nothing is known; joules are missing, never 0
      +- SimulatorMeter   the truth that the simulator's answers carry
-     +- NvmlMeter        this machine's GPUs, by NVML's energy counter
+     +- CounterMeter     this machine's GPUs, by the sources of `backends.meter`
 
 NVML's counter moves only every 20 to 100 ms. A window of a request alone therefore begins right
 at a tick, and the counter's value at its end is interpolated between two ticks, so short requests
@@ -12,15 +12,15 @@ that its new tokens are of all those generated meanwhile.
 """
 
 import asyncio
-import importlib
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
+from backends.meter.sources.source import EnergySource, SourceError
 from calibration.endpoint.stream import TimedResponse
 
 POLL_SECONDS: Final = 0.005
@@ -155,29 +155,37 @@ class CounterTicks:
         return e0 + (e1 - e0) * (when - t0) / (t1 - t0)
 
 
-class NvmlMeter:
-    """Reads the energy counters of GPUs in a thread of its own.
+class CounterMeter:
+    """Reads the energy counters of a source in a thread of its own and adds them up.
 
-    `read_millijoules` returns their sum. Construct it with `create_nvml_meter`.
+    Raises MeterError where the source does not open.
     """
 
-    def __init__(self, read_millijoules: Callable[[], int], hardware: str) -> None:
-        self._read = read_millijoules
-        self.hardware = hardware
+    def __init__(self, source: EnergySource) -> None:
+        self._source = source
+        try:
+            self._devices = source.open()
+        except SourceError as error:
+            source.close()
+            raise MeterError(str(error)) from None
+        counted = Counter(device.name for device in self._devices)
+        self.hardware = " + ".join(f"{n}x {x}" if n > 1 else x for x, n in counted.items())
         self._ticks = CounterTicks()
         self._stop = threading.Event()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._sample_counter, name="nvml", daemon=True)
+        self._thread = threading.Thread(
+            target=self._sample_counters, name="energy-counters", daemon=True
+        )
         self._thread.start()
 
-    def _sample_counter(self) -> None:
+    def _sample_counters(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             try:
-                joules = self._read() / 1000.0
+                microjoules = sum(map(self._source.read, self._devices))
             except Exception as error:  # noqa: BLE001 - reported by the next window
                 self._failure = error
                 return
-            self._ticks.add_reading(time.perf_counter(), joules)
+            self._ticks.add_reading(time.perf_counter(), microjoules / 1e6)
 
     async def begin_window(self, *, alone: bool) -> EnergyWindow:
         """Wait for a tick if the request is alone, else begin at once. Raises MeterError."""
@@ -213,46 +221,13 @@ class NvmlMeter:
         patience = _WARM_UP_SECONDS if period == float("inf") else 10.0 * period + _WARM_UP_SECONDS
         while self._ticks.last_change_seconds <= when:
             if self._failure is not None:
-                raise MeterError(f"NVML: {self._failure}")
+                raise MeterError(f"the energy counter cannot be read: {self._failure}")
             if time.perf_counter() - when > patience:
-                raise MeterError("NVML: the energy counter stands still; use --meter none")
+                raise MeterError("the energy counter stands still; use --meter none")
             await asyncio.sleep(_MICRO_WAIT_SECONDS)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread and close the source."""
         self._stop.set()
         self._thread.join(timeout=1.0)
-
-
-def create_nvml_meter(gpus: Sequence[int] = (), library: Any = None) -> NvmlMeter:
-    """Return a meter over the GPUs of these numbers (none: all). Raises MeterError.
-
-    `library` is pynvml, imported here unless given.
-    """
-    if library is None:
-        try:
-            library = importlib.import_module("pynvml")  # an extra
-        except ImportError:
-            raise MeterError("NVML needs `pip install 'joulegate[meter]'`") from None
-    try:
-        library.nvmlInit()
-        numbers = gpus or range(library.nvmlDeviceGetCount())
-        handles = [library.nvmlDeviceGetHandleByIndex(number) for number in numbers]
-        if not handles:
-            raise MeterError("NVML shows no GPU")
-
-        def read_total_millijoules() -> int:
-            return sum(library.nvmlDeviceGetTotalEnergyConsumption(h) for h in handles)
-
-        read_total_millijoules()
-        names = [_decode_name(library.nvmlDeviceGetName(handle)) for handle in handles]
-    except library.NVMLError as error:
-        raise MeterError(f"NVML: {error}") from None
-    counted = {name: names.count(name) for name in names}
-    return NvmlMeter(
-        read_total_millijoules, " + ".join(f"{n}x {x}" if n > 1 else x for x, n in counted.items())
-    )
-
-
-def _decode_name(name: str | bytes) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+        self._source.close()

@@ -121,7 +121,7 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
         if adopted and options.out is not None and not options.dry_run:
             parent = live.version if options.out == options.profile else None
             models = _merge_models(live, adopted, source)
-            version = previous.replace_profile(models, options.out, parent)
+            version = previous.replace_profile(models, options.out, parent, live.lengths)
         _print_conclusion(options, report, version, outcomes)
     except (BadInput, profile.ProfileError) as error:
         return report_usage_error(error)

@@ -20,6 +20,7 @@ Gates, in the order in which they are checked:
                 and the live profile is off by more than this share; else the live profile holds
     ordinary    share of the change that ordinary requests show, at least: a few odd ones are no
                 reason; else the live profile holds
+    dense       the live profile counts no dense characters apart (token ratio only)
 """
 
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ import numpy as np
 
 from calibration.recalibrate.refit import CostRefit
 from calibration.recalibrate.sums import SumBlock
+from gateway.profile import TokenRatio
 from gateway.scheduling.regression_terms import COSTS, METERED, TERMS
 
 FEW, GAIN, ORDINARY = "requests", "gain", "ordinary"
@@ -104,6 +106,13 @@ def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
                 "cannot be told"
             )
             yield GateRefusal("lengths", text, spread, limits.min_spread)
+
+
+def check_tokens(live: TokenRatio) -> Iterator[GateRefusal]:
+    """Keep a ratio that stands beside `per_dense_char`: the sums do not tell the two apart."""
+    if live.per_dense_char:
+        text = "the live profile counts digits and punctuation marks apart, which no sum does"
+        yield GateRefusal("dense", text, live.per_dense_char)
 
 
 def check_rows(rows: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:

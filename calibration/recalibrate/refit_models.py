@@ -255,7 +255,7 @@ def _build_output_part(block: SumBlock, limits: GateLimits) -> RefitPart:
 
 def _build_ratio_part(block: SumBlock, live: ModelProfile, limits: GateLimits) -> RefitPart:
     """Refit the token ratio: sum over sum, its error that of a ratio of cluster totals."""
-    refusals = list(gates.check_block(block, limits))
+    refusals = [*gates.check_block(block, limits), *gates.check_tokens(live.tokens)]
     ratio = None
     if not refusals:
         theirs, ours = block.get_term("i"), block.get_term("e")
@@ -290,8 +290,14 @@ def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfi
 
 
 def _build_output(found: LengthFit) -> OutputCoefficients:
-    """Return what the profile keeps of lengths: the mean of the log-normal, whatever the prompt."""
-    return OutputCoefficients(0.0, found.mean)
+    """Return what the profile keeps of lengths: the log-normal, whatever the prompt."""
+    return OutputCoefficients(
+        form="lognormal",
+        mu=float(min(max(found.mu, -5.0), 25.0)),
+        sigma=float(min(max(found.sigma, 1e-6), 5.0)),
+        n=found.n,
+        censored=found.censored,
+    )
 
 
 def _build_regression(found: CostRefit) -> CostRegression:

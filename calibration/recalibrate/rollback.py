@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calibration.tables.columns import BadInput
 from gateway import profile
-from gateway.profile import ModelProfile
+from gateway.profile import ModelProfile, WordsRegression
 
 
 class ProfileChanged(Exception):
@@ -21,7 +21,12 @@ def get_previous_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.previous")
 
 
-def replace_profile(models: Mapping[str, ModelProfile], path: Path, parent: str | None) -> str:
+def replace_profile(
+    models: Mapping[str, ModelProfile],
+    path: Path,
+    parent: str | None,
+    lengths: Mapping[str, WordsRegression] | None = None,
+) -> str:
     """Write a profile and keep the one that was there; return the new version.
 
     Raises ProfileChanged where the file no longer is version `parent`, OSError, ProfileError.
@@ -31,7 +36,7 @@ def replace_profile(models: Mapping[str, ModelProfile], path: Path, parent: str 
         if parent is not None and profile.parse_profile(old, str(path)).version != parent:
             raise ProfileChanged(f"{path}: was replaced meanwhile, so nothing was written")
         profile.write_atomically(get_previous_path(path), old)
-    profile.save_profile(models, path)
+    profile.save_profile(models, path, lengths)
     return profile.load_profile(path).version
 
 

@@ -23,12 +23,22 @@ class LoggedDeployment(NamedTuple):
     deployment: str
 
 
+class LoggedTokens(NamedTuple):
+    """A candidate's tokens as they were decided by: its own count, its length's mu and sigma."""
+
+    input: int
+    mu: float
+    sigma: float
+    source: str
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
     """One request as it was; None is what is not known.
 
     `tokens_in` is what the gateway counted, on the scale of the model `counted_for` (None:
     tiktoken's); `prompt_tokens` and `tokens_out` are the usage of the model `answered` by.
+    `counted_tokens` is tiktoken's count, and `tokens` what each candidate was decided by.
     `running` holds the candidates of that moment and how many requests each was serving.
     """
 
@@ -46,6 +56,9 @@ class RecordedRequest:
     profile_version: str = ""
     seconds: float | None = None
     joules: float | None = None
+    counted_tokens: int | None = None
+    tokens: Mapping[LoggedDeployment, LoggedTokens] | None = None
+    reference_load: float | None = None
     measured: bool = False
     """Whether the joules are a meter's."""
 
@@ -78,6 +91,10 @@ def parse_log_line(line: Mapping[str, Any], *, pinned: bool) -> RecordedRequest:
     whole = line["code"] != _GONE  # one that left early has not seen its whole answer
     return RecordedRequest(
         tokens_in=tokens_in,
+        asked_tokens_out=_parse_count(line.get("asked_tokens"), "asked_tokens") or None,
+        counted_tokens=_parse_count(line.get("counted_tokens"), "counted_tokens") or None,
+        tokens=_tokens(candidates),
+        reference_load=_parse_real(decision.get("reference_load"), "reference_load"),
         predicted_tokens_out=_parse_count(tokens.get("output"), "tokens.output"),
         counted_for=_parse_deployment(candidates[0]),
         prompt_tokens=_parse_count(usage.get("prompt_tokens"), "prompt_tokens") or None,
@@ -128,6 +145,22 @@ def _parse_deployment(one: Mapping[str, Any]) -> LoggedDeployment:
     if not isinstance(model, str) or not model:
         raise BadLine("a model without a name")
     return LoggedDeployment(model, str(one.get("deployment") or model))
+
+
+def _tokens(candidates: list[dict[str, Any]]) -> dict[LoggedDeployment, LoggedTokens] | None:
+    """Return each candidate's own tokens; None where the log has none (it is an older one's)."""
+    found = {}
+    for one in candidates:
+        tokens = _get_dict(one, "tokens")
+        count = _parse_count(tokens.get("input"), "tokens.input")
+        mu, sigma = tokens.get("mu"), tokens.get("sigma")
+        if not count or not isinstance(mu, int | float) or not isinstance(sigma, int | float):
+            return None
+        if not (isfinite(mu) and isfinite(sigma) and sigma > 0.0):
+            raise BadLine("its lengths are not lengths")
+        source = str(tokens.get("source"))
+        found[_parse_deployment(one)] = LoggedTokens(count, float(mu), float(sigma), source)
+    return found
 
 
 def _get_list(of: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

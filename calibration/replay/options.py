@@ -19,7 +19,7 @@ class ReplayOptions:
     preset: Annotated[
         list[str], typer.Option(help="default, accuracy, energy, time or balanced.")
     ] = field(default_factory=list)
-    policy: Annotated[list[str], typer.Option(help="fair-ols, hybrid or own.")] = field(
+    policy: Annotated[list[str], typer.Option(help="relative, fair-ols, hybrid or own.")] = field(
         default_factory=list
     )
     profile: Annotated[list[str], typer.Option(help="FILE, NAME=FILE or shipped (default).")] = (

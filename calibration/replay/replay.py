@@ -22,17 +22,24 @@ from calibration.replay.decision_log_reader import LoggedDeployment, RecordedReq
 from calibration.stats.design import columns
 from calibration.tables.columns import BadInput
 from gateway.profile import CostProfile, ModelProfile
+from gateway.scheduling.answer_length import AnswerLength
+from gateway.scheduling.candidate import LearntLength
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity
-from gateway.scheduling.decide import DeploymentOption, RoutingCandidate, make_decision
+from gateway.scheduling.decide import (
+    DEFAULT_POLICY,
+    DeploymentOption,
+    RoutingCandidate,
+    make_decision,
+)
 from gateway.scheduling.decision import MetricWeights
-from gateway.scheduling.features import RequestFeatures
+from gateway.scheduling.features import RequestFeatures, TokenScale
 
 Ints = NDArray[np.intp]
 
 UNLIMITED: Final = 1 << 30
 DEFAULT_WEIGHTS: Final = MetricWeights.from_values(0.5, 0.3, 0.2)
-DEFAULT_POLICY: Final = "fair-ols"
 _TERMS: Final = 5
+_LEARNT: Final = frozenset({"application", "model", "words"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +77,36 @@ class ReplayFleet:
         """Return who could have served a request."""
         running = request.running
         return [
-            RoutingCandidate(option, running.get(place, 0) if running else 0)
+            RoutingCandidate(
+                option,
+                running.get(place, 0) if running else 0,
+                learnt=self._learnt(request, place),
+                scale=self._scale(request, place),
+            )
             for place, option in self.options.items()
             if running is None or place not in request.excluded
         ]
 
+    def _learnt(self, request: RecordedRequest, place: LoggedDeployment) -> LearntLength | None:
+        """Return the length that was decided by: always by the same profile, else if learnt."""
+        logged = (request.tokens or {}).get(place)
+        if logged is None or (
+            logged.source not in _LEARNT and request.profile_version != self.profile.version
+        ):
+            return None
+        return LearntLength(AnswerLength(logged.mu, logged.sigma), logged.source)
+
+    def _scale(self, request: RecordedRequest, place: LoggedDeployment) -> TokenScale | None:
+        logged = (request.tokens or {}).get(place)
+        return None if logged is None else TokenScale(0.0, 0.0, float(logged.input))
+
     def build_features(self, request: RecordedRequest) -> RequestFeatures:
         """Return what the gateway knew when it decided."""
         counted = self.options.get(request.counted_for) if request.counted_for else None
+        if request.tokens is not None:
+            return RequestFeatures(
+                request.counted_tokens or request.tokens_in, request.asked_tokens_out
+            )
         tokens_in = round(request.tokens_in / counted.ratio) if counted else request.tokens_in
         asked = request.asked_tokens_out
         told = request.predicted_tokens_out
@@ -127,6 +156,13 @@ def compute_lengths(
         if told and request.answered and not predicted:
             base = told / world.options[request.answered].ratio
         tokens_in[at] = np.maximum(1, np.round(base * ratios))
+        logged = (request.tokens or {}).get(request.answered) if request.answered else None
+        if logged is not None and request.tokens is not None:
+            # What each model was taken to count then, by as much as the answering one was off.
+            off = told / logged.input if told and not predicted else 1.0
+            for column, place in enumerate(world.deployments):
+                if place in request.tokens:
+                    tokens_in[at, column] = max(1, round(request.tokens[place].input * off))
         if request.running:
             running[at] = [request.running.get(place, 0) for place in world.deployments]
         if request.tokens_out and told and not predicted:
@@ -209,6 +245,7 @@ def choose_deployments(
             candidates,
             scenario.weights or request.weights or DEFAULT_WEIGHTS,
             policy=scenario.policy or request.policy or DEFAULT_POLICY,
+            reference_load=request.reference_load,
         ).best_candidate
         if best is not None:
             chosen[at] = columns[LoggedDeployment(best.model, best.deployment)]

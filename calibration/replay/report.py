@@ -1,4 +1,4 @@
-"""What a replay found, for people and for machines."""
+"""A replay's results, as text and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ class ProfileResults:
     floored: int
     outgrown: dict[str, int]
     uncertain: list[str]
-    """Models whose fit has a covariance."""
+    """Models whose coefficients have a covariance in the profile."""
     certain: list[str]
     observed: dict[str, Any] = field(default_factory=dict)
 
 
 def print_report(out: Console, found: ReplayRequests, groups: list[ProfileResults]) -> None:
-    """Print it."""
+    """Print the results of all profiles as tables with notes."""
     out.print(f"{found.name}: {_format_counts(found)}", markup=False, soft_wrap=True)
     for group in groups:
         _print_results(out, group, found)
@@ -83,7 +83,7 @@ def _print_results(out: Console, group: ProfileResults, found: ReplayRequests) -
 
 
 def list_notes(group: ProfileResults, found: ReplayRequests) -> list[str]:
-    """Say what the figures stand on."""
+    """Return the assumptions and caveats of the results."""
     size = group.requests
     load = (
         "at unchanged load: a plan that moves traffic changes what requests cost where it goes, "
@@ -91,34 +91,36 @@ def list_notes(group: ProfileResults, found: ReplayRequests) -> list[str]:
     )
     said = ["(…) is the 95% interval over requests (bootstrap)", load]
     if group.uncertain:
-        said[0] += "; {…} has the uncertainty of the profile's coefficients in it, too"
+        said[0] += "; {…} includes the uncertainty of the profile's coefficients"
     if group.certain:
         said.append(
-            f"no covariance in the profile for {', '.join(group.certain)}: {{…}} counts their "
-            "coefficients as certain"
+            f"no covariance in the profile for {', '.join(group.certain)}: {{…}} takes their "
+            "coefficients as exact"
             if group.uncertain
-            else "the profile has no covariance: its coefficients are counted as certain"
+            else "the profile has no covariance: its coefficients are taken as exact"
         )
     if group.recorded_lengths:
         rest = size - group.recorded_lengths
         more = f", {rest} by expected ones" if rest else ""
         said.append(
-            f"{group.recorded_lengths} requests are priced by their recorded tokens{more}; another "
-            "model's answer is taken to be as long"
+            f"{group.recorded_lengths} requests are costed by their recorded tokens{more}; other "
+            "models are assumed to answer with as many"
         )
     else:
-        said.append("priced by expected tokens out")
+        said.append("costed by expected tokens out")
     if found.kind == LOG and not any(one.name == "as recorded" for one in group.outcomes):
-        said.append("not compared with what was recorded: --model leaves out who answered then")
+        said.append(
+            "no comparison with the recorded choices: --model excludes a model that answered then"
+        )
     if group.unserved:
         said.append(f"{group.unserved} requests left out: some plan has no model that they fit")
     for model, count in group.outgrown.items():
         said.append(
-            f"{count} requests outgrow the context of {model}: always {model} is priced as if it "
+            f"{count} requests exceed the context of {model}: always {model} is costed as if it "
             "could serve them"
         )
     if group.floored:
-        said.append(f"{group.floored} predictions were below zero and stand at the floor")
+        said.append(f"{group.floored} predictions were not above zero and are floored")
     observed = group.observed
     if observed.get("seconds_n"):
         text = f"measured then: {observed['seconds_per_request']:.4g} s per request"
@@ -131,7 +133,7 @@ def list_notes(group: ProfileResults, found: ReplayRequests) -> list[str]:
 def build_report(
     found: ReplayRequests, groups: list[ProfileResults], *, replicates: int, seed: int
 ) -> dict[str, Any]:
-    """Return it for machines; costs are means per request."""
+    """Return the results as JSON; costs are means per request."""
     return {
         "file": found.name,
         "kind": found.kind,

@@ -1,4 +1,4 @@
-"""95% intervals: Wilson's for shares of right answers, percentiles for replicates."""
+"""95% intervals: Wilson's for shares of correct answers, percentiles for bootstrap replicates."""
 
 from collections.abc import Sequence
 from math import isnan, sqrt
@@ -36,7 +36,7 @@ def compute_wilson_interval(correct: float, n: int) -> ConfidenceInterval:
 
 
 def compute_normal_interval(value: float, stderr: float) -> ConfidenceInterval | None:
-    """Return value +- 1.96 standard errors within [0, 1]; None for a stderr that is none."""
+    """Return value +- 1.96 standard errors within [0, 1]; None without a finite stderr."""
     if isnan(stderr) or stderr < 0.0:
         return None
     return ConfidenceInterval(max(0.0, value - Z_95 * stderr), min(1.0, value + Z_95 * stderr))
@@ -46,7 +46,7 @@ def compute_mean_interval(parts: Sequence[tuple[float, int]]) -> ConfidenceInter
     """Return the interval of the unweighted mean of shares, each (value, n).
 
     Normal, with two successes and two failures added to each part (Agresti and Coull), so that a
-    part at 0 or 1 does not count as certain.
+    part at 0 or 1 has a non-zero variance.
     """
     value = sum(share for share, _ in parts) / len(parts)
     variance = 0.0

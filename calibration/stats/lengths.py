@@ -1,9 +1,8 @@
-"""Lengths of prompts and answers: tokens out on tokens in, and the model's tokens per tiktoken's.
+"""Lengths of prompts and answers: tokens out on tokens in, and model tokens per tiktoken token.
 
-Both are what the gateway uses to guess a request's lengths before it runs. Rows of a designed grid
-tell neither: their answers are as long as was asked for, and their prompts are random words. Where
-the rows say which they are (column `cell` of `joulegate profile`: 512x64@1, or prompts@1), only
-those of prompts count.
+The gateway estimates a request's lengths by both. Rows of a designed grid are no basis for either:
+their tokens out are prescribed, and their prompts are random words. Where the rows state their
+cell (column `cell` of `joulegate profile`: 512x64@1, or prompts@1), only those of prompts are used.
 """
 
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ _GRID_CELL_PATTERN = r"[1-9]\d*x\d+@\d+"
 class OutputLengthFit:
     """tokens out = slope x tokens in + intercept, with 95% intervals.
 
-    `unsuited_reason` says why a profile must not take the line, None where it may.
+    `unsuited_reason` says why the line must not enter a profile; None: it may.
     """
 
     slope: float
@@ -45,7 +44,7 @@ class TokenRatioFit:
 
 
 def select_prompt_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Leave out the rows of a designed grid; all stay where none says that it is one."""
+    """Drop the rows of a designed grid; rows that state no cell are all kept."""
     if "cell" not in rows:
         return rows
     return rows[
@@ -54,7 +53,7 @@ def select_prompt_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def fit_output_length(rows: pd.DataFrame) -> OutputLengthFit | str:
-    """Fit tokens out on tokens in by OLS, or say why that cannot be."""
+    """Fit tokens out on tokens in by OLS, or return why it cannot be fitted."""
     answered = select_prompt_rows(rows)
     forced = len(rows) > 0 and answered.empty
     if not forced:
@@ -85,10 +84,10 @@ def fit_output_length(rows: pd.DataFrame) -> OutputLengthFit | str:
 
 
 def fit_token_ratio(rows: pd.DataFrame) -> TokenRatioFit | str:
-    """Estimate the token ratio, or say why that cannot be.
+    """Estimate the token ratio, or return why it cannot be estimated.
 
     The interval is that of a ratio estimator, sd(y - R x) / (sqrt(n) mean(x)) (Cochran, Sampling
-    Techniques, 1977, section 2.11). Rows of a grid stand in where there are too few of prompts.
+    Techniques, 1977, section 2.11). With too few rows of prompts, the grid's are used.
     """
     known = rows[rows["tiktoken_in"] > 0]
     answered = select_prompt_rows(known)

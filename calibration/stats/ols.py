@@ -2,13 +2,13 @@
 
 Errors are heteroscedasticity-robust: HC3 (MacKinnon and White, 1985), which divides each squared
 residual by (1 - leverage)². The spread of costs grows with their size, so the classical errors
-would be wrong; HC3 errs on the wide side in small samples, where HC1 is too narrow.
+would be wrong; in small samples HC3 is conservative, and HC1 too narrow.
 
-Intervals use Student's t with as many degrees of freedom as the error of that coefficient really
-rests on (Satterthwaite, 1946, as Bell and McCaffrey, 2002, and Imbens and Kolesar, 2016, do for
-robust errors). In a grid of lengths the few dearest rows decide a coefficient: with n - k degrees
-of freedom a 95% interval of the interaction term covered the truth 91% of the time at two rows a
-cell, with these 97%, and both 95% at fifteen (2,000 simulated grids each).
+Intervals use Student's t with the effective degrees of freedom of each coefficient's error
+(Satterthwaite, 1946; for robust errors Bell and McCaffrey, 2002, and Imbens and Kolesar, 2016). In
+a grid of lengths the few most expensive rows determine a coefficient: with n - k degrees of freedom
+a 95% interval of the interaction term covered the truth 91% of the time at two rows a cell, with
+these 97%, and both 95% at fifteen (2,000 simulated grids each).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from statsmodels.regression.linear_model import OLS
 from calibration.arrays import Floats
 
 MAX_CONDITION_NUMBER = 1e7
-"""Above it (columns scaled to unit length) the terms cannot be told apart."""
+"""Above it (columns scaled to unit length) the terms are not identifiable."""
 _FULL_LEVERAGE = 1.0 - 1e-9
 _OUTLIER_SD = 6.0
 _ROWS_PER_BIN = 50
@@ -33,19 +33,19 @@ _LEAST_QUANTILE = 0.01
 
 
 class SingularDesignError(ValueError):
-    """The regressors cannot be told apart, or there are no more rows than coefficients."""
+    """The regressors are collinear, or there are no more rows than coefficients."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResidualDiagnostics:
     """Residuals and leverage of the rows.
 
-    `outlier_rows`: rows whose residual is over 6 times the root mean square among rows of like
-    predicted cost (the spread grows with the cost; about zero, so that a form that is off by the
-    same for all of them does not pass for stray rows), `worst_sd` is the largest such ratio;
+    `outlier_rows`: rows whose residual is over 6 times the root mean square among rows of similar
+    predicted cost (the spread grows with the cost; taken about zero, so that a bias of the form
+    common to all of them does not count as outliers), `worst_sd` is the largest such ratio;
     leverage is the hat matrix's diagonal; `leverage_rows` counts rows above 3 k/n; `cook_max` is
     the largest Cook's distance.
-    `worst_row` and `highest_leverage_row` are the rows' places in the fitted arrays.
+    `worst_row` and `highest_leverage_row` are indices into the fitted arrays.
     """
 
     outlier_rows: int
@@ -107,7 +107,7 @@ def fit_least_squares(x: Floats, y: Floats, sizes: Floats | None = None) -> Leas
     n, k = x.shape
     if n <= k:
         raise SingularDesignError(f"{n} rows for {k} coefficients")
-    # Columns of like size keep the products of long prompts and answers from eating digits.
+    # Columns of similar size: products of long prompts and answers would lose digits.
     scale = np.sqrt(np.mean(x**2, axis=0))
     if not np.all(scale > 0.0):
         raise SingularDesignError("a regressor is zero in every row")
@@ -150,7 +150,7 @@ def _estimate_degrees_of_freedom(weights: Floats, predicted: Floats, most: int) 
     """Degrees of freedom of sum(weight_i e_i²), per column of `weights` (n x k).
 
     Satterthwaite's (sum w v)² / sum (w v)², v being the variance of the residual: taken as equal,
-    and as proportional to the squared prediction (noise in per cent); the smaller counts.
+    and as proportional to the squared prediction (noise in per cent); the smaller is returned.
     """
     found: Floats = np.full(weights.shape[1], float(most))
     for variance in (np.ones(len(predicted)), predicted**2):
@@ -166,7 +166,7 @@ def _diagnose_residuals(
     n = len(residuals)
     variance = float(residuals @ residuals) / (n - k)
     room = np.maximum(1.0 - leverage, 1e-12)
-    # An exact fit leaves nothing but rounding, which is no reason to call a row odd.
+    # An exact fit leaves only rounding error: none of its rows is an outlier.
     exact = variance <= _ROUNDING_TOLERANCE * float(np.mean(predicted**2))
     cook = np.zeros(n) if exact else residuals**2 * leverage / (room**2 * k * variance)
     far = np.zeros(n)
@@ -189,9 +189,9 @@ def _diagnose_residuals(
 
 
 def compute_binned_bias(predicted: Floats, y: Floats, parts: int = 5) -> list[float]:
-    """Say by how much each fifth of the rows, by predicted cost, is off: sum(residual)/sum(y).
+    """Return the relative bias, sum(residual)/sum(y), of each fifth of the rows by predicted cost.
 
-    A form that lacks a term is wrong in a direction somewhere, however good its R2. A fifth whose
+    A form that lacks a term is biased in some range, however high its R2. A fifth whose
     mean residual is within 3 standard errors of zero counts as 0.
     """
     order = np.argsort(predicted, kind="stable")

@@ -1,4 +1,4 @@
-"""Which column of somebody's file holds what: `--col`, `--scale`, `--where`, `--model`.
+"""Maps the columns of a user's file to ours: `--col`, `--scale`, `--where`, `--model`.
 
 The names on the left are ours (those that `joulegate profile` writes); a file that uses them needs
 no option at all.
@@ -97,7 +97,7 @@ def _describe_missing_columns(
 
 
 def _guess_column(ours: str, have: list[str]) -> str | None:
-    """Guess which column is meant; None where nothing looks like it."""
+    """Guess the column by its name; None where no name is similar."""
     words = {
         "tokens_in": ("input_tokens", "prompt_tokens", "in_tokens"),
         "tokens_out": ("output_tokens", "completion_tokens", "out_tokens", "generated_tokens"),

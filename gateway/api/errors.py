@@ -1,6 +1,7 @@
 """Errors that Litestar raises itself (404, 405, 413, 500), in OpenAI's shape."""
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 from litestar import Request, Response
@@ -11,7 +12,6 @@ from gateway.service.client import headers as names
 from gateway.service.client.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 
 _log = logging.getLogger("joulegate")
-_SERVER_ERROR = 500
 
 
 def show_api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
@@ -31,12 +31,12 @@ def show_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Re
     """Show an error of Litestar's."""
     shown: ApiError
     match error.status_code:
-        case 404:
+        case HTTPStatus.NOT_FOUND:
             shown = NotFound(f"there is no {request.url.path[:200]} here")
-        case 405:
+        case HTTPStatus.METHOD_NOT_ALLOWED:
             shown = MethodNotAllowed(f"{request.method} is not for {request.url.path[:200]}")
             shown.more_headers = ()  # Litestar knows which methods there are
-        case status if status < _SERVER_ERROR:
+        case status if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             shown = BadRequest(error.detail or "bad request")
             shown.status = status
         case _:

@@ -1,9 +1,9 @@
 """`GET /health`, `/ready` and `/metrics`: for probes and for Prometheus."""
 
+from http import HTTPStatus
 from typing import Any
 
 from litestar import Response, get
-from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from gateway.service.pipeline import RequestPipeline
@@ -25,7 +25,7 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
         status = "draining" if gateway.draining else "ready" if good else "no usable backend"
         return Response(
             {"status": status, "usable_backends": usable, "inflight": gateway.inflight_requests},
-            status_code=HTTP_200_OK if good else HTTP_503_SERVICE_UNAVAILABLE,
+            status_code=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE,
         )
 
     @get("/metrics", name="metrics", sync_to_thread=False)
@@ -33,6 +33,7 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
         """Show every metric in Prometheus's text format."""
         gateway.accounting.flush()
         gateway.metrics.publish_backends(gateway.deployments)
+        gateway.metrics.reference_load.set(gateway.deciding.reference_load)
         gateway.metrics.publish_meters(gateway.accounting.meters)
         return Response(generate_latest(scraped), headers={"content-type": CONTENT_TYPE_LATEST})
 

@@ -18,6 +18,9 @@ from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import EndpointKind, Members
 from gateway.service.request.routing_table import OTHER
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import ReceivedRequest, RequestedName
+
+_UNRESOLVED = RequestedName(OTHER, "none")
 
 
 def make_handler(
@@ -46,15 +49,8 @@ async def _serve_inference(
     link: ClientConnection | None = extensions.get(CONNECTION_KEY)
     pieces: PieceWriter | None = extensions.get(PIECES)
     reply = ResponseWriter(send, head.request_id, abort=link.abort if link else None, pieces=pieces)
-    record = RequestRecord(
-        id=head.request_id,
-        at=time.time(),
-        kind=kind.value,
-        requested=OTHER,
-        preset="none",
-        stream=False,
-        trace=head.trace,
-    )
+    received = ReceivedRequest(head.request_id, time.time(), kind.value)
+    record = RequestRecord(received, _UNRESOLVED, head.trace)
     lifeline = RequestCancellation()
     held = HeldBytes(gateway.bytes_in_flight)
     watcher: asyncio.Task[None] | None = None

@@ -1,5 +1,6 @@
 """`POST /v1/route`: the decision for a request, without the request."""
 
+from http import HTTPStatus
 from typing import Any
 
 from litestar import asgi
@@ -30,7 +31,7 @@ def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: Timeo
             made = gateway.plan_request(ask, head.steering)
             if made.steering.reject and not made.decision.feasible:
                 raise no_candidate_error(made.decision, made.ask.kind.prompt_member)
-            await reply.send_unary(200, made.explain_decision(head.request_id))
+            await reply.send_unary(HTTPStatus.OK.value, made.explain_decision(head.request_id))
         except ClientDisconnected:
             return
         except ApiError as error:

@@ -1,20 +1,15 @@
 """`joulegate backend MODEL`: vLLM for one of the three models, or a simulator of any model."""
 
-import asyncio
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from backends.vllm import launcher, recipes
 from gateway import profile as profiles
-from gateway.console import FAILED, OK, err, log_to_stderr, make_stop_event, report_usage_error
+from gateway.console import FAILED, OK, err, log_to_stderr, report_usage_error, run_until_told
 from gateway.library.model_profile import build_model_profile
 from gateway.library.shipped import load_library
-
-if TYPE_CHECKING:
-    from backends.simulator.answers import SimulatorSpec
 
 _DEVICES = ("auto", "cpu", "gpu")
 _SIMULATED_CONTEXT_TOKENS = 32768
@@ -78,6 +73,7 @@ def _run_simulator(
         return report_usage_error(f"unknown option for the simulator: {extra[0]}")
     from backends.simulator.answers import SimulatorSpec  # noqa: PLC0415 - vLLM needs none of it
     from backends.simulator.cost_model import CostModel  # noqa: PLC0415
+    from backends.simulator.server import start_simulator  # noqa: PLC0415
 
     if profile is None and "@" in model:
         fitted = build_model_profile(load_library(), model)
@@ -89,18 +85,4 @@ def _run_simulator(
     log_to_stderr("info")
     spec = SimulatorSpec(model, truth, speed=speed, seed=seed)
     err.print(f"simulated {model} on http://{host}:{port}, {speed:g} x real time", markup=False)
-    try:
-        asyncio.run(_serve_simulator(spec, host, port))
-    except OSError as error:
-        err.print(f"joulegate: {host}:{port}: {error.strerror}", markup=False)
-        return FAILED
-    return OK
-
-
-async def _serve_simulator(spec: "SimulatorSpec", host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    from backends.simulator import server  # noqa: PLC0415 - vLLM needs none of it
-
-    stopped = make_stop_event()
-    async with await server.start_simulator(spec, host, port):
-        await stopped.wait()
+    return run_until_told(start_simulator(spec, host, port), host, port)

@@ -46,6 +46,8 @@ def run(
             found["profile_version"] = checked.version
             if notes := _metering_notes(parsed, checked):
                 found["notes"] = notes
+            found["policy"] = parsed.policy
+            found["placement"] = parsed.placement.mode
         if profile is not None:
             loaded = profiles.load_profile(profile)
             found["profile"] = str(profile)

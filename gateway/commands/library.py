@@ -94,7 +94,8 @@ def add_entry(name: str, key: str, profile: Path, *, accuracy: float | None, rep
     if not key.strip():
         return report_usage_error("--as: a model needs a name")
     try:
-        models = dict(profiles.load_profile(profile).models) if profile.exists() else {}
+        old = profiles.load_profile(profile) if profile.exists() else None
+        models = dict(old.models) if old else {}
         before = models.get(key)
         if before is not None and not replace:
             return report_usage_error(
@@ -102,7 +103,7 @@ def add_entry(name: str, key: str, profile: Path, *, accuracy: float | None, rep
                 "and keeps its accuracy, tokens and output"
             )
         models[key] = build_model_profile(load_library(), name, accuracy=accuracy, before=before)
-        profiles.save_profile(models, profile)
+        profiles.save_profile(models, profile, old.lengths if old else None)
     except ProfileError as error:
         return report_usage_error(error)
     except OSError as error:

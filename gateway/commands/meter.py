@@ -1,6 +1,5 @@
 """`joulegate meter`: measures the joules of each request, beside the backends it runs on."""
 
-import asyncio
 import ipaddress
 import logging
 import os
@@ -12,13 +11,10 @@ from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.sources.choose import choose_source
 from gateway import meter_config as configs
 from gateway.console import (
-    FAILED,
     LEVELS,
-    OK,
-    err,
     log_to_stderr,
-    make_stop_event,
     report_usage_error,
+    run_until_told,
 )
 from gateway.structured import ConfigError, check_secret, read_config_text
 
@@ -68,12 +64,12 @@ def run(
     # One line a second of each query of Prometheus would bury the rest.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     ledgers = [_make_ledger_spec(ledger) for ledger in parsed.ledgers]
-    try:
-        asyncio.run(_serve_meter(ledgers, host, port, secret=secret, hz=hz or parsed.hz))
-    except OSError as error:
-        err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
-        return FAILED
-    return OK
+    return run_until_told(
+        server.start_meter(ledgers, host, port, secret=secret, hz=hz or parsed.hz),
+        host,
+        port,
+        lambda running: _log.info("metering on %s", running.url),
+    )
 
 
 def _check_reach(host: str, secret: str | None, *, allowed: bool) -> None:
@@ -129,13 +125,3 @@ def _make_ledger_spec(config: configs.LedgerConfig) -> LedgerSpec:
         choose_source(config.source, [str(device) for device in config.devices], config.url or ""),
         tuple(BackendSpec(backend.root_url, backend.names) for backend in config.backends),
     )
-
-
-async def _serve_meter(
-    ledgers: list[LedgerSpec], host: str, port: int, *, secret: str | None, hz: float
-) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    stopped = make_stop_event()
-    async with await server.start_meter(ledgers, host, port, secret=secret, hz=hz) as running:
-        _log.info("metering on %s", running.url)
-        await stopped.wait()

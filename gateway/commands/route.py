@@ -17,6 +17,7 @@ from gateway.console import FAILED, OK, err, out, report_usage_error
 from gateway.scheduling.decision import RoutingDecision
 from gateway.service.client.errors import ApiError
 from gateway.service.request.body import EndpointKind, parse_request
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
 from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
 from gateway.service.request.steering import HEADER_PREFIX
@@ -80,12 +81,15 @@ def decide_offline(
         for entry in config.models
     ]
     ask = parse_request(EndpointKind.CHAT, members)
+    load = config.reference_load
     return make_plan(
         ask,
         ModelNames(config).resolve_name(ask.model),
         headers,
         RoutingSnapshot(config, deployments, profile),
         tokens.load_token_counter(),
+        # The config's own number, or nobody running; what a gateway has learnt is its own.
+        Deciding(config.placement.rules(), fixed_load=load if isinstance(load, float) else 0.0),
     )
 
 

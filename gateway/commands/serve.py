@@ -59,7 +59,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     )
     _log_to_stderr(log_level)
     try:
-        listener = _open_listener(host, port, parsed.timeouts.stall_seconds)
+        listener = open_listener(host, port, parsed.timeouts.stall_seconds)
     except OSError as error:
         err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
         return FAILED
@@ -90,13 +90,16 @@ def make_server_config(app: Any, **more: Any) -> uvicorn.Config:
     )
 
 
-def _open_listener(host: str, port: int, stall_seconds: float) -> socket.socket:
-    """Bind the address. Raises OSError."""
+def open_listener(host: str, port: int, stall_seconds: float | None = None) -> socket.socket:
+    """Bind the address. Raises OSError.
+
+    A client that has not read for `stall_seconds` is dropped.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
     listener.set_inheritable(True)
     # A client that stops reading is dropped by the kernel, whatever is still buffered for it.
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
+    if stall_seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_seconds * 1e3))
     return listener
 

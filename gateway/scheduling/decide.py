@@ -7,11 +7,10 @@ the same decision on every machine.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from gateway.scheduling import fair_ols, hybrid
-from gateway.scheduling.cost import COST_FLOOR, CostFunction
+from gateway.scheduling import fair_ols, hybrid, relative
+from gateway.scheduling.candidate import DeploymentOption, RoutingCandidate
+from gateway.scheduling.cost import COST_FLOOR
 from gateway.scheduling.decision import (
     NO_BOUNDS,
     ExcludedCandidate,
@@ -20,7 +19,10 @@ from gateway.scheduling.decision import (
     RoutingDecision,
     ScoredCandidate,
 )
-from gateway.scheduling.features import DEFAULT_OUTPUT, OutputModel, RequestFeatures
+from gateway.scheduling.estimate import CandidateEstimate, bound_costs, estimate
+from gateway.scheduling.features import RequestFeatures
+
+__all__ = ["DEFAULT_POLICY", "POLICIES", "DeploymentOption", "RoutingCandidate", "make_decision"]
 
 Normaliser = Callable[
     [Sequence[float], Sequence[float], Sequence[float]],
@@ -29,56 +31,16 @@ Normaliser = Callable[
 """(accuracies, joules, seconds) of the candidates -> their (accuracy, energy, time) costs."""
 
 POLICIES: Mapping[str, Normaliser] = {
+    "relative": relative.costs,
     "fair-ols": fair_ols.normalise_costs,
     "hybrid": hybrid.normalise_costs,
 }
 """Every policy by name; a new one is its file and a line here."""
 
+DEFAULT_POLICY = "relative"
+
 _DIGITS = 12
 """Scores are compared at this precision, below which two libms' exp() may disagree."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentOption:
-    """A deployment as the scheduler sees it: what it can do and what it would cost.
-
-    `ratio` turns tiktoken's count into the model's own tokens; `context` is in tokens.
-    """
-
-    model: str
-    deployment: str
-    accuracy: float
-    seconds: CostFunction
-    joules: CostFunction
-    context: int
-    capabilities: frozenset[str] = frozenset()
-    output: OutputModel = DEFAULT_OUTPUT
-    ratio: float = 1.0
-    name: tuple[str, str] = field(init=False, repr=False, compare=False)
-    """(model, deployment)."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", (self.model, self.deployment))
-
-
-class RoutingCandidate(NamedTuple):
-    """An option at the moment of the decision: requests that run and wait there, usable or not."""
-
-    option: DeploymentOption
-    running: int = 0
-    up: bool = True
-    queued: int = 0
-
-
-class _CandidateEstimate(NamedTuple):
-    """A candidate that can serve the request, with its raw predictions."""
-
-    candidate: RoutingCandidate
-    tokens_in: int
-    tokens_out: int
-    seconds: float
-    joules: float
-    floored: bool
 
 
 def make_decision(
@@ -86,39 +48,44 @@ def make_decision(
     candidates: Iterable[RoutingCandidate],
     weights: MetricWeights,
     *,
-    policy: str = "fair-ols",
+    policy: str = DEFAULT_POLICY,
     bounds: PredictionBounds = NO_BOUNDS,
     best_effort: bool = True,
     profile_version: str = "",
     label: str | None = None,
+    reference_load: float | None = None,
+    place_weights: MetricWeights | None = None,
 ) -> RoutingDecision:
     """Rank the candidates for one request.
 
     With `best_effort` a request that no candidate can serve within its bounds still gets a
     ranking (least relative violation first); without, none. `label` is what the decision calls its
-    policy where that is not the policy's name. Raises KeyError on an unknown policy.
+    policy where that is not the policy's name. `reference_load` is the load at which candidates'
+    joules are compared; None: each place's own. `place_weights` choose among a candidate's places;
+    None: `weights` do. Raises KeyError on an unknown policy.
     """
     normalise = POLICIES[policy]
     excluded: list[ExcludedCandidate] = []
-    able: list[_CandidateEstimate] = []
-    broken: list[tuple[float, _CandidateEstimate]] = []
+    able: list[CandidateEstimate] = []
+    broken: list[tuple[float, CandidateEstimate]] = []
+    bounded = bounds.limits != NO_BOUNDS.limits
     for candidate in candidates:
-        estimate = _estimate_candidate(features, candidate, excluded)
-        if estimate is None:
+        made = estimate(features, candidate, place_weights or weights, reference_load, excluded)
+        if made is None:
             continue
         violation = 0.0
-        if bounds is not NO_BOUNDS:
-            violation = _measure_violation(estimate, bounds, excluded)
+        if bounded:
+            violation = _measure_violation(features, made, bounds, excluded)
         if violation:
-            broken.append((violation, estimate))
+            broken.append((violation, made))
         else:
-            able.append(estimate)
+            able.append(made)
     ranked: list[ScoredCandidate] = []
     if able:
         ranked = _rank_estimates(able, weights, normalise)
     elif broken and best_effort:
-        by_name = {estimate.candidate.option.name: violation for violation, estimate in broken}
-        ranked = _rank_estimates([estimate for _, estimate in broken], weights, normalise)
+        by_name = {made.candidate.option.name: violation for violation, made in broken}
+        ranked = _rank_estimates([made for _, made in broken], weights, normalise)
         ranked.sort(key=lambda scored: by_name[scored.model, scored.deployment])
     return RoutingDecision(
         policy=label or policy,
@@ -127,49 +94,20 @@ def make_decision(
         excluded=tuple(excluded),
         feasible=bool(able),
         profile_version=profile_version,
+        reference_load=reference_load,
     )
 
 
-def _estimate_candidate(
-    features: RequestFeatures, candidate: RoutingCandidate, excluded: list[ExcludedCandidate]
-) -> _CandidateEstimate | None:
-    """Predict one candidate, or say in `excluded` why it cannot serve."""
-    option, running, up, queued = candidate
-    tokens_in = max(1, round(features.tokens_in * option.ratio))
-    asked = features.asked_tokens_out
-    lacking = features.needs - option.capabilities
-    if lacking:
-        out = ("capability", f"capability: does not offer {', '.join(sorted(lacking))}")
-    elif tokens_in + (asked or 1) > option.context and not features.lenient:
-        needed = f"{tokens_in} tokens in and {asked or 1} out"
-        out = ("context", f"context: {needed} exceed {option.context}")
-    elif not up:
-        out = ("down", "down: no usable backend")
-    else:
-        room = option.context - tokens_in
-        tokens_out = option.output.predict_output_tokens(
-            tokens_in, room if asked is None else min(asked, room)
-        )
-        seconds = option.seconds.evaluate_form(tokens_in, tokens_out, running)
-        joules = option.joules.evaluate_form(tokens_in, tokens_out, running)
-        floored = seconds < COST_FLOOR or joules < COST_FLOOR
-        seconds = max(seconds, COST_FLOOR)
-        if queued:
-            # Those ahead are taken to be like this one, and to leave as evenly as they came.
-            seconds += seconds * queued / max(1, running)
-        return _CandidateEstimate(
-            candidate, tokens_in, tokens_out, seconds, max(joules, COST_FLOOR), floored
-        )
-    excluded.append(ExcludedCandidate(option.model, option.deployment, *out))
-    return None
-
-
 def _measure_violation(
-    estimate: _CandidateEstimate, bounds: PredictionBounds, excluded: list[ExcludedCandidate]
+    features: RequestFeatures,
+    made: CandidateEstimate,
+    bounds: PredictionBounds,
+    excluded: list[ExcludedCandidate],
 ) -> float:
     """Return by how much, relatively and in sum, the bounds are broken; 0 where they hold."""
-    option = estimate.candidate.option
-    latency_ms = estimate.seconds * 1e3
+    option = made.candidate.option
+    seconds, joules = bound_costs(features, made, bounds.quantile)
+    latency_ms = seconds * 1e3
     found: list[tuple[float, str, str]] = []
     limit = bounds.max_latency_ms
     if limit is not None and latency_ms > limit:
@@ -181,9 +119,9 @@ def _measure_violation(
             )
         )
     limit = bounds.max_energy_joules
-    if limit is not None and estimate.joules > limit:
-        text = f"{estimate.joules:.6g} > {limit:.6g}"
-        found.append((_relative_excess(estimate.joules, limit), "max_energy_joules", text))
+    if limit is not None and joules > limit:
+        text = f"{joules:.6g} > {limit:.6g}"
+        found.append((_relative_excess(joules, limit), "max_energy_joules", text))
     limit = bounds.min_accuracy
     if limit is not None and option.accuracy < limit:
         text = f"{option.accuracy:.6g} < {limit:.6g}"
@@ -201,17 +139,17 @@ def _relative_excess(value: float, limit: float) -> float:
 
 
 def _rank_estimates(
-    estimates: list[_CandidateEstimate], weights: MetricWeights, normalise: Normaliser
+    estimates: list[CandidateEstimate], weights: MetricWeights, normalise: Normaliser
 ) -> list[ScoredCandidate]:
     """Score the estimates and sort them, best first."""
     accuracy_costs, energy_costs, time_costs = normalise(
-        [estimate.candidate.option.accuracy for estimate in estimates],
-        [estimate.joules for estimate in estimates],
-        [estimate.seconds for estimate in estimates],
+        [made.candidate.option.accuracy for made in estimates],
+        [made.reference_joules for made in estimates],
+        [made.seconds for made in estimates],
     )
     ranked = []
-    for estimate, *costs in zip(estimates, accuracy_costs, energy_costs, time_costs, strict=True):
-        option = estimate.candidate.option
+    for made, *costs in zip(estimates, accuracy_costs, energy_costs, time_costs, strict=True):
+        option = made.candidate.option
         accuracy_cost, energy_cost, time_cost = costs
         terms = (
             weights.accuracy * accuracy_cost,
@@ -224,15 +162,21 @@ def _rank_estimates(
                 option.deployment,
                 round(terms[0] + terms[1] + terms[2], _DIGITS),
                 option.accuracy,
-                estimate.seconds,
-                estimate.joules,
+                made.seconds,
+                made.joules,
                 (accuracy_cost, energy_cost, time_cost),
                 terms,
-                estimate.candidate.running,
-                estimate.candidate.queued,
-                estimate.tokens_in,
-                estimate.tokens_out,
-                estimate.floored,
+                made.place.running,
+                made.place.queued,
+                made.tokens.input,
+                max(1, round(made.tokens.output)),
+                made.floored,
+                made.reference_joules,
+                made.tokens.output_p90,
+                made.tokens.source,
+                made.tokens.length,
+                made.place.backend,
+                made.places,
             )
         )
     if len(ranked) > 1:
@@ -244,7 +188,7 @@ def _make_sort_key(scored: ScoredCandidate) -> tuple[float, float, float, float,
     # Accuracy stands before the name so that a dominated candidate loses even a full tie.
     return (
         scored.score,
-        scored.predicted_joules,
+        scored.reference_joules,
         scored.predicted_seconds,
         -scored.accuracy,
         scored.model,

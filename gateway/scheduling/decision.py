@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gateway.scheduling.answer_length import AnswerLength
+
 
 @dataclass(frozen=True, slots=True)
 class MetricWeights:
@@ -39,6 +41,10 @@ PRESETS = {
 """The presets that need no configuration."""
 
 
+DEFAULT_QUANTILE = 0.9
+_NO_LENGTH = AnswerLength(0.0, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class PredictionBounds:
     """Hard limits on the predictions; None leaves one open."""
@@ -46,6 +52,13 @@ class PredictionBounds:
     max_latency_ms: float | None = None
     max_energy_joules: float | None = None
     min_accuracy: float | None = None
+    quantile: float = DEFAULT_QUANTILE
+    """The share of such requests that is to keep within the first two."""
+
+    @property
+    def limits(self) -> tuple[float | None, float | None, float | None]:
+        """The three limits, None where one is open."""
+        return self.max_latency_ms, self.max_energy_joules, self.min_accuracy
 
 
 NO_BOUNDS = PredictionBounds()
@@ -60,8 +73,23 @@ class ExcludedCandidate(NamedTuple):
     reason: str
 
 
+class PlacePrediction(NamedTuple):
+    """What a request is predicted to cost at one backend, at that backend's own load."""
+
+    backend: str
+    why: str
+    running: int
+    predicted_seconds: float
+    predicted_joules: float
+
+
 class ScoredCandidate(NamedTuple):
-    """A ranked candidate with its predictions, normalised costs and weighted terms."""
+    """A ranked candidate with its predictions, normalised costs and weighted terms.
+
+    `predicted_*` are at the chosen place; `reference_joules`, which `costs` are made
+    of, at the load at which all candidates are compared. `length` is the distribution of one
+    answer that was used.
+    """
 
     model: str
     deployment: str
@@ -76,6 +104,23 @@ class ScoredCandidate(NamedTuple):
     tokens_in: int
     tokens_out: int
     floored: bool
+    reference_joules: float = 0.0
+    tokens_out_p90: int = 0
+    source: str = "profile"
+    length: AnswerLength = _NO_LENGTH
+    backend: str = ""
+    places: tuple[PlacePrediction, ...] = ()
+
+    def tokens(self) -> dict[str, Any]:
+        """Return its tokens in public; with mu and sigma a decision can be repeated."""
+        return {
+            "input": self.tokens_in,
+            "output": self.tokens_out,
+            "output_p90": self.tokens_out_p90,
+            "source": self.source,
+            "mu": self.length.mu,
+            "sigma": self.length.sigma,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +137,8 @@ class RoutingDecision:
     excluded: tuple[ExcludedCandidate, ...]
     feasible: bool
     profile_version: str
+    reference_load: float | None = None
+    """Requests beside this one at which joules were compared; None: each place's own."""
 
     @property
     def best_candidate(self) -> ScoredCandidate | None:
@@ -109,9 +156,12 @@ class RoutingDecision:
             "tokens": {
                 "input": best.tokens_in if best else None,
                 "output": best.tokens_out if best else None,
+                "output_p90": best.tokens_out_p90 if best else None,
+                "source": best.source if best else None,
             },
             "score": best.score if best else None,
             "profile_version": self.profile_version,
+            "reference_load": self.reference_load,
             "decision_us": decision_us,
             "candidates": [
                 {
@@ -121,10 +171,14 @@ class RoutingDecision:
                     "accuracy": scored.accuracy,
                     "predicted_seconds": scored.predicted_seconds,
                     "predicted_joules": scored.predicted_joules,
+                    "reference_joules": scored.reference_joules,
+                    "tokens": scored.tokens(),
                     "costs": _by_metric(scored.costs),
                     "terms": _by_metric(scored.terms),
+                    "backend": scored.backend or None,
                     "running": scored.running,
                     "queued": scored.queued,
+                    "places": [place._asdict() for place in scored.places if place.backend],
                 }
                 for scored in self.candidates
             ],

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 
 from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
@@ -14,10 +15,8 @@ from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.outcome import (
     build_response_headers,
-    estimate_joules,
-    name_last_attempt,
+    note_served,
     note_upstream_response,
-    note_usage,
 )
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.client import headers as names
@@ -35,6 +34,7 @@ from gateway.service.client.errors import (
 )
 from gateway.service.client.response import SSE, Header, ResponseWriter
 from gateway.service.request.body import EndpointKind, InferenceRequest, Members, parse_request
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames
@@ -43,13 +43,21 @@ from gateway.service.upstream.relay import Explain, add_explanation, find_rename
 from gateway.service.upstream.usage_impact import add_usage_impact
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import (
+    ClientOutcome,
+    ParsedRequest,
+    PlannedRequest,
+    RequestedName,
+)
 from gateway.tokens import TokenCounter
 
 _log = logging.getLogger("joulegate")
 
 CLIENT_GONE = 499
 """nginx's code for a client that closed first; no client ever sees it."""
-_OK = 200
+_OK = HTTPStatus.OK.value
+_ANSWERED = ClientOutcome(_OK)
+_NO_ARM = (None, None)
 _KINDS = {kind.value: kind for kind in EndpointKind}
 
 
@@ -69,7 +77,9 @@ class RequestPipeline:
         stall_seconds: float,
         stream_seconds: float,
         experiment: ExperimentConfig | None = None,
+        deciding: Deciding | None = None,
     ) -> None:
+        self.deciding = deciding or Deciding()
         self.names = names
         self.profiles = profiles
         self.deployments = deployments
@@ -114,13 +124,14 @@ class RequestPipeline:
 
     def _run_round(self) -> None:
         self._requests_in_flight.check_deadlines()
+        running = [sum(backend.running_and_queued) for backend in self.backends]
+        self.deciding.load.add(running, time.monotonic())
         self.accounting.flush()
 
     def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
-        return make_plan(
-            ask, self.names.resolve_name(ask.model), headers, self.profiles.live, self._counter
-        )
+        target = self.names.resolve_name(ask.model)
+        return make_plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
 
     async def handle_request(
         self,
@@ -163,7 +174,7 @@ class RequestPipeline:
         except ApiError as error:
             return forget_frames(error)
         except asyncio.CancelledError:
-            cut = lifeline.consume()
+            cut = lifeline.consume(client_blocked=reply.blocked)
             if cut is None:
                 raise
             return self._resolve_cancellation(record, reply, cut)
@@ -181,35 +192,42 @@ class RequestPipeline:
         lifeline: RequestCancellation,
         started: float,
     ) -> None:
-        ask = parse_request(_KINDS[record.kind], await load())
-        record.stream, record.single = ask.stream, ask.is_single
+        ask = parse_request(_KINDS[record.received.kind], await load())
+        record.parsed = ParsedRequest(ask.stream, ask.is_single)
         target = self.names.resolve_name(ask.model)
-        record.requested, record.preset = target.label, target.preset
-        baseline = self._draw_arm(record) if target.model is None else None
-        made = make_plan(ask, target, headers, self.profiles.live, self._counter, baseline)
-        record.decision, record.decision_seconds = made.decision, made.seconds
-        features = made.features
-        record.counted_tokens, record.asked_tokens = features.tokens_in, features.asked_tokens_out
+        arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
+        record.target = RequestedName(target.label, target.preset, arm)
+        made = make_plan(
+            ask, target, headers, self.profiles.live, self._counter, self.deciding, baseline
+        )
+        record.planned = PlannedRequest(
+            made.decision,
+            made.seconds,
+            made.features.tokens_in,
+            made.features.asked_tokens_out,
+            made.lesson,
+        )
         if not made.decision.candidates:
             raise no_candidate_error(made.decision, ask.kind.prompt_member)
         opened = await self._dispatcher.open_response(
             ask, made.decision.candidates, made.snapshot, made.selected_backends, record, lifeline
         )
+        ttft_seconds: float | None = None
         try:
             note_upstream_response(record, opened, made.snapshot)
             head = build_response_headers(record, opened, made)
             explain = partial(made.explain_answer, record) if made.steering.explain else None
             self.accounting.impact.attach_to(opened, record, wanted=made.steering.impact)
             if opened.stream is None:
-                await _send_unary(record, opened, reply, head, explain)
-                record.code = _OK
+                await _send_unary(opened, reply, head, explain)
+                record.outcome = _ANSWERED
             else:
-                record.ttft_seconds = time.perf_counter() - started
+                ttft_seconds = time.perf_counter() - started
                 lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
                 lifeline.end_within(self._stream_seconds)
                 await reply.start_response(_OK, [*SSE, *head])
                 await opened.stream.relay_to_client(reply, lifeline, explain)
-                record.code = _OK
+                record.outcome = _ANSWERED
                 opened.backend.record_success()
                 opened.stream.release_connection()
         except BackendError as error:
@@ -218,27 +236,26 @@ class RequestPipeline:
             self._note_broken(record, error.reason, str(error))
             raise StreamInterrupted(f"{record.model} broke off: {error}") from error
         except asyncio.CancelledError:
-            if lifeline.reason is CancelReason.STALLED and not reply.blocked:
+            cause = lifeline.find_cause(client_blocked=reply.blocked)
+            if cause is CancelReason.STALLED:
                 opened.backend.record_failure("stalled within a stream")
             raise
         finally:
             try:
                 if opened.stream is not None:
-                    note_usage(record, opened.stream.usage)
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
                     opened.measure_load()
-                _note_served(record, opened, made)
+                note_served(record, opened, made.snapshot, ttft_seconds)
             finally:
                 self._dispatcher.close_response(opened)
 
-    def _draw_arm(self, record: RequestRecord) -> BaselineConfig | None:
-        """Note the arm of a switchback that a routed request counts for; its baseline, if due."""
+    def _draw_arm(self, at: float) -> tuple[str | None, BaselineConfig | None]:
+        """Return the arm that a request routed `at` then counts for; the baseline, where due."""
         if self._switchback is None:
-            return None
-        record.arm = self._switchback.arm_at(record.at)
-        due = self._switchback.arm_in_force(record.at) == BASELINE
-        return self._baseline if due else None
+            return _NO_ARM
+        due = self._switchback.arm_in_force(at) == BASELINE
+        return self._switchback.arm_at(at), self._baseline if due else None
 
     async def _send_error(
         self,
@@ -248,9 +265,8 @@ class RequestPipeline:
         error: ApiError,
     ) -> None:
         """Send the client an error, as a response or as a stream's last frame, if it reads."""
-        record.code = error.status
-        record.error = error.message
-        name_last_attempt(record)
+        record.outcome = ClientOutcome(error.status, error.message)
+        record.blame_last_attempt()
         attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
         lifeline.resume()
         lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
@@ -267,8 +283,8 @@ class RequestPipeline:
         """Note a cancelled request; return the error that its client is to be sent, if any."""
         if reply.ended:
             return None
-        name_last_attempt(record)
-        if cut is CancelReason.CLIENT_GONE or reply.blocked:
+        record.blame_last_attempt()
+        if cut is CancelReason.CLIENT_GONE:
             self._note_client_gone(record, reply)
             return None
         if reply.status:
@@ -283,8 +299,8 @@ class RequestPipeline:
         """Note that the client disconnected, or stopped reading."""
         if reply.ended:
             return
-        record.code = CLIENT_GONE
-        record.error = "the client stopped reading" if reply.blocked else "the client left"
+        why = "the client stopped reading" if reply.blocked else "the client left"
+        record.outcome = ClientOutcome(CLIENT_GONE, why)
         self.metrics.disconnects.inc()
         # Closing would wait for what is buffered to be read.
         reply.abort()
@@ -298,7 +314,6 @@ class RequestPipeline:
 
 
 async def _send_unary(
-    record: RequestRecord,
     opened: UpstreamResponse,
     reply: ResponseWriter,
     head: list[Header],
@@ -307,17 +322,9 @@ async def _send_unary(
     """Send a unary answer, renamed and explained."""
     body = opened.body
     if opened.unary is not None:
-        note_usage(record, opened.unary.usage)
         rename = find_renamer(opened.unary.model, opened.deployment.model)
         body = body if rename is None else rename(body)
         body = add_usage_impact(body, opened.unary.usage, opened.impact)
     if explain is not None:
         body = add_explanation(body, explain())
     await reply.send_unary(_OK, body, head)
-
-
-def _note_served(record: RequestRecord, opened: UpstreamResponse, made: RoutingPlan) -> None:
-    """Note what an answer took, once it is over."""
-    record.mean_running = opened.mean_running
-    record.serving_seconds = opened.ended - opened.began
-    estimate_joules(record, opened, made.snapshot)

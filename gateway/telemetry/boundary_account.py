@@ -87,7 +87,7 @@ class HostShare:
         """Count the joules; they are the record's until a later attempt of it ends."""
         joules = self._clock.end_request(self._mark, self._account.clock())
         self._record.host_joules = joules
-        self._account.add_host_joules(self._model, REQUESTS, joules, self._record.at)
+        self._account.add_host_joules(self._model, REQUESTS, joules, self._record.received.at)
 
 
 class BoundaryAccount:
@@ -130,16 +130,17 @@ class BoundaryAccount:
         return HostShare(self, clock, clock.begin_request(self.clock()), record, model)
 
     def close_request(self, record: RequestRecord) -> None:
-        """Draw a request's lines and count its accelerators' joules, which are final."""
-        for wasted in record.wasted:
-            if wasted.method is not None:
-                self._add_used(wasted.model, REQUESTS, wasted.joules, record.at)
-        if record.joules is None or not record.model:
+        """Draw a settled request's lines and count its accelerators' joules."""
+        energy, at = record.settled, record.received.at
+        if energy is None:
             return
-        self._add_used(record.model, REQUESTS, record.joules, record.at)
-        record.boundary = self.draw_lines(
-            record.model, record.joules, record.host_joules, record.at
-        )
+        for wasted in energy.wasted:
+            if wasted.method is not None:
+                self._add_used(wasted.model, REQUESTS, wasted.joules, at)
+        if energy.joules is None or not record.model:
+            return
+        self._add_used(record.model, REQUESTS, energy.joules, at)
+        record.boundary = self.draw_lines(record.model, energy.joules, record.host_joules, at)
 
     def draw_lines(
         self, model: str, accelerator_joules: float, host_joules: float, at: float

@@ -21,7 +21,7 @@ LIVE = "live"
 SHADOW = "shadow"
 PROFILES = (LIVE, SHADOW)
 
-_LABELS = ("model", "quantity", "profile")
+_UNITS = {SECONDS: "seconds", JOULES: "joules", OUTPUT_TOKENS: "tokens"}
 _DECAY = 0.9999
 # Tolerated shift of the log ratio, and the sum above it that is an alarm. The length of an answer
 # is hardly predictable (R2 0.13 for the published line), so its test has to be the more patient.
@@ -79,27 +79,32 @@ class DriftMetrics:
     """The `joulegate_prediction_*` metrics; every model has all of its series from the start."""
 
     def __init__(self, registry: CollectorRegistry, models: tuple[str, ...]) -> None:
-        def make_counter(name: str, text: str) -> Counter:
-            return Counter(f"joulegate_prediction_{name}", text, _LABELS, registry=registry)
+        def make_counter(
+            name: str, text: str, labels: tuple[str, ...] = ("model", "quantity", "profile")
+        ) -> Counter:
+            return Counter(f"joulegate_prediction_{name}", text, labels, registry=registry)
+
+        def make_sums(name: str, text: str) -> dict[str, Counter]:
+            return {
+                quantity: make_counter(
+                    f"{name}_{unit}_total", text.format(unit=unit), ("model", "profile")
+                )
+                for quantity, unit in _UNITS.items()
+            }
 
         self.requests = make_counter(
             "requests_total", "Predictions compared with what was observed"
         )
-        self.predicted = make_counter(
-            "predicted_total",
-            "Sum of what was predicted, in the quantity's unit (seconds, joules, tokens)",
-        )
-        self.observed = make_counter(
-            "observed_total", "Sum of what was observed of the same requests, in the same unit"
-        )
-        self.error = make_counter(
-            "absolute_error_total", "Sum of the absolute differences of the two, in the same unit"
+        self.predicted = make_sums("predicted", "Sum of the {unit} that were predicted")
+        self.observed = make_sums("observed", "Sum of the {unit} observed of the same requests")
+        self.error = make_sums(
+            "absolute_error", "Sum of the absolute differences of predicted and observed {unit}"
         )
         self.score = Gauge(
             "joulegate_prediction_drift_score",
             "Page-Hinkley statistic of ln(observed/predicted) since the last alarm or profile, "
             "0 when none",
-            _LABELS,
+            ("model", "quantity", "profile"),
             registry=registry,
             multiprocess_mode="livemax",
         )
@@ -145,11 +150,15 @@ class _DriftSeries:
     __slots__ = ("counters", "new", "score", "test")
 
     def __init__(self, drift: DriftMetrics, model: str, quantity: str, profile: str) -> None:
-        families = (drift.requests, drift.predicted, drift.observed, drift.error, drift.alarms)
         labels = (model, quantity, profile)
-        self.counters = tuple(family.labels(*labels) for family in families)
+        sums = (drift.predicted, drift.observed, drift.error)
+        self.counters = (
+            drift.requests.labels(*labels),
+            *(family[quantity].labels(model, profile) for family in sums),
+            drift.alarms.labels(*labels),
+        )
         self.score = drift.score.labels(*labels)
-        self.new = [0.0] * len(families)
+        self.new = [0.0] * len(self.counters)
         delta, threshold = _SETTINGS[quantity]
         self.test = PageHinkley(delta, threshold, _DECAY)
 

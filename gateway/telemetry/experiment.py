@@ -6,6 +6,7 @@ other to the time in which they are told. What belongs to a washout belongs to n
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from math import isfinite
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -15,7 +16,6 @@ from gateway.telemetry.record import RequestRecord
 
 REQUEST = "request"
 _KINDS = (REQUEST, "idle", "other")
-_OK = 200
 _ARM = ("experiment", "arm")
 
 
@@ -85,25 +85,27 @@ class ExperimentMetrics:
 
     def count_request(self, record: RequestRecord) -> None:
         """Count a request that is over, all but its joules."""
-        if record.arm is None:
+        arm, served, answered = record.target.arm, record.served, record.answered
+        if arm is None:
             return
-        labels = (self._switchback.name, record.arm)
-        if record.code != _OK:
+        labels = (self._switchback.name, arm)
+        if record.outcome.code != HTTPStatus.OK:
             self._failures.labels(*labels).inc()
             return
         self._requests.labels(*labels).inc()
         self._seconds.labels(*labels).inc(record.seconds)
-        self._tokens.labels(*labels, "prompt").inc(record.prompt_tokens or 0)
-        self._tokens.labels(*labels, "completion").inc(record.completion_tokens or 0)
-        if record.option is not None:
-            self._accuracy.labels(*labels).inc(record.option.accuracy)
+        self._tokens.labels(*labels, "prompt").inc(served.prompt_tokens or 0)
+        self._tokens.labels(*labels, "completion").inc(served.completion_tokens or 0)
+        if answered is not None and answered.option is not None:
+            self._accuracy.labels(*labels).inc(answered.option.accuracy)
 
     def count_energy(self, record: RequestRecord) -> None:
         """Count a request's joules, now that they are final, and those of its failed attempts."""
-        if record.arm is None:
+        arm, energy = record.target.arm, record.settled
+        if arm is None or energy is None:
             return
-        joules = (record.joules or 0.0) + sum(wasted.joules for wasted in record.wasted)
-        self._energy.labels(self._switchback.name, record.arm, REQUEST).inc(joules)
+        joules = (energy.joules or 0.0) + sum(wasted.joules for wasted in energy.wasted)
+        self._energy.labels(self._switchback.name, arm, REQUEST).inc(joules)
 
     def count_unattributed(self, kind: str, joules: float) -> None:
         """Count joules that no request answers for, as they are told."""

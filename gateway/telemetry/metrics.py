@@ -7,6 +7,7 @@ the hot path pays for an increment and not for a lookup by strings.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from prometheus_client import (
@@ -20,18 +21,18 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Deployment
-from gateway.scheduling.decision import RoutingDecision, ScoredCandidate
+from gateway.scheduling.decision import ScoredCandidate
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import PlannedRequest, RequestEnergy
 from gateway.telemetry.response_metrics import ResponseMetrics
 
-# `_created` series double the page and would clash where names differ by `_total` alone.
+# `_created` series double the page.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
-_OK = 200
 _PINNED = "none"
 """The policy of a decision whose client named the model."""
 _TERMS = 5
@@ -71,7 +72,7 @@ class GatewayMetrics:
             "Requests answered, refused or abandoned (code 499)",
             "model", "requested", "code", "stream",
         )  # fmt: skip
-        self.responses = ResponseMetrics(registry, make_counter, make_histogram)
+        self.responses = ResponseMetrics(make_counter, make_histogram)
         self.baseline_energy = make_counter(
             "baseline_energy_joules_total",
             "What routed requests were predicted to cost as chosen, and had the most-accurate or "
@@ -110,6 +111,19 @@ class GatewayMetrics:
             "livesum",
             "model", "backend",
         )  # fmt: skip
+        self.backends_idle = make_gauge(
+            "backends_idle",
+            "Backends of the model that may be sent requests and have none: what packing leaves "
+            "free, or a deployment that is too large",
+            "livemin",
+            "model",
+        )
+        self.reference_load = make_gauge(
+            "reference_load_requests",
+            "Requests beside one, as a mean over the fleet's requests of the last ten minutes: the "
+            "load at which models' joules are compared",
+            "livemax",
+        )
         self.backend_ejections = make_counter(
             "backend_ejections_total",
             "Times the backend was ejected",
@@ -198,50 +212,60 @@ class GatewayMetrics:
 
     def count_finished_request(self, record: RequestRecord) -> None:
         """Count one finished request; only complete responses count in times and predictions."""
-        if record.decision is not None:
-            self._count_decision(record.decision, record)
-        model = record.model or NO_MODEL
-        stream = "true" if record.stream else "false"
-        self.request_count(model, record.requested, str(record.code), stream).inc()
-        if not record.model:
+        planned, code = record.planned, record.outcome.code
+        if planned is not None:
+            self._count_decision(planned, record.target.preset)
+        model = record.model
+        stream = "true" if record.parsed.stream else "false"
+        self.request_count(model or NO_MODEL, record.target.requested, str(code), stream).inc()
+        if not model:
             return
         of_model = self.responses.for_model(model)
-        of_model.count_tokens(record)
-        if record.code == _OK:
+        of_model.count_tokens(record.served)
+        if code == HTTPStatus.OK:
             of_model.observe_response(record)
-            if record.decision is not None and record.decision.policy != _PINNED:
-                candidates = record.decision.candidates
-                self._chosen.inc(record.predicted_joules or 0.0)
+            if planned is not None and planned.decision.policy != _PINNED:
+                candidates = planned.decision.candidates
+                predicted = record.answered and record.answered.predicted_joules
+                self._chosen.inc(predicted or 0.0)
                 self._most_accurate.inc(max(candidates, key=_get_accuracy).predicted_joules)
                 self._hungriest.inc(max(scored.predicted_joules for scored in candidates))
 
-    def count_energy(self, record: RequestRecord) -> None:
-        """Count the joules of a request, now that they are final."""
-        for wasted in record.wasted:
+    def count_energy(self, model: str, energy: RequestEnergy) -> None:
+        """Count the joules of a request to `model`, "" where it reached none."""
+        for wasted in energy.wasted:
             if wasted.method is not None:
                 self.responses.for_model(wasted.model).get_energy_series(wasted.method)[1].inc(
                     wasted.joules
                 )
-        if record.model:
-            self.responses.for_model(record.model).count_energy(record)
+        if model:
+            self.responses.for_model(model).count_energy(energy)
 
     def count_unattributed_energy(self, model: str, kind: str, joules: float) -> None:
         """Count unattributed joules of a model's backends: idle, other."""
         self.responses.energy_total.labels(model, kind).inc(joules)
 
-    def _count_decision(self, decision: RoutingDecision, record: RequestRecord) -> None:
-        self.decision_duration.observe(record.decision_seconds)
+    def _count_decision(self, planned: PlannedRequest, preset: str) -> None:
+        decision = planned.decision
+        self.decision_duration.observe(planned.decision_seconds)
         for out in decision.excluded:
             self.exclusion_count(out.model, out.code).inc()
         for scored in decision.candidates:
             if scored.floored:
                 self.floored_count(scored.model).inc()
         if decision.best_candidate is not None:
-            self.decision_count(decision.best_candidate.model, decision.policy, record.preset).inc()
+            self.decision_count(decision.best_candidate.model, decision.policy, preset).inc()
 
     def publish_backends(self, deployments: Iterable[Deployment]) -> None:
         """Set the gauges of every backend to what is true now."""
+        idle: dict[str, int] = {}
         for deployment in deployments:
+            free = sum(
+                1
+                for one in deployment.backends
+                if one.is_available and not sum(one.running_and_queued)
+            )
+            idle[deployment.model] = idle.get(deployment.model, 0) + free
             for backend in deployment.backends:
                 labels = (deployment.model, backend.label)
                 self.backend_up.labels(*labels).set(0 if backend.is_ejected else 1)
@@ -249,6 +273,8 @@ class GatewayMetrics:
                 seen = self._ejections_seen.get(backend.root, 0)
                 self.backend_ejections.labels(*labels).inc(backend.ejections - seen)
                 self._ejections_seen[backend.root] = backend.ejections
+        for model, count in idle.items():
+            self.backends_idle.labels(model).set(count)
 
     def publish_cost(
         self,

@@ -1,170 +1,215 @@
-"""One finished request, as the metrics, `GET /v1/requests/{id}` and the decision log see it."""
+"""One request, as the metrics, `GET /v1/requests/{id}` and the decision log see it.
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+Rules: a stage (`request_stages`) is assigned once, complete, by whoever reaches it; attempts are
+appended; joules are final once every attempt that a meter measures has been told, and `settled` is
+made then.
+"""
 
-from gateway.scheduling.decide import DeploymentOption
-from gateway.scheduling.decision import RoutingDecision
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from backends.meter.client.request_handle import EnergyCallback
+from backends.meter.method import ESTIMATED, MeteringMethod
 from gateway.telemetry.boundary import RequestBoundary
+from gateway.telemetry.request_stages import (
+    UNANSWERED,
+    UNCOMPARED,
+    UNPARSED,
+    UNSERVED,
+    AnsweredRequest,
+    BackendAttempt,
+    ClientOutcome,
+    ComparedPredictions,
+    ParsedRequest,
+    PlannedRequest,
+    ReceivedRequest,
+    RequestedName,
+    RequestEnergy,
+    ServedRequest,
+    WastedEnergy,
+)
 from gateway.telemetry.trace_context import TraceContext
 
-ESTIMATED = "estimated"
-"""The method of joules that no meter measured."""
+_UNKNOWN_END = ClientOutcome(0)
 
 
-class BackendAttempt(NamedTuple):
-    """One backend asked; `reason` is None where it answered."""
-
-    model: str
-    backend: str
-    reason: str | None
-
-
-@dataclass(slots=True)
-class WastedEnergy:
-    """Joules that went into an answer that nobody got: estimated, until a meter knows better."""
-
-    model: str
-    joules: float
-    method: str | None = ESTIMATED
-
-
-class ProfilePrediction(NamedTuple):
-    """What a profile gives for an answer: its costs at the tokens there were, and its length."""
-
-    profile_version: str
-    seconds: float
-    joules: float
-    output_tokens: int
-
-
-@dataclass(slots=True)
 class RequestRecord:
-    """Everything known of one request; seconds are durations, `at` is Unix time.
+    """The log of one request: its stages, its attempts, and what its meters have yet to tell."""
 
-    `code` is the HTTP status the client saw, 499 where the client left first, and for an answer
-    that broke midway the status it would have had. Joules are final once nothing is `unsettled`.
-    """
+    __slots__ = (
+        "_measured",
+        "_on_final",
+        "answered",
+        "attempts",
+        "boundary",
+        "compared",
+        "host_joules",
+        "last_tried",
+        "outcome",
+        "parsed",
+        "planned",
+        "received",
+        "seconds",
+        "served",
+        "settled",
+        "target",
+        "trace",
+        "unsettled",
+        "wasted",
+    )
 
-    id: str
-    at: float
-    kind: str
-    requested: str
-    preset: str
-    stream: bool
-    model: str = ""
-    deployment: str = ""
-    backend: str = ""
-    code: int = 0
-    error: str | None = None
-    decision: RoutingDecision | None = None
-    decision_seconds: float = 0.0
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    seconds: float = 0.0
-    ttft_seconds: float | None = None
-    predicted_seconds: float | None = None
-    predicted_joules: float | None = None
-    predicted_ttft_seconds: float | None = None
-    predicted_tpot_seconds: float | None = None
-    joules: float | None = None
-    method: str | None = None
-    co2e_grams: float | None = None
-    host_joules: float = 0.0
-    """Its part of what its server drew besides accelerators, where a boundary is configured."""
-    boundary: RequestBoundary | None = None
-    running: int = 0
-    """Requests that the backend was already serving when this one was sent to it."""
-    mean_running: float | None = None
-    """Other requests that the backend served meanwhile: the mean over the time of this one."""
-    serving_seconds: float | None = None
-    """From sending it to the end of the backend's answer."""
-    counted_tokens: int | None = None
-    """The gateway's own count of the prompt, before the model's ratio."""
-    single: bool = True
-    """Whether one prompt was to get one answer; usage is the sum over several."""
-    asked_tokens: int | None = None
-    """The most new tokens that the client asked for."""
-    option: DeploymentOption | None = None
-    """The deployment that answered, as the decision saw it."""
-    live: ProfilePrediction | None = None
-    shadow: ProfilePrediction | None = None
-    unsettled: int = 0
-    """Attempts whose joules a meter has yet to tell."""
-    entered: bool = False
-    """Whether all but its joules is accounted for."""
-    arm: str | None = None
-    """Of a switchback, where the request was routed and counts for one."""
-    trace: TraceContext | None = None
-    """Where it stands in a trace: None without tracing, unless its client sent a context."""
-    attempts: list[BackendAttempt] = field(default_factory=list)
-    wasted: list[WastedEnergy] = field(default_factory=list)
+    def __init__(
+        self,
+        received: ReceivedRequest,
+        target: RequestedName,
+        trace: TraceContext | None = None,
+    ) -> None:
+        """`target` holds the labels of a request whose model is not resolved yet.
+
+        `trace` is where it stands in a trace: None without tracing, unless its client sent one.
+        """
+        self.received = received
+        self.target = target
+        self.trace = trace
+        self.parsed: ParsedRequest = UNPARSED
+        self.planned: PlannedRequest | None = None
+        self.attempts: list[BackendAttempt] = []
+        self.wasted: list[WastedEnergy] = []
+        self.answered: AnsweredRequest | None = None
+        self.last_tried: BackendAttempt | None = None
+        """Who a request that nobody answered is put down to."""
+        self.served: ServedRequest = UNSERVED
+        self.outcome: ClientOutcome = _UNKNOWN_END
+        self.seconds = 0.0
+        """From its head to the end of its answer."""
+        self.host_joules = 0.0
+        """Its part of what its server drew besides accelerators, where a boundary is configured."""
+        self.settled: RequestEnergy | None = None
+        self.boundary: RequestBoundary | None = None
+        """What it costs beyond its accelerators: drawn once it is settled."""
+        self.compared: ComparedPredictions = UNCOMPARED
+        self.unsettled = 0
+        """Attempts whose joules a meter has yet to tell."""
+        self._measured: tuple[float, str] | None = None
+        self._on_final: Callable[[RequestRecord], None] | None = None
 
     @property
-    def decision_us(self) -> float:
-        """Microseconds spent counting tokens and deciding."""
-        return round(self.decision_seconds * 1e6, 1)
+    def id(self) -> str:
+        """The request's id."""
+        return self.received.id
 
     @property
-    def final_joules(self) -> float | None:
-        """Joules, once they are final."""
-        return None if self.unsettled else self.joules
+    def model(self) -> str:
+        """Who answered, or was asked last; "" where nobody was."""
+        return (self.answered or self.last_tried or UNANSWERED).model
 
     @property
-    def final_method(self) -> str | None:
-        """How they were measured."""
-        return None if self.unsettled else self.method
+    def backend(self) -> str:
+        """Its backend, likewise."""
+        return (self.answered or self.last_tried or UNANSWERED).backend
 
-    def predictions_to_dict(self) -> dict[str, float | None]:
-        """Return what was predicted of the answer that was given."""
-        return {
-            "seconds": self.predicted_seconds,
-            "ttft_seconds": self.predicted_ttft_seconds,
-            "time_per_output_token_seconds": self.predicted_tpot_seconds,
-            "joules": self.predicted_joules,
-        }
+    def blame_last_attempt(self) -> None:
+        """Put a request that nobody answered down to whom it was last sent."""
+        if self.answered is None and self.attempts:
+            self.last_tried = self.attempts[-1]
+
+    def expect_answer_energy(self) -> EnergyCallback:
+        """Wait for what a meter measures of the answer; return what it is to be told to."""
+        self.unsettled += 1
+        return self._take_answer_energy
+
+    def expect_wasted_energy(self) -> EnergyCallback:
+        """Wait for what a meter measures of the attempt wasted last."""
+        self.unsettled += 1
+        return partial(self._take_wasted_energy, len(self.wasted) - 1)
+
+    def call_when_final(self, on_final: "Callable[[RequestRecord], None]") -> None:
+        """Call `on_final` once no joules are awaited any more: now, or with the last of them."""
+        if self.unsettled:
+            self._on_final = on_final
+        else:
+            on_final(self)
+
+    def settle_energy(
+        self, to_grams: Callable[[float, float], float | None] | None
+    ) -> RequestEnergy:
+        """Make the last stage of what was measured, else estimated.
+
+        `to_grams` gives the CO2e of some joules at a Unix time.
+        """
+        joules: float | None
+        method: str | None
+        wasted = tuple(self.wasted)
+        estimated = self.served.estimated_joules
+        joules, method = self._measured or (estimated, None if estimated is None else ESTIMATED)
+        if joules is None and wasted and wasted[-1].model == self.model:
+            # Nobody got an answer: what the last attempt spent is what the request cost.
+            *rest, last = wasted
+            joules, method, wasted = last.joules, last.method, tuple(rest)
+        grams = None
+        if to_grams is not None and joules is not None:
+            grams = to_grams(joules, self.received.at)
+        self.settled = RequestEnergy(joules, method, wasted, grams)
+        return self.settled
+
+    def _take_answer_energy(self, microjoules: int, method: MeteringMethod) -> None:
+        if method != ESTIMATED or microjoules:
+            self._measured = (microjoules / 1e6, method)
+        self._end_waiting()
+
+    def _take_wasted_energy(self, place: int, microjoules: int, method: MeteringMethod) -> None:
+        if method != ESTIMATED or microjoules:
+            self.wasted[place] = WastedEnergy(self.wasted[place].model, microjoules / 1e6, method)
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        self.unsettled -= 1
+        if not self.unsettled and self._on_final is not None:
+            self._on_final(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shape of `GET /v1/requests/{id}` and of a line in the decision log."""
-        decision = self.decision
+        received, served, settled, planned = self.received, self.served, self.settled, self.planned
+        answered = self.answered or UNANSWERED
+        live, shadow = self.compared
         return {
-            "id": self.id,
-            "at": self.at,
-            "kind": self.kind,
-            "requested": self.requested,
-            "preset": self.preset,
+            "id": received.id,
+            "at": received.at,
+            "kind": received.kind,
+            "requested": self.target.requested,
+            "preset": self.target.preset,
             "model": self.model or None,
-            "deployment": self.deployment or None,
+            "deployment": answered.deployment or None,
             "backend": self.backend or None,
-            "stream": self.stream,
-            "code": self.code,
-            "error": self.error,
+            "stream": self.parsed.stream,
+            "code": self.outcome.code,
+            "error": self.outcome.error,
             "usage": {
-                "prompt_tokens": self.prompt_tokens,
-                "completion_tokens": self.completion_tokens,
-                "cached_tokens": self.cached_tokens,
+                "prompt_tokens": served.prompt_tokens,
+                "completion_tokens": served.completion_tokens,
+                "cached_tokens": served.cached_tokens,
             },
-            "predicted": self.predictions_to_dict(),
+            "predicted": answered.predictions_to_dict(),
             "observed": {
                 "seconds": self.seconds,
-                "serving_seconds": self.serving_seconds,
-                "ttft_seconds": self.ttft_seconds,
-                "joules": self.final_joules,
-                "method": self.final_method,
-                "co2e_grams": self.co2e_grams,
+                "serving_seconds": served.serving_seconds,
+                "ttft_seconds": served.ttft_seconds,
+                "joules": settled and settled.joules,
+                "method": settled and settled.method,
+                "co2e_grams": settled and settled.co2e_grams,
                 "boundary": self.boundary and self.boundary.to_dict(),
             },
             "compared": {
-                "live": self.live and self.live._asdict(),
-                "shadow": self.shadow and self.shadow._asdict(),
+                "live": live and live._asdict(),
+                "shadow": shadow and shadow._asdict(),
             },
-            "running": self.running,
-            "mean_running": self.mean_running,
-            "counted_tokens": self.counted_tokens,
-            "asked_tokens": self.asked_tokens,
-            "arm": self.arm,
+            "running": answered.running,
+            "mean_running": served.mean_running,
+            "counted_tokens": planned and planned.counted_tokens,
+            "asked_tokens": planned and planned.asked_tokens,
+            "arm": self.target.arm,
             "attempts": [attempt._asdict() for attempt in self.attempts],
-            "decision": decision
-            and decision.to_dict(request_id=self.id, decision_us=self.decision_us),
+            "decision": planned
+            and planned.decision.to_dict(request_id=received.id, decision_us=planned.decision_us),
         }

@@ -1,15 +1,13 @@
 """The metrics of answered requests, by model: times, tokens, joules, and what was predicted."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import Counter, Histogram
 
 from gateway.telemetry.buckets import JOULES_BUCKETS, SECONDS_BUCKETS, TOKEN_SECONDS_BUCKETS
 from gateway.telemetry.record import RequestRecord
-
-PREDICTED_ENERGY_TOTAL = "joulegate_predicted_energy_joules_total"
+from gateway.telemetry.request_stages import UNANSWERED, RequestEnergy, ServedRequest
 
 
 class ResponseMetrics:
@@ -17,7 +15,6 @@ class ResponseMetrics:
 
     def __init__(
         self,
-        registry: CollectorRegistry,
         counter: Callable[..., Counter],
         histogram: Callable[..., Histogram],
     ) -> None:
@@ -67,22 +64,16 @@ class ResponseMetrics:
             "model",
         )
         self.predicted_energy = histogram(
-            "predicted_energy_joules",
+            "request_predicted_energy_joules",
             "What answered requests were predicted to cost",
             JOULES_BUCKETS,
             "model",
         )
-        # A counter goes by its name without `_total`, in the registry and in the files of several
-        # workers; that is the histogram's name here, and the two would be merged. As a gauge it
-        # keeps its whole name, and `GaugeAsCounter` exposes it as the counter that it is.
-        self.predicted_energy_total = Gauge(
-            PREDICTED_ENERGY_TOTAL,
+        self.predicted_energy_total = counter(
+            "predicted_energy_joules_total",
             "Sum of what answered requests were predicted to cost",
-            ("model",),
-            registry=None,
-            multiprocess_mode="sum",
+            "model",
         )
-        registry.register(GaugeAsCounter(self.predicted_energy_total))
         self.tokens = counter(
             "tokens_total", "Tokens by type: prompt, cached (of the prompt), completion",
             "model", "type",
@@ -118,40 +109,41 @@ class ModelMetrics:
         self._name = model
         self._energy: dict[str, tuple[Histogram, Counter]] = {}
 
-    def count_tokens(self, record: RequestRecord) -> None:
+    def count_tokens(self, served: ServedRequest) -> None:
         """Count the tokens of a request, whole or not."""
-        if record.prompt_tokens:
-            self.prompt_tokens.inc(record.prompt_tokens)
-        if record.cached_tokens:
-            self.cached_tokens.inc(record.cached_tokens)
-        if record.completion_tokens:
-            self.completion_tokens.inc(record.completion_tokens)
+        if served.prompt_tokens:
+            self.prompt_tokens.inc(served.prompt_tokens)
+        if served.cached_tokens:
+            self.cached_tokens.inc(served.cached_tokens)
+        if served.completion_tokens:
+            self.completion_tokens.inc(served.completion_tokens)
 
-    def count_energy(self, record: RequestRecord) -> None:
+    def count_energy(self, energy: RequestEnergy) -> None:
         """Count the joules of a request, whole or not."""
-        if record.joules is not None and record.method is not None:
-            histogram, total = self.get_energy_series(record.method)
-            histogram.observe(record.joules)
-            total.inc(record.joules)
-        if record.co2e_grams:
-            self.co2e.inc(record.co2e_grams)
+        if energy.joules is not None and energy.method is not None:
+            histogram, total = self.get_energy_series(energy.method)
+            histogram.observe(energy.joules)
+            total.inc(energy.joules)
+        if energy.co2e_grams:
+            self.co2e.inc(energy.co2e_grams)
 
     def observe_response(self, record: RequestRecord) -> None:
         """Count the times and predictions of a whole answer."""
+        served, answered = record.served, record.answered or UNANSWERED
         self.duration.observe(record.seconds)
-        if record.ttft_seconds is not None:
-            self.ttft.observe(record.ttft_seconds)
-            tokens = record.completion_tokens
+        if served.ttft_seconds is not None:
+            self.ttft.observe(served.ttft_seconds)
+            tokens = served.completion_tokens
             if tokens is not None and tokens > 1:
-                self.tpot.observe((record.seconds - record.ttft_seconds) / (tokens - 1))
-            if record.predicted_ttft_seconds is not None:
-                self.predicted_ttft.observe(record.predicted_ttft_seconds)
-            if record.predicted_tpot_seconds is not None:
-                self.predicted_tpot.observe(record.predicted_tpot_seconds)
-        if record.predicted_seconds is not None and record.predicted_joules is not None:
-            self.predicted_duration.observe(record.predicted_seconds)
-            self.predicted_energy.observe(record.predicted_joules)
-            self.predicted_energy_total.inc(record.predicted_joules)
+                self.tpot.observe((record.seconds - served.ttft_seconds) / (tokens - 1))
+            if answered.predicted_ttft_seconds is not None:
+                self.predicted_ttft.observe(answered.predicted_ttft_seconds)
+            if answered.predicted_tpot_seconds is not None:
+                self.predicted_tpot.observe(answered.predicted_tpot_seconds)
+        if answered.predicted_seconds is not None and answered.predicted_joules is not None:
+            self.predicted_duration.observe(answered.predicted_seconds)
+            self.predicted_energy.observe(answered.predicted_joules)
+            self.predicted_energy_total.inc(answered.predicted_joules)
 
     def get_energy_series(self, method: str) -> tuple[Histogram, Counter]:
         """Return the histogram and the counter of one way of having joules."""
@@ -165,20 +157,3 @@ class ModelMetrics:
             )
             self._energy[method] = pair
             return pair
-
-
-class GaugeAsCounter(Collector):
-    """Shows what `inner` collects, with the gauge `PREDICTED_ENERGY_TOTAL` made a counter."""
-
-    def __init__(self, inner: Collector) -> None:
-        self._inner = inner
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the families."""
-        for family in self._inner.collect():
-            if family.name == PREDICTED_ENERGY_TOTAL:
-                recast = Metric(family.name.removesuffix("_total"), family.documentation, "counter")
-                recast.samples = family.samples
-                yield recast
-            else:
-                yield family

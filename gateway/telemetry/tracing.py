@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from importlib import metadata
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.status import Status, StatusCode
 
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import UNANSWERED
 from gateway.telemetry.trace_context import TraceContext, TraceSampler
 
 FLUSH_SECONDS: Final = 3.0
@@ -37,7 +39,6 @@ _ROUTES: Final = {
     "embeddings": "/v1/embeddings",
 }
 _PROVIDER: Final = "vllm"
-_SERVER_ERROR: Final = 500
 _TURN_SECONDS: Final = 50e-6
 _TURN_SPANS: Final = 4
 _MOST: Final = 2**63 - 1
@@ -153,11 +154,11 @@ def _make_span(finished: _FinishedRequest, scope: InstrumentationScope) -> Reada
         parent = SpanContext(
             int(trace.trace_id, 16), int(trace.parent_id, 16), True, flags, state
         )  # fmt: skip
-    start = _to_nanoseconds(record.at)
-    end = _to_nanoseconds(record.at + record.seconds)
+    start = _to_nanoseconds(record.received.at)
+    end = _to_nanoseconds(record.received.at + record.seconds)
     events = sorted(_make_events(record, trace, start, end), key=lambda event: event.timestamp)
     return ReadableSpan(
-        name=f"{_OPERATIONS[record.kind]} {record.requested}",
+        name=f"{_OPERATIONS[record.received.kind]} {record.target.requested}",
         context=SpanContext(context.trace_id, context.span_id, False, flags, state),
         parent=parent,
         resource=finished.resource,
@@ -175,44 +176,46 @@ def _make_span(finished: _FinishedRequest, scope: InstrumentationScope) -> Reada
 
 def _build_semantic_attributes(record: RequestRecord) -> dict[str, Any]:
     """Return the attributes that the semantic conventions name."""
+    served, outcome = record.served, record.outcome
     return {
-        "gen_ai.operation.name": _OPERATIONS[record.kind],
+        "gen_ai.operation.name": _OPERATIONS[record.received.kind],
         "gen_ai.provider.name": _PROVIDER,
-        "gen_ai.request.model": record.requested,
-        "gen_ai.request.stream": record.stream,
-        "gen_ai.request.max_tokens": record.asked_tokens,
+        "gen_ai.request.model": record.target.requested,
+        "gen_ai.request.stream": record.parsed.stream,
+        "gen_ai.request.max_tokens": record.planned and record.planned.asked_tokens,
         # A request that nobody answered has the model it was last sent to.
-        "gen_ai.response.model": None if record.option is None else record.model,
-        "gen_ai.response.time_to_first_chunk": record.ttft_seconds,
-        "gen_ai.usage.input_tokens": record.prompt_tokens,
-        "gen_ai.usage.output_tokens": record.completion_tokens,
-        "gen_ai.usage.cache_read.input_tokens": record.cached_tokens,
-        "error.type": None if record.error is None else str(record.code),
+        "gen_ai.response.model": record.answered and record.answered.model,
+        "gen_ai.response.time_to_first_chunk": served.ttft_seconds,
+        "gen_ai.usage.input_tokens": served.prompt_tokens,
+        "gen_ai.usage.output_tokens": served.completion_tokens,
+        "gen_ai.usage.cache_read.input_tokens": served.cached_tokens,
+        "error.type": None if outcome.error is None else str(outcome.code),
         "http.request.method": "POST",
-        "http.route": _ROUTES[record.kind],
-        "http.response.status_code": record.code,
+        "http.route": _ROUTES[record.received.kind],
+        "http.response.status_code": outcome.code,
         **_build_server_attributes(record.backend),
     }
 
 
 def _build_gateway_attributes(record: RequestRecord) -> dict[str, Any]:
     """Return what only this gateway knows."""
+    served, answered, settled = record.served, record.answered or UNANSWERED, record.settled
     found: dict[str, Any] = {
         "joulegate.request.id": record.id,
-        "joulegate.preset": record.preset,
-        "joulegate.deployment": record.deployment,
+        "joulegate.preset": record.target.preset,
+        "joulegate.deployment": answered.deployment,
         "joulegate.attempts": len(record.attempts),
-        "joulegate.predicted.seconds": record.predicted_seconds,
-        "joulegate.predicted.joules": record.predicted_joules,
-        "joulegate.observed.seconds": record.serving_seconds,
-        "joulegate.observed.joules": record.final_joules,
-        "joulegate.observed.method": record.final_method,
-        "joulegate.observed.co2e_grams": record.co2e_grams,
+        "joulegate.predicted.seconds": answered.predicted_seconds,
+        "joulegate.predicted.joules": answered.predicted_joules,
+        "joulegate.observed.seconds": served.serving_seconds,
+        "joulegate.observed.joules": settled and settled.joules,
+        "joulegate.observed.method": settled and settled.method,
+        "joulegate.observed.co2e_grams": settled and settled.co2e_grams,
     }
-    decision = record.decision
-    if decision is not None:
-        answered = (record.model, record.deployment)
-        scores = [s.score for s in decision.candidates if (s.model, s.deployment) == answered]
+    planned = record.planned
+    if planned is not None:
+        decision, by = planned.decision, (record.model, answered.deployment)
+        scores = [s.score for s in decision.candidates if (s.model, s.deployment) == by]
         found |= {
             "joulegate.policy": decision.policy,
             "joulegate.weights.accuracy": decision.weights.accuracy,
@@ -221,7 +224,7 @@ def _build_gateway_attributes(record: RequestRecord) -> dict[str, Any]:
             "joulegate.score": scores[0] if scores else None,
             "joulegate.feasible": decision.feasible,
             "joulegate.profile.version": decision.profile_version,
-            "joulegate.decision.seconds": record.decision_seconds,
+            "joulegate.decision.seconds": planned.decision_seconds,
         }
     return found
 
@@ -231,7 +234,7 @@ def _make_events(
 ) -> Iterator[Event]:
     """Yield the decision, then each backend asked, within the span whatever the clock did."""
     times = [min(max(start, _to_nanoseconds(asked.at)), end) for asked in trace.asked]
-    decision = record.decision
+    decision = record.planned and record.planned.decision
     if decision is not None:
         ranked = decision.candidates
         yield Event(
@@ -265,10 +268,11 @@ def _make_events(
 
 def _make_status(record: RequestRecord) -> Status:
     """Return Error for what the server is to blame for, as HTTP's conventions have it."""
-    if record.error is None or record.code < _SERVER_ERROR:
+    code, error = record.outcome
+    if error is None or code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return Status(StatusCode.UNSET)
     # A backend's words may hold half a character.
-    return Status(StatusCode.ERROR, record.error.encode("utf-8", "replace").decode())
+    return Status(StatusCode.ERROR, error.encode("utf-8", "replace").decode())
 
 
 def _build_server_attributes(backend: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 from gateway.telemetry import SHARED_DIR
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import OlsSums, SharedSums, SumsCollector
-from gateway.telemetry.response_metrics import GaugeAsCounter
 
 
 def make_scrape_registry(
@@ -37,8 +36,7 @@ class _WorkersCollector(Collector):
     """The sum over the workers that live; the counters of those that died are kept."""
 
     def __init__(self) -> None:
-        files = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
-        self._files = GaugeAsCounter(files)
+        self._files = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
         self._folder = Path(os.environ[SHARED_DIR])
 
     def collect(self) -> Iterable[Metric]:
@@ -47,4 +45,5 @@ class _WorkersCollector(Collector):
             pid = file.stem.rpartition("_")[2]
             if not Path(f"/proc/{pid}").exists():
                 mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
-        return self._files.collect()
+        families: Iterable[Metric] = self._files.collect()  # type: ignore[no-untyped-call]
+        return families

@@ -28,11 +28,14 @@ _TTFT = "time_to_first_token_seconds_bucket:rate5m"
 
 def _means(quantity: str) -> list[Query]:
     """Return mean predicted and mean observed, of one quantity by model."""
-    of = f'{{{OF}, quantity="{quantity}", profile="live"}}'
-    count = f"(sum by (model) (rate(joulegate_prediction_requests_total{of}[{RATE}])) > 0)"
+    of = f'{{{OF}, profile="live"}}'
+    counted = f'joulegate_prediction_requests_total{{{OF}, quantity="{quantity}", profile="live"}}'
+    count = f"(sum by (model) (rate({counted}[{RATE}])) > 0)"
+    unit = quantity.removeprefix("output_")
     return [
         Query(
-            f"sum by (model) (rate(joulegate_prediction_{what}_total{of}[{RATE}])) / {count}",
+            f"sum by (model) (rate(joulegate_prediction_{what}_{unit}_total{of}[{RATE}]))"
+            f" / {count}",
             "{{model}}",
             dotted=what == "predicted",
         )

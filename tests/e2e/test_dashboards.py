@@ -94,13 +94,15 @@ def recalibrated(stack, prometheus):
 
     Before that a profile is in force for a moment that predicts joules below 0.
     """
-    ratio = " / ".join(
-        "sum by (model, quantity) "
-        f'(increase(joulegate_prediction_{what}_total{{profile="live"}}[15s]))'
-        for what in ("observed", "predicted")
-    )
-    found = prometheus.query(ratio)
-    factors = {(of["model"], of["quantity"]): at[-1][1] for of, at in found}
+    factors = {}
+    for quantity in ("seconds", "joules", "output_tokens"):
+        unit = quantity.removeprefix("output_")
+        ratio = " / ".join(
+            "sum by (model) "
+            f'(increase(joulegate_prediction_{what}_{unit}_total{{profile="live"}}[15s]))'
+            for what in ("observed", "predicted")
+        )
+        factors |= {(of["model"], quantity): at[-1][1] for of, at in prometheus.query(ratio)}
     stack.adopt(factors | {(FALCON, "joules"): -1.0})
     floored = "rate(joulegate_predictions_floored_total[10s])"
     until(lambda: prometheus.value(floored) > 0, "predictions are floored")

@@ -31,7 +31,7 @@ async def ask(client, model="auto", headers=None, **more):
     return raw.parse(), raw.headers
 
 
-@pytest.mark.parametrize("policy", ["fair-ols", "hybrid"])
+@pytest.mark.parametrize("policy", ["relative", "fair-ols", "hybrid"])
 @pytest.mark.parametrize(
     ("headers", "chosen"),
     [

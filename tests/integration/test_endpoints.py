@@ -50,7 +50,7 @@ async def test_the_metrics_have_the_contracts_names(gate):
         ("request_energy_joules", "histogram"),
         ("energy_joules_total", "counter"),
         ("predicted_duration_seconds", "histogram"),
-        ("predicted_energy_joules", "histogram"),
+        ("request_predicted_energy_joules", "histogram"),
         ("predicted_energy_joules_total", "counter"),
         ("tokens_total", "counter"),
         ("decisions_total", "counter"),

@@ -54,7 +54,7 @@ async def test_a_record_has_decision_usage_predicted_and_observed(world, stream)
         ("joulegate_time_to_first_token_seconds_count", float(stream)),
         ("joulegate_time_per_output_token_seconds_count", float(stream)),
         ("joulegate_predicted_duration_seconds_count", 1),
-        ("joulegate_predicted_energy_joules_count", 1),
+        ("joulegate_request_predicted_energy_joules_count", 1),
         ("joulegate_predicted_time_to_first_token_seconds_count", float(stream)),
         ("joulegate_predicted_time_per_output_token_seconds_count", float(stream)),
         ("joulegate_prediction_requests_total", 2.0),
@@ -74,7 +74,7 @@ async def test_a_record_has_decision_usage_predicted_and_observed(world, stream)
         stream=str(stream).lower(),
     )
     assert await gate.metric(
-        "joulegate_decisions_total", model="phi-3-mini", policy="fair-ols", preset="energy"
+        "joulegate_decisions_total", model="phi-3-mini", policy="relative", preset="energy"
     )
 
 

@@ -61,8 +61,13 @@ async def settled(gate, got):
 
 
 async def figure(gate, name, quantity, profile):
-    metric = f"joulegate_prediction_{name}"
-    return await gate.metric(metric, model="phi-3-mini", quantity=quantity, profile=profile)
+    labels = {"model": "phi-3-mini", "profile": profile}
+    if name == "requests_total":
+        labels["quantity"] = quantity
+    else:
+        unit = quantity.removeprefix("output_")
+        name = f"{name.removesuffix('_total')}_{unit}_total"
+    return await gate.metric(f"joulegate_prediction_{name}", **labels)
 
 
 async def test_both_predict_and_one_decides(two):

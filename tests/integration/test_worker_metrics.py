@@ -60,7 +60,7 @@ def check_histograms(page):
         "joulegate_request_duration_seconds",
         "joulegate_decision_duration_seconds",
         "joulegate_request_energy_joules",
-        "joulegate_predicted_energy_joules",
+        "joulegate_request_predicted_energy_joules",
         "joulegate_predicted_duration_seconds",
     }
     assert len(names) == len(set(names))
@@ -109,7 +109,7 @@ async def test_histograms_are_cumulative_and_predictions_add_up(world, tmp_path)
             for name, joules in predicted.items():
                 shown = total(page, "joulegate_predicted_energy_joules_total", model=name)
                 assert shown == pytest.approx(joules, rel=1e-3)
-                summed = total(page, "joulegate_predicted_energy_joules_sum", model=name)
+                summed = total(page, "joulegate_request_predicted_energy_joules_sum", model=name)
                 assert shown == pytest.approx(summed, rel=1e-6)
 
 

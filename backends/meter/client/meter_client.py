@@ -14,14 +14,17 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import msgspec
 
+from backends.bearer import build_bearer
 from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.http.url import TlsFiles, parse_request_url
 from backends.meter.client.request_handle import ABANDONED, ENDED, BackendMeter, MeteredAttempt
+from backends.meter.method import ESTIMATED
 from backends.meter.protocol import (
     EVENTS_PATH,
     BackendRef,
@@ -45,7 +48,6 @@ _MOST_EVENTS = 8_000
 _MOST_WAITING = 50_000
 _MOST_ANSWER_BYTES = 2 << 20
 _LIMIT = 1 << 53
-_OK = 200
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(MeterAck)
@@ -75,7 +77,7 @@ class MeterLink:
         self._url = parse_request_url(root + EVENTS_PATH, tls)
         self._headers = {"Content-Type": "application/json"}
         if secret:
-            self._headers["Authorization"] = f"Bearer {secret}"
+            self._headers["Authorization"] = build_bearer(secret)
         self._client = client
         self._gateway_id = secrets.token_hex(8)
         self._serial = itertools.count(1)
@@ -180,7 +182,7 @@ class MeterLink:
                 read = await answer.read_body(_MOST_ANSWER_BYTES)
             finally:
                 answer.close()
-        if answer.status != _OK:
+        if answer.status != HTTPStatus.OK:
             raise BackendError(f"status {answer.status}: {read[:200].decode('utf-8', 'replace')}")
         return _check_ack(_decoder.decode(read))
 
@@ -227,7 +229,7 @@ class MeterLink:
             if metered is not None:
                 # Of an answer that nobody saw the meter's own number is the better estimate.
                 guessed = metered.unseen and observation.microjoules > 0
-                if observation.method == "estimated" and not guessed:
+                if observation.method == ESTIMATED and not guessed:
                     metered.reported_stage = ABANDONED  # no more need be said of it
                     self._fall_back_to_estimate(metered)
                     return
@@ -291,11 +293,11 @@ class MeterLink:
         )
         if metered.ended_at and heard_of:
             owed = self._unacked_ends[metered.id] = copy.copy(metered)
-            owed.owner = None
+            owed.on_energy = None
             if len(self._unacked_ends) > _MOST_WAITING:
                 del self._unacked_ends[next(iter(self._unacked_ends))]
-        metered.method = "estimated"
-        self.unmeasured_requests += metered.owner is not None
+        metered.method = ESTIMATED
+        self.unmeasured_requests += metered.on_energy is not None
         self.finished_attempts.append(metered)
 
 

@@ -5,12 +5,13 @@ new since the last acknowledged batch becomes events.
 """
 
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from backends.meter.ledger.decode_weights import DecodeCost
+from backends.meter.method import ESTIMATED, MeteringMethod
 from backends.meter.protocol import (
     MeterEvent,
-    MeteringMethod,
     RequestBegin,
     RequestEnd,
     RequestProgress,
@@ -25,6 +26,13 @@ _MAX_QUEUE_SECONDS = 1e6
 _MAX_PREFILL_JOULES = 1e9
 BEGUN, ANSWERING, ENDED, ABANDONED = 1, 2, 3, 4
 """How much of a request is acknowledged by the meter; ABANDONED: the meter has expired it."""
+
+
+EnergyCallback = Callable[[int, MeteringMethod], None]
+"""Takes the microjoules of a request and how they were measured, once.
+
+`estimated` with 0 microjoules: the meter knows no better than the caller's own estimate.
+"""
 
 
 class ChunkCounter(Protocol):
@@ -65,7 +73,7 @@ class MeteredAttempt:
         "last_chunk_clock",
         "method",
         "microjoules",
-        "owner",
+        "on_energy",
         "prefill_microjoules",
         "prompt_tokens",
         "queue_seconds",
@@ -95,9 +103,10 @@ class MeteredAttempt:
         self.queue_seconds: float | None = None
         self.stream: ChunkCounter | None = None
         self.last_chunk_clock: LastChunkClock | None = None
-        self.owner: Any = None
+        self.on_energy: EnergyCallback | None = None
+        """Waits for the joules; None: nobody does."""
         self.microjoules = 0
-        self.method: MeteringMethod = "estimated"
+        self.method: MeteringMethod = ESTIMATED
         self.unseen = False
         """Whether its tokens are a guess."""
         self.reported_stage = 0

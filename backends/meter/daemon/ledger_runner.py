@@ -18,7 +18,7 @@ from backends.meter.daemon.counter import MICRO
 from backends.meter.daemon.quotas import MAX_OPEN_REQUESTS
 from backends.meter.daemon.sampler import CounterSampler
 from backends.meter.ledger.ledger import EnergyLedger
-from backends.meter.ledger.settled import Settled
+from backends.meter.ledger.settled import SettledRequest
 from backends.meter.sources.source import EnergySource
 
 _MAX_BACKENDS = 1000
@@ -46,7 +46,7 @@ class LedgerSpec:
 
 
 class LedgerRunner:
-    """A ledger at work. Times are sampler.clock_us(), energies microjoules."""
+    """A ledger at work. Times are clock.clock_us(), energies microjoules."""
 
     def __init__(self, spec: LedgerSpec, *, hz: float) -> None:
         self.name = spec.name
@@ -118,7 +118,7 @@ class LedgerRunner:
         self._stood_still = stood and self.ledger.open_requests > 0
         return stood or stood_before
 
-    def collect_settled(self, now_us: int) -> list[Settled]:
+    def collect_settled(self, now_us: int) -> list[SettledRequest]:
         """Settle what can be settled by now."""
         ledger = self.ledger
         before_us, idle, used = (

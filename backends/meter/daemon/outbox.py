@@ -7,7 +7,8 @@ back never takes a new message for one that it has had.
 from collections import deque
 from collections.abc import Iterator
 
-from backends.meter.protocol import EnergyObservation, MeteringMethod, UnattributedEnergy
+from backends.meter.method import MeteringMethod
+from backends.meter.protocol import EnergyObservation, UnattributedEnergy
 
 MAX_UNACKNOWLEDGED = 6_000
 _MAX_PER_ACK = 5_000

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from backends.meter.clock import clock_us
 from backends.meter.daemon.counter import MICRO, DeviceCounter, find_slowest_period
 from backends.meter.sources.source import EnergyDevice, EnergySource, SourceError
 
@@ -36,11 +37,6 @@ _CLOSE_AFTER_US = 1_000_000
 _CLOSE_COARSE_AFTER_US = 60_000_000
 _STILL_PERIODS = 10
 _MOST_NEWS = 10_000
-
-
-def clock_us() -> int:
-    """Return the one clock of a meter: monotonic microseconds."""
-    return time.monotonic_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """The meter on a socket: beside vLLM in production, within a process for tests and the demo."""
 
 import asyncio
-import hmac
 import logging
 import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Self
 
 import msgspec
@@ -14,10 +14,11 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from backends.bearer import is_bearer_of
+from backends.meter.clock import clock_us
 from backends.meter.daemon import token_poller as tokens
 from backends.meter.daemon.ledger_runner import LedgerSpec
 from backends.meter.daemon.metrics import MeterMetricsCollector
-from backends.meter.daemon.sampler import clock_us
 from backends.meter.daemon.service import BadBatchError, MeterService, TooManyGatewaysError
 from backends.meter.ledger.ledger import EnergyLedger
 from backends.meter.protocol import EVENTS_PATH, EventBatch
@@ -42,7 +43,7 @@ class _MeterHandlers:
 
     def __init__(self, meter: MeterService, secret: str | None) -> None:
         self._meter = meter
-        self._bearer = None if secret is None else f"Bearer {secret}".encode()
+        self._secret = secret
         self._bodies: Counter[str] = Counter()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(MeterMetricsCollector(meter))
@@ -50,10 +51,14 @@ class _MeterHandlers:
     async def post_events(self, request: web.Request) -> web.Response:
         """POST /v1/events."""
         if not self._is_authorised(request):
-            return _error_response(401, "the meter's secret is missing or wrong", "invalid_api_key")
+            return _error_response(
+                HTTPStatus.UNAUTHORIZED, "the meter's secret is missing or wrong", "invalid_api_key"
+            )
         address = request.remote or ""
         if self._bodies[address] >= _MAX_BODIES_PER_ADDRESS:
-            return _error_response(429, "too many batches at once", "too_many_batches")
+            return _error_response(
+                HTTPStatus.TOO_MANY_REQUESTS, "too many batches at once", "too_many_batches"
+            )
         self._bodies[address] += 1
         try:
             return await self._receive_batch(request, address)
@@ -67,15 +72,21 @@ class _MeterHandlers:
                 body = await request.read()
             answer = self._meter.receive_batch(_decoder.decode(body), clock_us(), address)
         except TimeoutError:
-            return _error_response(408, f"no whole body in {_BODY_SECONDS:g} s", "body_too_slow")
+            return _error_response(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"no whole body in {_BODY_SECONDS:g} s",
+                "body_too_slow",
+            )
         except web.HTTPRequestEntityTooLarge:
             return _error_response(
-                413, f"the body is over {_MAX_BODY_BYTES} bytes", "body_too_large"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body is over {_MAX_BODY_BYTES} bytes",
+                "body_too_large",
             )
         except (msgspec.MsgspecError, UnicodeDecodeError, BadBatchError) as error:
-            return _error_response(400, str(error), "bad_batch")
+            return _error_response(HTTPStatus.BAD_REQUEST, str(error), "bad_batch")
         except TooManyGatewaysError as error:
-            return _error_response(429, str(error), "too_many_gateways")
+            return _error_response(HTTPStatus.TOO_MANY_REQUESTS, str(error), "too_many_gateways")
         return _json_response(_encoder.encode(answer))
 
     async def get_health(self, _: web.Request) -> web.Response:
@@ -91,7 +102,8 @@ class _MeterHandlers:
             "meter": self._meter.id,
             "ledgers": ledgers,
         }
-        return _json_response(_encoder.encode(body), 200 if self._meter.has_counters else 503)
+        status = HTTPStatus.OK if self._meter.has_counters else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json_response(_encoder.encode(body), status)
 
     async def get_metrics(self, _: web.Request) -> web.Response:
         """GET /metrics."""
@@ -100,18 +112,17 @@ class _MeterHandlers:
         )
 
     def _is_authorised(self, request: web.Request) -> bool:
-        if self._bearer is None:
+        if self._secret is None:
             return True
-        given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(given, self._bearer)
+        return is_bearer_of(request.headers.get("authorization"), self._secret)
 
 
-def _json_response(body: bytes, status: int = 200) -> web.Response:
+def _json_response(body: bytes, status: int = HTTPStatus.OK) -> web.Response:
     return web.Response(body=body, status=status, headers={"content-type": "application/json"})
 
 
 def _error_response(status: int, message: str, code: str) -> web.Response:
-    kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004
+    kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
     body: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": code}
     return _json_response(_encoder.encode({"error": body}), status)
 
@@ -124,7 +135,9 @@ async def _handle_errors(request: web.Request, handler: Any) -> web.StreamRespon
         answer = _error_response(error.status, error.reason, error.reason.lower().replace(" ", "_"))
     except Exception:  # noqa: BLE001 - one bug must not end the meter
         _log.exception("a bug in answering %s", request.path)
-        answer = _error_response(500, "the meter failed; its log says why", "internal_error")
+        answer = _error_response(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "the meter failed; its log says why", "internal_error"
+        )
     return answer
 
 

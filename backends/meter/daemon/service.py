@@ -52,7 +52,7 @@ class TooManyGatewaysError(Exception):
 
 
 class MeterService:
-    """All ledgers of one process. Times are sampler.clock_us()."""
+    """All ledgers of one process. Times are clock.clock_us()."""
 
     def __init__(self, ledgers: Sequence[LedgerSpec], *, hz: float = 20.0) -> None:
         self.id = secrets.token_hex(8)

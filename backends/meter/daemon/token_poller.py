@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import NamedTuple
 
 from backends import exposition
@@ -15,13 +16,13 @@ from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.http.url import RequestUrl, parse_request_url
 from backends.periodic import run_periodically
+from backends.vllm import metric_names
 
 _log = logging.getLogger("joulegate.meter")
 
 _CONNECT_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
 _MAX_PAGE_BYTES = 8 << 20
-_OK = 200
 PERIOD_SECONDS = 1.0
 
 
@@ -78,7 +79,7 @@ async def _fetch_token_counts(client: BackendClient, url: RequestUrl) -> TokenTo
     """Return prompt and generated tokens so far; None where they cannot be had now."""
     with contextlib.suppress(BackendError):
         status, page = await client.get(url, {}, seconds=_TIMEOUT_SECONDS, limit=_MAX_PAGE_BYTES)
-        if status == _OK:
+        if status == HTTPStatus.OK:
             return parse_token_counts(page)
     return None
 
@@ -86,14 +87,14 @@ async def _fetch_token_counts(client: BackendClient, url: RequestUrl) -> TokenTo
 def parse_token_counts(page: bytes) -> TokenTotals | None:
     """Return prompt and generated tokens of vLLM's page, None where it has none."""
     prompt = exposition.sum_series(
-        page, "vllm:prompt_tokens_by_source_total", source="local_compute"
+        page, metric_names.PROMPT_TOKENS_BY_SOURCE, source=metric_names.COMPUTED_SOURCE
     )
-    all_prompt = exposition.sum_series(page, "vllm:prompt_tokens_total")
+    all_prompt = exposition.sum_series(page, metric_names.PROMPT_TOKENS)
     if prompt is None:
         prompt = all_prompt
-    generated = exposition.sum_series(page, "vllm:generation_tokens_total")
+    generated = exposition.sum_series(page, metric_names.GENERATION_TOKENS)
     if prompt is None or generated is None:
         return None
-    preemptions = exposition.sum_series(page, "vllm:num_preemptions_total") or 0.0
+    preemptions = exposition.sum_series(page, metric_names.PREEMPTIONS) or 0.0
     every = round(prompt if all_prompt is None else all_prompt)
     return TokenTotals(round(prompt), round(generated), round(preemptions), every)

@@ -26,7 +26,7 @@ from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.ledger.intervals import MAX_INTERVALS, EnergyInterval, merge_pairs
 from backends.meter.ledger.prefill_start import PrefillOrder
 from backends.meter.ledger.request import MAX_FRESH, NEVER_US, RequestTimeline
-from backends.meter.ledger.settled import Settled, settle_request
+from backends.meter.ledger.settled import SettledRequest, settle_request
 from backends.meter.ledger.unreported import UnattributedTokens
 
 LAG_US = 1_000_000  # a batch with a beginning may be on its way for so long
@@ -195,7 +195,7 @@ class EnergyLedger:
         totals = (prompt_tokens_total, generated_tokens_total, preemptions_total)
         self._unattributed_tokens[backend].record_token_counts(at_us, *totals)
 
-    def settle_requests(self, now_us: int) -> list[Settled]:
+    def settle_requests(self, now_us: int) -> list[SettledRequest]:
         """Divide what is known by now; the requests that are settled thereby."""
         if now_us - self._at_us > self._cap_us and not self._counter_lost:
             self.lose_counter(self._at_us)  # nobody has read the counter for so long
@@ -296,7 +296,7 @@ class EnergyLedger:
         else:
             self.idle_microjoules += span.microjoules
 
-    def _finish_requests(self, requests: list[RequestTimeline]) -> list[Settled]:
+    def _finish_requests(self, requests: list[RequestTimeline]) -> list[SettledRequest]:
         settled = []
         for request in requests:
             settled.append(settle_request(request, coarse=self.coarse))

@@ -2,6 +2,22 @@
 
 PURE: no clock, no I/O. Times are integer microseconds of the meter's clock.
 
+    progress, end             begin (or none before)       first progress
+   -------------> +--------+ -------------> +---------+ -----------------> +--------+
+                  | ORPHAN |                | PREFILL |                    | DECODE |
+                  +--------+                +---------+                    +--------+
+                      | 10 s, no begin           | end; or its gateway is      |
+                      v                          | gone, or nothing came for   | likewise
+                   dropped                       v too long: incomplete        |
+                                             +-------+                         |
+                                             | ENDED | <-----------------------+
+                                             +-------+
+                                                 | the horizon reaches its end
+                                                 v
+                                            +---------+
+                                            | SETTLED |   later events are counted and dropped
+                                            +---------+
+
 Rules:
 - Events are only noted as they come; `apply_events` applies what was noted since, sorted, so that
   the order of a batch cannot matter. Of several begins or ends in one batch the smallest counts.

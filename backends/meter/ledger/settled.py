@@ -3,29 +3,28 @@
 PURE: no clock, no I/O.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from backends.meter.ledger.apportion import RequestKey
 from backends.meter.ledger.request import RequestTimeline
+from backends.meter.method import ESTIMATED, MeteringMethod
 
-Method = Literal["exclusive", "apportioned", "coarse", "estimated"]
 
-
-class Settled(NamedTuple):
+class SettledRequest(NamedTuple):
     """A request's energy."""
 
     key: RequestKey
     microjoules: int
-    method: Method
+    method: MeteringMethod
 
 
-def settle_request(request: RequestTimeline, *, coarse: bool) -> Settled:
+def settle_request(request: RequestTimeline, *, coarse: bool) -> SettledRequest:
     """Return a request's energy with its label; `coarse`: its source always is."""
-    method: Method = "apportioned"
+    method: MeteringMethod = "apportioned"
     if request.incomplete:
-        method = "estimated"
+        method = ESTIMATED
     elif request.coarse or coarse:
         method = "coarse"
     elif request.used_alone:
         method = "exclusive"
-    return Settled(request.key, request.microjoules, method)
+    return SettledRequest(request.key, request.microjoules, method)

@@ -8,6 +8,7 @@ of the same counter: the highest is the newest.
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,6 @@ _FRESH_SECONDS: Final = 0.5
 """Readings of several devices this close to each other share one query."""
 _BLANK: Final = 9.2e18
 """DCGM's values for "not known" lie above that."""
-_OK: Final = 200
 
 
 class _PrometheusSample(msgspec.Struct):
@@ -117,7 +117,7 @@ class DcgmSource:
             reply = msgspec.json.decode(response.content, type=_PrometheusReply)
         except msgspec.DecodeError:
             reply = _PrometheusReply("error", error="no answer of Prometheus's API")
-        if response.status_code != _OK or reply.status != "success" or reply.data is None:
+        if response.status_code != HTTPStatus.OK or reply.status != "success" or reply.data is None:
             raise SourceError(f"DCGM: Prometheus says {response.status_code}: {reply.error}")
         return reply.data.result
 

@@ -7,11 +7,11 @@ GPU that was lost, is a SourceError; `open` then begins anew.
 """
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backends.meter.clock import clock_us
 from backends.meter.sources.gpu_counter import GpuCounter
 from backends.meter.sources.nvml_session import SHARED_SESSION, NvmlSession
 from backends.meter.sources.source import EnergyDevice, SourceError
@@ -48,10 +48,6 @@ class _OpenGpu:
     warned: bool = False
 
 
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000
-
-
 class NvmlSource:
     """GPUs of these numbers or UUIDs (none: all)."""
 
@@ -62,7 +58,7 @@ class NvmlSource:
         devices: Sequence[str] = (),
         *,
         session: NvmlSession = SHARED_SESSION,
-        clock_us: Callable[[], int] = _now_us,
+        clock_us: Callable[[], int] = clock_us,
     ) -> None:
         self.kind = "nvml"
         """`nvml-power` as soon as power of one of the GPUs is summed up."""

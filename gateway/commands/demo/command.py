@@ -26,7 +26,7 @@ from backends.vllm.recipes import RECIPES
 from gateway import profile as profiles
 from gateway.app import bypass_router_for_inference, create_app
 from gateway.commands.demo.example_config import make_example_config
-from gateway.commands.serve import make_server_config
+from gateway.commands.serve import make_server_config, open_listener
 from gateway.console import FAILED, OK, err, out
 from gateway.service.client import headers as names
 
@@ -78,21 +78,14 @@ def run(*, port: int, once: bool, speed: float, loop: bool) -> int:
         err.print("joulegate: the demo asks through the OpenAI SDK: pip install 'joulegate[demo]'")
         return FAILED
     try:
-        listener = _open_listener(port)
+        # Before anything else is started.
+        listener = open_listener(_HOST, port)
     except OSError as error:
         err.print(f"joulegate: {_HOST}:{port}: {error.strerror}; choose another with --port")
         return FAILED
     with contextlib.suppress(KeyboardInterrupt):
         return asyncio.run(_run_demo(listener, once=once, speed=speed, loop=loop))
     return OK
-
-
-def _open_listener(port: int) -> socket.socket:
-    """Bind the gateway's port before anything else is started. Raises OSError."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((_HOST, port))
-    return listener
 
 
 async def _run_demo(listener: socket.socket, *, once: bool, speed: float, loop: bool) -> int:

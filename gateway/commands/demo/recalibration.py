@@ -132,8 +132,8 @@ class PredictionBias:
         return round(sum(series.values()))
 
     def _read_total(self, side: str, quantity: str) -> float:
-        series = self._samples.latest.get(f"joulegate_prediction_{side}_total", {})
-        labels = (("model", WATCHED), ("profile", "live"), ("quantity", quantity))
+        series = self._samples.latest.get(f"joulegate_prediction_{side}_{quantity}_total", {})
+        labels = (("model", WATCHED), ("profile", "live"))
         return series.get(labels, 0.0)
 
 

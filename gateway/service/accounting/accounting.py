@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from backends.meter.client.meter_client import MeterLink
-from backends.meter.client.request_handle import MeteredAttempt
+from backends.meter.method import ESTIMATED
 from backends.registry import Deployment
 from gateway.service.accounting.impact import ImpactEstimator
 from gateway.service.accounting.learning import TrafficLearner
@@ -18,7 +18,7 @@ from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.recent import RecentRequests
-from gateway.telemetry.record import ESTIMATED, RequestRecord
+from gateway.telemetry.record import RequestRecord
 
 _log = logging.getLogger("joulegate")
 
@@ -70,9 +70,7 @@ class RequestAccounting:
                 if self._experiment is not None:
                     self._experiment.count_request(record)
                 self.recent.add_record(record)
-                record.entered = True
-                if not record.unsettled:
-                    self._finalize_energy(record)
+                record.call_when_final(self._finalize_energy)
             except Exception:  # noqa: BLE001 - one record must not cost the others
                 _log.exception("request %s: a bug in accounting it", record.id)
         for link in self.meters:
@@ -95,7 +93,9 @@ class RequestAccounting:
         settled, link.finished_attempts = link.finished_attempts, []
         for metered in settled:
             try:
-                self._apply_observation(metered)
+                if metered.on_energy is not None:
+                    known = metered.method != ESTIMATED or metered.unseen
+                    metered.on_energy(metered.microjoules if known else 0, metered.method)
             except Exception:  # noqa: BLE001 - one record must not cost the others
                 _log.exception("meter %s: a bug in applying an observation", link.label)
         spendings, link.unattributed_energy = link.unattributed_energy, []
@@ -109,28 +109,12 @@ class RequestAccounting:
                 if self._experiment is not None:
                     self._experiment.count_unattributed(spending.kind, joules)
 
-    def _apply_observation(self, metered: MeteredAttempt) -> None:
-        if metered.owner is None:
-            return
-        record, target = metered.owner
-        if metered.method != ESTIMATED or (metered.unseen and metered.microjoules):
-            target.joules, target.method = metered.microjoules / 1e6, metered.method
-        record.unsettled -= 1
-        if record.entered and not record.unsettled:
-            self._finalize_energy(record)
-
     def _finalize_energy(self, record: RequestRecord) -> None:
         """Count a request's joules, which are final now, and write its decision log line."""
-        last = record.wasted[-1] if record.wasted else None
-        if record.joules is None and last is not None and last.model == record.model:
-            # Nobody got an answer: what the last attempt spent is what the request cost.
-            record.joules, record.method = last.joules, last.method
-            record.wasted.pop()
-        if self._carbon is not None and record.joules is not None:
-            record.co2e_grams = self._carbon.to_grams(record.joules, record.at)
+        energy = record.settle_energy(None if self._carbon is None else self._carbon.to_grams)
         if self._boundary is not None:
             self._boundary.close_request(record)
-        self._metrics.count_energy(record)
+        self._metrics.count_energy(record.model, energy)
         if self._experiment is not None:
             self._experiment.count_energy(record)
         if self._learning is not None:

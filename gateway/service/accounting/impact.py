@@ -7,12 +7,13 @@ measured shows later, in `GET /v1/requests/{id}`.
 from functools import partial
 from typing import Any
 
+from backends.meter.method import ESTIMATED
 from backends.sse import TokenUsage
 from gateway.service.upstream.dispatcher import UpstreamResponse
 from gateway.telemetry.boundary import JOULES_PER_KWH, BoundaryRates, RequestBoundary, draw_boundary
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
-from gateway.telemetry.record import ESTIMATED, RequestRecord
+from gateway.telemetry.record import RequestRecord
 
 _GRAMS_PER_KG = 1e3
 
@@ -35,20 +36,22 @@ class ImpactEstimator:
     def _estimate_answer(
         self, record: RequestRecord, opened: UpstreamResponse, usage: TokenUsage
     ) -> dict[str, Any]:
-        scored, option = opened.scored, record.option
-        if option is None:
+        scored, answered, at = opened.scored, record.answered, record.received.at
+        if answered is None or answered.option is None:
             return {}
         tokens_in = usage.prompt_tokens or scored.tokens_in
-        joules = option.joules.predict_cost(tokens_in, usage.completion_tokens or 0, scored.running)
+        joules = answered.option.joules.predict_cost(
+            tokens_in, usage.completion_tokens or 0, scored.running
+        )
         if self._boundary is not None and opened.host_share is not None:
             host_joules = opened.host_share.read_joules()
-            lines = self._boundary.draw_lines(record.model, joules, host_joules, record.at)
+            lines = self._boundary.draw_lines(record.model, joules, host_joules, at)
         else:
-            lines = draw_boundary(joules, 0.0, None, BoundaryRates(1.0, self._find_grams(record)))
+            lines = draw_boundary(joules, 0.0, None, BoundaryRates(1.0, self._find_grams(at)))
         return describe_impact(joules, lines)
 
-    def _find_grams(self, record: RequestRecord) -> float | None:
-        return None if self._carbon is None else self._carbon.to_grams(JOULES_PER_KWH, record.at)
+    def _find_grams(self, at: float) -> float | None:
+        return None if self._carbon is None else self._carbon.to_grams(JOULES_PER_KWH, at)
 
 
 def describe_impact(joules: float, lines: RequestBoundary) -> dict[str, Any]:

@@ -5,19 +5,26 @@ expected counts against the expected length alone. The shadow profile predicts h
 nothing.
 """
 
+from http import HTTPStatus
 from typing import NamedTuple
 
+from backends.meter.method import MEASURED_METHODS
 from gateway.scheduling.decide import DeploymentOption
 from gateway.scheduling.regression_terms import WeighedPrediction
+from gateway.service.request.learnt import Learnt
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import JOULES, LIVE, OUTPUT_TOKENS, SECONDS, SHADOW, DriftMetrics
 from gateway.telemetry.ols_sums import OlsSums
-from gateway.telemetry.record import ProfilePrediction, RequestRecord
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import (
+    AnsweredRequest,
+    ComparedPredictions,
+    PlannedRequest,
+    ProfilePrediction,
+)
 from gateway.telemetry.sums_row import SumsRow
 
-_OK = 200
 _MICRO = 1_000_000
-_LEARNT_FROM = ("exclusive", "apportioned")
 
 
 class ResponseRow(NamedTuple):
@@ -33,7 +40,14 @@ class ResponseRow(NamedTuple):
 class TrafficLearner:
     """Adds each final request to the sums and the drift metrics."""
 
-    def __init__(self, sums: OlsSums, drift: DriftMetrics, profiles: ActiveProfiles) -> None:
+    def __init__(
+        self,
+        sums: OlsSums,
+        drift: DriftMetrics,
+        profiles: ActiveProfiles,
+        learnt: Learnt | None = None,
+    ) -> None:
+        self.learnt = learnt
         self.drift = drift
         self._sums = sums
         self._profiles = profiles
@@ -41,19 +55,21 @@ class TrafficLearner:
     def learn_from(self, record: RequestRecord) -> None:
         """Add one request, its joules final; one without a complete response is skipped."""
         row = _extract_row(record)
-        if row is None or record.option is None:
+        answered, planned = record.answered, record.planned
+        if row is None or answered is None or answered.option is None:
             return
-        option = record.option
-        asked = record.asked_tokens
+        option = answered.option
+        asked = None if planned is None else planned.asked_tokens
         truncated = row.tokens_in + row.tokens_out >= option.context or (
             asked is not None and row.tokens_out >= asked
         )
-        running = record.running if record.mean_running is None else record.mean_running
-        cached = min(row.tokens_in, record.cached_tokens or 0)
+        mean_running = record.served.mean_running
+        running = answered.running if mean_running is None else mean_running
+        cached = min(row.tokens_in, record.served.cached_tokens or 0)
         lengths = (row.tokens_in, row.tokens_out, running, cached)
         self._sums.add_row(
-            record.model,
-            record.deployment,
+            answered.model,
+            answered.deployment,
             SumsRow(
                 tokens_in=row.tokens_in,
                 tokens_out=row.tokens_out,
@@ -61,28 +77,40 @@ class TrafficLearner:
                 running=running,
                 microseconds=round(row.seconds * _MICRO),
                 microjoules=None if row.joules is None else round(row.joules * _MICRO),
-                estimated_tokens=record.counted_tokens,
+                estimated_tokens=None if planned is None else planned.counted_tokens,
                 truncated=truncated,
                 seconds=WeighedPrediction.of(option.seconds, *lengths),
                 joules=WeighedPrediction.of(option.joules, *lengths),
             ),
         )
-        if record.decision is not None:
-            version = record.decision.profile_version
-            record.live = self._compare_prediction(
-                record, row, option, LIVE, version, truncated=truncated
+        if self.learnt is not None and planned is not None and planned.lesson is not None:
+            self.learnt.observe(
+                option,
+                planned.lesson,
+                prompt_tokens=row.tokens_in,
+                completion_tokens=row.tokens_out,
+                cut=truncated,
+                at_seconds=record.received.at,
+            )
+        live = shadowed = None
+        if planned is not None:
+            version = planned.decision.profile_version
+            live = self._compare_prediction(
+                answered, planned, row, option, LIVE, version, truncated=truncated
             )
         shadow = self._profiles.shadow
         if shadow is not None:
-            option = shadow.by_name[record.model, record.deployment].option
+            option = shadow.by_name[answered.model, answered.deployment].option
             version = shadow.profile.version
-            record.shadow = self._compare_prediction(
-                record, row, option, SHADOW, version, truncated=truncated
+            shadowed = self._compare_prediction(
+                answered, planned, row, option, SHADOW, version, truncated=truncated
             )
+        record.compared = ComparedPredictions(live, shadowed)
 
     def _compare_prediction(
         self,
-        record: RequestRecord,
+        answered: AnsweredRequest,
+        planned: PlannedRequest | None,
         row: ResponseRow,
         option: DeploymentOption,
         profile: str,
@@ -90,13 +118,15 @@ class TrafficLearner:
         *,
         truncated: bool,
     ) -> ProfilePrediction:
-        counted = record.counted_tokens
+        counted = asked = None
+        if planned is not None:
+            counted, asked = planned.counted_tokens, planned.asked_tokens
         tokens_in = row.tokens_in if counted is None else max(1, round(counted * option.ratio))
-        asked, room = record.asked_tokens, option.context - tokens_in
+        room = option.context - tokens_in
         expected = ProfilePrediction(
             version,
-            option.seconds.predict_cost(row.tokens_in, row.tokens_out, record.running),
-            option.joules.predict_cost(row.tokens_in, row.tokens_out, record.running),
+            option.seconds.predict_cost(row.tokens_in, row.tokens_out, answered.running),
+            option.joules.predict_cost(row.tokens_in, row.tokens_out, answered.running),
             option.output.predict_output_tokens(
                 tokens_in, room if asked is None else min(asked, room)
             ),
@@ -104,11 +134,11 @@ class TrafficLearner:
         if version != self._get_version_in_force(profile):
             return expected  # decided by one that has been replaced; its bias is not the new one's
         add = self.drift.add_comparison
-        add(record.model, profile, SECONDS, expected.seconds, row.seconds)
+        add(answered.model, profile, SECONDS, expected.seconds, row.seconds)
         if row.joules is not None:
-            add(record.model, profile, JOULES, expected.joules, row.joules)
+            add(answered.model, profile, JOULES, expected.joules, row.joules)
         if not truncated:
-            add(record.model, profile, OUTPUT_TOKENS, expected.output_tokens, row.tokens_out)
+            add(answered.model, profile, OUTPUT_TOKENS, expected.output_tokens, row.tokens_out)
         return expected
 
     def _get_version_in_force(self, profile: str) -> str | None:
@@ -118,16 +148,16 @@ class TrafficLearner:
 
 def _extract_row(record: RequestRecord) -> ResponseRow | None:
     """Return the row of a complete response, or None."""
-    if record.code != _OK or not record.single:
+    served, settled = record.served, record.settled
+    if record.outcome.code != HTTPStatus.OK or not record.parsed.single:
         return None
-    if not record.prompt_tokens or not record.completion_tokens:
+    if not served.prompt_tokens or not served.completion_tokens:
         return None
-    if record.serving_seconds is None:
+    if served.serving_seconds is None:
         return None
-    measured = record.method in _LEARNT_FROM
     return ResponseRow(
-        record.prompt_tokens,
-        record.completion_tokens,
-        record.serving_seconds,
-        record.joules if measured else None,
+        served.prompt_tokens,
+        served.completion_tokens,
+        served.serving_seconds,
+        settled.joules if settled is not None and settled.method in MEASURED_METHODS else None,
     )

@@ -7,7 +7,9 @@ from gateway.service.client.response import Header
 from gateway.service.request.plan import RoutingPlan
 from gateway.service.request.routing_table import RoutingSnapshot
 from gateway.service.upstream.dispatcher import UpstreamResponse
-from gateway.telemetry.record import ESTIMATED, RequestRecord
+from gateway.service.upstream.relay import UnaryResponse
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import AnsweredRequest, ServedRequest
 
 
 def build_response_headers(
@@ -50,51 +52,54 @@ def note_upstream_response(
     the time per token is what one more token adds.
     """
     scored = opened.scored
-    record.option = snapshot.by_name[scored.model, scored.deployment].option
-    seconds = record.option.seconds
+    option = snapshot.by_name[scored.model, scored.deployment].option
+    seconds = option.seconds
     per_token = max(
         seconds.cost_per_output_token(scored.tokens_in, scored.running, scored.tokens_out), 0.0
     )
-    record.predicted_tpot_seconds = per_token
-    record.predicted_ttft_seconds = max(
-        COST_FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)
+    record.answered = AnsweredRequest(
+        scored.model,
+        scored.deployment,
+        opened.backend.label,
+        option,
+        opened.running,
+        scored.predicted_seconds,
+        scored.predicted_joules,
+        max(COST_FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)),
+        per_token,
     )
-    record.model = scored.model
-    record.deployment = scored.deployment
-    record.backend = opened.backend.label
-    record.predicted_seconds = scored.predicted_seconds
-    record.predicted_joules = scored.predicted_joules
-    record.running = opened.running
 
 
-def note_usage(record: RequestRecord, usage: TokenUsage | None) -> None:
-    """Note the tokens that the backend counted."""
-    if usage is None:
-        return
-    record.prompt_tokens = usage.prompt_tokens
-    record.completion_tokens = usage.completion_tokens
-    record.cached_tokens = usage.cached_tokens
-
-
-def estimate_joules(
-    record: RequestRecord, opened: UpstreamResponse, snapshot: RoutingSnapshot
+def note_served(
+    record: RequestRecord,
+    opened: UpstreamResponse,
+    snapshot: RoutingSnapshot,
+    ttft_seconds: float | None,
 ) -> None:
-    """Fill in the joules that the regression gives for the tokens there really were.
+    """Note what an answer took, whole or not, and the joules that its tokens are predicted to cost.
 
     A stream that ended early has no usage; its chunks, about a token each, stand in.
     """
-    scored = opened.scored
-    tokens_in = record.prompt_tokens or scored.tokens_in
-    tokens_out = record.completion_tokens
-    if tokens_out is None:
-        tokens_out = opened.stream.chunks if opened.stream is not None else scored.tokens_out
+    scored, stream = opened.scored, opened.stream
+    usage: TokenUsage | None = None
+    if stream is not None:
+        usage, tokens_out = stream.usage, stream.chunks
+    else:
+        usage, tokens_out = (opened.unary or UnaryResponse()).usage, scored.tokens_out
+    prompt = completion = cached = None
+    if usage is not None:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        cached = usage.cached_tokens
+    if completion is not None:
+        tokens_out = completion
     option = snapshot.by_name[scored.model, scored.deployment].option
-    record.joules = option.joules.predict_cost(tokens_in, tokens_out, scored.running)
-    record.method = ESTIMATED
-
-
-def name_last_attempt(record: RequestRecord) -> None:
-    """Put a request that nobody answered down to whom it was last sent."""
-    if not record.model and record.attempts:
-        last = record.attempts[-1]
-        record.model, record.backend = last.model, last.backend
+    joules = option.joules.predict_cost(prompt or scored.tokens_in, tokens_out, scored.running)
+    record.served = ServedRequest(
+        prompt,
+        completion,
+        cached,
+        ttft_seconds,
+        opened.ended - opened.began,
+        joules,
+        opened.mean_running,
+    )

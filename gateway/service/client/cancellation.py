@@ -1,8 +1,26 @@
 """Cancellation of a request from outside: by its client, a deadline, or the gateway stopping.
 
-All cancel the same way: the reason is noted and the request's task is cancelled, wherever it waits.
-Whoever catches the cancellation asks `consume` for the reason. Deadlines are kept by one timer that
-looks at every request ten times a second, because a timer per request costs more than it is worth.
+                    cancel(SILENT)
+        +---------+ --------------> +--------+   another backend is asked, if there is one
+        |         | <-------------- | SILENT |
+        |         |     resume      +--------+
+        | RUNNING |                     |  cancel(other), noted; resume
+        |         |                     v
+        |         |  cancel(other)  +-----------+
+        |         | --------------> | CANCELLED |   the first reason stays
+        +---------+ <-------------- +-----------+
+             |          resume          |      resume: the client can still be told of an error
+             | detach                   | detach
+             v                          v
+        +--------------------------------------+
+        | DETACHED: nothing cancels it any more |
+        +--------------------------------------+
+
+Rules: the reason is noted and the request's task is cancelled, wherever it waits; whoever catches
+the CancelledError asks `consume` for the cause, and None means that it was not one of these. Why a
+task was cancelled, and whether the client is to blame for it, is decided in this file only.
+Deadlines are kept by one timer that looks at every request ten times a second, because a timer per
+request costs more than it is worth.
 """
 
 import asyncio
@@ -69,11 +87,28 @@ class RequestCancellation:
         elif now >= self._until:
             self.cancel(CancelReason.TOO_LONG)
 
-    def consume(self) -> CancelReason | None:
-        """Take back the cancellation if it was ours; return its reason, or None if it was not."""
+    def find_cause(self, *, client_blocked: bool) -> CancelReason | None:
+        """Return why it was cancelled; a client that stopped reading counts as gone.
+
+        Such a client is what a stalled or drained request waited for: no backend is to blame.
+        """
+        if client_blocked and self.reason is not None:
+            return CancelReason.CLIENT_GONE
+        return self.reason
+
+    def consume(self, *, client_blocked: bool = False) -> CancelReason | None:
+        """Take back the cancellation if it was ours; return its cause, or None if it was not."""
         if self.reason is not None and self._task is not None:
             self._task.uncancel()
-        return self.reason
+        return self.find_cause(client_blocked=client_blocked)
+
+    def resume_after_silence(self) -> bool:
+        """Go on if it was cancelled for a silent backend; tell whether it was."""
+        if self.reason is not CancelReason.SILENT:
+            return False
+        self.consume()
+        self.resume()
+        return True
 
     def resume(self) -> None:
         """Go on after a consumed cancellation, unless another reason has come up since."""

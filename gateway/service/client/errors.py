@@ -18,6 +18,7 @@
 Anything else that escapes a handler is a bug and is shown as a 500 without detail.
 """
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ import msgspec
 class ApiError(Exception):
     """Base. `status` is the HTTP status, `type`, `code` and `param` are OpenAI's fields."""
 
-    status = 500
+    status = HTTPStatus.INTERNAL_SERVER_ERROR.value
     type = "server_error"
     code: str | None = "internal_error"
     param: str | None = None
@@ -78,7 +79,7 @@ class ApiError(Exception):
 class BadRequest(ApiError):
     """The body or a header cannot be used; `param` names the member or header."""
 
-    status = 400
+    status = HTTPStatus.BAD_REQUEST.value
     type = "invalid_request_error"
     code: str | None = None
 
@@ -86,7 +87,7 @@ class BadRequest(ApiError):
 class MethodNotAllowed(BadRequest):
     """The path exists, the method does not."""
 
-    status = 405
+    status = HTTPStatus.METHOD_NOT_ALLOWED.value
     code = "method_not_allowed"
     more_headers: tuple[tuple[bytes, bytes], ...] = ((b"allow", b"POST"),)
 
@@ -94,7 +95,7 @@ class MethodNotAllowed(BadRequest):
 class UnknownModel(BadRequest):
     """No such model or preset."""
 
-    status = 404
+    status = HTTPStatus.NOT_FOUND.value
     code = "model_not_found"
     param = "model"
 
@@ -102,14 +103,14 @@ class UnknownModel(BadRequest):
 class NotFound(BadRequest):
     """No such path, or no such request."""
 
-    status = 404
+    status = HTTPStatus.NOT_FOUND.value
     code = "not_found"
 
 
 class TooLarge(BadRequest):
     """The body is over the limit."""
 
-    status = 413
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value
     code = "request_too_large"
     more_headers = ((b"connection", b"close"),)
 
@@ -117,21 +118,21 @@ class TooLarge(BadRequest):
 class HeadTooLarge(BadRequest):
     """The request's head is over the limit."""
 
-    status = 431
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value
     code = "headers_too_large"
 
 
 class UnsupportedEncoding(BadRequest):
     """The body is compressed."""
 
-    status = 415
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value
     code = "unsupported_content_encoding"
 
 
 class BodyTimeout(BadRequest):
     """The body did not come in time."""
 
-    status = 408
+    status = HTTPStatus.REQUEST_TIMEOUT.value
     code = "request_timeout"
 
 
@@ -151,21 +152,21 @@ class ContextExceeded(BadRequest):
 class NoFeasibleModel(BadRequest):
     """No model keeps within the caller's bounds."""
 
-    status = 422
+    status = HTTPStatus.UNPROCESSABLE_ENTITY.value
     code = "no_feasible_model"
 
 
 class BackendsUnavailable(ApiError):
     """No usable backend."""
 
-    status = 503
+    status = HTTPStatus.SERVICE_UNAVAILABLE.value
     code = "no_backend_available"
 
 
 class GatewayDraining(ApiError):
     """The gateway is shutting down; another replica may well answer."""
 
-    status = 503
+    status = HTTPStatus.SERVICE_UNAVAILABLE.value
     should_retry = True
     code = "draining"
 
@@ -182,7 +183,7 @@ class OverCapacity(ApiError):
 class BackendsRateLimited(ApiError):
     """Every backend tried was rate limited."""
 
-    status = 429
+    status = HTTPStatus.TOO_MANY_REQUESTS.value
     type = "rate_limit_error"
     code = "rate_limited"
 
@@ -190,21 +191,21 @@ class BackendsRateLimited(ApiError):
 class BadGateway(ApiError):
     """Every backend tried answered nonsense, or refused the gateway's key."""
 
-    status = 502
+    status = HTTPStatus.BAD_GATEWAY.value
     code = "bad_gateway"
 
 
 class GatewayTimeout(ApiError):
     """Every backend tried stayed silent."""
 
-    status = 504
+    status = HTTPStatus.GATEWAY_TIMEOUT.value
     code = "upstream_timeout"
 
 
 class StreamInterrupted(ApiError):
     """The answer broke after it had begun."""
 
-    status = 502
+    status = HTTPStatus.BAD_GATEWAY.value
     code = "stream_interrupted"
 
 

@@ -10,6 +10,7 @@ POLICY: Final = "x-joulegate-policy"
 MAX_LATENCY_MS: Final = "x-joulegate-max-latency-ms"
 MAX_ENERGY_JOULES: Final = "x-joulegate-max-energy-joules"
 MIN_ACCURACY: Final = "x-joulegate-min-accuracy"
+BOUND_QUANTILE: Final = "x-joulegate-bound-quantile"
 INFEASIBLE: Final = "x-joulegate-infeasible"
 EXPLAIN: Final = "x-joulegate-explain"
 IMPACT: Final = "x-joulegate-impact"
@@ -18,10 +19,11 @@ REQUEST: Final = {
     WEIGHT_ACCURACY: "how much accuracy counts, a non-negative decimal number",
     WEIGHT_ENERGY: "how much energy counts",
     WEIGHT_TIME: "how much time counts; of the three those given are used, scaled to sum 1",
-    POLICY: "`fair-ols` or `hybrid`",
-    MAX_LATENCY_MS: "hard bound on the predicted milliseconds",
-    MAX_ENERGY_JOULES: "hard bound on the predicted joules",
+    POLICY: "`relative` (the default), `fair-ols` or `hybrid`",
+    MAX_LATENCY_MS: "hard bound on the milliseconds, held by the 90% quantile of answer lengths",
+    MAX_ENERGY_JOULES: "hard bound on the joules, held likewise",
     MIN_ACCURACY: "hard bound on the model's accuracy, 0 to 1",
+    BOUND_QUANTILE: "the share of such requests that is to keep within the bounds: 0.5 to 0.99",
     INFEASIBLE: "`best-effort` (default: the least bad serves) or `reject` (422)",
     EXPLAIN: "`true` adds a `joulegate` object with every candidate's numbers to the answer",
     IMPACT: "`true` adds `usage.energy` and `usage.carbon` to the answer, as estimated at its end",

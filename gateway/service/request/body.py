@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import BadRequest
+from gateway.service.request.application import describe_application, is_system
 from gateway.tokens import EXACT_BYTES, TokenCounter
 
 MAX_NESTING = 64
@@ -65,6 +66,11 @@ class InferenceRequest:
     model: str
     stream: bool
     wants_usage: bool
+    application: str = ""
+    """What tells its application from others; only its keyed hash may leave the process."""
+    words: str = ""
+    """What the user said last, for models of the text."""
+    has_media: bool = False
 
     @property
     def is_single(self) -> bool:
@@ -144,9 +150,11 @@ def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFea
             f"you must provide {ask.kind.prompt_member!r}", param=ask.kind.prompt_member
         )
     if ask.kind is EndpointKind.CHAT:
-        prompt = _measure_chat(members, raw, counter)
+        prompt = _measure_chat(ask, raw, counter)
     else:
         prompt = _measure_inputs(ask.kind, raw, counter)
+        ask.words = prompt.words
+        ask.application = describe_application(members, ask.kind.value)
     needs = _capabilities[ask.kind]
     more = prompt.needs
     if _member_asks(members, "tools") or _member_asks(members, "functions"):
@@ -154,19 +162,54 @@ def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFea
     if _member_asks(members, "logprobs") or _member_asks(members, "top_logprobs", unless=b"0"):
         more = (*more, "logprobs")
     if ask.kind is EndpointKind.EMBEDDINGS:
-        return RequestFeatures(prompt.tokens, 1, needs)
+        return RequestFeatures(
+            prompt.tokens, 1, needs, dense_chars=prompt.dense_chars,
+            prompts=prompt.prompts, longest=prompt.longest, exact=prompt.exact,
+        )  # fmt: skip
     asked = _tokens_asked(members, "max_completion_tokens")
     if asked is None:
         asked = _tokens_asked(members, "max_tokens")
-    return RequestFeatures(prompt.tokens, asked, needs.union(more) if more else needs)
+    return RequestFeatures(
+        prompt.tokens,
+        asked,
+        needs.union(more) if more else needs,
+        dense_chars=prompt.dense_chars,
+        min_tokens=_count_asked(members, "min_tokens") or 0,
+        ignore_eos="ignore_eos" in members and bytes(members["ignore_eos"]) == b"true",
+        answers=max(_count_asked(members, "n") or 1, _count_asked(members, "best_of") or 1),
+        prompts=prompt.prompts,
+        longest=prompt.longest,
+        exact=prompt.exact,
+        truncate_tokens=_count_asked(members, "truncate_prompt_tokens"),
+    )
 
 
 class _PromptSize(NamedTuple):
+    """What was counted; of several prompts the longest has the share `longest`."""
+
     tokens: int
     needs: tuple[str, ...] = ()
+    dense_chars: int = 0
+    prompts: int = 1
+    longest: float = 1.0
+    words: str = ""
+    exact: bool = False
 
 
-def _measure_chat(members: Members, raw: Raw, counter: TokenCounter) -> _PromptSize:
+def _count_asked(members: Members, name: str) -> int | None:
+    """Return a whole number of 1 or more, None where there is none: vLLM says what is wrong."""
+    raw = members.get(name)
+    if raw is None:
+        return None
+    text = bytes(raw)
+    return (int(text) or None) if text.isdigit() and len(text) < _MOST_DIGITS else None
+
+
+_MOST_DIGITS = 10
+
+
+def _measure_chat(ask: InferenceRequest, raw: Raw, counter: TokenCounter) -> _PromptSize:
+    members = ask.members
     try:
         messages = _messages.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -175,20 +218,28 @@ def _measure_chat(members: Members, raw: Raw, counter: TokenCounter) -> _PromptS
         raise BadRequest("messages: must not be empty", param="messages")
     texts: list[str] = []
     media: list[str] = []
+    system: list[str] = []
     for message in messages:
         content = message.content
+        first = len(texts)
         if isinstance(content, str):
             texts.append(content)
         elif content is not None:
             _read_parts(content, texts, media)
         if bytes(message.tool_calls) not in (b"", b"null"):
             texts.append(bytes(message.tool_calls).decode())
+        if is_system(message.role):
+            system += texts[first:]
+        elif message.role == "user":
+            ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
     if _member_asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())
-    tokens = counter.count_tokens(texts[0] if len(texts) == 1 else "\n".join(texts))
+    ask.application = describe_application(members, "\n".join(system))
+    ask.has_media = bool(media)
+    counted = counter.measure(texts[0] if len(texts) == 1 else "\n".join(texts))
     overhead = _MESSAGE_TOKENS * len(messages) + _ANSWER_TOKENS + IMAGE_TOKENS * len(media)
     needs = {"audio" if "audio" in kind else "images" for kind in media}
-    return _PromptSize(tokens + overhead, tuple(needs))
+    return _PromptSize(counted.tokens + overhead, tuple(needs), counted.dense_chars)
 
 
 def _read_parts(parts: list[_ContentPart | str], texts: list[str], media: list[str]) -> None:
@@ -210,22 +261,45 @@ def _measure_inputs(kind: EndpointKind, raw: Raw, counter: TokenCounter) -> _Pro
         # Token ids, nested or not: a comma stands between any two, so nothing need be decoded.
         if not text.translate(None, b"[], \t\r\n"):
             raise BadRequest(f"{name}: must not be empty", param=name)
-        return _PromptSize(text.count(b",") + 1)
+        return _measure_ids(text)
     if len(text) > EXACT_BYTES and text.startswith(b"["):
-        # Long lists of texts are counted as they stand; the sample bounds the cost.
-        return _PromptSize(counter.count_tokens(text.decode()))
+        # Long lists are counted as they stand and taken to be of equals: that bounds the cost.
+        counted = counter.measure(text.decode())
+        prompts = text.count(b'","') + text.count(b'", "') + 1
+        return _PromptSize(counted.tokens, (), counted.dense_chars, prompts, 1.0 / prompts)
     try:
         value = _inputs.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _make_member_error(name, error) from None
     if isinstance(value, str):
-        return _PromptSize(counter.count_tokens(value))
-    if all(isinstance(item, str) for item in value):
-        return _PromptSize(counter.count_tokens("\n".join(value)))
+        counted = counter.measure(value)
+        return _PromptSize(counted.tokens, dense_chars=counted.dense_chars, words=value)
+    if value and all(isinstance(item, str) for item in value):
+        counted = counter.measure("\n".join(value))
+        longest = (max(map(len, value)) + 1) / (sum(map(len, value)) + len(value))
+        return _PromptSize(
+            counted.tokens,
+            dense_chars=counted.dense_chars,
+            prompts=len(value),
+            longest=longest,
+            words=value[0],
+        )
     if all(isinstance(item, dict) for item in value):
         # vLLM takes multimodal embedding inputs; counting their JSON bounds them from above.
         return _PromptSize(counter.count_tokens(text.decode()))
     raise BadRequest(f"{name}: must be text, a list of texts or token ids", param=name)
+
+
+def _measure_ids(text: bytes) -> _PromptSize:
+    """Count token ids, one list or many: the model's own, so that no scale applies."""
+    tokens = text.count(b",") + 1
+    lists = text.count(b"[") - 1
+    if lists < 1:
+        return _PromptSize(tokens, exact=True)
+    if len(text) > EXACT_BYTES:
+        return _PromptSize(tokens, prompts=lists, longest=1.0 / lists, exact=True)
+    sizes = [part.strip(b"[, \t\r\n").count(b",") + 1 for part in text.split(b"]")[:lists]]
+    return _PromptSize(tokens, prompts=lists, longest=max(sizes) / sum(sizes), exact=True)
 
 
 def _tokens_asked(members: Members, name: str) -> int | None:

@@ -22,6 +22,8 @@ from gateway.service.client.errors import (
     UnsupportedCapability,
 )
 from gateway.service.request.body import InferenceRequest, extract_features
+from gateway.service.request.deciding import Deciding
+from gateway.service.request.learnt import Lesson, make_lesson
 from gateway.service.request.routing_table import (
     NO_POLICY,
     RequestTarget,
@@ -31,6 +33,7 @@ from gateway.service.request.routing_table import (
 )
 from gateway.service.request.steering import RequestSteering, resolve_steering
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import UNANSWERED
 from gateway.tokens import TokenCounter
 
 
@@ -46,6 +49,7 @@ class RoutingPlan:
     selected_backends: SelectedBackends
     decision: RoutingDecision
     seconds: float
+    lesson: Lesson
 
     def explain_decision(self, request_id: str) -> bytes:
         """Return the decision in its public shape, as JSON."""
@@ -59,8 +63,11 @@ class RoutingPlan:
         return msgspec.json.encode(
             {
                 **self._describe_decision(record.id),
-                "predicted": record.predictions_to_dict(),
-                "observed": {"joules": record.final_joules, "method": record.final_method},
+                "predicted": (record.answered or UNANSWERED).predictions_to_dict(),
+                "observed": {
+                    "joules": record.settled and record.settled.joules,
+                    "method": record.settled and record.settled.method,
+                },
             }
         )
 
@@ -75,6 +82,7 @@ def make_plan(
     headers: Mapping[bytes, bytes],
     snapshot: RoutingSnapshot,
     counter: TokenCounter,
+    deciding: Deciding | None = None,
     baseline: BaselineConfig | None = None,
 ) -> RoutingPlan:
     """Decide for one request, by a switchback's `baseline` where that is due. Raises BadRequest."""
@@ -86,25 +94,30 @@ def make_plan(
     features = extract_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
-        needs = frozenset({ask.kind.value})
-        features = RequestFeatures(
-            features.tokens_in, features.asked_tokens_out, needs, lenient=True
-        )
-    found, picks = list_candidates(snapshot, target.model)
+        features = replace(features, needs=frozenset({ask.kind.value}), lenient=True)
+    deciding = deciding or Deciding()
+    learnt = deciding.learnt
+    application = "" if learnt is None else learnt.hash_application(ask.application)
+    found = list_candidates(snapshot, target.model, features, deciding, application, ask.words)
     decision = make_decision(
         features,
-        found,
+        found.candidates,
         wishes.weights,
         policy=wishes.policy,
         bounds=wishes.bounds,
         best_effort=not wishes.reject,
         profile_version=snapshot.profile.version,
         label=None if target.model is None else NO_POLICY,
+        reference_load=deciding.reference_load,
+        # Who names the model chooses nothing: its place is the config's to choose.
+        place_weights=None if target.model is None else target.steering.weights,
     )
     if baseline is not None and baseline.model is not None:
         decision = _put_first(decision, baseline.model)
+    lesson = make_lesson(features, application, found.bases, has_media=ask.has_media)
+    seconds = time.perf_counter() - began
     return RoutingPlan(
-        ask, target, features, wishes, snapshot, picks, decision, time.perf_counter() - began
+        ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson
     )
 
 

@@ -12,6 +12,7 @@ from backends.periodic import run_periodically
 from backends.registry import Deployment
 from gateway.config import GatewayConfig
 from gateway.profile import ProfileError, WatchedProfileFile
+from gateway.service.request.learnt import Learnt
 from gateway.service.request.routing_table import RoutingSnapshot
 from gateway.telemetry.drift import LIVE, SHADOW, DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
@@ -30,7 +31,9 @@ class ActiveProfiles:
         deployments: Sequence[Deployment],
         metrics: GatewayMetrics,
         drift: DriftMetrics,
+        learnt: Learnt | None = None,
     ) -> None:
+        self._learnt = learnt
         self._config = config
         self._deployments = deployments
         self._metrics = metrics
@@ -89,6 +92,8 @@ class ActiveProfiles:
             return None
 
     def _publish_metrics(self) -> None:
+        if self._learnt is not None:
+            self._learnt.adopt(place.option for place in self.live.routed_deployments)
         versions = dict.fromkeys(self._models, self.live.profile.version)
         self._metrics.publish_profile(versions)
         for model in self._config.models:

@@ -4,6 +4,7 @@ A `RoutingSnapshot` joins the configured deployments with one profile; a new pro
 one, and a request keeps the one it began with, so that no decision mixes two.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,10 +12,20 @@ from backends.meter.ledger.decode_weights import DecodeCost
 from backends.registry import Backend, Deployment
 from gateway.config import GatewayConfig, ModelConfig
 from gateway.profile import CostProfile
+from gateway.scheduling.answer_length import AnswerLength
+from gateway.scheduling.candidate import (
+    CandidatePlace,
+    DeploymentOption,
+    LearntLength,
+    RoutingCandidate,
+)
 from gateway.scheduling.cost import CostQuantity
-from gateway.scheduling.decide import DeploymentOption, RoutingCandidate
-from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.decision import MetricWeights, PredictionBounds
+from gateway.scheduling.features import RequestFeatures
+from gateway.scheduling.placement import BackendView, find_places
+from gateway.scheduling.text_features import TextFeatures, extract_text_features
 from gateway.service.client.errors import UnknownModel
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.steering import RequestSteering
 
 AUTO = "auto"
@@ -71,7 +82,8 @@ class ModelNames:
     """Every name a client may ask for."""
 
     def __init__(self, config: GatewayConfig) -> None:
-        default = RequestSteering(config.weights.to_metric_weights(), config.policy)
+        bounds = PredictionBounds(quantile=config.bounds.quantile)
+        default = RequestSteering(config.weights.to_metric_weights(), config.policy, bounds)
         self.models = tuple(dict.fromkeys(model.name for model in config.models))
         self.presets: Mapping[str, MetricWeights] = config.preset_weights()
         self._targets = {AUTO: RequestTarget(AUTO, None, "default", default)}
@@ -100,25 +112,83 @@ SelectedBackends = dict[tuple[str, str], Backend]
 """The backend that each (model, deployment) would send the request to."""
 
 
-def list_candidates(
-    snapshot: RoutingSnapshot, model: str | None
-) -> tuple[list[RoutingCandidate], SelectedBackends]:
-    """Return the candidates of one model, or of all, as they are at this moment.
+class Found(NamedTuple):
+    """The candidates of a request as they are at this moment.
 
-    Each has the load of the backend that it would use, so what is predicted is what is sent there.
+    `bases` holds what each one's answer was expected to be without learning.
+    """
+
+    candidates: list[RoutingCandidate]
+    picks: SelectedBackends
+    bases: dict[tuple[str, str], AnswerLength]
+
+
+def list_candidates(
+    snapshot: RoutingSnapshot,
+    model: str | None,
+    features: RequestFeatures,
+    deciding: Deciding,
+    application: str = "",
+    prompt: str = "",
+) -> Found:
+    """Return the candidates of one model, or of all, each with its places at their loads.
+
+    Where load changes no cost the place is the less busy of two drawn at random; `picks` has those.
     """
     found: list[RoutingCandidate] = []
     picks: SelectedBackends = {}
+    bases: dict[tuple[str, str], AnswerLength] = {}
+    learnt = deciding.learnt
+    text: TextFeatures | None = None
     for option, deployment, *_ in snapshot.routed_deployments:
-        if model is None or option.model == model:
+        if model is not None and option.model != model:
+            continue
+        scale = None if learnt is None else learnt.predict_scale(option)
+        each_in = features.scale(scale or option.scale) / features.prompts
+        base = option.output.describe(each_in)
+        if option.words is not None and prompt:
+            text = extract_text_features(prompt) if text is None else text
+            base = option.words.predict(text)
+        bases[option.name] = base
+        length = None if learnt is None else learnt.predict_length(option, application, base)
+        if length is None and text is not None and option.words is not None:
+            length = LearntLength(base, WORDS)
+        places: tuple[CandidatePlace, ...] = ()
+        if option.depends_on_load:
+            expected = base if length is None else length.length
+            places = find_places(
+                [_view(backend) for backend in deployment.backends],
+                option.seconds,
+                tokens_in=each_in,
+                tokens_out=math.exp(min(expected.mu, _MOST_MU)),
+                rules=deciding.rules,
+            )
+        if not places:
             backend = deployment.pick_backend()
             if backend is None:
-                found.append(RoutingCandidate(option, up=False))
-            else:
-                picks[option.name] = backend
-                running, queued = backend.running_and_queued
-                found.append(RoutingCandidate(option, running, True, queued))
-    return found, picks
+                found.append(RoutingCandidate(option, up=False, learnt=length, scale=scale))
+                continue
+            picks[option.name] = backend
+            running, queued = backend.running_and_queued
+            places = (CandidatePlace(backend.label, DRAWN, running, queued),)
+        found.append(RoutingCandidate(option, places=places, learnt=length, scale=scale))
+    return Found(found, picks, bases)
+
+
+DRAWN = "drawn"
+"""Why a place was taken where load changes no cost: the less busy of two."""
+WORDS = "words"
+"""The source of a length that the prompt's words told."""
+_MOST_MU = 20.0
+
+
+def _view(backend: Backend) -> BackendView:
+    running, queued = backend.running_and_queued
+    others, seen, age_seconds = backend.last_seen
+    return BackendView(
+        backend.label, running, queued, backend.is_available, backend.prompt_tokens,
+        backend.cache_usage, others, seen, age_seconds,
+    )  # fmt: skip
 
 
 def _place(model: ModelConfig, deployment: Deployment, profile: CostProfile) -> RoutedDeployment:
@@ -139,6 +209,7 @@ def _nanojoules(joules: float) -> int:
 
 def _make_option(model: ModelConfig, profile: CostProfile) -> DeploymentOption:
     fitted = profile.get_model(model.profile or model.name)
+    words = profile.lengths.get(model.profile or model.name)
     return DeploymentOption(
         model=model.name,
         deployment=model.deployment_label,
@@ -149,4 +220,6 @@ def _make_option(model: ModelConfig, profile: CostProfile) -> DeploymentOption:
         capabilities=frozenset(model.capabilities),
         output=fitted.to_output_model(),
         ratio=fitted.tokens.ratio,
+        per_dense_char=fitted.tokens.per_dense_char,
+        words=None if words is None else words.model(),
     )

@@ -30,7 +30,9 @@ _BOUNDS = {
     names.MAX_LATENCY_MS: "max_latency_ms",
     names.MAX_ENERGY_JOULES: "max_energy_joules",
     names.MIN_ACCURACY: "min_accuracy",
+    names.BOUND_QUANTILE: "quantile",
 }
+_LEAST_QUANTILE, _MOST_QUANTILE = 0.5, 0.99
 _TRUE = {b"true": True, b"1": True, b"false": False, b"0": False}
 
 
@@ -59,6 +61,7 @@ class BoundsMember(Struct, forbid_unknown_fields=True):
     max_latency_ms: float | None = None
     max_energy_joules: float | None = None
     min_accuracy: float | None = None
+    quantile: float | None = None
 
 
 class SteeringMember(Struct, forbid_unknown_fields=True):
@@ -181,6 +184,8 @@ def _check_policy(name: str, param: str) -> str:
 def _check_bound(value: float, param: str) -> float:
     if not (math.isfinite(value) and value >= 0.0):
         raise BadRequest(f"{param}: must be finite and not negative", param=param)
+    if param.endswith("quantile") and not _LEAST_QUANTILE <= value <= _MOST_QUANTILE:
+        raise BadRequest(f"{param}: is a share, from 0.5 to 0.99", param=param)
     if value > 1.0 and param.endswith(("min-accuracy", "min_accuracy")):
         raise BadRequest(f"{param}: is a share, from 0 to 1", param=param)
     return value

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from backends.client import BackendClient, BackendResponse
 from backends.errors import (
@@ -38,15 +39,16 @@ from gateway.service.request.routing_table import (
 )
 from gateway.service.upstream import metering
 from gateway.service.upstream.failure_response import (
-    RATE_LIMITED,
     UNAUTHORISED,
     all_attempts_failed_error,
 )
+from gateway.service.upstream.prompt_backlog import PromptBacklog
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, parse_unary
 from gateway.service.upstream.retry_budget import RetryBudget
 from gateway.service.upstream.sent_ids import SentIds
 from gateway.service.upstream.upstream_body import build_upstream_members
 from gateway.service.upstream.usage_impact import UsageImpact
+from gateway.service.upstream.waste import ABANDONED, estimate_waste, guess_unseen_tokens
 from gateway.telemetry.boundary_account import (
     BoundaryAccount,
     HostShare,
@@ -54,12 +56,9 @@ from gateway.telemetry.boundary_account import (
     end_host_share,
 )
 from gateway.telemetry.metrics import GatewayMetrics
-from gateway.telemetry.record import BackendAttempt, RequestRecord, WastedEnergy
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import BackendAttempt
 from gateway.telemetry.trace_context import TraceSampler
-
-_SERVER_ERROR = 500
-_REDIRECT = 300
-_WASTEFUL_REASONS = ("abandoned", BackendTimeout.reason)
 
 
 @dataclass(slots=True)
@@ -181,6 +180,8 @@ class UpstreamDispatcher:
             place = snapshot.by_name[scored.model, scored.deployment]
             tried: list[Backend] = []
             backend = picks.get((scored.model, scored.deployment))
+            if backend is None:
+                backend = place.deployment.find(scored.backend)
             if backend is None or not backend.is_available:
                 backend = place.deployment.pick_backend()
             while backend is not None:
@@ -203,18 +204,18 @@ class UpstreamDispatcher:
         running, _ = backend.running_and_queued
         running_seconds = backend.running_seconds()
         trial = backend.begin_request()
+        backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
         metered = metering.begin_attempt(backend, place, scored)
         share = begin_host_share(self._boundary, record, scored.model, backend.label)
         opened: UpstreamResponse | None = None
-        reason: str | None = "abandoned"
+        reason: str | None = ABANDONED
         try:
             opened = await self._send_request(
                 ask, scored, place.deployment, backend, record, lifeline
             )
             opened.half_open_trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
-            opened.host_share = share
-            opened.running_seconds = running_seconds
+            opened.running_seconds, opened.host_share = running_seconds, share
             opened.measure_load()
             reason = None
         except BackendStatusError as error:
@@ -237,6 +238,7 @@ class UpstreamDispatcher:
             elif metered is not None:
                 metering.end_unary(metered, record, opened.unary or UnaryResponse(), place.option)
         finally:
+            backlog.release()
             record.attempts.append(BackendAttempt(scored.model, backend.label, reason))
             if self._sampler is not None:
                 self._sampler.record_attempt(record.trace, began)
@@ -244,10 +246,11 @@ class UpstreamDispatcher:
                 backend.end_request(trial=trial)
                 end_host_share(share)
                 seconds = time.monotonic() - began
-                wasted = _estimate_waste(reason, scored, seconds)
+                wasted = estimate_waste(reason, scored, seconds)
                 record.wasted += wasted
                 if metered is not None:
-                    metering.end_failed(metered, record, wasted, place.option, seconds)
+                    guess = guess_unseen_tokens(place.option, scored.tokens_in, running, seconds)
+                    metering.end_failed(metered, record, guess if wasted else None)
         return opened
 
     async def _send_request(
@@ -278,7 +281,7 @@ class UpstreamDispatcher:
             answer = await self._client.post(
                 backend.build_url(ask.kind.url_path), body, headers, resend=harmless
             )
-            if answer.status >= _REDIRECT:
+            if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 await self._raise_refused(answer)
             begun = UpstreamResponse(scored, deployment, backend, answer)
             if ask.stream:
@@ -288,10 +291,8 @@ class UpstreamDispatcher:
             self._check_id(begun, number)
             opened = begun
         except asyncio.CancelledError:
-            if lifeline.reason is not CancelReason.SILENT:
+            if not lifeline.resume_after_silence():
                 raise
-            lifeline.consume()
-            lifeline.resume()
             raise BackendTimeout(
                 f"{backend.label} said nothing useful within {seconds:g} s"
             ) from None
@@ -313,7 +314,7 @@ class UpstreamDispatcher:
             raise InvalidResponse("the answer to another request")
 
     async def _raise_refused(self, answer: BackendResponse) -> None:
-        if answer.status < 400:  # noqa: PLR2004
+        if answer.status < HTTPStatus.BAD_REQUEST:
             raise InvalidResponse(f"a redirect ({answer.status}); they are not followed")
         body = await answer.read_body(self._max_answer_bytes)
         raise BackendStatusError(answer.status, body, answer.get_header("Retry-After"))
@@ -346,18 +347,8 @@ class UpstreamDispatcher:
 
 def _classify_refusal(error: BackendStatusError, backend: Backend) -> None:
     """Tell a backend's failure from a refusal of the request, which raises UpstreamRejection."""
-    if error.status >= _SERVER_ERROR:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         backend.record_failure(str(error))
-    elif error.status not in (RATE_LIMITED, *UNAUTHORISED):
+    elif error.status not in (HTTPStatus.TOO_MANY_REQUESTS, *UNAUTHORISED):
         backend.record_success()
         raise UpstreamRejection(error.status, error.body) from None
-
-
-def _estimate_waste(
-    reason: str | None, scored: ScoredCandidate, seconds: float
-) -> list[WastedEnergy]:
-    """Estimate what a failed attempt cost: by the share of its predicted time it was worked on."""
-    if reason not in _WASTEFUL_REASONS:
-        return []
-    share = min(1.0, seconds / scored.predicted_seconds)
-    return [WastedEnergy(scored.model, scored.predicted_joules * share)]

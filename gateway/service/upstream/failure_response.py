@@ -1,6 +1,7 @@
 """The error for a request whose attempts have all failed: one for all failures."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from backends.errors import BackendError, BackendStatusError, BackendTimeout, InvalidResponse
 from gateway.service.client.errors import (
@@ -11,8 +12,7 @@ from gateway.service.client.errors import (
     GatewayTimeout,
 )
 
-RATE_LIMITED = 429
-UNAUTHORISED = (401, 403)
+UNAUTHORISED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 def all_attempts_failed_error(failures: Sequence[BackendError]) -> ApiError:
@@ -24,7 +24,8 @@ def all_attempts_failed_error(failures: Sequence[BackendError]) -> ApiError:
     last = failures[-1]
     said = f"{len(failures)} attempt(s) failed; the last: {last}"
     if all(
-        isinstance(error, BackendStatusError) and error.status == RATE_LIMITED for error in failures
+        isinstance(error, BackendStatusError) and error.status == HTTPStatus.TOO_MANY_REQUESTS
+        for error in failures
     ):
         return BackendsRateLimited(
             said, retry_after_seconds=_shortest_retry_after_seconds(failures)

@@ -17,10 +17,9 @@ from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.request.routing_table import RoutedDeployment
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse
-from gateway.telemetry.record import RequestRecord, WastedEnergy
+from gateway.telemetry.record import RequestRecord
 
 _MOST_MILLISECONDS: Final = 1e9
-_LEAST_TOKEN_SECONDS: Final = 1e-4
 
 
 def begin_attempt(
@@ -42,7 +41,7 @@ def note_first_token(
     lifeline: RequestCancellation,
 ) -> None:
     """Note the first token of a stream."""
-    _expect_joules(metered, record, record)
+    metered.on_energy = record.expect_answer_energy()
     metered.record_first_content(stream, lifeline)
 
 
@@ -61,7 +60,7 @@ def end_unary(
     metered: MeteredAttempt, record: RequestRecord, whole: UnaryResponse, option: DeploymentOption
 ) -> None:
     """Note a unary response."""
-    _expect_joules(metered, record, record)
+    metered.on_energy = record.expect_answer_energy()
     usage = whole.usage or TokenUsage()
     timings = _parse_timings(whole.metrics)
     first, rest = timings.get("time_to_first_token"), timings.get("generation_time")
@@ -79,33 +78,17 @@ def end_unary(
     )
 
 
-def end_failed(
-    metered: MeteredAttempt,
-    record: RequestRecord,
-    wasted: list[WastedEnergy],
-    option: DeploymentOption,
-    seconds: float,
-) -> None:
-    """Note that an attempt is over without an answer; `wasted` where it was worked on.
+def end_failed(metered: MeteredAttempt, record: RequestRecord, guess: int | None) -> None:
+    """Note that an attempt is over without an answer; `guess` None: it was not worked on.
 
-    Nobody saw its tokens: they are guessed by the `seconds` it took, and its joules are estimated.
+    Else it is the one wasted last. Nobody saw its tokens: so many are guessed, and its joules are
+    estimated.
     """
-    if wasted:
-        _expect_joules(metered, record, wasted[0])
-        per_token = option.seconds.cost_per_output_token(metered.prompt_tokens, record.running)
-        decoding = seconds - option.seconds.predict_cost(metered.prompt_tokens, 0, record.running)
-        guess = max(0.0, decoding) / max(per_token, _LEAST_TOKEN_SECONDS)
-        metered.leave(min(round(guess), option.context))
-    else:
+    if guess is None:
         metered.record_refusal()
-
-
-def _expect_joules(
-    metered: MeteredAttempt, record: RequestRecord, target: RequestRecord | WastedEnergy
-) -> None:
-    """Have the joules that the meter will report set on `target`."""
-    metered.owner = (record, target)
-    record.unsettled += 1
+        return
+    metered.on_energy = record.expect_wasted_energy()
+    metered.leave(guess)
 
 
 def _predict_prompt_share(option: DeploymentOption, tokens_in: int, tokens_out: int) -> float:

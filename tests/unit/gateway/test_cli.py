@@ -44,7 +44,7 @@ def config(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("policy", ["fair-ols", "hybrid"])
+@pytest.mark.parametrize("policy", ["relative", "fair-ols", "hybrid"])
 @pytest.mark.parametrize(
     ("metric", "model"),
     [("accuracy", "mistral-7b"), ("energy", "phi-3-mini"), ("time", "phi-3-mini")],
@@ -62,16 +62,17 @@ def test_the_expected_choices(policy, metric, model):
 def test_the_json_has_exactly_the_contracts_keys():
     shown = routed("--weight-accuracy", "0.7", "--weight-energy", "0.2", "--weight-time", "0.1")
     assert list(shown) == [
-        "id", "model", "policy", "weights", "tokens", "score", "profile_version", "decision_us",
-        "candidates", "excluded", "feasible",
+        "id", "model", "policy", "weights", "tokens", "score", "profile_version",
+        "reference_load", "decision_us", "candidates", "excluded", "feasible",
     ]  # fmt: skip
     metrics = ["accuracy", "energy", "time"]
     assert list(shown["weights"]) == metrics
-    assert list(shown["tokens"]) == ["input", "output"]
+    assert list(shown["tokens"]) == ["input", "output", "output_p90", "source"]
     for candidate in shown["candidates"]:
         assert list(candidate) == [
             "model", "deployment", "score", "accuracy", "predicted_seconds", "predicted_joules",
-            "costs", "terms", "running", "queued",
+            "reference_joules", "tokens", "costs", "terms", "backend", "running", "queued",
+            "places",
         ]  # fmt: skip
         assert list(candidate["costs"]) == list(candidate["terms"]) == metrics
         assert candidate["score"] == pytest.approx(sum(candidate["terms"].values()))
@@ -83,7 +84,9 @@ def test_the_json_has_exactly_the_contracts_keys():
 
 
 def test_exclusions_are_shown_with_their_reason():
-    shown = routed("--max-tokens", "3000")
+    # A large limit alone shuts nobody out: what has to fit is what is to be expected.
+    assert routed("--max-tokens", "3000")["excluded"] == []
+    shown = json.loads(run("route", "--prompt", "word " * 2100, "--json").stdout)
     (out,) = shown["excluded"]
     assert list(out) == ["model", "deployment", "reason"]
     assert out["model"] == "falcon-7b"
@@ -101,7 +104,7 @@ def test_the_table_shows_every_term():
         numbers = [candidate["score"], *candidate["costs"].values(), *candidate["terms"].values()]
         for number in numbers:
             assert f"{number:.4f}" in line
-    assert lines[0].startswith(f"{shown['model']} by fair-ols")
+    assert lines[0].startswith(f"{shown['model']} by relative")
     assert "\x1b" not in result.stdout
 
 
@@ -128,7 +131,7 @@ def test_presets_and_concrete_names(config):
         (["--weight-energy", "-1"], "--weight-energy: '-1.0' is not a non-negative decimal"),
         (["--weight-energy", "nan"], "--weight-energy: 'nan' is not"),
         (["--weight-energy", "0"], "weights must not all be zero"),
-        (["--policy", "fastest"], "--policy: 'fastest' is not one of fair-ols, hybrid"),
+        (["--policy", "fastest"], "--policy: 'fastest' is not one of relative, fair-ols, hybrid"),
         (["--infeasible", "maybe"], "--infeasible: must be best-effort or reject"),
         (["--model", "nope"], "the model 'nope' does not exist"),
         (["--profile", "/no/such.json"], "/no/such.json: No such file"),

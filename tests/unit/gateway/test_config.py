@@ -55,7 +55,7 @@ def test_the_contracts_example():
 
 def test_the_defaults_are_the_contracts():
     config = parse_config(MODEL, "g.yaml", {})
-    assert (config.policy, config.profile) == ("fair-ols", None)
+    assert (config.policy, config.profile) == ("relative", None)
     assert config.weights.to_metric_weights() == MetricWeights.from_values(0.5, 0.3, 0.2)
     health, retry = config.health, config.retry
     assert (health.eject_after_failures, health.eject_seconds, health.eject_max_seconds) == (
@@ -102,7 +102,10 @@ def test_the_built_in_presets():
         (MODEL.replace("http://a:8000", "http://a/?q=1"), "models[0].backends[0]: url: must not"),
         (MODEL.replace("name: m", "name: auto"), "models[0]: name: 'auto' is the gateway's own"),
         (MODEL.replace("name: m", "name: 'auto:x'"), "models[0]: name: letters, digits"),
-        (MODEL + "policy: fastest", "policy: 'fastest' is not a policy (known: fair-ols, hybrid)"),
+        (
+            MODEL + "policy: fastest",
+            "policy: 'fastest' is not a policy (known: relative, fair-ols, hybrid)",
+        ),
         (MODEL + "weights: {energy: -1}", "weights.energy: Expected `float` >= 0.0"),
         (MODEL + "weights: {energy: .inf}", "weights: weights must be finite"),
         (MODEL + "weights: {}", "weights: weights must not all be zero"),

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.scheduling.cost import CostQuantity
 from gateway.scheduling.decide import POLICIES, DeploymentOption, RoutingCandidate, make_decision
-from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.decision import PRESETS, MetricWeights
 from gateway.scheduling.features import RequestFeatures
 
 MODELS = ("phi-3-mini", "mistral-7b", "falcon-7b")
@@ -100,14 +100,35 @@ def test_the_expected_choices(shipped, policy, weights, winner):
 )
 def test_the_presets_for_energy_and_time_choose_phi_under_fair_ols(shipped, weights):
     for tokens_in in (1, 8, 60, 400, 1500):
-        assert (
-            make_decision(RequestFeatures(tokens_in), fleet(shipped), weights).best_candidate.model
-            == "phi-3-mini"
-        )
+        best = make_decision(
+            RequestFeatures(tokens_in), fleet(shipped), weights, policy="fair-ols"
+        ).best_candidate
+        assert best.model == "phi-3-mini"
 
 
+@pytest.mark.parametrize(
+    ("weights", "winner"),
+    [
+        (PRESETS["energy"], "phi-3-mini"),
+        (PRESETS["time"], "phi-3-mini"),
+        (PRESETS["balanced"], "phi-3-mini"),
+        (PRESETS["accuracy"], "mistral-7b"),
+        (MetricWeights.from_values(0.5, 0.3, 0.2), "mistral-7b"),
+        (MetricWeights.from_values(0.7, 0.2, 0.1), "mistral-7b"),
+    ],
+)
+@pytest.mark.parametrize("names", [MODELS, ("phi-3-mini", "mistral-7b")])
+def test_the_presets_under_relative_with_falcon_up_or_down(shipped, weights, winner, names):
+    for tokens_in in (4, 20, 67):  # the lengths that the profile was fitted at
+        best = make_decision(
+            RequestFeatures(tokens_in), fleet(shipped, names), weights, policy="relative"
+        ).best_candidate
+        assert best.model == winner
+
+
+@pytest.mark.parametrize("policy", ["relative", "fair-ols"])
 @pytest.mark.parametrize("names", [MODELS, ("mistral-7b", "falcon-7b")])
-def test_falcon_is_never_chosen_by_fair_ols(shipped, names):
+def test_falcon_is_never_chosen(shipped, names, policy):
     candidates = fleet(shipped, names)
     steps = range(21)
     grid = [
@@ -119,7 +140,8 @@ def test_falcon_is_never_chosen_by_fair_ols(shipped, names):
         for asked in (None, 1, 48):
             features = RequestFeatures(tokens_in, asked)
             for weights in grid:
-                chosen.add(make_decision(features, candidates, weights).best_candidate.model)
+                best = make_decision(features, candidates, weights, policy=policy).best_candidate
+                chosen.add(best.model)
     assert chosen == set(names) - {"falcon-7b"}
 
 

@@ -77,8 +77,9 @@ def test_every_picture_is_written_in_both_formats(drawn):
     [
         ("tradeoff", ["Energy per request (J)", "Time per request (s)", "Accuracy (% right)",
                       "Pareto front", "phi-3-mini", "32 tokens in, 45 out", "outside the fitted"]),
-        ("sensitivity", ["Share of requests (%)", "fair-ols", "hybrid", "10 built-in lengths",
-                         "Weight of energy (others split evenly)", "falcon-7b (never wins here)"]),
+        ("sensitivity", ["Share of requests (%)", "relative", "fair-ols", "hybrid",
+                         "10 built-in lengths", "Weight of energy (others split evenly)",
+                         "falcon-7b (never wins here)"]),
         ("triangle", ["accuracy only", "energy only", "time only", "mistral-7b"]),
         ("lengths", ["Tokens in (prompt)", "Tokens out (new tokens)", "fitted range",
                      "accuracy 0.5, energy 0.3, time 0.2"]),
@@ -249,5 +250,5 @@ def test_a_floored_prediction_is_marked_as_no_real_figure(shipped, tmp_path):
         "--format", "svg", "--length", "32:45",
     )  # fmt: skip
     assert code == 0
-    assert "joules of phi-3-mini are below 0 and stand at the floor" in text
+    assert "joules of phi-3-mini are below 0 and floored" in text
     assert "floored: no real figure" in (tmp_path / "tradeoff.svg").read_text()

@@ -1,6 +1,7 @@
-"""Joules: the counter's ticks as plain numbers, and NVML through a library that is pretended."""
+"""Joules: the counter's ticks as plain numbers, and a meter over a source that is pretended."""
 
 import asyncio
+import collections
 import threading
 import time
 
@@ -8,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.meter.sources.source import EnergyDevice, SourceError
 from calibration.endpoint.stream import SimulatedRequestCost, TimedResponse
 from calibration.profile.energy import (
+    CounterMeter,
     CounterTicks,
     EnergyMeasurement,
     MeterError,
     NoMeter,
-    NvmlMeter,
     SimulatorMeter,
-    create_nvml_meter,
 )
 
 
@@ -76,35 +77,54 @@ def test_old_ticks_are_forgotten():
     assert ticks.interpolate_joules(149_000.5) == 149_000.5
 
 
-class Gpu:
-    """A counter at a steady power that moves once a period, as NVML's does."""
+class Gpus:
+    """A source of counters at a steady power that move once a period, as NVML's do."""
 
-    def __init__(self, period=0.03, watts=400.0):
-        self.period, self.watts = period, watts
+    kind, coarse = "nvml", False
+
+    def __init__(self, *names, period=0.03, watts=400.0, fails=""):
+        self.names, self.period, self.watts = names or ("a card",), period, watts
+        self.fails = fails
         self.start = time.perf_counter()
+        self.is_open = False
 
-    def __call__(self):
+    def open(self):
+        self.is_open = True
+        if self.fails == "open":
+            raise SourceError("NVML: Driver Not Loaded; load NVIDIA's driver")
+        return tuple(EnergyDevice(f"GPU-{n}", name) for n, name in enumerate(self.names))
+
+    def read(self, device):
+        if self.fails == "read":
+            raise SourceError(f"{device.name} ({device.id}): GPU is lost")
+        if self.fails == "still":
+            return 5
         ticks = int((time.perf_counter() - self.start) / self.period)
-        return round(ticks * self.period * self.watts * 1000)
+        return round(ticks * self.period * self.watts * 1e6)
+
+    def close(self):
+        self.is_open = False
 
 
 @pytest.fixture
 def gpu_meter():
-    meters = []
+    sources, meters = [], []
 
-    def make(*args):
-        meters.append(NvmlMeter(*args))
+    def make(source):
+        sources.append(source)
+        meters.append(CounterMeter(source))
         return meters[-1]
 
     yield make
     for meter in meters:
         meter.close()
-    assert "nvml" not in [thread.name for thread in threading.enumerate()]
+    assert not any(source.is_open for source in sources)
+    assert "energy-counters" not in [thread.name for thread in threading.enumerate()]
 
 
 async def test_a_short_window_is_not_quantised(gpu_meter):
-    gpu = Gpu()
-    meter = gpu_meter(gpu, "a card")
+    gpu = Gpus()
+    meter = gpu_meter(gpu)
     shares = []
     for _ in range(4):
         window = await meter.begin_window(alone=True)
@@ -119,7 +139,7 @@ async def test_a_short_window_is_not_quantised(gpu_meter):
 
 
 async def test_under_load_a_request_gets_its_share(gpu_meter):
-    meter = gpu_meter(Gpu(), "a card")
+    meter = gpu_meter(Gpus())
     await meter.begin_window(alone=True)
     window = await meter.begin_window(alone=False)
     await asyncio.sleep(0.06)
@@ -132,7 +152,7 @@ async def test_under_load_a_request_gets_its_share(gpu_meter):
 
 async def test_a_slow_source_is_coarse(gpu_meter, monkeypatch):
     monkeypatch.setattr("calibration.profile.energy.COARSE_SECONDS", 0.01)
-    meter = gpu_meter(Gpu(), "a card")
+    meter = gpu_meter(Gpus())
     window = await meter.begin_window(alone=True)
     measured = await meter.end_window(window, reply(0.0, time.perf_counter()), 1.0)
     assert measured.method == "coarse"
@@ -141,13 +161,9 @@ async def test_a_slow_source_is_coarse(gpu_meter, monkeypatch):
 async def test_a_counter_that_stands_still_or_fails_is_said(gpu_meter, monkeypatch):
     monkeypatch.setattr("calibration.profile.energy._WARM_UP_SECONDS", 0.05)
     with pytest.raises(MeterError, match="stands still"):
-        await gpu_meter(lambda: 5, "a card").begin_window(alone=True)
-
-    def lost():
-        raise RuntimeError("GPU is lost")
-
-    with pytest.raises(MeterError, match="GPU is lost"):
-        await gpu_meter(lost, "a card").begin_window(alone=True)
+        await gpu_meter(Gpus(fails="still")).begin_window(alone=True)
+    with pytest.raises(MeterError, match=r"cannot be read: a card \(GPU-0\): GPU is lost"):
+        await gpu_meter(Gpus(fails="read")).begin_window(alone=True)
 
 
 async def test_the_simulators_truth_is_taken_as_it_is():
@@ -167,58 +183,28 @@ async def test_without_a_meter_joules_are_missing():
     assert await meter.end_window(window, reply(), 1.0) == EnergyMeasurement(None, "")
 
 
-class Library:
-    """As much of pynvml as is used."""
+class CountingGpus(Gpus):
+    """Each reading of the n-th counter is 10^n joules more than the one before."""
 
-    class NVMLError(Exception):
-        pass
+    def __init__(self, *names):
+        super().__init__(*names)
+        self.readings = collections.Counter()
 
-    def __init__(self, names=("Tesla", "Tesla"), broken=None):
-        self.names, self.broken, self.gpu = names, broken, Gpu()
-
-    def nvmlInit(self):  # noqa: N802
-        if self.broken == "init":
-            raise self.NVMLError("Driver Not Loaded")
-
-    def nvmlDeviceGetCount(self):  # noqa: N802
-        return len(self.names)
-
-    def nvmlDeviceGetHandleByIndex(self, number):  # noqa: N802
-        if number >= len(self.names):
-            raise self.NVMLError("Invalid Argument")
-        return number
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle):  # noqa: N802
-        if self.broken == "counter":
-            raise self.NVMLError("Not Supported")
-        return self.gpu() * (handle + 1)
-
-    def nvmlDeviceGetName(self, handle):  # noqa: N802
-        return self.names[handle].encode() if handle else self.names[handle]
+    def read(self, device):
+        self.readings[device.id] += 1
+        return self.readings[device.id] * 10 ** int(device.id[-1]) * 1_000_000
 
 
-def test_all_gpus_are_added_up_unless_some_are_named():
-    with_all, one = (
-        create_nvml_meter((), Library()),
-        create_nvml_meter((1,), Library(("H200", "L4"))),
-    )
-    try:
-        assert with_all.hardware == "2x Tesla"
-        assert one.hardware == "L4"
-    finally:
-        with_all.close()
-        one.close()
+async def test_the_counters_of_all_devices_are_added_up(gpu_meter):
+    meter = gpu_meter(CountingGpus("L4", "H200", "L4"))
+    assert meter.hardware == "2x L4 + H200"
+    first = await meter.begin_window(alone=True)
+    second = await meter.begin_window(alone=True)
+    measured = await meter.end_window(first, reply(0.0, second.began), 1.0)
+    assert measured.joules >= 111
+    assert measured.joules % 111 == 0  # both windows begin at a tick: nothing is interpolated
 
 
-@pytest.mark.parametrize(
-    ("gpus", "library", "words"),
-    [
-        ((), Library(broken="init"), "Driver Not Loaded"),
-        ((), Library(broken="counter"), "Not Supported"),
-        ((5,), Library(), "Invalid Argument"),
-        ((), Library(()), "no GPU"),
-    ],
-)
-def test_what_nvml_lacks_is_said(gpus, library, words):
-    with pytest.raises(MeterError, match=words):
-        create_nvml_meter(gpus, library)
+def test_a_source_that_does_not_open_is_said_and_closed(gpu_meter):
+    with pytest.raises(MeterError, match=r"^NVML: Driver Not Loaded; load"):
+        gpu_meter(Gpus(fails="open"))

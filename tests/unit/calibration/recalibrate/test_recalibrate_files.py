@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 import respx
 
 from gateway import profile
 from gateway.profile import OutputCoefficients
+from gateway.scheduling.text_features import BUCKETS, SHAPES
 from tests.unit.calibration.recalibrate import recalibrating
 from tests.unit.calibration.recalibrate.recalibrating import (
     QUERY,
@@ -77,6 +79,16 @@ def test_what_is_no_profile_is_not_overwritten(server, live, tmp_path):
     assert code == 2
     assert "version 2 is not known here" in said
     assert other.read_text() == '{"version": 2}'
+
+
+@pytest.mark.parametrize("name", ["profile.json", "new.json"])
+def test_models_of_words_go_with_the_profile(server, live, name):
+    words = profile.WordsRegression(1.0, 0.5, [0.0] * BUCKETS, [(0.0, 0.0, 1.0)] * len(SHAPES))
+    profile.save_profile(profile.load_profile(live).models, live, {"phi-3-mini": words})
+    server.add(served()[0])
+    out = live.with_name(name)
+    assert recalibrate(live, "--out", out)[0] == 0
+    assert profile.load_profile(out).lengths == {"phi-3-mini": words}
 
 
 def test_a_profile_that_was_replaced_meanwhile_is_left_alone(server, live):

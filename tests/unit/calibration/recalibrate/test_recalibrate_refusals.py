@@ -6,7 +6,7 @@ import pytest
 
 from calibration.recalibrate.prometheus import SampleSeries
 from gateway import profile
-from gateway.profile import CostRegression
+from gateway.profile import CostRegression, OutputCoefficients, TokenRatio
 from gateway.scheduling.cost import RegressionForm
 from gateway.scheduling.regression_terms import COSTS, METERED, OUTPUT, ROW_TERMS, ROWS
 from tests.unit.calibration.recalibrate import recalibrating
@@ -160,6 +160,33 @@ def test_answers_that_were_all_cut_tell_nothing(server, live):
     assert code == 0
     assert "output: left as it was: requests: 0 whole answers of 500" in text
     assert profile.load_profile(live).get_model("phi-3-mini").output == before.output
+
+
+def test_lengths_that_were_log_normal_are_fitted_anew(server, live):
+    learnt = OutputCoefficients(form="lognormal", mu=5.0, sigma=0.9, n=400, censored=30)
+    profile.save_profile({"phi-3-mini": model(output=learnt)}, live)
+    server.add(served()[0])
+    code, report = told(live)
+    assert code == 0
+    found, output = (
+        part(report, "output"),
+        profile.load_profile(live).get_model("phi-3-mini").output,
+    )
+    assert found["adopted"]
+    assert output == OutputCoefficients(
+        form="lognormal", mu=found["mu"], sigma=found["sigma"], n=found["n"], censored=0
+    )
+
+
+def test_tokens_with_dense_characters_apart_stay_as_they_are(server, live):
+    tokens = TokenRatio(1.1, per_dense_char=0.2)
+    profile.save_profile({"phi-3-mini": model(tokens=tokens)}, live)
+    server.add(served()[0])
+    code, report = told(live)
+    assert code == 0
+    (refused,) = part(report, "tokens")["refused"]
+    assert refused["gate"] == "dense"
+    assert profile.load_profile(live).get_model("phi-3-mini").tokens == tokens
 
 
 def test_a_live_profile_that_holds_is_left_as_it_was(server, live):

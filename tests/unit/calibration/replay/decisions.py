@@ -10,7 +10,7 @@ from gateway.scheduling.cost import CostQuantity
 from gateway.scheduling.decide import DeploymentOption, RoutingCandidate, make_decision
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import RequestFeatures
-from gateway.telemetry.record import RequestRecord
+from tests.unit.gateway.telemetry.request_records import make_record
 
 CONTEXT = {"phi-3-mini": 4096, "mistral-7b": 8192, "falcon-7b": 2048}
 OWN = MetricWeights.from_values(0.5, 0.3, 0.2)
@@ -61,7 +61,7 @@ def line(of, number=0, tokens_in=100, tokens_out=60, weights=OWN, asked=None, **
         "method": "exclusive",
         **other,
     }
-    return RequestRecord(**fields).to_dict()
+    return make_record(**fields).to_dict()
 
 
 def write(path, lines):

@@ -58,9 +58,16 @@ def test_totals_and_savings_are_those_of_a_plain_loop(log, shipped):
             MetricWeights.from_values(energy=1), policy="hybrid",
         ).best_candidate.model  # fmt: skip
         chosen.append(best)
-        spent += of[best].joules.predict_cost(*tokens)
-        seconds += of[best].seconds.predict_cost(*tokens)
-        always += of["falcon-7b"].joules.predict_cost(*tokens)
+        own = [c["tokens"]["input"] for c in one["decision"]["candidates"]]
+        by_model = dict(zip([c["model"] for c in one["decision"]["candidates"]], own, strict=True))
+        off = tokens[0] / by_model[one["model"]]
+
+        def priced(model, by_model=by_model, off=off, out=tokens[1]):
+            return round(by_model[model] * off), out
+
+        spent += of[best].joules.predict_cost(*priced(best))
+        seconds += of[best].seconds.predict_cost(*priced(best))
+        always += of["falcon-7b"].joules.predict_cost(*priced("falcon-7b"))
     name = "green, hybrid"
     assert plan(found, name)["total"] == pytest.approx({"joules": spent, "seconds": seconds})
     saved = saving(found, name, "always falcon-7b")
@@ -110,7 +117,8 @@ def test_parameter_uncertainty_is_that_of_the_covariance(shipped):
     one = comparison.compute_outcome("always").joules
     # All requests are alike, so what is left is the coefficients' part: x' V x.
     assert one.requests.high - one.requests.low == pytest.approx(0.0, abs=1e-9)
-    x = np.array([1.0, 200.0, replay.compute_lengths(world, requests).tokens_out[0, 1]])
+    sizes = replay.compute_lengths(world, requests)
+    x = np.array([1.0, sizes.tokens_in[0, 1], sizes.tokens_out[0, 1]])
     covariance = np.array(shipped.get_model("mistral-7b").joules.covariance)
     half = 1.96 * np.sqrt(x @ covariance @ x)
     assert (one.both.high - one.both.low) / 2 == pytest.approx(half, rel=0.05)
@@ -159,7 +167,7 @@ def test_prompts_are_counted_as_the_gateway_counts_a_chat(tmp_path, counter):
     found = report(path, "--weights", "accuracy=1")
     assert found["kind"] == "prompts"
     of = profile.load_profile(None).get_model("mistral-7b")
-    tokens_in = counter.count_tokens(text) + 7
+    tokens_in = round((counter.count_tokens(text) + 7) * of.tokens.ratio)
     cost = of.joules.to_cost_function(CostQuantity.JOULES)
     expected = sum(
         cost.predict_cost(tokens_in, of.to_output_model().predict_output_tokens(tokens_in, limit))
@@ -172,7 +180,7 @@ def test_prompts_are_counted_as_the_gateway_counts_a_chat(tmp_path, counter):
 
 def test_token_ratios_move_lengths_between_models(shipped):
     models = dict(shipped.models)
-    for name, ratio in (("phi-3-mini", 1.25), ("mistral-7b", 1.5)):
+    for name, ratio in (("phi-3-mini", 1.25), ("mistral-7b", 1.5), ("falcon-7b", 1.0)):
         models[name] = msgspec.structs.replace(models[name], tokens=profile.TokenRatio(ratio))
     world = replay.ReplayFleet(
         profile.CostProfile(models, "v"),
@@ -197,7 +205,7 @@ def test_a_model_that_a_request_outgrows_is_priced_and_told_of(tmp_path):
     assert plan(found, "always falcon-7b")["total"]["joules"] > 0
     assert plan(found, "own weights")["shares"]["falcon-7b"]["value"] == 0.0
     notes = found["profiles"][0]["notes"]
-    assert any("1 requests outgrow the context of falcon-7b" in note for note in notes)
+    assert any("1 requests exceed the context of falcon-7b" in note for note in notes)
 
 
 def test_what_could_not_serve_then_cannot_now(tmp_path, shipped):

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from gateway import profile
 from gateway.cli import app
+from gateway.scheduling.text_features import BUCKETS, SHAPES
 
 
 def run(*arguments, code=0):
@@ -64,6 +65,17 @@ def test_a_model_that_is_there_is_replaced_only_if_that_is_asked(tmp_path):
     model = profile.load_profile(path).get_model("qwen")
     assert model.provenance["hardware"] == "1 x NVIDIA B200"
     assert model.accuracy.default == 0.8
+
+
+def test_models_of_words_stay_where_an_entry_is_added(tmp_path):
+    path = tmp_path / "profile.json"
+    words = profile.WordsRegression(1.0, 0.5, [0.0] * BUCKETS, [(0.0, 0.0, 1.0)] * len(SHAPES))
+    shipped = profile.load_profile(None)
+    profile.save_profile(shipped.models, path, {"phi-3-mini": words})
+    run("add", "Qwen3-14B@H100", "--as", "qwen", "--profile", path)
+    after = profile.load_profile(path)
+    assert after.lengths == {"phi-3-mini": words}
+    assert "qwen" in after.models
 
 
 @pytest.mark.parametrize(

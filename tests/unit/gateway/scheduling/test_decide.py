@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.cost import COST_FLOOR, CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.decide import POLICIES, DeploymentOption, RoutingCandidate, make_decision
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import OutputModel, RequestFeatures
@@ -73,7 +73,7 @@ policies = st.sampled_from(sorted(POLICIES))
 
 
 def test_the_policies():
-    assert sorted(POLICIES) == ["fair-ols", "hybrid"]
+    assert list(POLICIES) == ["relative", "fair-ols", "hybrid"]
     with pytest.raises(KeyError):
         make_decision(RequestFeatures(1), [], MetricWeights.from_values(1), policy="round-robin")
 
@@ -115,7 +115,7 @@ def test_the_order_of_the_candidates_does_not_matter(data, fleet, wanted, weight
 @given(fleets(limit=1e6), features, weights)
 @settings(max_examples=100)
 def test_a_score_is_the_weighted_sum_of_the_contract(fleet, wanted, weighted):
-    decision = make_decision(wanted, fleet, weighted)
+    decision = make_decision(wanted, fleet, weighted, policy="fair-ols")
     ranked = decision.candidates
     assume(ranked)
     low_e = min(scored.predicted_joules for scored in ranked)
@@ -133,20 +133,31 @@ def test_a_score_is_the_weighted_sum_of_the_contract(fleet, wanted, weighted):
         assert scored.terms == pytest.approx(terms, rel=1e-9, abs=1e-12)
 
 
+def expected_cost(cost, tokens_in, mean, deviation, running):
+    """The mean cost over an answer's length: the form at the mean, and half its curvature."""
+    at = [cost.evaluate_form(tokens_in, o, running) for o in (0.0, 1.0, 2.0)]
+    curvature = at[0] - 2.0 * at[1] + at[2] if cost.form.reads_context else 0.0
+    whole = cost.evaluate_form(tokens_in, mean, running) + curvature * deviation**2 / 2.0
+    return max(COST_FLOOR, whole)
+
+
 @given(fleets(limit=1e6), features, weights, policies)
 def test_predictions_come_from_the_options_own_tokens(fleet, wanted, weighted, policy):
     decision = make_decision(wanted, fleet, weighted, policy=policy)
     by_name = {candidate.option.model: candidate for candidate in fleet}
     for scored in decision.candidates:
-        chosen, running, _, queued = by_name[scored.model]
+        chosen, running, _, queued, *_ = by_name[scored.model]
         tokens_in = max(1, round(wanted.tokens_in * chosen.ratio))
         room = chosen.context - tokens_in
         limit = room if wanted.asked_tokens_out is None else min(wanted.asked_tokens_out, room)
-        line = round(chosen.output.slope * tokens_in + chosen.output.intercept)
-        tokens_out = max(1, min(line, limit))
-        assert (scored.tokens_in, scored.tokens_out) == (tokens_in, tokens_out)
-        assert scored.predicted_joules == chosen.joules.predict_cost(tokens_in, tokens_out, running)
-        seconds = chosen.seconds.predict_cost(tokens_in, tokens_out, running)
+        length = chosen.output.describe(tokens_in)
+        mean = length.compute_mean(1.0, max(1.0, limit))
+        deviation = length.compute_moments(1.0, max(1.0, limit)).deviation
+        assert (scored.tokens_in, scored.tokens_out) == (tokens_in, max(1, round(mean)))
+        joules = expected_cost(chosen.joules, tokens_in, mean, deviation, running)
+        assert scored.predicted_joules == pytest.approx(joules, rel=1e-9)
+        assert scored.reference_joules == scored.predicted_joules
+        seconds = expected_cost(chosen.seconds, tokens_in, mean, deviation, running)
         # Each of those ahead takes as long, and `running` of them are served at a time.
         waiting = seconds * queued / max(1, running)
         assert scored.predicted_seconds == pytest.approx(seconds + waiting, rel=1e-9)
@@ -165,7 +176,9 @@ smooth = st.tuples(st.floats(0.0, 1.0), st.floats(1e-2, 1e7), st.floats(1e-2, 1e
 def test_a_dominated_candidate_never_wins_under_fair_ols(rows, weighted):
     # Names fall, so that the tie-break by name would favour the later ones.
     fleet = [RoutingCandidate(option(f"m{9 - place}", *row)) for place, row in enumerate(rows)]
-    best = make_decision(RequestFeatures(10, needs=CHAT), fleet, weighted).best_candidate
+    best = make_decision(
+        RequestFeatures(10, needs=CHAT), fleet, weighted, policy="fair-ols"
+    ).best_candidate
     for accuracy, joules, seconds in rows:
         as_good = (
             accuracy >= best.accuracy

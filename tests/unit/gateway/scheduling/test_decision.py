@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.decision import (
     ExcludedCandidate,
     MetricWeights,
+    PlacePrediction,
     PredictionBounds,
     RoutingDecision,
     ScoredCandidate,
@@ -55,11 +57,14 @@ def test_a_bad_weight_is_refused(bad, place):
 
 
 BEST = ScoredCandidate(
-    "m", "m-a100", 0.25, 0.7, 1.5, 20.0, (0.3, 0.0, 0.1), (0.15, 0.0, 0.1), 2, 3, 11, 40, True
-)
+    "m", "m-a100", 0.25, 0.7, 1.5, 20.0, (0.3, 0.0, 0.1), (0.15, 0.0, 0.1), 2, 3, 11, 40, True,
+    25.0, 99, "application", AnswerLength(3.5, 0.5), "gpu-1:8000",
+    (PlacePrediction("gpu-1:8000", "fullest", 2, 1.5, 20.0),),
+)  # fmt: skip
 WORSE = ScoredCandidate(
-    "n", "n", 0.5, 0.6, 2.5, 30.0, (0.4, 1.0, 1.0), (0.2, 0.2, 0.1), 0, 0, 12, 41, False
-)
+    "n", "n", 0.5, 0.6, 2.5, 30.0, (0.4, 1.0, 1.0), (0.2, 0.2, 0.1), 0, 0, 12, 41, False,
+    30.0, 99, "profile", AnswerLength(3.0, 0.8), "", (PlacePrediction("", "only", 0, 2.5, 30.0),),
+)  # fmt: skip
 DECISION = RoutingDecision(
     policy="hybrid",
     weights=MetricWeights(0.5, 0.25, 0.25),
@@ -67,19 +72,21 @@ DECISION = RoutingDecision(
     excluded=(ExcludedCandidate("p", "p-h100", "down", "down: no usable backend"),),
     feasible=True,
     profile_version="abc",
+    reference_load=2.5,
 )
 
 
 def test_the_shape_is_the_contracts():
     shown = DECISION.to_dict(request_id="req_1", decision_us=42.5)
-    assert shown == {
+    wanted = {
         "id": "req_1",
         "model": "m",
         "policy": "hybrid",
         "weights": {"accuracy": 0.5, "energy": 0.25, "time": 0.25},
-        "tokens": {"input": 11, "output": 40},
+        "tokens": {"input": 11, "output": 40, "output_p90": 99, "source": "application"},
         "score": 0.25,
         "profile_version": "abc",
+        "reference_load": 2.5,
         "decision_us": 42.5,
         "candidates": [
             {
@@ -89,10 +96,22 @@ def test_the_shape_is_the_contracts():
                 "accuracy": 0.7,
                 "predicted_seconds": 1.5,
                 "predicted_joules": 20.0,
+                "reference_joules": 25.0,
+                "tokens": {
+                    "input": 11, "output": 40, "output_p90": 99, "source": "application",
+                    "mu": 3.5, "sigma": 0.5,
+                },
                 "costs": {"accuracy": 0.3, "energy": 0.0, "time": 0.1},
                 "terms": {"accuracy": 0.15, "energy": 0.0, "time": 0.1},
+                "backend": "gpu-1:8000",
                 "running": 2,
                 "queued": 3,
+                "places": [
+                    {
+                        "backend": "gpu-1:8000", "why": "fullest", "running": 2,
+                        "predicted_seconds": 1.5, "predicted_joules": 20.0,
+                    }
+                ],
             },
             {
                 "model": "n",
@@ -101,15 +120,23 @@ def test_the_shape_is_the_contracts():
                 "accuracy": 0.6,
                 "predicted_seconds": 2.5,
                 "predicted_joules": 30.0,
+                "reference_joules": 30.0,
+                "tokens": {
+                    "input": 12, "output": 41, "output_p90": 99, "source": "profile",
+                    "mu": 3.0, "sigma": 0.8,
+                },
                 "costs": {"accuracy": 0.4, "energy": 1.0, "time": 1.0},
                 "terms": {"accuracy": 0.2, "energy": 0.2, "time": 0.1},
+                "backend": None,
                 "running": 0,
                 "queued": 0,
+                "places": [],
             },
         ],
         "excluded": [{"model": "p", "deployment": "p-h100", "reason": "down: no usable backend"}],
         "feasible": True,
-    }
+    }  # fmt: skip
+    assert shown == wanted
     json.dumps(shown, allow_nan=False)
 
 
@@ -118,9 +145,9 @@ def test_a_decision_for_nobody_keeps_the_shape():
     shown = empty.to_dict(request_id="r", decision_us=1.0)
     assert shown.keys() == DECISION.to_dict(request_id="r", decision_us=1.0).keys()
     assert (shown["model"], shown["score"], shown["candidates"]) == (None, None, [])
-    assert shown["tokens"] == {"input": None, "output": None}
+    assert set(shown["tokens"].values()) == {None}
     assert shown["feasible"] is False
 
 
 def test_bounds_are_open_by_default():
-    assert PredictionBounds() == PredictionBounds(None, None, None)
+    assert PredictionBounds() == PredictionBounds(None, None, None, 0.9)

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.telemetry import decision_log
 from gateway.telemetry.decision_log import DecisionLog
-from gateway.telemetry.record import RequestRecord
+from tests.unit.gateway.telemetry.request_records import make_record
 
 
 class Dropped:
@@ -27,7 +27,7 @@ def dropped():
 
 
 def record(request_id):
-    return RequestRecord(
+    return make_record(
         id=request_id, at=1.0, kind="chat", requested="auto", preset="default", stream=False
     )
 

@@ -105,6 +105,16 @@ WHAT = {
 }
 
 
+def name_series(sample):
+    """(what, model, quantity, profile); sums have their quantity's unit in their name."""
+    what, labels = sample.name.removeprefix("joulegate_prediction_"), sample.labels
+    quantity = labels.get("quantity")
+    if quantity is None:
+        what, unit, _ = what.rsplit("_", 2)
+        what, quantity = f"{what}_total", "output_tokens" if unit == "tokens" else unit
+    return what, labels["model"], quantity, labels["profile"]
+
+
 class Watched(DriftMetrics):
     def __init__(self):
         self.registry = CollectorRegistry()
@@ -114,9 +124,7 @@ class Watched(DriftMetrics):
         """{(what, model, quantity, profile): value} once what is new has been published."""
         self.publish_metrics()
         return {
-            (one.name.removeprefix("joulegate_prediction_"), *map(one.labels.get, drift._LABELS)): (
-                one.value
-            )
+            name_series(one): one.value
             for family in text_string_to_metric_families(generate_latest(self.registry).decode())
             for one in family.samples
             if not one.name.endswith("_created")
@@ -248,7 +256,8 @@ def test_workers_add_up_and_the_highest_score_is_shown(tmp_path):
             one.communicate(timeout=60)
     labels = '{model="phi-3-mini",profile="live",quantity="seconds"}'
     assert f"joulegate_prediction_requests_total{labels} 5.0\n" in page
-    assert f"joulegate_prediction_observed_total{labels} 6.0\n" in page
+    of = '{model="phi-3-mini",profile="live"}'
+    assert f"joulegate_prediction_observed_seconds_total{of} 6.0\n" in page
     expected = math.log(2) / 2 - 0.05
     score = next(
         line

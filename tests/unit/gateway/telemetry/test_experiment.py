@@ -5,7 +5,8 @@ from prometheus_client import CollectorRegistry
 
 from gateway.scheduling.switchback import BASELINE, TREATMENT, Switchback
 from gateway.telemetry.experiment import ExperimentMetrics
-from gateway.telemetry.record import RequestRecord, WastedEnergy
+from gateway.telemetry.request_stages import WastedEnergy
+from tests.unit.gateway.telemetry.request_records import make_record
 
 SWITCHBACK = Switchback("eco", 0, 1200.0, 60.0)
 AT = next(k * 1200.0 for k in range(10) if SWITCHBACK.arm_of(k) == TREATMENT)
@@ -33,7 +34,7 @@ def record(arm=TREATMENT, **more):
         "stream": False, "code": 200, "prompt_tokens": 10, "completion_tokens": 20,
         "seconds": 1.5, "joules": 40.0, "method": "exclusive", "arm": arm,
     }  # fmt: skip
-    return RequestRecord(**{**fields, **more})
+    return make_record(**{**fields, **more})
 
 
 def test_every_series_is_there_before_any_request(world):
@@ -60,7 +61,7 @@ def test_a_request_and_its_joules_belong_to_the_arm_of_its_arrival(world):
     one = record()
     world.metrics.count_request(one)
     world.now += 1200.0
-    one.wasted.append(WastedEnergy("phi-3-mini", 2.0))
+    one.settled = one.settled._replace(wasted=(WastedEnergy("phi-3-mini", 2.0),))
     world.metrics.count_energy(one)
     assert world.value("requests_total") == 1.0
     assert world.value("duration_seconds_total") == 1.5

@@ -26,6 +26,8 @@ from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.recent import RecentRequests
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import ReceivedRequest, RequestedName
+from tests.unit.gateway.telemetry.request_records import make_record
 
 # DESIGN section 7: the gateway's; the meter's own and the regression sums have tests of their own.
 CONTRACT = {
@@ -36,7 +38,7 @@ CONTRACT = {
     "request_energy_joules": {"model", "method"},
     "energy_joules_total": {"model", "method"},
     "predicted_duration_seconds": {"model"},
-    "predicted_energy_joules": {"model"},
+    "request_predicted_energy_joules": {"model"},
     "predicted_energy_joules_total": {"model"},
     "baseline_energy_joules_total": {"baseline"},
     "tokens_total": {"model", "type"},
@@ -59,7 +61,7 @@ HISTOGRAMS = {
 
 def enter(metrics, finished):
     metrics.count_finished_request(finished)
-    metrics.count_energy(finished)
+    metrics.count_energy(finished.model, finished.settled)
 
 
 def scored(model, accuracy, joules):
@@ -86,7 +88,7 @@ def record(**more):
         "ttft_seconds": 0.4, "predicted_seconds": 1.5, "predicted_joules": 40.0, "joules": 44.0,
         "method": "estimated", "decision": DECISION,
     }  # fmt: skip
-    return RequestRecord(**{**fields, **more})
+    return make_record(**{**fields, **more})
 
 
 def backends(*roots):
@@ -158,7 +160,7 @@ def test_buckets_suit_llm_times_and_energies(used):
 
     for name in ("request_duration_seconds", "predicted_duration_seconds"):
         assert (bounds(name)[0], bounds(name)[-1]) == (0.005, 600.0)
-    for name in ("request_energy_joules", "predicted_energy_joules"):
+    for name in ("request_energy_joules", "request_predicted_energy_joules"):
         assert (bounds(name)[0], bounds(name)[-1]) == (0.1, 100_000.0)
 
 
@@ -175,7 +177,7 @@ def test_a_whole_stream_is_counted(metrics):
     assert value(metrics, "energy_joules_total", model="m", method="estimated") == 44.0
     assert value(metrics, "request_energy_joules_sum", model="m", method="estimated") == 44.0
     assert value(metrics, "predicted_duration_seconds_sum", model="m") == 1.5
-    assert value(metrics, "predicted_energy_joules_sum", model="m") == 40.0
+    assert value(metrics, "request_predicted_energy_joules_sum", model="m") == 40.0
     assert value(metrics, "predicted_energy_joules_total", model="m") == 40.0
 
 
@@ -193,7 +195,8 @@ def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
 
 def test_a_request_whose_client_named_the_model_is_no_saving(metrics):
     one = record()
-    one.decision = dataclasses.replace(one.decision, policy="none")
+    decision = dataclasses.replace(one.planned.decision, policy="none")
+    one.planned = one.planned._replace(decision=decision)
     enter(metrics, one)
     assert not any(
         s.value for s in samples(metrics) if s.name == "joulegate_baseline_energy_joules_total"
@@ -306,7 +309,7 @@ async def test_names_that_clients_make_up_land_in_other(metrics, counter):
             body = f'{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}'
             return decode_members(body.encode())
 
-        found = RequestRecord("r", 1.0, "chat", "other", "none", stream=False)
+        found = RequestRecord(ReceivedRequest("r", 1.0, "chat"), RequestedName("other", "none"))
         await gateway.handle_request(
             found, load, {}, ResponseWriter(send, "r"), RequestCancellation()
         )

@@ -1,12 +1,16 @@
 """The last requests, oldest out first."""
 
+from gateway.scheduling.decision import MetricWeights, RoutingDecision
 from gateway.telemetry.recent import RecentRequests
-from gateway.telemetry.record import BackendAttempt, RequestRecord
+from gateway.telemetry.request_stages import BackendAttempt
+from tests.unit.gateway.telemetry.request_records import make_record
+
+DECISION = RoutingDecision("fair-ols", MetricWeights(0.5, 0.3, 0.2), (), (), True, "v")
 
 
 def record(request_id, **more):
     fields = {"at": 1.5, "kind": "chat", "requested": "auto", "preset": "default", "stream": False}
-    return RequestRecord(id=request_id, **{**fields, **more})
+    return make_record(id=request_id, **{**fields, **more})
 
 
 def test_a_record_is_found_by_its_id():
@@ -53,6 +57,8 @@ def test_what_is_shown_of_a_record():
         ttft_seconds=0.5,
         serving_seconds=1.2,
         running=3,
+        decision=DECISION,
+        decision_seconds=0.00004,
         counted_tokens=11,
         asked_tokens=64,
         predicted_seconds=2.0,
@@ -101,11 +107,12 @@ def test_what_is_shown_of_a_record():
             {"model": "m", "backend": "b:8000", "reason": "silent"},
             {"model": "m", "backend": "a:8000", "reason": None},
         ],
-        "decision": None,
+        "decision": DECISION.to_dict(request_id="req_1", decision_us=40.0),
     }
 
 
 def test_a_request_that_reached_no_model():
     shown = record("r", code=404, error="no such model").to_dict()
     assert (shown["model"], shown["deployment"], shown["backend"]) == (None, None, None)
+    assert shown["decision"] is None
     assert (shown["code"], shown["error"], shown["attempts"]) == (404, "no such model", [])

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from gateway import cli, config
 from gateway.api.incoming import read_head
 from gateway.console import OK, UNUSABLE
-from gateway.telemetry.record import BackendAttempt, RequestRecord
+from gateway.scheduling.decision import MetricWeights, RoutingDecision
+from gateway.telemetry.request_stages import BackendAttempt
 from gateway.telemetry.trace_context import (
     AttemptTiming,
     TraceContext,
@@ -24,6 +25,7 @@ from gateway.telemetry.trace_context import (
     parse_trace_context,
 )
 from gateway.telemetry.tracing import _FinishedRequest, _make_span
+from tests.unit.gateway.telemetry.request_records import make_record
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 HEADER = f"00-{TRACE}-{PARENT}-01"
@@ -163,8 +165,11 @@ def test_attempts_are_noted_where_there_is_a_span():
     assert not quiet.asked
 
 
+DECISION = RoutingDecision("fair-ols", MetricWeights(0.5, 0.3, 0.2), (), (), True, "v")
+
+
 def record(**fields):
-    return RequestRecord("r", 100.0, "chat", "auto", "none", stream=False, **fields)
+    return make_record("r", 100.0, preset="none", **fields)
 
 
 def encoded(made, trace=None):
@@ -187,7 +192,9 @@ def test_a_record_of_nothing_is_a_span():
 
 
 def test_numbers_of_any_size_are_sent():
-    span = encoded(record(completion_tokens=10**30, asked_tokens=2**63, prompt_tokens=0))
+    span = encoded(
+        record(completion_tokens=10**30, prompt_tokens=0, decision=DECISION, asked_tokens=2**63)
+    )
     assert shown(span)["gen_ai.usage.output_tokens"].int_value == 2**63 - 1
     assert shown(span)["gen_ai.request.max_tokens"].int_value == 2**63 - 1
     assert shown(span)["gen_ai.usage.input_tokens"].int_value == 0

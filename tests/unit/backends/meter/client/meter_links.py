@@ -58,5 +58,5 @@ def link(meter):
 
 def begun(link):
     metered = link.begin_request(link._backend_meters[0], 10, 1000)
-    metered.owner = ("record", "target")
+    metered.on_energy = print  # somebody waits
     return metered

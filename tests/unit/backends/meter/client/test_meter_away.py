@@ -95,7 +95,7 @@ async def test_ends_that_a_meter_waits_for_are_told_when_it_is_back(link, meter,
     unheard.end_attempt(tokens=5)
     assert link.finished_attempts == [before, lost, meanwhile, unheard]
     assert {one.method for one in link.finished_attempts} == {"estimated"}
-    assert [one.owner for one in link._unacked_ends.values()] == [None] * 3
+    assert [one.on_energy for one in link._unacked_ends.values()] == [None] * 3
     await link.exchange_batch()
     assert meter.kinds() == []
     await link.exchange_batch()

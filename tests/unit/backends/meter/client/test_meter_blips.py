@@ -72,7 +72,7 @@ class Pair:
 
     def begin(self):
         metered = self.place.begin_request(10, 0.1)
-        metered.owner = metered
+        metered.on_energy = print  # somebody waits
         return metered
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.meter.ledger.ledger import EnergyLedger
-from backends.meter.ledger.settled import Settled
+from backends.meter.ledger.settled import SettledRequest
 
 MS = 1_000
 S = 1_000_000
@@ -51,7 +51,7 @@ def tell(ledger: EnergyLedger, now_us: int, batch) -> None:
         getattr(ledger, kind)(key, now_us - age, *rest)
 
 
-def check(ledger: EnergyLedger, settled: list[Settled]) -> None:
+def check(ledger: EnergyLedger, settled: list[SettledRequest]) -> None:
     """The books agree with what lies about."""
     assert ledger.unsettled_microjoules == sum(span.microjoules for span in ledger._intervals)
     open_microjoules = [request.microjoules for request in ledger._requests.values()]
@@ -69,9 +69,9 @@ def check(ledger: EnergyLedger, settled: list[Settled]) -> None:
     assert total == ledger.advanced_microjoules
 
 
-def play(schedule, *, order=None, bound=4, **options) -> tuple[EnergyLedger, list[Settled]]:
+def play(schedule, *, order=None, bound=4, **options) -> tuple[EnergyLedger, list[SettledRequest]]:
     ledger = EnergyLedger("gpu", **options)
-    settled: list[Settled] = []
+    settled: list[SettledRequest] = []
     now_us = 0
     advanced = 0
     for wait_us, calls, batch in schedule:

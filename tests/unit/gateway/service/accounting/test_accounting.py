@@ -12,7 +12,8 @@ from gateway.service.accounting.accounting import RequestAccounting
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.recent import RecentRequests
-from gateway.telemetry.record import BackendAttempt, RequestRecord, WastedEnergy
+from gateway.telemetry.request_stages import BackendAttempt, WastedEnergy
+from tests.unit.gateway.telemetry.request_records import make_record
 
 
 class Link:
@@ -30,11 +31,11 @@ class Link:
 class Told:
     """What a link says of one attempt."""
 
-    def __init__(self, record, target, microjoules=0, method="estimated"):
-        self.owner = (record, target)
+    def __init__(self, on_energy, microjoules=0, method="estimated", *, unseen=False):
+        self.on_energy = on_energy
         self.microjoules = microjoules
         self.method = method
-        self.unseen = False
+        self.unseen = unseen
 
 
 class Log(list):
@@ -65,8 +66,7 @@ def books(link, log):
 
 
 def answered(**fields):
-    fields = {"model": "m", "code": 200, "joules": 50.0, "method": "estimated"} | fields
-    return RequestRecord("r", 1.5, "chat", "auto", "default", False, **fields)
+    return make_record(at=1.5, **{"model": "m", "code": 200, "estimated": 50.0} | fields)
 
 
 def metric(books, name, **labels):
@@ -86,16 +86,15 @@ def test_without_a_meter_it_is_final_at_once(books, log):
     assert books.recent.get_record("r") is record
     assert log == [record]
     assert energy(books, "estimated") == 50.0
-    assert record.co2e_grams == pytest.approx(50.0 / 3.6e6 * 360.0)
+    assert record.settled.co2e_grams == pytest.approx(50.0 / 3.6e6 * 360.0)
     books.flush()
     assert log == [record]
 
 
 @pytest.mark.parametrize("observed_first", [True, False])
 def test_joules_are_entered_once_the_meter_has_told_them(books, link, log, observed_first):
-    record = answered(unsettled=1)
-    assert record.to_dict()["observed"]["joules"] is None
-    told = Told(record, record, 7_000_000, "exclusive")
+    record = answered()
+    told = Told(record.expect_answer_energy(), 7_000_000, "exclusive")
     if observed_first:
         link.finished_attempts = [told]
         books.flush()
@@ -103,46 +102,47 @@ def test_joules_are_entered_once_the_meter_has_told_them(books, link, log, obser
     books.flush()
     assert books.recent.get_record("r") is record
     if not observed_first:
-        assert (log, record.final_joules, record.final_method) == ([], None, None)
+        observed = record.to_dict()["observed"]
+        assert (log, observed["joules"], observed["method"]) == ([], None, None)
         link.finished_attempts = [told]
         books.flush()
     assert log == [record]
     assert (energy(books, "exclusive"), energy(books, "estimated")) == (7.0, 0.0)
     assert record.to_dict()["observed"]["method"] == "exclusive"
-    assert record.co2e_grams == pytest.approx(7.0 / 3.6e6 * 360.0)
+    assert record.settled.co2e_grams == pytest.approx(7.0 / 3.6e6 * 360.0)
 
 
 def test_what_was_not_measured_stays_as_predicted(books, link, log):
-    record = answered(unsettled=1)
-    link.finished_attempts = [Told(record, record, 999)]
+    record = answered()
+    link.finished_attempts = [Told(record.expect_answer_energy(), 999)]
     books.add_record(record)
     books.flush()
-    assert (record.joules, record.method, log) == (50.0, "estimated", [record])
+    assert (*record.settled[:2], log) == (50.0, "estimated", [record])
 
 
 def test_an_attempt_in_vain_is_its_models_and_held_for(books, link, log):
-    wasted = WastedEnergy("other", 3.0)
-    record = answered(unsettled=2, wasted=[wasted])
+    record = answered(wasted=[WastedEnergy("other", 3.0)])
+    wasted, answer = record.expect_wasted_energy(), record.expect_answer_energy()
     books.add_record(record)
-    link.finished_attempts = [Told(record, record, 7_000_000, "apportioned")]
+    link.finished_attempts = [Told(answer, 7_000_000, "apportioned")]
     books.flush()
     assert log == []
-    link.finished_attempts = [Told(record, wasted, 2_000_000, "exclusive")]
+    link.finished_attempts = [Told(wasted, 2_000_000, "exclusive")]
     books.flush()
     assert log == [record]
     assert (energy(books, "exclusive", "other"), energy(books, "apportioned")) == (2.0, 7.0)
 
 
 def test_what_the_last_attempt_spent_is_the_cost_of_a_request_that_nobody_answered(books, link):
-    wasted = WastedEnergy("m", 3.0)
+    wasted = [WastedEnergy("m", 3.0)]
     attempts = [BackendAttempt("m", "a:1", "silent")]
-    record = answered(
-        code=504, joules=None, method=None, unsettled=1, wasted=[wasted], attempts=attempts
-    )
+    record = answered(code=504, model="", estimated=None, wasted=wasted, attempts=attempts)
+    record.blame_last_attempt()
+    told = record.expect_wasted_energy()
     books.add_record(record)
-    link.finished_attempts = [Told(record, wasted, 2_000_000, "exclusive")]
+    link.finished_attempts = [Told(told, 2_000_000, "exclusive")]
     books.flush()
-    assert (record.joules, record.method, record.wasted) == (2.0, "exclusive", [])
+    assert record.settled[:3] == (2.0, "exclusive", ())
     assert energy(books, "exclusive") == 2.0
 
 
@@ -162,21 +162,22 @@ def test_idle_and_other_go_to_the_backends_model(books, link):
 
 
 def test_closing_enters_what_nobody_settled(books, link, log):
-    record = answered(unsettled=1)
+    record = answered()
+    link.left = [Told(record.expect_answer_energy())]
     books.add_record(record)
-    link.left = [Told(record, record)]
     books.close()
-    assert (log, record.final_method) == ([record], "estimated")
+    assert (log, record.settled.method) == ([record], "estimated")
 
 
 def test_one_record_does_not_cost_the_others(books, link, log, caplog):
-    broken, good = answered(unsettled=1), answered(unsettled=1)
+    broken, good = answered(), answered()
+    strange = Told(broken.expect_answer_energy(), 1, "exclusive")
+    sound = Told(good.expect_answer_energy(), 1_000_000, "exclusive")
     for record in (broken, good):
         books.add_record(record)
     books.flush()
-    strange = Told(broken, broken, 1, "exclusive")
     strange.microjoules = "much"
-    link.finished_attempts = [strange, Told(good, good, 1_000_000, "exclusive")]
+    link.finished_attempts = [strange, sound]
     with caplog.at_level(logging.ERROR):
         books.flush()
     assert "a bug in applying an observation" in caplog.text
@@ -184,18 +185,34 @@ def test_one_record_does_not_cost_the_others(books, link, log, caplog):
 
 
 def test_an_attempt_that_nobody_owns_is_nobodys(books, link, log):
-    told = Told(None, None, 5, "exclusive")
-    told.owner = None
+    told = Told(None, 5, "exclusive")
     link.finished_attempts = [told]
     books.flush()
     assert log == []
 
 
-def test_an_answer_that_nobody_saw_has_the_meters_own_number(books, link):
-    record = answered(unsettled=1)
-    told = Told(record, record, 7_000_000)
-    told.unseen = True
-    link.finished_attempts = [told]
+def test_what_a_meter_told_before_the_answer_was_over_is_kept(books, link):
+    record = answered(estimated=None)
+    link.finished_attempts = [Told(record.expect_answer_energy(), 7_000_000, "exclusive")]
+    books.flush()
+    record.served = record.served._replace(estimated_joules=50.0)
     books.add_record(record)
     books.flush()
-    assert (record.final_joules, record.final_method) == (7.0, "estimated")
+    assert record.settled[:2] == (7.0, "exclusive")
+
+
+def test_an_answer_that_nobody_saw_has_the_meters_own_number(books, link):
+    record = answered()
+    link.finished_attempts = [Told(record.expect_answer_energy(), 7_000_000, unseen=True)]
+    books.add_record(record)
+    books.flush()
+    assert record.settled[:2] == (7.0, "estimated")
+
+
+def test_a_wasted_attempt_that_nobody_saw_has_the_meters_own_number(books, link):
+    record = answered()
+    record.wasted.append(WastedEnergy("m", 2.0))
+    link.finished_attempts = [Told(record.expect_wasted_energy(), 5_000_000, unseen=True)]
+    books.add_record(record)
+    books.flush()
+    assert record.settled.wasted == (WastedEnergy("m", 5.0, "estimated"),)

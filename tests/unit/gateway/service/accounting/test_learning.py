@@ -17,8 +17,9 @@ from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import OlsSums
-from gateway.telemetry.record import BackendAttempt, RequestRecord
+from gateway.telemetry.request_stages import BackendAttempt
 from gateway.telemetry.sums_row import PARTS
+from tests.unit.gateway.telemetry.request_records import make_record
 
 CONFIG = """
 models:
@@ -86,7 +87,7 @@ class World:
             "method": "exclusive", "option": live.by_name[where].option,
             "decision": RoutingDecision("fair-ols", weights, (), (), True, live.profile.version),
         }  # fmt: skip
-        record = RequestRecord(**{**fields, **more})
+        record = make_record(**{**fields, **more})
         self.learning.learn_from(record)
         self.learning.drift.publish_metrics()
         return record
@@ -103,7 +104,12 @@ class World:
         return tuple(self.block(part)["n"] for part in range(4))
 
     def metric(self, name, quantity, profile="live"):
-        labels = {"model": "phi-3-mini", "quantity": quantity, "profile": profile}
+        labels = {"model": "phi-3-mini", "profile": profile}
+        if name == "requests_total":
+            labels["quantity"] = quantity
+        else:
+            unit = quantity.removeprefix("output_")
+            name = f"{name.removesuffix('_total')}_{unit}_total"
         return self.registry.get_sample_value(f"joulegate_prediction_{name}", labels)
 
     def compared(self, profile="live"):
@@ -149,7 +155,7 @@ def test_what_is_no_whole_answer_teaches_nothing(world, lacking):
     record = world.answered(**lacking)
     assert world.counts == (0, 0, 0, 0)
     assert world.compared() == (0, 0, 0)
-    assert (record.live, record.shadow) == (None, None)
+    assert record.compared == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -203,28 +209,28 @@ def test_a_prompt_that_was_not_counted_is_left_out_of_the_ratio(world):
     record = world.answered(counted_tokens=None)
     assert world.counts == (1, 1, 1, 0)
     option = world.profiles.live.by_name[PHI].option
-    assert record.live.output_tokens == option.output.predict_output_tokens(10, 4096)
+    assert record.compared.live.output_tokens == option.output.predict_output_tokens(10, 4096)
 
 
 def test_a_cost_is_compared_at_the_tokens_and_the_load_there_were(world):
     record = world.answered(completion_tokens=700, running=5)
     option = world.profiles.live.by_name[PHI].option
-    assert record.live == (
+    assert record.compared.live == (
         world.profiles.live.profile.version,
         option.seconds.predict_cost(10, 700, 5),
         option.joules.predict_cost(10, 700, 5),
         option.output.predict_output_tokens(9, 4096),
     )
-    assert world.metric("predicted_total", "seconds") == record.live.seconds
+    assert world.metric("predicted_total", "seconds") == record.compared.live.seconds
     assert world.metric("observed_total", "seconds") == 1.5
-    assert world.metric("absolute_error_total", "seconds") == record.live.seconds - 1.5
+    assert world.metric("absolute_error_total", "seconds") == record.compared.live.seconds - 1.5
     assert world.metric("observed_total", "output_tokens") == 700
-    assert world.metric("predicted_total", "output_tokens") == record.live.output_tokens
+    assert world.metric("predicted_total", "output_tokens") == record.compared.live.output_tokens
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(None, 44), (30, 30), (4000, 44)])
+@pytest.mark.parametrize(("asked", "expected"), [(None, 44), (30, 24), (4000, 44)])
 def test_the_expected_length_keeps_within_what_was_asked(world, asked, expected):
-    assert world.answered(asked_tokens=asked).live.output_tokens == expected
+    assert world.answered(asked_tokens=asked).compared.live.output_tokens == expected
 
 
 def test_a_request_is_compared_with_the_profile_that_decided_it(world):
@@ -235,15 +241,15 @@ def test_a_request_is_compared_with_the_profile_that_decided_it(world):
     after = world.profiles.live.profile.version
     assert after != before.profile.version
     # It was decided before the profile changed, and is over only now.
-    late = world.answered(option=before.by_name[PHI].option, decision=decided.decision)
-    assert late.live == decided.live
-    assert late.live.profile_version == before.profile.version
+    late = world.answered(option=before.by_name[PHI].option, decision=decided.planned.decision)
+    assert late.compared.live == decided.compared.live
+    assert late.compared.live.profile_version == before.profile.version
     # What the old one was off by is no error, and no drift, of the new one.
     assert world.compared() == (1, 1, 1)
     fresh = world.answered()
     assert world.compared() == (2, 2, 2)
-    assert fresh.live.profile_version == after
-    assert fresh.live.joules == pytest.approx(2.0 * decided.live.joules)
+    assert fresh.compared.live.profile_version == after
+    assert fresh.compared.live.joules == pytest.approx(2.0 * decided.compared.live.joules)
 
 
 def test_several_answers_to_one_request_teach_nothing(world):
@@ -252,29 +258,29 @@ def test_several_answers_to_one_request_teach_nothing(world):
 
 
 def test_a_caller_who_was_sent_without_a_decision_is_learnt_and_not_compared(world):
-    assert world.answered(decision=None).live is None
-    assert world.counts == (1, 1, 1, 1)
+    assert world.answered(decision=None, counted_tokens=None).compared.live is None
+    assert world.counts == (1, 1, 1, 0)
     assert world.compared() == (0, 0, 0)
 
 
 def test_both_profiles_are_compared_with_the_same_request(tmp_path):
     world = World(tmp_path, shadow=3.0)
     record = world.answered()
-    assert record.shadow.profile_version == world.profiles.shadow.profile.version
-    assert record.shadow.profile_version != record.live.profile_version
-    assert record.shadow.seconds == pytest.approx(3.0 * record.live.seconds)
-    assert record.shadow.joules == pytest.approx(3.0 * record.live.joules)
+    assert record.compared.shadow.profile_version == world.profiles.shadow.profile.version
+    assert record.compared.shadow.profile_version != record.compared.live.profile_version
+    assert record.compared.shadow.seconds == pytest.approx(3.0 * record.compared.live.seconds)
+    assert record.compared.shadow.joules == pytest.approx(3.0 * record.compared.live.joules)
     assert world.compared("live") == world.compared("shadow") == (1, 1, 1)
     for quantity, observed in (("seconds", 1.5), ("joules", 44.0), ("output_tokens", 20)):
         for profile in ("live", "shadow"):
             assert world.metric("observed_total", quantity, profile) == pytest.approx(observed)
-    assert world.metric("predicted_total", "joules", "shadow") == record.shadow.joules
+    assert world.metric("predicted_total", "joules", "shadow") == record.compared.shadow.joules
     # The rows are entered once, whoever predicts them.
     assert world.counts == (1, 1, 1, 1)
 
 
 def test_without_a_shadow_nothing_is_said_of_one(world):
-    assert world.answered().shadow is None
+    assert world.answered().compared.shadow is None
     assert world.compared("shadow") == (0, 0, 0)
     assert world.answered().to_dict()["compared"]["shadow"] is None
 

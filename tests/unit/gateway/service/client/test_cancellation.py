@@ -163,3 +163,73 @@ async def test_a_client_that_leaves_is_not_forgotten_over_a_silent_backend():
             await asyncio.sleep(0)
         assert lifeline.consume() is CancelReason.CLIENT_GONE
     assert lifeline.reason is CancelReason.CLIENT_GONE
+
+
+async def cancelled(reason):
+    """A cancellation of this task that was just caught."""
+    lifeline = RequestCancellation()
+    lifeline.cancel(reason)
+    with pytest.raises(asyncio.CancelledError):
+        await for_ever()
+    return lifeline
+
+
+OTHERS = [reason for reason in CancelReason if reason is not CancelReason.SILENT]
+
+
+async def test_running_to_silent_to_running_when_another_backend_can_be_asked():
+    lifeline = await cancelled(CancelReason.SILENT)
+    assert lifeline.resume_after_silence()
+    await asyncio.sleep(0)
+    assert (lifeline.reason, asyncio.current_task().cancelling()) == (None, 0)
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+async def test_silent_to_cancelled_when_something_else_ends_it_meanwhile(reason):
+    lifeline = await cancelled(CancelReason.SILENT)
+    lifeline.cancel(reason)
+    assert lifeline.resume_after_silence()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    assert (lifeline.consume(), asyncio.current_task().cancelling()) == (reason, 0)
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+async def test_running_to_cancelled_is_not_taken_for_silence(reason):
+    lifeline = await cancelled(reason)
+    assert not lifeline.resume_after_silence()
+    assert lifeline.consume() is reason
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+async def test_cancelled_to_running_while_the_client_is_told(reason):
+    lifeline = await cancelled(reason)
+    lifeline.consume()
+    lifeline.resume()
+    await asyncio.sleep(0)
+    lifeline.cancel(CancelReason.CLIENT_GONE)
+    with pytest.raises(asyncio.CancelledError):
+        await for_ever()
+    assert lifeline.consume() is CancelReason.CLIENT_GONE
+
+
+@pytest.mark.parametrize("reason", CancelReason)
+async def test_cancelled_to_detached_when_the_request_is_over(reason):
+    lifeline = await cancelled(reason)
+    lifeline.consume()
+    lifeline.detach()
+    lifeline.resume()
+    lifeline.cancel(CancelReason.DRAINING)
+    await asyncio.sleep(0)
+    assert lifeline.reason is None
+
+
+@pytest.mark.parametrize("reason", CancelReason)
+async def test_a_client_that_stopped_reading_is_the_cause_whatever_noticed_it(reason):
+    lifeline = await cancelled(reason)
+    assert lifeline.find_cause(client_blocked=False) is reason
+    assert lifeline.consume(client_blocked=True) is CancelReason.CLIENT_GONE
+
+
+async def test_a_cancellation_of_unknown_cause_stays_unknown_though_the_client_is_blocked():
+    assert RequestCancellation().find_cause(client_blocked=True) is None

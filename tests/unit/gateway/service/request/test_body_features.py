@@ -15,7 +15,7 @@ from gateway.service.request.body import (
     extract_features,
     parse_request,
 )
-from gateway.tokens import TokenCounter
+from gateway.tokens import Counted, TokenCounter
 
 
 class Letters(TokenCounter):
@@ -24,8 +24,8 @@ class Letters(TokenCounter):
     def __init__(self):
         super().__init__(None, "letters")
 
-    def count_tokens(self, text):
-        return sum(character.isalpha() for character in text)
+    def measure(self, text):
+        return Counted(sum(character.isalpha() for character in text), 0)
 
 
 def chat(*messages, **more):

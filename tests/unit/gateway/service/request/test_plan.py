@@ -60,7 +60,7 @@ def chat(model="auto", **more):
 def test_auto_is_ranked_by_the_configs_weights(decided, shipped):
     decision = decided(chat()).decision
     assert decision.weights == MetricWeights.from_values(0.5, 0.3, 0.2)
-    assert decision.policy == "fair-ols"
+    assert decision.policy == "relative"
     assert decision.profile_version == shipped.version
     assert len(decision.candidates) == 3
     assert decision.excluded == ()
@@ -110,7 +110,9 @@ def test_auto_is_kept_to_those_that_can(decided):
         "phi-3-mini": "capability",
         "falcon-7b": "capability",
     }
-    long = decided(chat(max_tokens=3000)).decision
+    # A large limit alone shuts nobody out; an answer that has to be long does.
+    assert decided(chat(max_tokens=3000)).decision.excluded == ()
+    long = decided(chat(max_tokens=3000, min_tokens=2500)).decision
     assert [out.model for out in long.excluded] == ["falcon-7b"]
 
 
@@ -169,9 +171,12 @@ def test_a_baseline_of_another_policy_gives_way_to_the_client(snapshot, counter)
     ask = parse_request(EndpointKind.CHAT, decode_members(json.dumps(chat()).encode()))
     target = ModelNames(CONFIG).resolve_name(ask.model)
     due = BaselineConfig(policy="hybrid")
-    assert make_plan(ask, target, {}, snapshot, counter, due).decision.policy == "hybrid"
+    assert make_plan(ask, target, {}, snapshot, counter, baseline=due).decision.policy == "hybrid"
     headers = {b"x-joulegate-policy": b"fair-ols"}
-    assert make_plan(ask, target, headers, snapshot, counter, due).decision.policy == "fair-ols"
+    assert (
+        make_plan(ask, target, headers, snapshot, counter, baseline=due).decision.policy
+        == "fair-ols"
+    )
 
 
 def test_a_baseline_of_one_model_puts_it_first_and_keeps_the_others(snapshot, counter):
@@ -179,12 +184,14 @@ def test_a_baseline_of_one_model_puts_it_first_and_keeps_the_others(snapshot, co
     target = ModelNames(CONFIG).resolve_name(ask.model)
     usual = make_plan(ask, target, {}, snapshot, counter).decision
     for model in ("phi-3-mini", "mistral-7b", "falcon-7b"):
-        found = make_plan(ask, target, {}, snapshot, counter, BaselineConfig(model=model)).decision
+        found = make_plan(
+            ask, target, {}, snapshot, counter, baseline=BaselineConfig(model=model)
+        ).decision
         assert found.best_candidate.model == model
         assert set(found.candidates) == set(usual.candidates)
     lacking = chat(tools=[{"type": "function", "function": {"name": "f"}}])
     ask = parse_request(EndpointKind.CHAT, decode_members(json.dumps(lacking).encode()))
     found = make_plan(
-        ask, target, {}, snapshot, counter, BaselineConfig(model="falcon-7b")
+        ask, target, {}, snapshot, counter, baseline=BaselineConfig(model="falcon-7b")
     ).decision
     assert found.best_candidate.model == "mistral-7b"

@@ -8,7 +8,9 @@ from backends.registry import Backend, Deployment
 from gateway.config import parse_config
 from gateway.profile import ProfileError
 from gateway.scheduling.decision import PRESETS, MetricWeights
+from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import UnknownModel
+from gateway.service.request.deciding import Deciding
 from gateway.service.request.routing_table import (
     AUTO,
     OTHER,
@@ -17,6 +19,7 @@ from gateway.service.request.routing_table import (
     list_candidates,
 )
 
+WANTED = RequestFeatures(100)
 CONFIG = parse_config(
     """
 models:
@@ -135,11 +138,9 @@ def test_an_option_is_the_config_and_the_profile(snapshot, shipped):
 
 
 def test_candidates_are_all_or_one_models(snapshot):
-    assert len(list_candidates(snapshot, None)[0]) == 3
-    assert [c.option.deployment for c in list_candidates(snapshot, "mistral-7b")[0]] == [
-        "mistral-7b",
-        "mistral-on-l4",
-    ]
+    assert len(list_candidates(snapshot, None, WANTED, Deciding()).candidates) == 3
+    found = list_candidates(snapshot, "mistral-7b", WANTED, Deciding()).candidates
+    assert [c.option.deployment for c in found] == ["mistral-7b", "mistral-on-l4"]
 
 
 def test_candidates_are_as_they_are_now(snapshot):
@@ -150,8 +151,9 @@ def test_candidates_are_as_they_are_now(snapshot):
     only = snapshot.routed_deployments[1].deployment.backends[0]
     for _ in range(5):
         only.record_failure()
-    found, picks = list_candidates(snapshot, None)
-    assert [(c.running, c.up) for c in found] == [(1, True), (0, False), (0, True)]
+    found, picks, _ = list_candidates(snapshot, None, WANTED, Deciding())
+    seen = [(*(place.running for place in c.places), c.up) for c in found]
+    assert seen == [(1, True), (False,), (0, True)]
     assert picks == {
         ("phi-3-mini", "phi-3-mini"): two,
         ("mistral-7b", "mistral-on-l4"): snapshot.routed_deployments[2].deployment.backends[0],
@@ -162,8 +164,8 @@ def test_candidates_have_the_load_of_the_backend_that_is_picked(snapshot):
     one, two = snapshot.routed_deployments[0].deployment.backends
     one.record_gauges(5.0, 0.0, own=0)
     two.record_gauges(3.0, 4.0, own=0)
-    (found,), picks = list_candidates(snapshot, "phi-3-mini")
-    assert (found.running, found.queued) == (5, 0)
+    (found,), picks, _ = list_candidates(snapshot, "phi-3-mini", WANTED, Deciding())
+    assert [(place.running, place.queued) for place in found.places] == [(5, 0)]
     assert picks["phi-3-mini", "phi-3-mini"] is one
 
 

@@ -202,7 +202,7 @@ def test_a_bad_word_is_a_400_that_names_the_header(values, param):
         ({"weights": {"energy": "1"}}, "at `joulegate.weights.energy`"),
         ({"weights": {"energy": -1}}, "joulegate.weights: "),
         ({"weights": {}}, "joulegate.weights: weights must not all be zero"),
-        ({"policy": "x"}, "joulegate.policy: 'x' is not one of fair-ols, hybrid"),
+        ({"policy": "x"}, "joulegate.policy: 'x' is not one of relative, fair-ols, hybrid"),
         ({"bounds": {"max_latency_ms": -1}}, "joulegate.bounds.max_latency_ms: "),
         ({"bounds": {"latency": 1}}, "unknown field `latency`"),
         ({"infeasible": "maybe"}, "at `joulegate.infeasible`"),

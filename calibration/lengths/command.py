@@ -1,0 +1,148 @@
+"""`joulegate lengths train | predict`: answer lengths from the words of a prompt."""
+
+import csv
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+from rich.console import Console
+
+from calibration.lengths.labelled_prompts import read_labels, read_prompts
+from calibration.lengths.train import WordsFit, train_lengths
+from calibration.tables.columns import BadInput
+from gateway import profile
+from gateway.profile import ModelProfile, OutputCoefficients, ProfileError
+from gateway.scheduling.length_words import LengthWords
+from gateway.scheduling.text_features import extract_text_features
+
+OK, UNUSABLE = 0, 2
+_P90 = 0.9
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def train(
+    files: Sequence[Path],
+    *,
+    prompt: str,
+    labels: Sequence[str],
+    base: Path | None,
+    out: Path,
+    as_json: bool,
+) -> int:
+    """Train a model of the words per label, and write a profile that holds them."""
+    try:
+        loaded = profile.load_profile(base)
+        wanted = read_labels(labels)
+        fits = _train(files, prompt, wanted)
+        models = {
+            name: _with_output(model, fits.get(name)) for name, model in loaded.models.items()
+        }
+        lengths = {**loaded.lengths, **{name: fit.regression for name, fit in fits.items()}}
+        profile.save_profile(models, out, lengths)
+    except (BadInput, ProfileError, ValueError) as error:
+        return _complain(error)
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}")
+    shown = {
+        name: {
+            "n": fit.regression.n,
+            "r2": fit.r2,
+            "absolute_error": fit.absolute_error,
+            "absolute_error_of_the_median": fit.median_error,
+            "median_tokens": math.exp(fit.regression.bias),
+            "sigma": fit.regression.sigma,
+            "has_costs": name in models,
+        }
+        for name, fit in fits.items()
+    }
+    if as_json:
+        print(msgspec.json.encode({"out": str(out), "models": shown}).decode())  # noqa: T201
+        return OK
+    for name, one in shown.items():
+        _out.print(
+            f"{name}: {one['n']} answers, R2 of log {one['r2']:.3f}, absolute error of log "
+            f"{one['absolute_error']:.3f}, each answer left out in turn (a constant median's: "
+            f"{one['absolute_error_of_the_median']:.3f})",
+            markup=False,
+        )
+        if not one["has_costs"]:
+            _out.print(f"{name}: the profile has no costs of it; only `predict` uses this")
+    _out.print(f"wrote {out}", markup=False)
+    return OK
+
+
+def predict(file: Path, *, prompt: str, profile_file: Path, out: Path | None) -> int:
+    """Write each prompt's predicted lengths, by the code that serves."""
+    try:
+        loaded = profile.load_profile(profile_file)
+        if not loaded.lengths:
+            raise BadInput(f"{profile_file}: no lengths were trained in it")  # noqa: TRY301
+        prompts = read_prompts(file, prompt, {}).prompts
+        models = {name: one.model() for name, one in loaded.lengths.items()}
+        rows = [_row(text, models) for text in prompts]
+        columns = [f"{name}_{part}" for name in models for part in ("p50", "p90")]
+        if out is None:
+            _write(sys.stdout, columns, rows)
+        else:
+            with out.open("w", newline="", encoding="utf-8") as target:
+                _write(target, columns, rows)
+    except (BadInput, ProfileError) as error:
+        return _complain(error)
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}")
+    return OK
+
+
+def _train(files: Sequence[Path], prompt: str, labels: dict[str, str]) -> dict[str, WordsFit]:
+    if not labels:
+        raise BadInput("nothing to train: give --label MODEL=COLUMN")
+    read = [read_prompts(path, prompt, labels) for path in files]
+    fits = {}
+    for model, column in labels.items():
+        pairs = [
+            (text, count)
+            for one in read
+            for text, count in zip(one.prompts, one.tokens[model], strict=True)
+            if count is not None
+        ]
+        try:
+            fits[model] = train_lengths([text for text, _ in pairs], [count for _, count in pairs])
+        except ValueError as error:
+            raise BadInput(f"--label {model}={column}: {error}") from None
+    return fits
+
+
+def _with_output(model: ModelProfile, fit: WordsFit | None) -> ModelProfile:
+    """Return a profile's model with the trained centre as its distribution without words."""
+    if fit is None:
+        return model
+    learnt = fit.regression
+    output = OutputCoefficients(
+        form="lognormal", mu=learnt.bias, sigma=learnt.sigma, n=learnt.n, censored=0
+    )
+    return msgspec.structs.replace(model, output=output)
+
+
+def _row(text: str, models: dict[str, LengthWords]) -> list[str]:
+    features = extract_text_features(text)
+    found: list[str] = []
+    for model in models.values():
+        length = model.predict(features)
+        found += [f"{length.find_quantile(share, 1.0, math.inf):.1f}" for share in (0.5, _P90)]
+    return found
+
+
+def _write(target: TextIO, columns: list[str], rows: list[list[str]]) -> None:
+    writer = csv.writer(target)
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
+def _complain(error: object) -> int:
+    _err.print(f"joulegate: {error}", markup=False)
+    return UNUSABLE

@@ -1,0 +1,22 @@
+"""What a decision takes from the running process: placement, what was learnt, the fleet's load."""
+
+from dataclasses import dataclass, field
+
+from gateway.scheduling.placement import PlacementRules
+from gateway.scheduling.reference_load import ReferenceLoad
+from gateway.service.request.learnt import Learnt
+
+
+@dataclass(slots=True)
+class Deciding:
+    """One process's; `fixed_load` is the config's reference load, None where it is measured."""
+
+    rules: PlacementRules = field(default_factory=PlacementRules)
+    learnt: Learnt | None = None
+    load: ReferenceLoad = field(default_factory=ReferenceLoad)
+    fixed_load: float | None = None
+
+    @property
+    def reference_load(self) -> float:
+        """The load at which models' joules are compared."""
+        return self.load.value if self.fixed_load is None else self.fixed_load

@@ -1,0 +1,194 @@
+"""What this process has learnt of answer lengths and tokenisers, and the small file that keeps it.
+
+Rules: prediction is on a request's path and only looks things up; learning is done afterwards,
+with the other accounting. The file holds decayed sums and keyed hashes, no text. One that cannot
+be read is put aside as *.bad and learning begins anew; each worker keeps a file of its own.
+"""
+
+import fcntl
+import logging
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import msgspec
+
+from gateway.profile import write_atomically
+from gateway.scheduling.answer_length import AnswerLength
+from gateway.scheduling.candidate import DeploymentOption, LearntLength
+from gateway.scheduling.features import RequestFeatures, TokenScale
+from gateway.scheduling.length_learner import LengthLearner
+from gateway.scheduling.token_learner import TokenLearner
+from gateway.service.request.application import hash_application
+
+_log = logging.getLogger("joulegate")
+
+_VERSION = 1
+_MOST_WORKERS = 256
+_USUAL_TOKENS_IN = 100.0
+_KEY_BYTES = 32
+
+
+class Lesson(NamedTuple):
+    """What a request has to keep until its answer's length is known.
+
+    `bases` holds what was expected without learning, by deployment. `free` is false where the
+    length is not the model's own choice.
+    """
+
+    application: str
+    bases: Mapping[tuple[str, str], AnswerLength]
+    counted_tokens: int
+    dense_chars: int
+    has_media: bool
+    free: bool
+    min_tokens: int
+
+
+class Learnt:
+    """Lengths and tokenisers, learnt by one process."""
+
+    def __init__(self, state: Path | None = None) -> None:
+        self.lengths = LengthLearner()
+        self.tokens = TokenLearner()
+        self._key = secrets.token_bytes(_KEY_BYTES)
+        self._changed = False
+        self._lock: IO[bytes] | None = None
+        self._path = None if state is None else self._claim(state)
+        if self._path is not None:
+            self._restore(self._path)
+
+    def adopt(self, options: Iterable[DeploymentOption]) -> None:
+        """Note what the profile in force expects: what was learnt is kept in tokens."""
+        for option in options:
+            usual = option.output.describe(_USUAL_TOKENS_IN).mu
+            base = usual if option.words is None else option.words.bias
+            self.lengths.set_base(_key(option), base)
+
+    def hash_application(self, description: str) -> str:
+        """Return the keyed hash by which an application is known here."""
+        return hash_application(description, self._key)
+
+    def predict_scale(self, option: DeploymentOption) -> TokenScale | None:
+        """Return the scale learnt of an option's tokeniser; None: the profile's."""
+        return self.tokens.predict(option.model)
+
+    def predict_length(
+        self, option: DeploymentOption, application: str, base: AnswerLength
+    ) -> LearntLength | None:
+        """Return what has been learnt of an answer's length; None: nothing."""
+        return self.lengths.predict(_key(option), application, base)
+
+    def observe(
+        self,
+        option: DeploymentOption,
+        lesson: Lesson,
+        *,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cut: bool,
+        at_seconds: float,
+    ) -> None:
+        """Take one whole answer to one prompt."""
+        if not lesson.has_media:
+            counted, dense = lesson.counted_tokens, lesson.dense_chars
+            self.tokens.observe(option.model, option.scale, counted, dense, prompt_tokens)
+            self._changed = True
+        base = lesson.bases.get(option.name)
+        if base is None or not lesson.free or completion_tokens <= lesson.min_tokens:
+            return
+        self.lengths.observe(
+            _key(option),
+            lesson.application,
+            base,
+            completion_tokens,
+            cut=cut,
+            at_seconds=at_seconds,
+        )
+        self._changed = True
+
+    def save(self) -> None:
+        """Write the file where there is one and something is new; trouble is logged."""
+        if self._path is None or not self._changed:
+            return
+        self._changed = False
+        state = {
+            "version": _VERSION,
+            "key": self._key.hex(),
+            "lengths": self.lengths.to_state(),
+            "tokens": self.tokens.to_state(),
+        }
+        try:
+            write_atomically(self._path, msgspec.json.encode(state))
+            self._path.chmod(0o600)
+        except OSError as error:
+            _log.error("learning state %s: %s; a restart will lose it", self._path, error.strerror)
+
+    def close(self) -> None:
+        """Write the file a last time and let another process have it."""
+        self.save()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _claim(self, state: Path) -> Path | None:
+        """Return the first file of this name that no other worker has."""
+        for number in range(_MOST_WORKERS):
+            path = state if number == 0 else state.with_name(f"{state.name}.{number}")
+            try:
+                lock = path.with_name(f".{path.name}.lock").open("wb")
+            except OSError as error:
+                _log.error("learning state %s: %s; a restart will lose it", path, error.strerror)
+                return None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.close()
+                continue
+            self._lock = lock
+            return path
+        return None
+
+    def _restore(self, path: Path) -> None:
+        if not path.exists():
+            return
+        try:
+            state = msgspec.json.decode(path.read_bytes())
+            if state["version"] != _VERSION:
+                raise ValueError("another version")  # noqa: TRY301 - one way to refuse it
+            key = bytes.fromhex(state["key"])
+            self.lengths.restore(state["lengths"])
+            self.tokens.restore(state["tokens"])
+            self._key = key
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            _log.warning("learning state %s cannot be used, learning begins anew: %s", path, error)
+            self.lengths, self.tokens = LengthLearner(), TokenLearner()
+            kept = path.with_name(f"{path.name}.bad")
+            try:
+                path.replace(kept)
+            except OSError:
+                self._path = None
+
+
+def make_lesson(
+    features: RequestFeatures,
+    application: str,
+    bases: Mapping[tuple[str, str], AnswerLength],
+    *,
+    has_media: bool,
+) -> Lesson:
+    """Return what a request keeps for learning."""
+    return Lesson(
+        application,
+        bases,
+        features.tokens_in,
+        features.dense_chars,
+        has_media or features.exact or features.truncate_tokens is not None,
+        not features.ignore_eos,
+        features.min_tokens,
+    )
+
+
+def _key(option: DeploymentOption) -> str:
+    return option.model if option.model == option.deployment else "/".join(option.name)

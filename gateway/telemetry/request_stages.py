@@ -1,0 +1,162 @@
+"""What is known of a request, stage by stage; each is made once, when all of it is known.
+
+    received -> parsed -> resolved -> planned -> answered -> served -> settled
+                                                     |
+                                                     +-> attempts, and the joules they wasted
+
+A request may stop at any stage: what it did not reach stays None in its `RequestRecord`.
+"""
+
+from typing import Any, NamedTuple
+
+from backends.meter.method import ESTIMATED
+from gateway.scheduling.decide import DeploymentOption
+from gateway.scheduling.decision import RoutingDecision
+
+
+class ReceivedRequest(NamedTuple):
+    """Its head is read. `at` is Unix time, `kind` the endpoint."""
+
+    id: str
+    at: float
+    kind: str
+
+
+class ParsedRequest(NamedTuple):
+    """Its body is read. `single`: one prompt was to get one answer; usage sums over several."""
+
+    stream: bool = False
+    single: bool = True
+
+
+class RequestedName(NamedTuple):
+    """The model it named is resolved: all are labels of metrics, of configured names only.
+
+    `arm` is that of a switchback, where the request is routed and counts for one.
+    """
+
+    requested: str
+    preset: str
+    arm: str | None = None
+
+
+class PlannedRequest(NamedTuple):
+    """The decision is made, from the gateway's own count of the prompt (None: not counted).
+
+    `decision_seconds` is the time to count tokens and decide, `asked_tokens` the most new tokens
+    that the client asked for.
+    """
+
+    decision: RoutingDecision
+    decision_seconds: float
+    counted_tokens: int | None
+    asked_tokens: int | None
+    lesson: Any = None
+    """What the learner of lengths keeps of it until its answer is known."""
+
+    @property
+    def decision_us(self) -> float:
+        """Microseconds spent counting tokens and deciding."""
+        return round(self.decision_seconds * 1e6, 1)
+
+
+class BackendAttempt(NamedTuple):
+    """One backend asked; `reason` is None where it answered."""
+
+    model: str
+    backend: str
+    reason: str | None
+
+
+class WastedEnergy(NamedTuple):
+    """Joules of an answer that nobody got; `method` None: not counted."""
+
+    model: str
+    joules: float
+    method: str | None = ESTIMATED
+
+
+class AnsweredRequest(NamedTuple):
+    """A backend answers: who it is and what was predicted of it.
+
+    `option` is the deployment as the decision saw it, `running` the requests that the backend was
+    already serving when this one was sent.
+    """
+
+    model: str
+    deployment: str
+    backend: str
+    option: DeploymentOption | None = None
+    running: int = 0
+    predicted_seconds: float | None = None
+    predicted_joules: float | None = None
+    predicted_ttft_seconds: float | None = None
+    predicted_tpot_seconds: float | None = None
+
+    def predictions_to_dict(self) -> dict[str, float | None]:
+        """Return the predictions in their public shape."""
+        return {
+            "seconds": self.predicted_seconds,
+            "ttft_seconds": self.predicted_ttft_seconds,
+            "time_per_output_token_seconds": self.predicted_tpot_seconds,
+            "joules": self.predicted_joules,
+        }
+
+
+class ServedRequest(NamedTuple):
+    """The answer is over, whole or not: the backend's counts, and joules predicted from those.
+
+    `serving_seconds` is from sending the request to the end of the backend's answer,
+    `ttft_seconds` from the request's head to the first content of a stream; `mean_running` is the
+    other requests that the backend served meanwhile, the mean over that time.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    ttft_seconds: float | None = None
+    serving_seconds: float | None = None
+    estimated_joules: float | None = None
+    mean_running: float | None = None
+
+
+class ClientOutcome(NamedTuple):
+    """What the client got. `code`: the HTTP status it saw, 499 where it left first.
+
+    An answer that broke midway has the status that it would have had; 0: its task was cancelled by
+    something unknown.
+    """
+
+    code: int
+    error: str | None = None
+
+
+class RequestEnergy(NamedTuple):
+    """Its joules are final: the answer's, by how they were measured, and those wasted on it."""
+
+    joules: float | None
+    method: str | None
+    wasted: tuple[WastedEnergy, ...] = ()
+    co2e_grams: float | None = None
+
+
+class ProfilePrediction(NamedTuple):
+    """What a profile gives for an answer: its costs at the tokens there were, and its length."""
+
+    profile_version: str
+    seconds: float
+    joules: float
+    output_tokens: int
+
+
+class ComparedPredictions(NamedTuple):
+    """What the profiles in force and in shadow give for a whole answer."""
+
+    live: ProfilePrediction | None = None
+    shadow: ProfilePrediction | None = None
+
+
+UNPARSED = ParsedRequest()
+UNANSWERED = AnsweredRequest("", "", "")
+UNSERVED = ServedRequest()
+UNCOMPARED = ComparedPredictions()
