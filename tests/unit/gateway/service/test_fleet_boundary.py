@@ -41,7 +41,7 @@ def test_serving_says_how_many_workers_there_are(monkeypatch, tmp_path):
     path = tmp_path / "gateway.yaml"
     path.write_text("models: [{name: phi-3-mini, context: 99, backends: [{url: 'http://a:1'}]}]")
     monkeypatch.setattr(serve, "_log_to_stderr", lambda _: None)
-    monkeypatch.setattr(serve, "_open_listener", refuse_address)
+    monkeypatch.setattr(serve, "open_listener", refuse_address)
     serve.run(config=path, host="h", port=1, workers=3, log_level="info")
     assert serve.os.environ[WORKERS] == "3"
 

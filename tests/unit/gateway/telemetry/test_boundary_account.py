@@ -9,7 +9,8 @@ from backends.registry import Backend, Deployment
 from gateway.telemetry.boundary import BoundaryRates
 from gateway.telemetry.boundary_account import BoundaryAccount, begin_host_share, end_host_share
 from gateway.telemetry.carbon import CarbonIntensity
-from gateway.telemetry.record import RequestRecord, WastedEnergy
+from gateway.telemetry.request_stages import BackendAttempt, WastedEnergy
+from tests.unit.gateway.telemetry.request_records import make_record
 
 RATES = BoundaryRates(1.5, None, 0.36, "EUR")
 
@@ -45,7 +46,7 @@ def setting():
 
 
 def request(**fields):
-    return RequestRecord("r", 1.5, "chat", "auto", "default", False, **fields)
+    return make_record(at=1.5, **fields)
 
 
 def test_a_request_and_the_idle_of_its_server(setting):
@@ -80,7 +81,7 @@ def test_a_request_and_the_idle_of_its_server(setting):
 
 
 def test_a_failed_attempt_is_its_own_models(setting):
-    record = request(model="o", joules=40.0, method="estimated")
+    record = request(model="o", estimated=40.0)
     record.wasted.append(WastedEnergy("m", 10.0))
     failed = begin_host_share(setting.account, record, "m", "a:1")
     setting.now = 1.0
@@ -88,6 +89,7 @@ def test_a_failed_attempt_is_its_own_models(setting):
     answered = begin_host_share(setting.account, record, "o", "b:1")
     setting.now = 3.0
     end_host_share(answered)
+    record.settle_energy(None)
     setting.account.close_request(record)
     assert record.host_joules == pytest.approx(200.0)
     assert record.boundary.own.joules == pytest.approx(240.0 * 1.5)
@@ -114,6 +116,7 @@ def test_series_are_there_before_anything_happened(setting):
 
 def test_a_request_that_no_model_answered_has_no_lines(setting):
     record = request(code=404)
+    record.settle_energy(None)
     setting.account.close_request(record)
     assert record.to_dict()["observed"]["boundary"] is None
 
@@ -121,3 +124,15 @@ def test_a_request_that_no_model_answered_has_no_lines(setting):
 def test_without_a_boundary_nothing_is_counted():
     assert begin_host_share(None, request(), "m", "a:1") is None
     end_host_share(None)
+
+
+def test_what_the_last_attempt_spent_in_vain_is_counted_once(setting):
+    record = request()
+    record.attempts.append(BackendAttempt("m", "a:1", "timeout"))
+    record.wasted.append(WastedEnergy("m", 10.0))
+    record.blame_last_attempt()
+    record.settle_energy(None)
+    setting.account.close_request(record)
+    wall = setting.read("facility_energy_joules_total", "m", "requests")
+    assert wall == pytest.approx(10.0 * 1.5)
+    assert record.boundary.own.joules == pytest.approx(10.0 * 1.5)
