@@ -14,6 +14,7 @@ from backends.meter.daemon.ledger_runner import LedgerSpec
 from backends.meter.daemon.service import MeterService
 from backends.meter.sources.simulated import SimulatorSource
 from gateway.scheduling.switchback import Switchback
+from gateway.telemetry.boundary_account import BoundaryMetrics
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
@@ -33,6 +34,7 @@ def wrapped() -> list[MetricWrapperBase]:
     """Return the gateway's metrics that the client library keeps."""
     registry = GatewayMetrics(CollectorRegistry()).registry
     DriftMetrics(registry, ())
+    BoundaryMetrics(registry)
     ExperimentMetrics(registry, Switchback("experiment"), "")
     # A collector that is no metric shows one as a counter under the name it has.
     return [

@@ -83,6 +83,8 @@ class GatewayRuntime:
         state = Path(learning.state) if learning.state else None
         self._learnt = Learnt(state) if learning.enabled else None
         self._profiles = ActiveProfiles(config, deployments, self.metrics, drift, self._learnt)
+        carbon = _make_carbon_intensity(config)
+        boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
         load = config.reference_load
         self.gateway = RequestPipeline(
             names=names,
@@ -96,6 +98,7 @@ class GatewayRuntime:
                 config.retry,
                 config.limits,
                 self._tracer and self._tracer.sampler,
+                boundary=boundary,
             ),
             metrics=self.metrics,
             books=RequestAccounting(
@@ -104,9 +107,10 @@ class GatewayRuntime:
                 deployments,
                 decision_log=self._log,
                 meters=self._meters,
-                carbon=_make_carbon_intensity(config),
+                carbon=carbon,
                 learning=TrafficLearner(sums, drift, self._profiles, self._learnt),
                 trace=self._tracer and self._tracer.add_record,
+                boundary=boundary,
                 experiment=_experiment(config, self.metrics.registry),
             ),
             experiment=config.experiment,

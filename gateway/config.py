@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway import structured
+from gateway.boundary_config import BoundaryConfig
 from gateway.deciding_config import BoundsConfig, LearningConfig, PlacementConfig
 from gateway.experiment_config import ExperimentConfig
 from gateway.profile import SHIPPED
@@ -222,6 +223,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     tls: TlsConfig | None = None
     meter_tls: TlsConfig | None = None
     carbon: CarbonConfig = CarbonConfig()
+    boundary: BoundaryConfig = BoundaryConfig()
     tracing: TracingConfig = TracingConfig()
     experiment: ExperimentConfig | None = None
     cors_origins: tuple[str, ...] = ("*",)

@@ -16,7 +16,7 @@ from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
 from gateway.console import FAILED, LEVELS, OK, err, log_to_stderr, report_usage_error
-from gateway.telemetry import SHARED_DIR
+from gateway.telemetry import SHARED_DIR, WORKERS
 
 _log = logging.getLogger("joulegate")
 
@@ -49,6 +49,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         return report_usage_error(error)
     os.environ[_CONFIG] = str(config)
     os.environ[_LEVEL] = log_level
+    os.environ[WORKERS] = str(workers)
     options = make_server_config(
         "gateway.commands.serve:create_worker_app",
         factory=True,

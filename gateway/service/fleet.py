@@ -1,5 +1,6 @@
-"""From the config to deployments, their backends, and the meters beside these."""
+"""From the config to deployments, their backends, the meters beside these, and the boundary."""
 
+import os
 import random
 from urllib.parse import urlsplit
 
@@ -7,7 +8,13 @@ from backends.client import BackendClient
 from backends.http.url import TlsFiles
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Backend, Deployment, EjectionPolicy
+from gateway.boundary_config import BoundaryConfig
 from gateway.config import GatewayConfig
+from gateway.telemetry import WORKERS
+from gateway.telemetry.boundary import BoundaryRates
+from gateway.telemetry.boundary_account import BoundaryAccount
+from gateway.telemetry.carbon import CarbonIntensity
+from gateway.telemetry.metrics import GatewayMetrics
 from gateway.tls_config import TlsConfig
 
 
@@ -62,3 +69,23 @@ def connect_meters(
                     )
                 backend.meter = links[root].add_backend(backend.label, parts.path.strip("/"))
     return tuple(links.values())
+
+
+def make_boundary(
+    config: GatewayConfig,
+    made: tuple[Deployment, ...],
+    metrics: GatewayMetrics,
+    carbon: CarbonIntensity | None,
+) -> BoundaryAccount | None:
+    """Make what charges requests beyond their accelerators; None where nothing is configured."""
+    wanted = config.boundary
+    if wanted == BoundaryConfig():
+        return None
+    return BoundaryAccount(
+        BoundaryRates(wanted.pue, None, wanted.price_per_kwh, wanted.currency),
+        wanted.host_watts,
+        made,
+        metrics.registry,
+        carbon=carbon,
+        processes=int(os.environ.get(WORKERS, "1")),
+    )

@@ -40,6 +40,7 @@ from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames
 from gateway.service.upstream.dispatcher import UpstreamDispatcher, UpstreamResponse
 from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
+from gateway.service.upstream.usage_impact import add_usage_impact
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import (
@@ -216,6 +217,7 @@ class RequestPipeline:
             note_upstream_response(record, opened, made.snapshot)
             head = build_response_headers(record, opened, made)
             explain = partial(made.explain_answer, record) if made.steering.explain else None
+            self.accounting.impact.attach_to(opened, record, wanted=made.steering.impact)
             if opened.stream is None:
                 await _send_unary(opened, reply, head, explain)
                 record.outcome = _ANSWERED
@@ -322,6 +324,7 @@ async def _send_unary(
     if opened.unary is not None:
         rename = find_renamer(opened.unary.model, opened.deployment.model)
         body = body if rename is None else rename(body)
+        body = add_usage_impact(body, opened.unary.usage, opened.impact)
     if explain is not None:
         body = add_explanation(body, explain())
     await reply.send_unary(_OK, body, head)

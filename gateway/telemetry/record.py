@@ -11,6 +11,7 @@ from typing import Any
 
 from backends.meter.client.request_handle import EnergyCallback
 from backends.meter.method import ESTIMATED, MeteringMethod
+from gateway.telemetry.boundary import RequestBoundary
 from gateway.telemetry.request_stages import (
     UNANSWERED,
     UNCOMPARED,
@@ -41,7 +42,9 @@ class RequestRecord:
         "_on_final",
         "answered",
         "attempts",
+        "boundary",
         "compared",
+        "host_joules",
         "last_tried",
         "outcome",
         "parsed",
@@ -80,7 +83,11 @@ class RequestRecord:
         self.outcome: ClientOutcome = _UNKNOWN_END
         self.seconds = 0.0
         """From its head to the end of its answer."""
+        self.host_joules = 0.0
+        """Its part of what its server drew besides accelerators, where a boundary is configured."""
         self.settled: RequestEnergy | None = None
+        self.boundary: RequestBoundary | None = None
+        """What it costs beyond its accelerators: drawn once it is settled."""
         self.compared: ComparedPredictions = UNCOMPARED
         self.unsettled = 0
         """Attempts whose joules a meter has yet to tell."""
@@ -191,6 +198,7 @@ class RequestRecord:
                 "joules": settled and settled.joules,
                 "method": settled and settled.method,
                 "co2e_grams": settled and settled.co2e_grams,
+                "boundary": self.boundary and self.boundary.to_dict(),
             },
             "compared": {
                 "live": live and live._asdict(),

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from backends.meter.client.meter_client import MeterLink
 from backends.meter.method import ESTIMATED
 from backends.registry import Deployment
+from gateway.service.accounting.impact import ImpactEstimator
 from gateway.service.accounting.learning import TrafficLearner
+from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.experiment import ExperimentMetrics
@@ -35,6 +37,7 @@ class RequestAccounting:
         carbon: CarbonIntensity | None = None,
         learning: TrafficLearner | None = None,
         trace: Callable[[RequestRecord], None] | None = None,
+        boundary: BoundaryAccount | None = None,
         experiment: ExperimentMetrics | None = None,
     ) -> None:
         self.recent = recent
@@ -44,6 +47,8 @@ class RequestAccounting:
         self._carbon = carbon
         self._learning = learning
         self._trace = trace
+        self._boundary = boundary
+        self.impact = ImpactEstimator(boundary, carbon)
         self._experiment = experiment
         self._model_at = {
             backend.label: deployment.model
@@ -70,6 +75,8 @@ class RequestAccounting:
                 _log.exception("request %s: a bug in accounting it", record.id)
         for link in self.meters:
             self._ingest_observations(link)
+        if self._boundary is not None:
+            self._boundary.collect_idle_joules()
         if self._learning is not None:
             self._learning.drift.publish_metrics()
         if self._experiment is not None:
@@ -97,12 +104,16 @@ class RequestAccounting:
             if model is not None:
                 joules = spending.microjoules / 1e6
                 self._metrics.count_unattributed_energy(model, spending.kind, joules)
+                if self._boundary is not None:
+                    self._boundary.add_unattributed_joules(model, spending.kind, joules)
                 if self._experiment is not None:
                     self._experiment.count_unattributed(spending.kind, joules)
 
     def _finalize_energy(self, record: RequestRecord) -> None:
         """Count a request's joules, which are final now, and write its decision log line."""
         energy = record.settle_energy(None if self._carbon is None else self._carbon.to_grams)
+        if self._boundary is not None:
+            self._boundary.close_request(record)
         self._metrics.count_energy(record.model, energy)
         if self._experiment is not None:
             self._experiment.count_energy(record)

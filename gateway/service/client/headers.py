@@ -13,6 +13,7 @@ MIN_ACCURACY: Final = "x-joulegate-min-accuracy"
 BOUND_QUANTILE: Final = "x-joulegate-bound-quantile"
 INFEASIBLE: Final = "x-joulegate-infeasible"
 EXPLAIN: Final = "x-joulegate-explain"
+IMPACT: Final = "x-joulegate-impact"
 
 REQUEST: Final = {
     WEIGHT_ACCURACY: "how much accuracy counts, a non-negative decimal number",
@@ -25,6 +26,7 @@ REQUEST: Final = {
     BOUND_QUANTILE: "the share of such requests that is to keep within the bounds: 0.5 to 0.99",
     INFEASIBLE: "`best-effort` (default: the least bad serves) or `reject` (422)",
     EXPLAIN: "`true` adds a `joulegate` object with every candidate's numbers to the answer",
+    IMPACT: "`true` adds `usage.energy` and `usage.carbon` to the answer, as estimated at its end",
     REQUEST_ID: "taken over if it is 1 to 128 letters, digits and `. _ : -`",
 }
 

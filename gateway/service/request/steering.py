@@ -1,8 +1,8 @@
 """The steering of one request: weights, policy and bounds.
 
 Strongest first: headers, the body's `joulegate` object, the preset in the model's name, the
-config. Each of weights, policy, every single bound, infeasible and explain is looked up that way
-by itself; weights are taken as a set, never mixed from two places.
+config. Each of weights, policy, every single bound, infeasible, explain and impact is looked up
+that way by itself; weights are taken as a set, never mixed from two places.
 """
 
 import math
@@ -44,6 +44,7 @@ class RequestSteering(NamedTuple):
     bounds: PredictionBounds = NO_BOUNDS
     reject: bool = False
     explain: bool = False
+    impact: bool = False
 
 
 class WeightsMember(Struct, forbid_unknown_fields=True):
@@ -71,6 +72,7 @@ class SteeringMember(Struct, forbid_unknown_fields=True):
     bounds: BoundsMember | None = None
     infeasible: Literal["best-effort", "reject"] | None = None
     explain: bool | None = None
+    impact: bool | None = None
 
 
 _member = msgspec.json.Decoder(SteeringMember)
@@ -94,7 +96,7 @@ def _from_member(raw: msgspec.Raw, default: RequestSteering) -> RequestSteering:
     except (msgspec.MsgspecError, RecursionError) as error:
         text = str(error).replace("`$", "`joulegate")
         raise BadRequest(f"joulegate: {text}", param="joulegate") from None
-    weights, policy, bounds, reject, explain = default
+    weights, policy, bounds, reject, explain, impact = default
     if member.weights is not None:
         found = member.weights
         weights = _make_weights((found.accuracy, found.energy, found.time), "joulegate.weights")
@@ -111,11 +113,13 @@ def _from_member(raw: msgspec.Raw, default: RequestSteering) -> RequestSteering:
         reject = member.infeasible == "reject"
     if member.explain is not None:
         explain = member.explain
-    return RequestSteering(weights, policy, bounds, reject, explain)
+    if member.impact is not None:
+        impact = member.impact
+    return RequestSteering(weights, policy, bounds, reject, explain, impact)
 
 
 def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> RequestSteering:
-    weights, policy, bounds, reject, explain = default
+    weights, policy, bounds, reject, explain, impact = default
     given_weights: dict[str, float] = {}
     given_bounds: dict[str, float] = {}
     for raw_name, value in headers.items():
@@ -131,9 +135,9 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
                 raise BadRequest(f"{name}: must be best-effort or reject", param=name)
             reject = value == b"reject"
         elif name == names.EXPLAIN:
-            if value.lower() not in _TRUE:
-                raise BadRequest(f"{name}: must be true or false", param=name)
-            explain = _TRUE[value.lower()]
+            explain = _parse_flag(name, value)
+        elif name == names.IMPACT:
+            impact = _parse_flag(name, value)
     if given_weights:
         triple = (
             given_weights.get(names.WEIGHT_ACCURACY, 0.0),
@@ -141,7 +145,15 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
             given_weights.get(names.WEIGHT_TIME, 0.0),
         )
         weights = _make_weights(triple, next(iter(given_weights)))
-    return RequestSteering(weights, policy, _merge_bounds(bounds, given_bounds), reject, explain)
+    return RequestSteering(
+        weights, policy, _merge_bounds(bounds, given_bounds), reject, explain, impact
+    )
+
+
+def _parse_flag(name: str, value: bytes) -> bool:
+    if value.lower() not in _TRUE:
+        raise BadRequest(f"{name}: must be true or false", param=name)
+    return _TRUE[value.lower()]
 
 
 def _parse_number(name: str, value: bytes) -> float:

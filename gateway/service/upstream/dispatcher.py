@@ -47,7 +47,14 @@ from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, pars
 from gateway.service.upstream.retry_budget import RetryBudget
 from gateway.service.upstream.sent_ids import SentIds
 from gateway.service.upstream.upstream_body import build_upstream_members
+from gateway.service.upstream.usage_impact import UsageImpact
 from gateway.service.upstream.waste import ABANDONED, estimate_waste, guess_unseen_tokens
+from gateway.telemetry.boundary_account import (
+    BoundaryAccount,
+    HostShare,
+    begin_host_share,
+    end_host_share,
+)
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import BackendAttempt
@@ -77,6 +84,8 @@ class UpstreamResponse:
     running_seconds: float = 0.0
     """What the backend had run when this began."""
     metered: MeteredAttempt | None = None
+    host_share: HostShare | None = None
+    impact: UsageImpact | None = None
     held: HeldBytes | None = None
 
     def measure_load(self) -> None:
@@ -98,6 +107,7 @@ class UpstreamDispatcher:
         retry: RetryConfig,
         limits: LimitsConfig,
         sampler: TraceSampler | None = None,
+        boundary: BoundaryAccount | None = None,
         bytes_in_flight: ByteBudget | None = None,
     ) -> None:
         self._client = client
@@ -106,6 +116,7 @@ class UpstreamDispatcher:
         self._max_attempts = retry.max_attempts
         self._max_answer_bytes = limits.max_answer_bytes
         self._sampler = sampler
+        self._boundary = boundary
         self._sent_ids = SentIds()
         self.bytes_in_flight = bytes_in_flight or ByteBudget(limits.max_bytes_in_flight)
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
@@ -157,6 +168,7 @@ class UpstreamDispatcher:
         finally:
             opened.answer.close()
             opened.backend.end_request(trial=opened.half_open_trial)
+            end_host_share(opened.host_share)
             if opened.held is not None:
                 opened.held.release()
 
@@ -194,6 +206,7 @@ class UpstreamDispatcher:
         trial = backend.begin_request()
         backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
         metered = metering.begin_attempt(backend, place, scored)
+        share = begin_host_share(self._boundary, record, scored.model, backend.label)
         opened: UpstreamResponse | None = None
         reason: str | None = ABANDONED
         try:
@@ -202,7 +215,7 @@ class UpstreamDispatcher:
             )
             opened.half_open_trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
-            opened.running_seconds = running_seconds
+            opened.running_seconds, opened.host_share = running_seconds, share
             opened.measure_load()
             reason = None
         except BackendStatusError as error:
@@ -231,6 +244,7 @@ class UpstreamDispatcher:
                 self._sampler.record_attempt(record.trace, began)
             if opened is None:
                 backend.end_request(trial=trial)
+                end_host_share(share)
                 seconds = time.monotonic() - began
                 wasted = estimate_waste(reason, scored, seconds)
                 record.wasted += wasted

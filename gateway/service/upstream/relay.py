@@ -2,7 +2,8 @@
 
 Rules of a stream: it is opened only when its first content is there (until then another backend
 may still serve); whole events are passed on as they arrive, waiting while the client is slow; the
-usage chunk that only the gateway asked for is kept back; it ends with [DONE] or it is broken.
+usage chunk that only the gateway asked for is kept back, unless it is to tell the impact; it ends
+with [DONE] or it is broken.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from backends.client import BackendResponse
 from backends.errors import BackendError, BackendStatusError, InvalidResponse, ResponseTooLarge
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.response import PieceWriter, ResponseWriter
+from gateway.service.upstream.usage_impact import UsageImpact, add_usage_impact
 
 Explain = Callable[[], bytes]
 """Makes the `joulegate` object's JSON; called at most once, at the end."""
@@ -104,7 +106,7 @@ class StreamedResponse:
     __slots__ = (
         "_answer", "_broken", "_done", "_explain", "_finished", "_head", "_lifeline", "_model",
         "_opened", "_over", "_pieces", "_rename", "_single", "_splitter", "_wants_usage",
-        "chunks", "timings", "usage",
+        "chunks", "impact", "timings", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +128,7 @@ class StreamedResponse:
         self._pieces: PieceWriter
         self._over: asyncio.Future[bytes]
         self.chunks = 0
+        self.impact: UsageImpact | None = None
         self.usage: sse.TokenUsage | None = None
         self.timings = sse.ABSENT
 
@@ -263,7 +266,12 @@ class StreamedResponse:
                 if sse.is_error(parsed.error):
                     raise BackendStatusError(_status_of(parsed.error), data)
                 self._note(parsed)
-                if parsed.usage is None or parsed.choices or self._wants_usage:
+                if parsed.usage is None or parsed.choices:
+                    kept.append(event)
+                elif self.impact is not None:
+                    told = add_usage_impact(data, parsed.usage, self.impact)
+                    kept.append(b"data: " + told + b"\n\n")
+                elif self._wants_usage:
                     kept.append(event)
         except BackendError as error:
             self._broken = error.with_traceback(None)

@@ -95,6 +95,7 @@ def test_what_is_shown_of_a_record():
             "joules": 25.0,
             "method": "estimated",
             "co2e_grams": None,
+            "boundary": None,
         },
         "compared": {"live": None, "shadow": None},
         "running": 3,

@@ -39,7 +39,7 @@ def by_body(value, default=DEFAULT, headers=None):
 def test_nothing_asked_is_the_default():
     assert resolve_steering({}, None, DEFAULT) is DEFAULT
     assert by_body({}) == DEFAULT
-    assert DEFAULT[2:] == (NO_BOUNDS, False, False)
+    assert DEFAULT[2:] == (NO_BOUNDS, False, False, False)
 
 
 def test_the_weights_given_are_used_and_the_missing_count_zero():
@@ -107,6 +107,13 @@ def test_headers_are_stronger_than_the_body_each_by_itself():
 )
 def test_explain(word, wanted):
     assert by_headers(explain=word).explain is wanted
+    assert by_headers(impact=word).impact is wanted
+
+
+def test_impact_is_steered_like_explain():
+    assert by_body({"impact": True}).impact is True
+    assert by_body({"impact": True}, headers={b"x-joulegate-impact": b"0"}).impact is False
+    assert by_body({}).impact is False
 
 
 def is_decimal(text):
@@ -175,6 +182,7 @@ def test_weights_of_nothing_are_a_400_that_names_a_header():
         ({"policy": ""}, names.POLICY),
         ({"infeasible": "maybe"}, names.INFEASIBLE),
         ({"explain": "yes"}, names.EXPLAIN),
+        ({"impact": "2"}, names.IMPACT),
     ],
 )
 def test_a_bad_word_is_a_400_that_names_the_header(values, param):

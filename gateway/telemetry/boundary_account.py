@@ -1,0 +1,221 @@
+"""What one process charges beyond accelerators: hosts, idle, PUE, CO2e and money, as series.
+
+Every joule is counted once under its kind: of requests (failed attempts included, under the model
+that was tried), idle, or other. Joules of accelerators come when they are final, a host's when an
+attempt ends.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, Counter
+
+from backends.registry import Deployment
+from gateway.telemetry.boundary import (
+    JOULES_PER_KWH,
+    BoundaryRates,
+    IdleRatio,
+    RequestBoundary,
+    convert_joules,
+    draw_boundary,
+)
+from gateway.telemetry.carbon import CarbonIntensity
+from gateway.telemetry.host_clock import HostClock
+from gateway.telemetry.record import RequestRecord
+
+REQUESTS = "requests"
+IDLE = "idle"
+KINDS = (REQUESTS, IDLE, "other")
+
+
+class BoundaryMetrics:
+    """The series; registered only where a boundary is configured."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def make_counter(name: str, text: str, *labels: str) -> Callable[..., Counter]:
+            counter = Counter(f"joulegate_{name}", text, labels, registry=registry)
+            return lru_cache(maxsize=4096)(counter.labels)
+
+        self.host = make_counter(
+            "host_energy_joules_total",
+            "Energy of servers without accelerators, by configured watts: of requests, idle",
+            "model", "kind",
+        )  # fmt: skip
+        self.facility = make_counter(
+            "facility_energy_joules_total",
+            "Energy of accelerators and servers times the PUE: of requests, idle, other",
+            "model", "kind",
+        )  # fmt: skip
+        self.co2e = make_counter(
+            "facility_co2e_grams_total",
+            "Grams of CO2e of the facility's joules, by the configured grid intensity",
+            "model", "kind",
+        )  # fmt: skip
+        self.cost = make_counter(
+            "cost_total",
+            "Price of the facility's joules, in the currency of the label",
+            "model", "kind", "currency",
+        )  # fmt: skip
+
+
+class HostShare:
+    """One attempt's part of its server's watts, from its sending to its end."""
+
+    __slots__ = ("_account", "_clock", "_mark", "_model", "_record")
+
+    def __init__(
+        self,
+        account: "BoundaryAccount",
+        clock: HostClock,
+        mark: float,
+        record: RequestRecord,
+        model: str,
+    ) -> None:
+        self._account = account
+        self._clock = clock
+        self._mark = mark
+        self._record = record
+        self._model = model
+
+    def read_joules(self) -> float:
+        """Return the joules so far."""
+        return self._clock.read_joules(self._mark, self._account.clock())
+
+    def end_share(self) -> None:
+        """Count the joules; they are the record's until a later attempt of it ends."""
+        joules = self._clock.end_request(self._mark, self._account.clock())
+        self._record.host_joules = joules
+        self._account.add_host_joules(self._model, REQUESTS, joules, self._record.received.at)
+
+
+class BoundaryAccount:
+    """The boundary of one process of `processes` that share the servers' watts."""
+
+    def __init__(
+        self,
+        rates: BoundaryRates,
+        host_watts: float,
+        deployments: Iterable[Deployment],
+        registry: CollectorRegistry,
+        *,
+        carbon: CarbonIntensity | None = None,
+        processes: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.clock = clock
+        self._wall_clock = wall_clock
+        self._rates = rates
+        self._carbon = carbon
+        self._metrics = BoundaryMetrics(registry)
+        self._host_clocks: dict[str, HostClock] = {}
+        self._models_at: dict[str, list[str]] = {}
+        self._host_of: dict[str, str] = {}
+        self._idle_ratios: dict[str, IdleRatio] = {}
+        now = clock()
+        for deployment in deployments:
+            self._idle_ratios.setdefault(deployment.model, IdleRatio(now))
+            self._show_series(deployment.model)
+            for backend in deployment.backends:
+                host = urlsplit(backend.root).hostname or backend.label
+                self._host_of[backend.label] = host
+                self._host_clocks.setdefault(host, HostClock(host_watts / processes, now))
+                self._models_at.setdefault(host, []).append(deployment.model)
+
+    def begin_request(self, record: RequestRecord, model: str, backend: str) -> HostShare:
+        """Count an attempt in at its server; whoever began it ends it, whatever its outcome."""
+        clock = self._host_clocks[self._host_of[backend]]
+        return HostShare(self, clock, clock.begin_request(self.clock()), record, model)
+
+    def close_request(self, record: RequestRecord) -> None:
+        """Draw a settled request's lines and count its accelerators' joules."""
+        energy, at = record.settled, record.received.at
+        if energy is None:
+            return
+        for wasted in energy.wasted:
+            if wasted.method is not None:
+                self._add_used(wasted.model, REQUESTS, wasted.joules, at)
+        if energy.joules is None or not record.model:
+            return
+        self._add_used(record.model, REQUESTS, energy.joules, at)
+        record.boundary = self.draw_lines(record.model, energy.joules, record.host_joules, at)
+
+    def draw_lines(
+        self, model: str, accelerator_joules: float, host_joules: float, at: float
+    ) -> RequestBoundary:
+        """Return the lines of a request of `model` that came at Unix time `at`; counts nothing."""
+        ratio = self._idle_ratios[model].value
+        return draw_boundary(accelerator_joules, host_joules, ratio, self._rates_at(at))
+
+    def add_unattributed_joules(self, model: str, kind: str, joules: float) -> None:
+        """Count joules of accelerators that are no request's: idle, other."""
+        at = self._wall_clock()
+        if kind == IDLE:
+            self._add_idle(model, joules, at)
+        else:
+            self._add_used(model, kind, joules, at)
+
+    def collect_idle_joules(self) -> None:
+        """Count what hosts drew while they served nobody; evenly over a host's backends."""
+        now, at = self.clock(), self._wall_clock()
+        for host, clock in self._host_clocks.items():
+            joules = clock.take_idle_joules(now)
+            models = self._models_at[host]
+            for model in models if joules else ():
+                self.add_host_joules(model, IDLE, joules / len(models), at)
+
+    def add_host_joules(self, model: str, kind: str, joules: float, at: float) -> None:
+        """Count joules of a host, spent at Unix time `at`."""
+        self._metrics.host(model, kind).inc(joules)
+        if kind == IDLE:
+            self._add_idle(model, joules, at)
+        else:
+            self._add_used(model, kind, joules, at)
+
+    def _add_used(self, model: str, kind: str, joules: float, at: float) -> None:
+        self._idle_ratios[model].add_joules(self.clock(), used=joules)
+        self._count_facility(model, kind, joules, at)
+
+    def _add_idle(self, model: str, joules: float, at: float) -> None:
+        self._idle_ratios[model].add_joules(self.clock(), idle=joules)
+        self._count_facility(model, IDLE, joules, at)
+
+    def _count_facility(self, model: str, kind: str, joules: float, at: float) -> None:
+        rates = self._rates_at(at)
+        totals = convert_joules(joules, rates)
+        self._metrics.facility(model, kind).inc(totals.joules)
+        if totals.co2e_grams is not None:
+            self._metrics.co2e(model, kind).inc(totals.co2e_grams)
+        if totals.cost is not None:
+            self._metrics.cost(model, kind, rates.currency).inc(totals.cost)
+
+    def _rates_at(self, at: float) -> BoundaryRates:
+        """Return the rates of a moment: the grid's intensity may go by the hour."""
+        grams = None if self._carbon is None else self._carbon.to_grams(JOULES_PER_KWH, at)
+        return self._rates._replace(grams_per_kwh=grams)
+
+    def _show_series(self, model: str) -> None:
+        """Show what may come as 0: a rate does not see a series that begins at 1."""
+        for kind in KINDS:
+            self._metrics.facility(model, kind)
+            if self._carbon is not None:
+                self._metrics.co2e(model, kind)
+            if self._rates.currency is not None:
+                self._metrics.cost(model, kind, self._rates.currency)
+        for kind in (REQUESTS, IDLE):
+            self._metrics.host(model, kind)
+
+
+def begin_host_share(
+    account: BoundaryAccount | None, record: RequestRecord, model: str, backend: str
+) -> HostShare | None:
+    """Count an attempt in at its server; None without a boundary."""
+    return None if account is None else account.begin_request(record, model, backend)
+
+
+def end_host_share(share: HostShare | None) -> None:
+    """Count an attempt out."""
+    if share is not None:
+        share.end_share()
