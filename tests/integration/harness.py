@@ -26,6 +26,7 @@ from gateway import profile as profiles
 from gateway.app import bypass_router_for_inference, create_app
 from gateway.commands.serve import make_server_config
 from gateway.config import BackendConfig, GatewayConfig, HealthConfig, ModelConfig
+from gateway.deciding_config import LearningConfig
 from tests.integration.scripted import Raw, Recorder
 
 HELLO = [{"role": "user", "content": "Hello there"}]
@@ -36,6 +37,7 @@ ENDLESS = {"max_tokens": 600, "ignore_eos": True}
 ENERGY = {"x-joulegate-weight-energy": "1"}
 ACCURACY = {"x-joulegate-weight-accuracy": "1"}
 CONTEXT = {"phi-3-mini": 4096, "mistral-7b": 8192, "falcon-7b": 2048}
+UNTAUGHT = LearningConfig(enabled=False)
 CALM = HealthConfig(
     idle_probe_seconds=3600, probe_seconds=3600, load_seconds=3600, eject_after_failures=10_000
 )
@@ -247,8 +249,11 @@ class World:
         return await self.stack.enter_async_context(Raw(talk))
 
     async def gate(self, *models, **fields):
-        """A gateway over these models; no probes and no ejections unless `health` says so."""
-        config = GatewayConfig(models=models, **{"health": CALM} | fields)
+        """A gateway over these models; no probes, no ejections, nothing learnt unless told to.
+
+        What is learnt of one test's lengths would choose the model of the next.
+        """
+        config = GatewayConfig(models=models, **{"health": CALM, "learning": UNTAUGHT} | fields)
         return await self.stack.enter_async_context(serve(config))
 
     @property
