@@ -25,6 +25,9 @@ PROFILE, LIMIT = "profile", "limit"
 _HERE = "only"
 _LINEAR = frozenset({RegressionForm.ADDITIVE, RegressionForm.INTERACTION, RegressionForm.LOAD})
 
+_LARGEST_LIMIT = 1 << 53
+"""No answer is longer, and every integer up to it is a float."""
+
 
 class TokensExpected(NamedTuple):
     """Tokens of a request on one candidate: of all sequences, and of a mean one by itself.
@@ -142,7 +145,7 @@ def _find_needed_tokens(features: RequestFeatures, tokens: TokensExpected) -> fl
     asked = features.asked_tokens_out
     if features.ignore_eos:
         return tokens.high if asked is None else asked
-    limit = math.inf if asked is None else float(asked)
+    limit = math.inf if asked is None else float(min(asked, _LARGEST_LIMIT))
     return tokens.length.find_quantile(P90, float(max(1, features.min_tokens)), limit)
 
 

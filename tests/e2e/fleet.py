@@ -100,6 +100,8 @@ def gateway_server(backends: dict[str, Server], folder: Path) -> Server:
         ],
         "profile": "profile.json",
         "presets": {"eco": {"weights": {"energy": 1}}},
+        # What one test's answers teach would choose the model of the next.
+        "learning": {"enabled": False},
     }
     path = folder / "gateway.yaml"
     path.write_text(yaml.safe_dump(config))

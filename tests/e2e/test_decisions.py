@@ -17,6 +17,7 @@ DECISION = {"id", "model", "policy", "weights", "tokens", "score", "profile_vers
     "candidates",
     "excluded",
     "feasible",
+    "reference_load",
 }
 
 
@@ -50,7 +51,7 @@ async def test_headers_steer(client, headers, chosen, policy):
 
 async def test_presets_and_the_body_steer(client):
     for model, body, chosen in (
-        ("auto:accuracy", {}, "mistral-7b"),
+        ("auto:accuracy", {"bounds": {"min_accuracy": 0.6}}, "mistral-7b"),
         ("auto:eco", {}, "smollm2-135m"),
         ("auto", {"weights": {"accuracy": 1}}, "mistral-7b"),
         ("auto", {"weights": {"energy": 1}, "bounds": {"min_accuracy": 0.6}}, "phi-3-mini"),
@@ -133,7 +134,8 @@ async def test_dry_run_and_what_became_of_a_request(gateway, client, backends):
     before = total(backends["mistral-7b"].get("/metrics"), "vllm:generation_tokens_total")
     async with httpx.AsyncClient(base_url=gateway.url) as http:
         body = {"model": "auto:accuracy", "messages": HELLO}
-        decision = (await http.post("/v1/route", json=body)).raise_for_status().json()
+        answered = await http.post("/v1/route", json=body, headers=THREE)
+        decision = answered.raise_for_status().json()
         check_explained(decision, "mistral-7b")
         after = total(backends["mistral-7b"].get("/metrics"), "vllm:generation_tokens_total")
         assert before == after

@@ -130,8 +130,8 @@ async def test_a_hostile_body_is_a_400(gate, sent):
     dry = await gate.ask(sent, path="/v1/route")
     assert dry.status in (200, 400)
     if dry.status == 200:
-        # Well formed, but for an endpoint of its own or with a number that fits no context.
-        assert b'"prompt"' in sent or dry.json["candidates"] == []
+        # Well formed, but for an endpoint of its own or with a limit that vLLM itself refuses.
+        assert b'"prompt"' in sent or b'"max_tokens": 99999' in sent
     else:
         check(dry)
 

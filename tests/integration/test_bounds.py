@@ -14,8 +14,12 @@ async def explained(gate, headers, body=CHAT):
     return got, got.json["joulegate"]
 
 
+# As long as it may be and as long as it must: mean and quantile of its length are the same.
+PINNED = CHAT | {"max_tokens": 20, "min_tokens": 20}
+
+
 async def predictions(gate):
-    _, shown = await explained(gate, {})
+    _, shown = await explained(gate, {}, PINNED)
     return {c["model"]: c for c in shown["candidates"]}
 
 
@@ -29,7 +33,8 @@ async def predictions(gate):
 async def test_an_upper_bound_leaves_out_those_above_it(gate, header, member, scale):
     of = await predictions(gate)
     limit = scale * (of["mistral-7b"][member] + of["falcon-7b"][member]) / 2
-    got, shown = await explained(gate, {header: f"{limit:.9f}", "x-joulegate-weight-accuracy": "1"})
+    headers = {header: f"{limit:.9f}", "x-joulegate-weight-accuracy": "1"}
+    got, shown = await explained(gate, headers, PINNED)
     assert [c["model"] for c in shown["candidates"]] == ["mistral-7b", "phi-3-mini"]
     (out,) = shown["excluded"]
     assert out["model"] == "falcon-7b"
@@ -52,7 +57,7 @@ async def test_a_bound_that_is_met_exactly_is_kept(gate):
     of = await predictions(gate)
     joules = of["phi-3-mini"]["predicted_joules"]
     bounds = {"max_energy_joules": joules}
-    _, shown = await explained(gate, {}, CHAT | {"joulegate": {"bounds": bounds}})
+    _, shown = await explained(gate, {}, PINNED | {"joulegate": {"bounds": bounds}})
     assert [c["model"] for c in shown["candidates"]] == ["phi-3-mini"]
 
 
@@ -105,8 +110,12 @@ async def test_context_leaves_out_and_then_refuses(gate):
     _, shown = await explained(gate, {}, CHAT | {"messages": long})
     assert [out["model"] for out in shown["excluded"]] == ["falcon-7b"]
     assert shown["excluded"][0]["reason"].startswith("context: ")
+    # A large limit alone shuts nobody out; an answer that must be that long does.
     _, shown = await explained(gate, {}, CHAT | {"max_tokens": 4090})
-    assert [c["model"] for c in shown["candidates"]] == ["mistral-7b"]
+    assert len(shown["candidates"]) == 3
+    plan = CHAT | {"max_tokens": 4090, "min_tokens": 4090}
+    dry = await gate.ask(plan, {}, "/v1/route")
+    assert [c["model"] for c in dry.json["candidates"]] == ["mistral-7b"]
     got = await gate.ask(CHAT | {"messages": [{"role": "user", "content": "word " * 30_000}]})
     error = got.json["error"]
     assert (got.status, error["code"]) == (400, "context_length_exceeded")
