@@ -23,7 +23,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
       --only-binary :all: --constraint .ci/requirements.lock ".[${EXTRAS}]"
 # The vocabulary must be in the image: a gateway without a network would only estimate tokens.
 RUN --network=none \
-    /opt/joulegate/bin/python -c "from gateway.tokens import load; assert load().source != 'estimate'"
+    /opt/joulegate/bin/python -c "from gateway.tokens import load_token_counter as load; assert load().source != 'estimate'"
 
 FROM ${BASE}
 ARG VERSION=0.1.0
