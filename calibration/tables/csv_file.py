@@ -24,6 +24,7 @@ import pyarrow.csv as arrow_csv
 from calibration.tables.columns import BadInput
 
 _BLOCK_BYTES: Final = 8 << 20
+_MAX_FIELD_CHARS = 131_072
 """A piece; no row may be longer."""
 _MAX_HEADER_BYTES: Final = 1 << 20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -107,6 +108,9 @@ class _UnevenRows:
         if not text.strip():
             return None
         fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=self._separator))
+        # The csv module's own limit is the process's: whoever read prompts before may have moved it.
+        if max(map(len, fields), default=0) > _MAX_FIELD_CHARS:
+            raise csv.Error(f"field larger than field limit ({_MAX_FIELD_CHARS})")
         surplus = self._separator.join(fields[self._columns :])
         filled = fields[: self._columns] + [""] * (self._columns - len(fields))
         return [field or None for field in (*filled, surplus)]
