@@ -108,7 +108,7 @@ class _UnevenRows:
         if not text.strip():
             return None
         fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=self._separator))
-        # The csv module's own limit is the process's: whoever read prompts before may have moved it.
+        # The csv module's own limit is the process's: who read prompts before may have moved it.
         if max(map(len, fields), default=0) > _MAX_FIELD_CHARS:
             raise csv.Error(f"field larger than field limit ({_MAX_FIELD_CHARS})")
         surplus = self._separator.join(fields[self._columns :])
