@@ -39,7 +39,17 @@ def folder(backends, tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile")
     targets = [part for n in RECIPES for part in ("--backend", f"{n}={backends[n].url}")]
     rows, size = folder / "rows.csv", ("--grid", "small", "--blocks", "1", "--concurrency", "4")
-    fit = ("fit", rows, "--out", folder / "profile.json", "--merge", "shipped")
+    # By absolute loss, whose sums over its own rows are exact.
+    fit = (
+        "fit",
+        rows,
+        "--out",
+        folder / "profile.json",
+        "--merge",
+        "shipped",
+        "--loss",
+        "absolute",
+    )
     # Where other work disturbs so few requests, the fit refuses costs below zero and says to
     # measure more: the same plan goes on with more repeats.
     for repeats in (2, 6, 14):
@@ -100,7 +110,7 @@ def test_the_gateway_routes_by_it(backends, folder, tmp_path):
         stack.enter_context(running([server]))
         server.wait_until_up("/ready", 30)
         body = {"model": "auto:time", "messages": [{"role": "user", "content": "Hello " * 50}]}
-        body["max_tokens"] = 16
+        body["max_tokens"] = body["min_tokens"] = 16  # one length, not a distribution
         decision = httpx.post(f"{server.url}/v1/route", json=body, timeout=30).json()
         answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
     fitted = profile.load_profile(folder / "profile.json")
@@ -109,7 +119,9 @@ def test_the_gateway_routes_by_it(backends, folder, tmp_path):
     tokens = decision["tokens"]
     cost = fitted.get_model(best["model"]).seconds.to_cost_function(CostQuantity.SECONDS)
     predicted = cost.predict_cost(tokens["input"], tokens["output"], best["running"])
-    assert best["predicted_seconds"] == pytest.approx(predicted, rel=1e-3)
+    assert best["predicted_seconds"] == pytest.approx(
+        predicted, rel=2e-2
+    )  # tokens are shown rounded
     assert {best["model"], *(other["model"] for other in others)} == set(RECIPES)
     assert answer.status_code == 200
     assert answer.headers["x-joulegate-model"] == decision["model"]
