@@ -11,7 +11,7 @@ LENGTHS = [(8 * place, 100 + 12 * place) for place in range(1, 9)]
 """Words of the prompt and tokens of the answer."""
 SPEED = 4.0
 AGREES = 0.1
-"""In real time, on a machine that may be busy; tests/unit/lab holds attribution to 1% in virtual time."""
+"""In real time, on a machine that may be busy; tests/unit/lab holds it to 1% in virtual time."""
 
 
 async def ask(gate, place):
