@@ -34,7 +34,7 @@ PATH = (
 """How many at once at each model of each gateway, after which share of the requests."""
 REQUESTS = 20_000
 FRESH = 3_000
-CLOSE = {"joules": 0.08, "seconds": 0.08}
+CLOSE = {"joules": 0.08, "seconds": 0.06}
 """Median error; joules were 4.9% off on a busy machine. The engine's steps are physical: the `load`
 form is no longer what it computes by. Seconds are held to the engine's, which knows no sockets."""
 LEARNT = ("exclusive", "apportioned")
@@ -126,7 +126,7 @@ def test_the_sums_give_what_statsmodels_gives_on_the_raw_rows(served, model, qua
     # differs by that rounding, a thousandth of its own standard error at most.
     slack = 1e-4 * np.abs(fitted.params) + 1e-3 * fitted.bse
     assert np.all(np.abs(np.subtract(solved.coefficients, fitted.params)) <= slack)
-    assert solved.standard_errors == pytest.approx(fitted.bse, rel=1e-3, abs=0)
+    assert solved.standard_errors == pytest.approx(fitted.bse, rel=1e-4, abs=0)
 
 
 def test_recalibration_predicts_what_requests_truly_cost_and_can_be_taken_back(served):
