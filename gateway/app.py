@@ -38,8 +38,8 @@ from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.client import headers
 from gateway.service.pipeline import RequestPipeline
-from gateway.service.request.body import EndpointKind
 from gateway.service.request.deciding import Deciding
+from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.learnt import Learnt
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames

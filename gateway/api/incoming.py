@@ -19,7 +19,8 @@ from gateway.service.client.errors import (
     TooLarge,
     UnsupportedEncoding,
 )
-from gateway.service.request.body import Members, decode_members
+from gateway.service.request.body import decode_members
+from gateway.service.request.members import Members
 from gateway.service.request.steering import HEADER_PREFIX
 from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_trace_context
 

@@ -15,7 +15,8 @@ from gateway.service.byte_budget import HeldBytes
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
 from gateway.service.client.response import PieceWriter, ResponseWriter
 from gateway.service.pipeline import RequestPipeline
-from gateway.service.request.body import EndpointKind, Members
+from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.members import Members
 from gateway.service.request.routing_table import OTHER
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import ReceivedRequest, RequestedName

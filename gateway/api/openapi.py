@@ -15,7 +15,7 @@ from litestar import get
 from gateway.service.client import errors
 from gateway.service.client import headers as names
 from gateway.service.request import steering
-from gateway.service.request.body import EndpointKind
+from gateway.service.request.endpoint import EndpointKind
 
 _Json = dict[str, Any]
 _TEXT = {"type": "string"}

@@ -11,7 +11,9 @@ from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.service.client.errors import ApiError
 from gateway.service.client.response import ResponseWriter
 from gateway.service.pipeline import RequestPipeline
-from gateway.service.request.body import EndpointKind, Members, parse_request
+from gateway.service.request.body import parse_request
+from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.members import Members
 from gateway.service.request.plan import no_candidate_error
 
 

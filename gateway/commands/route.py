@@ -16,8 +16,9 @@ from gateway.commands.demo.example_config import make_example_config
 from gateway.console import FAILED, OK, err, out, report_usage_error
 from gateway.scheduling.decision import RoutingDecision
 from gateway.service.client.errors import ApiError
-from gateway.service.request.body import EndpointKind, parse_request
+from gateway.service.request.body import parse_request
 from gateway.service.request.deciding import Deciding
+from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
 from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
 from gateway.service.request.steering import HEADER_PREFIX

@@ -33,8 +33,11 @@ from gateway.service.client.errors import (
     StreamInterrupted,
 )
 from gateway.service.client.response import SSE, Header, ResponseWriter
-from gateway.service.request.body import EndpointKind, InferenceRequest, Members, parse_request
+from gateway.service.request.body import parse_request
 from gateway.service.request.deciding import Deciding
+from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.members import Members
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames

@@ -5,9 +5,7 @@ byte; only members that steer, count or route are looked into; whatever is wrong
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -15,76 +13,24 @@ from msgspec import Raw, Struct
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import BadRequest
 from gateway.service.request.application import describe_application, is_system
+from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.members import (
+    ANSWER_TOKENS,
+    IMAGE_TOKENS,
+    MESSAGE_TOKENS,
+    Members,
+    PromptSize,
+    decode_member,
+    is_media,
+    make_member_error,
+    member_asks,
+    read_count,
+    read_token_limit,
+)
 from gateway.tokens import EXACT_BYTES, TokenCounter
 
 MAX_NESTING = 64
-IMAGE_TOKENS = 576
-"""Fixed cost of an image: 24 x 24 patches, as LLaVA-like models use."""
-_MESSAGE_TOKENS = 4
-_ANSWER_TOKENS = 3
-"""What a chat template adds around each message, and before the answer (OpenAI's figures)."""
-
-Members = dict[str, Raw]
-
-
-class EndpointKind(StrEnum):
-    """Which endpoint was asked; the value is the capability it needs."""
-
-    CHAT = "chat"
-    COMPLETIONS = "completions"
-    EMBEDDINGS = "embeddings"
-
-    @property
-    def url_path(self) -> str:
-        """The endpoint's path, here and at vLLM."""
-        return _PATHS[self]
-
-    @property
-    def prompt_member(self) -> str:
-        """The member that holds what the model is to read."""
-        return _PROMPTS[self]
-
-
-_PATHS = {
-    EndpointKind.CHAT: "/v1/chat/completions",
-    EndpointKind.COMPLETIONS: "/v1/completions",
-    EndpointKind.EMBEDDINGS: "/v1/embeddings",
-}
-_PROMPTS = {
-    EndpointKind.CHAT: "messages",
-    EndpointKind.COMPLETIONS: "prompt",
-    EndpointKind.EMBEDDINGS: "input",
-}
-
-
-@dataclass(slots=True)
-class InferenceRequest:
-    """One decoded request."""
-
-    kind: EndpointKind
-    members: Members
-    model: str
-    stream: bool
-    wants_usage: bool
-    application: str = ""
-    """What tells its application from others; only its keyed hash may leave the process."""
-    words: str = ""
-    """What the user said last, for models of the text."""
-    has_media: bool = False
-
-    @property
-    def is_single(self) -> bool:
-        """Whether one prompt is to get one answer, as far as can be told at a glance."""
-        members = self.members
-        return (
-            bytes(members.get("n", _ONE)) in _ONES
-            and bytes(members.get("best_of", _ONE)) in _ONES
-            and not bytes(members.get("prompt", _ONE)).startswith(b"[")
-        )
-
-
-_ONE = Raw(b"1")
-_ONES = (b"1", b"null")
 
 
 class _ContentPart(Struct):
@@ -108,11 +54,9 @@ _messages = msgspec.json.Decoder(list[_ChatMessage])
 _inputs = msgspec.json.Decoder(str | list[Any])
 _text = msgspec.json.Decoder(str)
 _flag = msgspec.json.Decoder(bool | None)
-_limit = msgspec.json.Decoder(int | float | None)
 _stream_options = msgspec.json.Decoder(_StreamOptions | None)
-_capabilities = {kind: frozenset({kind.value}) for kind in EndpointKind}
-# A member that is absent, null, false or empty asks for nothing.
-_NOTHING = frozenset({b"null", b"false", b"[]"})
+_STREAMS_OF_CHUNKS = (EndpointKind.CHAT, EndpointKind.COMPLETIONS)
+_capabilities = {kind: frozenset({kind.capability}) for kind in EndpointKind}
 
 
 def decode_members(body: bytes) -> Members:
@@ -133,12 +77,14 @@ def parse_request(kind: EndpointKind, members: Members) -> InferenceRequest:
     if "model" not in members:
         raise BadRequest("you must name a model; `auto` lets the gateway choose", param="model")
     # vLLM's embeddings know no streaming; asking for it there changes nothing.
-    stream = kind is not EndpointKind.EMBEDDINGS and bool(_decode_member(members, "stream", _flag))
-    options = _decode_member(members, "stream_options", _stream_options) if stream else None
+    stream = kind.may_stream and bool(decode_member(members, "stream", _flag))
+    model = decode_member(members, "model", _text)
+    if kind not in _STREAMS_OF_CHUNKS:
+        # The others' streams say what they used in any case.
+        return InferenceRequest(kind, members, model, stream, wants_usage=True)
+    options = decode_member(members, "stream_options", _stream_options) if stream else None
     wants_usage = bool(options and options.include_usage)
-    return InferenceRequest(
-        kind, members, _decode_member(members, "model", _text), stream, wants_usage
-    )
+    return InferenceRequest(kind, members, model, stream, wants_usage)
 
 
 def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
@@ -157,63 +103,39 @@ def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFea
         ask.application = describe_application(members, ask.kind.value)
     needs = _capabilities[ask.kind]
     more = prompt.needs
-    if _member_asks(members, "tools") or _member_asks(members, "functions"):
+    if member_asks(members, "tools") or member_asks(members, "functions"):
         more = (*more, "tools")
-    if _member_asks(members, "logprobs") or _member_asks(members, "top_logprobs", unless=b"0"):
+    if member_asks(members, "logprobs") or member_asks(members, "top_logprobs", unless=b"0"):
         more = (*more, "logprobs")
     if ask.kind is EndpointKind.EMBEDDINGS:
         return RequestFeatures(
             prompt.tokens, 1, needs, dense_chars=prompt.dense_chars,
             prompts=prompt.prompts, longest=prompt.longest, exact=prompt.exact,
         )  # fmt: skip
-    asked = _tokens_asked(members, "max_completion_tokens")
+    asked = read_token_limit(members, "max_completion_tokens")
     if asked is None:
-        asked = _tokens_asked(members, "max_tokens")
+        asked = read_token_limit(members, "max_tokens")
     return RequestFeatures(
         prompt.tokens,
         asked,
         needs.union(more) if more else needs,
         dense_chars=prompt.dense_chars,
-        min_tokens=_count_asked(members, "min_tokens") or 0,
+        min_tokens=read_count(members, "min_tokens") or 0,
         ignore_eos="ignore_eos" in members and bytes(members["ignore_eos"]) == b"true",
-        answers=max(_count_asked(members, "n") or 1, _count_asked(members, "best_of") or 1),
+        answers=max(read_count(members, "n") or 1, read_count(members, "best_of") or 1),
         prompts=prompt.prompts,
         longest=prompt.longest,
         exact=prompt.exact,
-        truncate_tokens=_count_asked(members, "truncate_prompt_tokens"),
+        truncate_tokens=read_count(members, "truncate_prompt_tokens"),
     )
 
 
-class _PromptSize(NamedTuple):
-    """What was counted; of several prompts the longest has the share `longest`."""
-
-    tokens: int
-    needs: tuple[str, ...] = ()
-    dense_chars: int = 0
-    prompts: int = 1
-    longest: float = 1.0
-    words: str = ""
-    exact: bool = False
-
-
-def _count_asked(members: Members, name: str) -> int | None:
-    """Return a whole number of 1 or more, None where there is none: vLLM says what is wrong."""
-    raw = members.get(name)
-    if raw is None:
-        return None
-    text = bytes(raw)
-    return (int(text) or None) if text.isdigit() and len(text) < _MOST_DIGITS else None
-
-
-_MOST_DIGITS = 10
-
-
-def _measure_chat(ask: InferenceRequest, raw: Raw, counter: TokenCounter) -> _PromptSize:
+def _measure_chat(ask: InferenceRequest, raw: Raw, counter: TokenCounter) -> PromptSize:
     members = ask.members
     try:
         messages = _messages.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _make_member_error("messages", error) from None
+        raise make_member_error("messages", error) from None
     if not messages:
         raise BadRequest("messages: must not be empty", param="messages")
     texts: list[str] = []
@@ -232,14 +154,14 @@ def _measure_chat(ask: InferenceRequest, raw: Raw, counter: TokenCounter) -> _Pr
             system += texts[first:]
         elif message.role == "user":
             ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
-    if _member_asks(members, "tools"):
+    if member_asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())
     ask.application = describe_application(members, "\n".join(system))
     ask.has_media = bool(media)
     counted = counter.measure(texts[0] if len(texts) == 1 else "\n".join(texts))
-    overhead = _MESSAGE_TOKENS * len(messages) + _ANSWER_TOKENS + IMAGE_TOKENS * len(media)
+    overhead = MESSAGE_TOKENS * len(messages) + ANSWER_TOKENS + IMAGE_TOKENS * len(media)
     needs = {"audio" if "audio" in kind else "images" for kind in media}
-    return _PromptSize(counted.tokens + overhead, tuple(needs), counted.dense_chars)
+    return PromptSize(counted.tokens + overhead, tuple(needs), counted.dense_chars)
 
 
 def _read_parts(parts: list[_ContentPart | str], texts: list[str], media: list[str]) -> None:
@@ -249,11 +171,11 @@ def _read_parts(parts: list[_ContentPart | str], texts: list[str], media: list[s
             texts.append(part)
         else:
             texts.append(part.text or part.refusal)
-            if _is_media(part.type):
+            if is_media(part.type):
                 media.append(part.type)
 
 
-def _measure_inputs(kind: EndpointKind, raw: Raw, counter: TokenCounter) -> _PromptSize:
+def _measure_inputs(kind: EndpointKind, raw: Raw, counter: TokenCounter) -> PromptSize:
     """Count a text, a list of texts, a list of token ids, or a list of such lists."""
     name = kind.prompt_member
     text = bytes(raw)
@@ -266,18 +188,18 @@ def _measure_inputs(kind: EndpointKind, raw: Raw, counter: TokenCounter) -> _Pro
         # Long lists are counted as they stand and taken to be of equals: that bounds the cost.
         counted = counter.measure(text.decode())
         prompts = text.count(b'","') + text.count(b'", "') + 1
-        return _PromptSize(counted.tokens, (), counted.dense_chars, prompts, 1.0 / prompts)
+        return PromptSize(counted.tokens, (), counted.dense_chars, prompts, 1.0 / prompts)
     try:
         value = _inputs.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _make_member_error(name, error) from None
+        raise make_member_error(name, error) from None
     if isinstance(value, str):
         counted = counter.measure(value)
-        return _PromptSize(counted.tokens, dense_chars=counted.dense_chars, words=value)
+        return PromptSize(counted.tokens, dense_chars=counted.dense_chars, words=value)
     if value and all(isinstance(item, str) for item in value):
         counted = counter.measure("\n".join(value))
         longest = (max(map(len, value)) + 1) / (sum(map(len, value)) + len(value))
-        return _PromptSize(
+        return PromptSize(
             counted.tokens,
             dense_chars=counted.dense_chars,
             prompts=len(value),
@@ -286,61 +208,20 @@ def _measure_inputs(kind: EndpointKind, raw: Raw, counter: TokenCounter) -> _Pro
         )
     if all(isinstance(item, dict) for item in value):
         # vLLM takes multimodal embedding inputs; counting their JSON bounds them from above.
-        return _PromptSize(counter.count_tokens(text.decode()))
+        return PromptSize(counter.count_tokens(text.decode()))
     raise BadRequest(f"{name}: must be text, a list of texts or token ids", param=name)
 
 
-def _measure_ids(text: bytes) -> _PromptSize:
+def _measure_ids(text: bytes) -> PromptSize:
     """Count token ids, one list or many: the model's own, so that no scale applies."""
     tokens = text.count(b",") + 1
     lists = text.count(b"[") - 1
     if lists < 1:
-        return _PromptSize(tokens, exact=True)
+        return PromptSize(tokens, exact=True)
     if len(text) > EXACT_BYTES:
-        return _PromptSize(tokens, prompts=lists, longest=1.0 / lists, exact=True)
+        return PromptSize(tokens, prompts=lists, longest=1.0 / lists, exact=True)
     sizes = [part.strip(b"[, \t\r\n").count(b",") + 1 for part in text.split(b"]")[:lists]]
-    return _PromptSize(tokens, prompts=lists, longest=max(sizes) / sum(sizes), exact=True)
-
-
-def _tokens_asked(members: Members, name: str) -> int | None:
-    asked = _decode_member(members, name, _limit)
-    if asked is None:
-        return None
-    # vLLM takes 100.0 for 100, as pydantic does.
-    if asked < 1:
-        raise BadRequest(f"{name}: must be at least 1", param=name)
-    if asked != asked // 1:
-        raise BadRequest(f"{name}: must be a whole number", param=name)
-    return int(asked)
-
-
-def _is_media(kind: str) -> bool:
-    """Tell whether a content part of this type holds a picture, a film or sound."""
-    return "image" in kind or "video" in kind or "audio" in kind
-
-
-def _member_asks(members: Members, name: str, *, unless: bytes = b"null") -> bool:
-    """Tell whether a member is there and asks for something; `unless` is one more nothing."""
-    raw = members.get(name)
-    if raw is None:
-        return False
-    value = bytes(raw).translate(None, b" \t\r\n")
-    return value not in _NOTHING and value != unless
-
-
-def _decode_member(members: Members, name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """Decode one member; None where it is absent. Raises BadRequest."""
-    if name not in members:
-        return None
-    try:
-        return decoder.decode(members[name])
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise _make_member_error(name, error) from None
-
-
-def _make_member_error(name: str, error: Exception) -> BadRequest:
-    text = str(error).replace("`$", f"`{name}")
-    return BadRequest(f"{name}: {text}", param=name)
+    return PromptSize(tokens, prompts=lists, longest=max(sizes) / sum(sizes), exact=True)
 
 
 def _check_nesting(body: bytes) -> None:

@@ -21,8 +21,9 @@ from gateway.service.client.errors import (
     NoFeasibleModel,
     UnsupportedCapability,
 )
-from gateway.service.request.body import InferenceRequest, extract_features
+from gateway.service.request.body import extract_features
 from gateway.service.request.deciding import Deciding
+from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.learnt import Lesson, make_lesson
 from gateway.service.request.routing_table import (
     NO_POLICY,
@@ -94,7 +95,7 @@ def make_plan(
     features = extract_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
-        features = replace(features, needs=frozenset({ask.kind.value}), lenient=True)
+        features = replace(features, needs=frozenset({ask.kind.capability}), lenient=True)
     deciding = deciding or Deciding()
     learnt = deciding.learnt
     application = "" if learnt is None else learnt.hash_application(ask.application)

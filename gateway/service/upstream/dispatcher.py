@@ -31,7 +31,8 @@ from gateway.service.client.errors import (
     BadGateway,
     UpstreamRejection,
 )
-from gateway.service.request.body import InferenceRequest, encode_members
+from gateway.service.request.body import encode_members
+from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.routing_table import (
     RoutedDeployment,
     RoutingSnapshot,

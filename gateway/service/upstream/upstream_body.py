@@ -5,7 +5,9 @@ from functools import cache
 import msgspec
 from msgspec import Raw
 
-from gateway.service.request.body import EndpointKind, InferenceRequest, Members
+from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.members import Members
 
 
 @cache

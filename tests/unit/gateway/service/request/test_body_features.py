@@ -8,13 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.service.client.errors import BadRequest
-from gateway.service.request.body import (
-    IMAGE_TOKENS,
-    EndpointKind,
-    decode_members,
-    extract_features,
-    parse_request,
-)
+from gateway.service.request.body import decode_members, extract_features, parse_request
+from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.members import IMAGE_TOKENS
 from gateway.tokens import Counted, TokenCounter
 
 

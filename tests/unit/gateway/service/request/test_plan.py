@@ -16,7 +16,8 @@ from gateway.service.client.errors import (
     NoFeasibleModel,
     UnsupportedCapability,
 )
-from gateway.service.request.body import EndpointKind, decode_members, parse_request
+from gateway.service.request.body import decode_members, parse_request
+from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.plan import make_plan, no_candidate_error
 from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
 

@@ -17,7 +17,8 @@ from gateway.service.client.errors import (
     BadGateway,
     GatewayTimeout,
 )
-from gateway.service.request.body import EndpointKind, decode_members, encode_members, parse_request
+from gateway.service.request.body import decode_members, encode_members, parse_request
+from gateway.service.request.endpoint import EndpointKind
 from gateway.service.upstream.failure_response import all_attempts_failed_error
 from gateway.service.upstream.upstream_body import build_upstream_members
 
