@@ -41,8 +41,9 @@ from gateway.service.request.members import Members
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames
-from gateway.service.upstream.dispatcher import UpstreamDispatcher, UpstreamResponse
+from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
+from gateway.service.upstream.upstream_response import UpstreamResponse
 from gateway.service.upstream.usage_impact import add_usage_impact
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord

@@ -9,7 +9,7 @@ from typing import Any
 
 from backends.meter.method import ESTIMATED
 from backends.sse import TokenUsage
-from gateway.service.upstream.dispatcher import UpstreamResponse
+from gateway.service.upstream.upstream_response import UpstreamResponse
 from gateway.telemetry.boundary import JOULES_PER_KWH, BoundaryRates, RequestBoundary, draw_boundary
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity

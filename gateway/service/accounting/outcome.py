@@ -6,8 +6,8 @@ from gateway.service.client import headers as names
 from gateway.service.client.response import Header
 from gateway.service.request.plan import RoutingPlan
 from gateway.service.request.routing_table import RoutingSnapshot
-from gateway.service.upstream.dispatcher import UpstreamResponse
 from gateway.service.upstream.relay import UnaryResponse
+from gateway.service.upstream.upstream_response import UpstreamResponse
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import AnsweredRequest, ServedRequest
 

@@ -5,33 +5,26 @@ retry budget; vLLM's own refusals (400, 404, 422 …) end it at once; each outco
 breaker of its backend.
 """
 
-import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
-from backends.client import BackendClient, BackendResponse
+from backends.client import BackendClient
 from backends.errors import (
     BackendError,
     BackendStatusError,
-    BackendTimeout,
-    ConnectionLost,
-    InvalidResponse,
     ResponseTooLarge,
     forget_frames,
 )
-from backends.meter.client.request_handle import MeteredAttempt
-from backends.registry import Backend, Deployment
+from backends.registry import Backend
 from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
 from gateway.scheduling.decision import ScoredCandidate
-from gateway.service.byte_budget import ByteBudget, HeldBytes
-from gateway.service.client.cancellation import CancelReason, RequestCancellation
+from gateway.service.byte_budget import ByteBudget
+from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.errors import (
     BadGateway,
     UpstreamRejection,
 )
-from gateway.service.request.body import encode_members
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.routing_table import (
     RoutedDeployment,
@@ -44,15 +37,13 @@ from gateway.service.upstream.failure_response import (
     all_attempts_failed_error,
 )
 from gateway.service.upstream.prompt_backlog import PromptBacklog
-from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, parse_unary
+from gateway.service.upstream.relay import UnaryResponse
+from gateway.service.upstream.request_sender import RequestSender
 from gateway.service.upstream.retry_budget import RetryBudget
-from gateway.service.upstream.sent_ids import SentIds
-from gateway.service.upstream.upstream_body import build_upstream_members
-from gateway.service.upstream.usage_impact import UsageImpact
+from gateway.service.upstream.upstream_response import UpstreamResponse
 from gateway.service.upstream.waste import ABANDONED, estimate_waste, guess_unseen_tokens
 from gateway.telemetry.boundary_account import (
     BoundaryAccount,
-    HostShare,
     begin_host_share,
     end_host_share,
 )
@@ -60,41 +51,6 @@ from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import BackendAttempt
 from gateway.telemetry.trace_context import TraceSampler
-
-
-@dataclass(slots=True)
-class UpstreamResponse:
-    """An answer that has begun: a stream at its first content, or a whole body.
-
-    `running` is how many the backend was serving already, `mean_running` how many others it served
-    meanwhile; times are monotonic seconds.
-    """
-
-    scored: ScoredCandidate
-    deployment: Deployment
-    backend: Backend
-    answer: BackendResponse
-    stream: StreamedResponse | None = None
-    body: bytes = b""
-    unary: UnaryResponse | None = None
-    half_open_trial: int = 0
-    running: int = 0
-    mean_running: float = 0.0
-    began: float = 0.0
-    ended: float = 0.0
-    running_seconds: float = 0.0
-    """What the backend had run when this began."""
-    metered: MeteredAttempt | None = None
-    host_share: HostShare | None = None
-    impact: UsageImpact | None = None
-    held: HeldBytes | None = None
-
-    def measure_load(self) -> None:
-        """Note the mean number of other requests that the backend served since this began."""
-        now = time.monotonic()
-        if now > self.began:
-            ran = self.backend.running_seconds() - self.running_seconds
-            self.mean_running = max(0.0, ran / (now - self.began) - 1.0)
 
 
 class UpstreamDispatcher:
@@ -111,15 +67,12 @@ class UpstreamDispatcher:
         boundary: BoundaryAccount | None = None,
         bytes_in_flight: ByteBudget | None = None,
     ) -> None:
-        self._client = client
         self._metrics = metrics
-        self._timeouts = timeouts
         self._max_attempts = retry.max_attempts
-        self._max_answer_bytes = limits.max_answer_bytes
         self._sampler = sampler
         self._boundary = boundary
-        self._sent_ids = SentIds()
         self.bytes_in_flight = bytes_in_flight or ByteBudget(limits.max_bytes_in_flight)
+        self._sender = RequestSender(client, timeouts, limits, self.bytes_in_flight)
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
     async def open_response(
@@ -211,7 +164,7 @@ class UpstreamDispatcher:
         opened: UpstreamResponse | None = None
         reason: str | None = ABANDONED
         try:
-            opened = await self._send_request(
+            opened = await self._sender.send_request(
                 ask, scored, place.deployment, backend, record, lifeline
             )
             opened.half_open_trial, opened.running, opened.metered = trial, running, metered
@@ -253,97 +206,6 @@ class UpstreamDispatcher:
                     guess = guess_unseen_tokens(place.option, scored.tokens_in, running, seconds)
                     metering.end_failed(metered, record, guess if wasted else None)
         return opened
-
-    async def _send_request(
-        self,
-        ask: InferenceRequest,
-        scored: ScoredCandidate,
-        deployment: Deployment,
-        backend: Backend,
-        record: RequestRecord,
-        lifeline: RequestCancellation,
-    ) -> UpstreamResponse:
-        seconds = self._timeouts.first_token_seconds if ask.stream else self._timeouts.unary_seconds
-        number = self._sent_ids.number()
-        headers = {
-            "Content-Type": "application/json",
-            "X-Request-Id": self._sent_ids.name(record.id, number),
-            **backend.headers,
-        }
-        if record.trace is not None:
-            headers["traceparent"] = record.trace.header
-        body = encode_members(build_upstream_members(ask, deployment.served_name))
-        answer: BackendResponse | None = None
-        opened: UpstreamResponse | None = None
-        try:
-            lifeline.set_deadline(seconds, CancelReason.SILENT)
-            # Once it has cost a connection its life, it is not sent again silently.
-            harmless = all(a.reason != ConnectionLost.reason for a in record.attempts)
-            answer = await self._client.post(
-                backend.build_url(ask.kind.url_path), body, headers, resend=harmless
-            )
-            if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
-                await self._raise_refused(answer)
-            begun = UpstreamResponse(scored, deployment, backend, answer)
-            if ask.stream:
-                await self._open_stream(ask, begun, deployment)
-            else:
-                await self._read_unary(begun)
-            self._check_id(begun, number)
-            opened = begun
-        except asyncio.CancelledError:
-            if not lifeline.resume_after_silence():
-                raise
-            raise BackendTimeout(
-                f"{backend.label} said nothing useful within {seconds:g} s"
-            ) from None
-        finally:
-            lifeline.clear_deadline()
-            if opened is None and answer is not None:
-                answer.close()
-        return opened
-
-    def _check_id(self, begun: UpstreamResponse, number: int) -> None:
-        """Raise InvalidResponse for another request's answer, and never use its connection."""
-        answered = (
-            begun.stream.id if begun.stream is not None else begun.unary and begun.unary.text_id
-        )
-        if answered and self._sent_ids.is_anothers(answered, number):
-            begun.answer.discard()
-            if begun.held is not None:
-                begun.held.release()
-            raise InvalidResponse("the answer to another request")
-
-    async def _raise_refused(self, answer: BackendResponse) -> None:
-        if answer.status < HTTPStatus.BAD_REQUEST:
-            raise InvalidResponse(f"a redirect ({answer.status}); they are not followed")
-        body = await answer.read_body(self._max_answer_bytes)
-        raise BackendStatusError(answer.status, body, answer.get_header("Retry-After"))
-
-    async def _open_stream(
-        self, ask: InferenceRequest, opened: UpstreamResponse, deployment: Deployment
-    ) -> None:
-        content_type = opened.answer.get_header("Content-Type") or ""
-        if not content_type.startswith("text/event-stream"):
-            # A 200 that is no stream: maybe an error in JSON, which parse_unary raises.
-            parse_unary(await opened.answer.read_body(self._max_answer_bytes))
-            raise InvalidResponse(
-                f"{content_type or 'no content type'} where a stream was asked for"
-            )
-        opened.stream = StreamedResponse(
-            opened.answer, deployment.model, wants_usage=ask.wants_usage, single=ask.is_single
-        )
-        await opened.stream.read_to_first_content()
-
-    async def _read_unary(self, opened: UpstreamResponse) -> None:
-        held = HeldBytes(self.bytes_in_flight)
-        try:
-            opened.body = await opened.answer.read_body(self._max_answer_bytes, held.hold)
-            opened.unary = parse_unary(opened.body)
-            opened.held = held
-        finally:
-            if opened.held is None:
-                held.release()
 
 
 def _classify_refusal(error: BackendStatusError, backend: Backend) -> None:
