@@ -27,7 +27,12 @@ def config_page() -> Iterator[str]:
     yield "# Configuration: gateway.yaml"
     yield (
         "YAML. `${NAME}` in any string is replaced by the environment variable NAME, and it is an "
-        "error where that is not set. A key that is not listed here is an error. "
+        "error where that is not set; `${NAME:-default}` has a default, `${NAME:?message}` an "
+        "error of its own, `$$` is a dollar. Where NAME is not set and NAME_FILE is, it is the "
+        "text of the file that NAME_FILE names, without its line end. A key that takes a number or "
+        "true and false takes it from a variable too; an empty default (`${NAME:-}`) leaves a key "
+        "out. `$NAME`, `{{ name }}` and `os.environ/NAME` are errors. "
+        "A key that is not listed here is an error. "
         "`joulegate check --config gateway.yaml` validates a file and its profile; "
         "`joulegate check --schema` prints the JSON Schema."
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.commands import library_options
+from gateway.telemetry import forget_foreign_folder
 
 app = typer.Typer(
     name="joulegate",
@@ -22,6 +23,11 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 _Config = Annotated[
     Path | None, typer.Option("--config", help="gateway.yaml; see docs/reference/config.md.")
 ]
+
+
+@app.callback()
+def _prepare_process() -> None:
+    forget_foreign_folder()
 
 
 def _run_command(name: str, **options: Any) -> None:

@@ -5,7 +5,6 @@ The structs are the one place where a key is defined: the reference page and the
 """
 
 import difflib
-import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -17,18 +16,30 @@ from msgspec import Meta, Struct
 
 from gateway import structured
 from gateway.boundary_config import BoundaryConfig
+from gateway.carbon_config import CarbonConfig
 from gateway.deciding_config import BoundsConfig, LearningConfig, PlacementConfig
 from gateway.experiment_config import ExperimentConfig
+from gateway.models_config import BackendConfig, ModelConfig, load_model
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES
 from gateway.scheduling.decision import PRESETS, MetricWeights
-from gateway.structured import ConfigError, check_secret, check_url
+from gateway.structured import ConfigError, check_secret_or_file
 from gateway.tls_config import TlsConfig, load_tls
+from gateway.tracing_config import TracingConfig, resolve_tracing
 
-__all__ = ["ConfigError", "GatewayConfig", "build_json_schema", "load_config", "parse_config"]
+__all__ = [
+    "BackendConfig",
+    "CarbonConfig",
+    "ConfigError",
+    "GatewayConfig",
+    "ModelConfig",
+    "TracingConfig",
+    "build_json_schema",
+    "load_config",
+    "parse_config",
+]
 
 Policy = Annotated[str, Meta(extra_json_schema={"enum": list(POLICIES)})]
-Capability = Literal["chat", "completions", "embeddings", "tools", "images", "audio", "logprobs"]
 Seconds = Annotated[float, Meta(gt=0.0, le=604_800.0)]
 Weight = Annotated[float, Meta(ge=0.0)]
 
@@ -52,57 +63,6 @@ class PresetConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A named set of weights, asked for as `auto:NAME`."""
 
     weights: WeightsConfig
-
-
-class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """One vLLM server: its root URL, the key it wants and the meter beside it.
-
-    A meter that keeps several ledgers is given with the ledger's name as the path; `tls` replaces
-    the whole file's.
-    """
-
-    url: str
-    api_key: str | None = None
-    meter: str | None = None
-    tls: TlsConfig | None = None
-
-    def __post_init__(self) -> None:
-        check_url("url", self.url)
-        if self.meter is not None:
-            check_url("meter", self.meter)
-        if self.api_key is not None:
-            check_secret("api_key", self.api_key)
-
-    @property
-    def root_url(self) -> str:
-        """The server's root."""
-        return structured.server_root(self.url)
-
-
-class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """One deployment: a model on one kind of hardware with one cost profile.
-
-    The same `name` may be listed several times, each with its own `deployment`.
-    """
-
-    name: str
-    context: Annotated[int, Meta(ge=2)]
-    backends: Annotated[tuple[BackendConfig, ...], Meta(min_length=1)]
-    profile: str | None = None
-    served_name: str | None = None
-    deployment: str | None = None
-    capabilities: tuple[Capability, ...] = ("chat", "completions", "logprobs")
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", self.name):
-            raise ValueError("name: letters, digits and . _ / - only, and at most 128 of them")
-        if self.name.removeprefix("joulegate/") == "auto":
-            raise ValueError("name: 'auto' is the gateway's own")
-
-    @property
-    def deployment_label(self) -> str:
-        """What tells this deployment from others of the same model."""
-        return self.deployment or self.name
 
 
 class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,60 +109,17 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     requests_kept: Annotated[int, Meta(ge=0)] = 1000
 
 
-class CarbonConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many grams of CO2e a kilowatt-hour stands for: one number, or a file by the hour."""
-
-    grams_per_kwh: Annotated[float, Meta(ge=0.0, le=10_000.0)] | None = None
-    file: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.grams_per_kwh is not None and self.file is not None:
-            raise ValueError("grams_per_kwh and file exclude each other")
-
-
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where decisions are logged: a file that gets one JSON object per line, or nowhere."""
 
     decisions: str | None = None
 
 
-class TracingConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where OpenTelemetry spans go: an OTLP/HTTP address with its path, or nowhere.
-
-    A request whose caller sent a trace context follows its word; of the others `sample_ratio` are
-    recorded. Without an endpoint here OpenTelemetry's own variables count: see docs/tracing.md.
-    """
-
-    endpoint: str | None = None
-    sample_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
-    service_name: Annotated[str, Meta(min_length=1)] = "joulegate"
-
-    def __post_init__(self) -> None:
-        if self.endpoint is not None:
-            check_url("endpoint", self.endpoint)
-        elif (self.sample_ratio, self.service_name) != (1.0, "joulegate"):
-            raise ValueError("endpoint: is missing")
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> "TracingConfig":
-        """Read OpenTelemetry's variables. Raises ConfigError."""
-        root = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (
-            root and f"{root.rstrip('/')}/v1/traces"
-        )
-        if not endpoint or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-            return cls()
-        ratio = environ.get("OTEL_TRACES_SAMPLER_ARG") or "1"
-        name = environ.get("OTEL_SERVICE_NAME") or "joulegate"
-        given = {"endpoint": endpoint, "sample_ratio": ratio, "service_name": name}
-        try:
-            return msgspec.convert(given, cls, strict=False)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"OTEL_* in the environment, as `tracing`: {error}") from None
-
-
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file; `tls` is for backends and meters, `meter_tls` replaces it for meters."""
+    """The whole file; `tls` is for backends and meters, `meter_tls` replaces it for meters.
+
+    `meter_secret_file` names a file that holds the secret.
+    """
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     profile: str | None = None
@@ -220,6 +137,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
     meter_secret: str | None = None
+    meter_secret_file: str | None = None
     tls: TlsConfig | None = None
     meter_tls: TlsConfig | None = None
     carbon: CarbonConfig = CarbonConfig()
@@ -233,8 +151,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
             close = difflib.get_close_matches(self.policy, POLICIES, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(POLICIES)}"
             raise ValueError(f"policy: {self.policy!r} is not a policy ({hint})")
-        if self.meter_secret is not None:
-            check_secret("meter_secret", self.meter_secret)
+        check_secret_or_file("meter_secret", self.meter_secret, self.meter_secret_file)
         seen: set[tuple[str, str]] = set()
         urls: set[str] = set()
         for index, model in enumerate(self.models):
@@ -291,7 +208,11 @@ def load_config(path: Path) -> GatewayConfig:
         carbon = CarbonConfig(file=str(path.parent / carbon.file))
     return msgspec.structs.replace(
         config,
-        models=tuple(_with_tls(model, path.parent) for model in config.models),
+        models=tuple(load_model(model, path.parent) for model in config.models),
+        meter_secret=structured.read_secret(
+            config.meter_secret, config.meter_secret_file, path.parent, "meter_secret"
+        ),
+        meter_secret_file=None,
         tls=load_tls(config.tls, path.parent, "tls"),
         meter_tls=load_tls(config.meter_tls, path.parent, "meter_tls"),
         profile=config.profile and str(path.parent / config.profile),
@@ -302,33 +223,8 @@ def load_config(path: Path) -> GatewayConfig:
         ),
         log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
         carbon=carbon,
-        tracing=_resolve_tracing(config.tracing),
+        tracing=resolve_tracing(config.tracing),
     )
-
-
-def _with_tls(model: ModelConfig, folder: Path) -> ModelConfig:
-    """Return a model with its backends' TLS files found. Raises ConfigError."""
-    backends = tuple(
-        msgspec.structs.replace(backend, tls=load_tls(backend.tls, folder, f"{backend.url}: tls"))
-        for backend in model.backends
-    )
-    return msgspec.structs.replace(model, backends=backends)
-
-
-def _resolve_tracing(given: TracingConfig) -> TracingConfig:
-    """Return where spans go, once what it takes is there. Raises ConfigError."""
-    tracing = given if given.endpoint is not None else TracingConfig.from_environment(os.environ)
-    if tracing.endpoint is not None:
-        try:
-            found = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http")
-        except ModuleNotFoundError:
-            found = None
-        if found is None or importlib.util.find_spec("opentelemetry.sdk") is None:
-            raise ConfigError(
-                f"tracing: spans for {tracing.endpoint} need the extra `otel`: "
-                "pip install 'joulegate[otel]'"
-            )
-    return tracing
 
 
 def parse_config(text: str, origin: str, environ: Mapping[str, str] = os.environ) -> GatewayConfig:

@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 from msgspec import Meta, Struct
 
 from gateway import structured
+from gateway.server_url import check_prometheus_url, check_server_url, server_root
 
 SourceName = Literal["auto", "nvml", "rapl", "dcgm", "simulator"]
 SOURCES: tuple[str, ...] = get_args(SourceName)
@@ -22,12 +24,12 @@ class MeteredBackend(Struct, frozen=True, forbid_unknown_fields=True):
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        structured.check_url("url", self.url)
+        check_server_url("url", self.url)
 
     @property
     def root_url(self) -> str:
         """The server's root."""
-        return structured.server_root(self.url)
+        return server_root(self.url)
 
 
 class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,14 +49,16 @@ class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         if self.source not in _NEED_URL and self.url is not None:
             raise ValueError(f"url: the source {self.source} has none")
         if self.url is not None:
-            structured.check_url("url", self.url)
+            check = check_prometheus_url if self.source == "dcgm" else check_server_url
+            check("url", self.url)
 
 
 class MeterConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file."""
+    """The whole file; `secret_file` names a file that holds the secret."""
 
     ledgers: Annotated[tuple[LedgerConfig, ...], Meta(min_length=1)] = (LedgerConfig(),)
     secret: str | None = None
+    secret_file: str | None = None
     allow_unauthenticated: bool = False
     """Whether anybody who reaches it may post events, where it listens beyond loopback."""
     hz: Hertz = 20.0
@@ -73,13 +77,14 @@ class MeterConfig(Struct, frozen=True, forbid_unknown_fields=True):
                             f"ledgers[{index}].backends[{place}]: {name!r} is listed twice"
                         )
                     called.add(name)
-        if self.secret is not None:
-            structured.check_secret("secret", self.secret)
+        structured.check_secret_or_file("secret", self.secret, self.secret_file)
 
 
 def load_meter_config(path: Path) -> MeterConfig:
-    """Read a configuration file. Raises ConfigError."""
-    return structured.read_struct(path, MeterConfig)
+    """Read a configuration file. Raises ConfigError; relative paths in it start at its folder."""
+    config = structured.read_struct(path, MeterConfig)
+    secret = structured.read_secret(config.secret, config.secret_file, path.parent, "secret")
+    return msgspec.structs.replace(config, secret=secret, secret_file=None)
 
 
 def build_json_schema() -> dict[str, Any]:

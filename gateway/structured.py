@@ -1,4 +1,4 @@
-"""YAML text -> frozen structs, with ${ENV}; every error says where in the file it is.
+"""YAML text -> frozen structs, with ${NAME} put in; every error says where in the file it is.
 
 What a file may hold is said by the structs alone; this is how any such file is read.
 """
@@ -9,13 +9,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 import yaml
 from msgspec import Struct
 
+from gateway.bounded_file import read_bounded_file
+from gateway.substitution import SubstitutionError, read_secret_file, substitute_variables
+from gateway.variable_types import give_types
+
 _Struct = TypeVar("_Struct", bound=Struct)
+_MOST_CONFIG_BYTES = 16 * 1024 * 1024
 
 
 class ConfigError(ValueError):
@@ -30,10 +34,22 @@ def read_struct(path: Path, struct: type[_Struct]) -> _Struct:
 def read_config_text(path: Path) -> str:
     """Return a file's text. Raises ConfigError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bounded_file(path, _MOST_CONFIG_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: {reason}") from None
+
+
+def read_secret(value: str | None, file: str | None, folder: Path, key: str) -> str | None:
+    """Return a secret given by itself, or as the file that holds it. Raises ConfigError."""
+    if file is None:
+        return value
+    try:
+        secret = read_secret_file(folder / file, f"{key}_file")
+        check_secret(key, secret)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return secret
 
 
 def parse_struct(
@@ -52,12 +68,14 @@ def parse_struct(
     try:
         tree = yaml.load(text, Loader=_StrictYamlLoader)  # noqa: S506 - a SafeLoader, stricter on keys
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{origin}: not YAML: {error}") from None
+        hint = "; quote ${…} inside { } or [ ]" if "${" in text else ""
+        raise ConfigError(f"{origin}: not YAML: {error}{hint}") from None
     if not isinstance(tree, dict):
         first = msgspec.structs.fields(struct)[0].encode_name
         raise ConfigError(f"{origin}: must be a mapping that has `{first}`")
     try:
         tree = _substitute_environment(tree, "", origin, environ)
+        tree = _type_variables(tree, struct, origin)
         for key, kind in named.items():
             if isinstance(tree.get(key), dict):
                 for name, value in tree[key].items():
@@ -73,28 +91,24 @@ def build_json_schema(struct: type[Struct]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def server_root(url: str) -> str:
-    """Return a server's root without a trailing slash or /v1, whichever way it was written."""
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+def check_secret_or_file(key: str, secret: str | None, file: str | None) -> None:
+    """Raise ValueError unless one of the two at most is given, and the secret can be sent."""
+    if secret is not None:
+        check_secret(key, secret)
+        if file is not None:
+            raise ValueError(f"{key} and {key}_file exclude each other")
 
 
 def check_secret(key: str, secret: str) -> None:
     """Raise ValueError unless it can be sent as a header."""
+    if not secret.strip():
+        raise ValueError(f"{key}: is empty; leave the key out where there is none")
+    if secret.startswith("/") and Path(secret).is_file():
+        raise ValueError(
+            f"{key}: is the path of a file; write {key}_file, or ${{NAME}} and set NAME_FILE"
+        )
     if not (secret and secret.isascii() and secret.isprintable() and secret == secret.strip()):
         raise ValueError(f"{key}: must be printable ASCII, it is sent as a header")
-
-
-def check_url(key: str, url: str) -> None:
-    """Raise ValueError unless `url` is a plain http(s) address of a server."""
-    try:
-        parts = urlsplit(url)
-        port_is_sane = parts.port is None or parts.port > 0
-    except ValueError:
-        raise ValueError(f"{key}: {url!r} is not a URL") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_sane:
-        raise ValueError(f"{key}: {url!r} must look like http://host:port")
-    if parts.query or parts.fragment or parts.username or parts.password:
-        raise ValueError(f"{key}: must not have a query, a fragment or credentials")
 
 
 class _StrictYamlLoader(yaml.SafeLoader):
@@ -110,11 +124,8 @@ class _StrictYamlLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
 def _substitute_environment(value: Any, path: str, origin: str, environ: Mapping[str, str]) -> Any:
-    """Replace ${NAME} in every string by the environment's value."""
+    """Put variables into every string; what held one is a Substituted until `_give_types`."""
     if isinstance(value, dict):
         return {
             key: _substitute_environment(item, f"{path}.{key}".lstrip("."), origin, environ)
@@ -127,16 +138,17 @@ def _substitute_environment(value: Any, path: str, origin: str, environ: Mapping
         ]
     if not isinstance(value, str):
         return value
+    try:
+        return substitute_variables(value, environ)
+    except SubstitutionError as error:
+        raise ConfigError(f"{origin}: {path}: {error}") from None
 
-    def replace_variable(match: re.Match[str]) -> str:
-        try:
-            return environ[match[1]]
-        except KeyError:
-            raise ConfigError(
-                f"{origin}: {path}: the environment variable {match[1]} is not set"
-            ) from None
 
-    return _VARIABLE.sub(replace_variable, value)
+def _type_variables(tree: Any, struct: type[Struct], origin: str) -> Any:
+    try:
+        return give_types(tree, msgspec.inspect.type_info(struct))
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
 
 
 def _convert_tree(tree: Any, struct: type[_Struct], prefix: str, origin: str) -> _Struct:

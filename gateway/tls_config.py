@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from backends.http.tls import make_tls_context
 from backends.http.url import TlsFiles
+from gateway.bounded_file import check_regular_file
 from gateway.structured import ConfigError
 
 
@@ -37,6 +38,8 @@ def load_tls(given: TlsConfig | None, folder: Path, key: str) -> TlsConfig | Non
     paths = (given.ca_file, given.cert_file, given.key_file)
     found = TlsConfig(*(path and str(folder / path) for path in paths))
     try:
+        for file in filter(None, (found.ca_file, found.cert_file, found.key_file)):
+            check_regular_file(Path(file))
         make_tls_context(found.files)
     except OSError as error:
         why = error.strerror or error

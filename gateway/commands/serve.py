@@ -70,7 +70,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs none of it
 
     with tempfile.TemporaryDirectory(prefix="joulegate-metrics-") as shared:
-        os.environ.setdefault(SHARED_DIR, shared)
+        os.environ[SHARED_DIR] = shared
         Multiprocess(options, sockets=[listener]).run()
     return OK
 

@@ -74,7 +74,16 @@ def test_what_may_be_left_out():
         ),
         ('secret: "two\\nlines"', "secret: must be printable ASCII"),
         ('secret: "naïve"', "secret: must be printable ASCII"),
-        ("secret: ''", "secret: must be printable ASCII"),
+        ("secret: ''", "secret: is empty; leave the key out"),
+        ("secret: s\nsecret_file: f", "secret and secret_file exclude each other"),
+        (
+            "ledgers: [{source: dcgm, url: 'http://p:9090/api/v1/query'}]",
+            "ledgers[0]: url: 'http://p:9090/api/v1/query' ends in a page's path; write http://p:9090",
+        ),
+        (
+            "ledgers: [{backends: [{url: 'http://a:1/v1/chat/completions'}]}]",
+            "ledgers[0].backends[0]: url: 'http://a:1/v1/chat/completions' ends in an endpoint's",
+        ),
         ("secret: ${NONE}", "secret: the environment variable NONE is not set"),
         ("[]", "must be a mapping"),
     ],
@@ -91,3 +100,23 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_every_key_is_in_the_schema():
     schema = meter_config.build_json_schema()
     assert set(schema["$defs"]["MeterConfig"]["properties"]) == set(MeterConfig.__struct_fields__)
+
+
+def test_numbers_and_booleans_from_the_environment():
+    text = "hz: ${HZ}\nallow_unauthenticated: ${OPEN}\nledgers: [{devices: ['${GPU}']}]"
+    config = parse_struct(text, "m.yaml", MeterConfig, {"HZ": "12.5", "OPEN": "true", "GPU": "0"})
+    assert (config.hz, config.allow_unauthenticated) == (12.5, True)
+    assert config.ledgers[0].devices == ("0",)
+
+
+def test_a_secret_in_a_file(tmp_path):
+    path = tmp_path / "meter.yaml"
+    (tmp_path / "secret").write_text("s3cret\r\n")
+    path.write_text("secret_file: secret\n")
+    assert load_meter_config(path).secret == "s3cret"
+    (tmp_path / "secret").write_text("\n")
+    with pytest.raises(ConfigError, match="secret: is empty"):
+        load_meter_config(path)
+    (tmp_path / "secret").unlink()
+    with pytest.raises(ConfigError, match=r"secret_file: .*secret: No such file"):
+        load_meter_config(path)
