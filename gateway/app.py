@@ -33,6 +33,7 @@ from backends.health import HealthProber
 from gateway import tokens
 from gateway.api import errors, health, inference, models, openapi, requests, route
 from gateway.config import GatewayConfig
+from gateway.daemon_thread import run_in_daemon_thread
 from gateway.service import fleet
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.learning import TrafficLearner
@@ -203,12 +204,12 @@ class GatewayRuntime:
                     stop(number, frame)
 
             signal.signal(number, handle_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._profiles.reload_profiles)
+        loop.add_signal_handler(signal.SIGHUP, self._profiles.request_reload)
 
     async def _save_learnt(self, learnt: Learnt) -> None:
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
-            await asyncio.to_thread(learnt.save)
+            await run_in_daemon_thread(learnt.save)
 
     async def _publish_shared_metrics(self, sums: SharedSums) -> None:
         # Another worker may be the one that is scraped.

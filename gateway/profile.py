@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.bounded_file import read_bounded_file
 from gateway.scheduling.answer_length import DEFAULT_SIGMA
 from gateway.scheduling.cost import LARGEST_COEFFICIENT, CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.features import OutputModel
@@ -23,6 +24,7 @@ SCHEMA_VERSION = 1
 SHIPPED = "shipped"
 """What options and config keys call the profile in the package."""
 _SHIPPED_FILE = "published.json"
+_MOST_BYTES = 32 * 1024 * 1024
 # msgspec lets bad UTF-8 through as Python's own error.
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
@@ -254,7 +256,7 @@ def load_profile(path: Path | None) -> CostProfile:
             "shipped profile",
         )
     try:
-        raw = path.read_bytes()
+        raw = read_bounded_file(path, _MOST_BYTES)
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror}") from None
     return parse_profile(raw, str(path))

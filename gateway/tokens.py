@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import tiktoken
 
+from gateway.bounded_file import read_bounded_file
+
 _RANKS_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 # tiktoken names a cached file by the sha1 of the address it would have fetched.
 _CACHE_KEY = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
@@ -93,7 +95,7 @@ def load_token_counter(cache_dir: str | None = None) -> TokenCounter:
     folder = os.environ.get("TIKTOKEN_CACHE_DIR") if cache_dir is None else cache_dir
     for found in _find_vocabulary_files(folder):
         try:
-            raw = found.path.read_bytes()
+            raw = read_bounded_file(found.path)
         except OSError:
             continue
         if hashlib.sha256(raw).hexdigest() != _RANKS_SHA256:

@@ -3,9 +3,10 @@
 from http import HTTPStatus
 from typing import Any
 
-from litestar import Response, get
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from litestar import Request, Response, get
+from prometheus_client import CollectorRegistry
 
+from backends.metrics_page import encode_metrics_page
 from gateway.service.pipeline import RequestPipeline
 
 
@@ -29,12 +30,13 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
         )
 
     @get("/metrics", name="metrics", sync_to_thread=False)
-    def get_metrics() -> Response[bytes]:
-        """Show every metric in Prometheus's text format."""
+    def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """Show every metric in Prometheus's text format, or OpenMetrics where asked for."""
         gateway.accounting.flush()
         gateway.metrics.publish_backends(gateway.deployments)
         gateway.metrics.reference_load.set(gateway.deciding.reference_load)
         gateway.metrics.publish_meters(gateway.accounting.meters)
-        return Response(generate_latest(scraped), headers={"content-type": CONTENT_TYPE_LATEST})
+        page, kind = encode_metrics_page(scraped, request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": kind})
 
     return [get_health, get_readiness, get_metrics]

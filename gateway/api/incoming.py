@@ -27,6 +27,8 @@ from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_t
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _REQUEST_ID = names.REQUEST_ID.encode()
 _IDENTITY = (b"", b"identity")
+# Proxies send back what an answer carried.
+_ECHOED = frozenset(name.encode() for name in names.RESPONSE.keys() - names.REQUEST.keys())
 
 
 class ClientDisconnected(Exception):
@@ -55,10 +57,7 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
     context: list[tuple[bytes, bytes]] = []
     for name, value in scope["headers"]:
         if name.startswith(HEADER_PREFIX):
-            if name in steering:
-                shown = name.decode("latin-1")
-                error = BadRequest(f"{shown}: is given more than once", param=shown)
-            steering[name] = value.strip()
+            error = _take_steering(steering, name, value) or error
         elif name == _REQUEST_ID:
             given_id = value
         elif name == b"content-length":
@@ -79,6 +78,16 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
         error,
         parse_trace_context(context) if context else None,
     )
+
+
+def _take_steering(steering: dict[bytes, bytes], name: bytes, value: bytes) -> BadRequest | None:
+    """Note a header of the gateway's own; return what is wrong with it."""
+    if name in _ECHOED:
+        return None
+    repeated = name in steering
+    steering[name] = value.strip()
+    shown = name.decode("latin-1")
+    return BadRequest(f"{shown}: is given more than once", param=shown) if repeated else None
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

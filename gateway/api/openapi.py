@@ -129,8 +129,8 @@ def _describe_get(
 
 
 def _describe_metrics() -> _Json:
-    content = {"text/plain": {"schema": _TEXT}}
-    ok = {"description": "Prometheus's text format", "content": content}
+    content = {kind: {"schema": _TEXT} for kind in ("text/plain", "application/openmetrics-text")}
+    ok = {"description": "Prometheus's text format, or OpenMetrics", "content": content}
     return {"summary": "Metrics", "responses": {"200": ok}}
 
 

@@ -6,6 +6,8 @@ Rules of this file:
 - The test for a change is Page and Hinkley's, on ln(observed/predicted): twice as slow and twice
   as fast weigh the same, and so do a short answer and a long one. It tells a change from what was
   usual since the last reset, not an error that was always there: that shows in the bias.
+- What is usual is known by load: a profile that knows nothing of company is off by another share at
+  each, and a busier hour is no change of behaviour. So the test's mean is one per class of load.
 - Each worker tests what it served itself; the score shown is the highest among those that live.
 """
 
@@ -28,18 +30,23 @@ _DECAY = 0.9999
 _SETTINGS = {SECONDS: (0.05, 25.0), JOULES: (0.05, 25.0), OUTPUT_TOKENS: (0.1, 60.0)}
 
 
+_CLASSES_PER_E = 5.0
+_MOST_CLASSES = 35
+
+
 class PageHinkley:
     """A two-sided sequential test for a change of a mean.
 
     E. S. Page, "Continuous inspection schemes", Biometrika 41, 1954, with the mean estimated on
     the way, as D. V. Hinkley, "Inference about the change-point from cumulative sum tests",
-    Biometrika 58, 1971. With m the mean so far, the sum of x - m - `delta`, less the lowest it has
-    been, is how much has been seen of a rise; of a fall likewise. Either above `threshold` is an
+    Biometrika 58, 1971. With m the mean so far of the values of x's class, the sum of
+    x - m - `delta`, less the lowest it has been, is how much has been seen of a rise; of a fall
+    likewise. Either above `threshold` is an
     alarm, after which the test begins anew. `decay` (at most 1) multiplies both at each step, so
     that what is long past is forgotten.
     """
 
-    __slots__ = ("_count", "_mean", "decay", "delta", "fall", "rise", "threshold")
+    __slots__ = ("_means", "decay", "delta", "fall", "rise", "threshold")
 
     def __init__(self, delta: float, threshold: float, decay: float = 1.0) -> None:
         if not (delta >= 0 and threshold > 0 and 0 < decay <= 1):
@@ -51,8 +58,7 @@ class PageHinkley:
 
     def reset_test(self) -> None:
         """Forget everything seen."""
-        self._count = 0
-        self._mean = 0.0
+        self._means: dict[int, tuple[int, float]] = {}
         self.rise = 0.0
         self.fall = 0.0
 
@@ -61,11 +67,13 @@ class PageHinkley:
         """The larger of what has been seen of a rise and of a fall; 0 when neither."""
         return max(self.rise, self.fall)
 
-    def add_value(self, x: float) -> bool:
-        """Take a value; return whether it made an alarm, which resets the test."""
-        self._count += 1
-        self._mean += (x - self._mean) / self._count
-        beyond = x - self._mean
+    def add_value(self, x: float, of_class: int = 0) -> bool:
+        """Take a value of a class; return whether it made an alarm, which resets the test."""
+        count, mean = self._means.get(of_class, (0, 0.0))
+        count += 1
+        mean += (x - mean) / count
+        self._means[of_class] = (count, mean)
+        beyond = x - mean
         # A sum less its lowest so far is the sum that is never let below 0.
         self.rise = max(0.0, self.rise * self.decay + beyond - self.delta)
         self.fall = max(0.0, self.fall * self.decay - beyond - self.delta)
@@ -120,15 +128,21 @@ class DriftMetrics:
         self._touched: set[_DriftSeries] = set()
 
     def add_comparison(
-        self, model: str, profile: str, quantity: str, predicted: float, observed: float
+        self,
+        model: str,
+        profile: str,
+        quantity: str,
+        predicted: float,
+        observed: float,
+        running: float = 0.0,
     ) -> None:
         """Compare a prediction with what came, both in the quantity's unit; see `publish_metrics`.
 
-        What is negative or not finite is left out whole; what is 0 has no logarithm and is left
-        out of the test alone.
+        `running` is the mean number of other requests beside it. What is negative or not finite is
+        left out whole; what is 0 has no logarithm and is left out of the test alone.
         """
         watch = self._watches[model, profile, quantity]
-        watch.add_comparison(predicted, observed)
+        watch.add_comparison(predicted, observed, _classify_load(running))
         self._touched.add(watch)
 
     def publish_metrics(self) -> None:
@@ -142,6 +156,11 @@ class DriftMetrics:
         for (_, of, _), watch in self._watches.items():
             if of == profile:
                 watch.reset_test()
+
+
+def _classify_load(running: float) -> int:
+    """Return the class of a load: steps of a fifth in 1 + r, up to about a thousand."""
+    return min(_MOST_CLASSES, round(_CLASSES_PER_E * log(1.0 + running))) if running > 0.0 else 0
 
 
 class _DriftSeries:
@@ -162,7 +181,7 @@ class _DriftSeries:
         delta, threshold = _SETTINGS[quantity]
         self.test = PageHinkley(delta, threshold, _DECAY)
 
-    def add_comparison(self, predicted: float, observed: float) -> None:
+    def add_comparison(self, predicted: float, observed: float, load_class: int) -> None:
         if not (isfinite(predicted) and isfinite(observed) and predicted >= 0 and observed >= 0):
             return
         new = self.new
@@ -170,8 +189,9 @@ class _DriftSeries:
         new[1] += predicted
         new[2] += observed
         new[3] += abs(observed - predicted)
-        if predicted and observed and self.test.add_value(log(observed) - log(predicted)):
-            new[4] += 1
+        if predicted and observed:
+            off_by = log(observed) - log(predicted)
+            new[4] += self.test.add_value(off_by, load_class)
 
     def publish_metrics(self) -> None:
         for counter, amount in zip(self.counters, self.new, strict=True):

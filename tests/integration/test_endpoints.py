@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gateway.service.client import headers as names
 from tests.integration.harness import CHAT, STREAM, model
@@ -34,6 +35,33 @@ async def test_not_ready_without_a_usable_backend_or_while_draining(world):
     well.gateway.draining = True
     got = await well.get("/ready")
     assert (got.status, got.json["status"]) == (503, "draining")
+
+
+async def test_openmetrics_is_given_to_whoever_asks_for_it_and_nothing_is_nan(gate):
+    await gate.ask(STREAM)
+    asked = {"accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2"}
+    page = await gate.get("/metrics", asked)
+    assert page.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in text_string_to_metric_families(page.raw.decode())}
+    assert families["joulegate_requests"].type == "counter"
+    plain = await gate.get("/metrics")
+    assert plain.headers["content-type"].startswith("text/plain")
+    for got in (page, plain):
+        values = [line.rpartition(" ")[2] for line in got.raw.decode().splitlines()]
+        assert not [value for value in values if value.lower() == "nan"]
+
+
+async def test_an_unknown_header_of_ours_is_refused_and_an_echoed_one_is_not(gate):
+    got = await gate.ask(CHAT, {"x-joulegate-weight-enrgy": "1"})
+    assert got.status == 400
+    assert got.json["error"]["param"] == "x-joulegate-weight-enrgy"
+    assert "did you mean x-joulegate-weight-energy?" in got.json["error"]["message"]
+    # Proxies send an answer's headers back.
+    answered = await gate.ask(CHAT)
+    echoed = {name: value for name, value in answered.headers.items() if name in names.RESPONSE}
+    assert {names.MODEL, names.BACKEND, names.ATTEMPTS, names.SCORE} <= echoed.keys()
+    again = await gate.ask(CHAT, echoed)
+    assert again.status == 200, again.raw
 
 
 async def test_the_metrics_have_the_contracts_names(gate):

@@ -11,8 +11,7 @@ from typing import Any, Self
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry
 
 from backends.bearer import is_bearer_of
 from backends.meter.clock import clock_us
@@ -22,6 +21,7 @@ from backends.meter.daemon.metrics import MeterMetricsCollector
 from backends.meter.daemon.service import BadBatchError, MeterService, TooManyGatewaysError
 from backends.meter.ledger.ledger import EnergyLedger
 from backends.meter.protocol import EVENTS_PATH, EventBatch
+from backends.metrics_page import encode_metrics_page
 from backends.periodic import run_periodically
 
 _log = logging.getLogger("joulegate.meter")
@@ -105,11 +105,10 @@ class _MeterHandlers:
         status = HTTPStatus.OK if self._meter.has_counters else HTTPStatus.SERVICE_UNAVAILABLE
         return _json_response(_encoder.encode(body), status)
 
-    async def get_metrics(self, _: web.Request) -> web.Response:
+    async def get_metrics(self, request: web.Request) -> web.Response:
         """GET /metrics."""
-        return web.Response(
-            body=generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST}
-        )
+        page, kind = encode_metrics_page(self._registry, request.headers.get("accept", ""))
+        return web.Response(body=page, headers={"content-type": kind})
 
     def _is_authorised(self, request: web.Request) -> bool:
         if self._secret is None:

@@ -35,6 +35,8 @@ class ResponseRow(NamedTuple):
     seconds: float
     joules: float | None
     """Only what was measured for it alone."""
+    running: float
+    """Mean number of other requests there meanwhile."""
 
 
 class TrafficLearner:
@@ -63,10 +65,8 @@ class TrafficLearner:
         truncated = row.tokens_in + row.tokens_out >= option.context or (
             asked is not None and row.tokens_out >= asked
         )
-        mean_running = record.served.mean_running
-        running = answered.running if mean_running is None else mean_running
         cached = min(row.tokens_in, record.served.cached_tokens or 0)
-        lengths = (row.tokens_in, row.tokens_out, running, cached)
+        lengths = (row.tokens_in, row.tokens_out, row.running, cached)
         self._sums.add_row(
             answered.model,
             answered.deployment,
@@ -74,7 +74,7 @@ class TrafficLearner:
                 tokens_in=row.tokens_in,
                 tokens_out=row.tokens_out,
                 cached_tokens=cached,
-                running=running,
+                running=row.running,
                 microseconds=round(row.seconds * _MICRO),
                 microjoules=None if row.joules is None else round(row.joules * _MICRO),
                 estimated_tokens=None if planned is None else planned.counted_tokens,
@@ -134,9 +134,9 @@ class TrafficLearner:
         if version != self._get_version_in_force(profile):
             return expected  # decided by one that has been replaced; its bias is not the new one's
         add = self.drift.add_comparison
-        add(answered.model, profile, SECONDS, expected.seconds, row.seconds)
+        add(answered.model, profile, SECONDS, expected.seconds, row.seconds, row.running)
         if row.joules is not None:
-            add(answered.model, profile, JOULES, expected.joules, row.joules)
+            add(answered.model, profile, JOULES, expected.joules, row.joules, row.running)
         if not truncated:
             add(answered.model, profile, OUTPUT_TOKENS, expected.output_tokens, row.tokens_out)
         return expected
@@ -153,11 +153,12 @@ def _extract_row(record: RequestRecord) -> ResponseRow | None:
         return None
     if not served.prompt_tokens or not served.completion_tokens:
         return None
-    if served.serving_seconds is None:
+    if served.serving_seconds is None or record.answered is None:
         return None
     return ResponseRow(
         served.prompt_tokens,
         served.completion_tokens,
         served.serving_seconds,
         settled.joules if settled is not None and settled.method in MEASURED_METHODS else None,
+        record.answered.running if served.mean_running is None else served.mean_running,
     )

@@ -30,6 +30,9 @@ REQUEST: Final = {
     REQUEST_ID: "taken over if it is 1 to 128 letters, digits and `. _ : -`",
 }
 
+RESERVED: Final = ("x-joulegate-affinity",)
+"""Taken and without effect yet."""
+
 MODEL: Final = "x-joulegate-model"
 BACKEND: Final = "x-joulegate-backend"
 SCORE: Final = "x-joulegate-score"

@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
+from gateway.bounded_file import read_bounded_file
 from gateway.profile import write_atomically
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import DeploymentOption, LearntLength
@@ -154,7 +155,7 @@ class Learnt:
         if not path.exists():
             return
         try:
-            state = msgspec.json.decode(path.read_bytes())
+            state = msgspec.json.decode(read_bounded_file(path))
             if state["version"] != _VERSION:
                 raise ValueError("another version")  # noqa: TRY301 - one way to refuse it
             key = bytes.fromhex(state["key"])

@@ -7,10 +7,12 @@ snapshot: a request keeps the one that it began with.
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from backends.periodic import run_periodically
 from backends.registry import Deployment
 from gateway.config import GatewayConfig
+from gateway.daemon_thread import run_in_daemon_thread
 from gateway.profile import ProfileError, WatchedProfileFile
 from gateway.service.request.learnt import Learnt
 from gateway.service.request.routing_table import RoutingSnapshot
@@ -39,6 +41,7 @@ class ActiveProfiles:
         self._metrics = metrics
         self._drift = drift
         self._models = tuple(dict.fromkeys(model.name for model in config.models))
+        self._reload_requested = False
         self._live = WatchedProfileFile(config.profile_file)
         self._shadow = None if config.shadow is None else WatchedProfileFile(config.shadow_file)
         self.live = RoutingSnapshot(config, deployments, self._live.current_profile)
@@ -51,45 +54,62 @@ class ActiveProfiles:
 
     def reload_profiles(self) -> None:
         """Read both anew, whether they have changed or not."""
-        self._reload_live()
-        self._reload_shadow()
+        self._adopt(self._read_files(whether_changed_or_not=True))
+
+    def request_reload(self) -> None:
+        """Have both read anew at the next look, whether they have changed or not."""
+        self._reload_requested = True
 
     async def watch_files(self) -> None:
         """Take changed files into force until cancelled."""
         await run_periodically(self._reload_changed, _POLL_SECONDS, "taking a profile into force")
 
-    def _reload_changed(self) -> None:
-        if self._live.has_changed():
-            self._reload_live()
-        if self._shadow is not None and self._shadow.has_changed():
-            self._reload_shadow()
+    async def _reload_changed(self) -> None:
+        requested, self._reload_requested = self._reload_requested, False
+        # Looking at a file, too, takes for ever where its file system hangs.
+        self._adopt(await run_in_daemon_thread(self._read_files, whether_changed_or_not=requested))
 
-    def _reload_live(self) -> None:
-        fresh = self._read_snapshot(self._live)
-        self._metrics.profile_reloads.labels("refused" if fresh is None else "adopted").inc()
-        if fresh is not None:
-            if fresh.profile.version != self.live.profile.version:
-                self._drift.reset_tests(LIVE)
-            self.live = fresh
-            self._publish_metrics()
-            _log.info("profile %s is in force", fresh.profile.version)
+    def _read_files(self, *, whether_changed_or_not: bool) -> "_FreshSnapshots":
+        """Read what has changed; touches nothing that serves."""
+        live, shadow = self._live, self._shadow
+        return _FreshSnapshots(
+            self._read_snapshot(live) if whether_changed_or_not or live.has_changed() else None,
+            self._read_snapshot(shadow)
+            if shadow is not None and (whether_changed_or_not or shadow.has_changed())
+            else None,
+        )
 
-    def _reload_shadow(self) -> None:
-        fresh = None if self._shadow is None else self._read_snapshot(self._shadow)
-        if fresh is not None:
-            if self.shadow is None or fresh.profile.version != self.shadow.profile.version:
-                self._drift.reset_tests(SHADOW)
-            self.shadow = fresh
-            self._publish_metrics()
-            _log.info("profile %s predicts in shadow", fresh.profile.version)
+    def _adopt(self, fresh: "_FreshSnapshots") -> None:
+        if fresh.live is not None:
+            self._adopt_live(fresh.live)
+        if isinstance(fresh.shadow, RoutingSnapshot):
+            self._adopt_shadow(fresh.shadow)
 
-    def _read_snapshot(self, watched: WatchedProfileFile) -> RoutingSnapshot | None:
-        """Return a file's snapshot, or None where the last good one has to stay."""
+    def _adopt_live(self, fresh: "RoutingSnapshot | _Refused") -> None:
+        if isinstance(fresh, _Refused):
+            self._metrics.profile_reloads.labels("refused").inc()
+            return
+        self._metrics.profile_reloads.labels("adopted").inc()
+        if fresh.profile.version != self.live.profile.version:
+            self._drift.reset_tests(LIVE)
+        self.live = fresh
+        self._publish_metrics()
+        _log.info("profile %s is in force", fresh.profile.version)
+
+    def _adopt_shadow(self, fresh: RoutingSnapshot) -> None:
+        if self.shadow is None or fresh.profile.version != self.shadow.profile.version:
+            self._drift.reset_tests(SHADOW)
+        self.shadow = fresh
+        self._publish_metrics()
+        _log.info("profile %s predicts in shadow", fresh.profile.version)
+
+    def _read_snapshot(self, watched: WatchedProfileFile) -> "RoutingSnapshot | _Refused":
+        """Return a file's snapshot, if the last good one does not have to stay."""
         try:
             return RoutingSnapshot(self._config, self._deployments, watched.read_profile())
         except ProfileError as error:
             _log.error("profile refused, the last good one stays in force: %s", error)
-            return None
+            return _Refused()
 
     def _publish_metrics(self) -> None:
         if self._learnt is not None:
@@ -107,3 +127,14 @@ class ActiveProfiles:
         if self.shadow is not None:
             versions = dict.fromkeys(self._models, self.shadow.profile.version)
             self._metrics.publish_profile(versions, shadow=True)
+
+
+class _Refused:
+    """A file that cannot be used."""
+
+
+class _FreshSnapshots(NamedTuple):
+    """What was read of each file; None where it is still the same."""
+
+    live: RoutingSnapshot | _Refused | None
+    shadow: RoutingSnapshot | _Refused | None

@@ -5,6 +5,7 @@ config. Each of weights, policy, every single bound, infeasible, explain and imp
 that way by itself; weights are taken as a set, never mixed from two places.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -131,13 +132,13 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
         elif name == names.POLICY:
             policy = _check_policy(value.decode("latin-1"), name)
         elif name == names.INFEASIBLE:
-            if value not in {b"best-effort", b"reject"}:
-                raise BadRequest(f"{name}: must be best-effort or reject", param=name)
-            reject = value == b"reject"
+            reject = _parse_infeasible(name, value)
         elif name == names.EXPLAIN:
             explain = _parse_flag(name, value)
         elif name == names.IMPACT:
             impact = _parse_flag(name, value)
+        else:
+            _check_reserved(name)
     if given_weights:
         triple = (
             given_weights.get(names.WEIGHT_ACCURACY, 0.0),
@@ -148,6 +149,23 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
     return RequestSteering(
         weights, policy, _merge_bounds(bounds, given_bounds), reject, explain, impact
     )
+
+
+def _check_reserved(name: str) -> None:
+    """Raise BadRequest for a header that nothing is known of: a typo would steer nothing."""
+    if name in names.RESERVED:
+        return
+    prefix = HEADER_PREFIX.decode()
+    known = [known.removeprefix(prefix) for known in names.REQUEST if known.startswith(prefix)]
+    close = difflib.get_close_matches(name.removeprefix(prefix), known, n=1)
+    hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
+    raise BadRequest(f"{name[:80]}: there is no such header ({hint})", param=name[:80])
+
+
+def _parse_infeasible(name: str, value: bytes) -> bool:
+    if value not in {b"best-effort", b"reject"}:
+        raise BadRequest(f"{name}: must be best-effort or reject", param=name)
+    return value == b"reject"
 
 
 def _parse_flag(name: str, value: bytes) -> bool:

@@ -265,3 +265,27 @@ def test_workers_add_up_and_the_highest_score_is_shown(tmp_path):
         if line.startswith(f"joulegate_prediction_drift_score{labels}")
     )
     assert float(score.split()[-1]) == pytest.approx(expected)
+
+
+def test_another_load_is_no_change_of_behaviour():
+    """A profile that knows nothing of company is twice too high in it, and always was."""
+    test = PageHinkley(0.05, 25.0, 0.9999)
+    rng = random.Random(5)
+    alone, crowded = 0, 10
+    for _ in range(40):
+        assert not test.add_value(rng.gauss(0.0, 0.1), alone)
+    for _ in range(5_000):
+        assert not test.add_value(rng.gauss(-0.7, 0.1), crowded)
+    # The same change without the classes is an alarm, and so is one at the load that is known.
+    plain = PageHinkley(0.05, 25.0, 0.9999)
+    for _ in range(40):
+        plain.add_value(rng.gauss(0.0, 0.1))
+    assert any(plain.add_value(rng.gauss(-0.7, 0.1)) for _ in range(5_000))
+    assert any(test.add_value(rng.gauss(-0.4, 0.1), crowded) for _ in range(500))
+
+
+def test_loads_are_told_apart_by_their_ratio():
+    assert [drift._classify_load(running) for running in (0.0, 0.05, 1.0, 1.05)] == [0, 0, 3, 4]
+    assert drift._classify_load(7.0) != drift._classify_load(9.0)
+    assert drift._classify_load(70.0) == drift._classify_load(72.0)
+    assert drift._classify_load(1e9) == drift._classify_load(1e6) == drift._MOST_CLASSES

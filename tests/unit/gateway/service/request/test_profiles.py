@@ -1,7 +1,9 @@
 """The profiles of a running gateway: what is adopted, what is refused, what stays."""
 
 import asyncio
+import os
 import random
+import threading
 
 import msgspec
 import pytest
@@ -115,10 +117,10 @@ def test_a_new_live_profile_takes_over_and_the_shadow_stays(both):
     assert both.reloads == (1, 0)
 
 
-def test_a_new_shadow_takes_over_and_is_no_reload_of_what_decides(both):
+async def test_a_new_shadow_takes_over_and_is_no_reload_of_what_decides(both):
     live = both.profiles.live
     version = write(both.shadow, 0.8)
-    both.profiles._reload_shadow()
+    await both.profiles._reload_changed()
     assert both.accuracy(both.profiles.shadow) == 0.8
     assert both.info("joulegate_shadow_profile_info") == {version: 1}
     assert both.profiles.live is live
@@ -148,17 +150,17 @@ def test_a_bad_file_is_refused_whole_and_the_last_good_one_stays(both, bad, capl
     assert both.reloads == (1, 1)
 
 
-def test_another_profile_begins_its_tests_of_drift_anew_and_only_its_own(both):
+async def test_another_profile_begins_its_tests_of_drift_anew_and_only_its_own(both):
     for profile in (LIVE, SHADOW):
         both.drifted(profile)
-    both.profiles._reload_live()  # the same version
+    both.profiles.reload_profiles()  # the same version
     assert both.score(LIVE) > 0
     write(both.live, 0.6)
-    both.profiles._reload_live()
+    await both.profiles._reload_changed()
     assert both.score(LIVE) == 0
     assert both.score(SHADOW) > 0
     write(both.shadow, 0.8)
-    both.profiles._reload_shadow()
+    await both.profiles._reload_changed()
     assert both.score(SHADOW) == 0
 
 
@@ -190,3 +192,49 @@ async def test_changed_files_are_noticed_each_by_itself(both):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge"])
+async def test_a_file_that_would_hang_or_never_end_is_refused(both, kind, monkeypatch):
+    live = both.profiles.live
+    both.live.unlink()
+    if kind == "pipe":
+        os.mkfifo(both.live)
+    elif kind == "device":
+        both.live.symlink_to("/dev/zero")
+    else:
+        write(both.live, 0.6)
+        monkeypatch.setattr(profiles, "_MOST_BYTES", 1000)
+    await both.profiles._reload_changed()
+    assert both.profiles.live is live
+    assert both.reloads == (0, 1)
+
+
+async def test_a_file_system_that_hangs_holds_up_no_turn_of_the_loop(both, monkeypatch):
+    asked, hung = threading.Event(), threading.Event()
+
+    def hang(*_):
+        asked.set()
+        hung.wait(30)
+        raise OSError(None, "gone")
+
+    write(both.live, 0.6)
+    monkeypatch.setattr(profiles, "read_bounded_file", hang)
+    task = asyncio.create_task(both.profiles.watch_files())
+    try:
+        await until(asked.is_set)
+        # The loop still turns while the file is being read.
+        await asyncio.wait_for(asyncio.sleep(0), 10)
+        assert both.accuracy(both.profiles.live) == 0.5
+    finally:
+        hung.set()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_reload_that_was_asked_for_is_done_at_the_next_look(both):
+    both.profiles.request_reload()
+    await both.profiles._reload_changed()
+    assert both.reloads == (1, 0)
+    await both.profiles._reload_changed()
+    assert both.reloads == (1, 0)

@@ -224,3 +224,26 @@ def test_bounds_left_open_stay_open():
     default = DEFAULT._replace(bounds=PredictionBounds(min_accuracy=0.6))
     assert by_headers(default, policy="hybrid").bounds is default.bounds
     assert by_headers(default, max_latency_ms="5").bounds == PredictionBounds(5.0, None, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x-joulegate-weight-enrgy", "did you mean x-joulegate-weight-energy?"),
+        ("x-joulegate-weights-accuracy", "did you mean x-joulegate-weight-accuracy?"),
+        ("x-joulegate-max-latency", "did you mean x-joulegate-max-latency-ms?"),
+        ("x-joulegate-max_energy_joules", "did you mean x-joulegate-max-energy-joules?"),
+        ("x-joulegate-explan", "did you mean x-joulegate-explain?"),
+        ("x-joulegate-", "known: weight-accuracy, weight-energy, "),
+        ("x-joulegate-zzz", "known: weight-accuracy, weight-energy, "),
+    ],
+)
+def test_an_unknown_header_is_refused_with_a_suggestion(name, said):
+    with pytest.raises(BadRequest) as caught:
+        resolve_steering({name.encode(): b"1"}, None, DEFAULT)
+    assert f"{name}: there is no such header ({said}" in str(caught.value)
+    assert caught.value.param == name
+
+
+def test_a_header_of_the_contract_without_effect_yet_is_taken():
+    assert resolve_steering({b"x-joulegate-affinity": b"off"}, None, DEFAULT) == DEFAULT
