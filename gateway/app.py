@@ -1,6 +1,6 @@
 """Wiring and lifespan: config and profile in, an ASGI application out.
 
-What bypasses Litestar's router: a POST without an Origin header to one of the three inference paths
+What bypasses Litestar's router: a POST without an Origin header to one of the inference paths
 goes to the same handler directly (`bypass_router_for_inference`). Why: for such a request its
 routing, scope state and middleware have nothing to do, and cost CPU on the one path that is hot.
 Everything else (other paths and methods, browsers' CORS) goes through Litestar.
@@ -43,6 +43,7 @@ from gateway.service.request.deciding import Deciding
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.learnt import Learnt
 from gateway.service.request.profiles import ActiveProfiles
+from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.telemetry import SHARED_DIR, workers
@@ -100,6 +101,9 @@ class GatewayRuntime:
                 config.limits,
                 self._tracer and self._tracer.sampler,
                 boundary=boundary,
+                response_ids=ResponseIds(
+                    deployments, config.response_id_secret or config.meter_secret
+                ),
             ),
             metrics=self.metrics,
             books=RequestAccounting(

@@ -118,7 +118,8 @@ class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file; `tls` is for backends and meters, `meter_tls` replaces it for meters.
 
-    `meter_secret_file` names a file that holds the secret.
+    `meter_secret_file` names a file that holds the secret. `response_id_secret` (default:
+    `meter_secret`) keys the ids of responses: all gateways before the same backends need one.
     """
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
@@ -138,6 +139,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
     meter_secret: str | None = None
     meter_secret_file: str | None = None
+    response_id_secret: str | None = None
     tls: TlsConfig | None = None
     meter_tls: TlsConfig | None = None
     carbon: CarbonConfig = CarbonConfig()
@@ -152,6 +154,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(POLICIES)}"
             raise ValueError(f"policy: {self.policy!r} is not a policy ({hint})")
         check_secret_or_file("meter_secret", self.meter_secret, self.meter_secret_file)
+        check_secret_or_file("response_id_secret", self.response_id_secret, None)
         seen: set[tuple[str, str]] = set()
         urls: set[str] = set()
         for index, model in enumerate(self.models):

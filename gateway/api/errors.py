@@ -1,4 +1,4 @@
-"""Errors that Litestar raises itself (404, 405, 413, 500), in OpenAI's shape."""
+"""Errors that Litestar raises itself (404, 405, 413, 500), in the shape of the asked API."""
 
 import logging
 from http import HTTPStatus
@@ -9,6 +9,7 @@ from litestar.exceptions import HTTPException
 
 from gateway.api.incoming import choose_request_id
 from gateway.service.client import headers as names
+from gateway.service.client.error_shapes import find_error_shape
 from gateway.service.client.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 
 _log = logging.getLogger("joulegate")
@@ -16,12 +17,15 @@ _log = logging.getLogger("joulegate")
 
 def show_api_error(request: Request[Any, Any, Any], error: ApiError) -> Response[bytes]:
     """Show an error of our own that a Litestar handler raised."""
+    request_id = choose_request_id(request.scope["headers"])
+    shape = find_error_shape(request.url.path)
     return Response(
-        error.encode_json(),
+        shape.encode_body(error, request_id),
         status_code=error.status,
         media_type="application/json",
         headers={
-            names.REQUEST_ID: choose_request_id(request.scope["headers"]),
+            names.REQUEST_ID: request_id,
+            **{name.decode(): value.decode() for name, value in shape.name_request(request_id)},
             **{name.decode(): value.decode() for name, value in error.build_headers()},
         },
     )

@@ -1,4 +1,4 @@
-"""The three inference endpoints: one ASGI handler, made for each kind."""
+"""The inference endpoints: one ASGI handler, made for each kind."""
 
 import asyncio
 import time
@@ -13,6 +13,7 @@ from gateway.api.protocol import CONNECTION_KEY, PIECES, ClientConnection
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.service.byte_budget import HeldBytes
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
+from gateway.service.client.error_shapes import find_error_shape
 from gateway.service.client.response import PieceWriter, ResponseWriter
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.endpoint import EndpointKind
@@ -49,7 +50,13 @@ async def _serve_inference(
     extensions = cast("dict[str, Any]", scope.get("extensions") or {})
     link: ClientConnection | None = extensions.get(CONNECTION_KEY)
     pieces: PieceWriter | None = extensions.get(PIECES)
-    reply = ResponseWriter(send, head.request_id, abort=link.abort if link else None, pieces=pieces)
+    reply = ResponseWriter(
+        send,
+        head.request_id,
+        abort=link.abort if link else None,
+        pieces=pieces,
+        shape=find_error_shape(kind.url_path),
+    )
     received = ReceivedRequest(head.request_id, time.time(), kind.value)
     record = RequestRecord(received, _UNRESOLVED, head.trace)
     lifeline = RequestCancellation()

@@ -80,12 +80,15 @@ def _describe_inference(kind: EndpointKind) -> _Json:
         EndpointKind.CHAT: "Chat completion",
         EndpointKind.COMPLETIONS: "Text completion",
         EndpointKind.EMBEDDINGS: "Embeddings",
+        EndpointKind.RESPONSES: "Response, as OpenAI's Responses API has it",
+        EndpointKind.MESSAGES: "Message, as Anthropic's Messages API has it",
+        EndpointKind.COUNT_TOKENS: "Tokens of a message, counted by the model it would go to",
     }
     ok = _describe_response("OpenAI's answer, from the model that was chosen", "Answer")
     ok["headers"] = {
         name: {"description": text, "schema": _TEXT} for name, text in names.RESPONSE.items()
     }
-    if kind is not EndpointKind.EMBEDDINGS:
+    if kind.may_stream:
         ok["content"]["text/event-stream"] = {"schema": _TEXT}
     return {
         "operationId": kind.value,

@@ -39,8 +39,9 @@ from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.members import Members
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
+from gateway.service.request.previous_response import keep_to_place, pin_to_previous
 from gateway.service.request.profiles import ActiveProfiles
-from gateway.service.request.routing_table import ModelNames
+from gateway.service.request.routing_table import ModelNames, RequestTarget
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
 from gateway.service.upstream.upstream_response import UpstreamResponse
@@ -198,7 +199,7 @@ class RequestPipeline:
     ) -> None:
         ask = parse_request(_KINDS[record.received.kind], await load())
         record.parsed = ParsedRequest(ask.stream, ask.is_single)
-        target = self.names.resolve_name(ask.model)
+        target = self._resolve_target(ask)
         arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
         record.target = RequestedName(target.label, target.preset, arm)
         made = make_plan(
@@ -214,7 +215,12 @@ class RequestPipeline:
         if not made.decision.candidates:
             raise no_candidate_error(made.decision, ask.kind.prompt_member)
         opened = await self._dispatcher.open_response(
-            ask, made.decision.candidates, made.snapshot, made.selected_backends, record, lifeline
+            ask,
+            keep_to_place(ask, made.decision.candidates),
+            made.snapshot,
+            made.selected_backends,
+            record,
+            lifeline,
         )
         ttft_seconds: float | None = None
         try:
@@ -250,9 +256,17 @@ class RequestPipeline:
                     # What comes after the last chunk is the client's time, or the connection's.
                     opened.ended = max(opened.ended, lifeline.last)
                     opened.measure_load()
-                note_served(record, opened, made.snapshot, ttft_seconds)
+                if ask.kind.generates:
+                    note_served(record, opened, made.snapshot, ttft_seconds)
             finally:
                 self._dispatcher.close_response(opened)
+
+    def _resolve_target(self, ask: InferenceRequest) -> RequestTarget:
+        """Return the models that may serve a request. Raises UnknownModel, UnknownResponse."""
+        target = self.names.resolve_name(ask.model)
+        if ask.kind is EndpointKind.RESPONSES:
+            return pin_to_previous(ask, target, self._dispatcher.response_ids)
+        return target
 
     def _draw_arm(self, at: float) -> tuple[str | None, BaselineConfig | None]:
         """Return the arm that a request routed `at` then counts for; the baseline, where due."""

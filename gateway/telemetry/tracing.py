@@ -32,11 +32,21 @@ from gateway.telemetry.trace_context import TraceContext, TraceSampler
 FLUSH_SECONDS: Final = 3.0
 """What a shutdown waits for a collector."""
 
-_OPERATIONS: Final = {"chat": "chat", "completions": "text_completion", "embeddings": "embeddings"}
+_OPERATIONS: Final = {
+    "chat": "chat",
+    "completions": "text_completion",
+    "embeddings": "embeddings",
+    "responses": "chat",
+    "messages": "chat",
+    "count_tokens": "count_tokens",
+}
 _ROUTES: Final = {
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",
     "embeddings": "/v1/embeddings",
+    "responses": "/v1/responses",
+    "messages": "/v1/messages",
+    "count_tokens": "/v1/messages/count_tokens",
 }
 _PROVIDER: Final = "vllm"
 _TURN_SECONDS: Final = 50e-6

@@ -2,7 +2,7 @@
 
     ApiError
      +- BadRequest               the body or a header cannot be used                     400
-     |   +- MethodNotAllowed, NotFound, UnknownModel                               405, 404
+     |   +- MethodNotAllowed, NotFound, UnknownModel, UnknownResponse              405, 404
      |   +- TooLarge, UnsupportedEncoding, BodyTimeout, HeadTooLarge     413, 415, 408, 431
      |   +- UnsupportedCapability  no model offers what the request needs                400
      |   +- ContextExceeded      no model holds prompt and asked output                  400
@@ -105,6 +105,13 @@ class NotFound(BadRequest):
 
     status = HTTPStatus.NOT_FOUND.value
     code = "not_found"
+
+
+class UnknownResponse(BadRequest):
+    """No backend here holds a response of this id."""
+
+    status = HTTPStatus.NOT_FOUND.value
+    code = "response_not_found"
 
 
 class TooLarge(BadRequest):
@@ -218,7 +225,9 @@ class UpstreamRejection(ApiError):
         self.type = "invalid_request_error"
         self.message, self.param, named = _parse_refusal(body)
         # A router's 404 is `{"detail": "Not Found"}`; vLLM's own is for a model.
-        self.code = "model_not_found" if status == 404 and named else None  # noqa: PLR2004
+        self.code = None
+        if status == HTTPStatus.NOT_FOUND and named:
+            self.code = "response_not_found" if self.param == "response_id" else "model_not_found"
         if self.message.startswith("This model's maximum context length"):
             self.code = "context_length_exceeded"
 

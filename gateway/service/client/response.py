@@ -1,8 +1,9 @@
-"""The client's side of a request: ASGI messages out, with OpenAI's error shape where it breaks."""
+"""The client's side of a request: ASGI messages out, with the API's error shape where it breaks."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from gateway.service.client.error_shapes import OPENAI_ERRORS, ErrorShape
 from gateway.service.client.errors import ApiError
 
 Header = tuple[bytes, bytes]
@@ -33,10 +34,13 @@ class ResponseWriter:
     """Sends one answer; `pieces` sends parts of its body without waiting, where the server can.
 
     `status` is 0 until the head is out, after which errors become frames; `blocked` while the
-    client is not reading; `ended` once the last piece is out.
+    client is not reading; `ended` once the last piece is out. `events` is how many events a stream
+    has sent, where its API numbers them.
     """
 
-    __slots__ = ("_abort", "_request_id", "_send", "_waits", "ended", "pieces", "status")
+    __slots__ = (
+        "_abort", "_request_id", "_send", "_shape", "_waits", "ended", "events", "pieces", "status",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,14 +49,17 @@ class ResponseWriter:
         *,
         abort: Callable[[], None] | None = None,
         pieces: PieceWriter | None = None,
+        shape: ErrorShape = OPENAI_ERRORS,
     ) -> None:
         self._send = send
+        self._shape = shape
         self._abort = abort
-        self._request_id = request_id.encode()
+        self._request_id = request_id
         self._waits = False
         self.pieces = pieces
         self.status = 0
         self.ended = False
+        self.events = 0
 
     @property
     def blocked(self) -> bool:
@@ -62,7 +69,8 @@ class ResponseWriter:
     async def start_response(self, status: int, headers: Sequence[Header]) -> None:
         """Send status and headers."""
         self.status = status
-        head = [(b"x-request-id", self._request_id), *headers]
+        named = self._shape.name_request(self._request_id)
+        head = [(b"x-request-id", self._request_id.encode()), *named, *headers]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
 
     async def write(self, body: bytes) -> None:
@@ -97,7 +105,9 @@ class ResponseWriter:
         """
         if not self.status:
             await self.send_unary(
-                error.status, error.encode_json(), [*error.build_headers(), *headers]
+                error.status,
+                self._shape.encode_body(error, self._request_id),
+                [*error.build_headers(), *headers],
             )
         else:
-            await self.write(b"data: " + error.encode_json() + b"\n\n")
+            await self.write(self._shape.encode_event(error, self._request_id, self.events))

@@ -10,6 +10,9 @@ class EndpointKind(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
 
     @property
     def url_path(self) -> str:
@@ -23,7 +26,7 @@ class EndpointKind(StrEnum):
 
     @property
     def capability(self) -> str:
-        """What a model must offer."""
+        """What a model must offer: vLLM serves three APIs with what makes it chat."""
         return _CAPABILITIES[self]
 
     @property
@@ -31,20 +34,34 @@ class EndpointKind(StrEnum):
         """Whether its answers may be streams."""
         return self not in _UNARY
 
+    @property
+    def generates(self) -> bool:
+        """Whether a model works on it, so that it takes joules to be metered."""
+        return self is not EndpointKind.COUNT_TOKENS
+
 
 _PATHS: Final = {
     EndpointKind.CHAT: "/v1/chat/completions",
     EndpointKind.COMPLETIONS: "/v1/completions",
     EndpointKind.EMBEDDINGS: "/v1/embeddings",
+    EndpointKind.RESPONSES: "/v1/responses",
+    EndpointKind.MESSAGES: "/v1/messages",
+    EndpointKind.COUNT_TOKENS: "/v1/messages/count_tokens",
 }
 _PROMPTS: Final = {
     EndpointKind.CHAT: "messages",
     EndpointKind.COMPLETIONS: "prompt",
     EndpointKind.EMBEDDINGS: "input",
+    EndpointKind.RESPONSES: "input",
+    EndpointKind.MESSAGES: "messages",
+    EndpointKind.COUNT_TOKENS: "messages",
 }
 _CAPABILITIES: Final = {
     EndpointKind.CHAT: "chat",
     EndpointKind.COMPLETIONS: "completions",
     EndpointKind.EMBEDDINGS: "embeddings",
+    EndpointKind.RESPONSES: "chat",
+    EndpointKind.MESSAGES: "chat",
+    EndpointKind.COUNT_TOKENS: "chat",
 }
-_UNARY: Final = frozenset({EndpointKind.EMBEDDINGS})
+_UNARY: Final = frozenset({EndpointKind.EMBEDDINGS, EndpointKind.COUNT_TOKENS})

@@ -6,6 +6,7 @@ from msgspec import Raw
 
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.members import Members
+from gateway.service.request.response_ids import ResponsePlace
 
 
 @dataclass(slots=True)
@@ -22,6 +23,8 @@ class InferenceRequest:
     words: str = ""
     """What the user said last, for models of the text."""
     has_media: bool = False
+    place: ResponsePlace | None = None
+    """The only backend that can serve it: it holds what the request goes on from."""
 
     @property
     def is_single(self) -> bool:

@@ -21,10 +21,10 @@ from gateway.service.client.errors import (
     NoFeasibleModel,
     UnsupportedCapability,
 )
-from gateway.service.request.body import extract_features
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.learnt import Lesson, make_lesson
+from gateway.service.request.readers import read_features
 from gateway.service.request.routing_table import (
     NO_POLICY,
     RequestTarget,
@@ -92,7 +92,7 @@ def make_plan(
     if baseline is not None and baseline.policy is not None:
         steering = steering._replace(policy=baseline.policy)
     wishes = resolve_steering(headers, ask.members.get("joulegate"), steering)
-    features = extract_features(ask, counter)
+    features = read_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
         features = replace(features, needs=frozenset({ask.kind.capability}), lenient=True)

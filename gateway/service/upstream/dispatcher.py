@@ -26,6 +26,7 @@ from gateway.service.client.errors import (
     UpstreamRejection,
 )
 from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import (
     RoutedDeployment,
     RoutingSnapshot,
@@ -66,13 +67,17 @@ class UpstreamDispatcher:
         sampler: TraceSampler | None = None,
         boundary: BoundaryAccount | None = None,
         bytes_in_flight: ByteBudget | None = None,
+        response_ids: ResponseIds | None = None,
     ) -> None:
         self._metrics = metrics
+        self.response_ids = response_ids or ResponseIds((), None)
         self._max_attempts = retry.max_attempts
         self._sampler = sampler
         self._boundary = boundary
         self.bytes_in_flight = bytes_in_flight or ByteBudget(limits.max_bytes_in_flight)
-        self._sender = RequestSender(client, timeouts, limits, self.bytes_in_flight)
+        self._sender = RequestSender(
+            client, timeouts, limits, self.bytes_in_flight, self.response_ids
+        )
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
 
     async def open_response(
@@ -95,7 +100,7 @@ class UpstreamDispatcher:
         failures: list[BackendError] = []
         took = False
         try:
-            for scored, place, backend in self._iterate_backends(ranked, snapshot, picks):
+            for scored, place, backend in self._iterate_backends(ask, ranked, snapshot, picks):
                 if failures:
                     if len(failures) >= self._max_attempts or not (
                         took or self.budget.take_token()
@@ -127,11 +132,20 @@ class UpstreamDispatcher:
                 opened.held.release()
 
     def _iterate_backends(
-        self, ranked: Sequence[ScoredCandidate], snapshot: RoutingSnapshot, picks: SelectedBackends
+        self,
+        ask: InferenceRequest,
+        ranked: Sequence[ScoredCandidate],
+        snapshot: RoutingSnapshot,
+        picks: SelectedBackends,
     ) -> Iterator[tuple[ScoredCandidate, RoutedDeployment, Backend]]:
         """Yield the backends to attempt: the best deployment's available ones, then the next's."""
         for scored in ranked:
             place = snapshot.by_name[scored.model, scored.deployment]
+            if ask.place is not None:
+                # Only it holds what the request goes on from.
+                if ask.place.backend.is_available:
+                    yield scored, place, ask.place.backend
+                continue
             tried: list[Backend] = []
             backend = picks.get((scored.model, scored.deployment))
             if backend is None:
@@ -159,7 +173,7 @@ class UpstreamDispatcher:
         running_seconds = backend.running_seconds()
         trial = backend.begin_request()
         backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
-        metered = metering.begin_attempt(backend, place, scored)
+        metered = metering.begin_attempt(backend, place, scored) if ask.kind.generates else None
         share = begin_host_share(self._boundary, record, scored.model, backend.label)
         opened: UpstreamResponse | None = None
         reason: str | None = ABANDONED
@@ -200,7 +214,7 @@ class UpstreamDispatcher:
                 backend.end_request(trial=trial)
                 end_host_share(share)
                 seconds = time.monotonic() - began
-                wasted = estimate_waste(reason, scored, seconds)
+                wasted = estimate_waste(reason, scored, seconds) if ask.kind.generates else []
                 record.wasted += wasted
                 if metered is not None:
                     guess = guess_unseen_tokens(place.option, scored.tokens_in, running, seconds)

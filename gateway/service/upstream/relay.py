@@ -70,7 +70,7 @@ class UnaryResponse(Struct):
 
 
 _whole = msgspec.json.Decoder(UnaryResponse)
-_MAX_HEAD_BYTES = 1 << 20
+MAX_HEAD_BYTES = 1 << 20
 
 
 def parse_unary(body: bytes) -> UnaryResponse:
@@ -85,7 +85,7 @@ def parse_unary(body: bytes) -> UnaryResponse:
     except sse.UNREADABLE as error:
         raise InvalidResponse(f"an answer that is not JSON as vLLM sends it: {error}") from None
     if sse.is_error(parsed.error):
-        raise BackendStatusError(_status_of(parsed.error), body)
+        raise BackendStatusError(find_status(parsed.error), body)
     if not bytes(parsed.choices) and not bytes(parsed.data):
         raise InvalidResponse("an answer without choices or data")
     return parsed
@@ -153,12 +153,12 @@ class StreamedResponse:
                     continue
                 parsed = sse.decode_chunk(data)
                 if sse.is_error(parsed.error):
-                    raise BackendStatusError(_status_of(parsed.error), data)
+                    raise BackendStatusError(find_status(parsed.error), data)
                 if self._head.id is None:
                     self._head = parsed
                 if sse.has_content(parsed):
                     return
-            if len(self._opened) > _MAX_HEAD_BYTES:
+            if len(self._opened) > MAX_HEAD_BYTES:
                 raise ResponseTooLarge("a megabyte of events without content")
 
     async def relay_to_client(
@@ -264,7 +264,7 @@ class StreamedResponse:
                 self._lifeline.last = time.monotonic()
                 parsed = sse.decode_chunk(data)
                 if sse.is_error(parsed.error):
-                    raise BackendStatusError(_status_of(parsed.error), data)
+                    raise BackendStatusError(find_status(parsed.error), data)
                 self._note(parsed)
                 if parsed.usage is None or parsed.choices:
                     kept.append(event)
@@ -312,7 +312,7 @@ class _ErrorCode(Struct):
     code: int | str | None = None
 
 
-def _status_of(error: Raw) -> int:
+def find_status(error: Raw) -> int:
     """Return the HTTP status an error object stands for; vLLM puts it into `code`."""
     try:
         code = msgspec.json.decode(error, type=_ErrorCode).code

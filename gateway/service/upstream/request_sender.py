@@ -15,8 +15,10 @@ from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget, HeldBytes
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
 from gateway.service.request.body import encode_members
+from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.upstream.relay import StreamedResponse, parse_unary
+from gateway.service.request.response_ids import ResponseIds
+from gateway.service.upstream.answer_formats import make_stream, parse_answer
 from gateway.service.upstream.sent_ids import SentIds
 from gateway.service.upstream.upstream_body import build_upstream_members
 from gateway.service.upstream.upstream_response import UpstreamResponse
@@ -32,7 +34,9 @@ class RequestSender:
         timeouts: TimeoutsConfig,
         limits: LimitsConfig,
         bytes_in_flight: ByteBudget,
+        response_ids: ResponseIds,
     ) -> None:
+        self._response_ids = response_ids
         self._client = client
         self._timeouts = timeouts
         self._max_answer_bytes = limits.max_answer_bytes
@@ -61,7 +65,10 @@ class RequestSender:
         }
         if record.trace is not None:
             headers["traceparent"] = record.trace.header
-        body = encode_members(build_upstream_members(ask, deployment.served_name))
+        made_as = None
+        if ask.kind is EndpointKind.RESPONSES:
+            made_as = self._response_ids.make_id(backend, number)
+        body = encode_members(build_upstream_members(ask, deployment.served_name, made_as))
         answer: BackendResponse | None = None
         opened: UpstreamResponse | None = None
         try:
@@ -77,7 +84,7 @@ class RequestSender:
             if ask.stream:
                 await self._open_stream(ask, begun, deployment)
             else:
-                await self._read_unary(begun)
+                await self._read_unary(ask, begun)
             self._check_id(begun, number)
             opened = begun
         except asyncio.CancelledError:
@@ -114,21 +121,19 @@ class RequestSender:
     ) -> None:
         content_type = opened.answer.get_header("Content-Type") or ""
         if not content_type.startswith("text/event-stream"):
-            # A 200 that is no stream: maybe an error in JSON, which parse_unary raises.
-            parse_unary(await opened.answer.read_body(self._max_answer_bytes))
+            # A 200 that is no stream: maybe an error in JSON, which this raises.
+            parse_answer(ask.kind, await opened.answer.read_body(self._max_answer_bytes))
             raise InvalidResponse(
                 f"{content_type or 'no content type'} where a stream was asked for"
             )
-        opened.stream = StreamedResponse(
-            opened.answer, deployment.model, wants_usage=ask.wants_usage, single=ask.is_single
-        )
+        opened.stream = make_stream(ask, opened.answer, deployment.model)
         await opened.stream.read_to_first_content()
 
-    async def _read_unary(self, opened: UpstreamResponse) -> None:
+    async def _read_unary(self, ask: InferenceRequest, opened: UpstreamResponse) -> None:
         held = HeldBytes(self._bytes_in_flight)
         try:
             opened.body = await opened.answer.read_body(self._max_answer_bytes, held.hold)
-            opened.unary = parse_unary(opened.body)
+            opened.unary = parse_answer(ask.kind, opened.body)
             opened.held = held
         finally:
             if opened.held is None:

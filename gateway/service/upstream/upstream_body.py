@@ -5,7 +5,6 @@ from functools import cache
 import msgspec
 from msgspec import Raw
 
-from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.members import Members
 
@@ -15,12 +14,19 @@ def _encode_name(name: str) -> Raw:
     return Raw(msgspec.json.encode(name))
 
 
-def build_upstream_members(ask: InferenceRequest, served_name: str) -> Members:
-    """Return the members a backend is sent: the client's, but for what must differ."""
+def build_upstream_members(
+    ask: InferenceRequest, served_name: str, response_id: str | None = None
+) -> Members:
+    """Return the members a backend is sent: the client's, but for what must differ.
+
+    `response_id` is the id that a response of the Responses API is to have.
+    """
     members = dict(ask.members)
     members.pop("joulegate", None)
     members["model"] = _encode_name(served_name)
-    if ask.stream and not ask.wants_usage and ask.kind is not EndpointKind.EMBEDDINGS:
+    if response_id is not None:
+        members["request_id"] = Raw(msgspec.json.encode(response_id))
+    if ask.stream and not ask.wants_usage:
         members["stream_options"] = _with_usage(members.get("stream_options"))
     return members
 

@@ -1,0 +1,46 @@
+"""Reading a body of Anthropic's Messages API: what its blocks hold, in text, and what they need."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.scheduling.features import RequestFeatures
+from gateway.service.request.application import describe_application
+from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.members import Members, member_asks
+from gateway.service.request.typed_conversation import UNREADABLE, TypedConversation, read_limit
+from gateway.tokens import TokenCounter
+
+
+class _Message(Struct):
+    role: Any = ""
+    content: Raw = Raw(b"")
+
+
+_messages = msgspec.json.Decoder(list[_Message])
+
+
+def extract_messages_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
+    """Count the prompt's tokens and find what capabilities it needs."""
+    members = ask.members
+    told = TypedConversation()
+    if member_asks(members, "system"):
+        told.add_message("system", members["system"], system=True)
+    raw = members.get("messages", Raw(b"[]"))
+    try:
+        for message in _messages.decode(raw):
+            told.add_message(message.role, message.content, system=message.role == "system")
+    except UNREADABLE:
+        told.add_unread(raw)
+    if member_asks(members, "tools"):
+        told.texts.append(bytes(members["tools"]).decode())
+        told.needs.add("tools")
+    told.describe(ask, describe_application(_as_chat(members), told.system))
+    return told.measure(ask, counter, read_limit(members, "max_tokens"))
+
+
+def _as_chat(members: Members) -> Members:
+    """Return the members that tell an application from others, by the names chat has for them."""
+    found = {"tools": members.get("tools"), "response_format": members.get("output_config")}
+    return {name: raw for name, raw in found.items() if raw is not None}

@@ -1,0 +1,145 @@
+"""What Responses and Messages have in common: a conversation of typed parts, read for its text.
+
+Rules: it is read as leniently as vLLM reads it, and more so: what cannot be read is counted as it
+stands and passed on, and a part that is not known counts nothing.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.scheduling.features import RequestFeatures
+from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.members import (
+    ANSWER_TOKENS,
+    IMAGE_TOKENS,
+    MESSAGE_TOKENS,
+    Members,
+    is_media,
+)
+from gateway.tokens import TokenCounter
+
+UNREADABLE: Final = (msgspec.MsgspecError, RecursionError)
+_CALL_TYPES: Final = frozenset({"tool_use", "tool_result"})
+
+
+class _Part(Struct):
+    type: Any = None
+    text: Any = None
+    refusal: Any = None
+    thinking: Any = None
+    input: Raw = Raw(b"")
+    content: Raw = Raw(b"")
+
+
+_content = msgspec.json.Decoder(str | list[_Part | str | None] | None)
+_limit = msgspec.json.Decoder(int | float | None)
+
+
+class TypedConversation:
+    """The texts of a request, what they need of a model, and what its application says."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.needs: set[str] = set()
+        self._system: list[str] = []
+        self._words = ""
+        self._messages = 0
+        self._media = 0
+
+    @property
+    def system(self) -> str:
+        """The application's own words."""
+        return "\n".join(self._system)
+
+    def add_message(self, role: Any, content: Raw, *, system: bool = False) -> None:
+        """Add a message's content: a text, or parts."""
+        self._messages += 1
+        first = len(self.texts)
+        self._read_content(content)
+        added = self.texts[first:]
+        if system:
+            self._system += added
+        elif role == "user" and added:
+            self._words = added[0] if len(added) == 1 else "\n".join(added)
+
+    def add_call(self, name: Any, arguments: Raw) -> None:
+        """Add the call of a tool."""
+        self._messages += 1
+        self.needs.add("tools")
+        self.texts += [str(name), bytes(arguments).decode()]
+
+    def add_result(self, output: Raw) -> None:
+        """Add a tool's result."""
+        self._messages += 1
+        self.needs.add("tools")
+        self._read_content(output)
+
+    def add_unread(self, raw: Raw) -> None:
+        """Add what cannot be read: its JSON bounds it from above."""
+        self._messages += 1
+        self.texts.append(bytes(raw).decode())
+
+    def _read_content(self, content: Raw) -> None:
+        if not bytes(content):
+            return
+        try:
+            parts = _content.decode(content)
+        except UNREADABLE:
+            self.texts.append(bytes(content).decode())
+            return
+        if isinstance(parts, str):
+            self.texts.append(parts)
+            return
+        for part in parts or ():
+            if isinstance(part, str):
+                self.texts.append(part)
+            elif part is not None:
+                self._read_part(part)
+
+    def _read_part(self, part: _Part) -> None:
+        found = (part.text, part.refusal, part.thinking)
+        self.texts += [text for text in found if isinstance(text, str) and text]
+        kind = part.type if isinstance(part.type, str) else ""
+        if is_media(kind):
+            self._media += 1
+            self.needs.add("audio" if "audio" in kind else "images")
+        if kind in _CALL_TYPES:
+            self.needs.add("tools")
+            self.texts.append(bytes(part.input).decode())
+            self._read_content(part.content)
+
+    def describe(self, ask: InferenceRequest, application: str) -> None:
+        """Note in a request what else is told of it."""
+        ask.application = application
+        ask.words = self._words
+        ask.has_media = bool(self._media)
+
+    def measure(
+        self, ask: InferenceRequest, counter: TokenCounter, asked_tokens_out: int | None
+    ) -> RequestFeatures:
+        """Count it all."""
+        counted = counter.measure("\n".join(self.texts))
+        overhead = MESSAGE_TOKENS * self._messages + ANSWER_TOKENS + IMAGE_TOKENS * self._media
+        return RequestFeatures(
+            counted.tokens + overhead,
+            asked_tokens_out if ask.kind.generates else 1,
+            frozenset({ask.kind.capability, *self.needs}),
+            dense_chars=counted.dense_chars,
+        )
+
+
+def read_limit(members: Members, name: str) -> int | None:
+    """Return the most new tokens asked for; None where nothing sensible is: vLLM says so."""
+    raw = members.get(name)
+    if raw is None:
+        return None
+    try:
+        asked = _limit.decode(raw)
+    except UNREADABLE:
+        return None
+    return int(asked) if asked is not None and 1 <= asked < _MOST_TOKENS else None
+
+
+_MOST_TOKENS: Final = 1e9
