@@ -30,6 +30,7 @@ _TINY_SHARE = 1e-6
 _LEAST_TOTAL = 1e-6
 # Noise is symmetric; a draw below this factor would make work nearly free.
 _LEAST_FACTOR = 0.05
+_USUAL_SIGMA = 0.8  # what a profile leaves out
 MAX_CHUNK_SECONDS = 0.25
 """What a profile's prompt may take of one step, so that no stream stands still for long."""
 
@@ -117,8 +118,14 @@ class CostModel:
             for name in ("seconds", "joules")
         }
         output = model.get("output")
-        if output:
-            costs["output"] = (float(output["slope"]), float(output["intercept"]))
+        if output and output.get("mu") is not None:
+            mu, sigma = float(output["mu"]), float(output.get("sigma", _USUAL_SIGMA))
+            costs["output"], costs["output_sd"] = (0.0, exp(mu + sigma * sigma / 2.0)), sigma
+        elif output:
+            costs["output"] = (
+                float(output.get("slope", 0.0)),
+                float(output.get("intercept", 0.0)),
+            )
         if model.get("idle_watts") is not None:
             costs["idle_watts"] = float(model["idle_watts"])
         return cls(**{**costs, **fields})

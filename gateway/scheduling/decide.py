@@ -1,11 +1,12 @@
 """From candidates and weights to a ranking that keeps every number that led to it.
 
-Rules: a candidate that cannot serve the request, or breaks a bound, is excluded with the reason;
-the rest are scored by one policy; the lowest score wins; ties go to the lower energy, then
-the lower time, then the higher accuracy, then model and deployment by name. The same inputs give
-the same decision on every machine.
+Rules: a candidate that cannot serve the request, or breaks a bound at each of its places, is
+excluded with the reason; the rest are scored by one policy; the lowest score wins; ties go to the
+lower energy, then the lower time, then the higher accuracy, then model and deployment by name. The
+same inputs give the same decision on every machine.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.scheduling import fair_ols, hybrid, relative
@@ -19,7 +20,7 @@ from gateway.scheduling.decision import (
     RoutingDecision,
     ScoredCandidate,
 )
-from gateway.scheduling.estimate import CandidateEstimate, bound_costs, estimate
+from gateway.scheduling.estimate import CandidateEstimate, bound_costs, estimate, move_estimate
 from gateway.scheduling.features import RequestFeatures
 
 __all__ = ["DEFAULT_POLICY", "POLICIES", "DeploymentOption", "RoutingCandidate", "make_decision"]
@@ -75,7 +76,7 @@ def make_decision(
             continue
         violation = 0.0
         if bounded:
-            violation = _measure_violation(features, made, bounds, excluded)
+            violation, made = _keep_bounds(features, made, bounds, reference_load, excluded)
         if violation:
             broken.append((violation, made))
         else:
@@ -98,39 +99,53 @@ def make_decision(
     )
 
 
-def _measure_violation(
+def _keep_bounds(
     features: RequestFeatures,
     made: CandidateEstimate,
     bounds: PredictionBounds,
+    reference_load: float | None,
     excluded: list[ExcludedCandidate],
-) -> float:
-    """Return by how much, relatively and in sum, the bounds are broken; 0 where they hold."""
+) -> tuple[float, CandidateEstimate]:
+    """Return the candidate at the first of its places that keeps within, the chosen one first.
+
+    Where none does: the least bad one, with by how much, relatively and in sum, it breaks them.
+    """
+    least = math.inf
+    best, why = made, ""
+    for moved in move_estimate(made, reference_load):
+        found = _find_violations(features, moved, bounds)
+        violation = sum(excess for excess, _ in found)
+        if violation < least:
+            least, best, why = violation, moved, ", ".join(text for _, text in found)
+        if not found:
+            break
+    if why:
+        option = made.candidate.option
+        excluded.append(
+            ExcludedCandidate(option.model, option.deployment, "bound", f"bound: {why}")
+        )
+    return least, best
+
+
+def _find_violations(
+    features: RequestFeatures, made: CandidateEstimate, bounds: PredictionBounds
+) -> list[tuple[float, str]]:
+    """Return (relative excess, words) of each bound that the estimate breaks at its place."""
     option = made.candidate.option
     seconds, joules = bound_costs(features, made, bounds.quantile)
     latency_ms = seconds * 1e3
-    found: list[tuple[float, str, str]] = []
-    limit = bounds.max_latency_ms
-    if limit is not None and latency_ms > limit:
-        found.append(
-            (
-                _relative_excess(latency_ms, limit),
-                "max_latency_ms",
-                f"{latency_ms:.6g} > {limit:.6g}",
-            )
-        )
-    limit = bounds.max_energy_joules
-    if limit is not None and joules > limit:
-        text = f"{joules:.6g} > {limit:.6g}"
-        found.append((_relative_excess(joules, limit), "max_energy_joules", text))
+    found: list[tuple[float, str]] = []
+    for name, value, limit in (
+        ("max_latency_ms", latency_ms, bounds.max_latency_ms),
+        ("max_energy_joules", joules, bounds.max_energy_joules),
+    ):
+        if limit is not None and value > limit:
+            found.append((_relative_excess(value, limit), f"{name} {value:.6g} > {limit:.6g}"))
     limit = bounds.min_accuracy
     if limit is not None and option.accuracy < limit:
-        text = f"{option.accuracy:.6g} < {limit:.6g}"
-        found.append((_relative_excess(limit, option.accuracy), "min_accuracy", text))
-    if not found:
-        return 0.0
-    reason = "bound: " + ", ".join(f"{name} {text}" for _, name, text in found)
-    excluded.append(ExcludedCandidate(option.model, option.deployment, "bound", reason))
-    return sum(excess for excess, _, _ in found)
+        text = f"min_accuracy {option.accuracy:.6g} < {limit:.6g}"
+        found.append((_relative_excess(limit, option.accuracy), text))
+    return found
 
 
 def _relative_excess(value: float, limit: float) -> float:

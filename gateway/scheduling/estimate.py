@@ -140,6 +140,24 @@ def bound_costs(
     return seconds, max(COST_FLOOR, count * option.joules.evaluate_form(tokens.each_in, each, load))
 
 
+def move_estimate(made: CandidateEstimate, reference_load: float | None) -> list[CandidateEstimate]:
+    """Return the estimate at each of its places, the chosen one first, then in their order."""
+    found = [made]
+    for place, there in zip(made.candidate.places, made.places, strict=False):
+        if place is not made.place:
+            joules = there.predicted_joules
+            reference = joules if reference_load is None else made.reference_joules
+            found.append(
+                made._replace(
+                    place=place,
+                    seconds=there.predicted_seconds,
+                    joules=joules,
+                    reference_joules=reference,
+                )
+            )
+    return found
+
+
 def _find_needed_tokens(features: RequestFeatures, tokens: TokensExpected) -> float:
     """Return the tokens that an answer has to find room for: its 90% quantile, or the limit."""
     asked = features.asked_tokens_out

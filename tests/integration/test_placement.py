@@ -110,6 +110,21 @@ async def test_the_explanation_names_places_and_lengths(world, tmp_path):
     await ended(gate, tasks)
 
 
+async def test_a_bound_steers_the_place(world, tmp_path):
+    gate, servers = await started(world, tmp_path)
+    _, tasks = await hold(gate, servers, 10)
+    pinned = CHAT | {"max_tokens": 100, "min_tokens": 100}
+    free = (await gate.ask(pinned, path="/v1/route")).json["candidates"][0]
+    full, empty = free["places"]
+    assert free["backend"] == full["backend"]
+    between = 1e3 * (full["predicted_seconds"] + empty["predicted_seconds"]) / 2
+    limit = {"x-joulegate-max-latency-ms": f"{between:.3f}"}
+    got = (await gate.ask(pinned, limit, path="/v1/route")).json
+    assert (got["feasible"], got["excluded"]) == (True, [])
+    assert got["candidates"][0]["backend"] == empty["backend"]
+    await ended(gate, tasks)
+
+
 async def test_the_backlog_of_prompts_is_counted_and_given_back(world, tmp_path):
     gate, servers = await started(world, tmp_path)
     await gate.ask(CHAT)

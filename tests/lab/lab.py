@@ -1,33 +1,19 @@
 """Engines, a placement and meters on one virtual clock. Times are seconds of the run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
 from typing import NamedTuple
 
 from backends.meter.ledger.ledger import EnergyLedger
-from backends.simulator.cost_model import CostModel
-from backends.simulator.engine import BatchingEngine
-from tests.lab.costs import ProfiledCost, step_profile
-from tests.lab.metering import MICRO, Gpu, Meter, Teller
+from tests.lab.metering import MICRO, Gpu, Meter
 from tests.lab.results import LabRequest, LabRun
 from tests.lab.schedule import Arrival
+from tests.lab.server import LabBackend, LabServer
 
 _TAIL_SECONDS = 3.0
 _FAR_US = 10_000 * MICRO
-
-
-@dataclass(frozen=True, slots=True)
-class LabBackend:
-    """One vLLM server. Those with the same `gpu` share its counters and its ledger."""
-
-    name: str
-    truth: CostModel
-    gpu: str = "gpu"
-    cost: ProfiledCost | None = None
-    """What the gateway's profile says of it; None: exactly the truth."""
 
 
 class Load(NamedTuple):
@@ -47,49 +33,25 @@ class Placed(NamedTuple):
 Placement = Callable[[Arrival, Mapping[str, Load]], Placed]
 
 
+class Onlooker:
+    """What else a placement is told: looks at the fleet, first tokens, ends."""
+
+    look_seconds = 0.0
+    """How often it looks at the fleet; 0: never."""
+
+    def look(self, now: float, loads: Mapping[str, Load]) -> None:
+        """See how busy all are."""
+
+    def first(self, now: float, request: LabRequest) -> None:
+        """Hear of a request's first token."""
+
+    def ended(self, now: float, request: LabRequest) -> None:
+        """Hear that a request is over."""
+
+
 def least_busy(_: Arrival, loads: Mapping[str, Load]) -> Placed:
     """Spread."""
     return Placed(min(loads, key=lambda name: sum(loads[name])))
-
-
-class _Server:
-    """A backend at work."""
-
-    def __init__(self, spec: LabBackend, place: int, gpu: Gpu, seed: int) -> None:
-        self.name = spec.name
-        self.place = place
-        self.gpu = gpu
-        # Idle power is the GPU's, whose engines may be several.
-        self.engine = BatchingEngine(replace(spec.truth, idle_watts=0.0), seed)
-        self.stepping = False
-        self.requests: dict[str, LabRequest] = {}
-        self.prompt_tokens = self.generated_tokens = 0
-        self.report_due = False
-        """Whether the gateway looks at its streams when the step under way has ended."""
-        self.load_seconds = self.load_since = 0.0
-        self.there = 0
-        truth = spec.truth
-
-        def first_share(tokens_in: int, tokens_out: int) -> float:
-            whole = truth.total_seconds(tokens_in, max(tokens_out, 1))
-            return min(truth.total_seconds(tokens_in, 1) / whole, 1.0)
-
-        def guess(tokens_in: int, seconds: float) -> int:
-            first = truth.total_seconds(tokens_in, 1)
-            per_token = truth.total_seconds(tokens_in, 101) - first
-            return max(0, round(100 * (seconds - first) / per_token))
-
-        cost = spec.cost or step_profile(truth)
-        self.teller = Teller(gpu, spec.name, cost, first_share, guess)
-
-    def load(self, now: float) -> float:
-        """Integral of the requests there, by now."""
-        return self.load_seconds + self.there * (now - self.load_since)
-
-    def change(self, now: float, by: int) -> None:
-        """So many more are there from now on."""
-        self.load_seconds, self.load_since = self.load(now), now
-        self.there += by
 
 
 class Lab:
@@ -102,32 +64,42 @@ class Lab:
         seed: int = 1,
         meter: Meter = Meter(),  # noqa: B008 - frozen
         place: Placement = least_busy,
+        onlooker: Onlooker | None = None,
     ) -> None:
+        """`place` chooses for each arrival that names no backend; `onlooker` is told the rest."""
         self._backends = backends
         self._seed = seed
         self._meter = meter
         self._place = place
+        self._onlooker = onlooker or Onlooker()
 
     def run(self, arrivals: Sequence[Arrival], seconds: float = 0.0) -> LabRun:
         """Serve a schedule to its end, and for `seconds` at least."""
-        return _Run(self._backends, self._seed, self._meter, self._place).serve(arrivals, seconds)
+        parts = (self._backends, self._seed, self._meter, self._place, self._onlooker)
+        return _Run(*parts).serve(arrivals, seconds)
 
 
 class _Run:
     def __init__(
-        self, backends: Sequence[LabBackend], seed: int, meter: Meter, place: Placement
+        self,
+        backends: Sequence[LabBackend],
+        seed: int,
+        meter: Meter,
+        place: Placement,
+        onlooker: Onlooker,
     ) -> None:
+        self._onlooker = onlooker
         self._meter = meter
         self._placement = place
         self._gpus: dict[str, Gpu] = {}
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[str, LabServer] = {}
         for index, spec in enumerate(backends):
             gpu = self._gpus.get(spec.gpu)
             if gpu is None:
                 rng = Random(f"{seed}-{spec.gpu}")
                 gpu = Gpu(spec.gpu, spec.truth.idle_watts, meter, EnergyLedger(spec.gpu), rng)
                 self._gpus[spec.gpu] = gpu
-            server = _Server(spec, len(gpu.engines), gpu, seed * 1000 + index)
+            server = LabServer(spec, len(gpu.engines), gpu, seed * 1000 + index)
             gpu.engines.append(server.engine)
             self._servers[spec.name] = server
         self._requests: dict[int, LabRequest] = {}
@@ -145,6 +117,8 @@ class _Run:
             self._at(arrival.at_seconds, self._arrive, number, arrival)
         if not self._meter.off:
             self._start_meters()
+        if self._onlooker.look_seconds:
+            self._at(0.0, self._look)
         now = 0.0
         while self._events:
             now, _, action, arguments = heappop(self._events)
@@ -179,11 +153,19 @@ class _Run:
                 server.gpu.ledger.enable_token_polling(server.name)
                 self._at(0.0, self._poll, server)
 
-    def _arrive(self, now: float, number: int, arrival: Arrival) -> None:
-        loads = {
+    def _loads(self) -> dict[str, Load]:
+        return {
             name: Load(server.engine.running_requests, server.engine.waiting_requests)
             for name, server in self._servers.items()
         }
+
+    def _look(self, now: float) -> None:
+        self._onlooker.look(now, self._loads())
+        if self._open:
+            self._at(now + self._onlooker.look_seconds, self._look)
+
+    def _arrive(self, now: float, number: int, arrival: Arrival) -> None:
+        loads = self._loads()
         if arrival.backend is None:
             placed = self._placement(arrival, loads)
         else:
@@ -204,7 +186,7 @@ class _Run:
             self._at(now + arrival.leaves_after_seconds, self._leave, server, request)
         self._step(now, server)
 
-    def _step(self, now: float, server: _Server) -> None:
+    def _step(self, now: float, server: LabServer) -> None:
         engine = server.engine
         if server.stepping:
             return
@@ -215,7 +197,7 @@ class _Run:
             server.gpu.begin_step(server.place, now, engine.seconds, step)
             self._at(engine.seconds, self._stepped, server)
 
-    def _stepped(self, now: float, server: _Server) -> None:
+    def _stepped(self, now: float, server: LabServer) -> None:
         server.stepping = False
         step = server.gpu.end_step(server.place, now)
         plain = not server.engine.truth.draft_tokens
@@ -224,6 +206,7 @@ class _Run:
             request = server.requests.get(name)
             if request is not None:
                 server.teller.first(request.number, now)
+                self._onlooker.first(now, request)
                 arrival = request.arrival
                 server.prompt_tokens += arrival.tokens_in - arrival.cached_tokens
         if server.report_due:
@@ -237,7 +220,7 @@ class _Run:
         self._busy_until = max(self._busy_until, now)
         self._step(now, server)
 
-    def _leave(self, now: float, server: _Server, request: LabRequest) -> None:
+    def _leave(self, now: float, server: LabServer, request: LabRequest) -> None:
         if server.requests.pop(str(request.number), None) is None:
             return
         truth = server.engine.abort_request(str(request.number))
@@ -257,10 +240,11 @@ class _Run:
         lasted = now - request.arrival.at_seconds
         present = server.load_seconds - self._started.pop(request.number)
         request.others = max(0.0, present / lasted - 1.0) if lasted > 0.0 else 0.0
+        self._onlooker.ended(now, request)
         delay = request.arrival.reads_after_seconds
         self._at(now + delay, self._tell_end, server, request, whole)
 
-    def _tell_end(self, now: float, server: _Server, request: LabRequest, whole: bool) -> None:
+    def _tell_end(self, now: float, server: LabServer, request: LabRequest, whole: bool) -> None:
         self._open -= 1
         if request.arrival.reported and not self._meter.off:
             server.teller.end(request, now, whole=whole)
@@ -281,7 +265,7 @@ class _Run:
             request = self._requests[one.key[1]]
             request.charged_microjoules, request.method = one.microjoules, one.method
 
-    def _poll(self, now: float, server: _Server) -> None:
+    def _poll(self, now: float, server: LabServer) -> None:
         server.gpu.ledger.record_token_counts(
             server.name,
             round(now * MICRO),

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from math import log
 from random import Random
 
+from gateway.scheduling.decision import MetricWeights
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -25,6 +27,10 @@ class Arrival:
     """A stalled client: what its gateway passes on comes so much later (the end, too)."""
     backend: str | None = None
     """Where it must go; None: where the placement says."""
+    limit: int | None = None
+    """What the client asks for at most; the answer is no longer."""
+    weights: MetricWeights | None = None
+    """The client's own; None: the gateway's."""
     tag: str = ""
 
 

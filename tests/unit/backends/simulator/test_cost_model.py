@@ -1,5 +1,6 @@
 """A simulated model's truth: where it comes from, and how long its answers are."""
 
+import math
 from dataclasses import replace
 from random import Random
 
@@ -17,6 +18,17 @@ def test_answers_have_the_models_mean_length():
     assert sum(drawn) / len(drawn) == pytest.approx(mean, rel=0.03)
     assert len(set(drawn)) > 50
     assert replace(PHI, output_sd=0.0).draw_tokens_out(30, rng) == round(mean)
+
+
+@pytest.mark.parametrize("sigma", [{}, {"sigma": 0.8}])
+def test_a_refitted_entry_answers_as_its_log_normal_says(sigma):
+    costs = {"form": "additive", "coefficients": [1, 2, 3]}
+    output = {"form": "lognormal", "mu": 5.0, "n": 300} | sigma
+    truth = CostModel.from_profile({"output": output, "seconds": costs, "joules": costs})
+    assert truth.output_sd == 0.8
+    rng = Random(3)
+    drawn = sorted(truth.draw_tokens_out(30, rng) for _ in range(4001))
+    assert drawn[2000] == pytest.approx(math.exp(5.0), rel=0.05)
 
 
 def test_a_truth_comes_from_a_profile_entry():

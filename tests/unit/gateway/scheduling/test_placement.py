@@ -5,7 +5,7 @@ import pytest
 from gateway.scheduling.candidate import DeploymentOption, RoutingCandidate
 from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.decide import make_decision
-from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.decision import MetricWeights, PredictionBounds
 from gateway.scheduling.features import OutputModel, RequestFeatures
 from gateway.scheduling.placement import (
     BackendView,
@@ -141,6 +141,36 @@ def test_energy_packs_and_time_spreads(weights, backend):
         here.predicted_joules,
         here.predicted_seconds,
     )
+
+
+def bounded(weights, **bounds):
+    found = find_places(
+        views(3, 20, 0), SECONDS, tokens_in=100, tokens_out=300, rules=PlacementRules()
+    )
+    candidate = RoutingCandidate(option(), places=found)
+    limits = PredictionBounds(**bounds)
+    return make_decision(
+        RequestFeatures(100, 200, min_tokens=200), [candidate], weights, bounds=limits
+    )
+
+
+def test_a_bound_that_one_place_breaks_sends_the_request_to_the_other():
+    # 200 tokens: 2.79 s and 70 J beside twenty, 2.34 s and 1,085 J alone.
+    got = bounded(DEFAULT, max_latency_ms=2500)
+    assert (got.best_candidate.backend, got.feasible, got.excluded) == ("b2", True, ())
+    assert got.best_candidate.predicted_seconds < 2.5
+    got = bounded(MetricWeights.from_values(time=1), max_energy_joules=100)
+    assert (got.best_candidate.backend, got.feasible, got.excluded) == ("b1", True, ())
+    assert got.best_candidate.predicted_joules < 100
+
+
+def test_bounds_that_every_place_breaks_leave_the_least_bad_one():
+    got = bounded(DEFAULT, max_latency_ms=2000)
+    assert (got.best_candidate.backend, got.feasible) == ("b2", False)
+    (out,) = got.excluded
+    assert out.reason.startswith("bound: max_latency_ms 23")
+    got = bounded(DEFAULT, max_latency_ms=2500, max_energy_joules=100)
+    assert (got.best_candidate.backend, got.feasible) == ("b1", False)
 
 
 def test_models_are_compared_at_one_load_whoever_has_the_traffic():
