@@ -1,7 +1,7 @@
 """vLLM's own count of what runs and waits, to see the load that others put on a backend.
 
 A gauge may be seconds old, so it is never taken for the load itself: what it shows beyond this
-process's own requests of that moment is what others have there, and that is added to the own count.
+gateway's own requests of that moment is what others have there, and that is added to the own count.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class GaugePoller:
 
     async def poll_backend(self, backend: Backend) -> None:
         """Look at one backend; one that shows nothing is taken to have no other load."""
-        before = backend.inflight
+        before = backend.sent_requests
         try:
             status, page = await self._client.get(
                 backend.build_url("/metrics"),
@@ -52,7 +52,7 @@ class GaugePoller:
         cache = sum_series(page, metric_names.KV_CACHE_USAGE) if shown else None
         # The page is of some moment in between: the higher own count claims less for others.
         backend.record_gauges(
-            running, waiting, own=max(before, backend.inflight), cache_usage=cache
+            running, waiting, own=max(before, backend.sent_requests), cache_usage=cache
         )
 
     async def run(self) -> None:

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from backends.bearer import build_bearer
 from backends.http.url import RequestUrl, TlsFiles, parse_request_url
 from backends.meter.client.request_handle import BackendMeter
+from backends.worker_table import SharedBackend, SharedEjection
 
 _log = logging.getLogger("joulegate.backends")
 
@@ -49,14 +50,17 @@ class Backend:
     __slots__ = (
         "_clock",
         "_ejection",
+        "_ejection_serial",
         "_ejection_streak",
         "_failures",
         "_half_open_at",
         "_other_requests",
+        "_prompt_tokens",
         "_queue_reading",
         "_running_seconds",
         "_seen_at",
         "_seen_total",
+        "_shared",
         "_since",
         "_tls",
         "_trial_in_flight",
@@ -66,7 +70,6 @@ class Backend:
         "inflight",
         "label",
         "meter",
-        "prompt_tokens",
         "proven_healthy",
         "root",
         "urls",
@@ -91,10 +94,10 @@ class Backend:
         self.inflight = 0
         self.ejections = 0
         self.proven_healthy = False
-        self.prompt_tokens = 0
-        """Sent there and not yet answered by a first token."""
         self.cache_usage = 0.0
         """Share of the KV cache that was in use when last looked at."""
+        self._shared: SharedBackend | None = None
+        self._prompt_tokens = 0
         self._other_requests = 0
         self._seen_at: float | None = None
         self._seen_total = 0
@@ -103,6 +106,7 @@ class Backend:
         self._clock = clock
         self._failures = 0
         self._ejection_streak = 0
+        self._ejection_serial = 0
         self._half_open_at: float | None = None
         self._trial_in_flight = False
         self._running_seconds = 0.0
@@ -116,17 +120,39 @@ class Backend:
             self.urls[path] = parse_request_url(self.root + path, self._tls)
             return self.urls[path]
 
+    def share(self, shared: SharedBackend) -> None:
+        """Count with the other workers of this host from now on."""
+        self._shared = shared
+        self.adopt_ejection()
+
+    @property
+    def sent_requests(self) -> int:
+        """This gateway's requests in flight there: `inflight`, and those of its other workers."""
+        return self.inflight if self._shared is None else self._shared.inflight.total
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens sent there by this gateway and not yet answered by a first token."""
+        return self._prompt_tokens if self._shared is None else self._shared.prompt_tokens.total
+
+    def add_prompt_tokens(self, count: int) -> None:
+        """Count a prompt in, or out where `count` is negative."""
+        self._prompt_tokens += count
+        if self._shared is not None:
+            self._shared.prompt_tokens.set(self._prompt_tokens)
+
     @property
     def running_and_queued(self) -> tuple[int, int]:
-        """How many it runs now and how many wait there: this process's, and others' it has shown.
+        """How many it runs now and how many wait there: this gateway's, and others' it has shown.
 
         A queue that was seen grows by what has been sent since.
         """
-        total = self.inflight + self._other_requests
+        sent = self.sent_requests
+        total = sent + self._other_requests
         if self._queue_reading is None:
             return total, 0
         waiting, own = self._queue_reading
-        queued = min(total, max(0, waiting + self.inflight - own))
+        queued = min(total, max(0, waiting + sent - own))
         return total - queued, queued
 
     @property
@@ -174,7 +200,9 @@ class Backend:
     def is_available(self) -> bool:
         """Whether a request may be sent there now."""
         return self._half_open_at is None or (
-            not self._trial_in_flight and self._clock() >= self._half_open_at
+            not self._trial_in_flight
+            and self._clock() >= self._half_open_at
+            and (self._shared is None or not self._shared.trials.elsewhere)
         )
 
     def begin_request(self) -> int:
@@ -184,19 +212,19 @@ class Backend:
         half-open backend lets through.
         """
         self.running_seconds()
-        self.inflight += 1
+        self._count_inflight(1)
         if self._half_open_at is None:
             return 0
-        self._trial_in_flight = True
-        return self.ejections
+        self._mark_trial(in_flight=True)
+        return self._ejection_serial
 
     def end_request(self, *, trial: int = 0) -> None:
         """Count a request out, whatever its outcome; `trial` is what `begin_request` gave."""
         self.running_seconds()
-        self.inflight -= 1
+        self._count_inflight(-1)
         # A trial may outlast its ejection; it must not end the next one's.
-        if trial and trial == self.ejections:
-            self._trial_in_flight = False
+        if trial and trial == self._ejection_serial:
+            self._mark_trial(in_flight=False)
 
     def record_first_content(self) -> None:
         """Note a stream's first content: it readmits the backend, which has yet to finish one."""
@@ -235,10 +263,41 @@ class Backend:
         elif self._half_open_at is None:
             self.record_failure(why)
 
+    def adopt_ejection(self) -> None:
+        """Eject or readmit it where another worker has; to be called now and then."""
+        news = None if self._shared is None else self._shared.read_news()
+        if news is None:
+            return
+        if news.half_open_at is None and self._half_open_at is not None:
+            _log.info("backend %s readmitted by another worker", self.label)
+        elif news.half_open_at is not None:
+            _log.info("backend %s ejected by another worker", self.label)
+            self._ejection_serial += 1
+        self._half_open_at = news.half_open_at
+        self._ejection_streak = news.streak
+        self._failures = 0
+        self._mark_trial(in_flight=False)
+
+    def _count_inflight(self, by: int) -> None:
+        self.inflight += by
+        if self._shared is not None:
+            self._shared.inflight.set(self.inflight)
+
+    def _mark_trial(self, *, in_flight: bool) -> None:
+        self._trial_in_flight = in_flight
+        if self._shared is not None:
+            self._shared.trials.set(int(in_flight))
+
+    def _tell_workers(self) -> None:
+        if self._shared is not None:
+            told = SharedEjection(self._half_open_at, self._ejection_streak)
+            self._shared.post_ejection(told)
+
     def _end_ejection(self) -> None:
         _log.info("backend %s readmitted", self.label)
         self._half_open_at = None
-        self._trial_in_flight = False
+        self._mark_trial(in_flight=False)
+        self._tell_workers()
 
     def _eject_backend(self, why: str) -> None:
         seconds = min(
@@ -248,8 +307,10 @@ class Backend:
         self._half_open_at = self._clock() + seconds
         self._ejection_streak = min(self._ejection_streak + 1, 16)
         self._failures = 0
-        self._trial_in_flight = False
+        self._mark_trial(in_flight=False)
         self.ejections += 1
+        self._ejection_serial += 1
+        self._tell_workers()
 
 
 class Deployment:

@@ -42,11 +42,13 @@ from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.learnt import Learnt
+from gateway.service.request.learnt_exchange import get_shared_key
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
-from gateway.telemetry import SHARED_DIR, workers
+from gateway.service.worker_sharing import WorkerSharing
+from gateway.telemetry import SHARED_DIR, WORKERS, workers
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import DriftMetrics
@@ -58,6 +60,8 @@ from gateway.telemetry.recent import RecentRequests
 _log = logging.getLogger("joulegate")
 _PUBLISH_SECONDS = 1.0
 _SAVE_SECONDS = 60.0
+_SHARED_SAVE_SECONDS = 5.0
+"""Where a worker that takes another's place begins with what was saved."""
 
 
 class GatewayRuntime:
@@ -83,7 +87,7 @@ class GatewayRuntime:
         self.scrape_registry = workers.make_scrape_registry(self.metrics, sums, self._shared)
         learning = config.learning
         state = Path(learning.state) if learning.state else None
-        self._learnt = Learnt(state) if learning.enabled else None
+        self._learnt = _make_learnt(state, folder) if learning.enabled else None
         self._profiles = ActiveProfiles(config, deployments, self.metrics, drift, self._learnt)
         carbon = _make_carbon_intensity(config)
         boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
@@ -127,6 +131,15 @@ class GatewayRuntime:
                 fixed_load=None if load == "auto" else float(load),
             ),
         )
+        self._sharing = None
+        if folder is not None:
+            self._sharing = WorkerSharing(
+                Path(folder),
+                int(os.environ.get(WORKERS, "1")),
+                self.gateway.backends,
+                self.gateway.bytes_in_flight,
+                self._learnt,
+            )
 
     def start_draining(self) -> None:
         """Refuse new requests, and cancel those in flight at the drain deadline."""
@@ -166,6 +179,8 @@ class GatewayRuntime:
             work.append(self._save_learnt(self._learnt))
         if self._shared is not None:
             work.append(self._publish_shared_metrics(self._shared))
+        if self._sharing is not None:
+            work.append(self._sharing.run())
         if self._log is not None:
             work.append(self._log.run())
         async with self._client:
@@ -181,19 +196,24 @@ class GatewayRuntime:
             try:
                 yield
             finally:
-                # The meters learn of the last ends; then what they owe is estimated and logged.
-                last = (link.exchange_batch() for link in self._meters)
-                await asyncio.gather(*last, return_exceptions=True)
-                self.gateway.accounting.close()
-                if self._learnt is not None:
-                    self._learnt.close()
-                if self._tracer is not None:
-                    await self._tracer.close()
-                if self._shared is not None:
-                    self._shared.write_sums()
+                await self._close_parts()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _close_parts(self) -> None:
+        # The meters learn of the last ends; then what they owe is estimated and logged.
+        last = (link.exchange_batch() for link in self._meters)
+        await asyncio.gather(*last, return_exceptions=True)
+        self.gateway.accounting.close()
+        if self._sharing is not None:
+            self._sharing.close()
+        if self._learnt is not None:
+            self._learnt.close()
+        if self._tracer is not None:
+            await self._tracer.close()
+        if self._shared is not None:
+            self._shared.write_sums()
 
     def _install_signal_handlers(self) -> None:
         """Drain on SIGTERM and SIGINT before the server stops; reload the profile on SIGHUP."""
@@ -212,8 +232,10 @@ class GatewayRuntime:
 
     async def _save_learnt(self, learnt: Learnt) -> None:
         while True:
-            await asyncio.sleep(_SAVE_SECONDS)
-            await run_in_daemon_thread(learnt.save)
+            await asyncio.sleep(_SAVE_SECONDS if self._sharing is None else _SHARED_SAVE_SECONDS)
+            state = learnt.snapshot_state()
+            if state is not None:
+                await run_in_daemon_thread(learnt.write_state, state)
 
     async def _publish_shared_metrics(self, sums: SharedSums) -> None:
         # Another worker may be the one that is scraped.
@@ -287,6 +309,18 @@ def bypass_router_for_inference(app: Litestar) -> ASGIApp:
             await handler(scope, receive, send)
 
     return route_request
+
+
+def _make_learnt(state: Path | None, folder: str | None) -> Learnt:
+    """Return what has been learnt; workers share it in `folder`, and a new one finds it there."""
+    if folder is None:
+        return Learnt(state)
+    try:
+        shared = Path(folder)
+        return Learnt(state or shared / "learnt.json", get_shared_key(shared))
+    except OSError as error:
+        _log.error("this worker learns by itself: %s", error)
+        return Learnt(state)
 
 
 def _load_token_counter() -> tokens.TokenCounter:

@@ -1,19 +1,37 @@
-"""What all requests of a process hold at once of bodies and whole answers, and its bound.
+"""What all requests of a gateway hold at once of bodies and whole answers, and its bound.
 
 A request beyond it is refused at once: a gateway that is killed for its memory refuses everybody.
 """
 
+from backends.worker_table import SharedCount
 from gateway.service.client.errors import OverCapacity
 
 
 class ByteBudget:
-    """Counts bytes in flight; one for a process."""
+    """Counts bytes in flight; one for a process, which may share the count with other workers."""
 
-    __slots__ = ("held", "most")
+    __slots__ = ("_held", "_shared", "most")
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.held = 0
+        self._held = 0
+        self._shared: SharedCount | None = None
+
+    def share(self, shared: SharedCount) -> None:
+        """Count with the other workers of this host from now on."""
+        self._shared = shared
+        shared.set(self._held)
+
+    @property
+    def held(self) -> int:
+        """The bytes that are held now, by all workers."""
+        return self._held if self._shared is None else self._shared.total
+
+    def add(self, count: int) -> None:
+        """Count bytes in, or out where `count` is negative."""
+        self._held += count
+        if self._shared is not None:
+            self._shared.set(self._held)
 
 
 class HeldBytes:
@@ -28,16 +46,17 @@ class HeldBytes:
     def hold(self, count: int) -> None:
         """Take so many more. Raises OverCapacity."""
         budget = self._budget
-        if budget.held + count > budget.most:
+        held = budget.held
+        if held + count > budget.most:
             raise OverCapacity(
-                f"the gateway holds {budget.held} bytes of requests and answers at the moment; "
+                f"the gateway holds {held} bytes of requests and answers at the moment; "
                 f"{count} more are over its limit of {budget.most}",
                 retry_after_seconds=1,
             )
-        budget.held += count
+        budget.add(count)
         self._held += count
 
     def release(self) -> None:
         """Give them all back."""
-        self._budget.held -= self._held
+        self._budget.add(-self._held)
         self._held = 0

@@ -2,7 +2,9 @@
 
 Rules: prediction is on a request's path and only looks things up; learning is done afterwards,
 with the other accounting. The file holds decayed sums and keyed hashes, no text. One that cannot
-be read is put aside as *.bad and learning begins anew; each worker keeps a file of its own.
+be read is put aside as *.bad and learning begins anew. Workers that tell each other their lessons
+know the same: they read one file, and one of them writes it. A process by itself keeps one of its
+own.
 """
 
 import fcntl
@@ -10,7 +12,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
@@ -29,6 +31,29 @@ _VERSION = 1
 _MOST_WORKERS = 256
 _USUAL_TOKENS_IN = 100.0
 _KEY_BYTES = 32
+_MOST_TOLD = 10_000
+
+
+class TokensSeen(msgspec.Struct, frozen=True, array_like=True, tag="t"):
+    """A prompt's tokens as counted here, and as its model reported them."""
+
+    model: str
+    scale: TokenScale
+    counted: int
+    dense_chars: int
+    tokens: int
+
+
+class LengthSeen(msgspec.Struct, frozen=True, array_like=True, tag="l"):
+    """An answer's length, and what was expected of it without learning."""
+
+    model: str
+    application: str
+    base_mu: float
+    base_sigma: float
+    tokens: int
+    cut: bool
+    at_seconds: float
 
 
 class Lesson(NamedTuple):
@@ -48,17 +73,21 @@ class Lesson(NamedTuple):
 
 
 class Learnt:
-    """Lengths and tokenisers, learnt by one process."""
+    """Lengths and tokenisers, learnt by one process, or by the workers that share `shared_key`."""
 
-    def __init__(self, state: Path | None = None) -> None:
+    def __init__(self, state: Path | None = None, shared_key: bytes | None = None) -> None:
         self.lengths = LengthLearner()
         self.tokens = TokenLearner()
-        self._key = secrets.token_bytes(_KEY_BYTES)
+        self._key = shared_key or secrets.token_bytes(_KEY_BYTES)
         self._changed = False
+        self._told: list[LengthSeen | TokensSeen] | None = None
         self._lock: IO[bytes] | None = None
+        self._files = _MOST_WORKERS if shared_key is None else 1
+        self._state = state
         self._path = None if state is None else self._claim(state)
-        if self._path is not None:
-            self._restore(self._path)
+        readable = state if shared_key is not None else self._path
+        if readable is not None:
+            self._restore(readable)
 
     def adopt(self, options: Iterable[DeploymentOption]) -> None:
         """Note what the profile in force expects: what was learnt is kept in tokens."""
@@ -94,37 +123,86 @@ class Learnt:
         """Take one whole answer to one prompt."""
         if not lesson.has_media:
             counted, dense = lesson.counted_tokens, lesson.dense_chars
-            self.tokens.observe(option.model, option.scale, counted, dense, prompt_tokens)
-            self._changed = True
+            self._learn(TokensSeen(option.model, option.scale, counted, dense, prompt_tokens))
         base = lesson.bases.get(option.name)
         if base is None or not lesson.free or completion_tokens <= lesson.min_tokens:
             return
-        self.lengths.observe(
-            _key(option),
-            lesson.application,
-            base,
-            completion_tokens,
-            cut=cut,
-            at_seconds=at_seconds,
+        self._learn(
+            LengthSeen(
+                _key(option),
+                lesson.application,
+                base.mu,
+                base.sigma,
+                completion_tokens,
+                cut,
+                at_seconds,
+            )
         )
+
+    def apply(self, lesson: LengthSeen | TokensSeen) -> None:
+        """Take what this process or another has seen."""
         self._changed = True
+        if isinstance(lesson, TokensSeen):
+            self.tokens.observe(
+                lesson.model, lesson.scale, lesson.counted, lesson.dense_chars, lesson.tokens
+            )
+            return
+        self.lengths.observe(
+            lesson.model,
+            lesson.application,
+            AnswerLength(lesson.base_mu, lesson.base_sigma),
+            lesson.tokens,
+            cut=lesson.cut,
+            at_seconds=lesson.at_seconds,
+        )
+
+    def start_telling(self) -> None:
+        """Keep what is learnt here for `take_told` from now on."""
+        self._told = []
+
+    def take_told(self) -> list[LengthSeen | TokensSeen]:
+        """Return what has been learnt here since the last call, not what was applied."""
+        if not self._told:
+            return []
+        told, self._told = self._told, []
+        return told
+
+    def _learn(self, lesson: LengthSeen | TokensSeen) -> None:
+        self.apply(lesson)
+        if self._told is not None and len(self._told) < _MOST_TOLD:
+            self._told.append(lesson)
 
     def save(self) -> None:
         """Write the file where there is one and something is new; trouble is logged."""
+        state = self.snapshot_state()
+        if state is not None:
+            self.write_state(state)
+
+    def snapshot_state(self) -> dict[str, Any] | None:
+        """Return what is to be written now; None: nothing."""
+        if self._path is None and self._files == 1 and self._state is not None:
+            # Whoever wrote it may have gone.
+            self._path = self._claim(self._state)
         if self._path is None or not self._changed:
-            return
+            return None
         self._changed = False
-        state = {
+        return {
             "version": _VERSION,
             "key": self._key.hex(),
             "lengths": self.lengths.to_state(),
             "tokens": self.tokens.to_state(),
         }
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Write what `snapshot_state` gave; for any thread."""
+        path = self._path
+        if path is None:
+            return
         try:
-            write_atomically(self._path, msgspec.json.encode(state))
-            self._path.chmod(0o600)
+            write_atomically(path, msgspec.json.encode(state))
+            path.chmod(0o600)
         except OSError as error:
-            _log.error("learning state %s: %s; a restart will lose it", self._path, error.strerror)
+            _log.error("learning state %s: %s; a restart will lose it", path, error.strerror)
 
     def close(self) -> None:
         """Write the file a last time and let another process have it."""
@@ -135,7 +213,7 @@ class Learnt:
 
     def _claim(self, state: Path) -> Path | None:
         """Return the first file of this name that no other worker has."""
-        for number in range(_MOST_WORKERS):
+        for number in range(self._files):
             path = state if number == 0 else state.with_name(f"{state.name}.{number}")
             try:
                 lock = path.with_name(f".{path.name}.lock").open("wb")

@@ -23,14 +23,14 @@ class PromptBacklog:
         self._backend = backend
         self._tokens = scored.tokens_in
         self._timer: asyncio.TimerHandle | None = None
-        backend.prompt_tokens += self._tokens
+        backend.add_prompt_tokens(self._tokens)
         if not stream:
             seconds = max(COST_FLOOR, option.seconds.evaluate_form(scored.tokens_in, 0.0))
             self._timer = asyncio.get_running_loop().call_later(seconds, self.release)
 
     def release(self) -> None:
         """Count the prompt out; once."""
-        self._backend.prompt_tokens -= self._tokens
+        self._backend.add_prompt_tokens(-self._tokens)
         self._tokens = 0
         if self._timer is not None:
             self._timer.cancel()

@@ -1,0 +1,91 @@
+"""Lessons between workers: what one has seen all know, by one key and in one file."""
+
+import asyncio
+import json
+import socket
+
+import pytest
+
+from gateway.service.request.learnt import Learnt
+from gateway.service.request.learnt_exchange import LearntExchange, get_shared_key
+from tests.integration.harness import until
+from tests.unit.gateway.service.request.test_learnt import BASE, OPTION, teach
+
+
+@pytest.fixture
+async def make_worker(tmp_path):
+    made = []
+
+    def make():
+        learnt = Learnt(tmp_path / "learnt.json", get_shared_key(tmp_path))
+        exchange = LearntExchange(tmp_path, learnt)
+        exchange.start(asyncio.get_running_loop())
+        made.append((learnt, exchange))
+        return learnt, exchange
+
+    yield make
+    for learnt, exchange in made:
+        exchange.close(asyncio.get_running_loop())
+        learnt.close()
+    assert list(tmp_path.glob("*.sock")) == []
+
+
+async def test_each_knows_what_all_have_seen(make_worker):
+    (one, telling), (two, _) = make_worker(), make_worker()
+    key = one.hash_application("a system prompt")
+    assert two.hash_application("a system prompt") == key
+    teach(one, key, count=500)
+    telling.send_lessons()
+    await until(
+        lambda: two.predict_length(OPTION, key, BASE) == one.predict_length(OPTION, key, BASE),
+        "the lessons",
+    )
+    assert two.predict_scale(OPTION) == one.predict_scale(OPTION)
+    assert two.take_told() == []  # not told on
+
+
+async def test_the_socket_of_one_that_is_gone_is_removed(make_worker, tmp_path):
+    (one, telling), (_, dead) = make_worker(), make_worker()
+    asyncio.get_running_loop().remove_reader(dead._socket)
+    dead._socket.close()
+    teach(one, "a")
+    telling.send_lessons()
+    assert len(list(tmp_path.glob("*.sock"))) == 1
+    assert telling.lost == 0
+    dead._socket = socket.socket()
+
+
+async def test_one_that_does_not_listen_delays_nobody(make_worker):
+    (one, telling), (_, deaf) = make_worker(), make_worker()
+    asyncio.get_running_loop().remove_reader(deaf._socket)
+    for _ in range(200):
+        teach(one, "a", count=10)
+        telling.send_lessons()
+    assert telling.lost > 0
+
+
+async def test_what_is_no_lesson_is_left_out(make_worker, caplog):
+    (one, telling), (two, hearing) = make_worker(), make_worker()
+    for junk in (b"", b"[", b'[["l",1]]', b'[["x"]]', b"\xff"):
+        telling._socket.sendto(junk, str(hearing._path))
+    teach(one, "a")
+    telling.send_lessons()
+    await until(lambda: two.predict_length(OPTION, "a", BASE), "what came after")
+    assert caplog.text.count("cannot be read") == 5
+
+
+def test_workers_write_one_file_and_the_next_writes_it_when_the_first_has_gone(tmp_path):
+    one, two = (Learnt(tmp_path / "s", get_shared_key(tmp_path)) for _ in range(2))
+    teach(one, "a")
+    teach(two, "b")
+    two.save()
+    assert not (tmp_path / "s").exists()
+    one.close()
+    assert list(json.loads((tmp_path / "s").read_text())["lengths"]["applications"]) == ["a"]
+    two.save()
+    assert list(json.loads((tmp_path / "s").read_text())["lengths"]["applications"]) == ["b"]
+    late = Learnt(tmp_path / "s", get_shared_key(tmp_path))
+    assert late.predict_length(OPTION, "b", BASE) == two.predict_length(OPTION, "b", BASE)
+    for learnt in (two, late):
+        learnt.close()
+    assert not (tmp_path / "s.1").exists()
