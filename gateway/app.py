@@ -49,7 +49,6 @@ from gateway.service.request.routing_table import ModelNames
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.service.worker_sharing import WorkerSharing
 from gateway.telemetry import SHARED_DIR, WORKERS, workers
-from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.experiment import ExperimentMetrics
@@ -89,7 +88,7 @@ class GatewayRuntime:
         state = Path(learning.state) if learning.state else None
         self._learnt = _make_learnt(state, folder) if learning.enabled else None
         self._profiles = ActiveProfiles(config, deployments, self.metrics, drift, self._learnt)
-        carbon = _make_carbon_intensity(config)
+        self._carbon = carbon = fleet.make_carbon_intensity(config, self._client)
         boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
         load = config.reference_load
         self.gateway = RequestPipeline(
@@ -177,6 +176,8 @@ class GatewayRuntime:
         work += [link.run() for link in self._meters]
         if self._learnt is not None:
             work.append(self._save_learnt(self._learnt))
+        if self._carbon is not None:
+            work.append(self._carbon.run())
         if self._shared is not None:
             work.append(self._publish_shared_metrics(self._shared))
         if self._sharing is not None:
@@ -337,13 +338,6 @@ def _experiment(config: GatewayConfig, registry: CollectorRegistry) -> Experimen
         return None
     baseline = given.baseline.policy or given.baseline.model or ""
     return ExperimentMetrics(registry, given.make_switchback(), baseline)
-
-
-def _make_carbon_intensity(config: GatewayConfig) -> CarbonIntensity | None:
-    carbon = config.carbon
-    if carbon.grams_per_kwh is None and carbon.file is None:
-        return None
-    return CarbonIntensity(carbon.grams_per_kwh, Path(carbon.file) if carbon.file else None)
 
 
 def _make_tracer(config: GatewayConfig) -> Any:

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from gateway import structured
 from gateway.boundary_config import BoundaryConfig
-from gateway.carbon_config import CarbonConfig
+from gateway.carbon_config import CarbonConfig, load_carbon
 from gateway.deciding_config import BoundsConfig, LearningConfig, PlacementConfig
 from gateway.experiment_config import ExperimentConfig
 from gateway.models_config import BackendConfig, ModelConfig, load_model
@@ -206,9 +206,6 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
 def load_config(path: Path) -> GatewayConfig:
     """Read a configuration file. Raises ConfigError; relative paths in it start at its folder."""
     config = parse_config(structured.read_config_text(path), str(path))
-    carbon = config.carbon
-    if carbon.file:
-        carbon = CarbonConfig(file=str(path.parent / carbon.file))
     return msgspec.structs.replace(
         config,
         models=tuple(load_model(model, path.parent) for model in config.models),
@@ -225,7 +222,7 @@ def load_config(path: Path) -> GatewayConfig:
             state=config.learning.state and str(path.parent / config.learning.state),
         ),
         log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
-        carbon=carbon,
+        carbon=load_carbon(config.carbon, path.parent),
         tracing=resolve_tracing(config.tracing),
     )
 

@@ -1,14 +1,11 @@
 """Prompts with the tokens that models answered with: CSV or JSON lines, gzip too."""
 
-import csv
-import gzip
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from calibration.tables.columns import BadInput
+from calibration.tables.records import read_table
 
 
 class LabelledPrompts(NamedTuple):
@@ -32,42 +29,18 @@ def read_labels(texts: Sequence[str]) -> dict[str, str]:
 
 
 def read_prompts(path: Path, prompt: str, labels: Mapping[str, str]) -> LabelledPrompts:
-    """Read a file. Raises BadInput where a column is missing or a label is no count; OSError."""
+    """Read a file. Raises BadInput where a column is missing or a label is no count."""
     prompts: list[str] = []
     tokens: dict[str, list[float | None]] = {model: [] for model in labels}
-    for number, row in enumerate(_rows(path), 1):
-        where = f"{path.name}, row {number}"
-        for column in (prompt, *labels.values()):
-            if column not in row:
-                have = ", ".join(map(str, row))
-                raise BadInput(f"{where}: no column {column!r} (there are: {have})")
+    table = read_table(path)
+    table.require_columns(prompt, *labels.values())
+    for where, row in table.rows:
+        if prompt not in row:
+            raise BadInput(f"{where}: no {prompt!r}")
         prompts.append(str(row[prompt]))
         for model, column in labels.items():
-            tokens[model].append(_count(row[column], f"{where}, {column}"))
-    if not prompts:
-        raise BadInput(f"{path.name}: no rows")
+            tokens[model].append(_count(row.get(column), f"{where}, {column}"))
     return LabelledPrompts(prompts, tokens)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    raw = path.read_bytes()
-    try:
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path.name}: cannot be read: {error}") from None
-    name = path.name.removesuffix(".gz")
-    if name.endswith((".jsonl", ".ndjson")):
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise BadInput(f"{path.name}, line {number}: {error}") from None
-                if not isinstance(row, dict):
-                    raise BadInput(f"{path.name}, line {number}: not an object")
-                yield row
-    else:
-        yield from csv.DictReader(io.StringIO(text, newline=""))
 
 
 def _count(value: Any, where: str) -> float | None:

@@ -134,6 +134,9 @@ class CsvFile:
         except (OSError, EOFError, zlib.error) as error:
             self._raw.close()
             raise BadInput(f"{path}: cannot be read: {error}") from None
+        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            self._raw.close()
+            raise BadInput(f"{path}: UTF-16 text; save it as CSV UTF-8")
         text = line.decode("utf-8-sig", errors="replace").strip("\r\n")
         if not text.strip():
             self._raw.close()

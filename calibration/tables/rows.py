@@ -25,6 +25,7 @@ from gateway import tokens
 
 UNTRUSTED_METHODS = frozenset({"coarse", "estimated"})
 """Measurement methods whose joules must not enter a fit."""
+_DECIMAL_COMMA = r"[-+]?[0-9.]*,[0-9]+"
 _MAX_VALUE = 1e12
 _SURPLUS_REASON = "more fields than the header has"
 _TEXT_COLUMNS = ("method", "hardware", "engine", "at", "cell")
@@ -254,16 +255,19 @@ def _parse_numbers(column: pd.Series, ours: str) -> tuple[Floats, NDArray[np.obj
     """Return a column's values, NaN where blank or unusable, and the reason for each."""
     problem = np.full(len(column), "", dtype=object)
     blank = column.isna().to_numpy(dtype=bool)
+    comma = np.zeros(len(column), dtype=bool)
     if pd.api.types.is_numeric_dtype(column):
         values: Floats = column.to_numpy(dtype=float)
     else:
         text = column.astype(str).str.strip()
         blank = blank | (text == "").to_numpy(dtype=bool)
         values = pd.to_numeric(text.where(~blank), errors="coerce").to_numpy(dtype=float)
+        comma = text.str.fullmatch(_DECIMAL_COMMA).to_numpy(dtype=bool)
     with np.errstate(invalid="ignore"):
         checks: Iterator[tuple[NDArray[np.bool_], str]] = iter(
             (
                 (blank & (ours in REQUIRED_COLUMNS), f"{ours} is missing"),
+                (comma & np.isnan(values), f"{ours} has a decimal comma, where a point is read"),
                 (~blank & np.isnan(values), f"{ours} is not a number"),
                 (values < 0, f"{ours} is negative"),
                 (values > _MAX_VALUE, f"{ours} is too large"),

@@ -2,6 +2,7 @@
 
 import os
 import random
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from backends.client import BackendClient
@@ -9,11 +10,13 @@ from backends.http.url import TlsFiles
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Backend, Deployment, EjectionPolicy
 from gateway.boundary_config import BoundaryConfig
+from gateway.carbon_config import CarbonConfig
 from gateway.config import GatewayConfig
 from gateway.telemetry import WORKERS
 from gateway.telemetry.boundary import BoundaryRates
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
+from gateway.telemetry.grid_query import GridQuery
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.tls_config import TlsConfig
 
@@ -69,6 +72,20 @@ def connect_meters(
                     )
                 backend.meter = links[root].add_backend(backend.label, parts.path.strip("/"))
     return tuple(links.values())
+
+
+def make_carbon_intensity(config: GatewayConfig, client: BackendClient) -> CarbonIntensity | None:
+    """Make what turns joules into grams; None where nothing is configured. Raises ConfigError."""
+    wanted = config.carbon
+    if wanted == CarbonConfig():
+        return None
+    grid = None
+    if wanted.prometheus is not None:
+        asked = wanted.prometheus
+        tls = _files(asked.tls or config.tls)
+        grid = GridQuery(client, asked.url, asked.labels, token=asked.token, tls=tls)
+    path = Path(wanted.file) if wanted.file else None
+    return CarbonIntensity(wanted.grams_per_kwh, path=path, grid=grid)
 
 
 def make_boundary(

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibration.cli import app
+from calibration.lengths.labelled_prompts import read_prompts
 from calibration.lengths.train import train_lengths
 from gateway import profile
 from gateway.scheduling.text_features import extract_text_features
@@ -84,6 +85,21 @@ def test_what_cannot_be_trained_is_2_and_writes_nothing(tmp_path, arguments, sai
     result = run("train", train, "--prompt", "question", "--out", out, *arguments, code=2)
     assert said in result.output.replace("\n", " ")
     assert not out.exists()
+
+
+def test_prompts_are_read_as_every_other_table_is(tmp_path):
+    plain, out = write(tmp_path / "train.csv", 50, 1), tmp_path / "profile.json"
+    for name, change in (
+        ("train.txt", lambda text: "\ufeff" + text.replace("\n", "\r\n")),
+        ("semicolons.csv", lambda text: text.replace(",", ";")),
+    ):
+        path = tmp_path / name
+        path.write_text(change(plain.read_text()), encoding="utf-8")
+        found = read_prompts(path, "question", {"m": "tokens"})
+        assert found.tokens == read_prompts(plain, "question", {"m": "tokens"}).tokens
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"question": "a", "tokens": 3}\n{"tokens": 4}\n')
+    run("train", path, "--prompt", "question", "--label", "m=tokens", "--out", out, code=2)
 
 
 def test_too_few_rows(tmp_path):

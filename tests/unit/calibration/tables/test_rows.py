@@ -156,3 +156,18 @@ def test_a_missing_file_and_a_where_that_nothing_meets_are_refused(tmp_path):
     path = written(tmp_path, HEADER + "a,1,2,3,4\n")
     with pytest.raises(BadInput, match="no row is left after --where model=z"):
         read_rows([path], ColumnMapping.from_options(where=["model=z"]))
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_decimal_comma_is_named(tmp_path, separator):
+    text = (HEADER + "a,10,20,0.5,7\n").replace(",", separator)
+    text += separator.join(("a", "10", "20", "0,5", "1.207,5")) + "\r\n"
+    rows = read_rows([written(tmp_path, "\ufeff" + text)], ColumnMapping())
+    assert reasons(rows) == {"seconds has a decimal comma, where a point is read": 1}
+    assert len(rows.select_usable("a")) == 1
+
+
+def test_utf16_is_named(tmp_path):
+    path = written(tmp_path, (HEADER + "a,10,20,0.5,7\n").encode("utf-16"))
+    with pytest.raises(BadInput, match="UTF-16 text; save it as CSV UTF-8"):
+        read_rows([path], ColumnMapping())

@@ -1,18 +1,23 @@
-"""Joules to grams of CO2e: fixed, by the hour, reloaded, refused."""
+"""Joules to grams of CO2e: fixed, by a file that changes, by a Prometheus that may be gone."""
 
+import asyncio
+import json
 import logging
 import os
 from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from backends.client import BackendClient
 from gateway import config
 from gateway.structured import ConfigError
-from gateway.telemetry.carbon import CarbonIntensity, read_intensity_table
+from gateway.telemetry.carbon import CarbonIntensity
+from gateway.telemetry.grid_query import GridQuery, GridQueryError
 
 KWH = 3.6e6
 AT_8 = datetime(2026, 11, 20, 8, 59, 59, tzinfo=UTC).timestamp()
-AT_9 = AT_8 + 1
 
 
 class Clock:
@@ -33,63 +38,150 @@ def test_a_fixed_intensity():
     assert CarbonIntensity(0.0).to_grams(KWH, AT_8) == 0.0
 
 
-def test_by_the_hour_of_the_day_and_by_the_moment(tmp_path):
-    text = "hour,grams_per_kwh\n8,100\n09,200\n\n2026-11-20T08:00, 50 \n2026-11-21T10:00+02:00,7\n"
-    carbon = CarbonIntensity(path=written(tmp_path / "grid.csv", text, 1))
-    day = 86_400
-    assert carbon.to_grams(KWH, AT_8) == 50.0
-    assert carbon.to_grams(KWH, AT_8 + day) == 7.0  # 10:00 at +02:00
-    assert carbon.to_grams(KWH, AT_8 + 2 * day) == 100.0
-    assert carbon.to_grams(KWH, AT_9) == 200.0
-    assert carbon.to_grams(KWH, AT_9 + 3600) is None
-
-
-def test_a_changed_file_is_read_again_within_the_minute(tmp_path, caplog):
-    clock = Clock()
+async def test_a_changed_file_is_read_again_and_the_last_good_one_stays(tmp_path, caplog):
     path = written(tmp_path / "grid.csv", "8,100", 1)
-    carbon = CarbonIntensity(path=path, clock=clock)
-    written(path, "8,300", 2)
-    clock.now = 59.0
+    carbon = CarbonIntensity(path=path)
     assert carbon.to_grams(KWH, AT_8) == 100.0
-    clock.now = 60.0
+    written(path, "8,300", 2)
+    await carbon.refresh()
     assert carbon.to_grams(KWH, AT_8) == 300.0
     written(path, "8,abc", 3)
-    clock.now = 120.0
     with caplog.at_level(logging.ERROR):
-        assert carbon.to_grams(KWH, AT_8) == 300.0
-    assert "line 1" in caplog.text
+        await carbon.refresh()
+        await carbon.refresh()
+    assert carbon.to_grams(KWH, AT_8) == 300.0
+    assert caplog.text.count("line 1") == 1
     path.unlink()
-    clock.now = 180.0
+    await carbon.refresh()
     assert carbon.to_grams(KWH, AT_8) == 300.0
     written(path, "8,500", 4)
-    clock.now = 240.0
+    await carbon.refresh()
     assert carbon.to_grams(KWH, AT_8) == 500.0
 
 
-@pytest.mark.parametrize(
-    ("line", "number"),
-    [
-        ("24,100", 2), ("-1,100", 2), ("8", 2), ("8,100,3", 2), ("8,-1", 2), ("8,nan", 2),
-        ("8,inf", 2), ("8,", 2), ("tomorrow,5", 2), ("9,5\n2026-13-01T00:00,5", 3), ("hour,5", 2),
-    ],
-)  # fmt: skip
-def test_a_bad_line_is_named(tmp_path, line, number):
-    path = written(tmp_path / "grid.csv", f"8,100\n{line}\n", 1)
-    with pytest.raises(ConfigError, match=rf"grid\.csv: line {number}: "):
-        read_intensity_table(path)
+async def test_it_looks_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.telemetry.carbon._LOOK_SECONDS", 0.01)
+    path = written(tmp_path / "grid.csv", "8,100", 1)
+    carbon = CarbonIntensity(path=path)
+    task = asyncio.create_task(carbon.run())
+    try:
+        written(path, "8,300", 2)
+        async with asyncio.timeout(30):
+            while carbon.to_grams(KWH, AT_8) != 300.0:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.005)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"hour,grams_per_kwh\n", b"\n\n", b"\xff\xfe8,1"])
-def test_a_file_without_hours_is_refused(tmp_path, content):
-    path = tmp_path / "grid.csv"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match="grid"):
-        CarbonIntensity(path=path)
-
-
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_bad_file_to_begin_with_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         CarbonIntensity(path=tmp_path / "grid.csv")
+
+
+class Prometheus:
+    """Answers instant queries with `result`, and notes what it was asked."""
+
+    def __init__(self):
+        self.result = []
+        self.body = None
+        self.status = 200
+        self.asked = []
+
+    async def query(self, request):
+        self.asked.append((request.query["query"], request.headers.get("authorization")))
+        body = self.body
+        if body is None:
+            body = json.dumps({"status": "success", "data": {"result": self.result}})
+        return web.Response(text=body, status=self.status, content_type="application/json")
+
+
+def series(grams, provider="Ember", location="GB"):
+    labels = {"provider": provider, "location": location}
+    return {"metric": labels, "value": [1.0, str(grams)]}
+
+
+@pytest.fixture
+async def prometheus():
+    found = Prometheus()
+    app = web.Application()
+    app.router.add_get("/prom/api/v1/query", found.query)
+    async with TestServer(app) as server, BackendClient(connect_seconds=5) as client:
+        found.url = str(server.make_url("/prom"))
+        found.client = client
+        yield found
+
+
+async def test_the_intensity_of_a_prometheus(prometheus):
+    prometheus.result = [series(212.5)]
+    grid = GridQuery(
+        prometheus.client, prometheus.url + "/", {"location": 'G"B', "provider": "x"}, token="t"
+    )
+    clock = Clock()
+    carbon = CarbonIntensity(grid=grid, clock=clock)
+    assert carbon.to_grams(KWH, AT_8) is None
+    await carbon.refresh()
+    assert carbon.to_grams(KWH, AT_8) == 212.5
+    asked = 'grid_intensity_carbon_average{location="G\\"B",provider="x"}'
+    assert prometheus.asked == [(asked, "Bearer t")]
+
+
+async def test_what_was_known_holds_for_an_hour_and_then_the_fixed_one_counts(prometheus, caplog):
+    clock = Clock()
+    carbon = CarbonIntensity(
+        400.0, grid=GridQuery(prometheus.client, prometheus.url, {}), clock=clock
+    )
+    assert carbon.to_grams(KWH, AT_8) == 400.0
+    prometheus.result = [series(100)]
+    await carbon.refresh()
+    assert prometheus.asked == [("grid_intensity_carbon_average", None)]
+    prometheus.result = []
+    for clock.now in (60.0, 120.0, 3599.0):
+        await carbon.refresh()
+        assert carbon.to_grams(KWH, AT_8) == 100.0
+    clock.now = 3600.0
+    assert carbon.to_grams(KWH, AT_8) == 400.0
+    assert caplog.text.count("what was last known holds for an hour") == 1
+    prometheus.result = [series(150)]
+    await carbon.refresh()
+    assert carbon.to_grams(KWH, AT_8) == 150.0
+
+
+async def test_replicas_of_one_exporter_are_averaged(prometheus):
+    prometheus.result = [series(100), series(110)]
+    grid = GridQuery(prometheus.client, prometheus.url, {})
+    assert await grid.fetch_grams_per_kwh() == 105.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"result": []}, "Prometheus has no grid_intensity_carbon_average{location="),
+        ({"result": [series(1), series(2, location="DE")]}, "is of 2 grids (DE by Ember, GB by"),
+        ({"result": [series("NaN")]}, "which is no grams a kWh"),
+        ({"result": [series("+Inf")]}, "which is no grams a kWh"),
+        ({"result": [series(-3)]}, "which is no grams a kWh"),
+        ({"result": [series(20_000)]}, "which is no grams a kWh"),
+        ({"body": "<html>"}, "no answer of Prometheus's API"),
+        ({"body": "{}"}, "no answer of Prometheus's API"),
+        ({"body": "{}", "status": 401}, "Prometheus says 401"),
+        ({"body": '{"status": "error", "error": "bad_data"}'}, "Prometheus says 200: bad_data"),
+    ],
+)
+async def test_what_is_no_intensity_is_refused(prometheus, answer, said):
+    for name, value in answer.items():
+        setattr(prometheus, name, value)
+    grid = GridQuery(prometheus.client, prometheus.url, {"location": "GB"})
+    with pytest.raises(GridQueryError) as caught:
+        await grid.fetch_grams_per_kwh()
+    assert said in str(caught.value)
+
+
+async def test_a_prometheus_that_is_not_there():
+    async with BackendClient(connect_seconds=5) as client:
+        grid = GridQuery(client, "http://127.0.0.1:1", {})
+        with pytest.raises(GridQueryError, match="cannot be asked"):
+            await grid.fetch_grams_per_kwh()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +191,11 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         "{grams_per_kwh: 10001}",
         "{grams_per_kwh: lots}",
         "{grams_per_kwh: 100, file: grid.csv}",
+        "{file: grid.csv, prometheus: {url: 'http://p'}}",
+        "{prometheus: {url: 'http://p/api/v1/query'}}",
+        "{prometheus: {location: GB}}",
+        "{prometheus: {url: 'http://p', token: a, token_file: b}}",
+        "{prometheus: {url: 'http://p', token_file: none}}",
         "{grams: 100}",
     ],
 )
@@ -110,8 +207,15 @@ def test_a_config_that_makes_no_sense_is_refused(tmp_path, carbon):
         config.load_config(path)
 
 
-def test_the_files_path_starts_at_the_configs_folder(tmp_path):
+def test_paths_start_at_the_configs_folder(tmp_path):
     path = tmp_path / "gateway.yaml"
     models = "models: [{name: m, context: 10, backends: [{url: 'http://a'}]}]"
     path.write_text(f"{models}\ncarbon: {{file: grid.csv}}\n")
     assert config.load_config(path).carbon.file == str(tmp_path / "grid.csv")
+    (tmp_path / "token").write_text("t0ken\n")
+    path.write_text(
+        f"{models}\ncarbon:\n  grams_per_kwh: 300\n"
+        "  prometheus: {url: 'http://p:9090', location: GB, token_file: token}\n"
+    )
+    grid = config.load_config(path).carbon.prometheus
+    assert (grid.token, grid.labels) == ("t0ken", {"location": "GB"})
