@@ -275,8 +275,9 @@ def _choose_tool(
         raise SimulatorError(
             HTTPStatus.BAD_REQUEST, f"The tool {name!r} in tool_choice is not among the tools."
         )
+    uncalled = _list_uncalled_tools(request)
     if choice == "required":
-        return request.tools[0], "required"
+        return (uncalled or request.tools[-1:])[0], "required"
     if not spec.tools:
         raise SimulatorError(
             HTTPStatus.BAD_REQUEST,
@@ -284,8 +285,27 @@ def _choose_tool(
             "and --tool-call-parser to be set",
         )
     # An answer to a tool's result is words, else an agent would never come to an end.
-    called = request.messages[-1].role != "tool" and rng.random() < spec.tool_chance
-    return (request.tools[0] if called else None), "auto"
+    called = bool(uncalled) and not _is_tool_answered(request) and rng.random() < spec.tool_chance
+    return (uncalled[0] if called else None), "auto"
+
+
+def _list_uncalled_tools(request: ChatRequest) -> list[ToolDefinition]:
+    """The tools that the conversation holds no call of: each is called once and no more."""
+    called = {
+        call["function"].get("name")
+        for message in request.messages
+        for call in message.tool_calls or ()
+        if isinstance(call.get("function"), dict)
+    }
+    return [tool for tool in request.tools or () if tool.function.name not in called]
+
+
+def _is_tool_answered(request: ChatRequest) -> bool:
+    """Whether a tool's result has come since the user spoke last."""
+    for message in reversed(request.messages):
+        if message.role in {"tool", "user"}:
+            return message.role == "tool"
+    return False
 
 
 def _read_content(message: ChatMessage) -> tuple[str, int]:

@@ -73,7 +73,7 @@ class SimulatorHandlers:
     async def post_chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions."""
         asked = parse_body(await request.read(), ChatRequest)
-        self._check_model(asked.model)
+        self.check_model(asked.model)
         tokens_in, mark = measure_chat_prompt(asked, self.spec)
         answers = plan_chat(asked, self.spec, self.engine.truth, tokens_in, mark)
         top = (asked.top_logprobs or 0) if asked.logprobs else None
@@ -82,7 +82,7 @@ class SimulatorHandlers:
     async def post_completions(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions."""
         asked = parse_body(await request.read(), CompletionRequest)
-        self._check_model(asked.model)
+        self.check_model(asked.model)
         prompts = measure_prompts(asked.prompt, self.spec)
         answers = plan_completion(asked, self.spec, self.engine.truth, prompts)
         prompt_tokens = sum(count for count, _ in prompts)
@@ -164,7 +164,7 @@ class SimulatorHandlers:
     async def post_embeddings(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/embeddings: vectors drawn from a hash of the text."""
         asked = parse_body(await request.read(), EmbeddingRequest)
-        self._check_model(asked.model)
+        self.check_model(asked.model)
         if not self.spec.embeddings:
             raise SimulatorError(
                 HTTPStatus.BAD_REQUEST, "The model does not support Embeddings API"
@@ -213,7 +213,7 @@ class SimulatorHandlers:
     async def post_tokenize(self, request: web.Request) -> web.StreamResponse:
         """POST /tokenize; `count` is what usage will say, `tokens` the simulator's own pieces."""
         asked = parse_body(await request.read(), TokenizeRequest)
-        self._check_model(asked.model)
+        self.check_model(asked.model)
         if asked.messages is not None:
             chat = ChatRequest(messages=asked.messages)
             count, _ = measure_chat_prompt(chat, self.spec)
@@ -236,7 +236,7 @@ class SimulatorHandlers:
     async def post_detokenize(self, request: web.Request) -> web.StreamResponse:
         """POST /detokenize."""
         asked = parse_body(await request.read(), DetokenizeRequest)
-        self._check_model(asked.model)
+        self.check_model(asked.model)
         return json_response(msgspec.json.encode({"prompt": tokens.decode_ids(asked.tokens)}))
 
     async def get_health(self, _: web.Request) -> web.StreamResponse:
@@ -289,7 +289,8 @@ class SimulatorHandlers:
     def _fault_state(self) -> dict[str, Any]:
         return {"active": self.faults.active, "served": self.faults.served}
 
-    def _check_model(self, model: str | None) -> None:
+    def check_model(self, model: str | None) -> None:
+        """Raise SimulatorError where another model is named."""
         if model is not None and model != self.spec.model:
             raise SimulatorError(
                 HTTPStatus.NOT_FOUND,

@@ -56,9 +56,9 @@ class SimulatedStream:
         """Send chunks that carry content."""
         await self.write(b"".join(frames))
 
-    async def write_end(self, frames: list[bytes]) -> None:
-        """Send what comes after the content, and end the stream."""
-        await self.write(b"".join((*frames, chunks.DONE)))
+    async def write_end(self, frames: list[bytes], last: bytes = chunks.DONE) -> None:
+        """Send what comes after the content, `last` at the end, and end the stream."""
+        await self.write(b"".join((*frames, last)))
         await self.response.write_eof()
 
     async def write(self, data: bytes) -> None:
@@ -99,14 +99,14 @@ class FaultyStream(SimulatedStream):
             self._sent += 1
             await self._apply_faults()
 
-    async def write_end(self, frames: list[bytes]) -> None:
+    async def write_end(self, frames: list[bytes], last: bytes = chunks.DONE) -> None:
         """End the stream, perhaps without saying so."""
         if "no_done" in self._faults:
             await self.write(b"".join(frames))
             await self._flush_held()
             await self.response.write_eof()
             return
-        await self.write(b"".join((*frames, chunks.DONE)))
+        await self.write(b"".join((*frames, last)))
         await self._flush_held()
         await self.response.write_eof()
 

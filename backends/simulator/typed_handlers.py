@@ -1,0 +1,194 @@
+"""The Responses and the Messages API, answered as chats from an engine."""
+
+import time
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+
+from backends.simulator import chunks
+from backends.simulator.answers import SimulatedCompletion, measure_chat_prompt, plan_chat
+from backends.simulator.handlers import STRUCK_FAULTS, SimulatorHandlers, json_response
+from backends.simulator.messages_frames import MessagesFrames
+from backends.simulator.protocol import ChatMessage, ChatRequest, SimulatorError, parse_body
+from backends.simulator.responses_frames import ResponsesFrames
+from backends.simulator.typed_requests import MessagesRequest, ResponsesRequest
+from backends.simulator.wire import ConnectionCutError, FaultyStream, SimulatedStream
+
+_MOST_KEPT = 1000
+
+
+class _Kept(msgspec.Struct):
+    """A response and the conversation that ends with it."""
+
+    response: dict[str, Any]
+    messages: list[ChatMessage]
+
+
+class TypedHandlers:
+    """The endpoints of both APIs on one simulated server; it keeps the last responses."""
+
+    def __init__(self, server: SimulatorHandlers) -> None:
+        self._server = server
+        self._kept: dict[str, _Kept] = {}
+
+    def list_routes(self) -> list[web.RouteDef]:
+        """Every endpoint."""
+        return [
+            web.post("/v1/responses", self.post_responses),
+            web.get("/v1/responses/{id}", self.get_response),
+            web.post("/v1/responses/{id}/cancel", self.cancel_response),
+            web.post("/v1/messages", self.post_messages),
+            web.post("/v1/messages/count_tokens", self.count_tokens),
+        ]
+
+    async def post_responses(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/responses."""
+        asked = parse_body(await request.read(), ResponsesRequest)
+        self._server.check_model(asked.model)
+        before: list[ChatMessage] = []
+        if asked.previous_response_id is not None:
+            before = self._find(asked.previous_response_id).messages
+        response_id = asked.request_id or f"resp_{uuid4().hex}"
+        answer, tokens_in = self._plan(asked.to_chat(before))
+        model = self._server.spec.model
+        frames = ResponsesFrames(asked, response_id, int(time.time()), model, answer)
+
+        def end(tail: dict[str, Any]) -> dict[str, Any]:
+            response = frames.build_response(tail)
+            if asked.store:
+                said = ChatMessage("assistant", answer.full_text)
+                self._keep(response_id, _Kept(response, [*before, *asked.read_input(), said]))
+            return response
+
+        def close(tail: dict[str, Any]) -> tuple[Iterable[bytes], bytes]:
+            end(tail)
+            closing = list(frames.format_closing())  # numbered before the end is
+            return closing, frames.format_end(tail)
+
+        return await self._serve(
+            request, answer, tokens_in, bool(asked.stream), end, frames.format_opening,
+            frames.format_token, close,
+        )  # fmt: skip
+
+    async def get_response(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/responses/{id}."""
+        kept = self._find(request.match_info["id"])
+        return json_response(msgspec.json.encode(kept.response))
+
+    async def cancel_response(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/responses/{id}/cancel: as at vLLM, only background ones could be."""
+        self._find(request.match_info["id"])
+        raise SimulatorError(
+            HTTPStatus.BAD_REQUEST,
+            "Cannot cancel a synchronous response.",
+            "invalid_request_error",
+            "response_id",
+        )
+
+    async def post_messages(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/messages."""
+        try:
+            asked = parse_body(await request.read(), MessagesRequest)
+            self._server.check_model(asked.model)
+            if asked.max_tokens is None:
+                raise SimulatorError(  # noqa: TRY301 - every refusal takes this API's shape
+                    HTTPStatus.BAD_REQUEST, "1 validation error: max_tokens: Field required"
+                )
+            answer, tokens_in = self._plan(asked.to_chat())
+        except SimulatorError as error:
+            return _refuse(error)
+        message_id = f"chatcmpl-{request.headers.get('x-request-id') or uuid4().hex}"
+        frames = MessagesFrames(message_id, self._server.spec.model, answer)
+
+        def close(tail: dict[str, Any]) -> tuple[Iterable[bytes], bytes]:
+            return frames.format_closing(tail), frames.format_end()
+
+        return await self._serve(
+            request, answer, tokens_in, bool(asked.stream), frames.build_message,
+            frames.format_opening, frames.format_token, close,
+        )  # fmt: skip
+
+    async def count_tokens(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/messages/count_tokens."""
+        try:
+            asked = parse_body(await request.read(), MessagesRequest)
+            self._server.check_model(asked.model)
+            tokens_in, _ = measure_chat_prompt(asked.to_chat(), self._server.spec)
+        except SimulatorError as error:
+            return _refuse(error)
+        return json_response(msgspec.json.encode({"input_tokens": tokens_in}))
+
+    def _plan(self, chat: ChatRequest) -> tuple[SimulatedCompletion, int]:
+        spec, engine = self._server.spec, self._server.engine
+        tokens_in, mark = measure_chat_prompt(chat, spec)
+        (answer,) = plan_chat(chat, spec, engine.truth, tokens_in, mark)
+        return answer, tokens_in
+
+    async def _serve(
+        self,
+        request: web.Request,
+        answer: SimulatedCompletion,
+        tokens_in: int,
+        streamed: bool,
+        build_whole: Callable[[dict[str, Any]], dict[str, Any]],
+        format_opening: Callable[[], bytes],
+        format_token: Callable[[int], bytes],
+        format_closing: Callable[[dict[str, Any]], tuple[Iterable[bytes], bytes]],
+    ) -> web.StreamResponse:
+        """Let the engine work, and answer with a body or with events."""
+        server, call_id, answers = self._server, uuid4().hex, [answer]
+        call = server.scheduler_loop.submit_call(call_id, answers, wants_tokens=streamed)
+        try:
+            if not streamed:
+                await call.wait_until_ended()
+                tail = chunks.report_cost(server.spec, answers, call.costs, tokens_in)
+                return json_response(msgspec.json.encode(build_whole(tail)))
+            struck = STRUCK_FAULTS.get()
+            wire = (
+                FaultyStream(request, struck, server.faults) if struck else SimulatedStream(request)
+            )
+            try:
+                await wire.open()
+                sent = 0
+                while pending := await call.wait_for_tokens():
+                    if not sent:
+                        await wire.write_role([format_opening()])
+                    frames = [format_token(sent + k) for k in range(len(pending))]
+                    sent += len(pending)
+                    await wire.write_content(frames)
+                tail = chunks.report_cost(server.spec, answers, call.costs, tokens_in)
+                closing, last = format_closing(tail)
+                await wire.write_end(list(closing), last)
+            except (ConnectionCutError, ConnectionResetError):
+                # Cut on purpose, or the client left between two tokens: no error of the server's.
+                pass
+            return wire.response
+        finally:
+            server.scheduler_loop.abort_call(call_id, answers)
+
+    def _find(self, response_id: str) -> _Kept:
+        kept = self._kept.get(response_id)
+        if kept is None:
+            raise SimulatorError(
+                HTTPStatus.NOT_FOUND,
+                f"Response with id '{response_id}' not found.",
+                "invalid_request_error",
+                "response_id",
+            )
+        return kept
+
+    def _keep(self, response_id: str, kept: _Kept) -> None:
+        self._kept[response_id] = kept
+        while len(self._kept) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+
+def _refuse(error: SimulatorError) -> web.Response:
+    """The same refusal in Anthropic's shape."""
+    inner = msgspec.json.decode(error.body)["error"]
+    told = {"type": "error", "error": {"type": inner["type"], "message": inner["message"]}}
+    return json_response(msgspec.json.encode(told), error.status)
