@@ -120,6 +120,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     `meter_secret_file` names a file that holds the secret. `response_id_secret` (default:
     `meter_secret`) keys the ids of responses: all gateways before the same backends need one.
+    `default_model` is what a request gets that names no model: `auto`, a preset or a model's name.
     """
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
@@ -131,6 +132,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     bounds: BoundsConfig = BoundsConfig()
     learning: LearningConfig = LearningConfig()
     weights: WeightsConfig = WeightsConfig(accuracy=0.5, energy=0.3, time=0.2)
+    default_model: str = "auto"
     presets: dict[str, PresetConfig] = {}
     timeouts: TimeoutsConfig = TimeoutsConfig()
     health: HealthConfig = HealthConfig()
@@ -173,9 +175,16 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
                 urls.add(backend.root_url)
         if self.experiment is not None:
             self._check_baseline(self.experiment)
+        self._check_default_model()
         for name in self.presets:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
                 raise ValueError(f"presets.{name}: lower-case letters, digits, _ and - only")
+
+    def _check_default_model(self) -> None:
+        known = ["auto", *(f"auto:{name}" for name in self.preset_weights())]
+        known += dict.fromkeys(model.name for model in self.models)
+        if self.default_model not in known:
+            raise ValueError(f"default_model: {self.default_model!r}: none of {', '.join(known)}")
 
     def _check_baseline(self, experiment: ExperimentConfig) -> None:
         baseline = experiment.baseline

@@ -90,7 +90,9 @@ def measure_chat_prompt(request: ChatRequest, spec: SimulatorSpec) -> tuple[int,
     """Prompt tokens of a chat and a hash that its answer is drawn from."""
     if not request.messages:
         raise SimulatorError(
-            HTTPStatus.BAD_REQUEST, "1 validation error: messages must not be empty"
+            HTTPStatus.BAD_REQUEST,
+            "1 validation error: messages must not be empty",
+            param="body.messages",
         )
     pieces, mark = tokens.PER_CHAT, 0
     for message in request.messages:
@@ -110,11 +112,17 @@ def measure_prompts(prompt: Prompt, spec: SimulatorSpec) -> list[tuple[int, int]
     else:
         many = prompt
     if not many:
-        raise SimulatorError(HTTPStatus.BAD_REQUEST, "prompt must not be empty")
+        raise SimulatorError(
+            HTTPStatus.BAD_REQUEST, "prompt must not be empty", param="body.prompt"
+        )
     found = []
     for one in many:
         if isinstance(one, int):
-            raise SimulatorError(HTTPStatus.BAD_REQUEST, "prompt must not mix texts and token ids")
+            raise SimulatorError(
+                HTTPStatus.BAD_REQUEST,
+                "prompt must not mix texts and token ids",
+                param="body.prompt",
+            )
         if isinstance(one, str):
             count = spec.count_tokens(tokens.count_pieces(one))
             found.append((count, crc32(one.encode("utf-8", "surrogatepass"))))

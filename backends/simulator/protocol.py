@@ -1,5 +1,6 @@
 """What a client may ask, in the shapes that vLLM takes, and how it is told that it may not."""
 
+import re
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +12,7 @@ TopLogprobs = Annotated[int, msgspec.Meta(ge=0, le=20)]  # vLLM's --max-logprobs
 Dimensions = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
 T = TypeVar("T")
+_FIELD = re.compile(r"at `\$\.(\w+)|missing required field `(\w+)`")
 # A text, several, the token ids of one, or those of several.
 Prompt = str | list[str | int | list[int]]
 
@@ -150,8 +152,12 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True):
 def parse_body(body: bytes, kind: type[T]) -> T:
     """Decode a request body; raises SimulatorError (400) for anything malformed."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        # Lax, as vLLM is: "true", 1 and "50" are taken for what they mean.
+        return msgspec.json.decode(body, type=kind, strict=False)
     except msgspec.ValidationError as error:
-        raise SimulatorError(HTTPStatus.BAD_REQUEST, f"1 validation error: {error}") from None
+        said = f"1 validation error: {error}"
+        found = _FIELD.search(said)
+        param = found and f"body.{found[1] or found[2]}"
+        raise SimulatorError(HTTPStatus.BAD_REQUEST, said, param=param) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SimulatorError(HTTPStatus.BAD_REQUEST, f"JSON decode error: {error}") from None

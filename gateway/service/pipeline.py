@@ -198,7 +198,7 @@ class RequestPipeline:
         started: float,
     ) -> None:
         ask = parse_request(_KINDS[record.received.kind], await load())
-        record.parsed = ParsedRequest(ask.stream, ask.is_single)
+        record.parsed = ParsedRequest(ask.stream)
         target = self._resolve_target(ask)
         arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
         record.target = RequestedName(target.label, target.preset, arm)
@@ -211,6 +211,7 @@ class RequestPipeline:
             made.features.tokens_in,
             made.features.asked_tokens_out,
             made.lesson,
+            made.features.sequences,
         )
         if not made.decision.candidates:
             raise no_candidate_error(made.decision, ask.kind.prompt_member)

@@ -23,10 +23,9 @@ class ReceivedRequest(NamedTuple):
 
 
 class ParsedRequest(NamedTuple):
-    """Its body is read. `single`: one prompt was to get one answer; usage sums over several."""
+    """Its body is read."""
 
     stream: bool = False
-    single: bool = True
 
 
 class RequestedName(NamedTuple):
@@ -44,7 +43,8 @@ class PlannedRequest(NamedTuple):
     """The decision is made, from the gateway's own count of the prompt (None: not counted).
 
     `decision_seconds` is the time to count tokens and decide, `asked_tokens` the most new tokens
-    that the client asked for.
+    that the client asked for. `sequences`: how many prompts are to get how many answers in all;
+    the backend's usage sums over them.
     """
 
     decision: RoutingDecision
@@ -53,6 +53,7 @@ class PlannedRequest(NamedTuple):
     asked_tokens: int | None
     lesson: Any = None
     """What the learner of lengths keeps of it until its answer is known."""
+    sequences: int = 1
 
     @property
     def decision_us(self) -> float:

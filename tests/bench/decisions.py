@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from gateway.app import create_app
 from gateway.commands.demo.example_config import make_example_config
-from gateway.service.request.body import EndpointKind, decode_members, parse_request
+from gateway.service.request.body import decode_members, parse_request
+from gateway.service.request.endpoint import EndpointKind
 from tests.bench.report import share_of
 from tests.bench.serving import ROOT
 

@@ -46,8 +46,6 @@ HOSTILE = [
     b'{"model"}',
     b'{"model":"auto"} trailing',
     b"\xff\xfe",
-    b"\xef\xbb\xbf" + body(),
-    body().decode().encode("utf-16"),
     b"\x00" * 1000,
     b"model=auto&messages=x",
     b"{'model': 'auto'}",
@@ -61,11 +59,6 @@ HOSTILE = [
     raw("temperature", b"-Infinity"),
     raw("temperature", b"01"),
     raw("temperature", b"1."),
-    raw("max_tokens", b"1e999"),
-    raw("max_tokens", b"9" * 30),
-    raw("max_tokens", b"9" * 400),
-    raw("max_tokens", b"9" * 5000),
-    raw("max_completion_tokens", b"1" + b"0" * 100_000),
     nested(65),
     nested(100_000),
     raw("deep", b'{"a":' * 64 + b"1" + b"}" * 64),
@@ -73,12 +66,12 @@ HOSTILE = [
     b'{"a":' * 150_000,
     raw("deep", b'["\\"[[[",' * 64 + b"1" + b"]" * 64),
     body() + b"]" * 70,
-    b"{}",
-    body(model=None),
     body(model=1),
     body(model=["auto"]),
     body(model={}),
     body(model=True),
+]
+WRONG = [
     body(messages=None),
     body(messages="text"),
     body(messages=[]),
@@ -86,27 +79,39 @@ HOSTILE = [
     body(messages=[[]]),
     body(messages=["text"]),
     body(messages=[{}]),
-    body(messages=[{"role": 1, "content": "a"}]),
     body(messages=[{"role": "user", "content": 1}]),
     body(messages=[{"role": "user", "content": [7]}]),
-    body(messages=[{"role": "user", "content": [{"type": 5}]}]),
-    body(messages=[{"role": "user", "content": [{"type": "text", "text": 5}]}]),
-    body(stream="true"),
-    body(stream=1),
     body(stream={}),
+    body(stream="perhaps"),
     body(stream=True, stream_options=[]),
     body(stream=True, stream_options="usage"),
-    body(stream=True, stream_options={"include_usage": "yes"}),
-    body(max_tokens="10"),
+    body(stream=True, stream_options={"include_usage": []}),
     body(max_tokens=0),
     body(max_tokens=-5),
     body(max_tokens=1.5),
+    body(max_tokens="many"),
     body(max_completion_tokens=[]),
     body(max_completion_tokens=0),
-    json.dumps({"messages": HELLO}).encode(),
+    raw("max_tokens", b"1e999"),
+    raw("max_tokens", b"9" * 30),
+    raw("max_tokens", b"9" * 400),
+    raw("max_tokens", b"9" * 5000),
+    raw("max_completion_tokens", b"1" + b"0" * 100_000),
     json.dumps({"model": "auto"}).encode(),
     json.dumps({"model": "auto", "prompt": "text"}).encode(),
 ]
+"""What the gateway cannot read, or does not look at: vLLM refuses it."""
+LOOSE = [
+    b"\xef\xbb\xbf" + body(),
+    body().decode().encode("utf-16"),
+    body(stream="true"),
+    body(stream=1),
+    body(stream=True, stream_options={"include_usage": 1}),
+    body(max_tokens="10"),
+    body(model=None),
+    json.dumps({"messages": HELLO}).encode(),
+]
+"""Odd, and understood by vLLM."""
 
 
 def check(got, status=400):
@@ -127,13 +132,23 @@ def check(got, status=400):
 @pytest.mark.parametrize("sent", HOSTILE, ids=lambda sent: repr(sent[-60:]))
 async def test_a_hostile_body_is_a_400(gate, sent):
     check(await gate.ask(sent))
-    dry = await gate.ask(sent, path="/v1/route")
-    assert dry.status in (200, 400)
-    if dry.status == 200:
-        # Well formed, but for an endpoint of its own or with a limit that vLLM itself refuses.
-        assert b'"prompt"' in sent or b'"max_tokens": 99999' in sent
-    else:
-        check(dry)
+    check(await gate.ask(sent, path="/v1/route"))
+
+
+@pytest.mark.parametrize("sent", WRONG, ids=lambda sent: repr(sent[-60:]))
+async def test_what_is_wrong_is_vllms_to_refuse(gate, sent):
+    got = await gate.ask(sent)
+    check(got)
+    assert got.headers["x-joulegate-attempts"] == "1"
+    assert (await gate.ask(sent, path="/v1/route")).status == 200
+
+
+@pytest.mark.parametrize("sent", LOOSE, ids=lambda sent: repr(sent[-60:]))
+async def test_what_vllm_takes_is_served(gate, sent):
+    got = await gate.ask(sent)
+    assert (got.status, got.error) == (200, None), got.raw
+    streamed = b'"stream": ' in sent
+    assert got.raw.endswith(b"data: [DONE]\n\n") is streamed
 
 
 @pytest.mark.parametrize(
@@ -143,8 +158,8 @@ async def test_a_hostile_body_is_a_400(gate, sent):
         ("chat/completions", {"messages": 5}, "messages"),
         ("chat/completions", {"stream": 5}, "stream"),
         ("chat/completions", {"stream": True, "stream_options": 5}, "stream_options"),
-        ("chat/completions", {"max_tokens": "5"}, "max_tokens"),
-        ("chat/completions", {"max_completion_tokens": "5"}, "max_completion_tokens"),
+        ("chat/completions", {"max_tokens": "many"}, "max_tokens"),
+        ("chat/completions", {"max_completion_tokens": "many"}, "max_completion_tokens"),
         ("completions", {}, "prompt"),
         ("completions", {"prompt": 5}, "prompt"),
         ("completions", {"prompt": None}, "prompt"),
@@ -152,11 +167,6 @@ async def test_a_hostile_body_is_a_400(gate, sent):
         ("completions", {"prompt": []}, "prompt"),
         ("completions", {"prompt": ["a", 1]}, "prompt"),
         ("completions", {"prompt": [1.5]}, "prompt"),
-        ("completions", {"prompt": [True]}, "prompt"),
-        ("embeddings", {}, "input"),
-        ("embeddings", {"input": 5}, "input"),
-        ("embeddings", {"input": []}, "input"),
-        ("embeddings", {"input": [None]}, "input"),
     ],
 )
 async def test_a_wrong_member_is_named(gate, path, fields, param):

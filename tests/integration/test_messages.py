@@ -107,7 +107,7 @@ async def test_a_stream_that_fails_before_content_is_another_backends_to_answer(
         (b"{", "POST", 400, "invalid_request_error"),
         (ASK | {"model": "nobody"}, "POST", 404, "not_found_error"),
         (None, "GET", 405, "invalid_request_error"),
-        ({"messages": []}, "POST", 400, "invalid_request_error"),
+        ({"model": 7, "messages": []}, "POST", 400, "invalid_request_error"),
     ],
 )
 async def test_refusals_have_anthropics_shape(world, body, method, status, kind):

@@ -18,7 +18,7 @@ from gateway.cli import app
 from gateway.scheduling.decision import PRESETS
 from gateway.service.client import headers
 from gateway.service.request import steering
-from gateway.service.request.body import EndpointKind
+from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.steering import RequestSteering
 
 ROOT = Path(__file__).parents[2]

@@ -149,7 +149,8 @@ class TrafficLearner:
 def _extract_row(record: RequestRecord) -> ResponseRow | None:
     """Return the row of a complete response, or None."""
     served, settled = record.served, record.settled
-    if record.outcome.code != HTTPStatus.OK or not record.parsed.single:
+    planned = record.planned
+    if record.outcome.code != HTTPStatus.OK or (planned is not None and planned.sequences > 1):
         return None
     if not served.prompt_tokens or not served.completion_tokens:
         return None

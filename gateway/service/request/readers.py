@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.scheduling.features import RequestFeatures
-from gateway.service.request.body import extract_features
 from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.extraction import extract_features
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.messages_body import extract_messages_features
 from gateway.service.request.responses_body import extract_responses_features

@@ -79,7 +79,7 @@ class RequestTarget(NamedTuple):
 
 
 class ModelNames:
-    """Every name a client may ask for."""
+    """Every name a client may ask for; one that names none gets the config's `default_model`."""
 
     def __init__(self, config: GatewayConfig) -> None:
         bounds = PredictionBounds(quantile=config.bounds.quantile)
@@ -96,6 +96,7 @@ class ModelNames:
             self._targets[MODEL_PREFIX + name] = self._targets[name]
         for model in self.models:
             self._targets[model] = RequestTarget(model, model, "none", default)
+        self._targets[""] = self._targets[config.default_model]
 
     def resolve_name(self, name: str) -> RequestTarget:
         """Return what a name means. Raises UnknownModel."""

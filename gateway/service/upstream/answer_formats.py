@@ -28,4 +28,4 @@ def make_stream(ask: InferenceRequest, answer: BackendResponse, model: str) -> S
     events = _EVENTS.get(ask.kind)
     if events is not None:
         return TypedEventStream(answer, model, events)
-    return StreamedResponse(answer, model, wants_usage=ask.wants_usage, single=ask.is_single)
+    return StreamedResponse(answer, model, wants_usage=ask.wants_usage, single=ask.choices == 1)

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.loose_values import UNREADABLE, read_flag
 from gateway.service.request.members import Members
 
 
@@ -31,6 +32,18 @@ def build_upstream_members(
     return members
 
 
+def _decode_options(raw: Raw) -> dict[str, Raw] | None:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Raw])
+    except UNREADABLE:
+        return None
+
+
+def _says_no(raw: Raw | None) -> bool:
+    """Tell whether a member says no, in a way that vLLM understands."""
+    return raw is None or bytes(raw) == b"null" or read_flag(raw) is False
+
+
 _PLAIN_USAGE = Raw(b'{"include_usage":true}')
 
 
@@ -38,7 +51,9 @@ def _with_usage(options: Raw | None) -> Raw:
     """Ask for the usage chunk that the client did not ask for, keeping its other options."""
     if options is None or bytes(options) == b"null":
         return _PLAIN_USAGE
-    members = msgspec.json.decode(options, type=dict[str, Raw])
+    members = _decode_options(options)
+    if members is None or not _says_no(members.get("include_usage")):
+        return options  # vLLM is to say what is wrong with it
     members["include_usage"] = Raw(b"true")
     # Without include_usage vLLM ignores it; with ours it would put usage into every chunk.
     members.pop("continuous_usage_stats", None)

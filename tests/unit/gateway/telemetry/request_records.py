@@ -41,11 +41,12 @@ def make_record(
     def take(names):
         return {name: given.pop(name) for name in names & given.keys()}
 
-    record.parsed = ParsedRequest(stream, given.pop("single", True))
+    record.parsed = ParsedRequest(stream)
     decision, seconds = given.pop("decision", None), given.pop("decision_seconds", 0.0)
     counted, asked = given.pop("counted_tokens", None), given.pop("asked_tokens", None)
+    sequences = given.pop("sequences", 1)
     if decision is not None:
-        record.planned = PlannedRequest(decision, seconds, counted, asked)
+        record.planned = PlannedRequest(decision, seconds, counted, asked, sequences=sequences)
     answered = take(_ANSWERED)
     model, backend = given.pop("model", ""), given.pop("backend", "")
     if model or backend:

@@ -253,7 +253,7 @@ def test_a_request_is_compared_with_the_profile_that_decided_it(world):
 
 
 def test_several_answers_to_one_request_teach_nothing(world):
-    world.answered(single=False)
+    world.answered(sequences=2)
     assert world.counts == (0, 0, 0, 0)
 
 

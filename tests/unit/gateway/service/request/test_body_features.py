@@ -1,6 +1,5 @@
 """Reading a request: what routes it, what it needs, and how many tokens it is."""
 
-import contextlib
 import json
 
 import pytest
@@ -8,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.service.client.errors import BadRequest
-from gateway.service.request.body import decode_members, extract_features, parse_request
+from gateway.service.request.body import decode_members, parse_request
 from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.extraction import extract_features
 from gateway.service.request.members import IMAGE_TOKENS
 from gateway.tokens import Counted, TokenCounter
 
@@ -72,30 +72,16 @@ def test_a_stream_must_be_asked_for(stream):
     )
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        (b"{}", "model"),
-        (b'{"model":null}', "model"),
-        (b'{"model":7}', "model"),
-        (chat(user("hi"), stream="yes"), "stream"),
-        (chat(user("hi"), stream=True, stream_options=3), "stream_options"),
-        (chat(user("hi"), max_tokens=0), "max_tokens"),
-        (chat(user("hi"), max_tokens=-5), "max_tokens"),
-        (chat(user("hi"), max_tokens="9"), "max_tokens"),
-        (chat(user("hi"), max_completion_tokens=1.5), "max_completion_tokens"),
-        (b'{"model":"auto"}', "messages"),
-        (chat(), "messages"),
-        (b'{"model":"auto","messages":"hi"}', "messages"),
-        (chat({"content": "no role"}), "messages"),
-        (chat(user(7)), "messages"),
-        (chat(user([7])), "messages"),
-    ],
-)
-def test_a_wrong_member_is_named(body, param):
-    error = refused(body)
-    assert error.param == param
-    assert param in error.message
+@pytest.mark.parametrize("name", [7, True, ["auto"], {"a": 1}])
+def test_nothing_can_be_routed_without_a_readable_name(name):
+    error = refused(json.dumps({"model": name, "messages": []}).encode())
+    assert error.param == "model"
+    assert "model" in error.message
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"model":null}', b'{"model":""}'])
+def test_no_name_is_the_configs_to_choose(body):
+    assert parse_request(EndpointKind.CHAT, decode_members(body)).model == ""
 
 
 def test_a_message_costs_four_and_the_answer_three():
@@ -183,7 +169,7 @@ def test_completions_ask_for_logprobs_with_any_number():
         ({"max_completion_tokens": 8}, 8),
         ({"max_tokens": 7, "max_completion_tokens": 8}, 8),
         ({"max_tokens": 7, "max_completion_tokens": None}, 7),
-        ({"max_tokens": 10**30}, 10**30),
+        ({"max_tokens": 10**30}, 1 << 53),
     ],
 )
 def test_the_clients_own_limit(limits, asked):
@@ -211,9 +197,10 @@ def test_prompts_and_inputs_of_every_shape(kind, value, tokens_in):
 
 @pytest.mark.parametrize("value", [[], [1, "a"], [True, False], [1.5], {"a": 1}, 7, None, [None]])
 @pytest.mark.parametrize("kind", [EndpointKind.COMPLETIONS, EndpointKind.EMBEDDINGS])
-def test_prompts_that_are_none(kind, value):
+def test_prompts_that_cannot_be_read_count_as_nothing(kind, value):
     body = json.dumps({"model": "auto", kind.prompt_member: value}).encode()
-    assert refused(body, kind).param == kind.prompt_member
+    features = measured(body, kind)
+    assert (features.tokens_in, features.prompts, features.needs) == (0, 1, {kind.value})
 
 
 @given(st.binary(max_size=60) | st.text('{}[]":,mode lautosg', max_size=40).map(str.encode))
@@ -224,13 +211,11 @@ def test_whatever_comes_it_is_a_400_or_fine(body):
             features = measured(raw)
         except BadRequest:
             continue
-        assert features.tokens_in >= 7
+        assert features.tokens_in >= 0
 
 
-def test_a_lone_surrogate_is_a_400_or_counted(counter):
-    body = b'{"model":"auto","messages":[{"role":"user","content":"a\\ud800b"}]}'
-    with contextlib.suppress(BadRequest):
-        assert measured(body, counter=counter).tokens_in > 7
+def test_a_lone_surrogate_is_a_400():
+    refused(b'{"model":"auto","messages":[{"role":"user","content":"a\\ud800b"}]}')
 
 
 def test_the_kinds():
@@ -238,4 +223,7 @@ def test_the_kinds():
         ("/v1/chat/completions", "messages"),
         ("/v1/completions", "prompt"),
         ("/v1/embeddings", "input"),
+        ("/v1/responses", "input"),
+        ("/v1/messages", "messages"),
+        ("/v1/messages/count_tokens", "messages"),
     ]

@@ -86,12 +86,9 @@ def test_an_application_is_its_system_prompt_tools_and_format():
         return describe(chat(*messages, **more))
 
     def describe(body):
-        from gateway.service.request.body import (
-            EndpointKind,
-            decode_members,
-            extract_features,
-            parse_request,
-        )
+        from gateway.service.request.body import decode_members, parse_request
+        from gateway.service.request.endpoint import EndpointKind
+        from gateway.service.request.extraction import extract_features
         from tests.unit.gateway.service.request.test_body_features import Letters
 
         ask = parse_request(EndpointKind.CHAT, decode_members(body))

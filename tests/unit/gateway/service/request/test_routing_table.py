@@ -97,7 +97,7 @@ def test_a_concrete_name_stays_with_its_model():
 
 @pytest.mark.parametrize(
     "name",
-    ["nope", "", "Auto", "auto:", "auto:nope", "joulegate/phi-3-mini", "mistral-on-l4", "other"],
+    ["nope", " ", "Auto", "auto:", "auto:nope", "joulegate/phi-3-mini", "mistral-on-l4", "other"],
 )
 def test_any_other_name_is_unknown(name):
     with pytest.raises(UnknownModel) as caught:

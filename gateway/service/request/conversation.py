@@ -1,0 +1,144 @@
+"""A conversation: its tokens, what it needs, and what its user said last.
+
+Rules: it is read as leniently as vLLM reads it, and more so: what is no text, picture, sound or
+tool call counts as nothing and is passed on. A part without a type is what its members say, as at
+vLLM.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.service.request.application import describe_application, is_system
+from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.loose_values import UNREADABLE
+from gateway.service.request.members import (
+    ANSWER_TOKENS,
+    IMAGE_TOKENS,
+    MESSAGE_TOKENS,
+    UNREAD,
+    PromptSize,
+    asks_for,
+    is_media,
+    member_asks,
+)
+from gateway.tokens import TokenCounter
+
+_ABSENT: Final = Raw(b"")
+_TOOL_ROLES: Final = frozenset({"tool", "function"})
+
+
+class _ContentPart(Struct):
+    """A part's texts, and the members that tell what an untyped one is."""
+
+    type: Any = None
+    text: Any = None
+    refusal: Any = None
+    thinking: Any = None
+    uuid: Any = None
+    image_url: Raw = _ABSENT
+    image_pil: Raw = _ABSENT
+    image_embeds: Raw = _ABSENT
+    audio_url: Raw = _ABSENT
+    audio_embeds: Raw = _ABSENT
+    input_audio: Raw = _ABSENT
+    video_url: Raw = _ABSENT
+    video_embeds: Raw = _ABSENT
+
+    def find_text(self) -> str:
+        """Return its text, "" where it has none."""
+        for text in (self.text, self.refusal, self.thinking):
+            if isinstance(text, str) and text:
+                return text
+        return ""
+
+    def find_media(self) -> str:
+        """Return what says that it is no text: its type, else a member; "" where it is text."""
+        if isinstance(self.type, str) and self.uuid is None:
+            return self.type if is_media(self.type) else ""
+        return next((name for name in _MEDIA_MEMBERS if bytes(getattr(self, name))), "")
+
+
+_MEDIA_MEMBERS: Final = _ContentPart.__struct_fields__[5:]
+# One object-like type a union: what is neither is read all the same, and counts as nothing.
+_Part = _ContentPart | str | float | bool | list[Raw] | None
+
+
+class _ChatMessage(Struct):
+    role: Any = None
+    content: str | list[_Part] | dict[str, Raw] | float | bool | None = None
+    tool_calls: Raw = _ABSENT
+    function_call: Raw = _ABSENT
+
+    @property
+    def holds_tools(self) -> bool:
+        """Whether it calls a tool, or is the result of one."""
+        return self.role in _TOOL_ROLES or bool(self.find_calls())
+
+    def find_calls(self) -> str:
+        """Return its tool calls as they stand, "" where it has none."""
+        for raw in (self.tool_calls, self.function_call):
+            if bytes(raw) and asks_for(raw):
+                return bytes(raw).decode()
+        return ""
+
+
+_messages = msgspec.json.Decoder(list[_ChatMessage | str | float | bool | list[Raw] | None])
+
+
+def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> PromptSize:
+    """Count `messages` and the tools; note the application, the user's words and media in `ask`."""
+    members = ask.members
+    texts: list[str] = []
+    media: list[str] = []
+    system: list[str] = []
+    needs: set[str] = set()
+    messages = _decode_messages(members.get("messages"))
+    for message in messages:
+        first = len(texts)
+        if isinstance(message.content, str):
+            texts.append(message.content)
+        elif isinstance(message.content, list):
+            _read_parts(message.content, texts, media)
+        if message.holds_tools:
+            needs.add("tools")
+            texts.append(message.find_calls())
+        role = message.role
+        if isinstance(role, str) and is_system(role):
+            system += texts[first:]
+        elif role == "user":
+            ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
+    if member_asks(members, "tools"):
+        texts.append(bytes(members["tools"]).decode())
+    ask.application = describe_application(members, "\n".join(system))
+    ask.has_media = bool(media)
+    if not messages:
+        return UNREAD
+    counted = counter.measure(texts[0] if len(texts) == 1 else "\n".join(texts))
+    overhead = MESSAGE_TOKENS * len(messages) + ANSWER_TOKENS + IMAGE_TOKENS * len(media)
+    needs.update("audio" if "audio" in kind else "images" for kind in media)
+    return PromptSize(counted.tokens + overhead, tuple(needs), counted.dense_chars)
+
+
+def _decode_messages(raw: Raw | None) -> list[_ChatMessage]:
+    """Return the messages that are objects; none where they cannot be read."""
+    if raw is None:
+        return []
+    try:
+        found = _messages.decode(raw)
+    except UNREADABLE:
+        return []
+    return [message for message in found if isinstance(message, _ChatMessage)]
+
+
+def _read_parts(parts: list[_Part], texts: list[str], media: list[str]) -> None:
+    """Add a content list's texts to `texts` and the kinds of its media to `media`."""
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, _ContentPart):
+            texts.append(part.find_text())
+            kind = part.find_media()
+            if kind:
+                media.append(kind)

@@ -1,0 +1,85 @@
+"""From a request for chunks or vectors to its features: tokens in, tokens asked for, and needs.
+
+Rules: what must be counted is the endpoint's own affair, one reader each; what is asked of the
+answer is read here, by the names that all of them share. Nothing here refuses a request.
+"""
+
+from collections.abc import Callable
+
+from gateway.scheduling.features import RequestFeatures
+from gateway.service.request.conversation import measure_conversation
+from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.loose_values import read_count, read_flag, read_value
+from gateway.service.request.members import Members, PromptSize, member_asks
+from gateway.service.request.prompt_inputs import measure_input, measure_prompt
+from gateway.tokens import TokenCounter
+
+PromptReader = Callable[[InferenceRequest, TokenCounter], PromptSize]
+
+_READERS: dict[EndpointKind, PromptReader] = {
+    EndpointKind.CHAT: measure_conversation,
+    EndpointKind.COMPLETIONS: measure_prompt,
+    EndpointKind.EMBEDDINGS: measure_input,
+}
+_LIMITS: dict[EndpointKind, tuple[str, ...]] = {
+    EndpointKind.CHAT: ("max_completion_tokens", "max_tokens"),
+    EndpointKind.COMPLETIONS: ("max_completion_tokens", "max_tokens"),
+    EndpointKind.EMBEDDINGS: (),
+}
+_USUAL_LIMITS = {EndpointKind.COMPLETIONS: 16, EndpointKind.EMBEDDINGS: 1}
+"""The tokens of an answer whose request sets no limit, where vLLM does; an embedding has none."""
+_NEEDS = {kind: frozenset({kind.capability}) for kind in _READERS}
+
+
+def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
+    """Count the prompt's tokens and find what is asked of the answer."""
+    prompt = _READERS[ask.kind](ask, counter)
+    members, needs = ask.members, _NEEDS[ask.kind]
+    more = (*prompt.needs, *_find_needs(members))
+    if ask.kind is EndpointKind.EMBEDDINGS:
+        answers = 1
+    else:
+        chosen = max(1, read_count(members.get("n")) or 1)
+        answers = max(chosen, read_count(members.get("best_of")) or 1)
+        ask.choices = 0 if prompt.sampled else chosen * prompt.prompts
+    return RequestFeatures(
+        prompt.tokens,
+        _find_limit(ask),
+        needs.union(more) if more else needs,
+        dense_chars=prompt.dense_chars,
+        min_tokens=max(0, read_count(members.get("min_tokens")) or 0),
+        ignore_eos=bool(read_flag(members.get("ignore_eos"))),
+        answers=answers,
+        prompts=prompt.prompts,
+        longest=prompt.longest,
+        exact=prompt.exact,
+        truncate_tokens=read_count(members.get("truncate_prompt_tokens")) or None,
+    )
+
+
+def _find_needs(members: Members) -> tuple[str, ...]:
+    """Return the capabilities that the answer takes, the prompt's own aside."""
+    needs: tuple[str, ...] = ()
+    if _may_call(members, "tools", "tool_choice") or _may_call(
+        members, "functions", "function_call"
+    ):
+        needs = ("tools",)
+    if member_asks(members, "logprobs") or member_asks(members, "top_logprobs", unless=b"0"):
+        needs = (*needs, "logprobs")
+    return needs
+
+
+def _may_call(members: Members, tools: str, choice: str) -> bool:
+    """Tell whether the answer may call one of the tools that are given."""
+    return member_asks(members, tools) and read_value(members.get(choice)) != "none"
+
+
+def _find_limit(ask: InferenceRequest) -> int | None:
+    """Return the most tokens that one answer may have; None where only the context limits it."""
+    for name in _LIMITS[ask.kind]:
+        asked = read_count(ask.members.get(name))
+        if asked is not None and asked >= 0:
+            # With 0, for an echo of the prompt, vLLM makes one token and keeps it.
+            return max(1, asked)
+    return _USUAL_LIMITS.get(ask.kind)
