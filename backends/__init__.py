@@ -1,1 +1,1 @@
-"""vLLM servers as the gateway sees them: reaching, choosing and watching them."""
+"""Joulegate: vLLM servers as the gateway sees them; reaching, choosing and watching them."""

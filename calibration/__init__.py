@@ -1,1 +1,1 @@
-"""The offline phase: measure models under designed load, fit their costs, show what it means."""
+"""Joulegate: the offline phase; measure models, fit their costs, show what it means."""

@@ -33,7 +33,7 @@ app.add_typer(lengths, name="lengths")
 
 @app.callback()
 def calibration() -> None:
-    """Measure, fit and show; needs `pip install 'joulegate[calibration]'`."""
+    """Measure, fit and show; needs the extra `calibration`."""
 
 
 @app.command()

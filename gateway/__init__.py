@@ -1,0 +1,1 @@
+"""Joulegate: the gateway; a request is decided, forwarded, metered and counted here."""

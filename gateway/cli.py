@@ -1,11 +1,14 @@
 """`joulegate …`: options here, work in `gateway.commands`, imported only when called."""
 
 import importlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from backends.install_hint import suggest_install
 from gateway.commands import library_options
 from gateway.telemetry import forget_foreign_folder
 
@@ -14,7 +17,6 @@ app = typer.Typer(
     help="An OpenAI-compatible gateway that picks the vLLM model with the best accuracy, energy "
     "and time for each request.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -25,8 +27,21 @@ _Config = Annotated[
 ]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"joulegate {version('joulegate')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _prepare_process() -> None:
+def _prepare_process(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
     forget_foreign_folder()
 
 
@@ -164,6 +179,9 @@ def check(
     meter_schema: Annotated[
         bool, typer.Option("--meter-schema", help="Print meter.yaml's schema.")
     ] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a gateway.yaml to begin with.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Validate a config and its profile, or the meter's, or print a config's JSON Schema."""
@@ -174,6 +192,7 @@ def check(
         meter=meter,
         schema=schema,
         meter_schema=meter_schema,
+        example=example,
         as_json=as_json,
     )
 
@@ -222,7 +241,7 @@ app.add_typer(library_options.app, name="library")
 
 def main() -> None:
     """Run the command line."""
-    app()
+    app(prog_name="joulegate")
 
 
 _CALIBRATION = {
@@ -238,6 +257,20 @@ _CALIBRATION = {
 }
 
 
+class _CalibrationCommand(TyperCommand):
+    """A command that `calibration.cli` has; what can be completed is asked of it."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Return its options, or nothing where the extra is not installed."""
+        try:
+            module = importlib.import_module("calibration.cli")
+        except ModuleNotFoundError:
+            return []
+        group: Any = typer.main.get_command(module.app)
+        found: list[Any] = group.commands[self.name].shell_complete(ctx, incomplete)
+        return found
+
+
 def _run_calibration_command(context: typer.Context) -> None:
     """Hand the command to `calibration.cli`, by name: serving never imports it."""
     try:
@@ -245,7 +278,7 @@ def _run_calibration_command(context: typer.Context) -> None:
         module.app([str(context.info_name), *context.args], prog_name="joulegate")
     except ModuleNotFoundError as error:
         extra = "recalibration" if context.info_name == "recalibrate" else "calibration"
-        typer.echo(f"joulegate: {error}; pip install 'joulegate[{extra}]'", err=True)
+        typer.echo(f"joulegate: {error}; {suggest_install(extra)}", err=True)
         from gateway.console import UNUSABLE  # noqa: PLC0415 - loads rich
 
         raise typer.Exit(code=UNUSABLE) from None
@@ -254,6 +287,7 @@ def _run_calibration_command(context: typer.Context) -> None:
 for _name, _help in _CALIBRATION.items():
     app.command(
         _name,
+        cls=_CalibrationCommand,
         help=_help,
         add_help_option=False,
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from backends.install_hint import suggest_install
 from gateway.server_url import check_url
 from gateway.structured import ConfigError
 
@@ -58,6 +59,6 @@ def resolve_tracing(given: TracingConfig) -> TracingConfig:
         if found is None or importlib.util.find_spec("opentelemetry.sdk") is None:
             raise ConfigError(
                 f"tracing: spans for {tracing.endpoint} need the extra `otel`: "
-                "pip install 'joulegate[otel]'"
+                f"{suggest_install('otel')}"
             )
     return tracing

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
+from backends.install_hint import suggest_install
 from backends.vllm.recipes import VllmRecipe
 
 LaunchDevice = Literal["auto", "cpu", "gpu"]
@@ -28,7 +29,7 @@ class VllmMissingError(LaunchError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            "vLLM is not installed: pip install 'joulegate[vllm]', "
+            f"vLLM is not installed: {suggest_install('vllm')}, "
             f"or serve simulated answers with `joulegate backend {name} --simulate`"
         )
 

@@ -8,6 +8,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from gateway.api.incoming import choose_request_id
+from gateway.api.paths import describe_missing_path, list_paths
 from gateway.service.client import headers as names
 from gateway.service.client.error_shapes import find_error_shape
 from gateway.service.client.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
@@ -36,7 +37,7 @@ def show_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Re
     shown: ApiError
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            shown = NotFound(f"there is no {request.url.path[:200]} here")
+            shown = NotFound(describe_missing_path(request.url.path, list_paths(request.app)))
         case HTTPStatus.METHOD_NOT_ALLOWED:
             shown = MethodNotAllowed(f"{request.method} is not for {request.url.path[:200]}")
             shown.more_headers = ()  # Litestar knows which methods there are

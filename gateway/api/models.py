@@ -9,12 +9,18 @@ from gateway.config import GatewayConfig
 from gateway.service.request.routing_table import AUTO, ModelNames
 
 
-def make_handlers(config: GatewayConfig, names: ModelNames) -> list[Any]:
-    """Make the two route handlers."""
-    created = int(time.time())
+def list_contexts(config: GatewayConfig) -> dict[str, int]:
+    """Return the tokens of each model's largest context."""
     contexts: dict[str, int] = {}
     for model in config.models:
         contexts[model.name] = max(model.context, contexts.get(model.name, 0))
+    return contexts
+
+
+def make_handlers(config: GatewayConfig, names: ModelNames) -> list[Any]:
+    """Make the two route handlers."""
+    created = int(time.time())
+    contexts = list_contexts(config)
 
     def describe_model(name: str) -> dict[str, Any]:
         shown: dict[str, Any] = {

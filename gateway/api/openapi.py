@@ -50,6 +50,7 @@ def build_document() -> _Json:
             "Tell what became of a recent request", "Record", "request_id", errors.NotFound
         )
     }
+    paths["/"] = {"get": _describe_root()}
     paths["/health"] = {"get": _describe_get("Liveness", "Status")}
     paths["/ready"] = {"get": _describe_get("Readiness", "Status")}
     paths["/ready"]["get"]["responses"]["503"] = _describe_response(
@@ -129,6 +130,15 @@ def _describe_get(
             _first_line(missing), "Error"
         )
     return operation
+
+
+def _describe_root() -> _Json:
+    content: _Json = {kind: {"schema": {}} for kind in ("application/json", "text/html")}
+    ok = {
+        "description": "Name, version, models and paths; a page for a browser",
+        "content": content,
+    }
+    return {"summary": "What this is", "responses": {"200": ok}}
 
 
 def _describe_metrics() -> _Json:

@@ -1,5 +1,6 @@
 """`joulegate check`: tell whether a config, of gateway or meter, or a profile is fit for use."""
 
+from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -25,8 +26,12 @@ def run(
     schema: bool,
     meter_schema: bool,
     as_json: bool,
+    example: bool = False,
 ) -> int:
     """Check what is given; print what was found."""
+    if example:
+        print(read_example_config(), end="")  # noqa: T201
+        return OK
     if schema or meter_schema:
         shown = configs.build_json_schema() if schema else meters.build_json_schema()
         print(msgspec.json.format(msgspec.json.encode(shown)).decode())  # noqa: T201
@@ -66,6 +71,11 @@ def run(
         return OK
     _print(found)
     return OK
+
+
+def read_example_config() -> str:
+    """Return the text of the example that is shipped: gateway/examples/gateway.yaml."""
+    return (resources.files("gateway") / "examples" / "gateway.yaml").read_text("utf-8")
 
 
 def _print(found: dict[str, object]) -> None:

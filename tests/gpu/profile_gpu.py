@@ -3,7 +3,7 @@
     python -m tests.gpu.profile_gpu --out DIR [--vllm-python PYTHON] [options of joulegate profile]
 
 For a machine with an NVIDIA GPU of 24 GiB or more, with vLLM and nvidia-ml-py
-(`pip install 'joulegate[calibration,meter,vllm]'`). One model after the other: its weights are made
+(`pip install '.[calibration,meter,vllm]'`). One model after the other: its weights are made
 (random, at the published size), vLLM serves them, `joulegate profile` measures it with NVML's
 energy counter, and the weights are removed. DIR then holds rows.csv and profile.json, in which the
 GPU is named; run it again with the same DIR to go on after an interruption.

@@ -1,5 +1,7 @@
 """The small endpoints, ids and CORS."""
 
+import base64
+import hashlib
 import re
 
 import pytest
@@ -35,6 +37,33 @@ async def test_not_ready_without_a_usable_backend_or_while_draining(world):
     well.gateway.draining = True
     got = await well.get("/ready")
     assert (got.status, got.json["status"]) == (503, "draining")
+
+
+async def test_the_root_is_a_page_for_a_browser_and_json_for_anybody_else(gate):
+    page = await gate.get("/", {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none';")
+    # The page's own style is what the policy lets through.
+    style = re.search(r"<style>(.*?)</style>", page.raw.decode(), re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "mistral-7b" in page.raw.decode()
+    told = (await gate.get("/")).json
+    assert told["models"] == ["phi-3-mini", "mistral-7b", "falcon-7b"]
+    assert told["paths"]["/v1/chat/completions"] == ["POST"]
+    assert told["paths"]["/metrics"] == ["GET"]
+
+
+async def test_a_path_that_is_not_there_is_answered_with_those_that_are(gate):
+    got = await gate.get("/chat/completions")
+    assert (got.status, got.json["error"]["code"]) == (404, "not_found")
+    said = got.json["error"]["message"]
+    assert said.startswith(
+        "there is no /chat/completions here (did you mean /v1/chat/completions?)"
+    )
+    for path in ("GET /metrics", "POST /v1/chat/completions", "GET /v1/models", "POST /v1/route"):
+        assert path in said
 
 
 async def test_openmetrics_is_given_to_whoever_asks_for_it_and_nothing_is_nan(gate):

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from backends.install_hint import suggest_install
 from backends.meter.sources.source import EnergyDevice, SourceError
 
 SERIES: Final = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
@@ -65,7 +66,7 @@ class DcgmSource:
         try:
             self._httpx = importlib.import_module("httpx")
         except ImportError:
-            raise SourceError("DCGM needs `pip install 'joulegate[meter]'`") from None
+            raise SourceError(f"DCGM needs `{suggest_install('meter')}`") from None
         try:
             self._client = self._httpx.Client(timeout=_TIMEOUT_SECONDS)
             gpus = self._select_gpus(self._query_counters())

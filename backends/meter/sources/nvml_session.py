@@ -10,6 +10,7 @@ import logging
 import threading
 from typing import Any
 
+from backends.install_hint import suggest_install
 from backends.meter.sources.source import SourceError
 
 _log = logging.getLogger("joulegate.meter")
@@ -36,7 +37,7 @@ class NvmlSession:
             try:
                 self.library = importlib.import_module("pynvml")
             except ImportError:
-                raise SourceError("NVML needs `pip install 'joulegate[meter]'`") from None
+                raise SourceError(f"NVML needs `{suggest_install('meter')}`") from None
 
     def add_user(self) -> None:
         """One source more. Raises NVMLError."""

@@ -16,6 +16,7 @@ import uvicorn
 from litestar import Litestar
 from rich.table import Table
 
+from backends.install_hint import suggest_install
 from backends.meter.daemon import server as meters
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.sources.simulated import SimulatorSource
@@ -27,7 +28,7 @@ from gateway import profile as profiles
 from gateway.app import bypass_router_for_inference, create_app
 from gateway.commands.demo.example_config import make_example_config
 from gateway.commands.serve import make_server_config, open_listener
-from gateway.console import FAILED, OK, err, out
+from gateway.console import FAILED, OK, err, out, report_failure
 from gateway.service.client import headers as names
 
 _HOST = "127.0.0.1"
@@ -75,8 +76,8 @@ def run(*, port: int, once: bool, speed: float, loop: bool) -> int:
     try:
         import openai  # noqa: F401, PLC0415 - an extra, asked for only here
     except ImportError:
-        err.print("joulegate: the demo asks through the OpenAI SDK: pip install 'joulegate[demo]'")
-        return FAILED
+        # As it stands: rich would take the brackets for a style of its own.
+        return report_failure(f"the demo asks through the OpenAI SDK: {suggest_install('demo')}")
     try:
         # Before anything else is started.
         listener = open_listener(_HOST, port)

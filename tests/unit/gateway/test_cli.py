@@ -1,14 +1,18 @@
 """`joulegate …`: choices, shapes and exit codes; nothing is served and nothing is sent."""
 
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from gateway.config import parse_config
 
 PROMPT = "Explain reinforcement learning"
 CONFIG = """
@@ -290,3 +294,57 @@ def test_check_says_what_metering_needs_of_vllm(tmp_path, other):
     shared = "coarse" in notes[-1] and "mistral-7b, phi-3-mini" in notes[-1]
     assert shared is (other == "http://gpu:9464")
     assert "note: metered backends" in run("check", "--config", str(path)).stdout
+
+
+def test_the_version():
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"joulegate {version('joulegate')}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == result.stdout
+
+
+def complete(words, shell="bash"):
+    """What a shell is told to offer for the last of these words."""
+    environ = {
+        "_JOULEGATE_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from gateway.cli import main; main()"],
+        capture_output=True, text=True, check=False, env=os.environ | environ,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+def test_a_shell_is_told_commands_and_options_those_of_calibration_too():
+    assert complete("joulegate se") == ["serve"]
+    assert set(complete("joulegate re")) == {"report", "recalibrate", "replay"}
+    assert complete("joulegate serve --wor") == ["--workers"]
+    assert "--scale" in complete("joulegate fit --")
+    assert complete("joulegate library l") == ["list"]
+
+
+def test_the_example_is_a_config_that_can_be_used(tmp_path):
+    shown = run("check", "--example")
+    assert shown.exit_code == 0
+    path = tmp_path / "gateway.yaml"
+    path.write_text(shown.stdout)
+    checked = run("check", "--config", str(path))
+    assert checked.exit_code == 0, checked.output
+    # So is it with every line that is commented out.
+    lines = [
+        re.sub(r"^( *)# (?=[a-z_]+:|  )", r"\1", line) for line in shown.stdout.splitlines()[3:]
+    ]
+    config = parse_config("\n".join(lines), "example", {"VLLM_KEY": "k", "METER_SECRET": "m"})
+    assert config.models[0].backends[0].api_key == "k"
+    assert set(config.presets) == {"eco"}
+
+
+def test_the_demo_says_how_its_extra_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    result = run("demo", "--once")
+    assert result.exit_code == 1
+    assert "[demo]'" in result.output
