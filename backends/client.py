@@ -176,12 +176,24 @@ class BackendClient:
     async def post(
         self, url: RequestUrl, body: bytes, headers: Mapping[str, str], *, resend: bool = True
     ) -> BackendResponse:
+        """Send a body: see `request`."""
+        return await self.request("POST", url, body, headers, resend=resend)
+
+    async def request(
+        self,
+        method: str,
+        url: RequestUrl,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        resend: bool = True,
+    ) -> BackendResponse:
         """Send a request and return once the answer's head is there; the caller sets a deadline.
 
         With `resend` it is sent once more where it meets a kept connection's close. Raises
         BackendUnreachable, ConnectionLost or InvalidResponse.
         """
-        head = encode_request_head("POST", url, headers, len(body))
+        head = encode_request_head(method, url, headers, None if body is None else len(body))
         return await self._send(url.origin, head, body, urgent=False, resend=resend)
 
     async def get(

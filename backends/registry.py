@@ -117,8 +117,12 @@ class Backend:
         try:
             return self.urls[path]
         except KeyError:
-            self.urls[path] = parse_request_url(self.root + path, self._tls)
+            self.urls[path] = self.parse_url(path)
             return self.urls[path]
+
+    def parse_url(self, path: str) -> RequestUrl:
+        """Return the address of a `path` that is seldom asked for: it is not kept."""
+        return parse_request_url(self.root + path, self._tls)
 
     def share(self, shared: SharedBackend) -> None:
         """Count with the other workers of this host from now on."""

@@ -31,7 +31,7 @@ from backends.client import BackendClient
 from backends.gauges import GaugePoller
 from backends.health import HealthProber
 from gateway import tokens
-from gateway.api import errors, health, inference, models, openapi, requests, root, route
+from gateway.api import errors, health, inference, models, named, openapi, requests, root, route
 from gateway.config import GatewayConfig
 from gateway.daemon_thread import run_in_daemon_thread
 from gateway.service import fleet
@@ -271,6 +271,7 @@ def create_app(
             *models.make_handlers(config, gateway.names),
             requests.make_handler(gateway),
             root.make_handler(gateway, models.list_contexts(config), gateway.names),
+            *named.make_handlers(gateway, config.limits, config.timeouts),
             *health.make_handlers(gateway, runtime.scrape_registry),
             openapi.make_handler(),
         ],

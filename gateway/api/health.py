@@ -1,9 +1,10 @@
-"""`GET /health`, `/ready` and `/metrics`: for probes and for Prometheus."""
+"""`GET /health`, `/ready`, `/metrics`: for probes and Prometheus; vLLM's `/version` and so on."""
 
 from http import HTTPStatus
+from importlib.metadata import version
 from typing import Any
 
-from litestar import Request, Response, get
+from litestar import Request, Response, get, route
 from prometheus_client import CollectorRegistry
 
 from backends.metrics_page import encode_metrics_page
@@ -11,7 +12,7 @@ from gateway.service.pipeline import RequestPipeline
 
 
 def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[Any]:
-    """Make the three route handlers; `scraped` is the registry that /metrics shows."""
+    """Make the route handlers; `scraped` is the registry that /metrics shows."""
 
     @get("/health", name="health", sync_to_thread=False)
     def get_health() -> dict[str, str]:
@@ -39,4 +40,19 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
         page, kind = encode_metrics_page(scraped, request.headers.get("accept", ""))
         return Response(page, headers={"content-type": kind})
 
-    return [get_health, get_readiness, get_metrics]
+    @get("/version", name="version", sync_to_thread=False)
+    def get_version() -> dict[str, str]:
+        """Tell the gateway's version, as vLLM tells its own."""
+        return {"version": version("joulegate")}
+
+    @route("/ping", http_method=["GET", "POST"], name="ping", sync_to_thread=False, status_code=200)
+    def get_ping() -> Response[bytes]:
+        """Answer with nothing, as vLLM does for SageMaker."""
+        return Response(b"")
+
+    @get("/load", name="load", sync_to_thread=False)
+    def get_load() -> dict[str, int]:
+        """Tell how many requests are being served, as vLLM tells its own."""
+        return {"server_load": gateway.inflight_requests}
+
+    return [get_health, get_readiness, get_metrics, get_version, get_ping, get_load]

@@ -119,7 +119,22 @@ async def read_members(
     ready: bool = False,
     held: HeldBytes | None = None,
 ) -> Members:
-    """Read and decode a body; `ready` says that all of it is here, so that no deadline is needed.
+    """Read a body and decode it: see `read_body`."""
+    return decode_members(
+        await read_body(head, receive, limit=limit, seconds=seconds, ready=ready, held=held)
+    )
+
+
+async def read_body(
+    head: RequestHead,
+    receive: Receive,
+    *,
+    limit: int,
+    seconds: float,
+    ready: bool = False,
+    held: HeldBytes | None = None,
+) -> bytes:
+    """Read a body; `ready` says that all of it is here, so that no deadline is needed.
 
     `held` is charged with its bytes. Raises BadRequest (413, 408 among them), OverCapacity and
     ClientDisconnected.
@@ -136,7 +151,7 @@ async def read_members(
             raise TooLarge(f"the body is over {limit} bytes")
         if held is not None:
             held.hold(len(body))
-        return decode_members(body)
+        return body
     pieces = [message["body"]]
     size = len(message["body"])
     deadline = time.monotonic() + seconds
@@ -152,7 +167,7 @@ async def read_members(
         pieces.append(message["body"])
     whole = b"".join(pieces)
     pieces.clear()
-    return decode_members(whole)
+    return whole
 
 
 async def _admit_length(

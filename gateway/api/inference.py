@@ -8,7 +8,7 @@ from typing import Any, cast
 from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from gateway.api.incoming import ClientDisconnected, read_head, read_members
+from gateway.api.incoming import ClientDisconnected, read_body, read_head
 from gateway.api.protocol import CONNECTION_KEY, PIECES, ClientConnection
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.service.byte_budget import HeldBytes
@@ -16,8 +16,10 @@ from gateway.service.client.cancellation import CancelReason, RequestCancellatio
 from gateway.service.client.error_shapes import find_error_shape
 from gateway.service.client.response import PieceWriter, ResponseWriter
 from gateway.service.pipeline import RequestPipeline
+from gateway.service.request.body import decode_members, parse_request
 from gateway.service.request.endpoint import EndpointKind
-from gateway.service.request.members import Members
+from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.named_endpoints import NamedEndpoint
 from gateway.service.request.routing_table import OTHER
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import ReceivedRequest, RequestedName
@@ -32,13 +34,17 @@ def make_handler(
 
     @asgi(kind.url_path, name=kind.value, copy_scope=False)
     async def handle_inference(scope: Scope, receive: Receive, send: Send) -> None:
-        await _serve_inference(kind, gateway, limits, timeouts, scope, receive, send)  # type: ignore[arg-type]
+        await serve_request(kind, decode_request, gateway, limits, timeouts, scope, receive, send)  # type: ignore[arg-type]
+
+    def decode_request(body: bytes) -> InferenceRequest:
+        return parse_request(kind, decode_members(body))
 
     return handle_inference
 
 
-async def _serve_inference(
-    kind: EndpointKind,
+async def serve_request(
+    kind: EndpointKind | NamedEndpoint,
+    decode: Callable[[bytes], InferenceRequest],
     gateway: RequestPipeline,
     limits: LimitsConfig,
     timeouts: TimeoutsConfig,
@@ -46,7 +52,8 @@ async def _serve_inference(
     receive: Receive,
     send: Send,
 ) -> None:
-    head = read_head(scope)
+    """Serve one request: `decode` makes it of its body, and raises BadRequest."""
+    head = read_head(scope, method=kind.method)
     extensions = cast("dict[str, Any]", scope.get("extensions") or {})
     link: ClientConnection | None = extensions.get(CONNECTION_KEY)
     pieces: PieceWriter | None = extensions.get(PIECES)
@@ -63,10 +70,10 @@ async def _serve_inference(
     held = HeldBytes(gateway.bytes_in_flight)
     watcher: asyncio.Task[None] | None = None
 
-    async def load_members() -> Members:
+    async def load_request() -> InferenceRequest:
         nonlocal watcher
         try:
-            return await read_members(
+            body = await read_body(
                 head,
                 receive,
                 limit=limits.max_body_bytes,
@@ -74,6 +81,7 @@ async def _serve_inference(
                 ready=link is not None and link.body_ready,
                 held=held,
             )
+            return decode(body)
         except ClientDisconnected:
             lifeline.cancel(CancelReason.CLIENT_GONE)
             # The cancellation arrives at the next wait.
@@ -92,7 +100,7 @@ async def _serve_inference(
     if link is not None:
         link.on_lost = cancel_client_gone
     try:
-        await gateway.handle_request(record, load_members, head.steering, reply, lifeline)
+        await gateway.handle_request(record, load_request, head.steering, reply, lifeline)
     finally:
         held.release()
         # It holds the connection's cycle, which holds the scope.

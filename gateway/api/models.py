@@ -1,12 +1,21 @@
-"""`GET /v1/models` and `/v1/models/{id}`: the concrete models, `auto` and its presets."""
+"""`GET /v1/models` and `/v1/models/{id}`: the concrete models, then `auto` and its presets.
+
+Rules: concrete models come first, because clients take the first one they find; each entry has
+what OpenAI's and vLLM's have (`root`, `parent`, `permission`, `max_model_len`), and what the model
+can do or the preset means besides.
+"""
 
 import time
 from typing import Any
 
 from litestar import Request, get
 
-from gateway.config import GatewayConfig
-from gateway.service.request.routing_table import AUTO, ModelNames
+from gateway.config import GatewayConfig, ModelConfig
+from gateway.scheduling.decision import MetricWeights
+from gateway.service.request.routing_table import AUTO, MODEL_PREFIX, ModelNames
+
+_OWNER = "joulegate"
+_ROUTED = ("chat", "completions")
 
 
 def list_contexts(config: GatewayConfig) -> dict[str, int]:
@@ -20,30 +29,72 @@ def list_contexts(config: GatewayConfig) -> dict[str, int]:
 def make_handlers(config: GatewayConfig, names: ModelNames) -> list[Any]:
     """Make the two route handlers."""
     created = int(time.time())
-    contexts = list_contexts(config)
-
-    def describe_model(name: str) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "id": name,
-            "object": "model",
-            "created": created,
-            "owned_by": "joulegate",
-        }
-        if name in contexts:
-            shown["max_model_len"] = contexts[name]
-        return shown
+    entries = {model: _describe_model(model, config, created) for model in names.models}
+    routed = [entry for entry in entries.values() if {*_ROUTED} & {*entry["capabilities"]}]
+    weights = {AUTO: config.weights.to_metric_weights()}
+    weights |= {f"{AUTO}:{preset}": of for preset, of in names.presets.items()}
+    for name, of in weights.items():
+        entries[name] = _describe_preset(name, of, config, routed, created)
 
     @get("/v1/models", name="models", sync_to_thread=False)
     def list_models() -> dict[str, Any]:
         """List the names that a request may ask for."""
-        listed = [AUTO, *(f"{AUTO}:{preset}" for preset in names.presets), *names.models]
-        return {"object": "list", "data": [describe_model(name) for name in listed]}
+        return {"object": "list", "data": list(entries.values())}
 
     @get("/v1/models/{model_id:path}", name="model", sync_to_thread=False)
     def get_model(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """Describe one of them."""
         name = str(request.path_params["model_id"]).removeprefix("/")
         names.resolve_name(name)
-        return describe_model(name)
+        return {**entries[name.removeprefix(MODEL_PREFIX)], "id": name}
 
     return [list_models, get_model]
+
+
+def _describe_model(name: str, config: GatewayConfig, created: int) -> dict[str, Any]:
+    of = [model for model in config.models if model.name == name]
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": _OWNER,
+        "root": _find_root(of),
+        "parent": None,
+        "max_model_len": max(model.context for model in of),
+        "permission": [],
+        "capabilities": sorted({capability for model in of for capability in model.capabilities}),
+        "description": "served by itself: the model that is named",
+    }
+
+
+def _describe_preset(
+    name: str,
+    weights: MetricWeights,
+    config: GatewayConfig,
+    routed: list[dict[str, Any]],
+    created: int,
+) -> dict[str, Any]:
+    counted = f"accuracy {weights.accuracy:.2g}, energy {weights.energy:.2g}"
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": _OWNER,
+        "root": name,
+        "parent": None,
+        "max_model_len": max((entry["max_model_len"] for entry in routed), default=None),
+        "permission": [],
+        "capabilities": sorted({each for entry in routed for each in entry["capabilities"]}),
+        "description": f"the best model for each request: {counted}, time {weights.time:.2g}",
+        "weights": {
+            "accuracy": weights.accuracy,
+            "energy": weights.energy,
+            "time": weights.time,
+        },
+        "policy": config.policy,
+    }
+
+
+def _find_root(of: list[ModelConfig]) -> str:
+    """Return what the model's servers call it."""
+    return of[0].served_name or of[0].name

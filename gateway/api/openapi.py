@@ -16,6 +16,12 @@ from gateway.service.client import errors
 from gateway.service.client import headers as names
 from gateway.service.request import steering
 from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.named_endpoints import (
+    CANCEL_RESPONSE,
+    GET_RESPONSE,
+    NAMED,
+    NamedEndpoint,
+)
 
 _Json = dict[str, Any]
 _TEXT = {"type": "string"}
@@ -38,6 +44,9 @@ def make_handler() -> Any:
 def build_document() -> _Json:
     """Return the OpenAPI document."""
     paths = {kind.url_path: {"post": _describe_inference(kind)} for kind in EndpointKind}
+    for endpoint in (*NAMED, GET_RESPONSE, CANCEL_RESPONSE):
+        path = endpoint.url_path.replace("{id}", "{response_id}")
+        paths[path] = {endpoint.method.lower(): _describe_named(endpoint)}
     paths["/v1/route"] = {"post": _describe_route()}
     paths["/v1/models"] = {
         "get": _describe_get("List the names a request may ask for", "ModelList")
@@ -98,6 +107,25 @@ def _describe_inference(kind: EndpointKind) -> _Json:
         "requestBody": _describe_body(kind.prompt_member),
         "responses": {"200": ok, **_describe_failures()},
     }
+
+
+def _describe_named(endpoint: NamedEndpoint) -> _Json:
+    """Return one of vLLM's other endpoints, which is the model's to describe."""
+    shown: _Json = {
+        "summary": f"vLLM's own ({endpoint.value}): sent to the named model, not routed",
+        "responses": {"200": {"description": "vLLM's answer"}, **_describe_failures()},
+    }
+    if "{id}" in endpoint.url_path:
+        shown["summary"] = "The response of this id, at the backend that made it"
+        name = {"name": "response_id", "in": "path", "required": True, "schema": _TEXT}
+        shown["parameters"] = [name]
+    elif endpoint.method == "GET":
+        shown["parameters"] = [{"name": "model", "in": "query", "schema": _TEXT}]
+    elif endpoint.multipart:
+        shown["requestBody"] = {"content": {"multipart/form-data": {"schema": {"type": "object"}}}}
+    else:
+        shown["requestBody"] = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    return shown
 
 
 def _describe_route() -> _Json:

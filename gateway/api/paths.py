@@ -6,6 +6,9 @@ from typing import Any
 
 from litestar import Litestar
 
+from gateway.service.request.named_endpoints import NAMED, REFUSED
+
+_GETS = {endpoint.url_path: endpoint.method for endpoint in NAMED}
 _HIDDEN = ("HEAD", "OPTIONS")
 _PREFIX = re.compile(r"^(?:/(?:api|openai|v1))+(?=/)")
 
@@ -14,8 +17,10 @@ def list_paths(app: Litestar) -> dict[str, list[str]]:
     """Return the methods of each path, sorted by path."""
     found: dict[str, list[str]] = {}
     for route in sorted(app.routes, key=lambda route: route.path_format):
-        # What reads its request by itself says no methods; all of these take a body.
-        methods: Any = getattr(route, "methods", None) or ("POST",)
+        if route.path_format in REFUSED:
+            continue
+        # What reads its request by itself says no methods; most of these take a body.
+        methods: Any = getattr(route, "methods", None) or (_GETS.get(route.path_format, "POST"),)
         found[route.path_format] = sorted(set(methods) - {*_HIDDEN})
     return found
 

@@ -32,15 +32,16 @@ from gateway.service.client.errors import (
     GatewayTimeout,
     StreamInterrupted,
 )
-from gateway.service.client.response import SSE, Header, ResponseWriter
-from gateway.service.request.body import parse_request
+from gateway.service.client.response import JSON, SSE, Header, ResponseWriter
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.request.members import Members
+from gateway.service.request.named_endpoints import NamedEndpoint
+from gateway.service.request.named_request import check_named_target
 from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
 from gateway.service.request.previous_response import keep_to_place, pin_to_previous
 from gateway.service.request.profiles import ActiveProfiles
+from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames, RequestTarget
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
@@ -63,7 +64,6 @@ CLIENT_GONE = 499
 _OK = HTTPStatus.OK.value
 _ANSWERED = ClientOutcome(_OK)
 _NO_ARM = (None, None)
-_KINDS = {kind.value: kind for kind in EndpointKind}
 
 
 class RequestPipeline:
@@ -105,6 +105,11 @@ class RequestPipeline:
         return [backend for deployment in self.deployments for backend in deployment.backends]
 
     @property
+    def response_ids(self) -> ResponseIds:
+        """What finds the backend of a response."""
+        return self._dispatcher.response_ids
+
+    @property
     def bytes_in_flight(self) -> ByteBudget:
         """What requests and answers may hold at once."""
         return self._dispatcher.bytes_in_flight
@@ -141,14 +146,14 @@ class RequestPipeline:
     async def handle_request(
         self,
         record: RequestRecord,
-        load: Callable[[], Awaitable[Members]],
+        load: Callable[[], Awaitable[InferenceRequest]],
         headers: Mapping[bytes, bytes],
         reply: ResponseWriter,
         lifeline: RequestCancellation,
     ) -> None:
         """Serve one inference request and record its outcome; errors go to the client.
 
-        `load` reads and decodes the body: awaited in here, so that a bad body is recorded as any
+        `load` reads and decodes the request: awaited in here, so that a bad body is recorded as any
         other refusal is.
         """
         started = time.perf_counter()
@@ -167,7 +172,7 @@ class RequestPipeline:
     async def _try_serving(
         self,
         record: RequestRecord,
-        load: Callable[[], Awaitable[Members]],
+        load: Callable[[], Awaitable[InferenceRequest]],
         headers: Mapping[bytes, bytes],
         reply: ResponseWriter,
         lifeline: RequestCancellation,
@@ -191,13 +196,13 @@ class RequestPipeline:
     async def _serve_request(
         self,
         record: RequestRecord,
-        load: Callable[[], Awaitable[Members]],
+        load: Callable[[], Awaitable[InferenceRequest]],
         headers: Mapping[bytes, bytes],
         reply: ResponseWriter,
         lifeline: RequestCancellation,
         started: float,
     ) -> None:
-        ask = parse_request(_KINDS[record.received.kind], await load())
+        ask = await load()
         record.parsed = ParsedRequest(ask.stream)
         target = self._resolve_target(ask)
         arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
@@ -266,7 +271,9 @@ class RequestPipeline:
         """Return the models that may serve a request. Raises UnknownModel, UnknownResponse."""
         target = self.names.resolve_name(ask.model)
         if ask.kind is EndpointKind.RESPONSES:
-            return pin_to_previous(ask, target, self._dispatcher.response_ids)
+            return pin_to_previous(ask, target, self.response_ids)
+        if isinstance(ask.kind, NamedEndpoint):
+            check_named_target(target)
         return target
 
     def _draw_arm(self, at: float) -> tuple[str | None, BaselineConfig | None]:
@@ -346,4 +353,12 @@ async def _send_unary(
         body = add_usage_impact(body, opened.unary.usage, opened.impact)
     if explain is not None:
         body = add_explanation(body, explain())
-    await reply.send_unary(_OK, body, head)
+    await reply.send_unary(_OK, body, head, _find_content_type(opened))
+
+
+def _find_content_type(opened: UpstreamResponse) -> Header:
+    """Return what an answer is: JSON, but for the few that a named endpoint says are not."""
+    told = opened.content_type
+    if told is None or told.startswith("application/json"):
+        return JSON
+    return (b"content-type", told.encode("latin-1"))

@@ -168,7 +168,7 @@ def _make_span(finished: _FinishedRequest, scope: InstrumentationScope) -> Reada
     end = _to_nanoseconds(record.received.at + record.seconds)
     events = sorted(_make_events(record, trace, start, end), key=lambda event: event.timestamp)
     return ReadableSpan(
-        name=f"{_OPERATIONS[record.received.kind]} {record.target.requested}",
+        name=f"{_name_operation(record)} {record.target.requested}",
         context=SpanContext(context.trace_id, context.span_id, False, flags, state),
         parent=parent,
         resource=finished.resource,
@@ -188,7 +188,7 @@ def _build_semantic_attributes(record: RequestRecord) -> dict[str, Any]:
     """Return the attributes that the semantic conventions name."""
     served, outcome = record.served, record.outcome
     return {
-        "gen_ai.operation.name": _OPERATIONS[record.received.kind],
+        "gen_ai.operation.name": _name_operation(record),
         "gen_ai.provider.name": _PROVIDER,
         "gen_ai.request.model": record.target.requested,
         "gen_ai.request.stream": record.parsed.stream,
@@ -201,10 +201,15 @@ def _build_semantic_attributes(record: RequestRecord) -> dict[str, Any]:
         "gen_ai.usage.cache_read.input_tokens": served.cached_tokens,
         "error.type": None if outcome.error is None else str(outcome.code),
         "http.request.method": "POST",
-        "http.route": _ROUTES[record.received.kind],
+        "http.route": _ROUTES.get(record.received.kind),
         "http.response.status_code": outcome.code,
         **_build_server_attributes(record.backend),
     }
+
+
+def _name_operation(record: RequestRecord) -> str:
+    kind = record.received.kind
+    return _OPERATIONS.get(kind, kind)
 
 
 def _build_gateway_attributes(record: RequestRecord) -> dict[str, Any]:

@@ -31,6 +31,16 @@ async def test_the_list_has_models_auto_and_presets(gate):
         assert card["owned_by"]
     by_name = {card["id"]: card for card in listed["data"]}
     assert by_name["mistral-7b"]["max_model_len"] == 8192
+    # Clients take the first they find: vLLM's own bench does, and wants its `root`.
+    first = listed["data"][0]
+    assert first["id"] in NAMES[-3:]
+    assert (first["root"], first["parent"], first["permission"]) == (first["id"], None, [])
+    assert "chat" in first["capabilities"]
+    assert [card["id"] in NAMES[-3:] for card in listed["data"]] == [True] * 3 + [False] * 6
+    eco = by_name["auto:eco"]
+    assert eco["weights"] == {"accuracy": 0.0, "energy": 1.0, "time": 0.0}
+    assert eco["max_model_len"] == 8192
+    assert "energy 1" in eco["description"]
 
 
 async def test_every_listed_name_can_be_looked_up_and_asked_for(gate):

@@ -3,6 +3,7 @@
     ApiError
      +- BadRequest               the body or a header cannot be used                     400
      |   +- MethodNotAllowed, NotFound, UnknownModel, UnknownResponse              405, 404
+     |   +- EndpointNotServed, NotOffered                                          404, 403
      |   +- TooLarge, UnsupportedEncoding, BodyTimeout, HeadTooLarge     413, 415, 408, 431
      |   +- UnsupportedCapability  no model offers what the request needs                400
      |   +- ContextExceeded      no model holds prompt and asked output                  400
@@ -112,6 +113,20 @@ class UnknownResponse(BadRequest):
 
     status = HTTPStatus.NOT_FOUND.value
     code = "response_not_found"
+
+
+class EndpointNotServed(BadRequest):
+    """The model's server does not have the endpoint."""
+
+    status = HTTPStatus.NOT_FOUND.value
+    code = "endpoint_not_served"
+
+
+class NotOffered(BadRequest):
+    """vLLM has this path; the gateway does not offer it, and says why."""
+
+    status = HTTPStatus.FORBIDDEN.value
+    code = "not_offered"
 
 
 class TooLarge(BadRequest):

@@ -86,10 +86,16 @@ class ResponseWriter:
         self._waits = False
         self.ended = True
 
-    async def send_unary(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
-        """Send a complete JSON answer."""
+    async def send_unary(
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[Header] = (),
+        content_type: Header = JSON,
+    ) -> None:
+        """Send a complete answer, in JSON unless told."""
         length = (b"content-length", str(len(body)).encode())
-        await self.start_response(status, [JSON, length, *headers])
+        await self.start_response(status, [content_type, length, *headers])
         await self.end_response(body)
 
     def abort(self) -> None:

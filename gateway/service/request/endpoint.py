@@ -35,6 +35,11 @@ class EndpointKind(StrEnum):
         return self not in _UNARY
 
     @property
+    def method(self) -> str:
+        """How it is asked."""
+        return "POST"
+
+    @property
     def generates(self) -> bool:
         """Whether a model works on it, so that it takes joules to be metered."""
         return self is not EndpointKind.COUNT_TOKENS

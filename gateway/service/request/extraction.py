@@ -12,24 +12,28 @@ from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.loose_values import read_count, read_flag, read_value
 from gateway.service.request.members import Members, PromptSize, member_asks
+from gateway.service.request.named_endpoints import NamedEndpoint
 from gateway.service.request.prompt_inputs import measure_input, measure_prompt
 from gateway.tokens import TokenCounter
 
 PromptReader = Callable[[InferenceRequest, TokenCounter], PromptSize]
 
-_READERS: dict[EndpointKind, PromptReader] = {
+_READERS: dict[EndpointKind | NamedEndpoint, PromptReader] = {
     EndpointKind.CHAT: measure_conversation,
     EndpointKind.COMPLETIONS: measure_prompt,
     EndpointKind.EMBEDDINGS: measure_input,
 }
-_LIMITS: dict[EndpointKind, tuple[str, ...]] = {
+_LIMITS: dict[EndpointKind | NamedEndpoint, tuple[str, ...]] = {
     EndpointKind.CHAT: ("max_completion_tokens", "max_tokens"),
     EndpointKind.COMPLETIONS: ("max_completion_tokens", "max_tokens"),
     EndpointKind.EMBEDDINGS: (),
 }
-_USUAL_LIMITS = {EndpointKind.COMPLETIONS: 16, EndpointKind.EMBEDDINGS: 1}
+_USUAL_LIMITS: dict[EndpointKind | NamedEndpoint, int] = {
+    EndpointKind.COMPLETIONS: 16,
+    EndpointKind.EMBEDDINGS: 1,
+}
 """The tokens of an answer whose request sets no limit, where vLLM does; an embedding has none."""
-_NEEDS = {kind: frozenset({kind.capability}) for kind in _READERS}
+_NEEDS = {kind: frozenset(filter(None, (kind.capability,))) for kind in _READERS}
 
 
 def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:

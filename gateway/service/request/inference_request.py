@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from gateway.service.request.client_body import MultipartForm
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.members import Members
+from gateway.service.request.named_endpoints import NamedEndpoint
 from gateway.service.request.response_ids import ResponsePlace
 
 
@@ -11,7 +13,7 @@ from gateway.service.request.response_ids import ResponsePlace
 class InferenceRequest:
     """One decoded request; `model` is "" where it names none."""
 
-    kind: EndpointKind
+    kind: EndpointKind | NamedEndpoint
     members: Members
     model: str
     stream: bool
@@ -21,7 +23,16 @@ class InferenceRequest:
     words: str = ""
     """What the user said last, for models of the text."""
     has_media: bool = False
+    form: MultipartForm | None = None
+    """The body, where it is no JSON."""
+    path: str | None = None
+    """Where it goes, if not to its endpoint's own path."""
     place: ResponsePlace | None = None
     """The only backend that can serve it: it holds what the request goes on from."""
     choices: int = 1
     """How many answers the client is to be sent, once the prompt is read; 0: not known."""
+
+    @property
+    def url_path(self) -> str:
+        """The path at vLLM."""
+        return self.path or self.kind.url_path

@@ -95,7 +95,8 @@ def make_plan(
     features = read_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
-        features = replace(features, needs=frozenset({ask.kind.capability}), lenient=True)
+        needs = frozenset(filter(None, (ask.kind.capability,)))
+        features = replace(features, needs=needs, lenient=True)
     deciding = deciding or Deciding()
     learnt = deciding.learnt
     application = "" if learnt is None else learnt.hash_application(ask.application)

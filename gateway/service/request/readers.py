@@ -8,6 +8,8 @@ from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.extraction import extract_features
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.messages_body import extract_messages_features
+from gateway.service.request.named_endpoints import NamedEndpoint
+from gateway.service.request.named_request import estimate_named_features
 from gateway.service.request.responses_body import extract_responses_features
 from gateway.tokens import TokenCounter
 
@@ -20,4 +22,6 @@ _READERS: Final[dict[EndpointKind, Callable[[InferenceRequest, TokenCounter], Re
 
 def read_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
     """Count the prompt's tokens and find what capabilities it needs. Raises BadRequest."""
+    if isinstance(ask.kind, NamedEndpoint):
+        return estimate_named_features(ask)
     return _READERS.get(ask.kind, extract_features)(ask, counter)

@@ -125,7 +125,7 @@ class TypedConversation:
         return RequestFeatures(
             counted.tokens + overhead,
             asked_tokens_out if ask.kind.generates else 1,
-            frozenset({ask.kind.capability, *self.needs}),
+            frozenset(self.needs.union(filter(None, (ask.kind.capability,)))),
             dense_chars=counted.dense_chars,
         )
 

@@ -33,6 +33,7 @@ from gateway.service.request.routing_table import (
     SelectedBackends,
 )
 from gateway.service.upstream import metering
+from gateway.service.upstream.endpoint_refusal import check_endpoint_served
 from gateway.service.upstream.failure_response import (
     UNAUTHORISED,
     all_attempts_failed_error,
@@ -188,7 +189,7 @@ class UpstreamDispatcher:
             reason = None
         except BackendStatusError as error:
             reason = error.reason
-            _classify_refusal(error, backend)
+            _classify_refusal(error, backend, ask, scored.model)
             failures.append(forget_frames(error))
         except ResponseTooLarge as error:
             # The request's doing: another backend would send as much.
@@ -222,8 +223,11 @@ class UpstreamDispatcher:
         return opened
 
 
-def _classify_refusal(error: BackendStatusError, backend: Backend) -> None:
+def _classify_refusal(
+    error: BackendStatusError, backend: Backend, ask: InferenceRequest, model: str
+) -> None:
     """Tell a backend's failure from a refusal of the request, which raises UpstreamRejection."""
+    check_endpoint_served(ask, model, backend, error)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         backend.record_failure(str(error))
     elif error.status not in (HTTPStatus.TOO_MANY_REQUESTS, *UNAUTHORISED):

@@ -9,18 +9,18 @@ from http import HTTPStatus
 
 from backends.client import BackendClient, BackendResponse
 from backends.errors import BackendStatusError, BackendTimeout, ConnectionLost, InvalidResponse
+from backends.http.url import RequestUrl
 from backends.registry import Backend, Deployment
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget, HeldBytes
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
-from gateway.service.request.body import encode_members
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.upstream.answer_formats import make_stream, parse_answer
 from gateway.service.upstream.sent_ids import SentIds
-from gateway.service.upstream.upstream_body import build_upstream_members
+from gateway.service.upstream.upstream_body import encode_upstream_body
 from gateway.service.upstream.upstream_response import UpstreamResponse
 from gateway.telemetry.record import RequestRecord
 
@@ -58,25 +58,25 @@ class RequestSender:
         """
         seconds = self._timeouts.first_token_seconds if ask.stream else self._timeouts.unary_seconds
         number = self._sent_ids.number()
+        made_as = None
+        if ask.kind is EndpointKind.RESPONSES:
+            made_as = self._response_ids.make_id(backend, number)
+        content_type, body = encode_upstream_body(ask, deployment.served_name, made_as)
         headers = {
-            "Content-Type": "application/json",
+            "Content-Type": content_type,
             "X-Request-Id": self._sent_ids.name(record.id, number),
             **backend.headers,
         }
         if record.trace is not None:
             headers["traceparent"] = record.trace.header
-        made_as = None
-        if ask.kind is EndpointKind.RESPONSES:
-            made_as = self._response_ids.make_id(backend, number)
-        body = encode_members(build_upstream_members(ask, deployment.served_name, made_as))
         answer: BackendResponse | None = None
         opened: UpstreamResponse | None = None
         try:
             lifeline.set_deadline(seconds, CancelReason.SILENT)
             # Once it has cost a connection its life, it is not sent again silently.
             harmless = all(a.reason != ConnectionLost.reason for a in record.attempts)
-            answer = await self._client.post(
-                backend.build_url(ask.kind.url_path), body, headers, resend=harmless
+            answer = await self._client.request(
+                ask.kind.method, _find_url(ask, backend), body, headers, resend=harmless
             )
             if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 await self._raise_refused(answer)
@@ -122,7 +122,9 @@ class RequestSender:
         content_type = opened.answer.get_header("Content-Type") or ""
         if not content_type.startswith("text/event-stream"):
             # A 200 that is no stream: maybe an error in JSON, which this raises.
-            parse_answer(ask.kind, await opened.answer.read_body(self._max_answer_bytes))
+            parse_answer(
+                ask.kind, await opened.answer.read_body(self._max_answer_bytes), content_type
+            )
             raise InvalidResponse(
                 f"{content_type or 'no content type'} where a stream was asked for"
             )
@@ -133,8 +135,16 @@ class RequestSender:
         held = HeldBytes(self._bytes_in_flight)
         try:
             opened.body = await opened.answer.read_body(self._max_answer_bytes, held.hold)
-            opened.unary = parse_answer(ask.kind, opened.body)
+            opened.content_type = opened.answer.get_header("Content-Type")
+            opened.unary = parse_answer(ask.kind, opened.body, opened.content_type)
             opened.held = held
         finally:
             if opened.held is None:
                 held.release()
+
+
+def _find_url(ask: InferenceRequest, backend: Backend) -> RequestUrl:
+    """Return where a request goes; a path with an id in it is not kept."""
+    if ask.path is None:
+        return backend.build_url(ask.kind.url_path)
+    return backend.parse_url(ask.path)

@@ -1,10 +1,11 @@
-"""What a backend is sent: the client's own members, but for the few that must differ."""
+"""What a backend is sent: the client's own body, but for the few members that must differ."""
 
 from functools import cache
 
 import msgspec
 from msgspec import Raw
 
+from gateway.service.request.body import encode_members
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.loose_values import UNREADABLE, read_flag
 from gateway.service.request.members import Members
@@ -13,6 +14,17 @@ from gateway.service.request.members import Members
 @cache
 def _encode_name(name: str) -> Raw:
     return Raw(msgspec.json.encode(name))
+
+
+def encode_upstream_body(
+    ask: InferenceRequest, served_name: str, response_id: str | None = None
+) -> tuple[str, bytes | None]:
+    """Return a body's type and its bytes; None: it has no body."""
+    if ask.form is not None:
+        return ask.form.content_type.decode("latin-1"), ask.form.encode_for(served_name)
+    if ask.kind.method == "GET":
+        return "application/json", None
+    return "application/json", encode_members(build_upstream_members(ask, served_name, response_id))
 
 
 def build_upstream_members(

@@ -27,6 +27,7 @@ class UpstreamResponse:
     answer: BackendResponse
     stream: StreamedResponse | None = None
     body: bytes = b""
+    content_type: str | None = None
     unary: UnaryResponse | None = None
     half_open_trial: int = 0
     running: int = 0
