@@ -16,6 +16,7 @@ from typing import NamedTuple
 import tiktoken
 
 from gateway.bounded_file import read_bounded_file
+from gateway.word_tokens import WordTokens
 
 _RANKS_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 # tiktoken names a cached file by the sha1 of the address it would have fetched.
@@ -50,11 +51,16 @@ class TokenCounter:
 
     def __init__(self, encoding: tiktoken.Encoding | None, source: str) -> None:
         self._encoding = encoding
+        self._words = None if encoding is None else WordTokens(encoding.encode_ordinary)
         self.source = source
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of `text`."""
         return self.measure(text).tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a whole text, however long that takes; [] without a vocabulary."""
+        return [] if self._encoding is None else self._encoding.encode_ordinary(text)
 
     def measure(self, text: str) -> Counted:
         """Return tokens and dense characters: exact to 16 kB, else scaled from a sample.
@@ -62,19 +68,19 @@ class TokenCounter:
         Text with few spaces (base64, one letter repeated, CJK) is sampled from 6 kB on, because
         it costs more per byte. The same text always gives the same count.
         """
-        if self._encoding is None:
+        if self._words is None:
             return Counted(-(-len(text) // int(_CHARS_PER_TOKEN)), 0)
         # A character is at most 4 bytes of UTF-8; 3 covers all but emoji and rare scripts.
         width = 1 if text.isascii() else 3
         size = len(text) * width
         if size <= _DENSE_BYTES or (size <= EXACT_BYTES and _is_prose(text)):
-            return Counted(len(self._encoding.encode_ordinary(text)), count_dense(text))
+            return Counted(self._words.count_tokens(text), count_dense(text))
         sample = _sample(text, _SAMPLE_BYTES // width)
         # Judged by the sample: looking at all of a megabyte costs more than counting it.
         if not _is_prose(sample):
             sample = _sample(text, _SAMPLE_BYTES // 2 // width)
         scale = len(text) / len(sample)
-        tokens = len(self._encoding.encode_ordinary(sample))
+        tokens = self._words.count_tokens(sample)
         return Counted(round(tokens * scale), round(count_dense(sample) * scale))
 
 

@@ -1,5 +1,6 @@
-"""Decision time by prompt: `Gateway.plan` in process, three candidates, as a request calls it.
+"""Decision time by prompt: `plan_request` in process, three candidates, as a request calls it.
 
+Prose is measured without and with a trained model of answer lengths in the profile.
 `python -m tests.bench.decisions SECONDS` prints JSON: a list of Row.
 """
 
@@ -7,12 +8,16 @@ import base64
 import json
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+from gateway import profile
 from gateway.app import create_app
 from gateway.commands.demo.example_config import make_example_config
+from gateway.scheduling.text_features import BUCKETS, SHAPES
 from gateway.service.request.body import decode_members, parse_request
 from gateway.service.request.endpoint import EndpointKind
 from tests.bench.report import share_of
@@ -33,6 +38,8 @@ class Row(NamedTuple):
 
     text: str
     size: int
+    trained: bool
+    """Whether the profile has models of the prompt's words."""
     rounds: int
     decode_us: float
     p50_us: float
@@ -77,21 +84,48 @@ _PROSE_SIZES = (100, 2_000, 16_000, 100_000, 1_000_000)
 _OTHER_SIZES = (2_000, 6_000, 16_000, 1_000_000)
 
 
-def _cases() -> Iterator[tuple[str, int]]:
-    for size in _PROSE_SIZES:
-        yield "prose", size
+def _cases() -> Iterator[tuple[str, int, bool]]:
+    for trained in (False, True):
+        for size in _PROSE_SIZES:
+            yield "prose", size, trained
     for text in list(_TEXTS)[1:]:
         for size in _OTHER_SIZES:
-            yield text, size
+            yield text, size, False
+
+
+def _trained_profile(path: Path) -> str:
+    """Write the shipped profile with a length model a model, as `joulegate lengths train` does."""
+    shipped = profile.load_profile(None)
+    rng = random.Random(1)
+    lengths = {
+        name: profile.WordsRegression(
+            bias=5.0,
+            sigma=0.7,
+            words=[rng.gauss(0.0, 0.1) for _ in range(BUCKETS)],
+            shape=[(0.1, 1.0, 1.0)] * len(SHAPES),
+        )
+        for name in shipped.models
+    }
+    profile.save_profile(shipped.models, path, lengths)
+    return str(path)
 
 
 def measure(seconds: float) -> list[Row]:
     """Time every case for `seconds`."""
-    gateway = create_app(make_example_config()).state.runtime.gateway
-    return [_measure(gateway.plan, text, size, seconds) for text, size in _cases()]
+    with tempfile.TemporaryDirectory() as folder:
+        trained = _trained_profile(Path(folder) / "profile.json")
+        plans = {
+            with_words: create_app(
+                make_example_config(profile=trained if with_words else None)
+            ).state.runtime.gateway.plan_request
+            for with_words in (False, True)
+        }
+        return [_measure(plans[case[2]], *case, seconds) for case in _cases()]
 
 
-def _measure(plan: Callable[..., object], text: str, size: int, seconds: float) -> Row:
+def _measure(
+    plan: Callable[..., object], text: str, size: int, trained: bool, seconds: float
+) -> Row:
     rng = random.Random(size)
     bodies = [
         json.dumps(
@@ -114,6 +148,7 @@ def _measure(plan: Callable[..., object], text: str, size: int, seconds: float) 
             decoded.append(between - began)
             wall.append(after - between)
         # The thread's own clock stands still while another process has the core.
+        ask = parse_request(EndpointKind.CHAT, decode_members(body))
         own = time.thread_time()
         plan(ask, _HEADERS)
         if turn >= _VARIANTS:
@@ -122,6 +157,7 @@ def _measure(plan: Callable[..., object], text: str, size: int, seconds: float) 
     return Row(
         text,
         size,
+        trained,
         len(wall),
         decode_us=_at(decoded, 0.5),
         p50_us=_at(wall, 0.5),

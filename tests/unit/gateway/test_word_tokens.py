@@ -1,0 +1,75 @@
+"""Counting by words gives what encoding the whole text gives, whatever was learnt before."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway import word_tokens
+from gateway.tokens import load_token_counter
+from gateway.word_tokens import WordTokens
+
+COUNTER = load_token_counter()
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.skipif(COUNTER.source == "estimate", reason="no vocabulary is installed")
+
+
+@pytest.fixture(scope="module")
+def encode():
+    return COUNTER.encode
+
+
+SPACES = [" ", "  ", "   ", "\n", "\r\n", "\t", " \n", "\n ", "\u00a0", "\u3000", "\x0b", "\x1c"]
+WORDS = ["a", "Word", "isn't", "I'LL", "12", "3456", ".", "...", '("', "):", "'s", "_x", "-"]
+OTHERS = ["ü", "漢字", "👩", "e\u0301"]
+PIECES = st.sampled_from(SPACES + WORDS + OTHERS)
+PLAIN = st.sampled_from([" ", " ", "  ", "\n", *WORDS])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=40).map("".join) | st.lists(PLAIN, max_size=40).map("".join))
+def test_any_text_has_as_many_tokens_as_encoding_it_gives(text):
+    words = WordTokens(COUNTER.encode)
+    wanted = len(COUNTER.encode(text))
+    assert words.count_tokens(text) == wanted
+    # Some words are known by now, then all of them.
+    assert words.count_tokens(text) == words.count_tokens(text) == wanted
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "README.md", "gateway/tokens.py", "pyproject.toml"])
+def test_real_texts_too_with_words_learnt_from_one_another(encode, name):
+    words = WordTokens(encode)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    rng = random.Random(1)
+    for _ in range(60):
+        start = rng.randrange(len(text))
+        part = text[start : start + rng.randrange(3000)]
+        assert words.count_tokens(part) == len(encode(part))
+
+
+def test_what_is_kept_is_bounded(encode, monkeypatch):
+    monkeypatch.setattr(word_tokens, "MOST_WORDS", 50)
+    words = WordTokens(encode)
+    for turn in range(100):
+        text = " ".join(f"w{turn}x{at}" for at in range(9))
+        assert words.count_tokens(text) == len(encode(text))
+        assert len(words._words) <= 50 + 4
+
+
+def test_a_text_of_known_words_is_not_encoded(encode):
+    calls = []
+
+    def counted(text):
+        calls.append(text)
+        return encode(text)
+
+    words = WordTokens(counted)
+    text = " the cat sat on the mat"
+    while words.count_tokens(text) and len(calls) < 20:
+        before = len(calls)
+        words.count_tokens(text)
+        if len(calls) == before:
+            break
+    assert len(calls) == before
