@@ -48,6 +48,8 @@ class MeasuredCosts:
     predicted: Floats
     tokens_in: Floats
     tokens_out: Floats
+    running: Floats
+    """Other requests there meanwhile; NaN where the row does not say."""
     by: str
     """Source of the prediction: the profile, or a fit to the same rows."""
 
@@ -95,6 +97,7 @@ class PlotData:
             how = self._find_predictor(name, quantity)
             if len(frame) and how is not None:
                 form, coefficients, by = how
+                running = frame["running"].to_numpy(dtype=float)
                 frame = frame.assign(running=frame["running"].fillna(0.0))
                 raw = design.build_design_matrix(form, quantity, frame) @ coefficients
                 found.append(
@@ -105,6 +108,7 @@ class PlotData:
                         np.maximum(raw, COST_FLOOR),
                         frame["tokens_in"].to_numpy(dtype=float),
                         frame["tokens_out"].to_numpy(dtype=float),
+                        running,
                         by,
                     )
                 )

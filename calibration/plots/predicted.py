@@ -1,4 +1,4 @@
-"""Predicted against measured seconds and joules, a dot per request."""
+"""Predicted against measured seconds and joules, a dot per request, marked by concurrency."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -6,6 +6,7 @@ from matplotlib.lines import Line2D
 
 from calibration.arrays import Floats
 from calibration.plots import style
+from calibration.plots.concurrency import NOT_TOLD, ConcurrencyClass, split_by_concurrency
 from calibration.plots.picture import Picture, PictureTable, PictureUnavailable
 from calibration.plots.plot_data import MeasuredCosts, PlotData
 from calibration.stats.design import UNITS
@@ -36,6 +37,8 @@ def draw_predicted(material: PlotData) -> list[Picture]:
     drawn = style.create_figure(8.6, 0.9 + 3.3 * len(names))
     grid = drawn.subplots(len(names), len(CostQuantity), squeeze=False)
     table: list[tuple[str, ...]] = []
+    by_company: list[tuple[str, ...]] = []
+    classes: dict[str, ConcurrencyClass] = {}
     notes: list[str] = []
     for row, name in enumerate(names):
         for column, quantity in enumerate(CostQuantity):
@@ -48,11 +51,26 @@ def draw_predicted(material: PlotData) -> list[Picture]:
                 continue
             notes += _draw_panel(material, axes, one)
             table.append(_format_errors(one))
+            split = split_by_concurrency(one.running)
+            if len(split) > 1:
+                by_company += [_format_class_errors(one, company) for company in split]
+                classes |= {company.label: company for company in split}
     handles = [
         Line2D([], [], color=style.INK, lw=1.2, label="as predicted"),
         Line2D([], [], color=style.INK, ls="--", marker="o", ms=4, lw=1, label="median of a bin"),
     ]
+    handles += [
+        Line2D(
+            [], [], ls="none", marker=company.marker, ms=5, color=company.tint(style.MUTED),
+            label=label,
+        )
+        for label, company in sorted(classes.items(), key=lambda item: -item[1].shade)
+    ]  # fmt: skip
     style.add_legend(drawn, handles)
+    tables = []
+    if by_company:
+        heads = ("model", "cost", "requests", "rows", "mean error", "median |%|")
+        tables.append(PictureTable("Errors by requests at a time", heads, by_company))
     columns = ("model", "cost", "predicted by", "rows", "R2", "RMSE", "mean error", "median |%|")
     return [
         Picture(
@@ -61,9 +79,10 @@ def draw_predicted(material: PlotData) -> list[Picture]:
             "A good prediction lies on the line; medians off the line are a bias that averages do "
             "not mend. Scatter about the line is what lengths cannot explain. R2 is that of the "
             "predictions shown, and may be below zero where they are worse than the mean. Mean "
-            "error is measured less predicted.",
+            "error is measured less predicted. Marks tell how many requests the server was working "
+            "on, where the rows say so: those off the line under company want the load form.",
             drawn,
-            [PictureTable("Errors, all rows", columns, table)],
+            [PictureTable("Errors, all rows", columns, table), *tables],
             list(dict.fromkeys(notes)),
         )
     ]
@@ -117,10 +136,15 @@ def _draw_panel(material: PlotData, axes: Axes, one: MeasuredCosts) -> list[str]
         style.limit_ticks(axes.xaxis)
         style.limit_ticks(axes.yaxis)
     picked, look = sample_rows(len(x)), material.get_model_style(one.model)
-    axes.plot(
-        x[picked], y[picked], ls="none", marker=look.marker, ms=3, color=look.colour, alpha=0.45,
-        mew=0, rasterized=True,
-    )  # fmt: skip
+    split = split_by_concurrency(one.running)
+    for company in split:
+        alone = len(split) == 1
+        shown = picked[company.rows[picked]]
+        axes.plot(
+            x[shown], y[shown], ls="none", marker=look.marker if alone else company.marker, ms=3,
+            color=look.colour if alone else company.tint(look.colour), alpha=0.55,
+            mew=0.8 if company.label == NOT_TOLD and not alone else 0, rasterized=True,
+        )  # fmt: skip
     axes.axline((across[0], across[0]), (across[1], across[1]), color=style.INK, lw=1.2, zorder=4.5)
     middle, half, _, _ = compute_bins(x, y)
     axes.plot(middle, half, color=style.PAPER, lw=3, zorder=4)
@@ -142,6 +166,22 @@ def _compute_axis_limits(values: Floats, *, log: bool) -> tuple[float, float]:
         return low / 1.2, high * 1.2
     room = 0.05 * ((high - low) or abs(high) or 1.0)
     return low - room, high + room
+
+
+def _format_class_errors(one: MeasuredCosts, company: ConcurrencyClass) -> tuple[str, ...]:
+    y, predicted = one.y[company.rows], one.predicted[company.rows]
+    error = y - predicted
+    known = y > 0.0
+    share = np.abs(error[known]) / y[known]
+    mean = style.drop_rounding(float(error.mean()), float(error.std()))
+    return (
+        one.model,
+        one.quantity.value,
+        company.label,
+        f"{len(y):,}",
+        f"{style.format_number(mean)} {UNITS[one.quantity]}",
+        f"{float(np.median(share)):.1%}" if share.size else "-",
+    )
 
 
 def _format_errors(one: MeasuredCosts) -> tuple[str, ...]:

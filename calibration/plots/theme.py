@@ -40,6 +40,18 @@ thead th { color: var(--muted); font-weight: 500; }
 thead th { white-space: normal; }
 tbody th { font-weight: 500; }
 .muted { color: var(--muted); font-size: .85rem; }
+.phone { display: none; }
+@media (max-width: 40rem) {
+  body { padding: 1rem; }
+  nav ul { columns: 1; padding-left: 1.2rem; }
+  /* Whole, if small: they are drawn by lines, and stay sharp when they are enlarged. */
+  figure svg { min-width: 0; }
+  .phone { display: block; }
+  .tables { display: block; }
+  table { font-size: .78rem; }
+  th, td { white-space: normal; overflow-wrap: anywhere; padding-right: .5rem; }
+  thead th, tbody th { overflow-wrap: normal; }
+}
 @media print { details > * { display: block; } }
 </style>
 </head>
@@ -50,6 +62,7 @@ tbody th { font-weight: 500; }
 <code>$command</code>
 </header>
 <nav><ul>$contents</ul></nav>
+<p class="phone muted">Pictures are as wide as the screen: spread two fingers to enlarge one.</p>
 <main>
 $models
 $pictures

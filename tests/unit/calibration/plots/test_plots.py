@@ -96,6 +96,17 @@ def test_labels_and_units_stand_as_text_in_the_svg(drawn, name, texts):
         assert text in svg
 
 
+def test_predicted_marks_rows_by_concurrency(tmp_path):
+    path, out = tmp_path / "rows.csv", tmp_path / "out"
+    pd.concat([frame("phi-3-mini", running=r, seed=r) for r in (0, 3, 20)]).to_csv(path)
+    code, _, errors = call("--only", "predicted", "--rows", path, "--out", out, "--format", "svg")
+    assert code == 0, errors
+    svg = (out / "predicted.svg").read_text()
+    for label in ("1 at a time", "2 to 4", "17 and more"):
+        assert label in svg
+    assert "5 to 16" not in svg
+
+
 def test_models_differ_by_more_than_colour(drawn):
     svg = (drawn[0] / "triangle.svg").read_text()
     patterns = dict(re.findall(r'<pattern id="(\w+)".*?<path d="(.*?)"', svg, re.DOTALL))

@@ -91,6 +91,15 @@ def test_every_picture_has_its_numbers_beside_it(page):
         assert "<table>" in section
 
 
+def test_it_fits_a_phone(page):
+    assert 'name="viewport" content="width=device-width, initial-scale=1"' in page
+    narrow = page.partition("@media (max-width: 40rem) {")[2].partition("@media print")[0]
+    assert "figure svg { min-width: 0; }" in narrow
+    assert "white-space: normal" in narrow
+    # What is still too wide scrolls by itself and not the page.
+    assert ".wide { overflow-x: auto" in page
+
+
 def test_it_reads_in_the_dark(page):
     assert "prefers-color-scheme: dark" in page
     body = page.split("</head>")[1]
