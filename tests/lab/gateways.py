@@ -172,7 +172,7 @@ class LabGateways(Onlooker):
         assert best is not None, "no model can serve this arrival"
         backend = gateway.backends[best.backend]
         backend.inflight += 1
-        backend.prompt_tokens += best.tokens_in
+        backend.add_prompt_tokens(best.tokens_in)
         # The lab numbers requests in the order of arrivals.
         number = len(self._sent)
         self._sent[number] = (gateway, backend)
@@ -195,11 +195,11 @@ class LabGateways(Onlooker):
     def first(self, now: float, request: LabRequest) -> None:
         """A prompt has been read."""
         self.now = now
-        self._sent[request.number][1].prompt_tokens -= self._unread.pop(request.number)
+        self._sent[request.number][1].add_prompt_tokens(-self._unread.pop(request.number))
 
     def ended(self, now: float, request: LabRequest) -> None:
         """One less is there."""
         self.now = now
         backend = self._sent[request.number][1]
         backend.inflight -= 1
-        backend.prompt_tokens -= self._unread.pop(request.number, 0)
+        backend.add_prompt_tokens(-self._unread.pop(request.number, 0))
