@@ -50,7 +50,18 @@ class AnswerLength(NamedTuple):
         """Return E[clamp(o, low, high)]; with low >= high it is high."""
         if high <= low:
             return high
-        return self._mean_below(high) - self._mean_below(low) + low
+        mu, sigma = self
+        mu = min(mu, _MOST_MU)
+        # Beyond exp()'s range all of the mass lies above the limits.
+        exponent = mu + sigma * sigma / 2.0
+        mass = math.exp(exponent) if exponent < _FAR else 0.0
+        z = (math.log(high) - mu) / sigma
+        upper = mass * (0.5 * math.erfc((sigma - z) / _SQRT2)) + high * (
+            0.5 * math.erfc(z / _SQRT2)
+        )
+        z = (math.log(low) - mu) / sigma
+        lower = mass * (0.5 * math.erfc((sigma - z) / _SQRT2)) + low * (0.5 * math.erfc(z / _SQRT2))
+        return upper - lower + low
 
     def compute_moments(self, low: float, high: float) -> Moments:
         """Return the first two moments of clamp(o, low, high)."""
@@ -63,16 +74,7 @@ class AnswerLength(NamedTuple):
         """Return the tokens that `share` of the answers stay within (0 < share < 1)."""
         exponent = self.mu + self.sigma * find_normal_quantile(share)
         found = math.exp(exponent) if exponent < _FAR else math.inf
-        return max(min(found, high), min(low, high))
-
-    def _mean_below(self, limit: float) -> float:
-        mu, sigma = min(self.mu, _MOST_MU), self.sigma
-        z = (math.log(limit) - mu) / sigma
-        tail = 0.5 * math.erfc(z / _SQRT2)
-        below = 0.5 * math.erfc((sigma - z) / _SQRT2)
-        # Beyond exp()'s range all of the mass lies above the limit.
-        exponent = mu + sigma * sigma / 2.0
-        return (math.exp(exponent) * below if exponent < _FAR else 0.0) + limit * tail
+        return high if found >= high else max(found, min(low, high))
 
     def _square_below(self, limit: float) -> float:
         mu, sigma = min(self.mu, _MOST_MU), self.sigma

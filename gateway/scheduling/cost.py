@@ -81,6 +81,8 @@ class CostFunction:
         init=False, repr=False, compare=False
     )
     _shared: bool = field(init=False, repr=False, compare=False)
+    is_linear: bool = field(init=False, repr=False, compare=False)
+    """Whether the cost is linear in tokens out, so that the mean length has the mean cost."""
 
     def __post_init__(self) -> None:
         if len(self.coefficients) != self.form.term_count:
@@ -97,6 +99,7 @@ class CostFunction:
         half = b3 / 2.0 if self.form.reads_context else 0.0
         object.__setattr__(self, "_b", (b0, b1, b2, b3, half, b4))
         object.__setattr__(self, "_shared", self.quantity is CostQuantity.JOULES)
+        object.__setattr__(self, "is_linear", not self.form.reads_context)
 
     def evaluate_form(
         self, tokens_in: float, tokens_out: float, running: float = 0.0, cached: float = 0.0

@@ -163,35 +163,31 @@ def _rank_estimates(
         [made.seconds for made in estimates],
     )
     ranked = []
-    for made, *costs in zip(estimates, accuracy_costs, energy_costs, time_costs, strict=True):
-        option = made.candidate.option
-        accuracy_cost, energy_cost, time_cost = costs
-        terms = (
-            weights.accuracy * accuracy_cost,
-            weights.energy * energy_cost,
-            weights.time * time_cost,
-        )
+    for made, a, e, t in zip(estimates, accuracy_costs, energy_costs, time_costs, strict=True):
+        candidate, tokens, place, seconds, joules, reference, floored, places = made
+        option = candidate.option
+        accuracy, energy, time = weights.accuracy * a, weights.energy * e, weights.time * t
         ranked.append(
             ScoredCandidate(
                 option.model,
                 option.deployment,
-                round(terms[0] + terms[1] + terms[2], _DIGITS),
+                round(accuracy + energy + time, _DIGITS),
                 option.accuracy,
-                made.seconds,
-                made.joules,
-                (accuracy_cost, energy_cost, time_cost),
-                terms,
-                made.place.running,
-                made.place.queued,
-                made.tokens.input,
-                max(1, round(made.tokens.output)),
-                made.floored,
-                made.reference_joules,
-                made.tokens.output_p90,
-                made.tokens.source,
-                made.tokens.length,
-                made.place.backend,
-                made.places,
+                seconds,
+                joules,
+                (a, e, t),
+                (accuracy, energy, time),
+                place.running,
+                place.queued,
+                tokens.input,
+                max(1, round(tokens.output)),
+                floored,
+                reference,
+                tokens.output_p90,
+                tokens.source,
+                tokens.length,
+                place.backend,
+                places,
             )
         )
     if len(ranked) > 1:

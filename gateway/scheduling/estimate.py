@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gateway.scheduling.answer_length import AnswerLength, Moments, find_normal_quantile
 from gateway.scheduling.candidate import CandidatePlace, RoutingCandidate
-from gateway.scheduling.cost import COST_FLOOR, CostFunction, RegressionForm
+from gateway.scheduling.cost import COST_FLOOR, CostFunction
 from gateway.scheduling.decision import ExcludedCandidate, MetricWeights, PlacePrediction
 from gateway.scheduling.features import RequestFeatures
 
@@ -23,7 +23,6 @@ P90 = 0.9
 PROFILE, LIMIT = "profile", "limit"
 """Sources of a length: the profile's own distribution; the limit, where answers run to it."""
 _HERE = "only"
-_LINEAR = frozenset({RegressionForm.ADDITIVE, RegressionForm.INTERACTION, RegressionForm.LOAD})
 
 _LARGEST_LIMIT = 1 << 53
 """No answer is longer, and every integer up to it is a float."""
@@ -176,27 +175,29 @@ def _predict(
 ) -> CandidateEstimate:
     option, running = candidate.option, candidate.running
     places = candidate.places or (CandidatePlace("", _HERE, running, candidate.queued),)
-    raw = [_predict_place(features, candidate, tokens, place) for place in places]
-    settled = [_settle(*figures, place) for figures, place in zip(raw, places, strict=True)]
+    raw: list[tuple[float, float]] = []
+    settled: list[tuple[float, float]] = []
+    predicted: list[PlacePrediction] = []
+    for place in places:
+        seconds, joules = _predict_place(features, candidate, tokens, place)
+        raw.append((seconds, joules))
+        # Floored, and with what is to wait for.
+        seconds, joules = max(seconds, COST_FLOOR), max(joules, COST_FLOOR)
+        if place.queued:
+            seconds += _queue_seconds(seconds, place)
+        settled.append((seconds, joules))
+        predicted.append(PlacePrediction(place.backend, place.why, place.running, seconds, joules))
     at = 0 if len(places) == 1 else _choose_place(settled, weights)
     place, (seconds, joules) = places[at], raw[at]
     floored = seconds < COST_FLOOR or joules < COST_FLOOR
     reference = joules
     if reference_load is not None and reference_load != place.running:
         reference = _joules(features, option.joules, tokens, reference_load, 0)
-    predicted = tuple(
-        PlacePrediction(one.backend, one.why, one.running, *figures)
-        for one, figures in zip(places, settled, strict=True)
-    )
+    seconds, joules = settled[at]
     return CandidateEstimate(
-        candidate, tokens, place, *settled[at], max(reference, COST_FLOOR), floored, predicted
-    )
-
-
-def _settle(seconds: float, joules: float, place: CandidatePlace) -> tuple[float, float]:
-    """Floor both, and add what is to wait for."""
-    seconds = max(seconds, COST_FLOOR)
-    return seconds + _queue_seconds(seconds, place), max(joules, COST_FLOOR)
+        candidate, tokens, place, seconds, joules, max(reference, COST_FLOOR), floored,
+        tuple(predicted),
+    )  # fmt: skip
 
 
 def _predict_place(
@@ -208,7 +209,8 @@ def _predict_place(
     """Return raw seconds, without the queue, and joules of the request at one place."""
     option, count = candidate.option, features.sequences
     load = place.running + count - 1
-    longest_in = max(0.0, tokens.longest_in - place.cached_tokens)
+    cached = place.cached_tokens
+    longest_in = max(0.0, tokens.longest_in - cached) if cached else tokens.longest_in
     if count == 1:
         seconds = expect_cost(option.seconds, longest_in, tokens, load)
     else:
@@ -216,7 +218,7 @@ def _predict_place(
         share = (count - 0.375) / (count + 0.25)
         out = max(tokens.each_out, tokens.length.find_quantile(share, tokens.low, tokens.high))
         seconds = option.seconds.evaluate_form(longest_in, out, load)
-    return seconds, _joules(features, option.joules, tokens, place.running, place.cached_tokens)
+    return seconds, _joules(features, option.joules, tokens, place.running, cached)
 
 
 def _joules(
@@ -227,7 +229,7 @@ def _joules(
     cached: int,
 ) -> float:
     count = features.sequences
-    each_in = max(0.0, tokens.each_in - cached)
+    each_in = max(0.0, tokens.each_in - cached) if cached else tokens.each_in
     return count * expect_cost(cost, each_in, tokens, running + count - 1)
 
 
@@ -236,7 +238,7 @@ def expect_cost(
 ) -> float:
     """Return E[cost] over one answer's length; exact, as no form is more than quadratic in it."""
     mean = tokens.each_out
-    if cost.form in _LINEAR:
+    if cost.is_linear:
         return cost.evaluate_form(tokens_in, mean, running)
     spread = tokens.compute_moments().deviation
     low = cost.evaluate_form(tokens_in, mean - spread, running)
