@@ -8,6 +8,8 @@
      |   +- ResponseTooLarge  more bytes than the gateway holds: the request's doing
      +- BackendStatusError    an HTTP status of 400 or above; carries status, body, Retry-After
 
+`answered` tells those that a server gave from those of a server that could not be reached.
+
 `backends.client` turns every error of the HTTP library into one of these; nothing else escapes it.
 """
 
@@ -39,6 +41,7 @@ class BackendError(Exception):
     """Base; `reason` is a word for metrics."""
 
     reason = "error"
+    answered = False
 
 
 class BackendUnreachable(BackendError):
@@ -63,6 +66,7 @@ class InvalidResponse(BackendError):
     """The answer is not what an OpenAI-compatible server sends."""
 
     reason = "bad_answer"
+    answered = True
 
 
 class ResponseTooLarge(InvalidResponse):
@@ -72,13 +76,15 @@ class ResponseTooLarge(InvalidResponse):
 
 
 class BackendStatusError(BackendError):
-    """The backend answered with an error status."""
+    """The backend answered with an error status, and maybe when to ask again."""
 
-    def __init__(self, status: int, body: bytes, retry_after: str | None = None) -> None:
+    answered = True
+
+    def __init__(self, status: int, body: bytes, retry_after_seconds: float | None = None) -> None:
         super().__init__(f"the backend answered {status}")
         self.status = status
         self.body = body
-        self.retry_after = retry_after
+        self.retry_after_seconds = retry_after_seconds
 
     @property
     def reason(self) -> str:  # type: ignore[override]

@@ -52,6 +52,7 @@ class SharedEjection(NamedTuple):
 
     half_open_at: float | None
     streak: int
+    for_answers: bool = False
 
 
 class SharedBackend:
@@ -69,7 +70,7 @@ class SharedBackend:
         """Tell the others."""
         at = ejection.half_open_at
         self._ejection[1] = 0 if at is None else max(1, round(at * _MICRO))
-        self._ejection[2] = ejection.streak
+        self._ejection[2] = ejection.streak << 1 | ejection.for_answers
         # Last, and unlike any that another worker may write at the same time.
         self._seen = ((self._ejection[0] >> 8) + 1) << 8 | self._mine
         self._ejection[0] = self._seen
@@ -80,7 +81,8 @@ class SharedBackend:
             return None
         self._seen = self._ejection[0]
         at = self._ejection[1]
-        return SharedEjection(at / _MICRO if at else None, self._ejection[2])
+        streak, for_answers = self._ejection[2] >> 1, bool(self._ejection[2] & 1)
+        return SharedEjection(at / _MICRO if at else None, streak, for_answers)
 
 
 class WorkerTable:

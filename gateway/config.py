@@ -93,11 +93,17 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RetryConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much of the traffic may be attempts beyond a request's first."""
+    """How much of the traffic may be attempts beyond a request's first.
+
+    Each such attempt takes a token. A request earns `budget_ratio` of one, at most `budget_max` are
+    kept, and the first `budget_start` are there from the start, as an advance on what will be
+    earned. Connections that were refused cost none.
+    """
 
     max_attempts: Annotated[int, Meta(ge=1, le=20)] = 4
     budget_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.2
-    budget_floor: Annotated[int, Meta(ge=0)] = 3
+    budget_start: Annotated[float, Meta(ge=0.0)] = 3.0
+    budget_max: Annotated[float, Meta(ge=0.0)] = 10.0
 
 
 class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,7 +164,8 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
         check_secret_or_file("meter_secret", self.meter_secret, self.meter_secret_file)
         check_secret_or_file("response_id_secret", self.response_id_secret, None)
         seen: set[tuple[str, str]] = set()
-        urls: set[str] = set()
+        urls: dict[str, BackendConfig] = {}
+        places: set[tuple[str, str]] = set()
         for index, model in enumerate(self.models):
             key = (model.name, model.deployment_label)
             if key in seen:
@@ -168,11 +175,11 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
                 )
             seen.add(key)
             for place, backend in enumerate(model.backends):
-                if backend.root_url in urls:
-                    raise ValueError(
-                        f"models[{index}].backends[{place}].url: {backend.root_url} is listed twice"
-                    )
-                urls.add(backend.root_url)
+                where = f"models[{index}].backends[{place}]"
+                if (model.name, backend.root_url) in places:
+                    raise ValueError(f"{where}.url: {backend.root_url} is listed twice")
+                places.add((model.name, backend.root_url))
+                _check_same_server(where, backend, urls.setdefault(backend.root_url, backend))
         if self.experiment is not None:
             self._check_baseline(self.experiment)
         self._check_default_model()
@@ -210,6 +217,16 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
         """Return every preset's weights by name, the built-in ones included."""
         mine = {name: preset.weights.to_metric_weights() for name, preset in self.presets.items()}
         return {**PRESETS, **mine}
+
+
+def _check_same_server(where: str, backend: BackendConfig, first: BackendConfig) -> None:
+    """Raise ValueError where two models say different things of the one server they share."""
+    for key in ("api_key", "meter", "tls"):
+        if getattr(backend, key) != getattr(first, key):
+            raise ValueError(
+                f"{where}.{key}: differs from what another model says of {backend.root_url}; "
+                "one server has one"
+            )
 
 
 def load_config(path: Path) -> GatewayConfig:

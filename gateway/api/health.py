@@ -22,7 +22,7 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
     @get("/ready", name="ready", sync_to_thread=False)
     def get_readiness() -> Response[dict[str, Any]]:
         """Say whether requests are welcome: a usable backend, and not draining."""
-        usable = sum(1 for backend in gateway.backends if backend.is_available)
+        usable = sum(1 for backend in gateway.backends if backend.is_in_use)
         good = usable > 0 and not gateway.draining
         status = "draining" if gateway.draining else "ready" if good else "no usable backend"
         return Response(

@@ -5,13 +5,14 @@ import random
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from backends.circuit_breaker import EjectionPolicy
 from backends.client import BackendClient
 from backends.http.url import TlsFiles
 from backends.meter.client.meter_client import MeterLink
-from backends.registry import Backend, Deployment, EjectionPolicy
+from backends.registry import Backend, Deployment, group_backends
 from gateway.boundary_config import BoundaryConfig
 from gateway.carbon_config import CarbonConfig
-from gateway.config import GatewayConfig
+from gateway.config import BackendConfig, GatewayConfig
 from gateway.telemetry import WORKERS
 from gateway.telemetry.boundary import BoundaryRates
 from gateway.telemetry.boundary_account import BoundaryAccount
@@ -29,24 +30,31 @@ def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deploy
         health_config.eject_seconds,
         health_config.eject_max_seconds,
     )
-    return tuple(
+    made: dict[str, Backend] = {}
+
+    def find_or_make(wanted: BackendConfig) -> Backend:
+        """Return the backend of an address: one, however many models it serves."""
+        if wanted.root_url not in made:
+            made[wanted.root_url] = Backend(
+                wanted.root_url,
+                api_key=wanted.api_key,
+                tls=_files(wanted.tls or config.tls),
+                ejection=ejection,
+            )
+        return made[wanted.root_url]
+
+    deployments = tuple(
         Deployment(
             model.name,
             model.deployment_label,
             model.served_name or model.name,
-            [
-                Backend(
-                    backend.root_url,
-                    api_key=backend.api_key,
-                    tls=_files(backend.tls or config.tls),
-                    ejection=ejection,
-                )
-                for backend in model.backends
-            ],
+            [find_or_make(backend) for backend in model.backends],
             rng=rng,
         )
         for model in config.models
     )
+    group_backends(deployments)
+    return deployments
 
 
 def _files(tls: TlsConfig | None) -> TlsFiles | None:
@@ -60,7 +68,7 @@ def connect_meters(
     links: dict[str, MeterLink] = {}
     for model, deployment in zip(config.models, made, strict=True):
         for wanted, backend in zip(model.backends, deployment.backends, strict=True):
-            if wanted.meter is not None:
+            if wanted.meter is not None and backend.meter is None:
                 parts = urlsplit(wanted.meter)
                 root = f"{parts.scheme}://{parts.netloc}"
                 if root not in links:

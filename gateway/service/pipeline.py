@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
-from backends.registry import Backend, Deployment
+from backends.registry import Backend, Deployment, list_backends
 from gateway.experiment_config import BaselineConfig, ExperimentConfig
 from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
@@ -101,8 +101,8 @@ class RequestPipeline:
 
     @property
     def backends(self) -> list[Backend]:
-        """Every backend of every deployment."""
-        return [backend for deployment in self.deployments for backend in deployment.backends]
+        """Every backend, once."""
+        return list_backends(self.deployments)
 
     @property
     def response_ids(self) -> ResponseIds:
@@ -117,7 +117,7 @@ class RequestPipeline:
     @property
     def inflight_requests(self) -> int:
         """Requests being served now."""
-        return self._dispatcher.budget.inflight
+        return len(self._requests_in_flight)
 
     def cancel_all(self) -> None:
         """Cancel what is still in flight, at the drain deadline."""
@@ -157,14 +157,12 @@ class RequestPipeline:
         other refusal is.
         """
         started = time.perf_counter()
-        self._dispatcher.budget.inflight += 1
         self._requests_in_flight.add_request(lifeline)
         try:
             error = await self._try_serving(record, load, headers, reply, lifeline, started)
             if error is not None:
                 await self._send_error(record, reply, lifeline, error)
         finally:
-            self._dispatcher.budget.inflight -= 1
             self._requests_in_flight.remove_request(lifeline)
             record.seconds = time.perf_counter() - started
             self.accounting.add_record(record)
@@ -219,7 +217,9 @@ class RequestPipeline:
             made.features.sequences,
         )
         if not made.decision.candidates:
-            raise no_candidate_error(made.decision, ask.kind.prompt_member)
+            raise no_candidate_error(
+                made.decision, ask.kind.prompt_member, wait=made.find_shortest_wait()
+            )
         opened = await self._dispatcher.open_response(
             ask,
             keep_to_place(ask, made.decision.candidates),
@@ -227,6 +227,7 @@ class RequestPipeline:
             made.selected_backends,
             record,
             lifeline,
+            last_resort=made.last_resort,
         )
         ttft_seconds: float | None = None
         try:
@@ -248,7 +249,7 @@ class RequestPipeline:
                 opened.stream.release_connection()
         except BackendError as error:
             if not isinstance(error, ResponseTooLarge):
-                opened.backend.record_failure(f"{error.reason}: {error}")
+                opened.backend.record_failure(f"{error.reason}: {error}", answered=error.answered)
             self._note_broken(record, error.reason, str(error))
             raise StreamInterrupted(f"{record.model} broke off: {error}") from error
         except asyncio.CancelledError:

@@ -184,7 +184,7 @@ class GatewayMetrics:
             "meter",
         )
         self._unmetered_seen: dict[str, int] = {}
-        self._ejections_seen: dict[str, int] = {}
+        self._ejections_seen: dict[tuple[str, str], int] = {}
         self._versions: dict[tuple[bool, str], str] = {}
         # Bound children, by label values; see `_cache_labels`.
         self.request_count = _cache_labels(self.requests)
@@ -268,11 +268,11 @@ class GatewayMetrics:
             idle[deployment.model] = idle.get(deployment.model, 0) + free
             for backend in deployment.backends:
                 labels = (deployment.model, backend.label)
-                self.backend_up.labels(*labels).set(0 if backend.is_ejected else 1)
+                self.backend_up.labels(*labels).set(1 if deployment.is_served_by(backend) else 0)
                 self.backend_inflight.labels(*labels).set(backend.inflight)
-                seen = self._ejections_seen.get(backend.root, 0)
+                seen = self._ejections_seen.get(labels, 0)
                 self.backend_ejections.labels(*labels).inc(backend.ejections - seen)
-                self._ejections_seen[backend.root] = backend.ejections
+                self._ejections_seen[labels] = backend.ejections
         for model, count in idle.items():
             self.backends_idle.labels(model).set(count)
 

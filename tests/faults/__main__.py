@@ -51,7 +51,7 @@ def gateway_config(server: FaultServer) -> dict[str, Any]:
             for name in ("connect", "first_token", "unary", "stall")
         }
         | {"stream_seconds": STREAM_SECONDS},
-        "retry": {"max_attempts": MAX_ATTEMPTS, "budget_floor": 10_000},
+        "retry": {"max_attempts": MAX_ATTEMPTS, "budget_start": 10_000},
         "health": {
             "eject_after_failures": 1_000_000_000,
             "probe_seconds": hour,

@@ -120,7 +120,7 @@ async def test_failing_everywhere_is_the_last_ones(world, body):
         model("phi-3-mini", bad),
         model("mistral-7b", worse),
         weights=WeightsConfig(energy=1),
-        retry=RetryConfig(budget_floor=10),
+        retry=RetryConfig(budget_start=10),
     )
     got = await gate.ask(body)
     assert got.status == 503

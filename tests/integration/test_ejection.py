@@ -3,11 +3,13 @@
 import pytest
 from aiohttp import web
 
-from gateway.config import HealthConfig
+from gateway.config import HealthConfig, RetryConfig
 from tests.integration.harness import CHAT, ENERGY, STREAM, model, until
 from tests.integration.scripted import plain
 
 NEVER = 3600.0
+AMPLE = RetryConfig(budget_start=10)
+"""A new process could pay three retries."""
 
 
 def health(**fields):
@@ -23,13 +25,16 @@ def health(**fields):
     )
 
 
-def failing(status=500):
-    """An answer to everything, and a switch."""
+def failing():
+    """Cuts every connection, and has a switch."""
 
     async def answer(request, seen):
         if answer.well:
             return await plain(request, seen)
-        return web.json_response({"error": {"message": "no"}}, status=status)
+        # Half a head: what was closed without a byte would be sent once more, silently.
+        request.transport.write(b"HTTP/1.1 200")
+        request.transport.close()
+        return web.Response()
 
     answer.well = False
     return answer
@@ -75,7 +80,9 @@ async def test_an_answer_in_between_starts_the_count_anew(world):
 async def test_the_others_go_on_and_the_ejected_one_is_excluded(world):
     bad = await world.recorder(failing())
     good = await world.recorder()
-    gate = await world.gate(model("phi-3-mini", bad), model("mistral-7b", good), health=health())
+    gate = await world.gate(
+        model("phi-3-mini", bad), model("mistral-7b", good), health=health(), retry=AMPLE
+    )
     for _ in range(5):
         got = await gate.ask(headers=ENERGY)
         assert (got.status, got.headers["x-joulegate-attempts"]) == (200, "2")
@@ -90,7 +97,7 @@ async def test_the_others_go_on_and_the_ejected_one_is_excluded(world):
 
 async def test_the_twin_takes_over_within_the_deployment(world):
     bad, good = await world.recorder(failing()), await world.recorder()
-    gate = await world.gate(model("phi-3-mini", bad, good), health=health())
+    gate = await world.gate(model("phi-3-mini", bad, good), health=health(), retry=AMPLE)
     for _ in range(100):
         assert (await gate.ask()).status == 200
         if gate.backend(bad).is_ejected:

@@ -3,10 +3,12 @@
 import openai
 import pytest
 
-from gateway.config import BackendConfig
+from gateway.config import BackendConfig, RetryConfig
 from tests.integration.harness import CHAT, HELLO, STREAM, model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FLEET = {"retry": RetryConfig(budget_start=100_000)}
 
 FAULTS = [
     ("refuse", {}, 503, openai.InternalServerError),
@@ -71,14 +73,9 @@ async def test_being_rate_limited_ejects_nobody(fleet, gate):
     ("status", "sent", "message"),
     [
         (400, None, "Simulated 400."),
-        (404, None, "Simulated 404."),
-        (404, {"detail": "Not Found"}, "Not Found"),
         (422, {"detail": [{"loc": ["body", "n"], "msg": "too many"}]}, "too many"),
         (400, {"object": "error", "message": "old vLLM", "code": 40303}, "old vLLM"),
-        (400, {"error": "in short"}, "in short"),
         (413, {"error": {"message": "large", "code": 413, "param": "body.messages"}}, "large"),
-        (400, [1, 2], "[1,2]"),
-        (400, "", ""),
     ],
 )
 async def test_the_backends_refusal_is_passed_on_and_not_retried(
@@ -94,10 +91,7 @@ async def test_the_backends_refusal_is_passed_on_and_not_retried(
     assert message in error["message"]
     assert error["message"]
     assert error["type"] == "invalid_request_error"
-    assert error["code"] == (
-        # A router's 404 speaks of the path, vLLM's own of the model.
-        "model_not_found" if status == 404 and sent is None else None
-    )
+    assert error["code"] is None
     assert error["param"] == ("messages" if status == 413 else None)
     assert got.headers["x-joulegate-attempts"] == "1"
     assert sum(server.faults.served["status"] for server in fleet.all) - served == 1
@@ -105,11 +99,32 @@ async def test_the_backends_refusal_is_passed_on_and_not_retried(
     assert (record["code"], record["error"]) == (status, error["message"])
 
 
-async def test_html_as_a_refusal_is_put_into_openais_shape(fleet, gate):
-    fleet.fail(fleet.all, "status", status=400, html=True)
-    got = await gate.ask()
-    assert (got.status, got.headers["content-type"]) == (400, "application/json")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("status", "sent"),
+    [(400, None), (413, None), (400, {"error": "in short"}), (400, [1, 2]), (400, "")],
+)
+async def test_a_4xx_that_is_not_vllms_is_believed_when_a_second_backend_gives_it(
+    fleet, gate, status, sent, stream
+):
+    fields = {"html": True} if sent is None else {"body": sent}
+    fleet.fail(fleet.all, "status", status=status, **fields)
+    got = await gate.ask(STREAM if stream else CHAT)
+    assert (got.status, got.headers["content-type"]) == (status, "application/json")
     assert got.json["error"]["message"]
+    assert got.headers["x-joulegate-attempts"] == "2"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("sent", [None, {"detail": "Not Found"}])
+@pytest.mark.parametrize("status", [404, 408, 409, 425, 499])
+async def test_a_4xx_that_cannot_be_the_requests_is_a_502(fleet, gate, status, sent, stream):
+    fields = {"body": sent} if sent is not None else {}
+    fleet.fail(fleet.all, "status", status=status, **fields)
+    got = await gate.ask(STREAM if stream else CHAT)
+    assert (got.status, got.json["error"]["code"]) == (502, "bad_gateway")
+    assert got.headers["x-joulegate-attempts"] == "4"
+    assert got.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -2,9 +2,12 @@
 
 import pytest
 
+from gateway.config import RetryConfig
 from tests.integration.harness import CHAT, DONE, ENERGY, STREAM, spent
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FLEET = {"retry": RetryConfig(budget_start=100_000)}
 
 FAULTS = [
     ("refuse", {}, "unreachable"),

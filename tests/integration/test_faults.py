@@ -46,7 +46,7 @@ async def test_a_fault(world, kind):
                 connect_seconds=5.0, first_token_seconds=0.5, unary_seconds=3.0,
                 stall_seconds=0.5, stream_seconds=2.0,
             ),
-            retry=RetryConfig(max_attempts=MAX_ATTEMPTS, budget_floor=100),
+            retry=RetryConfig(max_attempts=MAX_ATTEMPTS, budget_start=100),
         )  # fmt: skip
         sdk = gate.sdk(timeout=PATIENCE)
         cells = [(scope, stream) for scope in SCOPES for stream in MODES]

@@ -62,7 +62,7 @@ def origin(thing):
 async def test_a_request_that_is_over_leaves_no_cycle(world, kind, body):
     backends = [await world.recorder(failing(kind)) for _ in range(2)]
     gate = await world.gate(
-        model("phi-3-mini", *backends), retry=RetryConfig(max_attempts=2, budget_floor=10)
+        model("phi-3-mini", *backends), retry=RetryConfig(max_attempts=2, budget_start=10)
     )
     assert (await gate.ask(body | LARGE)).headers["x-joulegate-attempts"] in ("1", "2")
     assert backends[0].seen or backends[1].seen

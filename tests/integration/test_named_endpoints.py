@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from gateway.config import RetryConfig
 from gateway.service.request.named_endpoints import NAMED, REFUSED
 from tests.integration.harness import model, until
 from tests.integration.scripted import event, stream
@@ -155,7 +156,7 @@ async def test_a_failure_is_the_next_backends_to_answer(world):
 
     good = await world.recorder(answering)
     bad = [await world.recorder(failing), await world.recorder(page)]
-    gate = await world.gate(model("phi-3-mini", *bad, good))
+    gate = await world.gate(model("phi-3-mini", *bad, good), retry=RetryConfig(budget_start=100))
     for _ in range(6):
         got = await gate.ask({"query": "a", "documents": ["b"]}, path="/v1/rerank")
         assert got.status == 200

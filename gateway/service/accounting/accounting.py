@@ -50,11 +50,11 @@ class RequestAccounting:
         self._boundary = boundary
         self.impact = ImpactEstimator(boundary, carbon)
         self._experiment = experiment
-        self._model_at = {
-            backend.label: deployment.model
-            for deployment in deployments
-            for backend in deployment.backends
-        }
+        self._model_at: dict[str, str] = {}
+        for deployment in deployments:
+            for backend in deployment.backends:
+                # Of several models at one address the first has what belongs to none of them.
+                self._model_at.setdefault(backend.label, deployment.model)
         self._finished: list[RequestRecord] = []
 
     def add_record(self, record: RequestRecord) -> None:

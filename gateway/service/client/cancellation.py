@@ -128,6 +128,9 @@ class InflightRequests:
     def __init__(self) -> None:
         self._alive: set[RequestCancellation] = set()
 
+    def __len__(self) -> int:
+        return len(self._alive)
+
     def add_request(self, lifeline: RequestCancellation) -> None:
         """Check its deadline from now on."""
         self._alive.add(lifeline)

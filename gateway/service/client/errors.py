@@ -24,6 +24,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.service.client.refusal import parse_refusal
+
 
 class ApiError(Exception):
     """Base. `status` is the HTTP status, `type`, `code` and `param` are OpenAI's fields."""
@@ -238,36 +240,12 @@ class UpstreamRejection(ApiError):
         super().__init__("")
         self.status = status
         self.type = "invalid_request_error"
-        self.message, self.param, named = _parse_refusal(body)
+        refusal = parse_refusal(status, body)
+        self.message, self.param = refusal.message, refusal.param
         # A router's 404 is `{"detail": "Not Found"}`; vLLM's own is for a model.
         self.code = None
-        if status == HTTPStatus.NOT_FOUND and named:
+        # A router's 404 is `{"detail": "Not Found"}`; vLLM's own is for a model, or an answer.
+        if status == HTTPStatus.NOT_FOUND and refusal.names_model:
             self.code = "response_not_found" if self.param == "response_id" else "model_not_found"
-        if self.message.startswith("This model's maximum context length"):
+        if refusal.is_too_long_prompt:
             self.code = "context_length_exceeded"
-
-
-class _ErrorDetail(msgspec.Struct):
-    message: str | None = None
-    param: Any = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _ErrorDetail | str | None = None
-    message: str | None = None
-    detail: Any = None
-
-
-def _parse_refusal(body: bytes) -> tuple[str, str | None, bool]:
-    """Find message and param in an error body, and whether it has vLLM's own shape."""
-    try:
-        parsed = msgspec.json.decode(body, type=_ErrorBody)
-    except (msgspec.MsgspecError, RecursionError):
-        return body[:500].decode(errors="replace") or "the backend refused the request", None, False
-    error = parsed.error
-    if isinstance(error, _ErrorDetail):
-        # vLLM says where in *its* request object: `body.messages`.
-        param = error.param.removeprefix("body.") if isinstance(error.param, str) else None
-        return error.message or "the backend refused the request", param, True
-    found = error or parsed.message or parsed.detail
-    return str(found) if found else "the backend refused the request", None, False

@@ -6,16 +6,19 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
+from backends.retry_after import round_up_seconds
 from gateway.experiment_config import BaselineConfig
 from gateway.scheduling.decide import make_decision
 from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import (
     ApiError,
+    BackendsRateLimited,
     BackendsUnavailable,
     ContextExceeded,
     NoFeasibleModel,
@@ -27,6 +30,7 @@ from gateway.service.request.learnt import Lesson, make_lesson
 from gateway.service.request.readers import read_features
 from gateway.service.request.routing_table import (
     NO_POLICY,
+    Found,
     RequestTarget,
     RoutingSnapshot,
     SelectedBackends,
@@ -51,6 +55,21 @@ class RoutingPlan:
     decision: RoutingDecision
     seconds: float
     lesson: Lesson
+    last_resort: bool = False
+    """Whether no backend was available and this is of those that are asked for want of another."""
+
+    def find_shortest_wait(self) -> tuple[float, int] | None:
+        """Return the shortest wait that a backend of these models asked for, and by what status."""
+        return min(
+            (
+                (backend.wait_seconds, backend.wait_status)
+                for place in self.snapshot.routed_deployments
+                if self.target.model in {None, place.option.model}
+                for backend in place.deployment.backends
+                if backend.wait_seconds > 0.0
+            ),
+            default=None,
+        )
 
     def explain_decision(self, request_id: str) -> bytes:
         """Return the decision in its public shape, as JSON."""
@@ -100,27 +119,44 @@ def make_plan(
     deciding = deciding or Deciding()
     learnt = deciding.learnt
     application = "" if learnt is None else learnt.hash_application(ask.application)
-    found = list_candidates(snapshot, target.model, features, deciding, application, ask.words)
-    decision = make_decision(
-        features,
-        found.candidates,
-        wishes.weights,
-        policy=wishes.policy,
-        bounds=wishes.bounds,
-        best_effort=not wishes.reject,
-        profile_version=snapshot.profile.version,
-        label=None if target.model is None else NO_POLICY,
-        reference_load=deciding.reference_load,
-        # Who names the model chooses nothing: its place is the config's to choose.
-        place_weights=None if target.model is None else target.steering.weights,
-    )
+
+    def decide(*, last_resort: bool) -> tuple[RoutingDecision, Found]:
+        found = list_candidates(
+            snapshot,
+            target.model,
+            features,
+            deciding,
+            application,
+            ask.words,
+            last_resort=last_resort,
+        )
+        decision = make_decision(
+            features,
+            found.candidates,
+            wishes.weights,
+            policy=wishes.policy,
+            bounds=wishes.bounds,
+            best_effort=not wishes.reject,
+            profile_version=snapshot.profile.version,
+            label=None if target.model is None else NO_POLICY,
+            reference_load=deciding.reference_load,
+            # Who names the model chooses nothing: its place is the config's to choose.
+            place_weights=None if target.model is None else target.steering.weights,
+        )
+        return decision, found
+
+    decision, found = decide(last_resort=False)
+    last_resort = not decision.candidates and any(out.code == "down" for out in decision.excluded)
+    if last_resort:
+        decision, found = decide(last_resort=True)
     if baseline is not None and baseline.model is not None:
         decision = _put_first(decision, baseline.model)
     lesson = make_lesson(features, application, found.bases, has_media=ask.has_media)
     seconds = time.perf_counter() - began
     return RoutingPlan(
-        ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson
-    )
+        ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson,
+        last_resort,
+    )  # fmt: skip
 
 
 def _put_first(decision: RoutingDecision, model: str) -> RoutingDecision:
@@ -129,15 +165,24 @@ def _put_first(decision: RoutingDecision, model: str) -> RoutingDecision:
     return replace(decision, candidates=tuple(ranked))
 
 
-def no_candidate_error(decision: RoutingDecision, prompt: str = "messages") -> ApiError:
+def no_candidate_error(
+    decision: RoutingDecision, prompt: str = "messages", *, wait: tuple[float, int] | None = None
+) -> ApiError:
     """Return the error for a decision without candidates, by what excluded them.
 
-    `prompt` names the member that a context too small for it is blamed on.
+    `prompt` names the member that a context too small for it is blamed on; `wait` is the shortest
+    `Retry-After` that is not over, in seconds, and the status that it came with.
     """
     codes = {out.code for out in decision.excluded}
     reasons = "; ".join(f"{out.deployment}: {out.reason}" for out in decision.excluded)
     if "bound" in codes:
         return NoFeasibleModel(f"no model keeps within the bounds ({reasons})")
+    if "down" in codes and wait is not None:
+        kind = (
+            BackendsRateLimited if wait[1] == HTTPStatus.TOO_MANY_REQUESTS else BackendsUnavailable
+        )
+        said = f"every backend asked not to be asked for a while ({reasons})"
+        return kind(said, retry_after_seconds=round_up_seconds(wait[0]))
     if "down" in codes:
         return BackendsUnavailable(f"no usable backend ({reasons})", retry_after_seconds=1)
     if "context" in codes:

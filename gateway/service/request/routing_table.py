@@ -131,10 +131,13 @@ def list_candidates(
     deciding: Deciding,
     application: str = "",
     prompt: str = "",
+    *,
+    last_resort: bool = False,
 ) -> Found:
     """Return the candidates of one model, or of all, each with its places at their loads.
 
     Where load changes no cost the place is the less busy of two drawn at random; `picks` has those.
+    `last_resort`: none is available, and those count that may be asked for want of another.
     """
     found: list[RoutingCandidate] = []
     picks: SelectedBackends = {}
@@ -158,14 +161,17 @@ def list_candidates(
         if option.depends_on_load:
             expected = base if length is None else length.length
             places = find_places(
-                [_view(backend) for backend in deployment.backends],
+                [
+                    _view(backend, usable=deployment.can_ask(backend, last_resort=last_resort))
+                    for backend in deployment.backends
+                ],
                 option.seconds,
                 tokens_in=each_in,
                 tokens_out=math.exp(min(expected.mu, _MOST_MU)),
                 rules=deciding.rules,
             )
         if not places:
-            backend = deployment.pick_backend()
+            backend = deployment.pick_backend(last_resort=last_resort)
             if backend is None:
                 found.append(RoutingCandidate(option, up=False, learnt=length, scale=scale))
                 continue
@@ -183,11 +189,11 @@ WORDS = "words"
 _MOST_MU = 20.0
 
 
-def _view(backend: Backend) -> BackendView:
+def _view(backend: Backend, *, usable: bool) -> BackendView:
     running, queued = backend.running_and_queued
     others, seen, age_seconds = backend.last_seen
     return BackendView(
-        backend.label, running, queued, backend.is_available, backend.prompt_tokens,
+        backend.label, running, queued, usable, backend.prompt_tokens,
         backend.cache_usage, others, seen, age_seconds,
     )  # fmt: skip
 

@@ -1,30 +1,22 @@
 """Sending one request: backends of the best deployment, then the next-ranked, until one answers.
 
 Rules: nothing has reached the client while this goes on; each further attempt needs a token of the
-retry budget; vLLM's own refusals (400, 404, 422 …) end it at once; each outcome goes to the circuit
-breaker of its backend.
+retry budget, unless the one before cost nothing; vLLM's own refusals (400, 422 …) end it at once;
+whose fault a failure is: `failed_attempts`. Where no backend is available a plan may name one of
+last resort; those that asked to be left alone for a while are then asked once.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
 
 from backends.client import BackendClient
-from backends.errors import (
-    BackendError,
-    BackendStatusError,
-    ResponseTooLarge,
-    forget_frames,
-)
+from backends.errors import BackendError, BackendStatusError, ResponseTooLarge
 from backends.registry import Backend
 from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
 from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.client.cancellation import RequestCancellation
-from gateway.service.client.errors import (
-    BadGateway,
-    UpstreamRejection,
-)
+from gateway.service.client.errors import BadGateway
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import (
@@ -34,10 +26,7 @@ from gateway.service.request.routing_table import (
 )
 from gateway.service.upstream import metering
 from gateway.service.upstream.endpoint_refusal import check_endpoint_served
-from gateway.service.upstream.failure_response import (
-    UNAUTHORISED,
-    all_attempts_failed_error,
-)
+from gateway.service.upstream.failed_attempts import FailedAttempts
 from gateway.service.upstream.prompt_backlog import PromptBacklog
 from gateway.service.upstream.relay import UnaryResponse
 from gateway.service.upstream.request_sender import RequestSender
@@ -79,7 +68,7 @@ class UpstreamDispatcher:
         self._sender = RequestSender(
             client, timeouts, limits, self.bytes_in_flight, self.response_ids
         )
-        self.budget = RetryBudget(retry.budget_ratio, retry.budget_floor)
+        self.budget = RetryBudget(retry.budget_ratio, retry.budget_start, retry.budget_max)
 
     async def open_response(
         self,
@@ -89,36 +78,42 @@ class UpstreamDispatcher:
         picks: SelectedBackends,
         record: RequestRecord,
         lifeline: RequestCancellation,
+        *,
+        last_resort: bool = False,
     ) -> UpstreamResponse:
         """Attempt backends in order until one responds.
 
         The backend's in-flight count stays up until `close_response`. Raises UpstreamRejection,
         BackendsUnavailable, BackendsRateLimited, BadGateway or GatewayTimeout once no attempt
-        is left.
+        is left. `last_resort`: the plan was made of backends that are asked for want of another.
         """
         if self._sampler is not None:
             record.trace = self._sampler.begin_span(record.trace)
-        failures: list[BackendError] = []
-        took = False
+        self.budget.earn_token()
+        failed = FailedAttempts()
         try:
-            for scored, place, backend in self._iterate_backends(ask, ranked, snapshot, picks):
-                if failures:
-                    if len(failures) >= self._max_attempts or not (
-                        took or self.budget.take_token()
-                    ):
+            for scored, place, backend in self._iterate_backends(
+                ask, ranked, snapshot, picks, failed, last_resort=last_resort
+            ):
+                if failed.errors:
+                    if not self._may_go_on(failed):
                         break
-                    took = True
-                    failed = record.attempts[-1].model
-                    self._metrics.retry_count(failed, failures[-1].reason).inc()
+                    reason = failed.errors[-1].reason
+                    self._metrics.retry_count(record.attempts[-1].model, reason).inc()
                 opened = await self._attempt_backend(
-                    ask, scored, place, backend, record, lifeline, failures
+                    ask, scored, place, backend, record, lifeline, failed
                 )
                 if opened is not None:
                     return opened
+            raise failed.build_error()
         finally:
-            if took:
-                self.budget.retrying -= 1
-        raise all_attempts_failed_error(failures)
+            failed.blame_backends()
+
+    def _may_go_on(self, failed: FailedAttempts) -> bool:
+        """Tell whether one more attempt may be made, and pay for it."""
+        if failed.is_requests_fault or failed.count >= self._max_attempts:
+            return False
+        return failed.cost_nothing or self.budget.take_token()
 
     def close_response(self, opened: UpstreamResponse) -> None:
         """Close or return the connection, and count the request out."""
@@ -138,25 +133,37 @@ class UpstreamDispatcher:
         ranked: Sequence[ScoredCandidate],
         snapshot: RoutingSnapshot,
         picks: SelectedBackends,
+        failed: FailedAttempts,
+        *,
+        last_resort: bool,
     ) -> Iterator[tuple[ScoredCandidate, RoutedDeployment, Backend]]:
-        """Yield the backends to attempt: the best deployment's available ones, then the next's."""
+        """Yield the backends to attempt: the best deployment's available ones, then the next's.
+
+        Once a context was refused, only deployments with a larger one.
+        """
         for scored in ranked:
             place = snapshot.by_name[scored.model, scored.deployment]
+            deployment = place.deployment
             if ask.place is not None:
                 # Only it holds what the request goes on from.
-                if ask.place.backend.is_available:
+                if deployment.can_ask(ask.place.backend, last_resort=True):
                     yield scored, place, ask.place.backend
                 continue
-            tried: list[Backend] = []
+            tried: set[Backend] = set()
             backend = picks.get((scored.model, scored.deployment))
             if backend is None:
-                backend = place.deployment.find(scored.backend)
-            if backend is None or not backend.is_available:
-                backend = place.deployment.pick_backend()
-            while backend is not None:
-                tried.append(backend)
-                yield scored, place, backend
-                backend = place.deployment.pick_backend(tried)
+                backend = deployment.find(scored.backend)
+            if (
+                backend is None
+                or backend in failed.tried
+                or not deployment.can_ask(backend, last_resort=last_resort)
+            ):
+                backend = deployment.pick_backend(failed.tried, last_resort=last_resort)
+            while backend is not None and place.option.context > failed.refused_context:
+                tried.add(backend)
+                if not (failed.errors and backend.wait_seconds > 0.0):
+                    yield scored, place, backend
+                backend = deployment.pick_backend(failed.tried | tried, last_resort=last_resort)
 
     async def _attempt_backend(
         self,
@@ -166,7 +173,7 @@ class UpstreamDispatcher:
         backend: Backend,
         record: RequestRecord,
         lifeline: RequestCancellation,
-        failures: list[BackendError],
+        failed: FailedAttempts,
     ) -> UpstreamResponse | None:
         """Attempt one backend; None where the next is to be attempted. Raises UpstreamRejection."""
         began = time.monotonic()
@@ -187,21 +194,19 @@ class UpstreamDispatcher:
             opened.running_seconds, opened.host_share = running_seconds, share
             opened.measure_load()
             reason = None
-        except BackendStatusError as error:
-            reason = error.reason
-            _classify_refusal(error, backend, ask, scored.model)
-            failures.append(forget_frames(error))
         except ResponseTooLarge as error:
             # The request's doing: another backend would send as much.
             reason = error.reason
             raise BadGateway(str(error), code="answer_too_large") from None
         except BackendError as error:
             reason = error.reason
-            backend.record_failure(f"{reason}: {error}")
-            failures.append(forget_frames(error))
+            if isinstance(error, BackendStatusError):
+                check_endpoint_served(ask, scored.model, backend, error)
+            failed.add_failure(error, backend, place.deployment, place.option.context)
         else:
             # A stream has yet to end before it counts as a success.
             backend.record_first_content() if ask.stream else backend.record_success()
+            place.deployment.record_found(backend)
             if metered is not None and opened.stream is not None:
                 metering.note_first_token(metered, record, opened.stream, lifeline)
             elif metered is not None:
@@ -221,15 +226,3 @@ class UpstreamDispatcher:
                     guess = guess_unseen_tokens(place.option, scored.tokens_in, running, seconds)
                     metering.end_failed(metered, record, guess if wasted else None)
         return opened
-
-
-def _classify_refusal(
-    error: BackendStatusError, backend: Backend, ask: InferenceRequest, model: str
-) -> None:
-    """Tell a backend's failure from a refusal of the request, which raises UpstreamRejection."""
-    check_endpoint_served(ask, model, backend, error)
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        backend.record_failure(str(error))
-    elif error.status not in (HTTPStatus.TOO_MANY_REQUESTS, *UNAUTHORISED):
-        backend.record_success()
-        raise UpstreamRejection(error.status, error.body) from None

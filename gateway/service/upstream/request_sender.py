@@ -11,6 +11,7 @@ from backends.client import BackendClient, BackendResponse
 from backends.errors import BackendStatusError, BackendTimeout, ConnectionLost, InvalidResponse
 from backends.http.url import RequestUrl
 from backends.registry import Backend, Deployment
+from backends.retry_after import parse_retry_after
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget, HeldBytes
@@ -114,7 +115,8 @@ class RequestSender:
         if answer.status < HTTPStatus.BAD_REQUEST:
             raise InvalidResponse(f"a redirect ({answer.status}); they are not followed")
         body = await answer.read_body(self._max_answer_bytes)
-        raise BackendStatusError(answer.status, body, answer.get_header("Retry-After"))
+        wait = parse_retry_after(answer.get_header("Retry-After"), answer.get_header("Date"))
+        raise BackendStatusError(answer.status, body, wait)
 
     async def _open_stream(
         self, ask: InferenceRequest, opened: UpstreamResponse, deployment: Deployment

@@ -85,5 +85,5 @@ def test_a_reason_is_one_of_a_few_words(error, reason):
 
 
 def test_a_refusal_keeps_what_was_said():
-    error = BackendStatusError(503, b"busy", "5")
-    assert (error.status, error.body, error.retry_after) == (503, b"busy", "5")
+    error = BackendStatusError(503, b"busy", 5.0)
+    assert (error.status, error.body, error.retry_after_seconds) == (503, b"busy", 5.0)

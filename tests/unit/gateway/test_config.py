@@ -64,7 +64,7 @@ def test_the_defaults_are_the_contracts():
         300.0,
     )
     assert health.probe_seconds == 1.0
-    assert (retry.budget_ratio, retry.budget_floor) == (0.2, 3)
+    assert (retry.budget_ratio, retry.budget_start, retry.budget_max) == (0.2, 3.0, 10.0)
     assert config.models[0].deployment_label == "m"
 
 
@@ -193,8 +193,24 @@ def test_a_deployment_listed_twice(deployment):
 
 @pytest.mark.parametrize("url", ["http://a:8000", "http://a:8000/", "http://a:8000/v1/"])
 def test_a_url_listed_twice(url):
-    said = refusal(two(url=url))
+    said = refusal(two(name="m", url=url, deployment=", deployment: h100"))
     assert said == "models[1].backends[1].url: http://a:8000 is listed twice"
+
+
+def test_one_address_may_serve_several_models():
+    config = parse_config(two(url="http://a:8000/v1"), "g.yaml", {})
+    assert {model.backends[-1].root_url for model in config.models} == {"http://a:8000"}
+
+
+@pytest.mark.parametrize("key", ["api_key", "meter"])
+def test_one_address_has_one_key_and_one_meter(key):
+    text = two(url="http://a:8000").replace(
+        '{url: "http://a:8000"}]}\n', f'{{url: "http://a:8000", {key}: "http://x:1"}}]}}\n', 1
+    )
+    assert refusal(text) == (
+        f"models[1].backends[1].{key}: differs from what another model says of http://a:8000; "
+        "one server has one"
+    )
 
 
 @pytest.mark.parametrize("url", ["http://a:8000/v1", "http://a:8000/v1/", "http://a:8000/"])

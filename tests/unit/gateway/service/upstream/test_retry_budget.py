@@ -1,4 +1,4 @@
-"""The retry budget: 20 % of what is in flight, at least 3 at once."""
+"""The retry budget: a fifth of a token a request, ten at most, three in advance."""
 
 import pytest
 from hypothesis import given
@@ -11,45 +11,55 @@ def taken(budget, tries=1000):
     return sum(budget.take_token() for _ in range(tries))
 
 
+def after(requests, **fields):
+    budget = RetryBudget(**fields)
+    for _ in range(requests):
+        budget.earn_token()
+    return budget
+
+
 @pytest.mark.parametrize(
-    ("inflight", "allowed"), [(0, 3), (1, 3), (15, 3), (16, 4), (100, 20), (101, 21)]
+    ("requests", "tokens"), [(0, 3), (1, 3), (15, 3), (20, 4), (50, 10), (10_000, 10)]
 )
-def test_how_many_may_retry_at_once(inflight, allowed):
-    budget = RetryBudget()
-    budget.inflight = inflight
-    assert taken(budget) == allowed
-    assert budget.retrying == allowed
+def test_what_requests_earn(requests, tokens):
+    assert taken(after(requests)) == tokens
 
 
-def test_a_retry_that_ends_makes_room():
-    budget = RetryBudget()
+def test_five_requests_earn_one():
+    budget = after(15)
     assert taken(budget) == 3
-    budget.retrying -= 1
+    for _ in range(4):
+        budget.earn_token()
+        assert not budget.take_token()
+    budget.earn_token()
     assert (budget.take_token(), budget.take_token()) == (True, False)
 
 
-def test_more_traffic_makes_room():
-    budget = RetryBudget(ratio=0.5, floor=1)
-    assert taken(budget) == 1
-    budget.inflight = 10
-    assert taken(budget) == 4
+@pytest.mark.parametrize("requests", [15, 16, 100, 400, 5000])
+@pytest.mark.parametrize("greed", [1, 2, 3])
+def test_in_a_storm_there_are_at_most_a_fifth_as_many_retries_as_requests(requests, greed):
+    budget = RetryBudget()
+    retries = 0
+    for _ in range(requests):
+        budget.earn_token()
+        retries += sum(budget.take_token() for _ in range(greed))
+    assert retries <= 0.2 * requests
+    assert retries >= 0.2 * requests - 1
 
 
 def test_a_budget_of_nothing():
-    budget = RetryBudget(ratio=0.0, floor=0)
-    budget.inflight = 1000
-    assert not budget.take_token()
-    assert budget.retrying == 0
+    assert taken(after(1000, ratio=0.0, start=0.0)) == 0
 
 
-@given(st.floats(0.0, 1.0), st.integers(0, 10), st.lists(st.integers(0, 200), max_size=30))
-def test_it_is_never_overdrawn(ratio, floor, loads):
-    budget = RetryBudget(ratio, floor)
-    for load in loads:
-        budget.inflight = load
-        before = budget.retrying
-        if budget.take_token():
-            assert before < max(floor, ratio * load)
-            assert budget.retrying == before + 1
+@given(st.floats(0.0, 1.0), st.integers(0, 10), st.lists(st.booleans(), max_size=200))
+def test_it_is_never_overdrawn(ratio, start, turns):
+    budget = RetryBudget(ratio, start)
+    earned = start
+    for earns in turns:
+        if earns:
+            budget.earn_token()
+            earned += ratio
         else:
-            assert budget.retrying == before
+            earned -= budget.take_token()
+        assert earned >= -1e-6
+        assert -1e-6 <= budget.tokens <= max(10, start)
