@@ -21,7 +21,7 @@ from gateway.service.client.errors import (
 )
 from gateway.service.request.body import decode_members
 from gateway.service.request.members import Members
-from gateway.service.request.steering import HEADER_PREFIX
+from gateway.service.request.steering import HEADER_PREFIX, find_header_error
 from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_trace_context
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -84,10 +84,11 @@ def _take_steering(steering: dict[bytes, bytes], name: bytes, value: bytes) -> B
     """Note a header of the gateway's own; return what is wrong with it."""
     if name in _ECHOED:
         return None
-    repeated = name in steering
-    steering[name] = value.strip()
     shown = name.decode("latin-1")
-    return BadRequest(f"{shown}: is given more than once", param=shown) if repeated else None
+    if name in steering:
+        return BadRequest(f"{shown}: is given more than once", param=shown)
+    steering[name] = value.strip()
+    return find_header_error(shown)
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

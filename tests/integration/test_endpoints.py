@@ -85,6 +85,10 @@ async def test_an_unknown_header_of_ours_is_refused_and_an_echoed_one_is_not(gat
     assert got.status == 400
     assert got.json["error"]["param"] == "x-joulegate-weight-enrgy"
     assert "did you mean x-joulegate-weight-energy?" in got.json["error"]["message"]
+    for path in ("/v1/embeddings", "/v1/route", "/v1/responses", "/tokenize"):
+        got = await gate.ask(CHAT, {"x-joulegate-polcy": "hybrid"}, path=path)
+        assert got.status == 400
+        assert "did you mean x-joulegate-policy?" in got.json["error"]["message"]
     # Proxies send an answer's headers back.
     answered = await gate.ask(CHAT)
     echoed = {name: value for name, value in answered.headers.items() if name in names.RESPONSE}

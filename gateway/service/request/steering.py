@@ -137,8 +137,8 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
             explain = _parse_flag(name, value)
         elif name == names.IMPACT:
             impact = _parse_flag(name, value)
-        else:
-            _check_reserved(name)
+        elif (error := find_header_error(name)) is not None:
+            raise error
     if given_weights:
         triple = (
             given_weights.get(names.WEIGHT_ACCURACY, 0.0),
@@ -151,15 +151,15 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
     )
 
 
-def _check_reserved(name: str) -> None:
-    """Raise BadRequest for a header that nothing is known of: a typo would steer nothing."""
-    if name in names.RESERVED:
-        return
+def find_header_error(name: str) -> BadRequest | None:
+    """Return the error for a header that nothing is known of: a typo would steer nothing."""
+    if name in names.REQUEST or name in names.RESERVED:
+        return None
     prefix = HEADER_PREFIX.decode()
     known = [known.removeprefix(prefix) for known in names.REQUEST if known.startswith(prefix)]
     close = difflib.get_close_matches(name.removeprefix(prefix), known, n=1)
     hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
-    raise BadRequest(f"{name[:80]}: there is no such header ({hint})", param=name[:80])
+    return BadRequest(f"{name[:80]}: there is no such header ({hint})", param=name[:80])
 
 
 def _parse_infeasible(name: str, value: bytes) -> bool:
