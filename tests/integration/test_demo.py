@@ -26,6 +26,14 @@ async def test_the_table_has_what_the_weights_ask_for():
     assert set(chosen["energy first"]) == {"phi-3-mini"}
     assert set(chosen["time first"]) == {"phi-3-mini"}
     assert "falcon-7b" not in chosen["balanced"]
+    # Each answer is as long as it was predicted to be, so that its joules are, but for the noise.
+    figures = re.findall(r"\d\.\d{3}\s+\d+\.\d{3}\s+\d+\.\d{3}\s+(\d+)\s+\S+\s+(\d+)", printed)
+    assert len(figures) == 32
+    assert all(abs(int(true) / int(predicted) - 1) < 0.2 for predicted, true in figures)
+    packed = re.search(r"energy first: (\d) and (\d), (\d+) J", printed)
+    spread = re.search(r"time first: (\d) and (\d), (\d+) J", printed)
+    assert packed.groups()[:2] == ("8", "0")
+    assert int(spread[2]) > 0
     assert "curl http://127.0.0.1:" in printed
     assert "from openai import OpenAI" in printed
     assert "\x1b" not in printed

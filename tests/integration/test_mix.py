@@ -10,6 +10,7 @@ import openai
 from gateway import profile as profiles
 from gateway.app import create_app
 from gateway.commands.demo import command as demo
+from gateway.commands.demo import fleet
 from gateway.commands.demo.example_config import make_example_config
 from tests.integration.harness import DONE, HELLO, total, until
 
@@ -101,8 +102,9 @@ async def test_a_thousand_requests(tmp_path):
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     profile = tmp_path / "profile.json"
-    profiles.save_profile(demo.speed_up_profile(profiles.load_profile(None), SPEED), profile)
-    async with demo.run_simulators(SPEED) as running:
+    models = profiles.load_profile(None).models
+    profiles.save_profile(fleet.speed_up_models(models, SPEED), profile)
+    async with fleet.run_simulators(models, SPEED) as running:
         urls = {name: simulator.url for name, simulator in running.items()}
         config = make_example_config(urls, tools=TOOLS, profile=str(profile))
         app = create_app(config)

@@ -7,36 +7,30 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import uvicorn
 from litestar import Litestar
 from rich.table import Table
 
 from backends.install_hint import suggest_install
-from backends.meter.daemon import server as meters
-from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
-from backends.meter.sources.simulated import SimulatorSource
-from backends.simulator.answers import SimulatorSpec
-from backends.simulator.cost_model import CostModel
-from backends.simulator.server import RunningSimulator, start_simulator
-from backends.vllm.recipes import RECIPES
 from gateway import profile as profiles
 from gateway.app import bypass_router_for_inference, create_app
+from gateway.commands.demo import fleet
 from gateway.commands.demo.example_config import make_example_config
+from gateway.commands.demo.packing import show_packing
 from gateway.commands.serve import make_server_config, open_listener
 from gateway.console import FAILED, OK, err, out, report_failure
 from gateway.service.client import headers as names
 
 _HOST = "127.0.0.1"
-_TOOLS = ("phi-3-mini", "mistral-7b")
-_NOISE = 0.03
-_METER_HZ = 200.0
-"""Ten times as often as usual, because simulated time runs that much faster."""
 _SETTLE_SECONDS = 15.0
+ANSWER_TOKENS = 45
+"""Of every answer in the table: what the shipped profile expects."""
+LOOP_ANSWER_TOKENS = 70.0
+"""Mean of the answers in the loop, for the gateway to learn."""
 PROMPTS = (
     "Explain reinforcement learning in two sentences.",
     "Write a haiku about a cold data centre.",
@@ -94,22 +88,28 @@ async def _run_demo(listener: socket.socket, *, once: bool, speed: float, loop: 
     out.print(f"[bold]Joulegate demo[/]: simulated models, {speed:g} x faster than real ones")
     # uvicorn answers Ctrl-C by stopping, then tells us by this exception.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    shipped = profiles.load_profile(None)
+    # The loop begins with what was profiled one request at a time, and finds out about company.
+    models = shipped.models if loop else fleet.make_demo_models(shipped)
+    replicas, answers = (1, LOOP_ANSWER_TOKENS) if loop else (2, None)
     with tempfile.TemporaryDirectory(prefix="joulegate-demo-") as folder:
-        async with run_simulators(speed) as running:
+        async with fleet.run_simulators(
+            models, speed, replicas=replicas, answer_tokens=answers
+        ) as running:
             profile = Path(folder) / "profile.json"
-            profiles.save_profile(speed_up_profile(profiles.load_profile(None), speed), profile)
+            profiles.save_profile(fleet.speed_up_models(models, speed), profile)
             urls = {name: simulator.url for name, simulator in running.items()}
             for name, url in urls.items():
                 out.print(f"  {name} at {url}")
             async with contextlib.AsyncExitStack() as stack:
-                meter = await stack.enter_async_context(await start_meter(urls))
+                meter = await stack.enter_async_context(await fleet.start_meter(urls))
                 out.print(f"  meter at {meter.url}, reading the simulated GPUs' counters")
                 config = make_example_config(
                     urls,
                     meter=meter.url,
-                    tools=_TOOLS,
+                    tools=fleet.TOOLS,
                     profile=str(profile),
-                    learns_lengths=False,  # so that the table is the same every time
+                    learns_lengths=loop,  # so that the table is the same every time
                 )
                 server = await stack.enter_async_context(
                     serve_gateway(create_app(config), listener)
@@ -123,54 +123,13 @@ async def _run_demo(listener: socket.socket, *, once: bool, speed: float, loop: 
                 rows = await send_all_requests(base)
                 out.print(make_table(rows))
                 out.print(summarise_metering(rows), markup=False)
+                for line in await show_packing(base):
+                    out.print(line, markup=False)
                 out.print(make_hints(base), markup=False)
                 if not once:
                     out.print("serving until Ctrl-C")
                     await server
     return OK
-
-
-@contextlib.asynccontextmanager
-async def run_simulators(
-    speed: float, *, noise: float = _NOISE
-) -> AsyncIterator[dict[str, RunningSimulator]]:
-    """Run a simulated backend for each of the three models."""
-    shipped = profiles.load_profile(None)
-    async with contextlib.AsyncExitStack() as stack:
-        running = {}
-        for seed, recipe in enumerate(RECIPES.values()):
-            fitted = msgspec.to_builtins(shipped.get_model(recipe.name))
-            truth = CostModel.from_profile(fitted, context=recipe.context_tokens, noise=noise)
-            spec = SimulatorSpec(
-                recipe.name, truth, speed=speed, seed=seed, tools=recipe.name in _TOOLS
-            )
-            running[recipe.name] = await stack.enter_async_context(await start_simulator(spec))
-        yield running
-
-
-async def start_meter(urls: Mapping[str, str]) -> meters.RunningMeter:
-    """Start a meter with a ledger for each simulated backend."""
-    return await meters.start_meter(
-        [LedgerSpec(name, SimulatorSource(url), (BackendSpec(url),)) for name, url in urls.items()],
-        hz=_METER_HZ,
-    )
-
-
-def speed_up_profile(
-    profile: profiles.CostProfile, speed: float
-) -> dict[str, profiles.ModelProfile]:
-    """Return the profile of the same hardware running `speed` times as fast; joules stay."""
-    models = {}
-    for name, model in profile.models.items():
-        seconds = msgspec.structs.replace(
-            model.seconds,
-            coefficients=[value / speed for value in model.seconds.coefficients],
-            covariance=None,
-            rmse=None,
-        )
-        provenance = {**model.provenance, "simulated": f"seconds divided by {speed:g} for the demo"}
-        models[name] = msgspec.structs.replace(model, seconds=seconds, provenance=provenance)
-    return models
 
 
 @contextlib.asynccontextmanager
@@ -212,6 +171,9 @@ async def _send_request(client: Any, label: str, prompt: str, headers: dict[str,
         model="auto",
         messages=[{"role": "user", "content": prompt}],
         extra_headers=headers,
+        # Pinned, so that what is seen can be held to what was predicted.
+        max_tokens=ANSWER_TOKENS,
+        extra_body={"min_tokens": ANSWER_TOKENS},
     )
     completion = raw.parse()
     request_id = raw.headers[names.REQUEST_ID]
@@ -283,7 +245,7 @@ def summarise_metering(rows: list[DemoRow]) -> str:
 def make_hints(base: str) -> str:
     """Return what to try next."""
     return f"""
-Predictions expect an answer of average length, so single answers scatter around them.
+Answers above are pinned to {ANSWER_TOKENS} tokens; others scatter, predictions expect their mean.
 Try, while it is serving:
 
   curl {base}/v1/chat/completions -H 'content-type: application/json' \\

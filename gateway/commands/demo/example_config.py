@@ -19,19 +19,25 @@ def make_example_config(
 ) -> GatewayConfig:
     """Return it, with each model's backend at `urls[name]` (default: loopback, port 8000 up).
 
-    `meter` is a meter's URL; it has a ledger for each model, by the model's name.
+    Further ones are at `urls[name-2]` and on. `meter` is a meter's URL; it has a ledger for each
+    backend, by the backend's name.
     `learns_lengths` is off where what is chosen must not depend on answers seen before.
     """
     models = []
     for place, recipe in enumerate(RECIPES.values()):
-        url = urls[recipe.name] if urls else f"http://127.0.0.1:{FIRST_PORT + place}"
+        own = {recipe.name: f"http://127.0.0.1:{FIRST_PORT + place}"}
+        if urls:
+            own = {name: url for name, url in urls.items() if name.startswith(recipe.name)}
         extra = ("tools",) if recipe.name in tools else ()
         models.append(
             ModelConfig(
                 name=recipe.name,
                 context=recipe.context_tokens,
                 capabilities=(*recipe.capabilities, *extra),  # type: ignore[arg-type]
-                backends=(BackendConfig(url, meter=meter and f"{meter}/{recipe.name}"),),
+                backends=tuple(
+                    BackendConfig(url, meter=meter and f"{meter}/{name}")
+                    for name, url in own.items()
+                ),
             )
         )
     learning = LearningConfig(enabled=learns_lengths)

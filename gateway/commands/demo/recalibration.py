@@ -1,8 +1,9 @@
 """`joulegate demo --loop`: a model changes, figures drift, recalibration finds it, routing moves.
 
-Three streams of requests go through the gateway all the time, each weighting one metric only. The
-simulator's true costs are changed under them; everything else happens as it would in production:
-the same metrics, `joulegate recalibrate` as a command of its own, the profile file that is swapped.
+Three streams of requests go through the gateway all the time, each weighting one metric only. Their
+answers are longer than the profile expects, which is learnt while serving. The simulator's true
+costs are changed under them; everything else happens as it would in production: the same metrics,
+`joulegate recalibrate` as a command of its own, the profile file that is swapped.
 """
 
 import asyncio
@@ -145,6 +146,7 @@ async def run(base: str, profile: Path, changing: RunningSimulator) -> int:
     truth = changing.spec.truth
     began = time.monotonic()
     moved = True
+    out.print(f"  {await _describe_length(base)}")
     async with _run_traffic(traffic, samples) as prometheus:
         bias = PredictionBias(samples)
         for phase in PHASES:
@@ -152,6 +154,8 @@ async def run(base: str, profile: Path, changing: RunningSimulator) -> int:
             changing.set_cost_model(truth.scale_costs(seconds=phase.seconds, joules=phase.joules))
             await asyncio.sleep(_SETTLE_SECONDS)
             window = await _watch_figures(traffic, bias, began, 12.0)
+            if phase.moves is None:
+                out.print(f"{_format_elapsed(began)} {await _describe_length(base)}")
             out.print(f"{_format_elapsed(began)} joulegate recalibrate --window {window}")
             if not await _run_recalibration(prometheus, profile, window):
                 return FAILED
@@ -165,6 +169,20 @@ async def run(base: str, profile: Path, changing: RunningSimulator) -> int:
         f"\n{_format_elapsed(began)} {traffic.sent} requests, {traffic.failed} of them failed"
     )
     return OK if moved and not traffic.failed else FAILED
+
+
+async def _describe_length(base: str) -> str:
+    """Return how long the gateway expects the traffic's answers to be, and what told it so."""
+    body = {"model": WATCHED, "messages": [{"role": "user", "content": _WORDS * 6}]}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{base}/v1/route", json=body) as response,
+    ):
+        tokens = (await response.json())["tokens"]
+    return (
+        f"answers of {WATCHED}: {tokens['output']} tokens expected, 90% within "
+        f"{tokens['output_p90']} (by the {tokens['source']})"
+    )
 
 
 @contextlib.asynccontextmanager
