@@ -12,6 +12,7 @@ from gateway.server_url import check_prometheus_url, check_server_url, server_ro
 
 SourceName = Literal["auto", "nvml", "rapl", "dcgm", "simulator"]
 SOURCES: tuple[str, ...] = get_args(SourceName)
+HostSourceName = Literal["auto", "rapl", "none"]
 _NEED_URL = ("dcgm", "simulator")
 
 Hertz = Annotated[float, Meta(ge=1.0, le=200.0)]
@@ -62,6 +63,10 @@ class MeterConfig(Struct, frozen=True, forbid_unknown_fields=True):
     allow_unauthenticated: bool = False
     """Whether anybody who reaches it may post events, where it listens beyond loopback."""
     hz: Hertz = 20.0
+    host: HostSourceName = "auto"
+    """What the server draws without accelerators, for the gateways' `boundary`."""
+    powercap: str = "/sys/class/powercap"
+    """Where RAPL's files are for `host`: containers are shown them elsewhere, if at all."""
 
     def __post_init__(self) -> None:
         names: set[str] = set()

@@ -100,6 +100,17 @@ class UnattributedEnergy(Struct, array_like=True):
     microjoules: int
 
 
+class HostEnergy(Struct, array_like=True):
+    """A gateway's share of what the server drew without accelerators, since it was first heard.
+
+    Cumulative, as is the time that it was counted over: a lost answer loses nothing.
+    """
+
+    source: str
+    microjoules: int
+    microseconds: int
+
+
 class MeterAck(Struct):
     """What has been settled; `meter` changes when the meter restarts, its state lost."""
 
@@ -110,3 +121,5 @@ class MeterAck(Struct):
     """The slowest counter's period, once found."""
     unknown: list[str] = []
     """Backends of the batch that belong to no ledger here."""
+    host: HostEnergy | None = None
+    """None where the meter counts no host."""

@@ -4,7 +4,6 @@ What OpenAI defines (messages, tools, choices …) is left open: it passes throu
 better. What is the gateway's own is spelt out.
 """
 
-from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 from litestar import get
 
+from gateway.api.answer_schemas import build_answer_schemas
 from gateway.service.client import errors
 from gateway.service.client import headers as names
 from gateway.service.request import steering
@@ -75,7 +75,7 @@ def build_document() -> _Json:
             "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
         },
         "paths": paths,
-        "components": {"schemas": {**_build_schemas(), **_build_member_schemas()}},
+        "components": {"schemas": {**build_answer_schemas(), **_build_member_schemas()}},
     }
 
 
@@ -220,87 +220,3 @@ def _first_line(error: type) -> str:
 def _describe_response(description: str, schema: str) -> _Json:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return {"description": description, "content": content}
-
-
-def _make_object_schema(properties: Mapping[str, Any], *, more: bool = False) -> _Json:
-    return {
-        "type": "object",
-        "required": list(properties),
-        "properties": dict(properties),
-        "additionalProperties": more,
-    }
-
-
-def _or_null(schema: _Json) -> _Json:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _make_list_schema(schema: _Json) -> _Json:
-    return {"type": "array", "items": schema}
-
-
-def _make_reference(name: str) -> _Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _build_schemas() -> _Json:
-    """Return the schemas of what the gateway itself answers."""
-    metrics = _make_object_schema(dict.fromkeys(("accuracy", "energy", "time"), _NUMBER))
-    candidate = {
-        "model": _TEXT,
-        "deployment": _TEXT,
-        **dict.fromkeys(("score", "accuracy", "predicted_seconds", "predicted_joules"), _NUMBER),
-        "costs": metrics,
-        "terms": metrics,
-        "running": _WHOLE,
-    }
-    decision = {
-        "id": _TEXT,
-        "model": _or_null(_TEXT),
-        "policy": _TEXT,
-        "weights": metrics,
-        "tokens": _make_object_schema({"input": _or_null(_WHOLE), "output": _or_null(_WHOLE)}),
-        "score": _or_null(_NUMBER),
-        "profile_version": _TEXT,
-        "decision_us": _NUMBER,
-        "candidates": _make_list_schema(_make_object_schema(candidate)),
-        "excluded": _make_list_schema(
-            _make_object_schema(dict.fromkeys(("model", "deployment", "reason"), _TEXT))
-        ),
-        "feasible": {"type": "boolean"},
-    }
-    error = {"message": _TEXT, "type": _TEXT, "param": _or_null(_TEXT), "code": _or_null(_TEXT)}
-    model = {"id": _TEXT, "object": _TEXT, "created": _WHOLE, "owned_by": _TEXT}
-    figures = {"seconds": _or_null(_NUMBER), "joules": _or_null(_NUMBER)}
-    observed = {**figures, "ttft_seconds": _or_null(_NUMBER), "method": _or_null(_TEXT)}
-    usage = ("prompt_tokens", "completion_tokens", "cached_tokens")
-    attempt = {"model": _TEXT, "backend": _TEXT, "reason": _or_null(_TEXT)}
-    record = {
-        "id": _TEXT,
-        "at": _NUMBER,
-        **dict.fromkeys(("kind", "requested", "preset"), _TEXT),
-        **dict.fromkeys(("model", "deployment", "backend"), _or_null(_TEXT)),
-        "stream": {"type": "boolean"},
-        "code": _WHOLE,
-        "error": _or_null(_TEXT),
-        "usage": _make_object_schema(dict.fromkeys(usage, _or_null(_WHOLE))),
-        "predicted": _make_object_schema(figures),
-        "observed": _make_object_schema(observed),
-        "attempts": _make_list_schema(_make_object_schema(attempt)),
-        "decision": _or_null(_make_reference("Decision")),
-    }
-    return {
-        "Answer": {
-            "type": "object",
-            "properties": {"model": _TEXT, "joulegate": _make_reference("Decision")},
-            "additionalProperties": True,
-        },
-        "Decision": _make_object_schema(decision),
-        "Error": _make_object_schema({"error": _make_object_schema(error)}),
-        "Model": _make_object_schema(model, more=True),
-        "ModelList": _make_object_schema(
-            {"object": _TEXT, "data": _make_list_schema(_make_reference("Model"))}
-        ),
-        "Record": _make_object_schema(record),
-        "Status": _make_object_schema({"status": _TEXT}, more=True),
-    }

@@ -8,7 +8,7 @@ from typing import cast
 
 from backends.meter.daemon import server
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
-from backends.meter.sources.choose import choose_source
+from backends.meter.sources.choose import choose_host_source, choose_source
 from gateway import meter_config as configs
 from gateway.console import (
     LEVELS,
@@ -65,7 +65,14 @@ def run(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     ledgers = [_make_ledger_spec(ledger) for ledger in parsed.ledgers]
     return run_until_told(
-        server.start_meter(ledgers, host, port, secret=secret, hz=hz or parsed.hz),
+        server.start_meter(
+            ledgers,
+            host,
+            port,
+            secret=secret,
+            hz=hz or parsed.hz,
+            host_source=choose_host_source(parsed.host, Path(parsed.powercap)),
+        ),
         host,
         port,
         lambda running: _log.info("metering on %s", running.url),

@@ -33,10 +33,20 @@ class FacilityTotals(NamedTuple):
     cost: float | None
 
 
+class HostEnergyShare(NamedTuple):
+    """A request's part of its server's joules, and how the server's power was known, if it is."""
+
+    joules: float
+    source: str | None
+
+
+NO_HOST_SHARE: Final = HostEnergyShare(0.0, None)
+
+
 class RequestBoundary(NamedTuple):
     """One request's lines; joules, and grams and money of `own` and of `with_idle`."""
 
-    host_joules: float
+    host: HostEnergyShare
     overhead_joules: float
     idle_joules: float | None
     own: FacilityTotals
@@ -47,7 +57,8 @@ class RequestBoundary(NamedTuple):
         """Return the shape of `observed.boundary`."""
         idle = self.with_idle
         return {
-            "host_joules": self.host_joules,
+            "host_joules": self.host.joules,
+            "host_source": self.host.source,
             "overhead_joules": self.overhead_joules,
             "idle_joules": self.idle_joules,
             "facility_joules": self.own.joules,
@@ -96,13 +107,16 @@ def convert_joules(joules: float, rates: BoundaryRates) -> FacilityTotals:
 
 
 def draw_boundary(
-    accelerator_joules: float, host_joules: float, idle_ratio: float | None, rates: BoundaryRates
+    accelerator_joules: float,
+    host: HostEnergyShare,
+    idle_ratio: float | None,
+    rates: BoundaryRates,
 ) -> RequestBoundary:
     """Return one request's lines."""
-    own_joules = accelerator_joules + host_joules
+    own_joules = accelerator_joules + host.joules
     idle_joules = None if idle_ratio is None else own_joules * idle_ratio
     return RequestBoundary(
-        host_joules,
+        host,
         own_joules * (rates.pue - 1.0),
         idle_joules,
         convert_joules(own_joules, rates),

@@ -2,13 +2,12 @@
 
 Every joule is counted once under its kind: of requests (failed attempts included, under the model
 that was tried), idle, or other. Joules of accelerators come when they are final, a host's when an
-attempt ends.
+attempt ends (in watts that its meter read at most about a second before, or the configured ones).
 """
 
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -16,13 +15,15 @@ from backends.registry import Deployment
 from gateway.telemetry.boundary import (
     JOULES_PER_KWH,
     BoundaryRates,
+    HostEnergyShare,
     IdleRatio,
     RequestBoundary,
     convert_joules,
     draw_boundary,
 )
 from gateway.telemetry.carbon import CarbonIntensity
-from gateway.telemetry.host_clock import HostClock
+from gateway.telemetry.host_power import CONFIGURED
+from gateway.telemetry.metered_hosts import MeteredHost, MeteredHosts
 from gateway.telemetry.record import RequestRecord
 
 REQUESTS = "requests"
@@ -40,8 +41,8 @@ class BoundaryMetrics:
 
         self.host = make_counter(
             "host_energy_joules_total",
-            "Energy of servers without accelerators, by configured watts: of requests, idle",
-            "model", "kind",
+            "Energy of servers without accelerators, counted (rapl) or configured watts",
+            "model", "kind", "source",
         )  # fmt: skip
         self.facility = make_counter(
             "facility_energy_joules_total",
@@ -63,31 +64,34 @@ class BoundaryMetrics:
 class HostShare:
     """One attempt's part of its server's watts, from its sending to its end."""
 
-    __slots__ = ("_account", "_clock", "_mark", "_model", "_record")
+    __slots__ = ("_account", "_host", "_mark", "_model", "_record")
 
     def __init__(
         self,
         account: "BoundaryAccount",
-        clock: HostClock,
+        host: MeteredHost,
         mark: float,
         record: RequestRecord,
         model: str,
     ) -> None:
         self._account = account
-        self._clock = clock
+        self._host = host
         self._mark = mark
         self._record = record
         self._model = model
 
-    def read_joules(self) -> float:
-        """Return the joules so far."""
-        return self._clock.read_joules(self._mark, self._account.clock())
+    def read_share(self) -> HostEnergyShare:
+        """Return what it has so far."""
+        joules = self._host.clock.read_joules(self._mark, self._account.clock())
+        return HostEnergyShare(joules, self._host.power.source)
 
     def end_share(self) -> None:
         """Count the joules; they are the record's until a later attempt of it ends."""
-        joules = self._clock.end_request(self._mark, self._account.clock())
-        self._record.host_joules = joules
-        self._account.add_host_joules(self._model, REQUESTS, joules, self._record.received.at)
+        joules = self._host.clock.end_request(self._mark, self._account.clock())
+        source = self._host.power.source
+        self._record.host = HostEnergyShare(joules, source)
+        at = self._record.received.at
+        self._account.add_host_joules(self._model, REQUESTS, joules, at, source)
 
 
 class BoundaryAccount:
@@ -110,24 +114,17 @@ class BoundaryAccount:
         self._rates = rates
         self._carbon = carbon
         self._metrics = BoundaryMetrics(registry)
-        self._host_clocks: dict[str, HostClock] = {}
-        self._models_at: dict[str, list[str]] = {}
-        self._host_of: dict[str, str] = {}
         self._idle_ratios: dict[str, IdleRatio] = {}
-        now = clock()
-        for deployment in deployments:
+        now, listed = clock(), list(deployments)
+        self._hosts = MeteredHosts(listed, host_watts / processes, now)
+        for deployment in listed:
             self._idle_ratios.setdefault(deployment.model, IdleRatio(now))
             self._show_series(deployment.model)
-            for backend in deployment.backends:
-                host = urlsplit(backend.root).hostname or backend.label
-                self._host_of[backend.label] = host
-                self._host_clocks.setdefault(host, HostClock(host_watts / processes, now))
-                self._models_at.setdefault(host, []).append(deployment.model)
 
     def begin_request(self, record: RequestRecord, model: str, backend: str) -> HostShare:
         """Count an attempt in at its server; whoever began it ends it, whatever its outcome."""
-        clock = self._host_clocks[self._host_of[backend]]
-        return HostShare(self, clock, clock.begin_request(self.clock()), record, model)
+        host = self._hosts.find_host(backend)
+        return HostShare(self, host, host.clock.begin_request(self.clock()), record, model)
 
     def close_request(self, record: RequestRecord) -> None:
         """Draw a settled request's lines and count its accelerators' joules."""
@@ -140,14 +137,14 @@ class BoundaryAccount:
         if energy.joules is None or not record.model:
             return
         self._add_used(record.model, REQUESTS, energy.joules, at)
-        record.boundary = self.draw_lines(record.model, energy.joules, record.host_joules, at)
+        record.boundary = self.draw_lines(record.model, energy.joules, record.host, at)
 
     def draw_lines(
-        self, model: str, accelerator_joules: float, host_joules: float, at: float
+        self, model: str, accelerator_joules: float, host: HostEnergyShare, at: float
     ) -> RequestBoundary:
         """Return the lines of a request of `model` that came at Unix time `at`; counts nothing."""
         ratio = self._idle_ratios[model].value
-        return draw_boundary(accelerator_joules, host_joules, ratio, self._rates_at(at))
+        return draw_boundary(accelerator_joules, host, ratio, self._rates_at(at))
 
     def add_unattributed_joules(self, model: str, kind: str, joules: float) -> None:
         """Count joules of accelerators that are no request's: idle, other."""
@@ -160,15 +157,17 @@ class BoundaryAccount:
     def collect_idle_joules(self) -> None:
         """Count what hosts drew while they served nobody; evenly over a host's backends."""
         now, at = self.clock(), self._wall_clock()
-        for host, clock in self._host_clocks.items():
-            joules = clock.take_idle_joules(now)
-            models = self._models_at[host]
-            for model in models if joules else ():
-                self.add_host_joules(model, IDLE, joules / len(models), at)
+        for host in self._hosts:
+            joules, source = host.clock.take_idle_joules(now), host.power.source
+            for model in host.models if joules else ():
+                self.add_host_joules(model, IDLE, joules / len(host.models), at, source)
+        self._hosts.refresh_power(now)
 
-    def add_host_joules(self, model: str, kind: str, joules: float, at: float) -> None:
+    def add_host_joules(
+        self, model: str, kind: str, joules: float, at: float, source: str = CONFIGURED
+    ) -> None:
         """Count joules of a host, spent at Unix time `at`."""
-        self._metrics.host(model, kind).inc(joules)
+        self._metrics.host(model, kind, source).inc(joules)
         if kind == IDLE:
             self._add_idle(model, joules, at)
         else:
@@ -205,7 +204,7 @@ class BoundaryAccount:
             if self._rates.currency is not None:
                 self._metrics.cost(model, kind, self._rates.currency)
         for kind in (REQUESTS, IDLE):
-            self._metrics.host(model, kind)
+            self._metrics.host(model, kind, CONFIGURED)
 
 
 def begin_host_share(

@@ -11,7 +11,7 @@ from typing import Any
 
 from backends.meter.client.request_handle import EnergyCallback
 from backends.meter.method import ESTIMATED, MeteringMethod
-from gateway.telemetry.boundary import RequestBoundary
+from gateway.telemetry.boundary import NO_HOST_SHARE, RequestBoundary
 from gateway.telemetry.request_stages import (
     UNANSWERED,
     UNCOMPARED,
@@ -44,7 +44,7 @@ class RequestRecord:
         "attempts",
         "boundary",
         "compared",
-        "host_joules",
+        "host",
         "last_tried",
         "outcome",
         "parsed",
@@ -83,7 +83,7 @@ class RequestRecord:
         self.outcome: ClientOutcome = _UNKNOWN_END
         self.seconds = 0.0
         """From its head to the end of its answer."""
-        self.host_joules = 0.0
+        self.host = NO_HOST_SHARE
         """Its part of what its server drew besides accelerators, where a boundary is configured."""
         self.settled: RequestEnergy | None = None
         self.boundary: RequestBoundary | None = None

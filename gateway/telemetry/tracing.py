@@ -227,6 +227,8 @@ def _build_gateway_attributes(record: RequestRecord) -> dict[str, Any]:
         "joulegate.observed.method": settled and settled.method,
         "joulegate.observed.co2e_grams": settled and settled.co2e_grams,
     }
+    for name, value in (record.boundary.to_dict() if record.boundary is not None else {}).items():
+        found[f"joulegate.observed.boundary.{name}"] = value
     planned = record.planned
     if planned is not None:
         decision, by = planned.decision, (record.model, answered.deployment)

@@ -190,6 +190,19 @@ _METERS = Row(
             UP,
         ),
         Panel(
+            "Counters readable",
+            "Whether a meter can read a ledger's counters; while not, joules are estimated.",
+            COUNT,
+            [
+                Query(
+                    f"min by (ledger, instance) (joulegate_meter_counter_up{_METER})", "{{ledger}}"
+                )
+            ],
+            "states",
+            6,
+            UP,
+        ),
+        Panel(
             "Requests not measured",
             "Per second, of those that a meter should have measured.",
             REQUESTS,
@@ -219,7 +232,20 @@ _METERS = Row(
                     "{{ledger}} {{instance}}",
                 )
             ],
-            width=6,
+            width=12,
+        ),
+        Panel(
+            "Refused and disputed",
+            "Per second: events of gateways that asked for too much room or are suspended, and "
+            "readings by which gateways claimed more tokens than a backend counted.",
+            PER_SECOND,
+            [
+                Query(_rate("joulegate_meter_refused_events_total", "reason", HERE), "{{reason}}"),
+                Query(
+                    _rate("joulegate_meter_disputes_total", "ledger", HERE), "disputes {{ledger}}"
+                ),
+            ],
+            width=12,
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 # ruff: noqa: INP001 - a script's helper
 
+from boundary_row import BOUNDARY
 from parts import (
     GRAMS,
     HERE,
@@ -293,5 +294,5 @@ PAGE = Page(
     "overview",
     "Overview",
     "Requests, times, joules and savings. Needs the recording rules in helm/rules.",
-    (_NOW, _TRAFFIC, _JOULES),
+    (_NOW, _TRAFFIC, _JOULES, BOUNDARY),
 )

@@ -33,7 +33,7 @@ SPEED = 10.0
 EACH = 2
 """Backends of a model."""
 SHORTENED = {
-    r"\[5m\]": "[15s]",
+    r"\[(5|15)m\]": "[15s]",
     r"\[(1|6)h\]": "[20s]",
     r"\[1d\]": "[1m]",
     r"offset 1d": "offset 10s",
@@ -140,11 +140,12 @@ def _ways() -> Iterator[tuple[float, str, dict[str, str], dict[str, Any]]]:
 
 
 class Stack:
-    """All of it, up; `say` is what a meter that lies says beyond what it has."""
+    """All of it, up; `lie` is what a meter that lies says beyond what it has, and is unwell by."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lie = 0.0
+        self.disputes = 0
         self.backends = [
             _joulegate("backend", name, "--simulate", "--speed", f"{SPEED:g}", "--seed", str(seed))(
                 folder, f"{name}-{seed}"
@@ -182,6 +183,12 @@ class Stack:
             "profile": "profile.json",
             "shadow": "shadow.json",
             "carbon": {"grams_per_kwh": 380},
+            "boundary": {
+                "host_watts": 100,
+                "pue": 1.2,
+                "price_per_kwh": 0.3,
+                "currency": "EUR",
+            },
             "health": {
                 "probe_seconds": 0.5,
                 "eject_after_failures": 3,
@@ -220,11 +227,18 @@ class Stack:
             put.raise_for_status()
 
     def page(self) -> bytes:
-        """Return the page of a meter that counts more, by `lie`, than it accounts for."""
+        """Return the page of a meter that counts more, by `lie`, than it accounts for.
+
+        While it lies it can read no counter, and refuses and disputes more with each page.
+        """
+        self.disputes += 5 * (self.lie != 0.0)
         text = (
             f'joulegate_meter_energy_joules_total{{device="0"}} {100 + self.lie}\n'
             'joulegate_meter_attributed_joules_total{ledger="default",kind="idle"} 60\n'
             'joulegate_meter_unsettled_joules{ledger="default"} 40\n'
+            f'joulegate_meter_counter_up{{ledger="default"}} {int(self.lie == 0.0)}\n'
+            f'joulegate_meter_disputes_total{{ledger="default"}} {self.disputes}\n'
+            f'joulegate_meter_refused_events_total{{reason="open_requests"}} {self.disputes}\n'
         )
         return text.encode()
 

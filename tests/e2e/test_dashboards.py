@@ -199,7 +199,9 @@ def test_alerts_fire_and_clear(watched, harmed):
     assert (PHI, "seconds") in {
         (of["model"], of["quantity"]) for of in firing["JoulegateProfileStale"]
     }
-    assert len(firing["JoulegateMeterMissing"]) == len(firing["JoulegateConservationBroken"]) == 1
+    for name in ("MeterMissing", "ConservationBroken", "CounterMissing", "MeterDisputes"):
+        assert len(firing[f"Joulegate{name}"]) == 1, name
+    assert [of["reason"] for of in firing["JoulegateMeterRefusing"]] == ["open_requests"]
 
 
 @pytest.mark.usefixtures("harmed")

@@ -5,9 +5,12 @@ import json
 import pytest
 from aiohttp import web
 
+from backends.meter.sources.rapl import RaplSource
 from gateway.boundary_config import BoundaryConfig
 from gateway.config import CarbonConfig, LogConfig
 from tests.integration.harness import CHAT, STREAM, metered, model, steady, total, until
+from tests.json_schema import list_violations
+from tests.powercap import Powercap
 
 WATTS, PUE, PRICE = 100.0, 1.4, 0.3
 MODEL = {"model": "phi-3-mini"}
@@ -73,6 +76,30 @@ async def test_every_joule_of_a_request_its_server_and_its_building_is_told_once
     assert logged == dict(zip(names, records, strict=True))
 
 
+async def test_the_document_describes_a_record_and_a_decision_as_they_are(world):
+    gate = await world.gate(
+        model("phi-3-mini", await world.simulator()),
+        model("mistral-7b", await world.simulator("mistral-7b"), context=9),
+        boundary=BOUNDARY,
+        carbon=CarbonConfig(grams_per_kwh=360.0),
+    )
+    schemas = (await gate.get("/schema/openapi.json")).json["components"]["schemas"]
+    for body in (CHAT, STREAM, CHAT | {"model": "phi-3-mini"}, b"no json"):
+        record = await gate.record(await gate.ask(body))
+        wrong = list_violations(record, schemas["Record"], schemas)
+        assert not wrong, "\n".join(wrong)
+    assert record["observed"]["boundary"] is None
+    decision = (await gate.ask(CHAT, path="/v1/route")).json
+    assert len(decision["candidates"]) == len(decision["excluded"]) == 1
+    assert list_violations(decision, schemas["Decision"], schemas) == []
+    # And the check can fail: what is not described, what is missing, what is of another type.
+    del decision["tokens"]["output"]
+    wrong = list_violations(decision | {"score": "1", "more": 0}, schemas["Decision"], schemas)
+    assert sorted(wrong) == [
+        "$.score: '1' is no number", "$.tokens: no output", "$: more is not described",
+    ]  # fmt: skip
+
+
 async def test_a_failing_server_and_a_retry_leave_no_request_being_served(world):
     """What began ends, whatever came of it: afterwards all watts are idle."""
     simulator = await world.simulator()
@@ -93,6 +120,40 @@ async def test_a_failing_server_and_a_retry_leave_no_request_being_served(world)
 
     await until(idle, "idle joules")
     assert await gate.metric(name, kind="requests") == used
+
+
+async def test_a_server_whose_meter_reads_rapl_is_charged_what_it_drew(world, tmp_path):
+    files, simulator = Powercap(tmp_path), await world.simulator()
+    meter = await world.meter(simulator, host_source=RaplSource(root=tmp_path, coarse=True))
+    gate = await world.gate(
+        model("phi-3-mini", metered(simulator, meter)), boundary=BoundaryConfig(WATTS, PUE)
+    )
+
+    async def read(name):
+        async with gate.http.get(f"{meter.url}/metrics") as answer:
+            return total(await answer.text(), f"joulegate_meter_{name}")
+
+    async def up():
+        return await read("host_up") == 1.0
+
+    async def counted():
+        files.advance(30.0, 20.0)
+        return await gate.metric("joulegate_host_energy_joules_total", source="rapl") > 0.0
+
+    await until(up, "the host's counter")
+    await until(counted, "joules by RAPL")
+    got = await gate.ask(CHAT)
+
+    async def settled():
+        return (await gate.record(got))["observed"]["boundary"]
+
+    lines = await until(settled, "the joules")
+    assert (lines["host_source"], lines["host_joules"] > 0.0) == ("rapl", True)
+
+    async def all_read():
+        return await read("host_energy_joules_total") == pytest.approx(sum(files.values) / 1e6)
+
+    await until(all_read, "the meter to have read all that was drawn, and no more")
 
 
 async def test_without_a_boundary_there_is_none(world):

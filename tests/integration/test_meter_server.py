@@ -17,6 +17,7 @@ from backends.simulator.server import start_simulator
 from tests.integration.harness import total, until
 from tests.integration.meters import SECRET, Client, metering, of
 from tests.integration.process import joulegate
+from tests.powercap import Powercap
 
 
 async def balance(client):
@@ -51,6 +52,33 @@ async def test_a_request_is_measured_and_every_joule_is_accounted_for(world):
         assert client.answer.period_seconds > 0
         process.send(signal.SIGTERM)
         assert await process.ended() == 0
+
+
+async def test_the_servers_own_joules_are_told_beside_the_ledgers(world, tmp_path):
+    simulator, files = await world.simulator(speed=1), Powercap(tmp_path / "sys")
+    path = tmp_path / "meter.yaml"
+    ledger = {"source": "simulator", "url": simulator.url}
+    path.write_text(
+        yaml.safe_dump({"ledgers": [ledger], "host": "rapl", "powercap": str(files.root)})
+    )
+    async with metering("--config", path) as (_, client):
+
+        async def told():
+            await client.post()
+            return client.answer.host
+
+        assert (await until(told, "a share of the host")).source == "rapl"
+        files.advance(70.0, 50.0)
+
+        async def read():
+            return (await told()).microjoules == 120_000_000
+
+        await until(read, "what the packages drew")
+        page = (await client.get("/metrics"))[1]
+        assert total(page, "joulegate_meter_host_energy_joules_total") == 120.0
+        assert total(page, "joulegate_meter_host_up", source="rapl") == 1.0
+        host = json.loads((await client.get("/health"))[1])["host"]
+        assert (host["counting"], host["devices"]) == (True, ["package-0", "package-1"])
 
 
 async def test_two_gateways_share_a_backend(world):

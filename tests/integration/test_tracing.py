@@ -6,6 +6,8 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from gateway.boundary_config import BoundaryConfig
+from gateway.config import TracingConfig
 from tests.integration import collector
 from tests.integration.collector import PARENT, SAMPLED, TRACE, told, traced
 from tests.integration.harness import CHAT, STREAM, metered, model, steady
@@ -156,6 +158,21 @@ async def test_joules_are_the_meter_s_once_final(world, collector):
     assert observed["method"] == "exclusive"
     assert told(span)["joulegate.observed.joules"] == observed["joules"]
     assert told(span)["joulegate.observed.method"] == "exclusive"
+
+
+async def test_a_boundary_is_in_a_span_line_by_line(world, collector):
+    backend = model("phi-3-mini", await world.simulator())
+    gate = await world.gate(
+        backend, tracing=TracingConfig(collector.url), boundary=BoundaryConfig(100.0, pue=1.5)
+    )
+    got = await gate.ask(CHAT, SAMPLED)
+    (span,) = await collector.got()
+    lines = (await gate.record(got))["observed"]["boundary"]
+    known = {name: value for name, value in lines.items() if value is not None}
+    assert {"host_joules", "host_source", "overhead_joules", "facility_joules"} <= known.keys()
+    named = "joulegate.observed.boundary."
+    shown = {name.removeprefix(named): v for name, v in told(span).items() if named in name}
+    assert shown == known
 
 
 async def test_no_prompt_no_answer_and_no_header_is_in_a_span(world, collector):

@@ -30,6 +30,7 @@ from backends.meter.protocol import (
     BackendRef,
     EnergyObservation,
     EventBatch,
+    HostEnergy,
     MeterAck,
     MeterEvent,
     UnattributedEnergy,
@@ -74,6 +75,7 @@ class MeterLink:
         self.period_seconds: float | None = None
         self.finished_attempts: list[MeteredAttempt] = []
         self.unattributed_energy: list[UnattributedEnergy] = []
+        self.host: HostEnergy | None = None
         self._url = parse_request_url(root + EVENTS_PATH, tls)
         self._headers = {"Content-Type": "application/json"}
         if secret:
@@ -196,6 +198,7 @@ class MeterLink:
         self._last_failure = ""
         self._answered_at = now
         self.period_seconds = answer.period_seconds
+        self.host = answer.host
         if answer.meter != self._meter_id:
             if self._meter_id:  # this one never got the begin events of what was just sent
                 stages = []
@@ -309,4 +312,9 @@ def _check_ack(answer: MeterAck) -> MeterAck:
     )
     if any(not (0 <= one.number < _LIMIT and 0 <= one.microjoules < _LIMIT) for one in told):
         raise BackendError("an answer with a number out of bounds")
+    host = answer.host
+    if host is not None and not (
+        0 <= host.microjoules < _LIMIT and 0 <= host.microseconds < _LIMIT
+    ):
+        raise BackendError("an answer with a host's energy out of bounds")
     return answer

@@ -11,6 +11,7 @@ from typing import Protocol
 from backends.meter.ledger.decode_weights import DecodeCost
 from backends.meter.method import ESTIMATED, MeteringMethod
 from backends.meter.protocol import (
+    HostEnergy,
     MeterEvent,
     RequestBegin,
     RequestEnd,
@@ -49,6 +50,9 @@ class LastChunkClock(Protocol):
 
 class MeterConnection(Protocol):
     """What a backend's place needs of the connection to its meter."""
+
+    host: HostEnergy | None
+    """What the server has drawn for this gateway without accelerators; None: nothing counts it."""
 
     def begin_request(
         self, place: "BackendMeter", prompt_tokens: int, prefill_microjoules: int

@@ -61,5 +61,13 @@ class GatewaySession:
         self.resolved_backends: list[tuple[LedgerRunner, str] | None] = []
         self.names_by_runner: dict[LedgerRunner, dict[str, str]] = {}
         """By ledger: its name of each backend, and the gateway's."""
+        self.host_microjoules = 0
+        self.host_us = 0
+        """Its share of the host's energy, and the time that this was counted over."""
         self.unknown_backends: list[str] = []
         self.requests: dict[int, AdmittedRequest] = {}
+
+    @property
+    def open_requests(self) -> int:
+        """How many of its requests have not ended."""
+        return sum(request.ended_us is None for request in self.requests.values())

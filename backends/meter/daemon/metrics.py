@@ -26,6 +26,7 @@ class MeterMetricsCollector(Collector):
         self._meter.apply_counter_events()
         yield from self._collect_device_metrics()
         yield from self._collect_ledger_metrics()
+        yield from self._collect_host_metrics()
         events = CounterMetricFamily(
             "joulegate_meter_events", "Events received from gateways", labels=["kind"]
         )
@@ -38,6 +39,23 @@ class MeterMetricsCollector(Collector):
             "Messages to gateways dropped because they were not fetched in time",
             value=self._meter.dropped_messages,
         )
+
+    def _collect_host_metrics(self) -> Iterator[Metric]:
+        energy = CounterMetricFamily(
+            "joulegate_meter_host_energy_joules",
+            "What a counter of the server without its accelerators advanced by; in no ledger",
+            labels=["device"],
+        )
+        up = GaugeMetricFamily(
+            "joulegate_meter_host_up",
+            "1 while the server's own counters can be read; else gateways use configured watts",
+            labels=["source"],
+        )
+        if (host := self._meter.host) is not None:
+            up.add_metric([host.source.kind], int(host.is_up))
+            for device, microjoules in host.microjoules_by_device.items():
+                energy.add_metric([device], microjoules / MICRO)
+        yield from (up, energy)
 
     def _collect_admission_metrics(self) -> Iterator[Metric]:
         admission = self._meter.admission

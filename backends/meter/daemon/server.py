@@ -21,6 +21,7 @@ from backends.meter.daemon.metrics import MeterMetricsCollector
 from backends.meter.daemon.service import BadBatchError, MeterService, TooManyGatewaysError
 from backends.meter.ledger.ledger import EnergyLedger
 from backends.meter.protocol import EVENTS_PATH, EventBatch
+from backends.meter.sources.source import EnergySource
 from backends.metrics_page import encode_metrics_page
 from backends.periodic import run_periodically
 
@@ -101,6 +102,7 @@ class _MeterHandlers:
             "reasons": [reason for r in self._meter.runners.values() for reason in r.troubles],
             "meter": self._meter.id,
             "ledgers": ledgers,
+            "host": None if self._meter.host is None else self._meter.host.describe_health(),
         }
         status = HTTPStatus.OK if self._meter.has_counters else HTTPStatus.SERVICE_UNAVAILABLE
         return _json_response(_encoder.encode(body), status)
@@ -166,7 +168,7 @@ class RunningMeter:
         self._work.cancel()
         await asyncio.gather(self._work, return_exceptions=True)
         await self._runner.cleanup()
-        stops = (station.sampler.stop_thread for station in self.meter.runners.values())
+        stops = (sampler.stop_thread for sampler in self.meter.samplers)
         # In threads, because a source in the middle of a reading may want this very loop.
         await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
 
@@ -184,9 +186,10 @@ async def start_meter(
     *,
     secret: str | None = None,
     hz: float = 20.0,
+    host_source: EnergySource | None = None,
 ) -> RunningMeter:
     """Meter in this event loop; port 0 takes a free one. Raises OSError."""
-    meter = MeterService(ledgers, hz=hz)
+    meter = MeterService(ledgers, hz=hz, host_source=host_source)
     handlers = _MeterHandlers(meter, secret)
     app = web.Application(middlewares=[_handle_errors], client_max_size=_MAX_BODY_BYTES)
     app.add_routes(
@@ -211,8 +214,8 @@ async def start_meter(
         sock.close()
         await runner.cleanup()
         raise
-    for station in meter.runners.values():
-        station.sampler.start_thread()
+    for sampler in meter.samplers:
+        sampler.start_thread()
     work = asyncio.get_running_loop().create_task(_run_background_tasks(meter))
     return RunningMeter(host, sock.getsockname()[1], meter, runner, work)
 

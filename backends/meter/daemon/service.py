@@ -19,9 +19,11 @@ from backends.meter.daemon.admission import EventAdmission
 from backends.meter.daemon.claims import CounterReading
 from backends.meter.daemon.counter import MICRO, find_slowest_period
 from backends.meter.daemon.gateway_session import GatewaySession
+from backends.meter.daemon.host_counter import HostCounter
 from backends.meter.daemon.ledger_runner import LedgerRunner, LedgerSpec
 from backends.meter.daemon.outbox import GatewayOutbox
 from backends.meter.daemon.quotas import MAX_GATEWAYS, MAX_GATEWAYS_PER_ADDRESS
+from backends.meter.daemon.sampler import CounterSampler
 from backends.meter.daemon.token_poller import TokenTotals
 from backends.meter.protocol import (
     VANISHED_SECONDS,
@@ -32,6 +34,7 @@ from backends.meter.protocol import (
     RequestEnd,
     RequestProgress,
 )
+from backends.meter.sources.source import EnergySource
 
 _FORGET_GATEWAY_US = 300 * MICRO
 _REPORT_UNATTRIBUTED_EVERY_US = MICRO
@@ -54,9 +57,16 @@ class TooManyGatewaysError(Exception):
 class MeterService:
     """All ledgers of one process. Times are clock.clock_us()."""
 
-    def __init__(self, ledgers: Sequence[LedgerSpec], *, hz: float = 20.0) -> None:
+    def __init__(
+        self,
+        ledgers: Sequence[LedgerSpec],
+        *,
+        hz: float = 20.0,
+        host_source: EnergySource | None = None,
+    ) -> None:
         self.id = secrets.token_hex(8)
         self.runners = {spec.name: LedgerRunner(spec, hz=hz) for spec in ledgers}
+        self.host = None if host_source is None else HostCounter(host_source)
         self.events = dict.fromkeys(_KINDS.values(), 0)
         self._numbers = itertools.count(1)
         self.admission = EventAdmission()
@@ -87,7 +97,8 @@ class MeterService:
             station.sampler.period_us for station in gateway.names_by_runner
         )
         seconds = period_us and period_us / MICRO
-        return MeterAck(self.id, observations, spendings, seconds, gateway.unknown_backends)
+        host = None if self.host is None else self.host.read_share(gateway)
+        return MeterAck(self.id, observations, spendings, seconds, gateway.unknown_backends, host)
 
     def record_token_counts(self, root: str, now_us: int, totals: TokenTotals) -> None:
         """Take a backend's own token counters."""
@@ -110,6 +121,16 @@ class MeterService:
         """Take in what the counters did."""
         for station in self.runners.values():
             station.apply_counter_events()
+        if self.host is not None:
+            kinds = {runner.source.kind for runner in self.runners.values()}
+            self.host.told = self.host.source.kind not in kinds
+            self.host.apply_counter_events(list(self._gateways.values()))
+
+    @property
+    def samplers(self) -> list[CounterSampler]:
+        """Every thread that reads counters."""
+        host = () if self.host is None else (self.host.sampler,)
+        return [*(runner.sampler for runner in self.runners.values()), *host]
 
     def deliver_settled(self, now_us: int) -> None:
         """Give what is settled by now to whom it belongs."""

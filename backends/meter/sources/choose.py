@@ -1,6 +1,8 @@
 """Which source of energy a meter reads, by its name; `auto` is the first that opens."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from backends.meter.sources.dcgm import DcgmSource
@@ -9,7 +11,10 @@ from backends.meter.sources.rapl import RaplSource
 from backends.meter.sources.simulated import SimulatorSource
 from backends.meter.sources.source import EnergyDevice, EnergySource, SourceError
 
+_log = logging.getLogger("joulegate.meter")
+
 AUTO: Final = "auto"
+NO_HOST: Final = "none"
 SourceFactories = Mapping[str, Callable[[Sequence[str], str], EnergySource]]
 _MAKERS: Final[SourceFactories] = {
     "nvml": lambda devices, _: NvmlSource(devices),
@@ -66,6 +71,25 @@ class FirstSource:
         """Free what it holds."""
         if self._found is not None:
             self._found.close()
+
+
+def choose_host_source(kind: str, root: Path) -> EnergySource | None:
+    """Return what counts the server without its accelerators, not open; None where nothing does.
+
+    `auto` is RAPL where it can be read now, `rapl` is tried again for as long as it cannot be.
+    """
+    if kind == NO_HOST:
+        return None
+    source = RaplSource(root=root, coarse=True)
+    if kind == AUTO:
+        try:
+            source.open()
+        except SourceError as error:
+            _log.info("the host's energy is not counted: %s", error)
+            return None
+        finally:
+            source.close()
+    return source
 
 
 def choose_source(

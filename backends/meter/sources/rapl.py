@@ -24,10 +24,12 @@ _READABLE: Final = (
 class RaplSource:
     """Packages of these names (package-0 or intel-rapl:0; none: all) under a root."""
 
-    coarse = False
-
-    def __init__(self, devices: Sequence[str] = (), *, root: Path = POWERCAP_ROOT) -> None:
+    def __init__(
+        self, devices: Sequence[str] = (), *, root: Path = POWERCAP_ROOT, coarse: bool = False
+    ) -> None:
         self.kind = "rapl"
+        self.coarse = coarse
+        """Whether it is enough to read it once a second."""
         self._asked = tuple(devices)
         self._root = root
         self._counters: dict[str, Path] = {}

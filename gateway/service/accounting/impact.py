@@ -10,7 +10,13 @@ from typing import Any
 from backends.meter.method import ESTIMATED
 from backends.sse import TokenUsage
 from gateway.service.upstream.upstream_response import UpstreamResponse
-from gateway.telemetry.boundary import JOULES_PER_KWH, BoundaryRates, RequestBoundary, draw_boundary
+from gateway.telemetry.boundary import (
+    JOULES_PER_KWH,
+    NO_HOST_SHARE,
+    BoundaryRates,
+    RequestBoundary,
+    draw_boundary,
+)
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.record import RequestRecord
@@ -44,14 +50,15 @@ class ImpactEstimator:
             tokens_in, usage.completion_tokens or 0, scored.running
         )
         if self._boundary is not None and opened.host_share is not None:
-            host_joules = opened.host_share.read_joules()
-            lines = self._boundary.draw_lines(record.model, joules, host_joules, at)
+            host = opened.host_share.read_share()
+            lines = self._boundary.draw_lines(record.model, joules, host, at)
         else:
-            lines = draw_boundary(joules, 0.0, None, BoundaryRates(1.0, self._find_grams(at)))
+            lines = draw_boundary(joules, NO_HOST_SHARE, None, self._find_rates(at))
         return describe_impact(joules, lines)
 
-    def _find_grams(self, at: float) -> float | None:
-        return None if self._carbon is None else self._carbon.to_grams(JOULES_PER_KWH, at)
+    def _find_rates(self, at: float) -> BoundaryRates:
+        grams = None if self._carbon is None else self._carbon.to_grams(JOULES_PER_KWH, at)
+        return BoundaryRates(1.0, grams)
 
 
 def describe_impact(joules: float, lines: RequestBoundary) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def test_nothing_configured_is_no_boundary():
 @pytest.mark.parametrize(("workers", "watts"), [("1", 100.0), ("4", 25.0)])
 def test_each_worker_has_its_share_of_a_server(monkeypatch, workers, watts):
     monkeypatch.setenv(WORKERS, workers)
-    (clock,) = make(BoundaryConfig(100.0))._host_clocks.values()
+    (host,) = make(BoundaryConfig(100.0))._hosts
+    clock = host.clock
     begun = clock._at
     mark = clock.begin_request(begun)
     assert clock.end_request(mark, begun + 2.0) == pytest.approx(2.0 * watts)

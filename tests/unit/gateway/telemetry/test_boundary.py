@@ -2,7 +2,13 @@
 
 import pytest
 
-from gateway.telemetry.boundary import BoundaryRates, IdleRatio, convert_joules, draw_boundary
+from gateway.telemetry.boundary import (
+    BoundaryRates,
+    HostEnergyShare,
+    IdleRatio,
+    convert_joules,
+    draw_boundary,
+)
 
 RATES = BoundaryRates(1.5, 400.0, 0.2, "EUR")
 
@@ -13,9 +19,10 @@ def test_a_kilowatt_hour():
 
 
 def test_each_line_of_a_request():
-    shown = draw_boundary(2.4e6, 1.2e6, 0.5, RATES).to_dict()
+    shown = draw_boundary(2.4e6, HostEnergyShare(1.2e6, "rapl"), 0.5, RATES).to_dict()
     assert shown == {
         "host_joules": 1.2e6,
+        "host_source": "rapl",
         "overhead_joules": pytest.approx(1.8e6),
         "idle_joules": pytest.approx(1.8e6),
         "facility_joules": pytest.approx(5.4e6),
@@ -29,7 +36,7 @@ def test_each_line_of_a_request():
 
 
 def test_what_is_not_known_is_null():
-    shown = draw_boundary(10.0, 5.0, None, BoundaryRates()).to_dict()
+    shown = draw_boundary(10.0, HostEnergyShare(5.0, "configured"), None, BoundaryRates()).to_dict()
     assert (shown["facility_joules"], shown["overhead_joules"]) == (15.0, 0.0)
     for name in ("idle_joules", "facility_joules_with_idle", "co2e_grams", "co2e_grams_with_idle"):
         assert shown[name] is None

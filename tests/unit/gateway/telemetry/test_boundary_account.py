@@ -36,7 +36,8 @@ class Setting:
         )
 
     def read(self, name, model, kind, **labels):
-        given = {"model": model, "kind": kind} | labels
+        source = {"source": "configured"} if name.startswith("host_") else {}
+        given = {"model": model, "kind": kind} | source | labels
         return self.registry.get_sample_value(f"joulegate_{name}", given)
 
 
@@ -60,7 +61,7 @@ def test_a_request_and_the_idle_of_its_server(setting):
     setting.account.add_unattributed_joules("m", "idle", 50.0)
     setting.account.add_unattributed_joules("m", "other", 25.0)
     setting.account.close_request(record)
-    assert record.host_joules == pytest.approx(200.0)
+    assert record.host.joules == pytest.approx(200.0)
     # 100 J before it and 100 J after it on server a, half of them each model's.
     assert setting.read("host_energy_joules_total", "m", "idle") == pytest.approx(100.0)
     assert setting.read("host_energy_joules_total", "n", "idle") == pytest.approx(100.0)
@@ -91,7 +92,7 @@ def test_a_failed_attempt_is_its_own_models(setting):
     end_host_share(answered)
     record.settle_energy(None)
     setting.account.close_request(record)
-    assert record.host_joules == pytest.approx(200.0)
+    assert record.host.joules == pytest.approx(200.0)
     assert record.boundary.own.joules == pytest.approx(240.0 * 1.5)
     assert setting.read("host_energy_joules_total", "m", "requests") == pytest.approx(100.0)
     wall = setting.read("facility_energy_joules_total", "m", "requests")

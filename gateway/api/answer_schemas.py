@@ -1,0 +1,139 @@
+"""The schemas of what the gateway itself answers: decisions, records, models and errors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_Json = dict[str, Any]
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "number"}
+_WHOLE = {"type": "integer"}
+
+
+def _make_object_schema(properties: Mapping[str, Any], *, more: bool = False) -> _Json:
+    return {
+        "type": "object",
+        "required": list(properties),
+        "properties": dict(properties),
+        "additionalProperties": more,
+    }
+
+
+def _or_null(schema: _Json) -> _Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _make_list_schema(schema: _Json) -> _Json:
+    return {"type": "array", "items": schema}
+
+
+def _make_reference(name: str) -> _Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _make_boundary_schema() -> _Json:
+    """Return the shape of `observed.boundary`: what a request costs beyond its accelerators."""
+    known = ("host_joules", "overhead_joules", "facility_joules")
+    others = ("co2e_grams", "co2e_grams_with_idle", "cost", "cost_with_idle")
+    return _make_object_schema(
+        {
+            **dict.fromkeys(known, _NUMBER),
+            **dict.fromkeys(("idle_joules", "facility_joules_with_idle"), _or_null(_NUMBER)),
+            **dict.fromkeys(others, _or_null(_NUMBER)),
+            **dict.fromkeys(("host_source", "currency"), _or_null(_TEXT)),
+        }
+    )
+
+
+def build_answer_schemas() -> _Json:
+    """Return the schemas of what the gateway itself answers."""
+    metrics = _make_object_schema(dict.fromkeys(("accuracy", "energy", "time"), _NUMBER))
+    lengths = dict.fromkeys(("input", "output", "output_p90"), _or_null(_NUMBER))
+    tokens = _make_object_schema({**lengths, "source": _or_null(_TEXT)})
+    costs = dict.fromkeys(("predicted_seconds", "predicted_joules"), _NUMBER)
+    candidate = {
+        "model": _TEXT,
+        "deployment": _TEXT,
+        **dict.fromkeys(("score", "accuracy", "reference_joules"), _NUMBER),
+        **costs,
+        "tokens": _make_object_schema(
+            {
+                **lengths,
+                "source": _or_null(_TEXT),
+                **dict.fromkeys(("mu", "sigma"), _or_null(_NUMBER)),
+            }
+        ),
+        "costs": metrics,
+        "terms": metrics,
+        "backend": _or_null(_TEXT),
+        "running": _NUMBER,
+        "queued": _NUMBER,
+        "places": _make_list_schema(
+            _make_object_schema({"backend": _TEXT, "why": _TEXT, "running": _NUMBER, **costs})
+        ),
+    }
+    decision = {
+        "id": _TEXT,
+        "model": _or_null(_TEXT),
+        "policy": _TEXT,
+        "weights": metrics,
+        "tokens": tokens,
+        "score": _or_null(_NUMBER),
+        "profile_version": _TEXT,
+        "reference_load": _or_null(_NUMBER),
+        "decision_us": _NUMBER,
+        "candidates": _make_list_schema(_make_object_schema(candidate)),
+        "excluded": _make_list_schema(
+            _make_object_schema(dict.fromkeys(("model", "deployment", "reason"), _TEXT))
+        ),
+        "feasible": {"type": "boolean"},
+    }
+    error = {"message": _TEXT, "type": _TEXT, "param": _or_null(_TEXT), "code": _or_null(_TEXT)}
+    model = {"id": _TEXT, "object": _TEXT, "created": _WHOLE, "owned_by": _TEXT}
+    figures = {"seconds": _or_null(_NUMBER), "joules": _or_null(_NUMBER)}
+    observed = {
+        **figures,
+        **dict.fromkeys(("serving_seconds", "ttft_seconds", "co2e_grams"), _or_null(_NUMBER)),
+        "method": _or_null(_TEXT),
+        "boundary": _or_null(_make_boundary_schema()),
+    }
+    compared = dict.fromkeys(("live", "shadow"), _or_null({"type": "object"}))
+    usage = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    attempt = {"model": _TEXT, "backend": _TEXT, "reason": _or_null(_TEXT)}
+    record = {
+        "id": _TEXT,
+        "at": _NUMBER,
+        **dict.fromkeys(("kind", "requested", "preset"), _TEXT),
+        **dict.fromkeys(("model", "deployment", "backend"), _or_null(_TEXT)),
+        "stream": {"type": "boolean"},
+        "code": _WHOLE,
+        "error": _or_null(_TEXT),
+        "usage": _make_object_schema(dict.fromkeys(usage, _or_null(_WHOLE))),
+        "predicted": _make_object_schema(
+            figures
+            | dict.fromkeys(("ttft_seconds", "time_per_output_token_seconds"), _or_null(_NUMBER))
+        ),
+        "observed": _make_object_schema(observed),
+        "compared": _make_object_schema(compared),
+        "running": _or_null(_NUMBER),
+        "mean_running": _or_null(_NUMBER),
+        "counted_tokens": _or_null(_WHOLE),
+        "asked_tokens": _or_null(_WHOLE),
+        "arm": _or_null(_TEXT),
+        "attempts": _make_list_schema(_make_object_schema(attempt)),
+        "decision": _or_null(_make_reference("Decision")),
+    }
+    return {
+        "Answer": {
+            "type": "object",
+            "properties": {"model": _TEXT, "joulegate": _make_reference("Decision")},
+            "additionalProperties": True,
+        },
+        "Decision": _make_object_schema(decision),
+        "Error": _make_object_schema({"error": _make_object_schema(error)}),
+        "Model": _make_object_schema(model, more=True),
+        "ModelList": _make_object_schema(
+            {"object": _TEXT, "data": _make_list_schema(_make_reference("Model"))}
+        ),
+        "Record": _make_object_schema(record),
+        "Status": _make_object_schema({"status": _TEXT}, more=True),
+    }
