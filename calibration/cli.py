@@ -4,19 +4,17 @@ Each command imports its work only when called; `gateway.cli` passes these names
 that the serving side never imports the numeric stack.
 """
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from calibration.accuracy.options import AccuracyOptions
 from calibration.command_options import take_options
 from calibration.fit.options import FitOptions
+from calibration.lengths.options import PredictLengthsOptions, TrainLengthsOptions
 from calibration.plots.options import PlotOptions, ReportOptions
 from calibration.profile.options import ProfileOptions
-from calibration.recalibrate import options as cli_recalibrate
+from calibration.recalibrate.options import RecalibrateOptions
 from calibration.replay.options import ReplayOptions
-from calibration.savings import options as cli_savings
+from calibration.savings.options import SavingsOptions
 
 app = typer.Typer(
     name="joulegate",
@@ -54,8 +52,22 @@ def fit(options: FitOptions) -> int:
     return command.run(options)
 
 
-app.command()(cli_recalibrate.recalibrate)
-app.command()(cli_savings.savings)
+@app.command()
+@take_options(RecalibrateOptions)
+def recalibrate(options: RecalibrateOptions) -> int:
+    """Refit the profile from the gateways' own traffic; see docs/recalibration.md."""
+    from calibration.recalibrate import command  # noqa: PLC0415
+
+    return command.run(options)
+
+
+@app.command()
+@take_options(SavingsOptions)
+def savings(options: SavingsOptions) -> int:
+    """Say what routing saves, by a switchback experiment; see docs/savings.md."""
+    from calibration.savings import command  # noqa: PLC0415
+
+    return command.run(options)
 
 
 @app.command()
@@ -95,38 +107,18 @@ def replay(options: ReplayOptions) -> int:
 
 
 @lengths.command("train")
-def train_lengths(
-    files: Annotated[list[Path], typer.Argument(help="CSV or JSON lines, gzip too.")],
-    out: Annotated[Path, typer.Option(help="Profile file to write.")],
-    label: Annotated[
-        list[str], typer.Option(help="MODEL=COLUMN with its answers' tokens; may be repeated.")
-    ],
-    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt",
-    merge: Annotated[
-        Path | None, typer.Option(help="Profile to add to; default: the shipped one.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-) -> None:
+@take_options(TrainLengthsOptions)
+def train_lengths(options: TrainLengthsOptions) -> int:
     """Train a model of the prompt's words per label; see docs/deciding.md."""
-    from calibration.lengths import command as lengths_command  # noqa: PLC0415
+    from calibration.lengths import command  # noqa: PLC0415
 
-    raise typer.Exit(
-        code=lengths_command.train(
-            files, prompt=prompt, labels=label, base=merge, out=out, as_json=as_json
-        )
-    )
+    return command.train(options)
 
 
 @lengths.command("predict")
-def predict_lengths(
-    file: Annotated[Path, typer.Argument(help="CSV or JSON lines, gzip too.")],
-    profile: Annotated[Path, typer.Option(help="Profile that `train` wrote.")],
-    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt",
-    out: Annotated[Path | None, typer.Option(help="CSV to write; default: stdout.")] = None,
-) -> None:
+@take_options(PredictLengthsOptions)
+def predict_lengths(options: PredictLengthsOptions) -> int:
     """Write MODEL_p50 and MODEL_p90 for each prompt, by the code that serves."""
-    from calibration.lengths import command as lengths_command  # noqa: PLC0415
+    from calibration.lengths import command  # noqa: PLC0415
 
-    raise typer.Exit(
-        code=lengths_command.predict(file, prompt=prompt, profile_file=profile, out=out)
-    )
+    return command.predict(options)

@@ -10,6 +10,7 @@ from typing import TextIO
 import msgspec
 
 from calibration.lengths.labelled_prompts import read_labels, read_prompts
+from calibration.lengths.options import PredictLengthsOptions, TrainLengthsOptions
 from calibration.lengths.train import WordsFit, train_lengths
 from calibration.tables.columns import BadInput
 from gateway import console, profile
@@ -20,25 +21,17 @@ from gateway.scheduling.text_features import extract_text_features
 _P90 = 0.9
 
 
-def train(
-    files: Sequence[Path],
-    *,
-    prompt: str,
-    labels: Sequence[str],
-    base: Path | None,
-    out: Path,
-    as_json: bool,
-) -> int:
+def train(options: TrainLengthsOptions) -> int:
     """Train a model of the words per label, and write a profile that holds them."""
     try:
-        loaded = profile.load_profile(base)
-        wanted = read_labels(labels)
-        fits = _train(files, prompt, wanted)
+        loaded = profile.load_profile(options.merge)
+        wanted = read_labels(options.label)
+        fits = _train(options.files, options.prompt, wanted)
         models = {
             name: _with_output(model, fits.get(name)) for name, model in loaded.models.items()
         }
         lengths = {**loaded.lengths, **{name: fit.regression for name, fit in fits.items()}}
-        profile.save_profile(models, out, lengths)
+        profile.save_profile(models, options.out, lengths)
     except (BadInput, ProfileError, ValueError) as error:
         return console.report_usage_error(error)
     except OSError as error:
@@ -55,8 +48,8 @@ def train(
         }
         for name, fit in fits.items()
     }
-    if as_json:
-        print(msgspec.json.encode({"out": str(out), "models": shown}).decode())  # noqa: T201
+    if options.as_json:
+        print(msgspec.json.encode({"out": str(options.out), "models": shown}).decode())  # noqa: T201
         return console.OK
     for name, one in shown.items():
         console.out.print(
@@ -67,24 +60,24 @@ def train(
         )
         if not one["has_costs"]:
             console.out.print(f"{name}: the profile has no costs of it; only `predict` uses this")
-    console.out.print(f"wrote {out}", markup=False)
+    console.out.print(f"wrote {options.out}", markup=False)
     return console.OK
 
 
-def predict(file: Path, *, prompt: str, profile_file: Path, out: Path | None) -> int:
+def predict(options: PredictLengthsOptions) -> int:
     """Write each prompt's predicted lengths, by the code that serves."""
     try:
-        loaded = profile.load_profile(profile_file)
+        loaded = profile.load_profile(options.profile)
         if not loaded.lengths:
-            raise BadInput(f"{profile_file}: no lengths were trained in it")  # noqa: TRY301
-        prompts = read_prompts(file, prompt, {}).prompts
+            raise BadInput(f"{options.profile}: no lengths were trained in it")  # noqa: TRY301
+        prompts = read_prompts(options.file, options.prompt, {}).prompts
         models = {name: one.model() for name, one in loaded.lengths.items()}
         rows = [_row(text, models) for text in prompts]
         columns = [f"{name}_{part}" for name in models for part in ("p50", "p90")]
-        if out is None:
+        if options.out is None:
             _write(sys.stdout, columns, rows)
         else:
-            with out.open("w", newline="", encoding="utf-8") as target:
+            with options.out.open("w", newline="", encoding="utf-8") as target:
                 _write(target, columns, rows)
     except (BadInput, ProfileError) as error:
         return console.report_usage_error(error)

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from calibration.plots import style
 from calibration.plots.picture import Picture, PictureTable
 from calibration.plots.plot_data import PlotData, select_regression
-from calibration.stats.design import list_terms
+from calibration.stats.design import RegressionTerm, list_terms
 from calibration.stats.intervals import Z_95
 from gateway.scheduling.cost import CostQuantity, RegressionForm
 
@@ -25,16 +25,23 @@ class CoefficientEstimate:
 
     model: str
     by: str
-    term: int
+    term: RegressionTerm
     value: float
     low: float | None
     high: float | None
 
 
 def draw_coefficients(material: PlotData) -> list[Picture]:
-    """Draw one panel per cost and term, with a line per model."""
+    """Draw one panel per cost and term, with a line per model.
+
+    Terms of one name that multiply different things, by the models' forms, have a panel each.
+    """
     found = {quantity: collect_estimates(material, quantity) for quantity in CostQuantity}
-    most = 1 + max(one.term for each in found.values() for one in each)
+    terms = {
+        quantity: sorted({one.term for one in each}, key=lambda term: (term.name, term.factor))
+        for quantity, each in found.items()
+    }
+    most = max(len(each) for each in terms.values())
     names = material.model_names
     drawn = style.create_figure(2.2 + 2.6 * most, 1.5 + 2 * (0.9 + 0.5 * len(names)))
     grid = drawn.subplots(len(CostQuantity), most, sharey=True, squeeze=False)
@@ -42,15 +49,15 @@ def draw_coefficients(material: PlotData) -> list[Picture]:
     for row, quantity in enumerate(CostQuantity):
         for at in range(most):
             axes = grid[row, at]
-            here = [one for one in found[quantity] if one.term == at]
-            if not here:
+            if at >= len(terms[quantity]):
                 axes.set_axis_off()
                 continue
-            term = list_terms(RegressionForm.LOAD, quantity)[at]
+            term = terms[quantity][at]
+            here = [one for one in found[quantity] if one.term == term]
             _draw_panel(material, axes, here)
             axes.set_title(
                 f"{quantity.value}: {term.name}"
-                + (f" × {term.factor.replace(' x ', ' × ')}" if at else "")
+                + (f" × {term.factor.replace(' x ', ' × ')}" if term.factor != "1" else "")
             )
             axes.set_xlabel(term.unit)
             rows += [_format_row(one, quantity.value, term.name, term.unit) for one in here]
@@ -87,10 +94,12 @@ def collect_estimates(material: PlotData, quantity: CostQuantity) -> list[Coeffi
         fitted = material.find_fit(name, quantity)
         if fitted is not None:
             own = fitted.fitted
-            ends = zip(own.coefficients, own.low, own.high, strict=True)
+            terms = list_terms(fitted.form, quantity)
             found += [
-                CoefficientEstimate(name, "rows", at, float(value), float(low), float(high))
-                for at, (value, low, high) in enumerate(ends)
+                CoefficientEstimate(name, "rows", term, float(value), float(low), float(high))
+                for term, value, low, high in zip(
+                    terms, own.coefficients, own.low, own.high, strict=True
+                )
             ]
         if name in material.profile.models:
             cost = select_regression(material.profile.models[name], quantity)
@@ -99,10 +108,15 @@ def collect_estimates(material: PlotData, quantity: CostQuantity) -> list[Coeffi
                 reach = [float(one) for one in Z_95 * np.sqrt(np.abs(np.diag(cost.covariance)))]
             found += [
                 CoefficientEstimate(
-                    name, "profile", at, value,
+                    name, "profile", term, value,
                     None if half is None else value - half, None if half is None else value + half,
                 )
-                for at, (value, half) in enumerate(zip(cost.coefficients, reach, strict=True))
+                for term, value, half in zip(
+                    list_terms(RegressionForm(cost.form), quantity),
+                    cost.coefficients,
+                    reach,
+                    strict=True,
+                )
             ]  # fmt: skip
     return found
 

@@ -5,10 +5,8 @@ Nothing is written before everything was read, refitted, checked and shown.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,12 +15,12 @@ from calibration.recalibrate import profile_keys as keys
 from calibration.recalibrate import refit_models as recalibrate
 from calibration.recalibrate import report as recalibrate_report
 from calibration.recalibrate import rollback as previous
+from calibration.recalibrate.options import BEST, RecalibrateOptions
 from calibration.recalibrate.prometheus import (
     PrometheusClient,
     PrometheusError,
+    create_client,
     parse_duration_seconds,
-    parse_matcher,
-    read_headers,
 )
 from calibration.recalibrate.refit_models import RefitOutcome, RefitSettings
 from calibration.tables.columns import BadInput
@@ -39,30 +37,6 @@ from gateway.console import (
 )
 from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.cost import RegressionForm
-
-BEST = "best"
-
-
-@dataclass(frozen=True, slots=True)
-class RecalibrateOptions:
-    """The command line's options, as they were given."""
-
-    prometheus: str | None = None
-    window: str = "6h"
-    profile: Path | None = None
-    out: Path | None = None
-    model: list[str] = field(default_factory=list)
-    form: str = BEST
-    block: str | None = None
-    settings: RefitSettings = field(default_factory=RefitSettings)
-    match: list[str] = field(default_factory=list)
-    header: list[str] = field(default_factory=list)
-    bearer_token_file: Path | None = None
-    timeout: float = 30.0
-    watch: str | None = None
-    rollback: bool = False
-    dry_run: bool = False
-    as_json: bool = False
 
 
 def run(
@@ -99,7 +73,7 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
     """Recalibrate once."""
     try:
         live = profile.load_profile(options.profile)
-        server = _create_client(options)
+        server = create_client(str(options.prometheus), options.access)
         with err.status("reading Prometheus", spinner="line"):
             window = recalibrate.gather_sums(server, options.window, at, live.version)
         chosen = keys.choose_keys(
@@ -118,10 +92,10 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
         if not options.as_json:
             recalibrate_report.print_report(out, outcomes, warnings, live, source)
         version = None
-        if adopted and options.out is not None and not options.dry_run:
-            parent = live.version if options.out == options.profile else None
+        if adopted and options.target is not None and not options.dry_run:
+            parent = live.version if options.target == options.profile else None
             models = _merge_models(live, adopted, source)
-            version = previous.replace_profile(models, options.out, parent, live.lengths)
+            version = previous.replace_profile(models, options.target, parent, live.lengths)
         _print_conclusion(options, report, version, outcomes)
     except (BadInput, profile.ProfileError) as error:
         return report_usage_error(error)
@@ -138,7 +112,7 @@ def _check_options(options: RecalibrateOptions) -> float | None:
     if options.prometheus is None:
         raise BadInput("--prometheus URL is needed: where do the gateways' metrics go?")
     try:
-        _create_client(options)
+        create_client(str(options.prometheus), options.access)
     except PrometheusError as error:
         raise BadInput(f"--prometheus: {error}") from None
     if options.form not in (*RegressionForm, BEST):
@@ -147,22 +121,23 @@ def _check_options(options: RecalibrateOptions) -> float | None:
     _settings(options)
     profile.load_profile(options.profile)
     if not options.dry_run:
-        if options.out is None:
+        target = options.target
+        if target is None:
             raise BadInput(
                 "where to write? --out FILE, or --profile FILE to replace it; or --dry-run"
             )
-        if not options.out.parent.is_dir():
-            raise BadInput(f"--out {options.out}: there is no directory {options.out.parent}")
-        if options.out.exists():
-            profile.load_profile(options.out)  # whatever else it is, or a newer version's, is kept
+        if not target.parent.is_dir():
+            raise BadInput(f"--out {target}: there is no directory {target.parent}")
+        if target.exists():
+            profile.load_profile(target)  # whatever else it is, or a newer version's, is kept
     return _parse_duration("--watch", options.watch) if options.watch else None
 
 
 def _settings(options: RecalibrateOptions) -> RefitSettings:
-    """Return the settings with what has options of its own."""
+    """Return how to refit."""
     form = None if options.form == BEST else RegressionForm(options.form)
     seconds = _parse_duration("--block", options.block) if options.block else None
-    return replace(options.settings, form=form, block_seconds=seconds)
+    return RefitSettings(options.limits, options.prior, form, seconds)
 
 
 def _parse_duration(option: str, text: str) -> float:
@@ -170,19 +145,6 @@ def _parse_duration(option: str, text: str) -> float:
         return parse_duration_seconds(text)
     except ValueError as error:
         raise BadInput(f"{option} {error}") from None
-
-
-def _create_client(options: RecalibrateOptions) -> PrometheusClient:
-    try:
-        match = tuple(parse_matcher(text) for text in options.match)
-    except ValueError as error:
-        raise BadInput(f"--match {error}") from None
-    return PrometheusClient(
-        str(options.prometheus),
-        read_headers(options.header, options.bearer_token_file),
-        options.timeout,
-        match,
-    )
 
 
 def _describe_source(
@@ -228,7 +190,7 @@ def _merge_models(
 
 def _restore_previous(options: RecalibrateOptions) -> int:
     """Exchange the file with its previous one."""
-    path = options.out or options.profile
+    path = options.target
     if path is None:
         raise BadInput("--rollback: of which file? --profile FILE")
     now, then = previous.exchange_profiles(path)
@@ -248,7 +210,7 @@ def _print_conclusion(
     version: str | None,
     outcomes: Iterable[RefitOutcome],
 ) -> None:
-    path = str(options.out) if version else None
+    path = str(options.target) if version else None
     if options.as_json:
         print_json(
             {**report, "out": path, "profile_version": version}, line=options.watch is not None

@@ -9,8 +9,9 @@ import numpy as np
 
 from calibration.arrays import Floats
 from calibration.recalibrate import prior as pull
+from calibration.recalibrate.limits import PriorSettings
 from calibration.recalibrate.moments import ClusterMoments
-from calibration.recalibrate.prior import LOAD_AT, PriorSettings
+from calibration.recalibrate.prior import LOAD_AT
 from calibration.recalibrate.solved import ClusterRobustFit, CoefficientPrior, SingularMoments
 from calibration.recalibrate.variants import (
     BOTH_AT,

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibration.recalibrate.limits import GateLimits
 from calibration.recalibrate.refit import CostRefit
 from calibration.recalibrate.sums import SumBlock
 from gateway.profile import TokenRatio
@@ -45,21 +46,6 @@ _NONZERO_TERMS = {
 _MOST_WINSORISED = 0.5
 _LEAST_ORDINARY = 0.3
 _ALIKE = 1.25
-
-
-@dataclass(frozen=True, slots=True)
-class GateLimits:
-    """The bounds; each is an option of the command."""
-
-    min_requests: int = 100
-    min_blocks: int = 8
-    min_spread: float = 0.05
-    max_condition: float = 300.0
-    max_interval: float = 0.25
-    max_change: float = 3.0
-    max_influence: float = 0.1
-    max_missing: float = 0.1
-    min_gain: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)

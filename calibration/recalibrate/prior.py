@@ -14,7 +14,6 @@ fresh requests is 0.12 without a prior, 0.11 with this one, and 0.39 with one at
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,18 +28,6 @@ _RELATIVE_SD = 0.5
 _MIN_SHARE = 0.1
 _HELD = 1e-3
 """A coefficient that is kept is known this well: no window full of noisy readings moves it."""
-
-
-@dataclass(frozen=True, slots=True)
-class PriorSettings:
-    """How strongly few requests are pulled towards the live profile."""
-
-    prior_requests: float = 100.0
-    enough_requests: int = 2000
-
-    def compute_weight(self, n: int) -> float:
-        """Return how many requests the live profile counts as, beside n."""
-        return self.prior_requests * max(0.0, 1.0 - n / self.enough_requests)
 
 
 def build_prior(

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from calibration.recalibrate.prometheus_options import PrometheusOptions
 from calibration.tables.columns import BadInput
 
 _DURATION = re.compile(r"(?:[0-9]+(?:ms|[smhdwy]))+")
@@ -197,3 +198,13 @@ def _excerpt_body(answer: httpx.Response) -> str:
     text = " ".join(answer.content[:_SHOWN].decode("utf-8", "replace").split())
     moved = answer.headers.get("location")
     return f"moved to {moved}" if answer.is_redirect and moved else text
+
+
+def create_client(url: str, options: PrometheusOptions) -> PrometheusClient:
+    """Return a client for what the options say. Raises BadInput, PrometheusError, OSError."""
+    try:
+        match = tuple(parse_matcher(text) for text in options.match)
+    except ValueError as error:
+        raise BadInput(f"--match {error}") from None
+    headers = read_headers(options.header, options.bearer_token_file)
+    return PrometheusClient(url, headers, options.timeout, match)

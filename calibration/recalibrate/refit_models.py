@@ -20,9 +20,9 @@ import msgspec
 
 from calibration.recalibrate import gates, lengths, sums
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.gates import GateLimits, GateRefusal
+from calibration.recalibrate.gates import GateRefusal
 from calibration.recalibrate.lengths import LengthFit
-from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.limits import GateLimits, PriorSettings
 from calibration.recalibrate.prometheus import PrometheusClient, PrometheusError
 from calibration.recalibrate.refit import CostRefit, refit_cost
 from calibration.recalibrate.solved import SingularMoments, compute_interval_factor

@@ -6,9 +6,8 @@ window. 2: an option cannot be used.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -16,11 +15,11 @@ from rich.table import Table
 from calibration.recalibrate.prometheus import (
     PrometheusClient,
     PrometheusError,
+    create_client,
     parse_duration_seconds,
-    parse_matcher,
-    read_headers,
 )
 from calibration.savings.arms import COUNTERS, INFO, read_blocks, read_switchback
+from calibration.savings.options import SavingsOptions
 from calibration.savings.savings import LEAST_PAIRS, ArmComparison, compare, pair_up
 from calibration.tables.columns import BadInput
 from gateway.console import OK, out, print_json, report_failure, report_usage_error
@@ -31,20 +30,6 @@ _VERDICTS = {
     "less": "energy was saved, per token and per answer",
     "more": "the treatment spends more, per token and per answer",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SavingsOptions:
-    """The command line's options, as they were given."""
-
-    prometheus: str
-    window: str = "7d"
-    experiment: str | None = None
-    header: list[str] = field(default_factory=list)
-    bearer_token_file: Path | None = None
-    match: list[str] = field(default_factory=list)
-    timeout: float = 30.0
-    as_json: bool = False
 
 
 def run(options: SavingsOptions, *, clock: Callable[[], float] = time.time) -> int:
@@ -63,11 +48,9 @@ def run(options: SavingsOptions, *, clock: Callable[[], float] = time.time) -> i
 def _report(options: SavingsOptions, at: float) -> dict[str, Any]:
     try:
         seconds = parse_duration_seconds(options.window)
-        match = tuple(parse_matcher(text) for text in options.match)
     except ValueError as error:
-        raise BadInput(str(error)) from None
-    headers = read_headers(options.header, options.bearer_token_file)
-    server = PrometheusClient(options.prometheus, headers, options.timeout, match)
+        raise BadInput(f"--window {error}") from None
+    server = create_client(options.prometheus, options.access)
     switchback, baseline = _find(server, options, at)
     warnings: list[str] = []
     series = {}

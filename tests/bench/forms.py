@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from calibration.recalibrate import sums
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.limits import PriorSettings
 from calibration.recalibrate.prometheus import SampleSeries
 from calibration.recalibrate.refit import refit_cost
 from gateway import profile as profiles

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from backends.vllm.recipes import RECIPES
-from tests.e2e.monitored import FALCON, MISTRAL, PHI, RULES, monitored, until
+from tests.e2e.monitored import FALCON, MISTRAL, PHI, RULES, monitored, until, until_calm
 from tests.e2e.renderer import draw, panels, substituted
 
 DASHBOARDS = sorted((RULES.parent / "dashboards").glob("*.json"))
@@ -121,7 +121,7 @@ def watched(tmp_path_factory):
         enough = 'min(joulegate_prediction_requests_total{quantity!="output_tokens"})'
         until(lambda: prometheus.value(enough) >= 20, "each model has been compared")
         recalibrated(stack, prometheus)
-        until(lambda: not prometheus.alerts(), "nothing fires", 120)
+        until_calm(prometheus, 120)
         yield Watched(stack, prometheus, began)
 
 
@@ -170,7 +170,7 @@ def test_the_shipped_alerts_can_be_evaluated(watched):
 def harmed(watched):
     """What fired while everything went wrong that can; all of it is well again."""
     stack, prometheus = watched.stack, watched.prometheus
-    until(lambda: not prometheus.alerts(), "nothing fires")
+    until_calm(prometheus)
     stack.fault(FALCON, DEAD)
     stack.fault(MISTRAL, SLOW)
     stack.fault(PHI, SLOWER)
@@ -183,7 +183,7 @@ def harmed(watched):
         stack.fault(model, {})
     stack.lie = 0.0
     stack.meter.start()
-    until(lambda: not prometheus.alerts(), "all alerts have cleared", 150)
+    until_calm(prometheus, 150)
     return firing
 
 

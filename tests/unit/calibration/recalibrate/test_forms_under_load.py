@@ -13,7 +13,7 @@ import pytest
 from backends.simulator.cost_model import CostModel
 from backends.simulator.engine import BatchingEngine
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.limits import PriorSettings
 from calibration.recalibrate.prometheus import SampleSeries
 from calibration.recalibrate.refit import refit_cost
 from calibration.recalibrate.sums import SUMS_METRIC, read_blocks

@@ -6,8 +6,7 @@ import pytest
 from calibration.recalibrate import gates
 from calibration.recalibrate.faults import SumFault
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.gates import GateLimits
-from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.limits import GateLimits, PriorSettings
 from calibration.recalibrate.refit import refit_cost
 from calibration.recalibrate.sums import SumBlock, read_blocks
 from gateway.profile import CostRegression

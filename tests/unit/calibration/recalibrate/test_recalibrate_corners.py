@@ -15,8 +15,8 @@ from calibration.recalibrate import profile_keys as keys
 from calibration.recalibrate import refit_models as recalibrate
 from calibration.recalibrate import report as recalibrate_report
 from calibration.recalibrate import sums
-from calibration.recalibrate.gates import GateLimits
-from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.limits import GateLimits, PriorSettings
+from calibration.recalibrate.prometheus_options import PrometheusOptions
 from calibration.recalibrate.refit_models import RefitSettings, WindowSums
 from gateway import profile
 from gateway.profile import CostProfile, CostRegression
@@ -218,6 +218,6 @@ def test_a_token_file_of_other_bytes(live, tmp_path):
     token = tmp_path / "token"
     token.write_bytes(b"\xff\xfe")
     options = recalibrate_command.RecalibrateOptions(
-        prometheus=URL, profile=live, out=live, bearer_token_file=token
+        prometheus=URL, profile=live, out=live, access=PrometheusOptions(bearer_token_file=token)
     )
     assert recalibrate_command.run(options) == 2

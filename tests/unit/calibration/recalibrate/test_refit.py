@@ -5,7 +5,7 @@ import pytest
 
 from calibration.recalibrate import prior as pull
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.prior import PriorSettings
+from calibration.recalibrate.limits import PriorSettings
 from calibration.recalibrate.refit import refit_cost
 from calibration.recalibrate.solved import SingularMoments
 from calibration.recalibrate.sums import read_blocks

@@ -11,7 +11,7 @@ import pytest
 
 from calibration.recalibrate import gates
 from calibration.recalibrate.form_choice import RefitRules
-from calibration.recalibrate.gates import GateLimits
+from calibration.recalibrate.limits import GateLimits
 from calibration.recalibrate.refit import refit_cost
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import CostQuantity, RegressionForm
