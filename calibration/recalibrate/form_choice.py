@@ -12,7 +12,12 @@ from calibration.recalibrate import prior as pull
 from calibration.recalibrate.limits import PriorSettings
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.prior import LOAD_AT
-from calibration.recalibrate.solved import ClusterRobustFit, CoefficientPrior, SingularMoments
+from calibration.recalibrate.solved import (
+    ClusterRobustFit,
+    CoefficientPrior,
+    SingularMoments,
+    compute_interval_factor,
+)
 from calibration.recalibrate.variants import (
     BOTH_AT,
     LOAD_COLUMN,
@@ -33,6 +38,12 @@ MIN_TOLERANCE = 0.02
 """Share of the load column's squares that the other columns must leave over."""
 MIN_BETWEEN_SHARE = 0.5
 """Share of its variation that must lie between blocks before a live coefficient of load goes."""
+_CONFIDENCE = 0.995
+"""Of the interval of a new coefficient of load outside which the live one must lie to be replaced.
+
+A new one comes, where the live one is right, from those windows alone that speak against it: from
+5% of them at 0.95, and those 5% are then missing in the coverage of what is reported.
+"""
 _LOWER = 0.99
 """The loss that another form of as many terms must get below, as a share."""
 
@@ -181,7 +192,8 @@ class FormChoice:
         solved = self.solve(variant, self.whole)
         at = variant.used.index(LOAD_AT)
         kept = self.level * self.live.coefficients[LOAD_AT]
-        if solved.low[at] <= kept <= solved.high[at]:
+        reach = compute_interval_factor(solved.clusters, _CONFIDENCE) * solved.standard_errors[at]
+        if abs(kept - solved.coefficients[at]) <= reach:
             raise SingularMoments(
-                "the live coefficient of load is within the interval of a new one"
+                f"the live coefficient of load is in the {_CONFIDENCE:.1%} interval of a new one"
             )

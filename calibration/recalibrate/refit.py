@@ -17,7 +17,7 @@ Rules:
 - Where the live profile knows load and the window hardly identifies it, the load's coefficient is
   kept from the live profile at the window's level, and the rest is fitted around it. That is so
   where everything ran at one load, where most of the load's variation is within the blocks of time,
-  and where the live coefficient is within the interval of a new one. A new one comes from the
+  and where the live coefficient is within the 99.5% interval of a new one. A new one comes from the
   differences between blocks: a noisy reading of the load draws a least squares one to zero.
 - With few requests the live profile is a Gaussian prior; see calibration.recalibrate.prior.
 - Clusters are blocks of 5 to 15 minutes: neighbouring scrapes share a server's state, and with

@@ -63,9 +63,9 @@ class ClusterRobustFit:
         return compute_interval_factor(self.clusters) * math.sqrt(max(0.0, variance))
 
 
-def compute_interval_factor(clusters: int) -> float:
-    """Return what a standard error is multiplied with for half a 95% interval."""
-    return float(stdtrit(clusters - 1.0, 0.975))
+def compute_interval_factor(clusters: int, confidence: float = 0.95) -> float:
+    """Return what a standard error is multiplied with for half an interval of this confidence."""
+    return float(stdtrit(clusters - 1.0, (1.0 + confidence) / 2.0))
 
 
 def compute_wald_test(solved: ClusterRobustFit) -> WaldTest | None:
