@@ -261,15 +261,6 @@ def _dump(path: Path, tree: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(tree))
 
 
-def until_calm(prometheus: Watching, seconds: float = 90) -> None:
-    """Wait until no alert fires. Fails with those that do."""
-    deadline = time.monotonic() + seconds
-    while firing := prometheus.alerts():
-        if time.monotonic() > deadline:
-            pytest.fail(f"after {seconds:g} s there still fires: {firing}")
-        time.sleep(0.5)
-
-
 def until(what: Callable[[], Any], why: str, seconds: float = 90) -> Any:
     """Ask until it is true; return it."""
     deadline = time.monotonic() + seconds

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from backends.vllm.recipes import RECIPES
-from tests.e2e.monitored import FALCON, MISTRAL, PHI, RULES, monitored, until, until_calm
+from tests.e2e.monitored import FALCON, MISTRAL, PHI, RULES, monitored, until
 from tests.e2e.renderer import draw, panels, substituted
 
 DASHBOARDS = sorted((RULES.parent / "dashboards").glob("*.json"))
@@ -75,6 +75,15 @@ class Watched:
         if not values:
             return "nothing"
         return "only 0" if values == {0} and panel["title"] not in CALM else ""
+
+
+def until_calm(prometheus, seconds=90):
+    """Wait until no alert fires. Fails with those that do."""
+    deadline = time.monotonic() + seconds
+    while firing := prometheus.alerts():
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {seconds:g} s there still fires: {firing}")
+        time.sleep(0.5)
 
 
 def bypassed(stack, prometheus):
