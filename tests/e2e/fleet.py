@@ -62,6 +62,8 @@ def vllm_server(recipe: VllmRecipe, python: Path, models: Path, logs: Path) -> S
     env = cpu_environment(small, {})
     # What vLLM compiles on first use is kept from run to run.
     env |= {"TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"), "HF_HUB_OFFLINE": "1"}
+    # Else it keeps no response to go on from.
+    env |= {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
     return Server(recipe.name, argv, port, logs / f"vllm-{recipe.name}.log", env)
 
 

@@ -1,4 +1,4 @@
-"""Install what the end-to-end tests drive: vLLM for the CPU, its models, OpenAI's JavaScript SDK.
+"""Install what the end-to-end tests drive: vLLM for the CPU, its models, the clients.
 
 python -m tests.e2e.install    # the same as the first test run does, without the tests
 """
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.e2e.cache import once, run, say
+from tests.e2e.clients import clients_js, clients_python
 
 HERE = Path(__file__).parent
 CONSTRAINTS = HERE / "constraints.txt"
@@ -95,5 +96,5 @@ def _install_openai_js(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    for path in (vllm_python(), models(), openai_js()):
+    for path in (vllm_python(), models(), openai_js(), clients_python(), clients_js()):
         say(str(path))
