@@ -70,7 +70,7 @@ test-lowest: | $(BIN)/python  ## the suite on the oldest versions that pyproject
 bench: $(VENV)/.dev  ## what the gateway costs beside talking to the backend directly
 	$(BIN)/python -m tests.bench $(ARGS)
 
-faults: $(VENV)/.dev  ## every fault a backend may have, against the gateway and the OpenAI SDK; minutes
+faults: $(VENV)/.dev  ## every fault a backend may have, against the gateway and an SDK; minutes (ARGS=--api responses or messages)
 	$(BIN)/python -m tests.faults $(ARGS)
 
 lock: $(VENV)/.dev  ## resolve .ci/requirements.lock anew

@@ -13,8 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import openai
-
 from tests.bench import machine, serving
 from tests.faults.cells import (
     ATTEMPT_SECONDS,
@@ -25,6 +23,7 @@ from tests.faults.cells import (
     model_name,
     run_cell,
 )
+from tests.faults.clients import APIS, connect
 from tests.faults.kinds import KINDS
 from tests.faults.server import SCOPES, FaultServer
 
@@ -71,13 +70,13 @@ async def _measure(arguments: argparse.Namespace, kinds: tuple[str, ...]) -> int
             command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(file)]
             command += ["--port", str(port), "--log-level", "error"]
             core = machine.cores().gateway
-            url = f"http://127.0.0.1:{port}/v1"
+            url = f"http://127.0.0.1:{port}"
             with serving.running(command, serving.ROOT, core, port, "/health"):
-                async with openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as sdk:
+                async with connect(arguments.api, url) as client:
                     for kind in kinds:
                         for scope, stream in itertools.product(SCOPES, (False, True)):
                             results[kind, scope, stream] = await run_cell(
-                                sdk, server, kind, scope, stream=stream,
+                                client, server, kind, scope, stream=stream,
                                 requests=arguments.requests,
                                 together=_together(kind, arguments.together),
                             )  # fmt: skip
@@ -120,6 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--requests", type=int, default=100, help="requests a cell")
     parser.add_argument("--together", type=int, default=25, help="of them at once")
+    parser.add_argument("--api", choices=APIS, default="chat", help="whose requests")
     parser.add_argument("--only", help="a part of the kinds' names")
     arguments = parser.parse_args()
     kinds = tuple(name for name in KINDS if not arguments.only or arguments.only in name)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import openai
-
+from tests.faults.clients import Ask
 from tests.faults.kinds import text_of
 from tests.faults.server import FaultServer
 
@@ -21,6 +20,7 @@ STREAM_SECONDS = 2.0
 DEADLINE_SECONDS = (MAX_ATTEMPTS + 1) * ATTEMPT_SECONDS
 """Each attempt's deadline, and a stall after the first content."""
 _words = itertools.count()
+Client = tuple[Ask, type[Exception]]
 
 
 class Fate(StrEnum):
@@ -57,7 +57,7 @@ def model_name(kind: str, scope: str) -> str:
 
 
 async def ask(
-    sdk: openai.AsyncOpenAI, server: FaultServer, model: str, *, stream: bool, patience: float
+    client: Client, server: FaultServer, model: str, *, stream: bool, patience: float
 ) -> tuple[Fate, str, float]:
     """Ask once; return the fate, what was said, and how long it took."""
     word = f"w{next(_words)}"
@@ -65,7 +65,7 @@ async def ask(
     began = time.perf_counter()
     try:
         async with asyncio.timeout(patience):
-            fate, said = await _ask(sdk, model, word, request_id, stream=stream)
+            fate, said = await _ask(client, model, word, request_id, stream=stream)
     except TimeoutError:
         fate, said = Fate.HUNG, f"nothing final within {patience:g} s"
     if server.sent[request_id] > MAX_ATTEMPTS + 1:  # one silent resend is none
@@ -74,33 +74,18 @@ async def ask(
 
 
 async def _ask(
-    sdk: openai.AsyncOpenAI, model: str, word: str, request_id: str, *, stream: bool
+    client: Client, model: str, word: str, request_id: str, *, stream: bool
 ) -> tuple[Fate, str]:
-    text, finished, attempts = "", False, 0
+    asks, api_error = client
     try:
-        raw = await sdk.chat.completions.with_raw_response.create(
-            model=model,
-            messages=[{"role": "user", "content": word}],
-            stream=stream,
-            extra_headers={"x-request-id": request_id},
-        )
-        attempts = int(raw.headers.get("x-joulegate-attempts", "0"))
-        answer: Any = raw.parse()
-        if stream:
-            async for chunk in answer:
-                for choice in chunk.choices:
-                    text += choice.delta.content or ""
-                    finished = finished or choice.finish_reason is not None
-        else:
-            text = answer.choices[0].message.content or ""
-            finished = True
-    except openai.APIError as error:
+        heard = await asks(model, word, {"x-request-id": request_id}, stream=stream)
+    except api_error as error:
         return _fate_of_error(error)
     except Exception as error:  # noqa: BLE001 - whatever else the SDK trips over is ours
         return Fate.MISSHAPEN, f"{type(error).__name__}: {error}"
-    if attempts > MAX_ATTEMPTS:
-        return Fate.TOO_MANY, f"{attempts} attempts"
-    return _fate_of_text(text, word, finished=finished)
+    if heard.attempts > MAX_ATTEMPTS:
+        return Fate.TOO_MANY, f"{heard.attempts} attempts"
+    return _fate_of_text(heard.text, word, finished=heard.finished)
 
 
 def _fate_of_text(text: str, word: str, *, finished: bool) -> tuple[Fate, str]:
@@ -114,14 +99,16 @@ def _fate_of_text(text: str, word: str, *, finished: bool) -> tuple[Fate, str]:
     return Fate.ANOTHERS, f"{text[:80]!r} for {word}"
 
 
-def _fate_of_error(error: openai.APIError) -> tuple[Fate, str]:
-    """Tell an error in OpenAI's shape from any other."""
-    if isinstance(error, openai.APIStatusError):
-        attempts = int(error.response.headers.get("x-joulegate-attempts", "0"))
-        if attempts > MAX_ATTEMPTS:
-            return Fate.TOO_MANY, f"{attempts} attempts"
+def _fate_of_error(error: Any) -> tuple[Fate, str]:
+    """Tell an error in the API's shape from any other."""
+    response = getattr(error, "response", None)
+    attempts = 0 if response is None else int(response.headers.get("x-joulegate-attempts", "0"))
+    if attempts > MAX_ATTEMPTS:
+        return Fate.TOO_MANY, f"{attempts} attempts"
     body = error.body
     said = f"{type(error).__name__}: {error}"
+    if isinstance(body, dict) and body.get("type") == "error" and "request_id" in body:
+        body = {"param": None, "code": None, **body["error"]}  # Anthropic's
     if isinstance(body, dict) and {"message", "type", "param", "code"} <= body.keys():
         well = isinstance(body["message"], str) and isinstance(body["type"], str)
         return (Fate.REFUSED if well else Fate.MISSHAPEN), said
@@ -129,7 +116,7 @@ def _fate_of_error(error: openai.APIError) -> tuple[Fate, str]:
 
 
 async def run_cell(
-    sdk: openai.AsyncOpenAI,
+    client: Client,
     server: FaultServer,
     kind: str,
     scope: str,
@@ -143,11 +130,13 @@ async def run_cell(
     result = CellResult()
     left = iter(range(requests))
 
-    async def client() -> None:
+    async def ask_on() -> None:
         for _ in left:
             result.add(
-                *await ask(sdk, server, model_name(kind, scope), stream=stream, patience=patience)
+                *await ask(
+                    client, server, model_name(kind, scope), stream=stream, patience=patience
+                )
             )
 
-    await asyncio.gather(*(client() for _ in range(together)))
+    await asyncio.gather(*(ask_on() for _ in range(together)))
     return result

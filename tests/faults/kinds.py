@@ -9,7 +9,7 @@ his answer from another's.
 import gzip
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 
@@ -222,7 +222,7 @@ KINDS["JSON of another kind"] = lambda asked: [measured(b"200 OK", b"[1,2]", ask
 
 @kind("the other mode")
 def _(asked: Asked) -> Script:
-    other = Asked(asked.word, asked.model, stream=not asked.stream, id=asked.id)
+    other = replace(asked, stream=not asked.stream)
     return [other.framed()]
 
 
@@ -408,7 +408,7 @@ def _(asked: Asked) -> Script:
 
 
 def _stray(asked: Asked) -> bytes:
-    return Asked("STRAY", asked.model, asked.stream, asked.id).framed()
+    return replace(asked, word="STRAY").framed()
 
 
 KINDS["a second answer at once"] = lambda a: [a.framed() + _stray(a)]

@@ -20,10 +20,10 @@ from tests.faults.kinds import (
     REFUSED,
     RESET,
     STALL,
-    Asked,
     Endless,
     Script,
 )
+from tests.faults.typed_kinds import read_request
 
 SCOPES = ("all", "first")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -115,12 +115,7 @@ class FaultServer:
         found = _ID.search(head)
         sent_as, request_id = (part.decode() for part in found.groups()) if found else ("", "")
         self.sent[request_id] += 1
-        asked = Asked(
-            request["messages"][-1]["content"],
-            request["model"],
-            stream=bool(request.get("stream")),
-            id=f"chatcmpl-{sent_as}",
-        )
+        asked = read_request(head.split(b" ", 2)[1].decode(), request, sent_as)
         scope = head.split(b"/", 2)[1].decode()
         proper = scope == "first" and self.sent[request_id] > 1
         return KINDS["proper" if proper else kind](asked)

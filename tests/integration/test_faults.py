@@ -6,6 +6,7 @@ import pytest
 
 from gateway.config import BackendConfig, ModelConfig, RetryConfig, TimeoutsConfig
 from tests.faults.cells import MAX_ATTEMPTS, Fate, model_name, run_cell
+from tests.faults.clients import connect
 from tests.faults.kinds import KINDS
 from tests.faults.server import SCOPES, FaultServer
 
@@ -29,7 +30,8 @@ OWN_DOING = {"endless body", "a frame of 20 MB first", "a timeout's 408 on the i
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_fault(world, kind):
+@pytest.mark.parametrize("api", ["chat", "responses"])
+async def test_a_fault(world, kind, api):
     async with FaultServer((kind, "proper")) as server:
         models = [
             ModelConfig(
@@ -48,24 +50,23 @@ async def test_a_fault(world, kind):
             ),
             retry=RetryConfig(max_attempts=MAX_ATTEMPTS, budget_start=100),
         )  # fmt: skip
-        sdk = gate.sdk(timeout=PATIENCE)
         cells = [(scope, stream) for scope in SCOPES for stream in MODES]
-        results = await asyncio.gather(
-            *(
-                run_cell(
-                    sdk,
-                    server,
-                    kind,
-                    scope,
-                    stream=stream,
-                    requests=2,
-                    together=2,
-                    patience=PATIENCE,
+        async with connect(api, gate.url) as client:
+            results = await asyncio.gather(
+                *(
+                    run_cell(
+                        client,
+                        server,
+                        kind,
+                        scope,
+                        stream=stream,
+                        requests=2,
+                        together=2,
+                        patience=PATIENCE,
+                    )
+                    for scope, stream in cells
                 )
-                for scope, stream in cells
             )
-        )
-        await sdk.close()
         for (scope, stream), result in zip(cells, results, strict=True):
             shown = f"{kind}, {scope}, {MODES[stream]}: {result.examples}"
             assert set(result.fates) <= {Fate.ANSWERED, Fate.REFUSED}, shown

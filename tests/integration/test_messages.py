@@ -74,10 +74,10 @@ async def test_the_stream_is_relayed_whole(world):
         breaking(),
         breaking(whole=False),
         breaking(typed("error", error={"type": "internal_error", "message": "died"})),
-        breaking(typed("message_delta", delta={"stop_reason": "end_turn"})),
+        breaking(typed("message_stop")),
         breaking(b"data: [DONE]\n\n"),
     ],
-    ids=["ends", "cut", "error", "no last event", "done"],
+    ids=["ends", "cut", "error", "no reason", "done"],
 )
 async def test_a_stream_that_breaks_ends_with_anthropics_error(world, answer):
     gate = await world.gate(model("phi-3-mini", await world.recorder(answer)))
@@ -87,6 +87,18 @@ async def test_a_stream_that_breaks_ends_with_anthropics_error(world, answer):
     assert last["request_id"] == got.headers["x-request-id"]
     assert b"message_stop" not in got.raw
     assert got.error is not None
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_finished_message_lacks_its_last_event_alone(world, whole):
+    ending = message_events({"model": "phi-3-mini"})[-3:-1]
+    gate = await world.gate(
+        model("phi-3-mini", await world.recorder(breaking(*ending, whole=whole)))
+    )
+    got = await gate.ask(ASK | {"stream": True}, {"x-joulegate-explain": "true"}, path=PATH)
+    name, last = read_typed(got.raw)[-1]
+    assert name == ("message_stop" if whole else "error")
+    assert (got.error is None) == ("joulegate" in last) == whole
 
 
 async def test_a_stream_that_fails_before_content_is_another_backends_to_answer(world):

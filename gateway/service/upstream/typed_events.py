@@ -32,7 +32,9 @@ class EventApi(NamedTuple):
     """What tells one API's events apart.
 
     `delta` stands in the bytes of an event that only carries a token's text, and in no other;
-    `whole` names the member that holds the answer, which carries usage, id and model.
+    `whole` names the member that holds the answer, which carries usage, id and model. `finish` is
+    the event that says why an answer ends: an ending before it is none, and once it has come,
+    `last` may be added by the gateway.
     """
 
     openings: frozenset[str]
@@ -40,6 +42,8 @@ class EventApi(NamedTuple):
     failures: frozenset[str]
     delta: bytes
     whole: str
+    finish: str | None = None
+    last: bytes = b""
 
 
 RESPONSES_EVENTS: Final = EventApi(
@@ -64,6 +68,8 @@ MESSAGES_EVENTS: Final = EventApi(
     failures=frozenset({"error"}),
     delta=b"content_block_delta\ndata: {",
     whole="message",
+    finish="message_delta",
+    last=b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
 )
 
 
@@ -126,7 +132,10 @@ class TypedEventStream(StreamedResponse):
     def _take_in(self, chunk: bytes) -> bytes:
         """Return what a client is to be sent of a chunk; b"" is the end of the body."""
         if not chunk:
-            raise InvalidResponse("the stream ended without its last event")
+            if not self._finished:
+                raise InvalidResponse("the stream ended without its last event")
+            # Some servers and proxies leave it out; what was asked for is there.
+            return self._inspect_block(self._api.last)
         block = self._splitter.feed_chunk(chunk)
         return self._look(block) if block else b""
 
@@ -156,6 +165,10 @@ class TypedEventStream(StreamedResponse):
                 self._lifeline.last = time.monotonic()
                 parsed = self._decode(data)
                 self._note_whole(parsed)
+                if parsed.type == self._api.finish:
+                    self._finished = True
+                elif parsed.type in self._api.endings and self._api.finish and not self._finished:
+                    raise InvalidResponse("the stream's last event before it said why")
                 kept.append(self._finish(parsed, event, data))
                 if parsed.type in self._api.endings:
                     self._done = True
