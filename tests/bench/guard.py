@@ -1,0 +1,53 @@
+"""`python -m tests.bench guard`: fails where the data path has become much dearer.
+
+CPU per request and per streamed chunk, the gateway's over the bare relay's, in turn in one run: a
+ratio of two things that share machine, client and upstream, so that a slow or busy machine moves
+both. The limits leave a third above what was measured; they catch a regression of that size, not a
+few microseconds.
+"""
+
+import argparse
+import statistics
+from typing import Final
+
+from tests.bench import machine
+from tests.bench.peers import GATEWAY, RELAY, PeerBench
+from tests.bench.report import number
+
+_STREAMS: Final = 100
+_UNARY: Final = "unary: CPU, us/request"
+_CHUNK: Final = f"{_STREAMS} streams: CPU, us/chunk"
+LIMITS: Final = {_UNARY: 3.2, _CHUNK: 2.0}
+"""The most that the gateway may take, in parts of what the relay does."""
+
+
+def find_ratios(seen: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """Return the median over the rounds of the gateway's CPU over the relay's."""
+    return {
+        figure: statistics.median(
+            ours / theirs
+            for ours, theirs in zip(seen[GATEWAY][figure], seen[RELAY.name][figure], strict=True)
+        )
+        for figure in LIMITS
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print the ratios, return 1 where one is over its limit."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench guard", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    given = parser.parse_args(arguments)
+    machine.allow_many_files()
+    bench = PeerBench(given.rounds, given.seconds, (_STREAMS,))
+    bench.run((RELAY,))
+    over = False
+    for figure, ratio in find_ratios(bench.seen).items():
+        limit = LIMITS[figure]
+        over = over or ratio > limit
+        values = " ".join(
+            f"{name} {number(statistics.median(bench.seen[name][figure]))}"
+            for name in (GATEWAY, RELAY.name)
+        )
+        print(f"{figure}: {ratio:.2f} of the bare relay's (limit {limit:g}); {values}")
+    return int(over)
