@@ -75,6 +75,7 @@ class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     stream_seconds: Seconds = 3600.0
     body_seconds: Seconds = 30.0
     drain_seconds: Seconds = 30.0
+    keep_alive_seconds: Seconds = 75.0
 
 
 class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from litestar.types import HTTPRequestEvent, HTTPScope, Receive, ReceiveMessage
 
+from gateway.api.body_decoding import CODINGS, decode_body
 from gateway.service.byte_budget import HeldBytes
 from gateway.service.client import headers as names
 from gateway.service.client.errors import (
@@ -45,6 +46,8 @@ class RequestHead:
     expects_continue: bool
     error: BadRequest | None
     trace: TraceContext | None
+    coding: str | None = None
+    """How the body is compressed, if it is."""
 
 
 def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
@@ -52,6 +55,7 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
     given_id = b""
     steering: dict[bytes, bytes] = {}
     length: int | None = None
+    coding: str | None = None
     expects_continue = False
     error: BadRequest | None = None
     context: list[tuple[bytes, bytes]] = []
@@ -62,8 +66,10 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
             given_id = value
         elif name == b"content-length":
             length = int(value) if value.isdigit() else None
-        elif name == b"content-encoding" and value.strip().lower() not in _IDENTITY:
-            error = UnsupportedEncoding("the body must not be compressed")
+        elif name == b"content-encoding" and (named := value.strip().lower()) not in _IDENTITY:
+            coding = CODINGS.get(named) if coding is None else None
+            if coding is None:
+                error = UnsupportedEncoding("the body's coding must be gzip, deflate or zstd")
         elif name == b"expect":
             expects_continue = True
         elif name in TRACE_HEADERS:
@@ -77,6 +83,7 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
         expects_continue,
         error,
         parse_trace_context(context) if context else None,
+        coding,
     )
 
 
@@ -135,11 +142,29 @@ async def read_body(
     ready: bool = False,
     held: HeldBytes | None = None,
 ) -> bytes:
-    """Read a body; `ready` says that all of it is here, so that no deadline is needed.
+    """Read a body, decoded; `ready` says that all of it is here, so that no deadline is needed.
 
-    `held` is charged with its bytes. Raises BadRequest (413, 408 among them), OverCapacity and
-    ClientDisconnected.
+    `held` is charged with its bytes; `limit` counts for it as it came and as it is decoded. Raises
+    BadRequest (413, 408 among them), OverCapacity and ClientDisconnected.
     """
+    body = await _read_raw_body(head, receive, limit=limit, seconds=seconds, ready=ready, held=held)
+    if head.coding is None:
+        return body
+    decoded = await decode_body(body, head.coding, limit)
+    if held is not None:
+        held.hold(len(decoded))
+    return decoded
+
+
+async def _read_raw_body(
+    head: RequestHead,
+    receive: Receive,
+    *,
+    limit: int,
+    seconds: float,
+    ready: bool,
+    held: HeldBytes | None,
+) -> bytes:
     if head.error is not None:
         raise head.error
     if head.length is not None:

@@ -2,7 +2,8 @@
 
 The rules: a request's head is whole within `HEAD_SECONDS` and `HEAD_BYTES`; HTTP/1.1 has exactly
 one Host; a Transfer-Encoding is `chunked` and nothing else. What breaks them gets OpenAI's error
-shape and a closed connection.
+shape and a closed connection. An offer to upgrade is ignored (`upgrade_offer`), HTTP/1.0 is
+answered unchunked, and a client that has closed only its own side gets its answer (`half_closed`).
 """
 
 import asyncio
@@ -16,6 +17,9 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from gateway.api.half_closed import HalfClosedWatch, can_tell_half_closed
+from gateway.api.unchunked import answer_unchunked
+from gateway.api.upgrade_offer import find_framing, make_parser_after_head
 from gateway.service.client.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
 
 CONNECTION_KEY = "joulegate.link"
@@ -84,6 +88,9 @@ class GuardedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _timer: asyncio.TimerHandle | None = None
+    _offer: bytes | None = None
+    """The framing of a request whose head offered to upgrade, until that is ignored."""
+    _half_closed: HalfClosedWatch | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head from now on."""
@@ -93,6 +100,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing more, and tell whoever is still answering."""
         self._stop_timer()
+        if self._half_closed is not None:
+            self._half_closed.stop()
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
@@ -102,13 +111,37 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came; refuse a head that grows too large."""
         self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
         if self._in_head:
             if self._head_bytes > HEAD_BYTES:
                 self._refuse_request(HeadTooLarge(f"the request's head is over {HEAD_BYTES} bytes"))
             elif self._timer is None and self._head_bytes:
                 # Most heads come whole, in one piece, and need no timer.
                 self._timer = self.loop.call_later(HEAD_SECONDS, self._expire_head)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep a connection whose client has closed its side while it waits for an answer.
+
+        Once an answer has begun whoever closes is gone; so is one whose request is not whole.
+        """
+        cycle: RequestResponseCycle | None = self.cycle
+        if (
+            cycle is None
+            or cycle.response_started
+            or cycle.more_body
+            or self.transport.is_closing()
+            or self.scope["http_version"] != "1.1"
+            or not can_tell_half_closed()
+        ):
+            return False
+        cycle.keep_alive = False
+        self._half_closed = HalfClosedWatch(self.transport, self.abort)
+        return True
 
     def on_message_begin(self) -> None:
         """Note that a head begins."""
@@ -127,11 +160,24 @@ class GuardedProtocol(HttpToolsProtocol):
                 hosts += 1
             elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 raise httptools.HttpParserError("doubtful transfer-encoding")
-        if hosts != 1 and self.parser.get_http_version() == "1.1":
+        version = self.parser.get_http_version()
+        if hosts != 1 and version == "1.1":
             raise httptools.HttpParserError("HTTP/1.1 takes exactly one Host")
-        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self._offer = find_framing(self.headers)
+        if version == "1.0":
+            app, self.app = self.app, answer_unchunked(self.app)
+            super().on_headers_complete()
+            self.app = app
+        else:
+            super().on_headers_complete()
         # The request's task has yet to begin; a pipelined one has a cycle of its own.
         self.scope["extensions"][PIECES] = ResponsePieces(self, self.cycle)  # type: ignore[assignment]
+
+    def on_message_complete(self) -> None:
+        """Note that a request is whole, unless its body is yet to be read after an offer."""
+        if not self._offer:
+            super().on_message_complete()
 
     def resume_writing(self) -> None:
         """Go on where the client's side was full."""
@@ -151,6 +197,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
         self._refuse_request(BadRequest(msg))
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; where it stops at an offer to upgrade, go on with a fresh one."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                framing, self._offer = self._offer or b"", None
+                self.parser = make_parser_after_head(self, framing)
+                data = data[stopped.args[0] :]
+                if data:
+                    continue
+            return
 
     def _expire_head(self) -> None:
         self._timer = None

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import socket
 import tempfile
@@ -54,7 +55,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         "gateway.commands.serve:create_worker_app",
         factory=True,
         workers=workers,
-        timeout_keep_alive=75,
+        timeout_keep_alive=math.ceil(parsed.timeouts.keep_alive_seconds),
         timeout_graceful_shutdown=int(parsed.timeouts.drain_seconds) + _GRACE_SECONDS,
     )
     _log_to_stderr(log_level)
@@ -96,7 +97,9 @@ def open_listener(host: str, port: int, stall_seconds: float | None = None) -> s
     A client that has not read for `stall_seconds` is dropped.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
+    # Whoever asks for every address means IPv4's as well.
+    both = host == "::" and socket.has_dualstack_ipv6()
+    listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     listener.set_inheritable(True)
     # A client that stops reading is dropped by the kernel, whatever is still buffered for it.
     if stall_seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -208,8 +208,8 @@ async def test_too_large_by_its_length_and_as_it_comes(gate):
     assert (await gate.ask()).status == 200
 
 
-async def test_compressed_bodies_are_refused(gate):
-    for encoding in ("gzip", "br", "gzip, identity"):
+async def test_codings_that_are_not_understood_are_refused(gate):
+    for encoding in ("br", "gzip, identity"):
         error = check(await gate.ask(body(), {"content-encoding": encoding}), 415)
         assert error["code"] == "unsupported_content_encoding"
     assert (await gate.ask(body(), {"content-encoding": "identity"})).status == 200

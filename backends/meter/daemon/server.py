@@ -206,7 +206,8 @@ async def start_meter(
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.create_server((host, port), family=family)
+    both = host == "::" and socket.has_dualstack_ipv6()
+    sock = socket.create_server((host, port), family=family, dualstack_ipv6=both)
     try:
         await runner.setup()
         await web.SockSite(runner, sock).start()

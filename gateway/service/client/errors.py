@@ -147,10 +147,11 @@ class HeadTooLarge(BadRequest):
 
 
 class UnsupportedEncoding(BadRequest):
-    """The body is compressed."""
+    """The body is compressed in a way that is not understood here."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value
     code = "unsupported_content_encoding"
+    more_headers = ((b"accept-encoding", b"gzip, deflate, zstd"),)
 
 
 class BodyTimeout(BadRequest):

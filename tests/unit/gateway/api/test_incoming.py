@@ -51,8 +51,20 @@ def test_the_length(value, length):
     assert head().length is None
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "identity, gzip"])
-def test_a_compressed_body_is_a_415(encoding):
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "ZSTD"])
+def test_what_is_compressed_is_noted(encoding):
+    got = head(("content-encoding", encoding))
+    assert got.error is None
+    assert got.coding in {"gzip", "deflate", "zstd"}
+
+
+def test_a_body_that_is_compressed_twice_is_a_415():
+    twice = head(("content-encoding", "gzip"), ("content-encoding", "zstd"))
+    assert isinstance(twice.error, UnsupportedEncoding)
+
+
+@pytest.mark.parametrize("encoding", ["br", "identity, gzip", "gzip, zstd"])
+def test_a_coding_that_is_not_understood_is_a_415(encoding):
     error = head(("content-encoding", encoding)).error
     assert isinstance(error, UnsupportedEncoding)
     assert error.status == 415
