@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import draw
+import draw_deciding
 import draw_load
 import pages
 import series
@@ -54,6 +55,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "library.md": _filled("library.md", pages.library_table, "gateway/profiles/library.json"),
     "images/decision.svg": draw.picture,
     "images/load.svg": draw_load.load_picture,
+    "images/packing.svg": draw_deciding.packing_picture,
+    "images/lengths.svg": draw_deciding.lengths_picture,
 }
 """Every generated file under docs/, and what makes its text."""
 

@@ -217,11 +217,18 @@ def profile_page() -> Iterator[str]:
     yield "## Accuracy, tokens and output"
     lines = []
     for name, model in shipped.models.items():
-        output = model.to_output_model()
-        line = f"{output.slope:.4g} i {output.intercept:+.4g}"
-        lines.append((name, f"{model.accuracy.default:g}", f"{model.tokens.ratio:g}", line))
+        lines.append(
+            (
+                name,
+                f"{model.accuracy.default:g}",
+                f"{model.tokens.ratio:g}",
+                f"{model.tokens.per_dense_char:g}",
+                model.to_output_model().write_formula(),
+            )
+        )
+    dense = "and per digit or punctuation mark"
     yield reading.table(
-        ("model", "accuracy", "own tokens per tiktoken token", "expected o ="), lines
+        ("model", "accuracy", "own tokens per tiktoken token", dense, "expected o ="), lines
     )
     yield "## Provenance"
     for name, model in shipped.models.items():

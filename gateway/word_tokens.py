@@ -5,8 +5,9 @@ Rules of this file:
 - The count is that of encoding the whole text. cl100k's splitting rule ends a piece wherever a
   space follows something that is no white space, and no merge crosses the end of a piece: a text's
   tokens are the sum over its words, each with the space before it.
-- Runs of white space are pieces of their own making: a text that has them is cut by a pattern,
-  which keeps a run together; any other by its spaces alone.
+- A run of spaces is one piece and one token, but for its last space, which is the next word's. Any
+  other white space beside a space makes pieces of its own: a text that has it is cut by a pattern,
+  which keeps such runs together; any other by its spaces alone.
 - What is new is learnt a few words a text and otherwise encoded together, so that a text of nothing
   but new words costs little more than without this.
 """
@@ -17,9 +18,11 @@ from collections.abc import Callable, Sequence
 MOST_WORDS = 32_768
 """Words kept of each kind; beyond that all are forgotten and learnt anew."""
 
-_LEARNT_A_TEXT = 4
+_LEARNT_A_TEXT = 8
 _LONGEST_WORD = 24
-_RUNS = ("   ", " \n", " \r", "\t", "\x0b", "\x0c")
+_LONGEST_RUN = 64  # surely one token, and more than any text is indented by
+_RUNS = (" \n", " \r", "\t", "\x0b", "\x0c", " " * _LONGEST_RUN)
+_SPACES = re.compile("  +")
 # What Unicode calls White_Space; Python's own \s has four control characters more.
 _OTHER = "\t-\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _SPACE, _WORD = f"[ {_OTHER}]", f"[^ {_OTHER}]"
@@ -43,16 +46,20 @@ class WordTokens:
             return self._count_known(_CHUNK.findall(text), self._chunks, "")
         first, *words = text.split(" ")
         tokens = len(self._encode(first)) if first else 0
-        return tokens + self._count_known(words, self._words, " ") if words else tokens
+        if not words:
+            return tokens
+        if not words[-1]:
+            tokens += 1  # a space at the end
+        if "  " in text:
+            tokens += len(_SPACES.findall(text))
+        return tokens + self._count_known(list(filter(None, words)), self._words, " ")
 
     def _count_known(self, words: list[str], known: dict[str, int], before: str) -> int:
         """Sum over words that each have `before` in front of them."""
-        # Two spaces in a row: a piece by itself here, part of a longer one elsewhere.
-        known[""] = 1
         counts = list(map(known.get, words))
-        new = [word for word, count in zip(words, counts, strict=True) if count is None]
-        if not new:
+        if None not in counts:
             return sum(counts)  # type: ignore[arg-type] # none is None
+        new = [word for word, count in zip(words, counts, strict=True) if count is None]
         tokens = sum(filter(None, counts))
         if len(known) >= MOST_WORDS:
             known.clear()

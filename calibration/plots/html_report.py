@@ -102,7 +102,6 @@ def _build_models_table(found: PlotData) -> PictureTable:
     """Return a table of the profile's coefficients, a row per model."""
     rows = []
     for name, model in found.profile.models.items():
-        line = model.to_output_model()
         cells = [name, f"{model.accuracy.default:.1%}"]
         for quantity in CostQuantity:
             cost = select_regression(model, quantity)
@@ -116,10 +115,7 @@ def _build_models_table(found: PlotData) -> PictureTable:
                 "-" if cost.r2 is None else f"{cost.r2:.3f}",
                 "-" if cost.n is None else f"{cost.n:,}",
             ]
-        expected = f"{line.slope:.4g} in + {line.intercept:.4g}"
-        if line.mu is not None:
-            expected = f"log-normal: mu {line.mu:.4g}, sigma {line.sigma:.4g}"
-        cells += [expected, f"{model.tokens.ratio:.3g}"]
+        cells += [model.to_output_model().write_formula(), f"{model.tokens.ratio:.3g}"]
         rows.append(cells)
     return PictureTable(
         "The profile",

@@ -26,6 +26,12 @@ class OutputModel:
             return AnswerLength(self.mu, self.sigma)
         return AnswerLength.of_mean(self.slope * tokens_in + self.intercept, self.sigma)
 
+    def write_formula(self) -> str:
+        """Return it in words, as pages and reports show it; i are the tokens in."""
+        if self.mu is not None:
+            return f"log-normal: mu {self.mu:.4g}, sigma {self.sigma:.4g}"
+        return f"{self.slope:.4g} i {self.intercept:+.4g}"
+
     def predict_output_tokens(self, tokens_in: int, limit: int) -> int:
         """Return the expected new tokens, from 1 to `limit` (a limit below 1 counts as 1)."""
         return max(1, round(self.describe(tokens_in).compute_mean(1.0, float(max(1, limit)))))

@@ -55,7 +55,7 @@ def test_what_is_kept_is_bounded(encode, monkeypatch):
     for turn in range(100):
         text = " ".join(f"w{turn}x{at}" for at in range(9))
         assert words.count_tokens(text) == len(encode(text))
-        assert len(words._words) <= 50 + 4
+        assert len(words._words) <= 50 + 8
 
 
 def test_a_text_of_known_words_is_not_encoded(encode):

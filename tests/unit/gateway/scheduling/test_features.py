@@ -64,3 +64,15 @@ def test_features_are_plain_values():
         False,
     )
     assert features == RequestFeatures(7)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (OutputModel(0.02816, 44.12), "0.02816 i +44.12"),
+        (OutputModel(1.0, -3.0), "1 i -3"),
+        (OutputModel(mu=5.25, sigma=0.7), "log-normal: mu 5.25, sigma 0.7"),
+    ],
+)
+def test_a_length_is_written_in_the_form_that_it_has(model, words):
+    assert model.write_formula() == words
