@@ -4,9 +4,12 @@ Each command imports its work only when called; `gateway.cli` passes these names
 that the serving side never imports the numeric stack.
 """
 
-import typer
+from typing import Any
 
-from calibration.accuracy.options import AccuracyOptions
+import typer
+from typer.core import TyperGroup
+
+from calibration.accuracy.options import AccuracyOptions, PredictOptions, TrainOptions
 from calibration.command_options import take_options
 from calibration.fit.options import FitOptions
 from calibration.lengths.options import PredictLengthsOptions, TrainLengthsOptions
@@ -27,6 +30,22 @@ app = typer.Typer(
 
 lengths = typer.Typer(no_args_is_help=True, help="Answer lengths by the words of a prompt.")
 app.add_typer(lengths, name="lengths")
+
+
+class SetByDefault(TyperGroup):
+    """`joulegate accuracy FILE` is `joulegate accuracy set FILE`, as it was before the others."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `set` in front of what names no command."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args.insert(0, "set")
+        return super().parse_args(ctx, args)
+
+
+accuracy = typer.Typer(
+    cls=SetByDefault, no_args_is_help=True, help="Accuracy: set it, or train it by prompt."
+)
+app.add_typer(accuracy, name="accuracy")
 
 
 @app.callback()
@@ -88,13 +107,31 @@ def report(options: ReportOptions) -> int:
     return html_report.run(options)
 
 
-@app.command()
+@accuracy.command("set")
 @take_options(AccuracyOptions)
-def accuracy(options: AccuracyOptions) -> int:
+def set_accuracy(options: AccuracyOptions) -> int:
     """Set a model's accuracy from scores, labels or a graded run; see docs/accuracy.md."""
     from calibration.accuracy import command  # noqa: PLC0415
 
     return command.run(options)
+
+
+@accuracy.command("train")
+@take_options(TrainOptions)
+def train_accuracy(options: TrainOptions) -> int:
+    """Train accuracy by prompt from labelled prompts; see docs/accuracy.md."""
+    from calibration.accuracy import train_command  # noqa: PLC0415
+
+    return train_command.train(options)
+
+
+@accuracy.command("predict")
+@take_options(PredictOptions)
+def predict_accuracy(options: PredictOptions) -> int:
+    """Write each model's chance of being right on each prompt, by the code that serves."""
+    from calibration.accuracy import train_command  # noqa: PLC0415
+
+    return train_command.predict(options)
 
 
 @app.command()

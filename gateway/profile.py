@@ -14,11 +14,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.accuracy_profile import AccuracyByPrompt
 from gateway.bounded_file import read_bounded_file
 from gateway.scheduling.answer_length import DEFAULT_SIGMA
 from gateway.scheduling.cost import LARGEST_COEFFICIENT, CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.features import OutputModel
 from gateway.scheduling.length_words import LengthWords
+from gateway.scheduling.prompt_accuracy import PromptAccuracy
 
 SCHEMA_VERSION = 1
 SHIPPED = "shipped"
@@ -199,11 +201,12 @@ class ModelProfile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProfileFile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The file as it is written; `lengths` holds models of the prompt's words, where trained."""
+    """The file as it is written; the last two hold models of the prompt's text, where trained."""
 
     version: int
     models: Annotated[dict[str, ModelProfile], Meta(min_length=1)]
     lengths: dict[str, WordsRegression] = {}
+    accuracy_by_prompt: AccuracyByPrompt | None = None
 
 
 class CostProfile:
@@ -214,10 +217,16 @@ class CostProfile:
         models: Mapping[str, ModelProfile],
         version: str,
         lengths: Mapping[str, WordsRegression] | None = None,
+        accuracy_by_prompt: AccuracyByPrompt | None = None,
     ) -> None:
+        """Raises ValueError where accuracy by prompt does not fit together."""
         self.models = models
         self.version = version
         self.lengths = lengths or {}
+        self.accuracy_by_prompt = accuracy_by_prompt
+        self.prompt_accuracy: PromptAccuracy | None = None
+        if accuracy_by_prompt is not None:
+            self.prompt_accuracy = accuracy_by_prompt.make()
 
     def get_model(self, key: str) -> ModelProfile:
         """Return one model's profile. Raises ProfileError naming those there are."""
@@ -245,7 +254,11 @@ def parse_profile(raw: bytes, origin: str) -> CostProfile:
         parsed = msgspec.json.decode(raw, type=ProfileFile)
     except _UNREADABLE as error:
         raise ProfileError(f"{origin}: {error}") from None
-    return CostProfile(parsed.models, hashlib.sha256(raw).hexdigest()[:12], parsed.lengths)
+    digest = hashlib.sha256(raw).hexdigest()[:12]
+    try:
+        return CostProfile(parsed.models, digest, parsed.lengths, parsed.accuracy_by_prompt)
+    except ValueError as error:
+        raise ProfileError(f"{origin}: accuracy_by_prompt: {error}") from None
 
 
 def load_profile(path: Path | None) -> CostProfile:
@@ -266,9 +279,11 @@ def save_profile(
     models: Mapping[str, ModelProfile],
     path: Path,
     lengths: Mapping[str, WordsRegression] | None = None,
+    accuracy_by_prompt: AccuracyByPrompt | None = None,
 ) -> None:
     """Write a profile atomically: readers see the old file or the new one. Raises OSError."""
-    encoded = msgspec.json.encode(ProfileFile(SCHEMA_VERSION, dict(models), dict(lengths or {})))
+    whole = ProfileFile(SCHEMA_VERSION, dict(models), dict(lengths or {}), accuracy_by_prompt)
+    encoded = msgspec.json.encode(whole)
     parse_profile(encoded, str(path))
     write_atomically(path, msgspec.json.format(encoded, indent=2) + b"\n")
 

@@ -84,7 +84,7 @@ def _update_accuracy(options: AccuracyOptions) -> dict[str, Any]:
     if not options.as_json:
         _print_changes(changes, found)
     if where is not None:
-        profile.save_profile(models, where, old.lengths)
+        profile.save_profile(models, where, old.lengths, old.accuracy_by_prompt)
         version = profile.load_profile(where).version
     if not options.as_json:
         _print_written_path(options, where, version)

@@ -78,3 +78,40 @@ class AccuracyOptions:
         if self.out is not None:
             return self.out
         return Path(self.profile) if self.profile not in (None, SHIPPED) else None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """`joulegate accuracy train`."""
+
+    files: Annotated[list[Path], typer.Argument(help="CSV or JSON lines, gzip too.")]
+    out: Annotated[Path, typer.Option(help="Profile file to write.")]
+    label: Annotated[
+        list[str],
+        typer.Option(help="MODEL=COLUMN of scores 0 to 1; none: columns model and correct."),
+    ] = field(default_factory=list)
+    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt"
+    task: Annotated[str | None, typer.Option(help="Column that names a prompt's task.")] = None
+    form: Annotated[str, typer.Option(help="task, prompt, mixture; auto: by the columns.")] = "auto"
+    calibration: Annotated[
+        str, typer.Option(help="platt or isotonic; auto: the better held out.")
+    ] = "auto"
+    cost: Annotated[
+        list[str], typer.Option(help="MODEL=NUMBER for the curves; default: the profile's joules.")
+    ] = field(default_factory=list)
+    merge: Annotated[
+        Path | None, typer.Option(help="Profile to add to; default: the shipped one.")
+    ] = None
+    report: Annotated[Path | None, typer.Option(help="Write every figure here, as JSON.")] = None
+    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """`joulegate accuracy predict`."""
+
+    file: Annotated[Path, typer.Argument(help="CSV or JSON lines, gzip too.")]
+    profile: Annotated[Path, typer.Option(help="Profile that `train` wrote.")]
+    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt"
+    out: Annotated[Path | None, typer.Option(help="CSV to write; default: stdout.")] = None

@@ -78,7 +78,12 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
     if not options.as_json:  # before the file is replaced: what cannot be told is not written
         fit_report.print_report(out, fits, rows, pooled)
     if options.out is not None and models is not None:
-        profile.save_profile(models, options.out, old.lengths if old else None)
+        profile.save_profile(
+            models,
+            options.out,
+            old.lengths if old else None,
+            old.accuracy_by_prompt if old else None,
+        )
         version = profile.load_profile(options.out).version
         if not options.as_json:
             _print_written_path(options.out, version, models, {one.model for one in fits})

@@ -9,10 +9,11 @@ from typing import TextIO
 
 import msgspec
 
-from calibration.lengths.labelled_prompts import read_labels, read_prompts
+from calibration.lengths.labelled_prompts import read_prompts
 from calibration.lengths.options import PredictLengthsOptions, TrainLengthsOptions
 from calibration.lengths.train import WordsFit, train_lengths
 from calibration.tables.columns import BadInput
+from calibration.tables.labelled_rows import read_labels
 from gateway import console, profile
 from gateway.profile import ModelProfile, OutputCoefficients, ProfileError
 from gateway.scheduling.length_words import LengthWords
@@ -31,7 +32,7 @@ def train(options: TrainLengthsOptions) -> int:
             name: _with_output(model, fits.get(name)) for name, model in loaded.models.items()
         }
         lengths = {**loaded.lengths, **{name: fit.regression for name, fit in fits.items()}}
-        profile.save_profile(models, options.out, lengths)
+        profile.save_profile(models, options.out, lengths, loaded.accuracy_by_prompt)
     except (BadInput, ProfileError, ValueError) as error:
         return console.report_usage_error(error)
     except OSError as error:

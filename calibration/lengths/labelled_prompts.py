@@ -1,6 +1,6 @@
 """Prompts with the tokens that models answered with: CSV or JSON lines, gzip too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,19 +13,6 @@ class LabelledPrompts(NamedTuple):
 
     prompts: list[str]
     tokens: dict[str, list[float | None]]
-
-
-def read_labels(texts: Sequence[str]) -> dict[str, str]:
-    """Read `MODEL=COLUMN` options. Raises BadInput."""
-    found: dict[str, str] = {}
-    for text in texts:
-        model, equals, column = text.partition("=")
-        if not (model and equals and column):
-            raise BadInput(f"--label {text}: want MODEL=COLUMN")
-        if model in found:
-            raise BadInput(f"--label {text}: {model!r} is named twice")
-        found[model] = column
-    return found
 
 
 def read_prompts(path: Path, prompt: str, labels: Mapping[str, str]) -> LabelledPrompts:

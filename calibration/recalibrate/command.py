@@ -95,7 +95,9 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
         if adopted and options.target is not None and not options.dry_run:
             parent = live.version if options.target == options.profile else None
             models = _merge_models(live, adopted, source)
-            version = previous.replace_profile(models, options.target, parent, live.lengths)
+            version = previous.replace_profile(
+                models, options.target, parent, live.lengths, live.accuracy_by_prompt
+            )
         _print_conclusion(options, report, version, outcomes)
     except (BadInput, profile.ProfileError) as error:
         return report_usage_error(error)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from calibration.tables.columns import BadInput
 from gateway import profile
+from gateway.accuracy_profile import AccuracyByPrompt
 from gateway.profile import ModelProfile, WordsRegression
 
 
@@ -26,6 +27,7 @@ def replace_profile(
     path: Path,
     parent: str | None,
     lengths: Mapping[str, WordsRegression] | None = None,
+    accuracy_by_prompt: AccuracyByPrompt | None = None,
 ) -> str:
     """Write a profile and keep the one that was there; return the new version.
 
@@ -36,7 +38,7 @@ def replace_profile(
         if parent is not None and profile.parse_profile(old, str(path)).version != parent:
             raise ProfileChanged(f"{path}: was replaced meanwhile, so nothing was written")
         profile.write_atomically(get_previous_path(path), old)
-    profile.save_profile(models, path, lengths)
+    profile.save_profile(models, path, lengths, accuracy_by_prompt)
     return profile.load_profile(path).version
 
 

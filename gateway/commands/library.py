@@ -103,7 +103,12 @@ def add_entry(name: str, key: str, profile: Path, *, accuracy: float | None, rep
                 "and keeps its accuracy, tokens and output"
             )
         models[key] = build_model_profile(load_library(), name, accuracy=accuracy, before=before)
-        profiles.save_profile(models, profile, old.lengths if old else None)
+        profiles.save_profile(
+            models,
+            profile,
+            old.lengths if old else None,
+            old.accuracy_by_prompt if old else None,
+        )
     except ProfileError as error:
         return report_usage_error(error)
     except OSError as error:

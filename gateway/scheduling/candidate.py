@@ -7,6 +7,7 @@ from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.cost import CostFunction
 from gateway.scheduling.features import DEFAULT_OUTPUT, OutputModel, TokenScale
 from gateway.scheduling.length_words import LengthWords
+from gateway.scheduling.prompt_accuracy import AccuracyEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class DeploymentOption:
     per_dense_char: float = 0.0
     words: LengthWords | None = None
     """Answer lengths by the prompt's words, where a model of them was trained."""
+    profile: str = ""
+    """Its key in the profile, by which its accuracy head is found."""
     name: tuple[str, str] = field(init=False, repr=False, compare=False)
     """(model, deployment)."""
     scale: TokenScale = field(init=False, repr=False, compare=False)
@@ -73,6 +76,7 @@ class RoutingCandidate(NamedTuple):
 
     Without `places` there is one, with `running` and `queued`. `learnt` and `scale` are what this
     gateway has learnt of answer lengths and of the tokeniser; None: the profile's word.
+    `judged` is its chance of being right on this prompt; None: the option's static share.
     """
 
     option: DeploymentOption
@@ -82,3 +86,14 @@ class RoutingCandidate(NamedTuple):
     places: tuple[CandidatePlace, ...] = ()
     learnt: LearntLength | None = None
     scale: TokenScale | None = None
+    judged: AccuracyEstimate | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """The chance of being right that the policy sees."""
+        return self.option.accuracy if self.judged is None else self.judged.value
+
+    @property
+    def accuracy_lower(self) -> float:
+        """The chance that a bound is held against."""
+        return self.option.accuracy if self.judged is None else self.judged.lower

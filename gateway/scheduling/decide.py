@@ -17,6 +17,7 @@ from gateway.scheduling.decision import (
     ExcludedCandidate,
     MetricWeights,
     PredictionBounds,
+    PromptSummary,
     RoutingDecision,
     ScoredCandidate,
 )
@@ -56,6 +57,7 @@ def make_decision(
     label: str | None = None,
     reference_load: float | None = None,
     place_weights: MetricWeights | None = None,
+    prompt: PromptSummary | None = None,
 ) -> RoutingDecision:
     """Rank the candidates for one request.
 
@@ -63,7 +65,8 @@ def make_decision(
     ranking (least relative violation first); without, none. `label` is what the decision calls its
     policy where that is not the policy's name. `reference_load` is the load at which candidates'
     joules are compared; None: each place's own. `place_weights` choose among a candidate's places;
-    None: `weights` do. Raises KeyError on an unknown policy.
+    None: `weights` do. `prompt` is what accuracies were read from. Raises KeyError on an unknown
+    policy.
     """
     normalise = POLICIES[policy]
     excluded: list[ExcludedCandidate] = []
@@ -96,6 +99,7 @@ def make_decision(
         feasible=bool(able),
         profile_version=profile_version,
         reference_load=reference_load,
+        prompt=prompt,
     )
 
 
@@ -131,7 +135,6 @@ def _find_violations(
     features: RequestFeatures, made: CandidateEstimate, bounds: PredictionBounds
 ) -> list[tuple[float, str]]:
     """Return (relative excess, words) of each bound that the estimate breaks at its place."""
-    option = made.candidate.option
     seconds, joules = bound_costs(features, made, bounds.quantile)
     latency_ms = seconds * 1e3
     found: list[tuple[float, str]] = []
@@ -142,9 +145,10 @@ def _find_violations(
         if limit is not None and value > limit:
             found.append((_relative_excess(value, limit), f"{name} {value:.6g} > {limit:.6g}"))
     limit = bounds.min_accuracy
-    if limit is not None and option.accuracy < limit:
-        text = f"min_accuracy {option.accuracy:.6g} < {limit:.6g}"
-        found.append((_relative_excess(limit, option.accuracy), text))
+    accuracy = made.candidate.accuracy_lower
+    if limit is not None and accuracy < limit:
+        text = f"min_accuracy {accuracy:.6g} < {limit:.6g}"
+        found.append((_relative_excess(limit, accuracy), text))
     return found
 
 
@@ -158,7 +162,7 @@ def _rank_estimates(
 ) -> list[ScoredCandidate]:
     """Score the estimates and sort them, best first."""
     accuracy_costs, energy_costs, time_costs = normalise(
-        [made.candidate.option.accuracy for made in estimates],
+        [made.candidate.accuracy for made in estimates],
         [made.reference_joules for made in estimates],
         [made.seconds for made in estimates],
     )
@@ -172,7 +176,7 @@ def _rank_estimates(
                 option.model,
                 option.deployment,
                 round(accuracy + energy + time, _DIGITS),
-                option.accuracy,
+                candidate.accuracy,
                 seconds,
                 joules,
                 (a, e, t),
@@ -188,6 +192,7 @@ def _rank_estimates(
                 tokens.length,
                 place.backend,
                 places,
+                None if candidate.judged is None else candidate.judged.lower,
             )
         )
     if len(ranked) > 1:

@@ -73,6 +73,20 @@ class ExcludedCandidate(NamedTuple):
     reason: str
 
 
+class PromptSummary(NamedTuple):
+    """What accuracies were read from: form of the model, how far the prompt is from training.
+
+    `distance` is 0 where such prompts are well known and 1 where nothing is; `known` the part of
+    the prediction in the accuracies, the rest being the static share; `kind` the likeliest kind.
+    """
+
+    form: str
+    distance: float
+    known: float
+    kind: str | None = None
+    kind_share: float | None = None
+
+
 class PlacePrediction(NamedTuple):
     """What a request is predicted to cost at one backend, at that backend's own load."""
 
@@ -110,6 +124,12 @@ class ScoredCandidate(NamedTuple):
     length: AnswerLength = _NO_LENGTH
     backend: str = ""
     places: tuple[PlacePrediction, ...] = ()
+    accuracy_lower: float | None = None
+    """What a bound on accuracy is held against; None: `accuracy` itself."""
+
+    def describe_lower(self) -> dict[str, float]:
+        """Return what bounds are held against, where that is another figure."""
+        return {} if self.accuracy_lower is None else {"accuracy_lower": self.accuracy_lower}
 
     def tokens(self) -> dict[str, Any]:
         """Return its tokens in public; with mu and sigma a decision can be repeated."""
@@ -139,6 +159,7 @@ class RoutingDecision:
     profile_version: str
     reference_load: float | None = None
     """Requests beside this one at which joules were compared; None: each place's own."""
+    prompt: PromptSummary | None = None
 
     @property
     def best_candidate(self) -> ScoredCandidate | None:
@@ -163,12 +184,14 @@ class RoutingDecision:
             "profile_version": self.profile_version,
             "reference_load": self.reference_load,
             "decision_us": decision_us,
+            **({} if self.prompt is None else {"prompt": self.prompt._asdict()}),
             "candidates": [
                 {
                     "model": scored.model,
                     "deployment": scored.deployment,
                     "score": scored.score,
                     "accuracy": scored.accuracy,
+                    **scored.describe_lower(),
                     "predicted_seconds": scored.predicted_seconds,
                     "predicted_joules": scored.predicted_joules,
                     "reference_joules": scored.reference_joules,

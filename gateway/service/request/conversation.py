@@ -113,7 +113,8 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
             ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
     if member_asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())
-    ask.application = describe_application(members, "\n".join(system))
+    ask.system = system[0] if len(system) == 1 else "\n".join(system)
+    ask.application = describe_application(members, ask.system)
     ask.has_media = bool(media)
     if not messages:
         return UNREAD

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from gateway.scheduling.placement import PlacementRules
 from gateway.scheduling.reference_load import ReferenceLoad
 from gateway.service.request.learnt import Learnt
+from gateway.service.request.prompt_reader import PromptReader
 
 
 @dataclass(slots=True)
@@ -15,6 +16,7 @@ class Deciding:
     learnt: Learnt | None = None
     load: ReferenceLoad = field(default_factory=ReferenceLoad)
     fixed_load: float | None = None
+    reader: PromptReader = field(default_factory=PromptReader)
 
     @property
     def reference_load(self) -> float:

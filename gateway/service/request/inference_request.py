@@ -22,6 +22,8 @@ class InferenceRequest:
     """What tells its application from others; only its keyed hash may leave the process."""
     words: str = ""
     """What the user said last, for models of the text."""
+    system: str = ""
+    """The application's own words, for the same."""
     has_media: bool = False
     form: MultipartForm | None = None
     """The body, where it is no JSON."""

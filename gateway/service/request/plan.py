@@ -27,6 +27,7 @@ from gateway.service.client.errors import (
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.learnt import Lesson, make_lesson
+from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.service.request.readers import read_features
 from gateway.service.request.routing_table import (
     NO_POLICY,
@@ -57,6 +58,7 @@ class RoutingPlan:
     lesson: Lesson
     last_resort: bool = False
     """Whether no backend was available and this is of those that are asked for want of another."""
+    prompt: ReadPrompt | None = None
 
     def find_shortest_wait(self) -> tuple[float, int] | None:
         """Return the shortest wait that a backend of these models asked for, and by what status."""
@@ -93,7 +95,11 @@ class RoutingPlan:
 
     def _describe_decision(self, request_id: str) -> dict[str, Any]:
         us = round(self.seconds * 1e6, 1)
-        return self.decision.to_dict(request_id=request_id, decision_us=us)
+        shape = self.decision.to_dict(request_id=request_id, decision_us=us)
+        if self.prompt is not None and "prompt" in shape:
+            # To the client that sent the words, and to nobody else.
+            shape["prompt"]["features"] = self.prompt.explain(self.ask.words)
+        return shape
 
 
 def make_plan(
@@ -128,6 +134,8 @@ def make_plan(
             deciding,
             application,
             ask.words,
+            ask.system,
+            wishes.bounds.quantile,
             last_resort=last_resort,
         )
         decision = make_decision(
@@ -142,6 +150,7 @@ def make_plan(
             reference_load=deciding.reference_load,
             # Who names the model chooses nothing: its place is the config's to choose.
             place_weights=None if target.model is None else target.steering.weights,
+            prompt=found.prompt and found.prompt.summarise(),
         )
         return decision, found
 
@@ -155,7 +164,7 @@ def make_plan(
     seconds = time.perf_counter() - began
     return RoutingPlan(
         ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson,
-        last_resort,
+        last_resort, found.prompt,
     )  # fmt: skip
 
 

@@ -20,12 +20,12 @@ from gateway.scheduling.candidate import (
     RoutingCandidate,
 )
 from gateway.scheduling.cost import CostQuantity
-from gateway.scheduling.decision import MetricWeights, PredictionBounds
+from gateway.scheduling.decision import DEFAULT_QUANTILE, MetricWeights, PredictionBounds
 from gateway.scheduling.features import RequestFeatures
 from gateway.scheduling.placement import BackendView, find_places
-from gateway.scheduling.text_features import TextFeatures, extract_text_features
 from gateway.service.client.errors import UnknownModel
 from gateway.service.request.deciding import Deciding
+from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.service.request.steering import RequestSteering
 
 AUTO = "auto"
@@ -67,6 +67,9 @@ class RoutingSnapshot:
             for model, deployment in zip(config.models, deployments, strict=True)
         )
         self.by_name = {place.option.name: place for place in self.routed_deployments}
+        self.reads_text = profile.prompt_accuracy is not None or any(
+            place.option.words is not None for place in self.routed_deployments
+        )
 
 
 class RequestTarget(NamedTuple):
@@ -122,6 +125,7 @@ class Found(NamedTuple):
     candidates: list[RoutingCandidate]
     picks: SelectedBackends
     bases: dict[tuple[str, str], AnswerLength]
+    prompt: ReadPrompt | None = None
 
 
 def list_candidates(
@@ -131,6 +135,8 @@ def list_candidates(
     deciding: Deciding,
     application: str = "",
     prompt: str = "",
+    system: str = "",
+    quantile: float = DEFAULT_QUANTILE,
     *,
     last_resort: bool = False,
 ) -> Found:
@@ -143,20 +149,22 @@ def list_candidates(
     picks: SelectedBackends = {}
     bases: dict[tuple[str, str], AnswerLength] = {}
     learnt = deciding.learnt
-    text: TextFeatures | None = None
+    read: ReadPrompt | None = None
+    if prompt and snapshot.reads_text:
+        read = deciding.reader.read(prompt, system, snapshot.profile.prompt_accuracy)
     for option, deployment, *_ in snapshot.routed_deployments:
         if model is not None and option.model != model:
             continue
         scale = None if learnt is None else learnt.predict_scale(option)
         each_in = features.scale(scale or option.scale) / features.prompts
         base = option.output.describe(each_in)
-        if option.words is not None and prompt:
-            text = extract_text_features(prompt) if text is None else text
-            base = option.words.predict(text)
+        if option.words is not None and read is not None:
+            base = option.words.predict(read.text)
         bases[option.name] = base
         length = None if learnt is None else learnt.predict_length(option, application, base)
-        if length is None and text is not None and option.words is not None:
+        if length is None and read is not None and option.words is not None:
             length = LearntLength(base, WORDS)
+        judged = None if read is None else read.predict_accuracy(option, quantile)
         places: tuple[CandidatePlace, ...] = ()
         if option.depends_on_load:
             expected = base if length is None else length.length
@@ -173,13 +181,17 @@ def list_candidates(
         if not places:
             backend = deployment.pick_backend(last_resort=last_resort)
             if backend is None:
-                found.append(RoutingCandidate(option, up=False, learnt=length, scale=scale))
+                found.append(
+                    RoutingCandidate(option, up=False, learnt=length, scale=scale, judged=judged)
+                )
                 continue
             picks[option.name] = backend
             running, queued = backend.running_and_queued
             places = (CandidatePlace(backend.label, DRAWN, running, queued),)
-        found.append(RoutingCandidate(option, places=places, learnt=length, scale=scale))
-    return Found(found, picks, bases)
+        found.append(
+            RoutingCandidate(option, places=places, learnt=length, scale=scale, judged=judged)
+        )
+    return Found(found, picks, bases, read)
 
 
 DRAWN = "drawn"
@@ -229,4 +241,5 @@ def _make_option(model: ModelConfig, profile: CostProfile) -> DeploymentOption:
         ratio=fitted.tokens.ratio,
         per_dense_char=fitted.tokens.per_dense_char,
         words=None if words is None else words.model(),
+        profile=model.profile or model.name,
     )

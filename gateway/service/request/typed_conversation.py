@@ -113,6 +113,7 @@ class TypedConversation:
     def describe(self, ask: InferenceRequest, application: str) -> None:
         """Note in a request what else is told of it."""
         ask.application = application
+        ask.system = self.system
         ask.words = self._words
         ask.has_media = bool(self._media)
 

@@ -1,0 +1,123 @@
+"""Accuracy by prompt as a profile holds it: heads of 32-bit floats, kinds of prompt as bytes."""
+
+import sys
+from array import array
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from gateway.scheduling.prompt_accuracy import (
+    AccuracyHead,
+    PromptAccuracy,
+    PromptKinds,
+    ScoreCalibration,
+)
+
+_Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+_Sane = Annotated[float, Meta(ge=-1e6, le=1e6)]
+_Positive = Annotated[float, Meta(gt=0.0, le=1e6)]
+MOST_KINDS = 64
+
+
+def pack_floats(values: "array[float]") -> bytes:
+    """Return 32-bit floats as little-endian bytes."""
+    if sys.byteorder == "big":
+        values = array("f", values)
+        values.byteswap()
+    return values.tobytes()
+
+
+def unpack_floats(raw: bytes) -> "array[float]":
+    """Return little-endian bytes as 32-bit floats. Raises ValueError on a broken length."""
+    values = array("f")
+    values.frombytes(raw)
+    if sys.byteorder == "big":
+        values.byteswap()
+    if not all(map((-1e6).__le__, values)) or not all(map((1e6).__ge__, values)):
+        raise ValueError("accuracy: a weight is no sane number")
+    return values
+
+
+class KindsTable(Struct, frozen=True, forbid_unknown_fields=True):
+    """Kinds of prompt and the words that tell them apart.
+
+    `words` holds the words' buckets (16-bit, little-endian, base64), `weights` a byte per word and
+    kind (128 is none), `scales` what a byte is worth.
+    """
+
+    names: Annotated[list[str], Meta(min_length=1, max_length=MOST_KINDS)]
+    bias: list[_Sane]
+    scales: list[_Sane]
+    words: bytes
+    weights: bytes
+
+    def make(self) -> PromptKinds:
+        """Return the pure classifier. Raises ValueError on a wrong size."""
+        size, found = len(self.names), self.words
+        count = len(found) // 2
+        if len(found) != 2 * count or len(self.weights) != count * size:
+            raise ValueError(f"kinds: {count} words take {count * size} weights")
+        rows = {
+            int.from_bytes(found[2 * at : 2 * at + 2], "little"): self.weights[
+                at * size : at * size + size
+            ]
+            for at in range(count)
+        }
+        return PromptKinds(tuple(self.names), tuple(self.bias), tuple(self.scales), rows)
+
+
+class HeadWeights(Struct, frozen=True, forbid_unknown_fields=True):
+    """One model's: 32-bit floats (little-endian, base64) per word; `kinds` its share per kind.
+
+    `static` is its share over all labels; `calibration` has [score, share] points, both rising.
+    """
+
+    bias: _Sane
+    static: _Share
+    words: bytes
+    form: list[_Sane]
+    calibration: Annotated[list[tuple[_Sane, _Share]], Meta(min_length=1)]
+    kinds: list[_Share] = []
+    n: Annotated[int, Meta(ge=0)] = 0
+    ece: _Share | None = None
+    """Expected calibration error on rows that training had not seen."""
+
+    def make(self) -> AccuracyHead:
+        """Return the pure head. Raises ValueError."""
+        x, y = zip(*self.calibration, strict=True)
+        if list(x) != sorted(set(x)) or list(y) != sorted(y):
+            raise ValueError("calibration: scores and shares must rise")
+        line = ScoreCalibration(x, y)
+        words = unpack_floats(self.words)
+        return AccuracyHead(self.bias, words, tuple(self.form), tuple(self.kinds), line)
+
+
+class AccuracyByPrompt(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `joulegate accuracy train` makes: `form` is task, prompt or mixture.
+
+    `mix` is the heads' part beside the kinds' table; `variance` (32-bit floats) has each word's
+    part of the distance to known territory, `familiar` the distance that 95% of the trained prompts
+    keep below, `noise` the deviation of a head's value where nothing is known.
+    """
+
+    heads: Annotated[dict[str, HeadWeights], Meta(min_length=1)]
+    means: list[_Sane]
+    deviations: list[_Positive]
+    variance: bytes
+    familiar: _Share
+    noise: _Share
+    mix: _Share = 1.0
+    kinds: KindsTable | None = None
+
+    def make(self) -> PromptAccuracy:
+        """Return the pure model that the scheduler evaluates. Raises ValueError."""
+        return PromptAccuracy(
+            {name: head.make() for name, head in self.heads.items()},
+            tuple(self.means),
+            tuple(self.deviations),
+            unpack_floats(self.variance),
+            self.familiar,
+            self.noise,
+            self.mix,
+            None if self.kinds is None else self.kinds.make(),
+        )
