@@ -17,6 +17,7 @@ from backends.simulator.fault_middleware import apply_faults
 from backends.simulator.faults import FaultInjector
 from backends.simulator.handlers import RequestHandler, SimulatorHandlers, json_response
 from backends.simulator.protocol import SimulatorError, error_body
+from backends.simulator.scoring_handlers import ScoringHandlers
 from backends.simulator.typed_handlers import TypedHandlers
 
 SERVER_KEY = web.AppKey("server", SimulatorHandlers)
@@ -57,7 +58,9 @@ def create_app(spec: SimulatorSpec) -> web.Application:
 
     app = web.Application(middlewares=[handle_errors], client_max_size=_MAX_BODY_BYTES)
     app[SERVER_KEY] = server
-    app.add_routes([*server.list_routes(), *TypedHandlers(server).list_routes()])
+    app.add_routes(server.list_routes())
+    app.add_routes(TypedHandlers(server).list_routes())
+    app.add_routes(ScoringHandlers(server).list_routes())
     app.cleanup_ctx.append(run_scheduler)
     return app
 

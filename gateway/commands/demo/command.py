@@ -91,6 +91,8 @@ async def _run_demo(listener: socket.socket, *, once: bool, speed: float, loop: 
     shipped = profiles.load_profile(None)
     # The loop begins with what was profiled one request at a time, and finds out about company.
     models = shipped.models if loop else fleet.make_demo_models(shipped)
+    if not loop:
+        models = {**models, fleet.EMBEDDER: fleet.make_embedder()}
     replicas, answers = (1, LOOP_ANSWER_TOKENS) if loop else (2, None)
     with tempfile.TemporaryDirectory(prefix="joulegate-demo-") as folder:
         async with fleet.run_simulators(
@@ -108,6 +110,7 @@ async def _run_demo(listener: socket.socket, *, once: bool, speed: float, loop: 
                     urls,
                     meter=meter.url,
                     tools=fleet.TOOLS,
+                    embedder=None if loop else (fleet.EMBEDDER, fleet.EMBEDDER_CONTEXT),
                     profile=str(profile),
                     learns_lengths=loop,  # so that the table is the same every time
                 )

@@ -16,11 +16,13 @@ def make_example_config(
     tools: tuple[str, ...] = (),
     profile: str | None = None,
     learns_lengths: bool = True,
+    embedder: tuple[str, int] | None = None,
 ) -> GatewayConfig:
     """Return it, with each model's backend at `urls[name]` (default: loopback, port 8000 up).
 
     Further ones are at `urls[name-2]` and on. `meter` is a meter's URL; it has a ledger for each
     backend, by the backend's name.
+    `embedder` is the name and the context of a further model, which embeds.
     `learns_lengths` is off where what is chosen must not depend on answers seen before.
     """
     models = []
@@ -40,5 +42,10 @@ def make_example_config(
                 ),
             )
         )
+    if embedder is not None and urls:
+        name, context = embedder
+        backend = BackendConfig(urls[name], meter=meter and f"{meter}/{name}")
+        embeds = ModelConfig(name, context, backends=(backend,), capabilities=("embeddings",))
+        models.append(embeds)
     learning = LearningConfig(enabled=learns_lengths)
     return GatewayConfig(models=tuple(models), profile=profile, learning=learning)

@@ -19,6 +19,9 @@ TOOLS = ("phi-3-mini", "mistral-7b")
 REPLICATED = "phi-3-mini"
 """The model that has two backends where the demo asks for them."""
 NOISE = 0.03
+EMBEDDER = "embed-small"
+"""A fourth model, which embeds and ranks: chat never chooses it."""
+EMBEDDER_CONTEXT = 512
 _SHARED = 0.85
 """Share of a token's joules that is a step's, which company shares; measured on real GPUs."""
 _SLOWDOWN = 0.02
@@ -45,6 +48,16 @@ def make_demo_models(profile: profiles.CostProfile) -> dict[str, profiles.ModelP
             provenance={**model.provenance, "load": "assumed for the demo"},
         )
     return models
+
+
+def make_embedder() -> profiles.ModelProfile:
+    """Return the profile of a small model that only reads: its costs are assumed for the demo."""
+    return profiles.ModelProfile(
+        accuracy=profiles.AccuracyProfile(0.0),
+        seconds=profiles.CostRegression(RegressionForm.ADDITIVE, [0.004, 2e-5, 0.0]),
+        joules=profiles.CostRegression(RegressionForm.ADDITIVE, [0.4, 0.004, 0.0]),
+        provenance={"costs": "assumed for the demo"},
+    )
 
 
 def speed_up_models(
@@ -75,6 +88,7 @@ async def run_simulators(
 ) -> AsyncIterator[dict[str, RunningSimulator]]:
     """Run a simulated backend for each of the three models, which costs what `models` says.
 
+    The embedder runs where `models` has it.
     The replicated one has further `replicas`, by the names that `name_replica` gives.
     `answer_tokens` is the mean of their answers; None: what the profile says.
     """
@@ -95,6 +109,11 @@ async def run_simulators(
                 )
                 name = name_replica(recipe.name, number)
                 running[name] = await stack.enter_async_context(await start_simulator(spec))
+        if EMBEDDER in models:
+            fitted = msgspec.to_builtins(models[EMBEDDER])
+            truth = CostModel.from_profile(fitted, context=EMBEDDER_CONTEXT, noise=noise)
+            spec = SimulatorSpec(EMBEDDER, truth, speed=speed, embeddings=True)
+            running[EMBEDDER] = await stack.enter_async_context(await start_simulator(spec))
         yield running
 
 
