@@ -28,9 +28,9 @@ livenessProbe:
     - --source=simulator
     - --url=http://localhost:8000
     - --backend=http://localhost:8000
-    - --host={{ $root.Values.listenAddress }}
+    - {{ printf "--host=%v" $root.Values.listenAddress | quote }}
     - --port=9464
-    - --hz={{ $values.hz }}
+    - {{ printf "--hz=%v" $values.hz | quote }}
     - {{ include "joulegate.meterSecretOption" $root }}
   {{- else }}
   # The server's GPUs and no others.
@@ -52,9 +52,9 @@ livenessProbe:
   args:
     - --source=nvml
     - --backend=http://localhost:8000
-    - --host={{ $root.Values.listenAddress }}
+    - {{ printf "--host=%v" $root.Values.listenAddress | quote }}
     - --port=9464
-    - --hz={{ $values.hz }}
+    - {{ printf "--hz=%v" $values.hz | quote }}
     - {{ include "joulegate.meterSecretOption" $root }}
   env:
     # NVIDIA's runtime gives a container without GPUs of its own the driver's library and a view of all.

@@ -22,6 +22,13 @@
 {{- if and (eq $model.cache.type "claim") (not $model.cache.claim) (eq $model.mode "vllm") -}}
 {{- fail (printf "models.%s: cache.type claim needs `cache.claim`" $key) -}}
 {{- end -}}
+{{- if and (eq $model.cache.type "claim") (gt (int $model.replicas) 1) (eq $model.mode "vllm") -}}
+{{- $claim := lookup "v1" "PersistentVolumeClaim" $.Release.Namespace $model.cache.claim | default dict -}}
+{{- $modes := dig "spec" "accessModes" list $claim -}}
+{{- if and $modes (not (or (has "ReadWriteMany" $modes) (has "ReadOnlyMany" $modes))) -}}
+{{- fail (printf "models.%s: %d servers cannot share the claim %s, which is %s: one node alone may mount it" $key (int $model.replicas) $model.cache.claim (join ", " $modes)) -}}
+{{- end -}}
+{{- end -}}
 {{- $models = append $models (merge (dict "key" $key "name" $name "object" (include "joulegate.named" (list $ $key))) $model) -}}
 {{- end -}}
 {{- end -}}
@@ -116,5 +123,36 @@ BACKEND_{{ with index . 1 }}{{ . }}_{{ end }}KEY_{{ index . 0 | replace "-" "_" 
 {{- end -}}
 {{- with concat $env .Values.gateway.env -}}
 {{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A quantity in thousandths of its unit, for comparing: "2" and "500m" of CPU. */}}
+{{- define "joulegate.millis" -}}
+{{- $text := toString . -}}
+{{- if hasSuffix "m" $text -}}{{ trimSuffix "m" $text | int64 }}{{- else -}}{{ mulf (float64 $text) 1000 | int64 }}{{- end -}}
+{{- end -}}
+
+{{/* What may go wrong and need not: a line each, for NOTES. */}}
+{{- define "joulegate.warnings" -}}
+{{- $workers := int .Values.gateway.workers -}}
+{{- with dig "limits" "cpu" "" .Values.gateway.resources -}}
+{{- if lt (include "joulegate.millis" . | int64) (mul $workers 1000) }}
+- gateway.workers is {{ $workers }} and gateway.resources.limits.cpu {{ . }}: a worker uses one core, so they would throttle one another.
+{{- end -}}
+{{- end -}}
+{{- with dig "limits" "memory" "" .Values.gateway.resources -}}
+{{- $known := dict "Mi" 1 "Gi" 1024 -}}
+{{- $text := toString . -}}
+{{- $unit := regexFind "[A-Za-z]+$" $text -}}
+{{- if hasKey $known $unit -}}
+{{- if lt (mulf (trimSuffix $unit $text | float64) (get $known $unit) | int64) (mul $workers 384) }}
+- gateway.workers is {{ $workers }} and gateway.resources.limits.memory {{ . }}: give 512Mi to each, or the kernel ends them under load.
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range include "joulegate.models" . | fromYamlArray -}}
+{{- if and (eq .mode "vllm") (eq .cache.type "claim") (gt (int .replicas) 1) }}
+- models.{{ .key }}: {{ int .replicas }} servers share the claim {{ .cache.claim }}; unless it is ReadWriteMany or ReadOnlyMany, those on other nodes stay Pending.
+{{- end -}}
 {{- end -}}
 {{- end -}}

@@ -29,9 +29,9 @@
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "joulegate.chartName" $root | quote }}
 app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
-app.kubernetes.io/component: {{ index . 1 }}
+app.kubernetes.io/component: {{ index . 1 | quote }}
 {{- if gt (len .) 2 }}
-joulegate.io/model: {{ index . 2 }}
+joulegate.io/model: {{ index . 2 | quote }}
 {{- end }}
 {{- end -}}
 

@@ -55,3 +55,13 @@ podAntiAffinity:
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* IP families of every Service, where they are said. */}}
+{{- define "joulegate.ipFamilies" -}}
+{{- with .Values.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.ipFamilies }}
+ipFamilies: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -24,10 +24,10 @@ readinessProbe:
     - backend
     - {{ $model.key }}
     - --simulate
-    - --host={{ $root.Values.listenAddress }}
+    - {{ printf "--host=%v" $root.Values.listenAddress | quote }}
     - --port=8000
-    - --speed={{ $model.simulator.speed }}
-    - --seed={{ int64 $model.simulator.seed }}
+    - {{ printf "--speed=%v" $model.simulator.speed | quote }}
+    - {{ printf "--seed=%v" (int64 $model.simulator.seed) | quote }}
   {{- with $model.env }}
   env: {{- toYaml . | nindent 4 }}
   {{- end }}

@@ -43,8 +43,8 @@ EXCEPTIONS = {
 }
 
 
-def test_the_issue_s_six_ways_to_install_are_there():
-    assert NAMES == ["demo", "external", "full", "minimal", "no-operators", "replicas"]
+def test_every_way_to_install_is_there():
+    assert NAMES == ["demo", "external", "full", "ipv6", "minimal", "no-operators", "replicas"]
 
 
 @every_ci

@@ -165,6 +165,7 @@ def test_a_backend_s_key_is_no_other_model_s():
         "llama-4": {"model": "x/y", "apiKeySecret": {"name": "other"}},
         "3-key": {"model": "x/y", "apiKeySecret": {"name": "third"}},
     }
+    values = {key: {**model, "profile": "phi-3-mini"} for key, model in values.items()}
     objects = rendered({"models": values})
     env = pods(objects)["Deployment/jg-joulegate"]["containers"][0]["env"]
     assert len(env) == len({variable["name"] for variable in env}) == 8  # the meters' too

@@ -4,7 +4,9 @@ from tests.e2e.helm_tools import of_ci, one, rendered
 
 COLLECTOR = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tracing"}}}
 ELSEWHERE = {"ipBlock": {"cidr": "10.9.0.0/16"}}
-EXTERNAL = {"x": {"mode": "external", "backends": [{"url": "http://x:8000"}]}}
+EXTERNAL = {
+    "x": {"mode": "external", "profile": "phi-3-mini", "backends": [{"url": "http://x:8000"}]}
+}
 
 
 def policy(objects, name):

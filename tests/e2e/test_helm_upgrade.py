@@ -28,6 +28,8 @@ RESOURCES = {
 DIGEST = "sha256:" + "ab" * 32
 PATH = "/api/v1/namespaces/llm/configmaps/jg-joulegate-profile"
 MINE = {"profile": {"data": '{"version": 1, "models": {"phi-3-mini": "mine"}}'}}
+# The profiles here have one model, and a model without an entry is refused.
+ALONE = {"models": {"mistral-7b": {"enabled": False}, "falcon-7b": {"enabled": False}}}
 RECALIBRATED = {"recalibration": {"enabled": True, "prometheus": "http://prometheus:9090"}}
 
 
@@ -87,12 +89,13 @@ def profile_after(cluster, values, live=LIVE):
             "metadata": metadata,
             "data": live,
         }
-    made = rendered(values, more=(*kubeconfig, "--dry-run=server"))
+    made = rendered({**ALONE, **values}, more=(*kubeconfig, "--dry-run=server"))
     return one(made, "ConfigMap", "jg-joulegate-profile")["data"]
 
 
 def rendered_profile(values):
-    return one(rendered(values), "ConfigMap", "jg-joulegate-profile")["data"]
+    made = rendered({**ALONE, **values})
+    return one(made, "ConfigMap", "jg-joulegate-profile")["data"]
 
 
 def shipped():
@@ -146,7 +149,8 @@ def test_a_shadow_profile_comes_from_the_values_whatever_recalibration_wrote(clu
     kept = profile_after(cluster, values, live=live)
     assert (kept["shadow.json"], kept["previous.json"]) == (shadow, LIVE["previous.json"])
     assert "shadow.json" not in profile_after(cluster, RECALIBRATED, live=live)
-    text = one(rendered(values), "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"]
+    made = rendered({**ALONE, **values})
+    text = one(made, "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"]
     assert yaml.safe_load(text)["shadow"] == "shadow.json"
 
 
