@@ -9,6 +9,7 @@ import base64
 import hashlib
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,8 @@ _DENSE_BYTES = 6_144
 # A run without spaces is one long piece for the byte-pair merge and costs three times as much.
 _SLICES = 64
 _SAMPLE_BYTES = 8_192
-_WORD_CHARS = 24
+_WORD_CHARS = 48
+_SPACE_BEGINS = re.compile(r"(?<=\S)\s")
 # Steps of the golden ratio: places within the strata that repeat with no period of the text's.
 _GOLDEN = 0.618033988749895
 _CHARS_PER_TOKEN = 4.0
@@ -190,8 +192,9 @@ def _sample(text: str, chars: int) -> str:
 
 
 def _find_space(text: str, start: int) -> int:
-    """Return the first place from `start` on where white space is, or `start` if none is near."""
-    for at in range(start, min(start + _WORD_CHARS, len(text))):
-        if text[at].isspace():
-            return at
-    return start
+    """Return the first place from `start` on where white space begins, or `start` if none is near.
+
+    Where it begins: a run of it, such as an indentation, is a token or two and must not be cut.
+    """
+    found = _SPACE_BEGINS.search(text, start, start + _WORD_CHARS)
+    return found.start() if found else start
