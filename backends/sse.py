@@ -7,7 +7,7 @@ be a member; that is what makes looking for it in raw bytes safe.
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from backends.errors import InvalidResponse, ResponseTooLarge
 
@@ -22,8 +22,6 @@ ABSENT = Raw(b"")
 """Default of a raw member that is not there; msgspec has no union with Raw."""
 
 _SEPARATOR = b"\n\n"
-_OBJECT_END = b"}\n\n"
-_UNFINISHED = b'"finish_reason":null'
 _MOST_TOKENS = 100_000_000
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
 
@@ -75,11 +73,12 @@ class EventSplitter:
                 raise ResponseTooLarge(f"an event of over {_MAX_EVENT_BYTES} bytes")
 
     def _with_lf(self, chunk: bytes) -> bytes:
-        """Rewrite CRLF line ends, which the standard allows, to the LF that vLLM sends."""
+        """Rewrite CRLF and CR, line ends that the standard allows, to the LF that vLLM sends."""
         if self._held_cr:
             chunk = b"\r" + chunk
         self._held_cr = chunk.endswith(b"\r")
-        return (chunk[:-1] if self._held_cr else chunk).replace(b"\r\n", b"\n")
+        chunk = chunk[:-1] if self._held_cr else chunk
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 class TokenUsage(Struct):
@@ -108,6 +107,7 @@ class TokenUsage(Struct):
 class ChunkChoice(Struct):
     """What a chunk says of one choice; text and delta are for the two kinds of completion."""
 
+    index: int | None = 0
     delta: dict[str, Raw] | None = None
     text: str | None = None
     finish_reason: str | None = None
@@ -116,14 +116,17 @@ class ChunkChoice(Struct):
 class StreamChunk(Struct):
     """The members of a chunk that the gateway looks at."""
 
-    id: str | None = None
-    object: str | None = None
-    created: int | None = None
+    id: Any = None
+    object: Any = None
+    created: Any = None
     model: str | None = None
-    choices: list[ChunkChoice] | None = None
+    choices: list[ChunkChoice] | UnsetType | None = UNSET
     usage: TokenUsage | None = None
     metrics: Raw = ABSENT
     error: Raw = ABSENT
+    system_fingerprint: Raw = ABSENT
+    type: Any = None
+    detail: Raw = ABSENT
 
 
 _decoder = msgspec.json.Decoder(StreamChunk)
@@ -133,20 +136,6 @@ _EMPTY = frozenset({b"null", b'""', b"[]", b"{}"})
 def split_events(block: bytes) -> list[bytes]:
     """Split whole events apart, each with its separator."""
     return [part + _SEPARATOR for part in block.split(_SEPARATOR) if part]
-
-
-def are_plain(block: bytes, count: int) -> bool:
-    """Tell whether all of a block's `count` events are mere tokens, as vLLM writes them.
-
-    What ends a stream, says how it was, or is an error has no unfinished choice.
-    """
-    return (
-        block.count(_UNFINISHED) == count
-        and block.count(_OBJECT_END) == count
-        and DONE not in block
-        and USAGE not in block
-        and (block.isascii() or is_text(block))
-    )
 
 
 def is_text(data: bytes) -> bool:
@@ -179,6 +168,11 @@ def decode_chunk(data: bytes) -> StreamChunk:
 
 def is_error(member: Raw) -> bool:
     """Tell whether an `error` member is there and says something."""
+    return member is not ABSENT and says_something(member)
+
+
+def says_something(member: Raw) -> bool:
+    """Tell whether a member is there and is not null."""
     return bytes(member) not in (b"", b"null")
 
 

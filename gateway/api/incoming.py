@@ -27,6 +27,9 @@ from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_t
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _REQUEST_ID = names.REQUEST_ID.encode()
+_LOAD_FORMAT = names.LOAD_FORMAT.encode()
+_TAKEN = frozenset({_REQUEST_ID, _LOAD_FORMAT})
+_MOST_FORMAT = 32
 _IDENTITY = (b"", b"identity")
 # Proxies send back what an answer carried.
 _ECHOED = frozenset(name.encode() for name in names.RESPONSE.keys() - names.REQUEST.keys())
@@ -48,11 +51,12 @@ class RequestHead:
     trace: TraceContext | None
     coding: str | None = None
     """How the body is compressed, if it is."""
+    load_format: str = ""
 
 
 def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
     """Read the headers that matter, in one pass."""
-    given_id = b""
+    taken: dict[bytes, bytes] = {}
     steering: dict[bytes, bytes] = {}
     length: int | None = None
     coding: str | None = None
@@ -62,8 +66,8 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
     for name, value in scope["headers"]:
         if name.startswith(HEADER_PREFIX):
             error = _take_steering(steering, name, value) or error
-        elif name == _REQUEST_ID:
-            given_id = value
+        elif name in _TAKEN:
+            taken[name] = value
         elif name == b"content-length":
             length = int(value) if value.isdigit() else None
         elif name == b"content-encoding" and (named := value.strip().lower()) not in _IDENTITY:
@@ -77,13 +81,14 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
     if scope["method"] != method:
         error = MethodNotAllowed(f"use {method} here")
     return RequestHead(
-        _accept_or_make_id(given_id),
+        _accept_or_make_id(taken.get(_REQUEST_ID, b"")),
         steering,
         length,
         expects_continue,
         error,
         parse_trace_context(context) if context else None,
         coding,
+        taken.get(_LOAD_FORMAT, b"")[:_MOST_FORMAT].decode("latin-1"),
     )
 
 

@@ -64,7 +64,7 @@ async def serve_request(
         pieces=pieces,
         shape=find_error_shape(kind.url_path),
     )
-    received = ReceivedRequest(head.request_id, time.time(), kind.value)
+    received = ReceivedRequest(head.request_id, time.time(), kind.value, head.load_format)
     record = RequestRecord(received, _UNRESOLVED, head.trace)
     lifeline = RequestCancellation()
     held = HeldBytes(gateway.bytes_in_flight)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.scheduling.answer_length import DEFAULT_SIGMA, AnswerLength
+from gateway.scheduling.sequences import SequenceCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +92,8 @@ class RequestFeatures:
     def sequences(self) -> int:
         """How many answers it is to get in all."""
         return self.answers * self.prompts
+
+    @property
+    def sequence_counts(self) -> SequenceCounts:
+        """How many prompts get how many answers."""
+        return SequenceCounts(self.prompts, self.answers)

@@ -214,7 +214,7 @@ class RequestPipeline:
             made.features.tokens_in,
             made.features.asked_tokens_out,
             made.lesson,
-            made.features.sequences,
+            made.features.sequence_counts,
         )
         if not made.decision.candidates:
             raise no_candidate_error(

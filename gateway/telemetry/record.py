@@ -11,6 +11,7 @@ from typing import Any
 
 from backends.meter.client.request_handle import EnergyCallback
 from backends.meter.method import ESTIMATED, MeteringMethod
+from gateway.scheduling.sequences import SINGLE, SequenceCounts
 from gateway.telemetry.boundary import NO_HOST_SHARE, RequestBoundary
 from gateway.telemetry.request_stages import (
     UNANSWERED,
@@ -108,6 +109,11 @@ class RequestRecord:
     def backend(self) -> str:
         """Its backend, likewise."""
         return (self.answered or self.last_tried or UNANSWERED).backend
+
+    @property
+    def sequences(self) -> SequenceCounts:
+        """How many prompts were to get how many answers; one each where that is not known."""
+        return SINGLE if self.planned is None else self.planned.sequences
 
     def blame_last_attempt(self) -> None:
         """Put a request that nobody answered down to whom it was last sent."""

@@ -12,14 +12,19 @@ from typing import Any, NamedTuple
 from backends.meter.method import ESTIMATED
 from gateway.scheduling.decide import DeploymentOption
 from gateway.scheduling.decision import RoutingDecision
+from gateway.scheduling.sequences import SINGLE, SequenceCounts
 
 
 class ReceivedRequest(NamedTuple):
-    """Its head is read. `at` is Unix time, `kind` the endpoint."""
+    """Its head is read. `at` is Unix time, `kind` the endpoint.
+
+    `load_format` is what it asks vLLM to tell its load in, "" for nothing.
+    """
 
     id: str
     at: float
     kind: str
+    load_format: str = ""
 
 
 class ParsedRequest(NamedTuple):
@@ -43,8 +48,7 @@ class PlannedRequest(NamedTuple):
     """The decision is made, from the gateway's own count of the prompt (None: not counted).
 
     `decision_seconds` is the time to count tokens and decide, `asked_tokens` the most new tokens
-    that the client asked for. `sequences`: how many prompts are to get how many answers in all;
-    the backend's usage sums over them.
+    that the client asked for. The backend's usage sums over `sequences`.
     """
 
     decision: RoutingDecision
@@ -53,7 +57,7 @@ class PlannedRequest(NamedTuple):
     asked_tokens: int | None
     lesson: Any = None
     """What the learner of lengths keeps of it until its answer is known."""
-    sequences: int = 1
+    sequences: SequenceCounts = SINGLE
 
     @property
     def decision_us(self) -> float:

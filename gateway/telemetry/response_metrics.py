@@ -133,8 +133,9 @@ class ModelMetrics:
         self.duration.observe(record.seconds)
         if served.ttft_seconds is not None:
             self.ttft.observe(served.ttft_seconds)
-            tokens = served.completion_tokens
-            if tokens is not None and tokens > 1:
+            # Several answers come side by side: each gets its share of the tokens.
+            tokens = (served.completion_tokens or 0) / record.sequences.total
+            if tokens > 1:
                 self.tpot.observe((record.seconds - served.ttft_seconds) / (tokens - 1))
             if answered.predicted_ttft_seconds is not None:
                 self.predicted_ttft.observe(answered.predicted_ttft_seconds)

@@ -131,7 +131,6 @@ async def test_a_stream_passes_as_it_is_but_for_the_usage_that_was_not_asked_for
         delta(content='He said "usage":{ and data: [DONE] and "error"\n\n'),
         delta(tool_calls=[call]),
         b": a comment\n\n",
-        b'event: ping\ndata: {"type":"ping"}\n\n',
         delta(finish_reason="tool_calls"),
     ]
 
@@ -189,3 +188,42 @@ async def test_a_unary_answer_passes_byte_for_byte(world):
     got = await gate.ask()
     assert got.raw == body
     assert got.headers["content-length"] == str(len(body))
+
+
+async def test_vllms_load_header_goes_both_ways(world):
+    async def answer(_, seen):
+        asked = seen.headers.get("endpoint-load-metrics-format")
+        told = {"endpoint-load-metrics": f'{asked} {{"named_metrics":{{}}}}'}
+        return web.json_response(chat(), headers=told)
+
+    backend = await world.recorder(answer)
+    gate = await world.gate(model("phi-3-mini", backend))
+    got = await gate.ask(headers={"endpoint-load-metrics-format": "JSON"})
+    assert got.headers["endpoint-load-metrics"] == 'JSON {"named_metrics":{}}'
+    plain = await gate.ask()
+    assert "endpoint-load-metrics" not in plain.headers
+    assert "endpoint-load-metrics-format" not in backend.seen[-1].headers
+
+
+async def test_the_fingerprint_outlives_the_usage_chunk(world):
+    async def answer(request, _):
+        said = usage()[:-3] + b',"system_fingerprint":"fp"}\n\n'
+        return await stream(
+            request, delta(content="Hi"), delta(finish_reason="stop"), said, DONE_EVENT
+        )
+
+    gate = await world.gate(model("phi-3-mini", await world.recorder(answer)))
+    got = await gate.ask({"model": "auto", "messages": HELLO, "stream": True})
+    assert [chunk.get("system_fingerprint") for chunk in got.chunks[:-1]] == [None]
+    assert json.loads(got.events[-2])["system_fingerprint"] == "fp"
+    assert b'"usage"' not in got.raw
+
+
+async def test_a_request_that_names_no_model_gets_the_configs(world):
+    phi, mistral = await world.recorder(), await world.recorder()
+    models = (model("phi-3-mini", phi), model("mistral-7b", mistral))
+    for default, sent in (("phi-3-mini", phi), ("mistral-7b", mistral)):
+        gate = await world.gate(*models, default_model=default)
+        before = len(sent.seen)
+        assert (await gate.ask({"messages": HELLO})).json["model"] == default
+        assert len(sent.seen) == before + 1

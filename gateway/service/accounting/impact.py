@@ -46,8 +46,8 @@ class ImpactEstimator:
         if answered is None or answered.option is None:
             return {}
         tokens_in = usage.prompt_tokens or scored.tokens_in
-        joules = answered.option.joules.predict_cost(
-            tokens_in, usage.completion_tokens or 0, scored.running
+        joules = record.sequences.predict_joules(
+            answered.option.joules, tokens_in, usage.completion_tokens or 0, scored.running
         )
         if self._boundary is not None and opened.host_share is not None:
             host = opened.host_share.read_share()

@@ -150,7 +150,9 @@ def _extract_row(record: RequestRecord) -> ResponseRow | None:
     """Return the row of a complete response, or None."""
     served, settled = record.served, record.settled
     planned = record.planned
-    if record.outcome.code != HTTPStatus.OK or (planned is not None and planned.sequences > 1):
+    if record.outcome.code != HTTPStatus.OK or (
+        planned is not None and planned.sequences.total > 1
+    ):
         return None
     if not served.prompt_tokens or not served.completion_tokens:
         return None

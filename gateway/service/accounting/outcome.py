@@ -29,7 +29,11 @@ def build_response_headers(
     ]
     if not made.decision.feasible:
         pairs.append((_FEASIBLE, "false"))
-    return [(name, value.encode()) for name, value in pairs]
+    if record.received.load_format:
+        told = opened.answer.get_header(names.LOAD)
+        if told is not None:
+            pairs.append((_LOAD, told))
+    return [(name, value.encode("latin-1")) for name, value in pairs]
 
 
 _MODEL = names.MODEL.encode()
@@ -41,6 +45,7 @@ _PREDICTED_JOULES = names.PREDICTED_JOULES.encode()
 _ATTEMPTS = names.ATTEMPTS.encode()
 _DECISION_US = names.DECISION_US.encode()
 _FEASIBLE = names.FEASIBLE.encode()
+_LOAD = names.LOAD.encode()
 
 
 def note_upstream_response(
@@ -53,10 +58,10 @@ def note_upstream_response(
     """
     scored = opened.scored
     option = snapshot.by_name[scored.model, scored.deployment].option
-    seconds = option.seconds
-    per_token = max(
-        seconds.cost_per_output_token(scored.tokens_in, scored.running, scored.tokens_out), 0.0
-    )
+    sequences = record.sequences
+    each_in, each_out = sequences.find_mean_tokens(scored.tokens_in, scored.tokens_out)
+    running = scored.running + sequences.total - 1
+    per_token = max(option.seconds.cost_per_output_token(each_in, running, each_out), 0.0)
     record.answered = AnsweredRequest(
         scored.model,
         scored.deployment,
@@ -65,7 +70,7 @@ def note_upstream_response(
         opened.running,
         scored.predicted_seconds,
         scored.predicted_joules,
-        max(COST_FLOOR, scored.predicted_seconds - per_token * (scored.tokens_out - 1)),
+        max(COST_FLOOR, scored.predicted_seconds - per_token * (each_out - 1)),
         per_token,
     )
 
@@ -93,7 +98,9 @@ def note_served(
     if completion is not None:
         tokens_out = completion
     option = snapshot.by_name[scored.model, scored.deployment].option
-    joules = option.joules.predict_cost(prompt or scored.tokens_in, tokens_out, scored.running)
+    joules = record.sequences.predict_joules(
+        option.joules, prompt or scored.tokens_in, tokens_out, scored.running
+    )
     record.served = ServedRequest(
         prompt,
         completion,

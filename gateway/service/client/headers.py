@@ -14,6 +14,7 @@ BOUND_QUANTILE: Final = "x-joulegate-bound-quantile"
 INFEASIBLE: Final = "x-joulegate-infeasible"
 EXPLAIN: Final = "x-joulegate-explain"
 IMPACT: Final = "x-joulegate-impact"
+LOAD_FORMAT: Final = "endpoint-load-metrics-format"
 
 REQUEST: Final = {
     WEIGHT_ACCURACY: "how much accuracy counts, a non-negative decimal number",
@@ -27,6 +28,7 @@ REQUEST: Final = {
     INFEASIBLE: "`best-effort` (default: the least bad serves) or `reject` (422)",
     EXPLAIN: "`true` adds a `joulegate` object with every candidate's numbers to the answer",
     IMPACT: "`true` adds `usage.energy` and `usage.carbon` to the answer, as estimated at its end",
+    LOAD_FORMAT: "vLLM's own, passed on: `JSON` or `TEXT` (unary answers only)",
     REQUEST_ID: "taken over if it is 1 to 128 letters, digits and `. _ : -`",
 }
 
@@ -41,6 +43,7 @@ PREDICTED_JOULES: Final = "x-joulegate-predicted-joules"
 ATTEMPTS: Final = "x-joulegate-attempts"
 DECISION_US: Final = "x-joulegate-decision-us"
 FEASIBLE: Final = "x-joulegate-feasible"
+LOAD: Final = "endpoint-load-metrics"
 
 RESPONSE: Final = {
     REQUEST_ID: "the request's id, for `GET /v1/requests/{id}` and the log",
@@ -52,5 +55,6 @@ RESPONSE: Final = {
     PREDICTED_JOULES: "what it was predicted to cost",
     ATTEMPTS: "backends asked, the one that answered included",
     DECISION_US: "microseconds spent counting tokens and deciding",
+    LOAD: "vLLM's own, where it was asked for: the load of the server that answered",
     FEASIBLE: "`false`, and only then, where every model breaks a bound and the least bad served",
 }

@@ -4,6 +4,7 @@ from backends.client import BackendResponse
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.named_endpoints import NamedEndpoint
+from gateway.service.upstream.chunk_stream import ChunkStream
 from gateway.service.upstream.plain_stream import PlainStream, parse_plain_unary
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, parse_unary
 from gateway.service.upstream.typed_events import (
@@ -36,4 +37,4 @@ def make_stream(ask: InferenceRequest, answer: BackendResponse, model: str) -> S
     events = _EVENTS.get(ask.kind)
     if events is not None:
         return TypedEventStream(answer, model, events)
-    return StreamedResponse(answer, model, wants_usage=ask.wants_usage, single=ask.choices == 1)
+    return ChunkStream(answer, model, wants_usage=ask.wants_usage, choices=ask.choices)

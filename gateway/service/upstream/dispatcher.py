@@ -223,6 +223,8 @@ class UpstreamDispatcher:
                 wasted = estimate_waste(reason, scored, seconds) if ask.kind.generates else []
                 record.wasted += wasted
                 if metered is not None:
-                    guess = guess_unseen_tokens(place.option, scored.tokens_in, running, seconds)
+                    guess = guess_unseen_tokens(
+                        place.option, scored.tokens_in, running, seconds, record.sequences
+                    )
                     metering.end_failed(metered, record, guess if wasted else None)
         return opened

@@ -69,7 +69,8 @@ def end_unary(
     if first is not None and rest is not None and first + rest > 0.0:
         share = first / (first + rest)
     else:
-        share = _predict_prompt_share(option, usage.prompt_tokens, tokens)
+        each_in, each_out = record.sequences.find_mean_tokens(usage.prompt_tokens, tokens)
+        share = _predict_prompt_share(option, each_in, each_out)
     metered.end_attempt(
         tokens=tokens,
         prompt_tokens=usage.prompt_tokens or None,
@@ -91,7 +92,7 @@ def end_failed(metered: MeteredAttempt, record: RequestRecord, guess: int | None
     metered.leave(guess)
 
 
-def _predict_prompt_share(option: DeploymentOption, tokens_in: int, tokens_out: int) -> float:
+def _predict_prompt_share(option: DeploymentOption, tokens_in: float, tokens_out: float) -> float:
     """Return the part of a request's seconds that its prompt is predicted to take."""
     whole = option.seconds.predict_cost(tokens_in, tokens_out)
     return min(1.0, option.seconds.predict_cost(tokens_in, 0) / whole)

@@ -54,7 +54,7 @@ class PlainStream(StreamedResponse):
     __slots__ = ()
 
     def __init__(self, answer: BackendResponse, model: str) -> None:
-        super().__init__(answer, model, wants_usage=True)
+        super().__init__(answer, model)
 
     async def read_to_first_content(self) -> None:
         """Read up to the first event with data. Raises BackendError."""

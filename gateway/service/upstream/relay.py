@@ -1,13 +1,12 @@
 """One answer on its way from a backend to a client: a stream as it comes, or one JSON body.
 
 Rules of a stream: it is opened only when its first content is there (until then another backend
-may still serve); whole events are passed on as they arrive, waiting while the client is slow; the
-usage chunk that only the gateway asked for is kept back, unless it is to tell the impact; it ends
-with [DONE] or it is broken.
+may still serve); whole events are passed on as they arrive, waiting while the client is slow; it
+ends as its API's streams end or it is broken. What its events say is read by the kinds of streams.
 """
 
 import asyncio
-import time
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -17,10 +16,10 @@ from msgspec import Raw, Struct
 
 from backends import sse
 from backends.client import BackendResponse
-from backends.errors import BackendError, BackendStatusError, InvalidResponse, ResponseTooLarge
+from backends.errors import BackendError, BackendStatusError, InvalidResponse
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.response import PieceWriter, ResponseWriter
-from gateway.service.upstream.usage_impact import UsageImpact, add_usage_impact
+from gateway.service.upstream.usage_impact import UsageImpact
 
 Explain = Callable[[], bytes]
 """Makes the `joulegate` object's JSON; called at most once, at the end."""
@@ -52,16 +51,22 @@ def find_renamer(answered_as: str | None, model: str) -> ModelRenamer | None:
     return None if answered_as in {None, model} else ModelRenamer(str(answered_as), model)
 
 
+class _UnaryChoice(Struct):
+    finish_reason: str | None = None
+
+
 class UnaryResponse(Struct):
     """The members of a unary answer that the gateway looks at."""
 
     id: Raw = sse.ABSENT
     model: str | None = None
-    choices: Raw = sse.ABSENT
+    choices: list[_UnaryChoice] | None = None
     data: Raw = sse.ABSENT
     usage: sse.TokenUsage | None = None
     metrics: Raw = sse.ABSENT
     error: Raw = sse.ABSENT
+    object: Any = None
+    detail: Raw = sse.ABSENT
 
     @property
     def text_id(self) -> str:
@@ -71,6 +76,9 @@ class UnaryResponse(Struct):
 
 _whole = msgspec.json.Decoder(UnaryResponse)
 MAX_HEAD_BYTES = 1 << 20
+_WHOLE_DATA = re.compile(rb"\[\s*[^\s\]]")
+GIVEN_UP = frozenset({"abort", "error"})
+"""What vLLM calls the end of an answer that it gave up, as no API that it speaks does."""
 
 
 def parse_unary(body: bytes) -> UnaryResponse:
@@ -86,8 +94,13 @@ def parse_unary(body: bytes) -> UnaryResponse:
         raise InvalidResponse(f"an answer that is not JSON as vLLM sends it: {error}") from None
     if sse.is_error(parsed.error):
         raise BackendStatusError(find_status(parsed.error), body)
-    if not bytes(parsed.choices) and not bytes(parsed.data):
+    if not parsed.choices and not _WHOLE_DATA.match(parsed.data):
+        if parsed.object == "error" or sse.says_something(parsed.detail):
+            raise BackendStatusError(find_status(Raw(body)), body)
         raise InvalidResponse("an answer without choices or data")
+    for choice in parsed.choices or ():
+        if choice.finish_reason in GIVEN_UP:
+            raise InvalidResponse(f"it gave the answer up: {choice.finish_reason}")
     return parsed
 
 
@@ -99,28 +112,23 @@ def add_explanation(body: bytes, explain: bytes) -> bytes:
 class StreamedResponse:
     """A streamed answer; `chunks` counts its events, `usage` is filled in as it passes.
 
-    So are `timings`, as raw JSON, from a vLLM that runs with --enable-per-request-metrics.
-    With `single` one choice is expected: once it has finished, the answer is whole.
+    So are `timings`, as raw JSON, from a vLLM that runs with --enable-per-request-metrics. Each
+    kind of stream reads its own events: `read_to_first_content`, `_take_in` and `_look`.
     """
 
     __slots__ = (
-        "_answer", "_broken", "_done", "_explain", "_finished", "_head", "_lifeline", "_model",
-        "_opened", "_over", "_pieces", "_rename", "_single", "_splitter", "_wants_usage",
+        "_answer", "_broken", "_done", "_explain", "_head", "_lifeline", "_model",
+        "_opened", "_over", "_pieces", "_rename", "_splitter",
         "chunks", "impact", "timings", "usage",
     )  # fmt: skip
 
-    def __init__(
-        self, answer: BackendResponse, model: str, *, wants_usage: bool, single: bool = True
-    ) -> None:
+    def __init__(self, answer: BackendResponse, model: str) -> None:
         self._answer = answer
         self._model = model
-        self._wants_usage = wants_usage
-        self._single = single
         self._splitter = sse.EventSplitter()
         self._head = sse.StreamChunk()
         self._opened = b""
         self._done = False
-        self._finished = False
         self._broken: BackendError | None = None
         self._explain: Explain | None = None
         self._rename: ModelRenamer | None = None
@@ -135,31 +143,12 @@ class StreamedResponse:
     @property
     def id(self) -> str | None:
         """The answer's id, once it is opened."""
-        return self._head.id
+        found = self._head.id
+        return found if isinstance(found, str) else None
 
     async def read_to_first_content(self) -> None:
         """Read up to the first content. Raises BackendError: nothing has reached the client yet."""
-        while True:
-            chunk = await self._answer.read_chunk()
-            if not chunk:
-                raise InvalidResponse("the stream ended before any content")
-            block = self._splitter.feed_chunk(chunk)
-            self._opened += block
-            for event in sse.split_events(block):
-                data = sse.extract_payload(event)
-                if data == sse.DONE:
-                    raise InvalidResponse("the stream ended before any content")
-                if not data:
-                    continue
-                parsed = sse.decode_chunk(data)
-                if sse.is_error(parsed.error):
-                    raise BackendStatusError(find_status(parsed.error), data)
-                if self._head.id is None:
-                    self._head = parsed
-                if sse.has_content(parsed):
-                    return
-            if len(self._opened) > MAX_HEAD_BYTES:
-                raise ResponseTooLarge("a megabyte of events without content")
+        raise NotImplementedError
 
     async def relay_to_client(
         self, reply: ResponseWriter, lifeline: RequestCancellation, explain: Explain | None
@@ -224,88 +213,19 @@ class StreamedResponse:
             over.set_exception(error)
 
     def _take_in(self, chunk: bytes) -> bytes:
-        """Return what a client is to be sent of a chunk; b"" is the end of the body."""
-        if chunk:
-            block = self._splitter.feed_chunk(chunk)
-            return self._look(block) if block else b""
-        if not (self._finished and self._single):
-            raise InvalidResponse("the stream ended without its end marker")
-        # Some servers and proxies leave it out; what was asked for is there.
-        return self._end()
+        """Return what a client is to be sent of a chunk; b"" is the end of the body.
+
+        Raises BackendError, or notes it as what broke the stream.
+        """
+        raise NotImplementedError
 
     def _look(self, block: bytes) -> bytes:
         """Return what a client is to be sent of a block of whole events."""
-        count = block.count(b"\n\n")
-        self.chunks += count
-        if sse.are_plain(block, count):
-            self._lifeline.last = time.monotonic()
-        else:
-            block = self._inspect_block(block)
-        return block if self._rename is None else self._rename(block)
-
-    def _inspect_block(self, block: bytes) -> bytes:
-        """Look at each event of a block that may hold usage, an error or the end.
-
-        What stands before an error is kept: it still goes to the client. Comments are passed on,
-        and are no sign of life.
-        """
-        kept = []
-        try:
-            for event in sse.split_events(block):
-                data = sse.extract_payload(event)
-                if data == sse.DONE:
-                    if not self._finished:
-                        raise InvalidResponse("the stream's end marker before a finish_reason")
-                    kept.append(self._end())
-                    break
-                if not data:
-                    kept.append(event)
-                    continue
-                self._lifeline.last = time.monotonic()
-                parsed = sse.decode_chunk(data)
-                if sse.is_error(parsed.error):
-                    raise BackendStatusError(find_status(parsed.error), data)
-                self._note(parsed)
-                if parsed.usage is None or parsed.choices:
-                    kept.append(event)
-                elif self.impact is not None:
-                    told = add_usage_impact(data, parsed.usage, self.impact)
-                    kept.append(b"data: " + told + b"\n\n")
-                elif self._wants_usage:
-                    kept.append(event)
-        except BackendError as error:
-            self._broken = error.with_traceback(None)
-        return b"".join(kept)
-
-    def _note(self, event: sse.StreamChunk) -> None:
-        """Note what an event says of the whole answer."""
-        for choice in event.choices or ():
-            self._finished = self._finished or choice.finish_reason is not None
-        if event.usage is not None:
-            self.usage = event.usage
-            self.timings = event.metrics
-
-    def _end(self) -> bytes:
-        """Return a stream's last events."""
-        self._done = True
-        explanation = b"" if self._explain is None else self._make_explanation(self._explain())
-        return explanation + sse.DONE_EVENT
+        raise NotImplementedError
 
     def release_connection(self) -> None:
         """Let the connection be used again."""
         self._answer.finish_reading()
-
-    def _make_explanation(self, explain: bytes) -> bytes:
-        """Return a chunk without choices that carries the `joulegate` object."""
-        head: dict[str, Any] = {
-            "id": self._head.id,
-            "object": self._head.object,
-            "created": self._head.created,
-            "model": self._model,
-            "choices": [],
-            "joulegate": Raw(explain),
-        }
-        return b"data: " + msgspec.json.encode(head) + b"\n\n"
 
 
 class _ErrorCode(Struct):

@@ -15,6 +15,7 @@ from backends.retry_after import parse_retry_after
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget, HeldBytes
+from gateway.service.client import headers as names
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
@@ -70,6 +71,8 @@ class RequestSender:
         }
         if record.trace is not None:
             headers["traceparent"] = record.trace.header
+        if record.received.load_format:
+            headers[names.LOAD_FORMAT] = record.received.load_format
         answer: BackendResponse | None = None
         opened: UpstreamResponse | None = None
         try:

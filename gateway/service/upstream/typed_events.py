@@ -95,11 +95,12 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 class TypedEventStream(StreamedResponse):
     """A streamed answer of Responses or Messages; `chunks` counts its events."""
 
-    __slots__ = ("_api",)
+    __slots__ = ("_api", "_finished")
 
     def __init__(self, answer: BackendResponse, model: str, api: EventApi) -> None:
-        super().__init__(answer, model, wants_usage=True)
+        super().__init__(answer, model)
         self._api = api
+        self._finished = False
 
     async def read_to_first_content(self) -> None:
         """Read up to the first content. Raises BackendError: nothing has reached the client yet."""

@@ -8,6 +8,7 @@ from typing import Final
 from backends.errors import BackendTimeout
 from gateway.scheduling.decide import DeploymentOption
 from gateway.scheduling.decision import ScoredCandidate
+from gateway.scheduling.sequences import SINGLE, SequenceCounts
 from gateway.telemetry.request_stages import WastedEnergy
 
 ABANDONED: Final = "abandoned"
@@ -27,10 +28,19 @@ def estimate_waste(
 
 
 def guess_unseen_tokens(
-    option: DeploymentOption, prompt_tokens: int, running: int, seconds: float
+    option: DeploymentOption,
+    prompt_tokens: int,
+    running: int,
+    seconds: float,
+    sequences: SequenceCounts = SINGLE,
 ) -> int:
-    """Guess the tokens that `seconds` beside `running` others were enough for: 0 to the context."""
-    per_token = option.seconds.cost_per_output_token(prompt_tokens, running)
-    decoding = seconds - option.seconds.predict_cost(prompt_tokens, 0, running)
+    """Guess the tokens that `seconds` beside `running` others were enough for, in all sequences.
+
+    Each has 0 to the context.
+    """
+    each_in, _ = sequences.find_mean_tokens(prompt_tokens, 0)
+    running += sequences.total - 1
+    per_token = option.seconds.cost_per_output_token(each_in, running)
+    decoding = seconds - option.seconds.predict_cost(each_in, 0, running)
     guess = max(0.0, decoding) / max(per_token, _LEAST_TOKEN_SECONDS)
-    return min(round(guess), option.context)
+    return min(round(guess), option.context) * sequences.total

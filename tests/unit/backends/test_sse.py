@@ -166,31 +166,13 @@ def test_no_text_can_look_like_a_usage_member(text):
     for plain in (True, False):
         encoded = json.dumps({"content": text + '"usage":{' + text}, ensure_ascii=plain).encode()
         assert sse.USAGE not in encoded
-        event = b"data: " + json.dumps({"content": text + '"finish_reason":null'}).encode()
-        assert not sse.are_plain(event + b"\n\n", 1)
 
 
-PLAIN = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n'
-
-
-@pytest.mark.parametrize(
-    ("block", "plain"),
-    [
-        (PLAIN, True),
-        (PLAIN * 3, True),
-        (PLAIN.replace(b'"a"', '"Grüße"'.encode()), True),
-        (PLAIN.replace(b'"a"', b'"\xff"'), False),
-        (PLAIN.replace(b"null", b'"stop"'), False),
-        (PLAIN + b": ping\n\n", False),
-        (PLAIN + b"data: [DONE]\n\n", False),
-        (PLAIN + b'data: {"error":{"message":"m"}}\n\n', False),
-        (PLAIN + b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n', False),
-        (PLAIN[:-3] + b"\n\n", False),
-        (PLAIN.replace(b"}]}", b'}],"usage":{"prompt_tokens":1}}'), False),
-    ],
-)
-def test_mere_tokens_are_told_from_all_else_at_a_glance(block, plain):
-    assert sse.are_plain(block, block.count(b"\n\n")) is plain
+def test_a_lone_cr_ends_a_line_too():
+    splitter = EventSplitter()
+    assert splitter.feed_chunk(b"data: 1\r\rdata: 2\r") == b"data: 1\n\n"
+    assert splitter.feed_chunk(b"\rdata: 3") == b"data: 2\n\n"
+    assert splitter.feed_chunk(b"\r\n\r\n") == b"data: 3\n\n"
 
 
 def test_a_giant_event_is_not_copied_over_and_over():

@@ -1,5 +1,6 @@
 """Records for tests, from plain values: each goes into the stage that holds it."""
 
+from gateway.scheduling.sequences import SINGLE
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import (
     AnsweredRequest,
@@ -44,7 +45,7 @@ def make_record(
     record.parsed = ParsedRequest(stream)
     decision, seconds = given.pop("decision", None), given.pop("decision_seconds", 0.0)
     counted, asked = given.pop("counted_tokens", None), given.pop("asked_tokens", None)
-    sequences = given.pop("sequences", 1)
+    sequences = given.pop("sequences", SINGLE)
     if decision is not None:
         record.planned = PlannedRequest(decision, seconds, counted, asked, sequences=sequences)
     answered = take(_ANSWERED)

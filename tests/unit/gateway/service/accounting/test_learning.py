@@ -12,6 +12,7 @@ from gateway import profile as profiles
 from gateway.config import parse_config
 from gateway.scheduling.decision import MetricWeights, RoutingDecision
 from gateway.scheduling.regression_terms import TERMS
+from gateway.scheduling.sequences import SequenceCounts
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import DriftMetrics
@@ -253,7 +254,7 @@ def test_a_request_is_compared_with_the_profile_that_decided_it(world):
 
 
 def test_several_answers_to_one_request_teach_nothing(world):
-    world.answered(sequences=2)
+    world.answered(sequences=SequenceCounts(answers=2))
     assert world.counts == (0, 0, 0, 0)
 
 

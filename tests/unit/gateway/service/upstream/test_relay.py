@@ -30,7 +30,6 @@ def test_a_whole_answer():
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"choices":[]}',
         b'{"choices":[{"text":"x"}],"usage":null}',
         b'{"object":"list","data":[{"embedding":[0.5]}],"usage":{"prompt_tokens":2,"total_tokens":2}}',
         b'{"choices":[{}],"error":null}',
@@ -46,12 +45,29 @@ def test_other_whole_answers(body):
     [
         b"", b"<html><body>502</body></html>", b"null", b"[]", b'"x"', b"{}", b'{"object":"list"}',
         WHOLE[:-1], WHOLE[:200], WHOLE + b"x", b'{"choices":[}', b"[" * 100_000, b"\xff\xfe",
-        b'{"usage":{"prompt_tokens":1}}',
+        b'{"usage":{"prompt_tokens":1}}', b'{"choices":[]}', b'{"choices":null}', b'{"data":null}',
+        b'{"data":[ ]}', b'{"data":{}}', b'{"choices":{}}',
+        b'{"choices":[{"finish_reason":"abort"}]}',
+        b'{"choices":[{"finish_reason":"stop"},{"finish_reason":"error"}]}',
     ],
 )  # fmt: skip
 def test_garbage_is_a_bad_answer(body):
     with pytest.raises(InvalidResponse):
         parse_unary(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"object":"error","message":"m","code":400}', 400),
+        (b'{"object":"error","message":"m"}', 500),
+        (b'{"detail":"Not Found"}', 500),
+    ],
+)
+def test_other_errors_sent_with_status_200(body, status):
+    with pytest.raises(BackendStatusError) as caught:
+        parse_unary(body)
+    assert caught.value.status == status
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from backends.errors import BackendStatusError, ConnectionLost, InvalidResponse
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.response import ResponseWriter
-from gateway.service.upstream.relay import StreamedResponse
+from gateway.service.upstream.chunk_stream import ChunkStream
 
 HEAD = '{"id":"chatcmpl-9","object":"chat.completion.chunk","created":1795155016,"model":"served",'
 ROLE = (
@@ -56,7 +56,7 @@ class Relayed:
     """What a client got of a stream, and how it ended."""
 
     def __init__(self, answer, *, wants_usage=False, model="m"):
-        self.stream = StreamedResponse(answer, model, wants_usage=wants_usage)
+        self.stream = ChunkStream(answer, model, wants_usage=wants_usage)
         self.messages = []
 
     async def run(self, explain=None):
@@ -107,7 +107,7 @@ def test_any_chopping_gives_the_client_the_same(cuts):
 
 async def test_it_is_opened_at_its_first_content_and_not_before():
     answer = Pieces(b": ping\n\n", wire(ROLE), wire(ONE)[:20], wire(ONE)[20:], wire(TWO))
-    stream = StreamedResponse(answer, "m", wants_usage=False)
+    stream = ChunkStream(answer, "m", wants_usage=False)
     await stream.read_to_first_content()
     assert answer.left == [wire(TWO)]
 
@@ -127,7 +127,7 @@ async def test_it_is_opened_at_its_first_content_and_not_before():
 )
 async def test_what_breaks_before_the_first_content_can_be_tried_elsewhere(pieces, error):
     with pytest.raises(error):
-        await StreamedResponse(Pieces(*pieces), "m", wants_usage=False).read_to_first_content()
+        await ChunkStream(Pieces(*pieces), "m", wants_usage=False).read_to_first_content()
 
 
 async def test_an_empty_answer_is_an_answer():
@@ -155,7 +155,7 @@ async def test_a_finished_answer_without_its_end_marker_is_given_one():
 
 async def test_of_several_answers_one_may_have_finished_before_the_stream_broke():
     got = Relayed(Pieces(wire(ROLE, ONE, TWO)))
-    got.stream._single = False
+    got.stream._choices = 2
     with pytest.raises(InvalidResponse, match="without its end marker"):
         await got.run()
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
+from gateway.scheduling.sequences import SequenceCounts
 from gateway.service.upstream.waste import estimate_waste, guess_unseen_tokens
 from gateway.telemetry.request_stages import WastedEnergy
 
@@ -48,3 +49,10 @@ def test_others_beside_it_leave_time_for_fewer():
 @given(numbers, numbers, numbers, st.integers(0, 10**6), st.floats(0.0, 1e6))
 def test_a_guess_is_never_negative_nor_above_the_context(b0, b1, b2, prompt, seconds):
     assert 0 <= guess_unseen_tokens(taking(b0, b1, b2), prompt, 0, seconds) <= 4096
+
+
+def test_several_answers_are_guessed_side_by_side():
+    option = taking(0.5, 0.001, 0.02)
+    several = SequenceCounts(prompts=2, answers=2)
+    assert guess_unseen_tokens(option, 200, 0, 1.6, several) == 4 * 50
+    assert guess_unseen_tokens(option, 200, 0, 1e6, several) == 4 * 4096
