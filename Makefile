@@ -10,7 +10,7 @@ JOBS   ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults lock docs image clean
+.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults conformance lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ docs: $(VENV)/.dev  ## write the generated references again
 
 test-e2e: $(VENV)/.dev  ## real vLLM on the CPU, the OpenAI SDKs, a real Prometheus, the real helm
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+conformance: $(VENV)/.dev  ## vLLM's own tests, direct and through the gateway; tens of minutes
+	$(BIN)/python -m tests.conformance $(ARGS)
 
 test-lowest: | $(BIN)/python  ## the suite on the oldest versions that pyproject.toml allows
 	$(PIP) install uv

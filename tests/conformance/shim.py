@@ -1,0 +1,72 @@
+"""A pytest plugin that gives vLLM's own tests a running server instead of one of their own.
+
+It stands in for their `tests.utils`, which would import and start half of vLLM. The address is in
+JOULEGATE_CONFORMANCE_URL.
+"""
+
+import os
+import sys
+import types
+from typing import ClassVar, Self
+
+import anthropic
+import openai
+import pytest
+
+URL = os.environ["JOULEGATE_CONFORMANCE_URL"]
+
+
+class RemoteOpenAIServer:
+    """What their fixtures take for the server that they started."""
+
+    DUMMY_API_KEY = "token-abc123"
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.url_root = URL
+        self.host, self.port = URL.removeprefix("http://").split(":")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def url_for(self, *parts: str) -> str:
+        """Return the address of a path."""
+        return "/".join((URL, *(part.strip("/") for part in parts)))
+
+    def get_client(self, **more: object) -> openai.OpenAI:
+        """Return OpenAI's client."""
+        return openai.OpenAI(**self._options("v1", more))
+
+    def get_async_client(self, **more: object) -> openai.AsyncOpenAI:
+        """Return OpenAI's asynchronous client."""
+        return openai.AsyncOpenAI(**self._options("v1", more))
+
+    def get_client_anthropic(self, **more: object) -> anthropic.Anthropic:
+        """Return Anthropic's client."""
+        return anthropic.Anthropic(**self._options("", more))
+
+    def get_async_client_anthropic(self, **more: object) -> anthropic.AsyncAnthropic:
+        """Return Anthropic's asynchronous client."""
+        return anthropic.AsyncAnthropic(**self._options("", more))
+
+    def _options(self, path: str, more: dict) -> dict:
+        base = {"base_url": f"{URL}/{path}".rstrip("/"), "api_key": self.DUMMY_API_KEY}
+        return {**base, "max_retries": 0, "timeout": 120, **more}
+
+
+class _Utils(types.ModuleType):
+    """Their module of helpers: what is not stood in for marks a test as not for here."""
+
+    RemoteOpenAIServer = RemoteOpenAIServer
+    ROCM_ENV_OVERRIDES: ClassVar[dict] = {}
+    ROCM_EXTRA_ARGS: ClassVar[list] = []
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: pytest.skip(f"tests.utils.{name} is not stood in for")
+
+
+sys.modules["tests.utils"] = _Utils("tests.utils")
