@@ -57,6 +57,21 @@ _SEEN = Row(
             width=12,
         ),
         Panel(
+            "Left idle by packing",
+            "Usable backends with nothing to do: energy packs requests on the fullest one that is "
+            "still quick.",
+            COUNT,
+            [Query(f"min by (model) (joulegate_backends_idle{{{OF}}})", "{{model}}")],
+            width=12,
+        ),
+        Panel(
+            "Reference load",
+            "Mean number of others beside a request, at which models' joules are compared.",
+            COUNT,
+            [Query(f"avg(joulegate_reference_load_requests{{{HERE}}})", "gateways")],
+            width=12,
+        ),
+        Panel(
             "Ejections",
             "Times per second that a backend was given up for a while.",
             PER_SECOND,
