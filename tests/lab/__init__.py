@@ -21,6 +21,9 @@ with it decisions, policies and switchback arms:
 
     run = Lab(replicas, place=place).run(arrivals)
 
+Placement by the product's own candidates, places and reference load, with stale gauges and several
+gateways, is in tests/lab/gateways.py; packing's figures are measured by tests/lab/packing.py.
+
 A choice of model may bring its own answer length: Placed("small", tokens_out=80). tests/lab/
 deciding.py places by gateway.scheduling, tests/lab/scenarios.py holds the kinds of traffic that
 docs/energy.md is made of. With `Meter(off=True)` only the truth is kept, faster. Twin runs, for the
