@@ -80,7 +80,7 @@ def estimate(
     tokens = expect_tokens(features, candidate)
     # vLLM takes min(context - prompt, limit): a large limit alone shuts nobody out.
     needed_out = _find_needed_tokens(features, tokens)
-    if tokens.longest_in + needed_out > option.context and not features.lenient:
+    if tokens.longest_in + needed_out > option.context and not features.always_fits:
         needed = f"{round(tokens.longest_in)} tokens in and {round(needed_out)} out"
         reason = f"context: {needed} exceed {option.context}"
         excluded.append(ExcludedCandidate(option.model, option.deployment, "context", reason))
@@ -97,9 +97,12 @@ def expect_tokens(features: RequestFeatures, candidate: RoutingCandidate) -> Tok
     option = candidate.option
     total = features.scale(candidate.scale or option.scale)
     longest = total if features.prompts == 1 else max(1.0, total * features.longest)
-    if features.truncate_tokens is not None:
-        longest = min(longest, features.truncate_tokens)
-        total = min(total, features.truncate_tokens * features.prompts)
+    kept = features.truncate_tokens
+    if kept is not None:
+        # -1: vLLM cuts a prompt to the context, and leaves one token for the answer.
+        kept = kept if kept > 0 else option.context - 1
+        longest = min(longest, kept)
+        total = min(total, kept * features.prompts)
     each_in = total / features.prompts
     learnt = candidate.learnt
     length = option.output.describe(each_in) if learnt is None else learnt.length

@@ -39,6 +39,7 @@ class OutputModel:
 
 
 DEFAULT_OUTPUT = OutputModel()
+_TO_CONTEXT = -1
 
 
 class TokenScale(NamedTuple):
@@ -65,7 +66,8 @@ class RequestFeatures:
     client's own limit (max_tokens or max_completion_tokens) or None; `needs` names capabilities.
     With `lenient` the context is not checked: the caller named the model, and its server counts
     better than an estimate does. `prompts` prompts get `answers` answers each; the longest prompt
-    has the share `longest` of the tokens. With `ignore_eos` answers run to their limit.
+    has the share `longest` of the tokens. `truncate_tokens` is what vLLM keeps of a prompt, and -1
+    what its context holds. With `ignore_eos` answers run to their limit.
     """
 
     tokens_in: int
@@ -81,6 +83,11 @@ class RequestFeatures:
     truncate_tokens: int | None = None
     exact: bool = False
     """Whether the prompt came as the model's own tokens, so that no scale applies."""
+
+    @property
+    def always_fits(self) -> bool:
+        """Whether no context is too small: the prompt is cut to it, or its server is to judge."""
+        return self.lenient or self.truncate_tokens == _TO_CONTEXT
 
     def scale(self, scale: TokenScale) -> int:
         """Return the prompts' tokens by a model's own tokeniser."""

@@ -24,6 +24,7 @@ from gateway.service.client.errors import (
     NoFeasibleModel,
     UnsupportedCapability,
 )
+from gateway.service.request.capability_hints import suggest_capabilities
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.learnt import Lesson, make_lesson
@@ -198,5 +199,7 @@ def no_candidate_error(
         said = f"the prompt and the asked output fit no model ({reasons})"
         return ContextExceeded(said, param=prompt)
     return UnsupportedCapability(
-        f"no model offers what this request needs ({reasons})", param="model"
+        f"no model offers what this request needs ({reasons})"
+        f"{suggest_capabilities(decision.excluded)}",
+        param="model",
     )

@@ -1,7 +1,9 @@
 """From a decoded request to a decision, and the error where nobody is left."""
 
 import json
+import math
 import random
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -196,3 +198,51 @@ def test_a_baseline_of_one_model_puts_it_first_and_keeps_the_others(snapshot, co
         ask, target, {}, snapshot, counter, baseline=BaselineConfig(model="falcon-7b")
     ).decision
     assert found.best_candidate.model == "mistral-7b"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (chat(tools=[{"type": "function"}]), "--tool-call-parser"),
+        (chat(logprobs=True, tools=[{"type": "function"}]), "--enable-auto-tool-choice"),
+        (
+            {"model": "auto", "messages": [{"role": "tool", "content": "42"}]},
+            "models[].capabilities",
+        ),
+    ],
+)
+def test_a_lacking_capability_names_the_key_and_vllms_flags(decided, body, said):
+    decision = decided(body).decision
+    without = replace(
+        decision, candidates=(), excluded=tuple(o for o in decision.excluded if o.code != "down")
+    )
+    error = no_candidate_error(without)
+    assert isinstance(error, UnsupportedCapability)
+    assert said in error.message
+    assert "tools" in error.message
+
+
+def test_a_prompt_that_is_cut_to_the_context_fits_everywhere(decided):
+    long = "word " * 30_000
+    body = chat() | {"messages": [{"role": "user", "content": long}]}
+    assert {out.code for out in decided(body).decision.excluded} == {"context"}
+    for kept in (-1, "-1", 64):
+        decision = decided(body | {"truncate_prompt_tokens": kept}).decision
+        assert decision.excluded == ()
+        assert all(0 < scored.tokens_in < 32_768 for scored in decision.candidates)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"max_tokens": 10, "min_tokens": 100},
+        {"n": 10**30},
+        {"n": 10**6, "max_tokens": 1},
+        {"max_tokens": 10**400},
+        {"ignore_eos": "true", "max_tokens": "20"},
+    ],
+)
+def test_odd_numbers_are_predicted_all_the_same(decided, odd):
+    for scored in decided(chat(**odd)).decision.candidates:
+        assert 0.0 < scored.predicted_seconds < math.inf
+        assert 0.0 < scored.predicted_joules < math.inf
