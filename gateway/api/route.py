@@ -45,7 +45,14 @@ def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: Timeo
 def _detect_kind(members: Members) -> EndpointKind:
     """Tell from its members which endpoint a body is meant for; chat where nothing tells."""
     if "messages" in members:
-        return EndpointKind.CHAT
-    if "prompt" in members:
-        return EndpointKind.COMPLETIONS
-    return EndpointKind.EMBEDDINGS if "input" in members else EndpointKind.CHAT
+        return EndpointKind.CHAT if _MESSAGES_OWN.isdisjoint(members) else EndpointKind.MESSAGES
+    if "input" in members:
+        embeds = _RESPONSES_OWN.isdisjoint(members)
+        return EndpointKind.EMBEDDINGS if embeds else EndpointKind.RESPONSES
+    return EndpointKind.COMPLETIONS if "prompt" in members else EndpointKind.CHAT
+
+
+_MESSAGES_OWN = frozenset({"system", "stop_sequences", "thinking"})
+_RESPONSES_OWN = frozenset(
+    {"instructions", "max_output_tokens", "previous_response_id", "reasoning", "text", "tools"}
+)

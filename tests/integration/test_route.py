@@ -86,3 +86,17 @@ async def test_errors_are_those_of_a_request(gate, body, status, code):
     again = await gate.ask(body)
     assert (got.status, got.json["error"]["code"]) == (status, code)
     assert got.json == again.json
+
+
+async def test_bodies_of_responses_and_messages_are_told_apart(gate):
+    say = [{"role": "user", "content": "Hello there"}]
+    counted = {}
+    for name, body in {
+        "chat": {"messages": say},
+        "messages": {"messages": say, "system": "Be brief, please, and kind.", "max_tokens": 5},
+        "responses": {"input": "Hello there", "instructions": "Be brief, please, and kind."},
+    }.items():
+        got = await gate.ask({"model": "auto"} | body, path="/v1/route")
+        assert got.status == 200, got.raw
+        counted[name] = got.json["candidates"][0]["tokens"]["input"]
+    assert counted["messages"] == counted["responses"] > counted["chat"]
