@@ -82,6 +82,9 @@ bench-guard: $(VENV)/.dev  ## fails where a request or a streamed chunk has beco
 faults: $(VENV)/.dev  ## every fault a backend may have, against the gateway and an SDK; minutes (ARGS=--api responses or messages)
 	$(BIN)/python -m tests.faults $(ARGS)
 
+deaths: $(VENV)/.dev  ## one of three backends killed every 5 s under 100 streams of the OpenAI SDK; two minutes
+	$(BIN)/python -m tests.faults.deaths $(ARGS)
+
 lock: $(VENV)/.dev  ## resolve .ci/requirements.lock anew
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
