@@ -21,7 +21,8 @@ MOST_WORDS = 32_768
 _LEARNT_A_TEXT = 8
 _LONGEST_WORD = 24
 _LONGEST_RUN = 64  # surely one token, and more than any text is indented by
-_RUNS = (" \n", " \r", "\t", "\x0b", "\x0c", " " * _LONGEST_RUN)
+_RUN = " " * _LONGEST_RUN
+_OTHER_RUNS = (" \n", " \r", "\t", "\x0b", "\x0c")
 _SPACES = re.compile("  +")
 # What Unicode calls White_Space; Python's own \s has four control characters more.
 _OTHER = "\t-\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -41,18 +42,19 @@ class WordTokens:
 
     def count_tokens(self, text: str) -> int:
         """Return as many as `encode` would give."""
-        plain = text.isascii() and not text.endswith("  ")
-        if not plain or any(run in text for run in _RUNS):
+        has_runs = "  " in text
+        plain = text.isascii() and not (has_runs and (text.endswith("  ") or _RUN in text))
+        if not plain or any(run in text for run in _OTHER_RUNS):
             return self._count_known(_CHUNK.findall(text), self._chunks, "")
         first, *words = text.split(" ")
         tokens = len(self._encode(first)) if first else 0
-        if not words:
-            return tokens
-        if not words[-1]:
+        if words and not words[-1]:
             tokens += 1  # a space at the end
-        if "  " in text:
+            words.pop()
+        if has_runs:
             tokens += len(_SPACES.findall(text))
-        return tokens + self._count_known(list(filter(None, words)), self._words, " ")
+            words = list(filter(None, words))
+        return tokens + self._count_known(words, self._words, " ") if words else tokens
 
     def _count_known(self, words: list[str], known: dict[str, int], before: str) -> int:
         """Sum over words that each have `before` in front of them."""
