@@ -31,7 +31,18 @@ from backends.client import BackendClient
 from backends.gauges import GaugePoller
 from backends.health import HealthProber
 from gateway import tokens
-from gateway.api import errors, health, inference, models, named, openapi, requests, root, route
+from gateway.api import (
+    errors,
+    feedback,
+    health,
+    inference,
+    models,
+    named,
+    openapi,
+    requests,
+    root,
+    route,
+)
 from gateway.config import GatewayConfig
 from gateway.daemon_thread import run_in_daemon_thread
 from gateway.service import fleet
@@ -122,6 +133,7 @@ class GatewayRuntime:
                 experiment=_experiment(config, self.metrics.registry),
             ),
             experiment=config.experiment,
+            log=config.log,
             stall_seconds=config.timeouts.stall_seconds,
             stream_seconds=config.timeouts.stream_seconds,
             deciding=Deciding(
@@ -270,6 +282,7 @@ def create_app(
             route.make_handler(gateway, config.limits, config.timeouts),
             *models.make_handlers(config, gateway.names),
             requests.make_handler(gateway),
+            feedback.make_handler(gateway, config.limits, config.timeouts),
             root.make_handler(gateway, models.list_contexts(config), gateway.names),
             *named.make_handlers(gateway, config.limits, config.timeouts),
             *health.make_handlers(gateway, runtime.scrape_registry),

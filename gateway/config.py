@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,13 @@ from gateway.experiment_config import ExperimentConfig
 from gateway.models_config import BackendConfig, ModelConfig, load_model
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES
-from gateway.scheduling.decision import PRESETS, MetricWeights
+from gateway.scheduling.decision import (
+    NO_BOUNDS,
+    PRESET_BOUNDS,
+    PRESETS,
+    MetricWeights,
+    PredictionBounds,
+)
 from gateway.structured import ConfigError, check_secret_or_file
 from gateway.tls_config import TlsConfig, load_tls
 from gateway.tracing_config import TracingConfig, resolve_tracing
@@ -60,9 +67,15 @@ class WeightsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PresetConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """A named set of weights, asked for as `auto:NAME`."""
+    """A named set of weights, asked for as `auto:NAME`.
+
+    `min_accuracy` is the least chance of being right, `accuracy_within` how far below the best
+    candidate's it may lie; a client's own bound replaces either.
+    """
 
     weights: WeightsConfig
+    min_accuracy: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    accuracy_within: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
 
 
 class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,9 +130,15 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where decisions are logged: a file that gets one JSON object per line, or nowhere."""
+    """Where decisions are logged: a file that gets one JSON object per line, or nowhere.
+
+    `features` adds the prompt's hashed words (a dictionary inverts them), `prompts` its text: what
+    `joulegate accuracy train --from-log` needs one of.
+    """
 
     decisions: str | None = None
+    features: bool = False
+    prompts: bool = False
 
 
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -219,6 +238,16 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
         mine = {name: preset.weights.to_metric_weights() for name, preset in self.presets.items()}
         return {**PRESETS, **mine}
 
+    def preset_bounds(self, name: str) -> PredictionBounds:
+        """Return a preset's bounds, the quantile of the config's."""
+        preset = self.presets.get(name)
+        bounds = PRESET_BOUNDS.get(name, NO_BOUNDS)
+        if preset is not None:
+            bounds = PredictionBounds(
+                min_accuracy=preset.min_accuracy, accuracy_within=preset.accuracy_within
+            )
+        return replace(bounds, quantile=self.bounds.quantile)
+
 
 def _check_same_server(where: str, backend: BackendConfig, first: BackendConfig) -> None:
     """Raise ValueError where two models say different things of the one server they share."""
@@ -248,7 +277,10 @@ def load_config(path: Path) -> GatewayConfig:
             config.learning,
             state=config.learning.state and str(path.parent / config.learning.state),
         ),
-        log=LogConfig(config.log.decisions and str(path.parent / config.log.decisions)),
+        log=msgspec.structs.replace(
+            config.log,
+            decisions=config.log.decisions and str(path.parent / config.log.decisions),
+        ),
         carbon=load_carbon(config.carbon, path.parent),
         tracing=resolve_tracing(config.tracing),
     )

@@ -102,6 +102,9 @@ class TrainOptions:
     merge: Annotated[
         Path | None, typer.Option(help="Profile to add to; default: the shipped one.")
     ] = None
+    from_log: Annotated[
+        bool, typer.Option("--from-log", help="FILES are decision logs with feedback.")
+    ] = False
     report: Annotated[Path | None, typer.Option(help="Write every figure here, as JSON.")] = None
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False

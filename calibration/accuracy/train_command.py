@@ -8,6 +8,7 @@ from typing import Any, TextIO
 import msgspec
 import numpy as np
 
+from calibration.accuracy.feedback_log import read_feedback
 from calibration.accuracy.judged import judge_predictions
 from calibration.accuracy.labelled_scores import LabelledScores, read_scores, read_texts
 from calibration.accuracy.options import PredictOptions, TrainOptions
@@ -38,7 +39,10 @@ def train(options: TrainOptions) -> int:
             )
         loaded = profile.load_profile(options.merge)
         labels = read_labels(options.label)
-        rows = read_scores(options.files, options.prompt, labels, options.task)
+        if options.from_log:
+            rows = read_feedback(options.files)
+        else:
+            rows = read_scores(options.files, options.prompt, labels, options.task)
         costs = _read_costs(options.cost, rows.models, loaded, rows.scores)
         trained = _train(rows, options)
         report = judge_predictions(trained, rows.scores, rows.models, costs, rows.tasks)

@@ -116,6 +116,8 @@ def parse_log_line(line: Mapping[str, Any], *, pinned: bool) -> RecordedRequest:
 
 def _parse_decision(line: Mapping[str, Any], *, pinned: bool) -> dict[str, Any]:
     """Return a line's decision where it is one to replay."""
+    if "feedback" in line and "decision" not in line:
+        raise LeftOut("a judgement, not a request")
     if "decision" not in line:
         raise BadLine("no decision in it")
     decision, code = line["decision"], line.get("code")

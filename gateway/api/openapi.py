@@ -48,6 +48,7 @@ def build_document() -> _Json:
         path = endpoint.url_path.replace("{id}", "{response_id}")
         paths[path] = {endpoint.method.lower(): _describe_named(endpoint)}
     paths["/v1/route"] = {"post": _describe_route()}
+    paths["/v1/feedback"] = {"post": _describe_feedback()}
     paths["/v1/models"] = {
         "get": _describe_get("List the names a request may ask for", "ModelList")
     }
@@ -137,6 +138,28 @@ def _describe_route() -> _Json:
         "responses": {
             "200": _describe_response("The decision", "Decision"),
             **{code: answer for code, answer in _describe_failures().items() if int(code) < 500},  # noqa: PLR2004
+        },
+    }
+
+
+def _describe_feedback() -> _Json:
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    properties = {
+        "request_id": {"type": "string", "minLength": 1, "maxLength": 128},
+        "score": share,
+        "correct": {"type": "boolean"},
+        "source": {"type": "string", "maxLength": 64},
+    }
+    schema = {"type": "object", "required": ["request_id"], "properties": properties}
+    answer = {"type": "object", "properties": {"id": {"type": "string"}, "score": share}}
+    failures = _describe_failures()
+    return {
+        "operationId": "feedback",
+        "summary": "Say whether an answer was right: `score`, or `correct`",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "200": {"description": "Noted", "content": {"application/json": {"schema": answer}}},
+            **{code: failures[code] for code in ("400", "404", "413")},
         },
     }
 

@@ -84,6 +84,8 @@ def make_decision(
             broken.append((violation, made))
         else:
             able.append(made)
+    if bounds.accuracy_within is not None:
+        able = _keep_near_best(able, bounds.accuracy_within, excluded)
     ranked: list[ScoredCandidate] = []
     if able:
         ranked = _rank_estimates(able, weights, normalise)
@@ -101,6 +103,25 @@ def make_decision(
         reference_load=reference_load,
         prompt=prompt,
     )
+
+
+def _keep_near_best(
+    able: list[CandidateEstimate], within: float, excluded: list[ExcludedCandidate]
+) -> list[CandidateEstimate]:
+    """Return those whose accuracy lies within so much of the best one's."""
+    floor = max((made.candidate.accuracy for made in able), default=0.0) - within - _ROUNDING
+    near = []
+    for made in able:
+        option, accuracy = made.candidate.option, made.candidate.accuracy
+        if accuracy >= floor:
+            near.append(made)
+        else:
+            why = f"bound: accuracy_within {accuracy:.6g} < {floor:.6g}"
+            excluded.append(ExcludedCandidate(option.model, option.deployment, "bound", why))
+    return near
+
+
+_ROUNDING = 1e-12
 
 
 def _keep_bounds(

@@ -37,6 +37,7 @@ PRESETS = {
     "energy": MetricWeights.from_values(0.1, 0.8, 0.1),
     "time": MetricWeights.from_values(0.1, 0.1, 0.8),
     "balanced": MetricWeights.from_values(1, 1, 1),
+    "frugal": MetricWeights.from_values(0, 1, 0),
 }
 """The presets that need no configuration."""
 
@@ -54,6 +55,8 @@ class PredictionBounds:
     min_accuracy: float | None = None
     quantile: float = DEFAULT_QUANTILE
     """The share of such requests that is to keep within the first two."""
+    accuracy_within: float | None = None
+    """How far below the best candidate's accuracy another may lie."""
 
     @property
     def limits(self) -> tuple[float | None, float | None, float | None]:
@@ -62,6 +65,8 @@ class PredictionBounds:
 
 
 NO_BOUNDS = PredictionBounds()
+PRESET_BOUNDS = {"frugal": PredictionBounds(accuracy_within=0.03)}
+"""Bounds of built-in presets: `frugal` is the least energy that is nearly as likely right."""
 
 
 class ExcludedCandidate(NamedTuple):

@@ -82,15 +82,14 @@ class PromptKinds:
         found = [one for one in map(get, words) if one is not None]
         size = len(self.names)
         sums = struct.unpack(f"<{size}I", sum(found).to_bytes(4 * size, "little"))
-        none = _OFFSET * len(found)
+        none, part = _OFFSET * len(found), 1.0 / root
         values = [
-            bias + scale * (total - none) / root
+            bias + scale * (total - none) * part
             for bias, scale, total in zip(self.bias, self.scales, sums, strict=True)
         ]
-        top = max(values)
-        shares = [math.exp(value - top) for value in values]
-        whole = sum(shares)
-        return tuple(share / whole for share in shares)
+        top = -max(values)
+        shares = list(map(math.exp, map(top.__add__, values)))
+        return tuple(map((1.0 / sum(shares)).__mul__, shares))
 
 
 @dataclass(frozen=True, slots=True)

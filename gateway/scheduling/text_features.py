@@ -7,7 +7,7 @@ only, so that a long prompt costs no more than a short one.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from zlib import crc32
 
 BUCKETS = 4096
@@ -74,15 +74,7 @@ def extract_text_features(text: str) -> TextFeatures:
     """Return the features of a text; a bucket appears once however many words fall into it."""
     text = cut_middle(text)
     words = text.lower().translate(_TO_SPACES).split()
-    found: set[int] = set()
-    known = _buckets
-    for word in set(words):
-        bucket = known.get(word)
-        if bucket is None:
-            if len(known) >= _MOST_CACHED:
-                known.clear()
-            bucket = known[word] = hash_word(word)
-        found.add(bucket)
+    found = _hash_words(set(words))
     raw = text.encode("utf-8", "replace")
     digits = len(raw) - len(raw.translate(None, _DIGITS))
     shape = (
@@ -91,13 +83,30 @@ def extract_text_features(text: str) -> TextFeatures:
         float("?" in text),
         float(digits > 0),
     )
-    coarse = {bucket % BUCKETS for bucket in found}
+    coarse = set(map(_COARSE, found))
     return TextFeatures(
         tuple(sorted(coarse)),
         shape,
         tuple(sorted(found)),
         _describe_form(text, raw, digits, found, len(words)),
     )
+
+
+_COARSE = (BUCKETS - 1).__and__
+
+
+def _hash_words(words: set[str]) -> set[int]:
+    """Return the words' buckets; those met before are looked up, all at once."""
+    known = _buckets
+    found = set(map(known.get, words))
+    if None in found:
+        for word in words:
+            if word not in known:
+                if len(known) >= _MOST_CACHED:
+                    known.clear()
+                found.add(known.setdefault(word, hash_word(word)))
+        found.discard(None)
+    return cast("set[int]", found)
 
 
 def _describe_form(

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment, list_backends
+from gateway.config import LogConfig
 from gateway.experiment_config import BaselineConfig, ExperimentConfig
 from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
@@ -52,7 +53,6 @@ from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import (
     ClientOutcome,
     ParsedRequest,
-    PlannedRequest,
     RequestedName,
 )
 from gateway.tokens import TokenCounter
@@ -63,6 +63,7 @@ CLIENT_GONE = 499
 """nginx's code for a client that closed first; no client ever sees it."""
 _OK = HTTPStatus.OK.value
 _ANSWERED = ClientOutcome(_OK)
+NO_LOG = LogConfig()
 _NO_ARM = (None, None)
 
 
@@ -83,8 +84,10 @@ class RequestPipeline:
         stream_seconds: float,
         experiment: ExperimentConfig | None = None,
         deciding: Deciding | None = None,
+        log: LogConfig = NO_LOG,
     ) -> None:
         self.deciding = deciding or Deciding()
+        self._log = log
         self.names = names
         self.profiles = profiles
         self.deployments = deployments
@@ -208,14 +211,7 @@ class RequestPipeline:
         made = make_plan(
             ask, target, headers, self.profiles.live, self._counter, self.deciding, baseline
         )
-        record.planned = PlannedRequest(
-            made.decision,
-            made.seconds,
-            made.features.tokens_in,
-            made.features.asked_tokens_out,
-            made.lesson,
-            made.features.sequence_counts,
-        )
+        made.note(record, self._log)
         if not made.decision.candidates:
             raise no_candidate_error(
                 made.decision, ask.kind.prompt_member, wait=made.find_shortest_wait()

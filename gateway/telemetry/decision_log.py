@@ -16,11 +16,11 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 
 from gateway.daemon_thread import run_in_daemon_thread
-from gateway.telemetry.record import RequestRecord
 
 _log = logging.getLogger("joulegate.decisions")
 _FLUSH_SECONDS = 0.2
@@ -31,19 +31,26 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_READER = "nobody reads this pipe"
 
 
+class LogLine(Protocol):
+    """What the log takes."""
+
+    def to_log_line(self) -> dict[str, Any]:
+        """Return what is to be written of it, as JSON takes it."""
+
+
 class DecisionLog:
     """Appends records to a file until cancelled; `dropped` is called with lost lines."""
 
     def __init__(self, path: Path, dropped: Callable[[int], None]) -> None:
         self._path = path
         self._dropped = dropped
-        self._pending: list[RequestRecord] = []
+        self._pending: list[LogLine] = []
         self._cut = b""
         self._cut_file: tuple[int, int] | None = None
         self._broken = False
         self._writing: asyncio.Future[int] | None = None
 
-    def add_record(self, record: RequestRecord) -> None:
+    def add_record(self, record: LogLine) -> None:
         """Take a record, to be written within the second."""
         if len(self._pending) < _MAX_PENDING:
             self._pending.append(record)
@@ -77,9 +84,9 @@ class DecisionLog:
         except TimeoutError:
             _log.error("decision log %s: hangs; its last lines are lost", self._path)
 
-    def _write_records(self, batch: list[RequestRecord]) -> int:
+    def _write_records(self, batch: list[LogLine]) -> int:
         """Append a line for each record; return how many were lost."""
-        lines = [msgspec.json.encode(record.to_dict()) + b"\n" for record in batch]
+        lines = [msgspec.json.encode(record.to_log_line()) + b"\n" for record in batch]
         try:
             handle = os.open(self._path, _FLAGS, 0o666)
         except OSError as error:

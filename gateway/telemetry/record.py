@@ -27,6 +27,7 @@ from gateway.telemetry.request_stages import (
     ReceivedRequest,
     RequestedName,
     RequestEnergy,
+    RequestFeedback,
     ServedRequest,
     WastedEnergy,
 )
@@ -45,8 +46,10 @@ class RequestRecord:
         "attempts",
         "boundary",
         "compared",
+        "feedback",
         "host",
         "last_tried",
+        "logged",
         "outcome",
         "parsed",
         "planned",
@@ -90,6 +93,10 @@ class RequestRecord:
         self.boundary: RequestBoundary | None = None
         """What it costs beyond its accelerators: drawn once it is settled."""
         self.compared: ComparedPredictions = UNCOMPARED
+        self.feedback: RequestFeedback | None = None
+        """The last word on whether the answer was right."""
+        self.logged: dict[str, Any] | None = None
+        """What the decision log alone gets: the prompt's features or text, where asked for."""
         self.unsettled = 0
         """Attempts whose joules a meter has yet to tell."""
         self._measured: tuple[float, str] | None = None
@@ -174,8 +181,12 @@ class RequestRecord:
         if not self.unsettled and self._on_final is not None:
             self._on_final(self)
 
+    def to_log_line(self) -> dict[str, Any]:
+        """Return a line of the decision log."""
+        return {**self.to_dict(), **(self.logged or {})}
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the shape of `GET /v1/requests/{id}` and of a line in the decision log."""
+        """Return the shape of `GET /v1/requests/{id}`; the decision log's begins with it."""
         received, served, settled, planned = self.received, self.served, self.settled, self.planned
         answered = self.answered or UNANSWERED
         live, shadow = self.compared
@@ -216,6 +227,7 @@ class RequestRecord:
             "asked_tokens": planned and planned.asked_tokens,
             "arm": self.target.arm,
             "attempts": [attempt._asdict() for attempt in self.attempts],
+            **({} if self.feedback is None else {"feedback": self.feedback._asdict()}),
             "decision": planned
             and planned.decision.to_dict(request_id=received.id, decision_us=planned.decision_us),
         }

@@ -136,6 +136,19 @@ class ClientOutcome(NamedTuple):
     error: str | None = None
 
 
+class RequestFeedback(NamedTuple):
+    """Somebody's word on an answer: `score` from 0, wrong, to 1, right; `at` is Unix time."""
+
+    id: str
+    score: float
+    source: str
+    at: float
+
+    def to_log_line(self) -> dict[str, Any]:
+        """Return a line of the decision log."""
+        return {"feedback": self._asdict()}
+
+
 class RequestEnergy(NamedTuple):
     """Its joules are final: the answer's, by how they were measured, and those wasted on it."""
 

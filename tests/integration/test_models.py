@@ -14,6 +14,7 @@ NAMES = (
     "auto:energy",
     "auto:time",
     "auto:balanced",
+    "auto:frugal",
     "auto:eco",
     "phi-3-mini",
     "mistral-7b",
@@ -36,7 +37,7 @@ async def test_the_list_has_models_auto_and_presets(gate):
     assert first["id"] in NAMES[-3:]
     assert (first["root"], first["parent"], first["permission"]) == (first["id"], None, [])
     assert "chat" in first["capabilities"]
-    assert [card["id"] in NAMES[-3:] for card in listed["data"]] == [True] * 3 + [False] * 6
+    assert [card["id"] in NAMES[-3:] for card in listed["data"]] == [True] * 3 + [False] * 7
     eco = by_name["auto:eco"]
     assert eco["weights"] == {"accuracy": 0.0, "energy": 1.0, "time": 0.0}
     assert eco["max_model_len"] == 8192

@@ -19,6 +19,7 @@ from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.recent import RecentRequests
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import RequestFeedback
 
 _log = logging.getLogger("joulegate")
 
@@ -81,6 +82,24 @@ class RequestAccounting:
             self._learning.drift.publish_metrics()
         if self._experiment is not None:
             self._experiment.publish()
+
+    def add_feedback(self, feedback: RequestFeedback) -> bool:
+        """Note what is said of an answer; tell whether its request is known here.
+
+        It goes into the decision log in any case: another worker may have served the request.
+        """
+        self.flush()
+        record = self.recent.get_record(feedback.id)
+        if record is not None:
+            record.feedback = feedback
+        if self._decision_log is not None:
+            self._decision_log.add_record(feedback)
+        return record is not None
+
+    @property
+    def keeps_log(self) -> bool:
+        """Whether there is a decision log."""
+        return self._decision_log is not None
 
     def close(self) -> None:
         """Flush what is left; joules that no meter has settled by now stay estimated."""

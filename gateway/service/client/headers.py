@@ -11,6 +11,7 @@ MAX_LATENCY_MS: Final = "x-joulegate-max-latency-ms"
 MAX_ENERGY_JOULES: Final = "x-joulegate-max-energy-joules"
 MIN_ACCURACY: Final = "x-joulegate-min-accuracy"
 BOUND_QUANTILE: Final = "x-joulegate-bound-quantile"
+ACCURACY_WITHIN: Final = "x-joulegate-accuracy-within"
 INFEASIBLE: Final = "x-joulegate-infeasible"
 EXPLAIN: Final = "x-joulegate-explain"
 IMPACT: Final = "x-joulegate-impact"
@@ -23,7 +24,8 @@ REQUEST: Final = {
     POLICY: "`relative` (the default), `fair-ols` or `hybrid`",
     MAX_LATENCY_MS: "hard bound on the milliseconds, held by the 90% quantile of answer lengths",
     MAX_ENERGY_JOULES: "hard bound on the joules, held likewise",
-    MIN_ACCURACY: "hard bound on the model's accuracy, 0 to 1",
+    MIN_ACCURACY: "hard bound on the accuracy (the lower end of a predicted one), 0 to 1",
+    ACCURACY_WITHIN: "how far below the most accurate candidate another may lie, 0 to 1",
     BOUND_QUANTILE: "the share of such requests that is to keep within the bounds: 0.5 to 0.99",
     INFEASIBLE: "`best-effort` (default: the least bad serves) or `reject` (422)",
     EXPLAIN: "`true` adds a `joulegate` object with every candidate's numbers to the answer",

@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 
 from backends.retry_after import round_up_seconds
+from gateway.config import LogConfig
 from gateway.experiment_config import BaselineConfig
 from gateway.scheduling.decide import make_decision
 from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.features import RequestFeatures
+from gateway.scheduling.text_features import extract_text_features
 from gateway.service.client.errors import (
     ApiError,
     BackendsRateLimited,
@@ -40,7 +42,7 @@ from gateway.service.request.routing_table import (
 )
 from gateway.service.request.steering import RequestSteering, resolve_steering
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_stages import UNANSWERED
+from gateway.telemetry.request_stages import UNANSWERED, PlannedRequest
 from gateway.tokens import TokenCounter
 
 
@@ -93,6 +95,29 @@ class RoutingPlan:
                 },
             }
         )
+
+    def note(self, record: RequestRecord, log: LogConfig) -> None:
+        """Note the decision, and what the log is to keep of the prompt."""
+        record.planned = PlannedRequest(
+            self.decision,
+            self.seconds,
+            self.features.tokens_in,
+            self.features.asked_tokens_out,
+            self.lesson,
+            self.features.sequence_counts,
+        )
+        record.logged = self.describe_text(log)
+
+    def describe_text(self, log: LogConfig) -> dict[str, Any] | None:
+        """Return what the decision log is to keep of the prompt's text; None: nothing."""
+        if not (log.features or log.prompts) or not self.ask.words:
+            return None
+        found: dict[str, Any] = {"prompt": self.ask.words} if log.prompts else {}
+        if log.features:
+            read = self.prompt
+            text = extract_text_features(self.ask.words) if read is None else read.text
+            found["features"] = {"words": text.words, "form": text.form}
+        return found
 
     def _describe_decision(self, request_id: str) -> dict[str, Any]:
         us = round(self.seconds * 1e6, 1)

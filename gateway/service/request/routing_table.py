@@ -93,7 +93,10 @@ class ModelNames:
         for preset, weights in self.presets.items():
             name = f"{AUTO}:{preset}"
             self._targets[name] = RequestTarget(
-                name, None, preset, default._replace(weights=weights)
+                name,
+                None,
+                preset,
+                default._replace(weights=weights, bounds=config.preset_bounds(preset)),
             )
         for name in list(self._targets):
             self._targets[MODEL_PREFIX + name] = self._targets[name]

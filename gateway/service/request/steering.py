@@ -32,7 +32,9 @@ _BOUNDS = {
     names.MAX_ENERGY_JOULES: "max_energy_joules",
     names.MIN_ACCURACY: "min_accuracy",
     names.BOUND_QUANTILE: "quantile",
+    names.ACCURACY_WITHIN: "accuracy_within",
 }
+_ACCURACIES = ("min-accuracy", "min_accuracy", "accuracy-within", "accuracy_within")
 _LEAST_QUANTILE, _MOST_QUANTILE = 0.5, 0.99
 _TRUE = {b"true": True, b"1": True, b"false": False, b"0": False}
 
@@ -62,6 +64,7 @@ class BoundsMember(Struct, forbid_unknown_fields=True):
     max_latency_ms: float | None = None
     max_energy_joules: float | None = None
     min_accuracy: float | None = None
+    accuracy_within: float | None = None
     quantile: float | None = None
 
 
@@ -204,7 +207,7 @@ def _check_bound(value: float, param: str) -> float:
         raise BadRequest(f"{param}: must be finite and not negative", param=param)
     if param.endswith("quantile") and not _LEAST_QUANTILE <= value <= _MOST_QUANTILE:
         raise BadRequest(f"{param}: is a share, from 0.5 to 0.99", param=param)
-    if value > 1.0 and param.endswith(("min-accuracy", "min_accuracy")):
+    if value > 1.0 and param.endswith(_ACCURACIES):
         raise BadRequest(f"{param}: is a share, from 0 to 1", param=param)
     return value
 
@@ -214,4 +217,7 @@ def _merge_bounds(bounds: PredictionBounds, given: Mapping[str, float]) -> Predi
     if not given:
         return bounds
     now = {name: getattr(bounds, name) for name in _BOUNDS.values()}
+    if "min_accuracy" in given:
+        # Who says how likely it must be wants no other floor: `auto:frugal` brings one.
+        now["accuracy_within"] = None
     return PredictionBounds(**{**now, **given})

@@ -1,0 +1,69 @@
+"""Labels out of decision logs: requests whose answers somebody judged, with their features."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.accuracy.labelled_scores import LabelledScores
+from calibration.tables.columns import BadInput
+from calibration.tables.records import parse_json_lines, read_raw_bytes
+from gateway.scheduling.text_features import (
+    FORMS,
+    WORD_BUCKETS,
+    TextFeatures,
+    extract_text_features,
+)
+
+
+def read_feedback(paths: Sequence[Path]) -> LabelledScores:
+    """Return judged requests, each with a score for the model that answered it.
+
+    The last word on a request counts. Raises BadInput where none has both a judgement and its
+    prompt's features or text, OSError.
+    """
+    asked: dict[str, tuple[str, TextFeatures]] = {}
+    judged: dict[str, float] = {}
+    for path in paths:
+        for _, line in parse_json_lines(read_raw_bytes(path)):
+            if line is not None:
+                _take(line, asked, judged)
+    found = [(*asked[name], score) for name, score in judged.items() if name in asked]
+    if not found:
+        raise BadInput(
+            f"{len(judged)} judgements and {len(asked)} requests with features, none with both: "
+            "turn on log.features (or log.prompts) and send POST /v1/feedback"
+        )
+    models = sorted({model for model, _, _ in found})
+    scores = np.full((len(found), len(models)), math.nan)
+    for at, (model, _, score) in enumerate(found):
+        scores[at, models.index(model)] = score
+    return LabelledScores([text for _, text, _ in found], scores, models, None)
+
+
+def _take(
+    line: dict[str, Any], asked: dict[str, tuple[str, TextFeatures]], judged: dict[str, float]
+) -> None:
+    told, model = line.get("feedback"), line.get("model")
+    if isinstance(told, dict) and isinstance(told.get("score"), int | float):
+        judged[str(told.get("id"))] = min(1.0, max(0.0, float(told["score"])))
+    text = _read_text(line)
+    if isinstance(model, str) and text is not None:
+        asked[str(line.get("id"))] = (model, text)
+
+
+def _read_text(line: dict[str, Any]) -> TextFeatures | None:
+    found = line.get("features")
+    if isinstance(found, dict):
+        words, form = found.get("words"), found.get("form")
+        if (
+            isinstance(words, list)
+            and isinstance(form, list)
+            and len(form) == len(FORMS)
+            and all(isinstance(one, int) and 0 <= one < WORD_BUCKETS for one in words)
+        ):
+            return TextFeatures((), (0.0, 0.0, 0.0, 0.0), tuple(words), tuple(map(float, form)))
+    prompt = line.get("prompt")
+    return extract_text_features(prompt) if isinstance(prompt, str) else None

@@ -1,0 +1,70 @@
+"""`POST /v1/feedback`: somebody's word on whether an answer was right."""
+
+import time
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import msgspec
+from litestar import asgi
+from litestar.types import HTTPScope, Receive, Scope, Send
+from msgspec import Meta, Struct
+
+from gateway.api.incoming import ClientDisconnected, read_head, read_members
+from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.service.client.errors import ApiError, BadRequest, NotFound
+from gateway.service.client.response import ResponseWriter
+from gateway.service.pipeline import RequestPipeline
+from gateway.service.request.members import Members
+from gateway.telemetry.request_stages import RequestFeedback
+
+
+class FeedbackBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which request, and `score` from 0 to 1 or `correct`; `source` says who judged."""
+
+    request_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    score: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    correct: bool | None = None
+    source: Annotated[str, Meta(max_length=64)] = "user"
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.correct is None):
+            raise ValueError("give one of `score` and `correct`")
+
+
+def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
+    """Make the route handler."""
+
+    @asgi("/v1/feedback", name="feedback", copy_scope=False)
+    async def handle_feedback(scope: Scope, receive: Receive, send: Send) -> None:
+        http: HTTPScope = scope  # type: ignore[assignment]
+        head = read_head(http)
+        reply = ResponseWriter(send, head.request_id)
+        try:
+            members = await read_members(
+                head, receive, limit=limits.max_body_bytes, seconds=timeouts.body_seconds
+            )
+            found = _read_feedback(members)
+            known = gateway.accounting.add_feedback(found)
+            if not known and not gateway.accounting.keeps_log:
+                raise NotFound(
+                    f"no recent request {found.id!r}, and no decision log to note it in",
+                    code="request_not_found",
+                )
+            answer = {"id": found.id, "score": found.score, "known": known}
+            await reply.send_unary(HTTPStatus.OK.value, msgspec.json.encode(answer))
+        except ClientDisconnected:
+            return
+        except ApiError as error:
+            await reply.send_error(error)
+
+    return handle_feedback
+
+
+def _read_feedback(members: Members) -> RequestFeedback:
+    """Return what was sent. Raises BadRequest."""
+    try:
+        body = msgspec.json.decode(msgspec.json.encode(members), type=FeedbackBody)
+    except msgspec.MsgspecError as error:
+        raise BadRequest(str(error)) from None
+    score = body.score if body.score is not None else float(bool(body.correct))
+    return RequestFeedback(body.request_id, score, body.source, time.time())
