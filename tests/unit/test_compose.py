@@ -14,7 +14,11 @@ from gateway.commands import check
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES = COMPOSE["services"]
-OURS = {name for name, service in SERVICES.items() if "build" in service}
+IMAGE = SERVICES["image"]
+OURS = {name for name, service in SERVICES.items() if service["image"] == IMAGE["image"]} - {
+    "image"
+}
+VLLM = {name for name, service in SERVICES.items() if "vllm" in service["image"]}
 CONFIGS = {name: ROOT / entry["file"] for name, entry in COMPOSE["configs"].items()}
 GATEWAYS = {"": "gateway", "-gpu": "gateway-gpu"}
 
@@ -84,12 +88,26 @@ def test_images_are_pinned_and_can_be_replaced():
 
 
 def test_what_is_ours_can_do_no_harm():
-    for name in OURS:
+    for name in (*OURS, *VLLM, "image"):
         service = SERVICES[name]
         assert service["read_only"] is True, name
+        assert not {"privileged", "ipc", "pid", "network_mode"} & service.keys(), name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert "user" not in service, "the image says who it runs as"
+
+
+def test_one_service_builds_and_the_others_wait_for_its_image():
+    assert len(OURS) >= 7
+    assert {name for name, service in SERVICES.items() if "build" in service} == {"image"}
+    assert "profiles" not in IMAGE
+    for name in OURS:
+        assert SERVICES[name]["pull_policy"] == "never", name
+        waits, known = [name], set()
+        while waits:
+            known.add(waits[-1])
+            waits += set(SERVICES[waits.pop()].get("depends_on", ())) - known
+        assert "image" in known, name
 
 
 @each_set
@@ -162,7 +180,7 @@ def test_prometheus_scrapes_every_service_on_its_port():
         for lookup in job["dns_sd_configs"]
         for name in lookup["names"]
     }
-    serving = set(SERVICES) - {"prometheus", "grafana"}
+    serving = set(SERVICES) - {"prometheus", "grafana", "image"}
     assert found == {(name, listens_on(name)) for name in serving}
 
 
