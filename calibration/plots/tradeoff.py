@@ -10,7 +10,7 @@ from calibration.arrays import Floats
 from calibration.plots import choices, style
 from calibration.plots.picture import Picture, PictureTable, format_length
 from calibration.plots.plot_data import PlotData, select_regression
-from calibration.stats.design import columns
+from calibration.stats.design import build_columns
 from calibration.stats.intervals import Z_95
 from gateway.profile import ModelProfile
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity
@@ -183,7 +183,7 @@ def _compute_half_interval(
     if cost.covariance is None:
         return None
     i, o, r = length[0] * model.tokens.ratio, float(length[1]), material.running
-    terms = columns(cost.form, quantity, np.array(i), np.array(o), np.array(float(r)))
+    terms = build_columns(cost.form, quantity, np.array(i), np.array(o), np.array(float(r)))
     return Z_95 * float(np.sqrt(max(terms @ np.array(cost.covariance) @ terms, 0.0)))
 
 

@@ -83,7 +83,7 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
             lambda: server.query_samples(keys.INFO_METRIC, options.window, at),
         )
         outcomes = recalibrate.recalibrate_models(
-            window, live, chosen.deployments, _settings(options)
+            window, live, chosen.deployments, _build_settings(options)
         )
         adopted = [one for one in outcomes if one.entry is not None]
         source = _describe_source(server, options, at, live)
@@ -120,7 +120,7 @@ def _check_options(options: RecalibrateOptions) -> float | None:
     if options.form not in (*RegressionForm, BEST):
         raise BadInput(f"--form {options.form}: is none of {', '.join((*RegressionForm, BEST))}")
     _parse_duration("--window", options.window)
-    _settings(options)
+    _build_settings(options)
     profile.load_profile(options.profile)
     if not options.dry_run:
         target = options.target
@@ -135,7 +135,7 @@ def _check_options(options: RecalibrateOptions) -> float | None:
     return _parse_duration("--watch", options.watch) if options.watch else None
 
 
-def _settings(options: RecalibrateOptions) -> RefitSettings:
+def _build_settings(options: RecalibrateOptions) -> RefitSettings:
     """Return how to refit."""
     form = None if options.form == BEST else RegressionForm(options.form)
     seconds = _parse_duration("--block", options.block) if options.block else None

@@ -30,11 +30,11 @@ class SumFault:
 
     gate: str
     instance: str
-    seen: str
+    detail: str
 
     def __str__(self) -> str:
         """Say it in a line."""
-        return f"{self.seen} ({self.instance})"
+        return f"{self.detail} ({self.instance})"
 
 
 def find_impossible_reset(

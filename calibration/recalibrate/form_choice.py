@@ -27,7 +27,7 @@ from calibration.recalibrate.variants import (
     TWINS,
     FormVariant,
     ObservedRange,
-    base_columns,
+    build_base_columns,
     find_wrong_sign,
     list_variants,
 )
@@ -53,7 +53,7 @@ class RefitRules:
     """How a refit is made: the form (None: the best that stands), and its bounds."""
 
     form: RegressionForm | None = None
-    few: PriorSettings = field(default_factory=PriorSettings)
+    prior_settings: PriorSettings = field(default_factory=PriorSettings)
     max_condition: float = 300.0
     max_change: float = 3.0
     block_seconds: float | None = None
@@ -75,14 +75,14 @@ class FormChoice:
         factor, shifts = level
         self.live = live
         self.rules = rules
-        self.whole = whole
+        self.moments = whole
         self.level = factor
         self.shifts = shifts
-        self.seen = seen
+        self.observed_range = seen
         self.between = whole.compute_between_share(LOAD_COLUMN, per=TOKENS_OUT_COLUMN)
-        self.passed: list[str] = []
+        self.rejected_forms: list[str] = []
 
-    def choose(self) -> tuple[FormVariant, ClusterRobustFit, str | None]:
+    def choose_variant(self) -> tuple[FormVariant, ClusterRobustFit, str | None]:
         """Return the best variant that stands, or the last that was tried with what is wrong."""
         free = False  # whether a token in was found to cost nothing, or less by chance
         last: tuple[FormVariant, ClusterRobustFit, str | None] | None = None
@@ -91,37 +91,39 @@ class FormChoice:
                 continue
             try:
                 self._check_identifiable(variant)
-                solved = self.solve(variant, self.whole)
+                solved = self.solve_variant(variant, self.moments)
             except SingularMoments as error:
-                self.passed.append(f"{variant}: {error}")
+                self.rejected_forms.append(f"{variant}: {error}")
                 continue
-            wrong = find_wrong_sign(variant, solved, self.seen)
+            wrong = find_wrong_sign(variant, solved, self.observed_range)
             last = (variant, solved, wrong)
             if wrong is None:
-                return self._or_twin(variant, solved)
+                return self._prefer_twin_form(variant, solved)
             if TOKENS_IN_AT in variant.used and BOTH_AT not in variant.used:
                 free = bool(solved.high[TOKENS_IN_AT] >= 0.0)
-            self.passed.append(f"{variant}: {wrong}")
+            self.rejected_forms.append(f"{variant}: {wrong}")
         if last is None:
-            raise SingularMoments("; ".join(self.passed))
+            raise SingularMoments("; ".join(self.rejected_forms))
         return last
 
-    def solve(self, variant: FormVariant, part: ClusterMoments) -> ClusterRobustFit:
+    def solve_variant(self, variant: FormVariant, part: ClusterMoments) -> ClusterRobustFit:
         """Solve a variant on (part of) the window. Raises SingularMoments."""
-        chosen = part.combine(variant.columns)
-        weight = self.rules.few.compute_weight(self.whole.n)
+        chosen = part.combine_columns(variant.columns)
+        weight = self.rules.prior_settings.compute_weight(self.moments.n)
         if variant.keep_load and weight <= 0.0:
             own = self.live.coefficients[LOAD_AT]
             mine = len(self.shifts) == len(part.xx)
             shifts = own * self.shifts if mine else np.zeros(len(part.xx))
-            return chosen.hold(variant.used.index(LOAD_AT), self.level * own, shifts)
+            return chosen.solve_with_fixed_coefficient(
+                variant.used.index(LOAD_AT), self.level * own, shifts
+            )
         prior: CoefficientPrior | None = pull.build_prior(
             chosen, variant.form, variant.used, self.live, self.level, weight,
             keep_load=variant.keep_load,
         )  # fmt: skip
         if prior is None and self._is_grouped(variant):
             at, per = (variant.used.index(place) for place in (LOAD_AT, TOKENS_OUT_AT))
-            return chosen.instrument(at, per=per).solve_least_squares(plain=chosen)
+            return chosen.instrument_column(at, per=per).solve_least_squares(plain=chosen)
         return chosen.solve_least_squares(prior)
 
     def _is_grouped(self, variant: FormVariant) -> bool:
@@ -130,7 +132,7 @@ class FormChoice:
             return False
         return self.between >= MIN_BETWEEN_SHARE
 
-    def blur(self, variant: FormVariant, load: float) -> float:
+    def estimate_attenuation(self, variant: FormVariant, load: float) -> float:
         """Return what noise in the reading of the load may change, `load` being z over y.
 
         Noise draws the least squares coefficient to zero, and neither the live one nor the one from
@@ -139,15 +141,15 @@ class FormChoice:
         if LOAD_AT not in variant.used or not (variant.keep_load or self._is_grouped(variant)):
             return 0.0
         at = variant.used.index(LOAD_AT)
-        chosen = self.whole.combine(variant.columns)
+        chosen = self.moments.combine_columns(variant.columns)
         try:
             drawn = float(chosen.solve_least_squares().coefficients[at])
-            clear = float(self.solve(variant, self.whole).coefficients[at])
+            clear = float(self.solve_variant(variant, self.moments).coefficients[at])
         except (SingularMoments, np.linalg.LinAlgError):
             return 0.0
         return abs(clear - drawn) * load
 
-    def _or_twin(
+    def _prefer_twin_form(
         self, variant: FormVariant, solved: ClusterRobustFit
     ) -> tuple[FormVariant, ClusterRobustFit, str | None]:
         """Return the variant, or the one that reads context in its place where it fits better."""
@@ -157,22 +159,25 @@ class FormChoice:
         other = FormVariant(twin, variant.used, variant.keep_load)
         try:
             self._check_identifiable(other)
-            found = self.solve(other, self.whole)
+            found = self.solve_variant(other, self.moments)
         except SingularMoments:
             return variant, solved, None
         losses = [
-            self.whole.sum_squared_residuals(one.columns @ fitted.coefficients)
+            self.moments.sum_squared_residuals(one.columns @ fitted.coefficients)
             for one, fitted in ((variant, solved), (other, found))
         ]
-        if losses[1] < _LOWER * losses[0] and find_wrong_sign(other, found, self.seen) is None:
-            self.passed.append(f"{variant}: {twin.value} has the lower loss")
+        if (
+            losses[1] < _LOWER * losses[0]
+            and find_wrong_sign(other, found, self.observed_range) is None
+        ):
+            self.rejected_forms.append(f"{variant}: {twin.value} has the lower loss")
             return other, found, None
         return variant, solved, None
 
     def _check_identifiable(self, variant: FormVariant) -> None:
         """Raises SingularMoments where the window cannot tell the columns apart."""
         fitted = [at for at in variant.used if at != LOAD_AT or not variant.keep_load]
-        chosen = self.whole.combine(base_columns(variant.form)[:, fitted])
+        chosen = self.moments.combine_columns(build_base_columns(variant.form)[:, fitted])
         if LOAD_AT in fitted:
             if chosen.compute_tolerance(fitted.index(LOAD_AT)) < MIN_TOLERANCE:
                 raise SingularMoments("load hardly varied by itself")
@@ -189,7 +194,7 @@ class FormChoice:
 
     def _check_load_differs(self, variant: FormVariant) -> None:
         """Raises SingularMoments where the live profile's coefficient of load may still hold."""
-        solved = self.solve(variant, self.whole)
+        solved = self.solve_variant(variant, self.moments)
         at = variant.used.index(LOAD_AT)
         kept = self.level * self.live.coefficients[LOAD_AT]
         reach = compute_interval_factor(solved.clusters, _CONFIDENCE) * solved.standard_errors[at]

@@ -140,7 +140,7 @@ def check_metered(metered: SumBlock, limits: GateLimits) -> Iterator[GateRefusal
 
 def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look at a refitted cost."""
-    blocks = found.held.blocks
+    blocks = found.holdout.blocks
     if blocks < limits.min_blocks:
         text = (
             f"{blocks} of {found.block_seconds / 60.0:.3g} minutes with requests, at least "
@@ -188,21 +188,21 @@ def _of_step(found: CostRefit) -> Iterator[GateRefusal]:
 
 def _of_worth(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
     """Ask what it is worth on requests that it was not fitted to."""
-    held = found.held
-    if not held.clear:
+    held = found.holdout
+    if not held.is_significant:
         text = (
             f"held out, squared relative errors fall by {held.gain:.2g} +- {held.error:.2g}, which "
             "may be chance: the live profile holds"
         )
         yield GateRefusal(GAIN, text, held.gain, 2.0 * held.error)
-    elif held.off <= max(limits.min_gain, found.blur):
-        blurred = f", and over {found.blur:.1%}, which the load's noisy reading may explain"
+    elif held.live_error <= max(limits.min_gain, found.attenuation):
+        blurred = f", and over {found.attenuation:.1%}, which the load's noisy reading may explain"
         text = (
-            f"the live profile is off by {held.off:.1%} beyond the noise, over "
+            f"the live profile is off by {held.live_error:.1%} beyond the noise, over "
             f"{limits.min_gain:.0%} asked (--min-gain)"
-            f"{blurred if found.blur > limits.min_gain else ''}: it holds"
+            f"{blurred if found.attenuation > limits.min_gain else ''}: it holds"
         )
-        yield GateRefusal(GAIN, text, held.off, limits.min_gain)
+        yield GateRefusal(GAIN, text, held.live_error, limits.min_gain)
     elif held.ordinary < _LEAST_ORDINARY:
         text = (
             f"ordinary requests show {max(0.0, held.ordinary):.0%} of the change, at least "

@@ -27,7 +27,7 @@ LEAST_ERRORS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class HoldoutComparison:
     """How much better a refit predicts what it was not fitted to.
 
     `gain` is the mean difference of squared relative errors, `error` its standard error, `blocks`
@@ -41,21 +41,21 @@ class HeldOut:
     ordinary: float
 
     @property
-    def off(self) -> float:
+    def live_error(self) -> float:
         """By how much the live profile is off beyond the noise, as a share (root mean square)."""
         return float(np.sqrt(max(0.0, self.gain)))
 
     @property
-    def clear(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the gain is no chance: more than two standard errors, more for few blocks."""
         if self.blocks <= 1:
             return False
         return self.gain > max(LEAST_ERRORS, compute_interval_factor(self.blocks)) * self.error
 
 
-def hold_out(
+def compare_on_holdout(
     whole: ClusterMoments, live: Floats, new: Floats, fit: Callable[[ClusterMoments], Floats]
-) -> HeldOut:
+) -> HoldoutComparison:
     """Compare; `live` and `new` are coefficients of the sums' columns, `fit` gives such of a part.
 
     Raises SingularMoments where a part less than the whole cannot be fitted.
@@ -67,24 +67,31 @@ def hold_out(
     part = np.minimum(PARTS - 1, (PARTS * (np.cumsum(counts) - counts / 2) / counts.sum())).astype(
         int
     )
-    gains = whole.losses(live)
+    gains = whole.compute_losses(live)
     for number in range(PARTS):
         out = part == number
         if out.any():
-            gains[out] -= whole.select_columns(out).losses(fit(whole.select_columns(~out)))
-    size = whole.size(new)
+            gains[out] -= whole.select_clusters(out).compute_losses(
+                fit(whole.select_clusters(~out))
+            )
+    size = whole.sum_squared_predictions(new)
     total = float(gains.sum())
     spread = gains - total * counts / counts.sum()
     error = float(np.sqrt(blocks / (blocks - 1.0) * (spread**2).sum()))
     if size <= 0.0:
-        return HeldOut(0.0, float("inf"), blocks, 0.0)
-    return HeldOut(total / size, error / size, blocks, _ordinary(whole, live, new))
+        return HoldoutComparison(0.0, float("inf"), blocks, 0.0)
+    return HoldoutComparison(
+        total / size, error / size, blocks, _compute_ordinary_share(whole, live, new)
+    )
 
 
-def _ordinary(whole: ClusterMoments, live: Floats, new: Floats) -> float:
+def _compute_ordinary_share(whole: ClusterMoments, live: Floats, new: Floats) -> float:
     """Return the share of the change that ordinary requests show."""
     change = new - live
-    length, predicted = np.sqrt(whole.size(change)), np.sqrt(whole.size(live))
+    length, predicted = (
+        np.sqrt(whole.sum_squared_predictions(change)),
+        np.sqrt(whole.sum_squared_predictions(live)),
+    )
     if length <= 0.0 or predicted <= 0.0:
         return 0.0
     shown = float(whole.xt.sum(axis=0) @ change) / (length * predicted)

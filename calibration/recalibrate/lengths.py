@@ -51,7 +51,7 @@ def count_cut(block: SumBlock) -> int:
     return round(float(_read_cut_answers(block)[0].sum()))
 
 
-def fit(block: SumBlock) -> LengthFit:
+def fit_lengths(block: SumBlock) -> LengthFit:
     """Fit a log-normal to a block of the output basis that has some whole answers."""
     whole, first, second = (block.sum_term(term) for term in ("n", "l", "l2"))
     cut, limits = _read_cut_answers(block)
@@ -68,7 +68,7 @@ def fit(block: SumBlock) -> LengthFit:
         mu, sigma = fresh, spread
         if moved < _CLOSE:
             break
-    errors = _errors(whole, cut, (limits - mu) / sigma, sigma)
+    errors = _compute_standard_errors(whole, cut, (limits - mu) / sigma, sigma)
     return LengthFit(mu, sigma, round(n), round(float(cut.sum())), *errors)
 
 
@@ -85,7 +85,9 @@ def _compute_hazard(z: Floats) -> Floats:
     return np.asarray(np.exp(-0.5 * z**2 - 0.5 * np.log(2.0 * np.pi) - log_ndtr(-z)))
 
 
-def _errors(whole: float, cut: Floats, z: Floats, sigma: float) -> tuple[float, float]:
+def _compute_standard_errors(
+    whole: float, cut: Floats, z: Floats, sigma: float
+) -> tuple[float, float]:
     """Return the standard errors of mu and sigma, from the observed information."""
     hazard = _compute_hazard(z)
     slope = hazard * (hazard - z)  # its derivative

@@ -67,13 +67,13 @@ class ClusterMoments:
             scale * np.stack([get_product(a, ordinary) for a in columns]).T,
         )
 
-    def combine(self, columns: Floats) -> "ClusterMoments":
+    def combine_columns(self, columns: Floats) -> "ClusterMoments":
         """Return those of other columns, each a combination (k x new) of these."""
         return ClusterMoments(
             columns.T @ self.xx @ columns, self.xy @ columns, self.yy, self.xt @ columns
         )
 
-    def select_columns(self, chosen: NDArray[np.bool_] | slice) -> "ClusterMoments":
+    def select_clusters(self, chosen: NDArray[np.bool_] | slice) -> "ClusterMoments":
         """Return some of the clusters."""
         return ClusterMoments(self.xx[chosen], self.xy[chosen], self.yy[chosen], self.xt[chosen])
 
@@ -115,17 +115,17 @@ class ClusterMoments:
             self.xt,
         )
 
-    def losses(self, coefficients: Floats) -> Floats:
+    def compute_losses(self, coefficients: Floats) -> Floats:
         """Return the sum of squared residuals of each cluster."""
         return np.maximum(0.0, self.subtract_prediction(coefficients).yy)
 
-    def size(self, coefficients: Floats) -> float:
+    def sum_squared_predictions(self, coefficients: Floats) -> float:
         """Return the sum of squared predictions."""
         return max(0.0, float(coefficients @ self.xx.sum(axis=0) @ coefficients))
 
     def sum_squared_residuals(self, coefficients: Floats) -> float:
         """Return the sum of squared residuals."""
-        return float(self.losses(coefficients).sum())
+        return float(self.compute_losses(coefficients).sum())
 
     def compute_condition(self) -> float:
         """Return the condition number of the columns, each scaled to unit length."""
@@ -162,7 +162,7 @@ class ClusterMoments:
         explained = min(1.0, float(both**2 / explaining / spread))
         return float(1.0 - (1.0 - explained) * self.n / max(1.0, self.n - len(self.xx)))
 
-    def instrument(self, at: int, *, per: int) -> "ClusterMoments":
+    def instrument_column(self, at: int, *, per: int) -> "ClusterMoments":
         """Return the same with a column's noise within clusters taken out of the normal equations.
 
         In the equation of column `at` its own value is replaced by its cluster's mean per unit of
@@ -233,7 +233,9 @@ class ClusterMoments:
             prior_share=share,
         )
 
-    def hold(self, at: int, value: float, shifts: Floats) -> ClusterRobustFit:
+    def solve_with_fixed_coefficient(
+        self, at: int, value: float, shifts: Floats
+    ) -> ClusterRobustFit:
         """Solve for the other columns, column `at` held to a coefficient known from elsewhere.
 
         `shifts` (G) is what each cluster adds to that coefficient's own error, where it was scaled

@@ -33,7 +33,7 @@ import numpy as np
 
 from calibration.arrays import Floats
 from calibration.recalibrate.form_choice import FormChoice, RefitRules
-from calibration.recalibrate.holdout import HeldOut, hold_out
+from calibration.recalibrate.holdout import HoldoutComparison, compare_on_holdout
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.solved import (
     ClusterRobustFit,
@@ -46,7 +46,7 @@ from calibration.recalibrate.variants import (
     LOAD_COLUMN,
     FormVariant,
     ObservedRange,
-    base_columns,
+    build_base_columns,
     compute_observed_range,
 )
 from gateway.profile import CostRegression
@@ -88,7 +88,7 @@ class CostRefit:
     drift: LiveProfileDrift
     wrong_sign: str | None
     """What costs less than nothing, None where nothing does."""
-    passed_over: tuple[str, ...]
+    rejected_forms: tuple[str, ...]
     """Richer forms, and why not."""
     mean: Floats
     """The window's mean request, as the columns of the sums (unweighted)."""
@@ -105,12 +105,12 @@ class CostRefit:
     """The mean request's prediction over the live one's, before any limit of a step."""
     step: float
     """What the coefficients were multiplied with to stay within the largest change; 1: nothing."""
-    held: HeldOut
+    holdout: HoldoutComparison
     """What the refit is worth on requests that it was not fitted to."""
     winsorised: tuple[float, float]
     """Share of the rows that were raised to a fifth, and cut to five times, the live prediction."""
     block_seconds: float
-    blur: float
+    attenuation: float
     """What a noisy reading of the load may make of the mean prediction, as a share of it."""
 
     @property
@@ -128,7 +128,7 @@ class CostRefit:
 
     def predict_cost(self, columns: Floats) -> tuple[float, float]:
         """Return the prediction at a row of the sums' columns, and half its 95% interval."""
-        x = columns @ base_columns(self.form)[:, list(self.used)]
+        x = columns @ build_base_columns(self.form)[:, list(self.used)]
         return float(x @ self.solved.coefficients) * self.step, self.solved.compute_half_interval(
             x
         ) * self.step
@@ -147,25 +147,25 @@ def refit_cost(
     rows: SumBlock | None = None,
 ) -> CostRefit:
     """Refit a cost; `rows` counts the rows. Raises SingularMoments where no form can be told."""
-    seconds = rules.block_seconds or block_seconds(block)
-    blocks = block.by_time(seconds)
+    seconds = rules.block_seconds or choose_block_seconds(block)
+    blocks = block.group_by_time(seconds)
     whole = ClusterMoments.from_block(blocks)
     mean = np.array([block.sum_term(term or "n") for term in COLUMNS]) / block.n
-    before = base_columns(live.form) @ np.array(live.coefficients)
+    before = build_base_columns(live.form) @ np.array(live.coefficients)
     predicted, observed = float(mean @ before), block.sum_term("y") / block.n
     level = observed / predicted if predicted > 0.0 else 1.0
     plain = np.column_stack([blocks.get_term(term or "n") for term in COLUMNS])
     shifts = (blocks.get_term("y") - level * (plain @ before)) / (predicted * block.n or 1.0)
     fit = FormChoice(live, rules, whole, (level, shifts), compute_observed_range(block))
-    variant, solved, wrong = fit.choose()
+    variant, solved, wrong = fit.choose_variant()
     columns = variant.columns
     change = float(mean @ columns @ solved.coefficients) / predicted if predicted > 0.0 else np.inf
     step = 1.0
     if change > 0.0 and np.isfinite(change):
         step = float(np.clip(change, 1.0 / rules.max_change, rules.max_change) / change)
 
-    def again(part: ClusterMoments) -> Floats:
-        return np.asarray(step * columns @ fit.solve(variant, part).coefficients)
+    def refit_part(part: ClusterMoments) -> Floats:
+        return np.asarray(step * columns @ fit.solve_variant(variant, part).coefficients)
 
     b = step * columns @ solved.coefficients
     return CostRefit(
@@ -174,24 +174,28 @@ def refit_cost(
         solved=solved,
         used=variant.used,
         kept_load=variant.keep_load,
-        observed_range=fit.seen,
+        observed_range=fit.observed_range,
         drift=_compute_drift(whole, variant, before, (predicted, observed)),
         wrong_sign=wrong,
-        passed_over=tuple(fit.passed),
+        rejected_forms=tuple(fit.rejected_forms),
         mean=mean,
         sd=whole.standard_deviations,
-        influence=_compute_influence(ClusterMoments.from_block(block).combine(columns), solved),
-        rmse=_relative(whole, b),
+        influence=_compute_influence(
+            ClusterMoments.from_block(block).combine_columns(columns), solved
+        ),
+        rmse=_compute_relative_rmse(whole, b),
         change=change,
         step=step,
-        held=hold_out(whole, before, b, again),
-        winsorised=_winsorised(rows),
+        holdout=compare_on_holdout(whole, before, b, refit_part),
+        winsorised=_compute_winsorised_shares(rows),
         block_seconds=seconds,
-        blur=fit.blur(variant, float(mean[LOAD_COLUMN]) / observed) if observed > 0.0 else 0.0,
+        attenuation=fit.estimate_attenuation(variant, float(mean[LOAD_COLUMN]) / observed)
+        if observed > 0.0
+        else 0.0,
     )
 
 
-def block_seconds(block: SumBlock) -> float:
+def choose_block_seconds(block: SumBlock) -> float:
     """Return the length of a cluster: 24 of them fill the window, within 5 to 15 minutes."""
     span = float(np.ptp(block.times)) if len(block.times) else 0.0
     return float(np.clip(span / _USUAL_BLOCKS, *_BLOCK_SECONDS))
@@ -206,8 +210,8 @@ def _compute_influence(scrapes: ClusterMoments, solved: ClusterRobustFit) -> flo
     return float(np.abs(left).max()) / (scrapes.n * abs(scrapes.mean_y))
 
 
-def _relative(whole: ClusterMoments, coefficients: Floats) -> float:
-    size = whole.size(coefficients)
+def _compute_relative_rmse(whole: ClusterMoments, coefficients: Floats) -> float:
+    size = whole.sum_squared_predictions(coefficients)
     return (
         float(np.sqrt(whole.sum_squared_residuals(coefficients) / size))
         if size > 0.0
@@ -215,7 +219,7 @@ def _relative(whole: ClusterMoments, coefficients: Floats) -> float:
     )
 
 
-def _winsorised(rows: SumBlock | None) -> tuple[float, float]:
+def _compute_winsorised_shares(rows: SumBlock | None) -> tuple[float, float]:
     if rows is None or not rows.n:
         return 0.0, 0.0
     return rows.sum_term("low") / rows.n, rows.sum_term("high") / rows.n
@@ -232,9 +236,9 @@ def _compute_drift(
     """
     try:
         chow = compute_wald_test(
-            whole.subtract_prediction(before).combine(variant.columns).solve_least_squares()
+            whole.subtract_prediction(before).combine_columns(variant.columns).solve_least_squares()
         )
     except (SingularMoments, np.linalg.LinAlgError):
         chow = None
     predicted, observed = means
-    return LiveProfileDrift(predicted, observed, _relative(whole, before), chow)
+    return LiveProfileDrift(predicted, observed, _compute_relative_rmse(whole, before), chow)

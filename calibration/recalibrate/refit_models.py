@@ -246,7 +246,7 @@ def _build_output_part(block: SumBlock, limits: GateLimits) -> RefitPart:
         return RefitPart(
             "output", block, None, (GateRefusal(gates.FEW, text, count, limits.min_requests),)
         )
-    found = lengths.fit(block)
+    found = lengths.fit_lengths(block)
     half = (
         compute_interval_factor(max(2, found.n)) * found.mu_error
     )  # of ln o, so a share of the length

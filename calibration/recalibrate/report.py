@@ -53,7 +53,7 @@ def build_provenance(part: RefitPart) -> dict[str, Any]:
     }
     if isinstance(found, CostRefit):
         said |= {
-            "blocks": found.held.blocks,
+            "blocks": found.holdout.blocks,
             "condition": found.solved.condition,
             "bias": found.drift.relative_bias,
             "prior_share": max(found.solved.prior_share.tolist()),
@@ -68,11 +68,11 @@ def build_provenance(part: RefitPart) -> dict[str, Any]:
 
 
 def _build_held_out(found: CostRefit) -> dict[str, float]:
-    held = found.held
+    held = found.holdout
     return {
         "gain": held.gain,
         "standard_error": held.error,
-        "live_off_by": held.off,
+        "live_off_by": held.live_error,
         "ordinary": held.ordinary,
     }
 
@@ -116,7 +116,7 @@ def _build_estimates(
     place = {at: where for where, at in enumerate(found.used)}
     return {
         "form": found.form.value,
-        "passed_over": list(found.passed_over),
+        "passed_over": list(found.rejected_forms),
         "coefficients": [
             {
                 "name": term.name,
@@ -134,13 +134,13 @@ def _build_estimates(
         "covariance": found.covariance,
         "r2": solved.r2,
         "rmse_share": found.rmse,
-        "blocks": found.held.blocks,
+        "blocks": found.holdout.blocks,
         "block_seconds": found.block_seconds,
         "held_out": _build_held_out(found),
         "change": found.change,
         "step": found.step,
         "winsorised": list(found.winsorised),
-        "load_blur": found.blur,
+        "load_attenuation": found.attenuation,
         "condition": solved.condition,
         "prior_share": max(shares.values()),
         "b4_kept": found.kept_load,
@@ -186,7 +186,7 @@ def print_report(
 def _print_part(console: Console, part: RefitPart) -> None:
     found, block = part.found, part.block
     if isinstance(found, CostRefit):
-        for text in _remarks(found):
+        for text in _list_remarks(found):
             _print_line(console, f"{part.name}: {text}")
     elif isinstance(found, LengthFit):
         _print_line(
@@ -208,9 +208,9 @@ def _print_part(console: Console, part: RefitPart) -> None:
         _print_line(console, f"! {part.name}: {mark}: {refusal}")
 
 
-def _remarks(found: CostRefit) -> Iterator[str]:
+def _list_remarks(found: CostRefit) -> Iterator[str]:
     """Yield what a reader must know of a refit."""
-    for text in found.passed_over:
+    for text in found.rejected_forms:
         yield f"not {text}"
     if found.kept_load:
         yield "b4 kept from the live profile, at the window's level"
@@ -284,7 +284,7 @@ def _format_figure(part: RefitPart, fit: CostRefit, before: CostRegression, name
         "form": [fit.form.value, "", before.form.value],
         "requests": [str(part.block.n), "", ""],
         "scrapes": [str(len(part.block.clusters)), "", ""],
-        "blocks": [str(fit.held.blocks), f"of {fit.block_seconds / 60.0:.3g} minutes", ""],
+        "blocks": [str(fit.holdout.blocks), f"of {fit.block_seconds / 60.0:.3g} minutes", ""],
         "instances": [str(part.block.instances), "", ""],
         "restarts": [str(part.block.resets), "", ""],
         "R2": [f"{fit.solved.r2:.4f}", "", ""],
@@ -296,8 +296,8 @@ def _format_figure(part: RefitPart, fit: CostRefit, before: CostRegression, name
             "",
         ],
         "held out": [
-            f"{fit.held.gain:.2g}",
-            f"+- {fit.held.error:.2g}: off by {fit.held.off:.1%} beyond the noise",
+            f"{fit.holdout.gain:.2g}",
+            f"+- {fit.holdout.error:.2g}: off by {fit.holdout.live_error:.1%} beyond the noise",
             "",
         ],
         "Chow test": [

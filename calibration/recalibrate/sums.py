@@ -74,15 +74,15 @@ class SumBlock:
         first = TERMS[self.basis][0]
         return round(self.sum_term(first))
 
-    def since(self, at: float) -> "SumBlock":
+    def select_since(self, at: float) -> "SumBlock":
         """Return what was added after a moment."""
-        return self.pick(self.times > at)
+        return self.select_intervals(self.times > at)
 
-    def pick(self, chosen: NDArray[np.bool_]) -> "SumBlock":
+    def select_intervals(self, chosen: NDArray[np.bool_]) -> "SumBlock":
         """Return some of the intervals."""
         return replace(self, clusters=self.clusters[chosen], times=self.times[chosen])
 
-    def by_time(self, seconds: float) -> "SumBlock":
+    def group_by_time(self, seconds: float) -> "SumBlock":
         """Add up the intervals that ended within the same `seconds` of the clock."""
         labels, at = np.unique(np.floor(self.times / seconds), return_inverse=True)
         total = np.zeros((len(labels), self.clusters.shape[1]))
@@ -125,13 +125,17 @@ def read_blocks(
         model = labels.get("model", "")
         key = (model, labels.get("deployment", model))
         grouped[key][one.describe_instance(_SUM_LABELS)].append(one)
-    return {key: _deployment(basis, instances, since or {}) for key, instances in grouped.items()}
+    return {
+        key: _read_deployment(basis, instances, since or {}) for key, instances in grouped.items()
+    }
 
 
-def _deployment(
+def _read_deployment(
     basis: str, instances: Mapping[str, list[SampleSeries]], since: Mapping[str, float]
 ) -> SumBlock:
-    shown = {where: _shown(basis, where, found) for where, found in sorted(instances.items())}
+    shown = {
+        where: _collect_samples(basis, where, found) for where, found in sorted(instances.items())
+    }
     doubled = duplicates.find_duplicates(
         {where: (one.times, one.values) for where, one in shown.items()}
     )
@@ -139,12 +143,12 @@ def _deployment(
     for where, one in shown.items():
         if where not in doubled:
             block = _read_instance(basis, one)
-            blocks.append(block.since(since[where]) if where in since else block)
+            blocks.append(block.select_since(since[where]) if where in since else block)
     return replace(merge_blocks(blocks), duplicates=tuple(doubled))
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _InstanceSamples:
     """What an instance showed: a row of terms per scrape."""
 
     where: str
@@ -153,7 +157,7 @@ class _Shown:
     incomplete: int
 
 
-def _shown(basis: str, where: str, series: list[SampleSeries]) -> _Shown:
+def _collect_samples(basis: str, where: str, series: list[SampleSeries]) -> _InstanceSamples:
     terms = TERMS[basis]
     rows: dict[float, dict[str, float]] = defaultdict(dict)
     for one in series:
@@ -161,10 +165,10 @@ def _shown(basis: str, where: str, series: list[SampleSeries]) -> _Shown:
             rows[at][one.metric.get("term", "")] = float(value)
     whole = sorted(at for at, row in rows.items() if all(term in row for term in terms))
     values = np.array([[rows[at][term] for term in terms] for at in whole]).reshape(-1, len(terms))
-    return _Shown(where, np.array(whole), values, len(rows) - len(whole))
+    return _InstanceSamples(where, np.array(whole), values, len(rows) - len(whole))
 
 
-def _read_instance(basis: str, one: _Shown) -> SumBlock:
+def _read_instance(basis: str, one: _InstanceSamples) -> SumBlock:
     terms = TERMS[basis]
     where, whole, shown, incomplete = one.where, one.times, one.values, one.incomplete
     signed = np.array([_is_signed(basis, term) for term in terms])

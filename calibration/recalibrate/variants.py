@@ -24,7 +24,7 @@ TOKENS_OUT_COLUMN, LOAD_COLUMN = 2, 5
 """Places among the columns of the sums."""
 
 
-def base_columns(form: RegressionForm) -> Floats:
+def build_base_columns(form: RegressionForm) -> Floats:
     """Return each of a form's columns as a combination of those of the sums (6 x terms)."""
     found = np.zeros((len(COLUMNS), form.term_count))
     for at in range(min(form.term_count, LOAD_AT)):
@@ -72,7 +72,7 @@ class FormVariant:
     @property
     def columns(self) -> Floats:
         """The columns fitted, as combinations of those of the sums."""
-        return base_columns(self.form)[:, list(self.used)]
+        return build_base_columns(self.form)[:, list(self.used)]
 
     def __str__(self) -> str:
         missing = [f"b{at}" for at in range(self.form.term_count) if at not in self.used]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from backends.vllm.recipes import RECIPES
 from calibration.arrays import Floats
 from calibration.replay.decision_log_reader import LoggedDeployment, RecordedRequest
-from calibration.stats.design import columns
+from calibration.stats.design import build_columns
 from calibration.tables.columns import BadInput
 from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.answer_length import AnswerLength
@@ -202,7 +202,7 @@ def compute_prices(world: ReplayFleet, sizes: RequestLengths) -> RequestPrices:
             b = fitted.coefficients
             coefficients[at, : len(b)] = b
             lengths = (sizes.tokens_in[:, at], sizes.tokens_out[:, at], sizes.running[:, at])
-            rows[:, at, : len(b)] = columns(fitted.form, quantity, *lengths)
+            rows[:, at, : len(b)] = build_columns(fitted.form, quantity, *lengths)
         raw = np.einsum("rpt,pt->rp", rows, coefficients)
         low = raw < COST_FLOOR
         floored |= low

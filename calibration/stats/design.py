@@ -56,10 +56,10 @@ def build_design_matrix(
     i = frame["tokens_in"].to_numpy(dtype=float)
     o = frame["tokens_out"].to_numpy(dtype=float)
     r = frame["running"].to_numpy(dtype=float) if form.knows_load else np.zeros(len(frame))
-    return columns(form, quantity, i, o, r)
+    return build_columns(form, quantity, i, o, r)
 
 
-def columns(
+def build_columns(
     form: RegressionForm, quantity: CostQuantity, i: Floats, o: Floats, r: Floats
 ) -> Floats:
     """Return each coefficient's factor, along a last axis added to that of the arguments."""
@@ -107,7 +107,7 @@ def evaluate_corners(cost: CostFunction, fitted: Ranges) -> list[RangeCorner]:
     """
     sides = [sorted(set(fitted.get(name, (0.0, 0.0)))) for name in _VARIABLES]
     if cost.form.reads_context:
-        sides[1] += _bottoms(cost, sides)
+        sides[1] += _find_minima(cost, sides)
     found = []
     for i, o, r in product(*sides):
         here = cost.evaluate_form(i, o, r)
@@ -121,7 +121,7 @@ def evaluate_corners(cost: CostFunction, fitted: Ranges) -> list[RangeCorner]:
     return found
 
 
-def _bottoms(cost: CostFunction, sides: list[list[float]]) -> list[float]:
+def _find_minima(cost: CostFunction, sides: list[list[float]]) -> list[float]:
     """Return the answer lengths inside the range at which a cost is lowest."""
     found = []
     curve = cost.coefficients[3]

@@ -154,7 +154,10 @@ def _fit(
     block = sums.merge_blocks([blocks[levels.name(level), levels.name(level)] for level in among])
     live = profiles.load_profile(None).get_model(levels.MODEL).joules
     rules = RefitRules(
-        form=form, few=PriorSettings(prior_requests=0.0), max_change=1e9, block_seconds=10.0
+        form=form,
+        prior_settings=PriorSettings(prior_requests=0.0),
+        max_change=1e9,
+        block_seconds=10.0,
     )
     found = refit_cost(CostQuantity.JOULES, block, live, rules)
     return CostFunction(CostQuantity.JOULES, found.form, tuple(found.coefficients))

@@ -16,7 +16,7 @@ from calibration.recalibrate import prometheus as api
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.refit_models import gather_sums
 from calibration.recalibrate.sums import SUMS_METRIC
-from calibration.recalibrate.variants import base_columns
+from calibration.recalibrate.variants import build_base_columns
 from gateway.scheduling.cost import RegressionForm
 from gateway.scheduling.regression_terms import COSTS, WeighedPrediction
 from gateway.telemetry.ols_sums import OlsSums, SumsCollector
@@ -129,7 +129,9 @@ def raw(instances, times, begin, end, quantity):
 def compare(block, columns, exact, tolerance):
     table, y, cluster = exact
     solved = (
-        ClusterMoments.from_block(block).combine(base_columns(FORMS[columns])).solve_least_squares()
+        ClusterMoments.from_block(block)
+        .combine_columns(build_base_columns(FORMS[columns]))
+        .solve_least_squares()
     )
     fitted = OLS(y, np.column_stack([table[name] for name in columns])).fit(
         cov_type="cluster", cov_kwds={"groups": cluster}

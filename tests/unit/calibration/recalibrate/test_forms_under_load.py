@@ -74,7 +74,9 @@ def refit_once(rows, form, live):
     series = [SampleSeries(names | {"term": term}, values) for term, values in samples.items()]
     block = read_blocks(COSTS, series)[NAME]
     assert (block.n, block.faults) == (len(rows), ())
-    rules = RefitRules(form=form, few=PriorSettings(0.0), max_change=1e9, block_seconds=SCRAPE)
+    rules = RefitRules(
+        form=form, prior_settings=PriorSettings(0.0), max_change=1e9, block_seconds=SCRAPE
+    )
     found = refit_cost(CostQuantity.JOULES, block, live, rules)
     assert found.wrong_sign is None
     return CostRegression(form=found.form, coefficients=found.coefficients)

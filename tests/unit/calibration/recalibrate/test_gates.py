@@ -29,7 +29,7 @@ def fitted(rows, live=None, **how):
     b = np.append(live.coefficients, np.zeros(5 - len(live.coefficients)))
     rows = {**rows, "p": np.maximum(1e-3, rows["x"] @ b)}
     few, condition = PriorSettings(prior_requests=0.0), how.pop("max_condition", 300.0)
-    rules = RefitRules(few=few, max_condition=condition)
+    rules = RefitRules(prior_settings=few, max_condition=condition)
     low, high = (rows["y"] < rows["p"] / 5).sum(), (rows["y"] > 5 * rows["p"]).sum()
     counts = SumBlock(ROWS, np.array([[float(len(rows["y"])), 0.0, low, high]]), np.zeros(1))
     return refit_cost(CostQuantity.SECONDS, block(rows, **how), live, rules, counts)
@@ -65,8 +65,8 @@ def test_few_requests():
 def test_few_blocks_of_time():
     found = fitted(traffic(2000)[0], every=100)
     blocks = [one for one in gates.check_refit(found, LIMITS) if one.gate == "blocks"]
-    assert only(blocks).number == found.held.blocks < only(blocks).bound == 8
-    assert f"{found.held.blocks} of 5 minutes with requests" in str(only(blocks))
+    assert only(blocks).number == found.holdout.blocks < only(blocks).bound == 8
+    assert f"{found.holdout.blocks} of 5 minutes with requests" in str(only(blocks))
 
 
 @pytest.mark.parametrize(("term", "what"), [("i", "prompts"), ("o", "answers")])
@@ -164,7 +164,7 @@ def test_a_few_odd_requests_are_no_reason():
     found = fitted(rows, live)
     one = only(gates.check_refit(found, LIMITS))
     assert (one.gate, one.bound) == ("ordinary", 0.3)
-    assert found.held.clear
+    assert found.holdout.is_significant
     assert one.number < 0.2
 
 

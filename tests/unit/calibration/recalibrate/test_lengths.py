@@ -31,7 +31,7 @@ def test_the_mean_is_unbiased_and_known_as_well_as_it_can_be(size, spread):
     for seed in range(200):
         o, cut = draw(size, seed, capped=0.5)
         if not cut.all():
-            found.append(lengths.fit(block(o, cut)).mean / truth)
+            found.append(lengths.fit_lengths(block(o, cut)).mean / truth)
     logs = np.log(found)
     assert abs(logs.mean()) < 0.05
     assert logs.std() < spread
@@ -40,7 +40,7 @@ def test_the_mean_is_unbiased_and_known_as_well_as_it_can_be(size, spread):
 def test_limits_make_nothing_shorter():
     o, cut = draw(20_000, 1)
     assert cut.mean() > 0.4
-    found = lengths.fit(block(o, cut))
+    found = lengths.fit_lengths(block(o, cut))
     assert found.mu == pytest.approx(MU, abs=0.03)
     assert found.sigma == pytest.approx(SIGMA, abs=0.03)
     assert (found.n, found.censored) == (20_000, cut.sum())
@@ -50,7 +50,7 @@ def test_limits_make_nothing_shorter():
 
 def test_without_limits_it_is_the_mean_and_the_deviation():
     o, _ = draw(500, 2, capped=0.0)
-    found = lengths.fit(block(o, np.zeros(500, dtype=bool)))
+    found = lengths.fit_lengths(block(o, np.zeros(500, dtype=bool)))
     assert found.mu == pytest.approx(np.log(o).mean())
     assert found.sigma == pytest.approx(np.log(o).std())
     assert found.mu_error == pytest.approx(found.sigma / 500**0.5)
@@ -58,7 +58,7 @@ def test_without_limits_it_is_the_mean_and_the_deviation():
 
 
 def test_errors_are_what_repetition_scatters_by():
-    fits = [lengths.fit(block(*draw(400, seed))) for seed in range(200)]
+    fits = [lengths.fit_lengths(block(*draw(400, seed))) for seed in range(200)]
     scatter = np.std([one.mu for one in fits])
     assert np.mean([one.mu_error for one in fits]) == pytest.approx(scatter, rel=0.15)
     scatter = np.std([one.sigma for one in fits])
@@ -68,13 +68,13 @@ def test_errors_are_what_repetition_scatters_by():
 def test_pings_of_one_token_tell_nothing():
     o, cut = draw(2000, 5)
     pings = np.ones(40_000)
-    found = lengths.fit(block(np.append(o, pings), np.append(cut, pings > 0)))
-    alone = lengths.fit(block(o, cut))
+    found = lengths.fit_lengths(block(np.append(o, pings), np.append(cut, pings > 0)))
+    alone = lengths.fit_lengths(block(o, cut))
     assert found.mu == pytest.approx(alone.mu, abs=1e-3)
     assert found.sigma == pytest.approx(alone.sigma, abs=1e-3)
 
 
 def test_answers_of_one_length():
-    found = lengths.fit(block(np.full(100, 50.0), np.zeros(100, dtype=bool)))
+    found = lengths.fit_lengths(block(np.full(100, 50.0), np.zeros(100, dtype=bool)))
     assert found.mean == pytest.approx(50.0, rel=1e-3)
     assert np.isfinite(found.mu_error)

@@ -7,7 +7,7 @@ from statsmodels.regression.linear_model import OLS, WLS
 from calibration.recalibrate.moments import ClusterMoments
 from calibration.recalibrate.solved import CoefficientPrior, SingularMoments, compute_wald_test
 from calibration.recalibrate.sums import SumBlock, read_blocks
-from calibration.recalibrate.variants import base_columns
+from calibration.recalibrate.variants import build_base_columns
 from gateway.scheduling.cost import RegressionForm
 from gateway.scheduling.regression_terms import COSTS
 from tests.unit.calibration.recalibrate.sums_of_rows import (
@@ -19,14 +19,14 @@ from tests.unit.calibration.recalibrate.sums_of_rows import (
     traffic,
 )
 
-COLUMNS = base_columns(RegressionForm.LOAD)
+COLUMNS = build_base_columns(RegressionForm.LOAD)
 """1, i, o, i·o, z; these rows have weights of 1."""
 
 
 def check_rows(rows, **how):
-    return ClusterMoments.from_block(read_blocks(COSTS, series(rows, COSTS, **how))[ONE]).combine(
-        COLUMNS
-    )
+    return ClusterMoments.from_block(
+        read_blocks(COSTS, series(rows, COSTS, **how))[ONE]
+    ).combine_columns(COLUMNS)
 
 
 def reference(rows, groups):
@@ -46,7 +46,7 @@ def three_instances():
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     block = read_blocks(COSTS, found)[ONE]
     assert block.resets == 3
-    return ClusterMoments.from_block(block).combine(COLUMNS), rows, np.concatenate(groups)
+    return ClusterMoments.from_block(block).combine_columns(COLUMNS), rows, np.concatenate(groups)
 
 
 def test_three_instances_with_restarts_give_what_the_rows_give():
@@ -85,7 +85,7 @@ def test_a_million_requests(million):
     each = terms(million, COSTS)
     clusters_ = np.add.reduceat(each, np.arange(0, len(each), 500))
     block = SumBlock(COSTS, clusters_, np.arange(len(clusters_), dtype=float))
-    solved = ClusterMoments.from_block(block).combine(COLUMNS).solve_least_squares()
+    solved = ClusterMoments.from_block(block).combine_columns(COLUMNS).solve_least_squares()
     known = reference(million, np.arange(len(each)) // 500)
     assert solved.coefficients == pytest.approx(known.params, rel=1e-9)
     assert solved.standard_errors == pytest.approx(known.bse, rel=1e-9)
@@ -205,7 +205,7 @@ def test_a_context_column_is_the_sum_of_two():
     context = read_blocks(COSTS, series(rows, COSTS))[ONE]
     solved = (
         ClusterMoments.from_block(context)
-        .combine(base_columns(RegressionForm.CONTEXT))
+        .combine_columns(build_base_columns(RegressionForm.CONTEXT))
         .solve_least_squares()
     )
     i, o = rows["i"], rows["o"]
@@ -219,14 +219,16 @@ def test_differences_between_blocks_are_not_drawn_to_zero_by_noise_in_a_column()
     rows["z"] = rows["o"] * noisy
     moments = check_rows(rows, every=50)
     assert moments.solve_least_squares().coefficients[4] < 0.75 * truth[4]
-    grouped = moments.instrument(4, per=2).solve_least_squares(plain=moments)
+    grouped = moments.instrument_column(4, per=2).solve_least_squares(plain=moments)
     assert grouped.low[4] < truth[4] < grouped.high[4]
     assert grouped.coefficients[4] > 0.85 * truth[4]
 
 
 def test_a_column_held_leaves_the_others_as_they_are_without_it():
     rows, truth = traffic(900)
-    held = check_rows(rows).hold(4, truth[4], np.zeros(len(check_rows(rows).xx)))
+    held = check_rows(rows).solve_with_fixed_coefficient(
+        4, truth[4], np.zeros(len(check_rows(rows).xx))
+    )
     rest = OLS(rows["y"] - truth[4] * rows["z"], rows["x"][:, :4]).fit(
         cov_type="cluster", cov_kwds={"groups": clusters(900)}, use_t=True
     )

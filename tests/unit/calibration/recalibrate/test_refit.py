@@ -9,7 +9,7 @@ from calibration.recalibrate.limits import PriorSettings
 from calibration.recalibrate.refit import refit_cost
 from calibration.recalibrate.solved import SingularMoments
 from calibration.recalibrate.sums import read_blocks
-from calibration.recalibrate.variants import base_columns
+from calibration.recalibrate.variants import build_base_columns
 from gateway.profile import CostRegression
 from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COSTS
@@ -45,7 +45,9 @@ def live_profile(quantity="seconds", form=RegressionForm.LOAD, factor=1.0, size=
 def found(rows, live, *, quantity="seconds", form=None, few=NOTHING, every=20, **more):
     """Refit rows of weight 1; a cluster for each scrape, which is a minute."""
     block = read_blocks(COSTS, series(rows, COSTS, quantity=quantity, every=every))[ONE]
-    rules = RefitRules(form=form, few=few, block_seconds=60.0, **({"max_change": 1e9} | more))
+    rules = RefitRules(
+        form=form, prior_settings=few, block_seconds=60.0, **({"max_change": 1e9} | more)
+    )
     return refit_cost(CostQuantity(quantity), block, live, rules)
 
 
@@ -59,7 +61,7 @@ def test_load_is_fitted_where_load_varied(quantity):
     assert one.form is RegressionForm.LOAD
     assert one.coefficients[2] == pytest.approx(truth[2], rel=0.05)
     assert one.coefficients[4] == pytest.approx(truth[4], rel=0.05)
-    assert one.passed_over == ()
+    assert one.rejected_forms == ()
     assert not one.kept_load
 
 
@@ -68,7 +70,7 @@ def test_interaction_where_everything_ran_at_one_load(steady):
     rows, truth = traffic(3000, steady=steady)
     one = found(rows, ADDITIVE)
     assert one.form is RegressionForm.INTERACTION
-    assert "load hardly varied" in one.passed_over[0]
+    assert "load hardly varied" in one.rejected_forms[0]
     # What load added is in the cost per token out.
     assert one.coefficients[2] == pytest.approx(truth[2] + steady * truth[4], rel=0.02)
 
@@ -82,7 +84,7 @@ def test_additive_where_lengths_move_together():
     rows = {**rows, "i": i, "o": o, "x": x, "y": x @ truth}
     one = found(rows, ADDITIVE, max_condition=400.0)
     assert one.form is RegressionForm.ADDITIVE
-    assert any("interaction: condition number" in text for text in one.passed_over)
+    assert any("interaction: condition number" in text for text in one.rejected_forms)
 
 
 def test_nothing_can_be_told_of_one_length():
@@ -136,7 +138,7 @@ def test_a_term_of_the_wrong_sign_is_left_out():
     assert one.used == (0, 1, 2, 4)
     assert one.coefficients[3] == 0.0
     assert one.wrong_sign is None
-    assert "load: a token in costs -" in one.passed_over[0]
+    assert "load: a token in costs -" in one.rejected_forms[0]
     assert one.covariance[3] == [0.0] * 5
 
 
@@ -269,7 +271,7 @@ def test_a_prediction_and_its_interval():
     one = found(rows, ADDITIVE, few=NOTHING)
     value, half = one.predict_cost(one.mean)
     assert value == pytest.approx(rows["y"].mean(), rel=1e-9)
-    columns = one.mean @ base_columns(one.form)
+    columns = one.mean @ build_base_columns(one.form)
     error = (columns @ one.solved.covariance @ columns) ** 0.5
     assert half / error == pytest.approx(2.064, abs=0.01)  # t with 24 degrees of freedom
     assert len(set(clusters(500, 20))) == 25
@@ -286,7 +288,7 @@ def test_context_is_taken_where_it_fits_better():
     one = found(rows, ADDITIVE)
     assert one.form is RegressionForm.CONTEXT
     assert one.coefficients == pytest.approx([0.05, 0.0004, 0.01, 4e-5], rel=1e-5)
-    assert "interaction: context has the lower loss" in one.passed_over[-1]
+    assert "interaction: context has the lower loss" in one.rejected_forms[-1]
 
 
 def test_a_noisy_reading_of_the_load_does_not_move_its_coefficient():
@@ -296,7 +298,7 @@ def test_a_noisy_reading_of_the_load_does_not_move_its_coefficient():
     rows = {**rows, "z": rows["o"] * noisy, "r": noisy}
     one = found(rows, live)
     assert one.coefficients[4] == pytest.approx(truth[4], rel=0.12)
-    assert one.blur > 0.02
+    assert one.attenuation > 0.02
 
 
 def test_a_prompt_that_was_cached_costs_nothing_but_its_reading():
