@@ -85,7 +85,8 @@ def test_rows_hold_the_truth_of_every_request(phi, tmp_path):
 
 
 def test_killed_at_random_twenty_times_it_ends_with_the_same_rows(farm, phi, tmp_path):
-    slow = farm.add(speed=150.0)
+    # So slow that a run is not over before it is killed, however late a busy machine does that.
+    slow = farm.add(speed=15.0)
     whole, path = tmp_path / "whole.csv", tmp_path / "rows.csv"
     common = (*SMALL, "--concurrency", "4", "--seed", "3")
     done = profile("--backend", f"phi-3-mini={phi.url}", "--out", whole, *common)
@@ -111,7 +112,7 @@ def test_killed_at_random_twenty_times_it_ends_with_the_same_rows(farm, phi, tmp
     with path.open("ab") as file:
         file.write(b"0123456789ab,32x16@1,0,")
     with spawn(*arguments) as process:
-        _, complaints = process.communicate(timeout=60)
+        _, complaints = process.communicate(timeout=300)
         assert process.returncode == 0, complaints
     assert "truncated an incomplete last row" in complaints
     found = keys(path)
