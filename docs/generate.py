@@ -13,6 +13,7 @@ from pathlib import Path
 import draw
 import draw_deciding
 import draw_load
+import draw_peers
 import pages
 import series
 
@@ -55,6 +56,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "library.md": _filled("library.md", pages.library_table, "gateway/profiles/library.json"),
     "images/decision.svg": draw.picture,
     "images/load.svg": draw_load.load_picture,
+    "benchmarks.md": _filled("benchmarks.md", draw_peers.peers_table, "docs/peers.json"),
+    "images/peers.svg": draw_peers.peers_picture,
     "images/packing.svg": draw_deciding.packing_picture,
     "images/lengths.svg": draw_deciding.lengths_picture,
 }

@@ -83,6 +83,8 @@ def _run_litellm(tools: Path, port: int, upstream: int, folder: Path) -> list[st
             }
         ],
         "litellm_settings": {"telemetry": False},
+        # It listens on loopback, to this run alone.
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
     }
     (folder / "litellm.json").write_text(json.dumps(config), encoding="utf-8")
     return [
