@@ -279,6 +279,22 @@ _stream(
 )
 _stream("byte order mark", lambda a: [a.framed(b"\xef\xbb\xbf" + a.payload)])
 _stream("JSON cut in an event", lambda a: _pieces(a, [*a.events[:3], b'data: {"id"\n\n']))
+_amid = {
+    "event: error": b'event: error\ndata: {"message":"died"}\n\n',
+    "an error object": b'data: {"object":"error","message":"died","code":500}\n\n',
+    "null choices": b'data: {"id":"c","object":"chat.completion.chunk","choices":null}\n\n',
+    "JSON broken within": b'data: {"choices":[{"delta":{"content":"x"x"}}]}\n\n',
+    "given up": b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]}\n\n',
+}
+for _name, _event in _amid.items():
+    _stream(_name, lambda a, event=_event: _pieces(a, [*a.events[:3], event, *a.events[3:]]))
+_stream(
+    "pings with data",
+    lambda a: _pieces(a, [a.events[0], b'event: ping\ndata: {"type":"ping"}\n\n', *a.events[1:]]),
+)
+KINDS["no choices"] = lambda a: [
+    a.framed() if a.stream else a.framed(_json({"id": a.id, "model": a.model, "choices": []}))
+]
 _PAD = b"x" * (20 << 20)
 _stream(
     "a frame of 20 MB",

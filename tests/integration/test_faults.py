@@ -20,7 +20,8 @@ AFTER_CONTENT = {
     "stall in body", "no [DONE], closed", "error in the middle", "no finish_reason",
     "nothing after the text", "comments after content", "half events after content",
     "JSON cut in an event", "a frame of 20 MB", "endless stream", "unframed, cut off",
-    "too short a length", "bad UTF-8",
+    "too short a length", "bad UTF-8", "event: error", "an error object", "null choices",
+    "JSON broken within", "given up",
 }  # fmt: skip
 """It breaks in the middle of a stream, which is never answered by another backend."""
 CHATS_OWN_MERCY = {"no [DONE]"}
