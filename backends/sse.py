@@ -129,7 +129,23 @@ class StreamChunk(Struct):
     detail: Raw = ABSENT
 
 
+class TokenChoice(Struct):
+    """What tells a choice that goes on from one that has finished."""
+
+    index: int | None = 0
+    finish_reason: str | None = None
+
+
+class TokenChunk(Struct):
+    """As much of a chunk as tells a mere token from all else."""
+
+    choices: list[TokenChoice] | None = None
+    usage: Raw = ABSENT
+    error: Raw = ABSENT
+
+
 _decoder = msgspec.json.Decoder(StreamChunk)
+_token_decoder = msgspec.json.Decoder(TokenChunk)
 _EMPTY = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
@@ -164,6 +180,23 @@ def decode_chunk(data: bytes) -> StreamChunk:
         return _decoder.decode(data)
     except UNREADABLE as error:
         raise InvalidResponse(f"an event that is not JSON as vLLM sends it: {error}") from None
+
+
+def find_token_index(data: bytes) -> int | None:
+    """Return the index of the one choice that goes on; None where it is not a mere token.
+
+    What is no whole JSON or no UTF-8 is none.
+    """
+    if not data.isascii() and not is_text(data):
+        return None
+    try:
+        parsed = _token_decoder.decode(data)
+    except UNREADABLE:
+        return None
+    choices = parsed.choices
+    if not choices or len(choices) > 1 or choices[0].finish_reason is not None:
+        return None
+    return (choices[0].index or 0) if parsed.usage is ABSENT and parsed.error is ABSENT else None
 
 
 def is_error(member: Raw) -> bool:

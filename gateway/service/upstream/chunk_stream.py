@@ -1,6 +1,6 @@
 """A stream of chunks on its way to a client: chat's and completions'.
 
-Rules, beside those of every stream: each event is decoded once, so that none that is not JSON, says
+Rules, beside those of every stream: each event is decoded, so that none that is not JSON, says
 that something failed, or tells of an answer given up reaches the client as if nothing were wrong;
 only chunks with choices or usage are signs of life, and what is no chunk is left out. The usage
 chunk that only the gateway asked for is kept back, unless it is to tell the impact or vLLM forces
@@ -42,8 +42,8 @@ class ChunkStream(StreamedResponse):
         super().__init__(answer, model)
         self._wants_usage = wants_usage
         self._choices = choices
-        self._seen: set[int | None] = set()
-        self._finished: set[int | None] = set()
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
         self._forced = False
         self._held = b""
 
@@ -101,6 +101,9 @@ class ChunkStream(StreamedResponse):
         """Return what a client is to be sent of a block of whole events."""
         if block.startswith(_PLAIN_START) and block.find(b"\n") == len(block) - 2:
             self.chunks += 1
+            if self._passes_as_it_is(block):
+                self._lifeline.last = time.monotonic()
+                return block if self._rename is None else self._rename(block)
             events = [block]
         else:
             self.chunks += block.count(b"\n\n")
@@ -116,6 +119,14 @@ class ChunkStream(StreamedResponse):
             kept.append(self._release())
         out = kept[0] if len(kept) == 1 else b"".join(kept)
         return out if self._rename is None else self._rename(out)
+
+    def _passes_as_it_is(self, event: bytes) -> bool:
+        """Tell whether an event is a further token, of a choice that was seen before."""
+        return (
+            sse.find_token_index(event[6:-2]) in self._seen
+            and bool(self._head.model)
+            and not self._held
+        )
 
     def _pass_event(self, event: bytes) -> bytes:
         """Return what a client is to be sent of an event. Raises BackendError."""
@@ -157,10 +168,10 @@ class ChunkStream(StreamedResponse):
         before = self._release() if self._held else b""
         ends = False
         for choice in choices:
-            self._seen.add(choice.index)
+            self._seen.add(choice.index or 0)
             if choice.finish_reason is not None:
                 ends = True
-                self._finished.add(choice.index)
+                self._finished.add(choice.index or 0)
         if ends and self._loses_usage and len(self._finished) >= self._choices > 0:
             self._held = event
             return before

@@ -82,6 +82,14 @@ async def test_what_went_wrong_breaks_the_stream(name):
 
 
 @pytest.mark.parametrize("name", BAD)
+async def test_so_it_does_behind_a_choice_without_an_index(name):
+    first = chunk("one", index=None)
+    got, error = await relayed(first, BAD[name], STOP, DONE)
+    assert error is not None
+    assert got == first
+
+
+@pytest.mark.parametrize("name", BAD)
 async def test_before_the_first_content_it_can_be_tried_elsewhere(name):
     got, error = await relayed(BAD[name], ONE, STOP, DONE)
     assert error is not None
