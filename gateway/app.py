@@ -45,6 +45,7 @@ from gateway.api import (
 )
 from gateway.config import GatewayConfig
 from gateway.daemon_thread import run_in_daemon_thread
+from gateway.scheduling.energy_price import EnergyPrice
 from gateway.service import fleet
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.learning import TrafficLearner
@@ -102,6 +103,7 @@ class GatewayRuntime:
         self._carbon = carbon = fleet.make_carbon_intensity(config, self._client)
         boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
         load = config.reference_load
+        price = _make_energy_price(config)
         self.gateway = RequestPipeline(
             names=names,
             profiles=self._profiles,
@@ -131,6 +133,7 @@ class GatewayRuntime:
                 trace=self._tracer and self._tracer.add_record,
                 boundary=boundary,
                 experiment=_experiment(config, self.metrics.registry),
+                price=price,
             ),
             experiment=config.experiment,
             log=config.log,
@@ -140,6 +143,7 @@ class GatewayRuntime:
                 config.placement.rules(),
                 self._learnt,
                 fixed_load=None if load == "auto" else float(load),
+                price=price,
             ),
         )
         self._sharing = None
@@ -347,6 +351,13 @@ def _load_token_counter() -> tokens.TokenCounter:
     if counter.source == "estimate":
         _log.warning("no tiktoken vocabulary found: tokens are estimated, 4 characters each")
     return counter
+
+
+def _make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
+    """Return what holds this process to its part of the energy budget, where there is one."""
+    if config.energy_budget is None:
+        return None
+    return EnergyPrice(config.energy_budget.joules_per_hour / int(os.environ.get(WORKERS, "1")))
 
 
 def _experiment(config: GatewayConfig, registry: CollectorRegistry) -> ExperimentMetrics | None:

@@ -18,7 +18,12 @@ from msgspec import Meta, Struct
 from gateway import structured
 from gateway.boundary_config import BoundaryConfig
 from gateway.carbon_config import CarbonConfig, load_carbon
-from gateway.deciding_config import BoundsConfig, LearningConfig, PlacementConfig
+from gateway.deciding_config import (
+    BoundsConfig,
+    EnergyBudgetConfig,
+    LearningConfig,
+    PlacementConfig,
+)
 from gateway.experiment_config import ExperimentConfig
 from gateway.models_config import BackendConfig, ModelConfig, load_model
 from gateway.profile import SHIPPED
@@ -154,6 +159,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     shadow: str | None = None
     policy: Policy = DEFAULT_POLICY
     placement: PlacementConfig = PlacementConfig()
+    energy_budget: EnergyBudgetConfig | None = None
     reference_load: Annotated[float, Meta(ge=0.0, le=100_000.0)] | Literal["auto"] = "auto"
     bounds: BoundsConfig = BoundsConfig()
     learning: LearningConfig = LearningConfig()

@@ -35,6 +35,12 @@ class BoundsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     quantile: Annotated[float, Meta(ge=0.5, le=0.99)] = DEFAULT_QUANTILE
 
 
+class EnergyBudgetConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Joules an hour that this gateway is to hold its requests to, by a price on joules."""
+
+    joules_per_hour: Annotated[float, Meta(gt=0.0, le=1e15)]
+
+
 class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What is learnt of answer lengths and tokenisers while serving.
 

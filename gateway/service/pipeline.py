@@ -140,6 +140,10 @@ class RequestPipeline:
         running = [sum(backend.running_and_queued) for backend in self.backends]
         self.deciding.load.add(running, time.monotonic())
         self.accounting.flush()
+        price = self.deciding.price
+        if price is not None:
+            price.update(time.monotonic())
+            self.metrics.energy_price.set(price.value)
 
     def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
         """Decide without sending. Raises BadRequest or UnknownModel."""

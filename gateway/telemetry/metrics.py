@@ -124,6 +124,11 @@ class GatewayMetrics:
             "load at which models' joules are compared",
             "livemax",
         )
+        self.energy_price = make_gauge(
+            "energy_price_weight",
+            "What the energy budget adds to the weight of energy: 0 while less is spent",
+            "livemax",
+        )
         self.backend_ejections = make_counter(
             "backend_ejections_total",
             "Times the backend was ejected",

@@ -157,6 +157,11 @@ class RequestEnergy(NamedTuple):
     wasted: tuple[WastedEnergy, ...] = ()
     co2e_grams: float | None = None
 
+    @property
+    def total_joules(self) -> float:
+        """All that the request cost, what was wasted on it included."""
+        return (self.joules or 0.0) + sum(one.joules for one in self.wasted)
+
 
 class ProfilePrediction(NamedTuple):
     """What a profile gives for an answer: its costs at the tokens there were, and its length."""

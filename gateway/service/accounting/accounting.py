@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from backends.meter.client.meter_client import MeterLink
 from backends.meter.method import ESTIMATED
 from backends.registry import Deployment
+from gateway.scheduling.energy_price import EnergyPrice
 from gateway.service.accounting.impact import ImpactEstimator
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.telemetry.boundary_account import BoundaryAccount
@@ -40,10 +41,12 @@ class RequestAccounting:
         trace: Callable[[RequestRecord], None] | None = None,
         boundary: BoundaryAccount | None = None,
         experiment: ExperimentMetrics | None = None,
+        price: EnergyPrice | None = None,
     ) -> None:
         self.recent = recent
         self.meters = meters
         self._metrics = metrics
+        self._price = price
         self._decision_log = decision_log
         self._carbon = carbon
         self._learning = learning
@@ -134,6 +137,8 @@ class RequestAccounting:
         if self._boundary is not None:
             self._boundary.close_request(record)
         self._metrics.count_energy(record.model, energy)
+        if self._price is not None:
+            self._price.spend(energy.total_joules)
         if self._experiment is not None:
             self._experiment.count_energy(record)
         if self._learning is not None:

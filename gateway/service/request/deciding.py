@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.energy_price import EnergyPrice
 from gateway.scheduling.placement import PlacementRules
 from gateway.scheduling.reference_load import ReferenceLoad
 from gateway.service.request.learnt import Learnt
@@ -16,7 +18,12 @@ class Deciding:
     learnt: Learnt | None = None
     load: ReferenceLoad = field(default_factory=ReferenceLoad)
     fixed_load: float | None = None
+    price: EnergyPrice | None = None
     reader: PromptReader = field(default_factory=PromptReader)
+
+    def weigh(self, weights: MetricWeights) -> MetricWeights:
+        """Return weights at the price of joules in force."""
+        return weights if self.price is None else self.price.apply(weights)
 
     @property
     def reference_load(self) -> float:

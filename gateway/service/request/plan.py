@@ -167,7 +167,7 @@ def make_plan(
         decision = make_decision(
             features,
             found.candidates,
-            wishes.weights,
+            deciding.weigh(wishes.weights),
             policy=wishes.policy,
             bounds=wishes.bounds,
             best_effort=not wishes.reject,
