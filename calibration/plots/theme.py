@@ -49,8 +49,7 @@ tbody th { font-weight: 500; }
   .phone { display: block; }
   .tables { display: block; }
   table { font-size: .78rem; }
-  th, td { white-space: normal; overflow-wrap: anywhere; padding-right: .5rem; }
-  thead th, tbody th { overflow-wrap: normal; }
+  th, td { white-space: normal; overflow-wrap: break-word; padding-right: .5rem; }
 }
 @media print { details > * { display: block; } }
 </style>
