@@ -27,7 +27,7 @@ async def test_the_circle_closes_in_under_two_minutes():
     assert (first, then) == ("profile", "application")
     # 70 in truth, of which limits of 10 to 80 show a part.
     assert expected < 50
-    assert 60 < learnt < 85
+    assert 60 < learnt < 100
     moved = re.findall(r"requests that care for (\w+) go to mistral-7b: (\d+)%", printed)
     assert [stream for stream, _ in moved] == ["time", "energy"]
     assert all(int(share) > 50 for _, share in moved)
