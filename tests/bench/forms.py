@@ -34,6 +34,8 @@ _SPEED = 20.0
 _HZ = 200.0
 _SCRAPE_SECONDS = 1.0
 _SETTLE_SECONDS = 30.0
+_BLOCKS = 8
+"""Of time, in the half that is fitted."""
 _WORD = " joule"
 """A token of the simulator's."""
 _MOST = 1 / 3
@@ -65,8 +67,8 @@ class Bench:
         say(f"{self._seconds:g} s of load")
         half, logged = asyncio.run(self._measure())
         forms = {
-            "alone": _fit(self._pages, half, (1,), RegressionForm.INTERACTION),
-            "load": _fit(self._pages, half, _LEVELS, RegressionForm.LOAD),
+            "alone": _fit(self._pages, half, (1,), RegressionForm.INTERACTION, self._seconds / 2),
+            "load": _fit(self._pages, half, _LEVELS, RegressionForm.LOAD, self._seconds / 2),
         }
         errors: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for name, one in self._asked.items():
@@ -137,7 +139,11 @@ class Bench:
 
 
 def _fit(
-    pages: list[tuple[float, str]], half: float, among: tuple[int, ...], form: RegressionForm
+    pages: list[tuple[float, str]],
+    half: float,
+    among: tuple[int, ...],
+    form: RegressionForm,
+    half_seconds: float,
 ) -> CostFunction:
     """Refit the joules out of what was scraped of these levels in the first half."""
     samples: dict[tuple[tuple[str, str], ...], list[tuple[float, str]]] = defaultdict(list)
@@ -157,7 +163,7 @@ def _fit(
         form=form,
         prior_settings=PriorSettings(prior_requests=0.0),
         max_change=1e9,
-        block_seconds=10.0,
+        block_seconds=half_seconds / _BLOCKS,
     )
     found = refit_cost(CostQuantity.JOULES, block, live, rules)
     return CostFunction(CostQuantity.JOULES, found.form, tuple(found.coefficients))
