@@ -18,7 +18,8 @@ from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.response import ResponseWriter
 from gateway.service.pipeline import RequestPipeline
-from gateway.service.request.body import decode_members
+from gateway.service.request.body import decode_members, parse_request
+from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.routing_table import ModelNames
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
@@ -307,7 +308,7 @@ async def test_names_that_clients_make_up_land_in_other(metrics, counter):
     async def ask(model):
         async def load():
             body = f'{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}'
-            return decode_members(body.encode())
+            return parse_request(EndpointKind.CHAT, decode_members(body.encode()))
 
         found = RequestRecord(ReceivedRequest("r", 1.0, "chat"), RequestedName("other", "none"))
         await gateway.handle_request(
