@@ -57,6 +57,7 @@ NAMES = (
     "facebook/opt-125m",
     "HuggingFaceH4/zephyr-7b-beta",
     "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "openai-community/gpt2",
     "Qwen/Qwen2-1.5B-Instruct",
     "Qwen/Qwen2.5-1.5B-Instruct",
     "Qwen/Qwen3-0.6B",
