@@ -3,11 +3,14 @@
 import openai
 import pytest
 
-from gateway.config import TimeoutsConfig
+from gateway.config import RetryConfig, TimeoutsConfig
 from tests.integration.harness import CHAT, DONE, ENERGY, HELLO, STREAM
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-FLEET = {"timeouts": TimeoutsConfig(first_token_seconds=1, unary_seconds=1, stall_seconds=30)}
+FLEET = {
+    "timeouts": TimeoutsConfig(first_token_seconds=1, unary_seconds=1, stall_seconds=30),
+    "retry": RetryConfig(budget_start=1000),
+}
 CASES = [(False, "silent"), (True, "silent"), (True, "silent_after_headers")]
 
 
