@@ -39,7 +39,8 @@ FALLBACK = re.compile(r" or 0 \* sum(?: by \(\w+\))? ?\((?:[^()]|\([^()]*\))*\)"
 """What parts.or_zero puts behind a query: it is there whether or not the query finds anything."""
 CALM = {"Failed readings", "Events dropped"}
 """Panels that stay at 0 through all of this."""
-DEAD = {"status": {"status": 500}, "unhealthy": {}}
+# It answers nothing: what answers with failures stays a last resort.
+DEAD = {"reset_on_accept": {}, "unhealthy": {}}
 
 
 class Watched:
@@ -83,6 +84,15 @@ def until_calm(prometheus, seconds=90):
     while firing := prometheus.alerts():
         if time.monotonic() > deadline:
             pytest.fail(f"after {seconds:g} s there still fires: {firing}")
+        time.sleep(0.5)
+
+
+def until_all_fire(prometheus, expected, seconds=150):
+    """Wait until all of these alerts fire at once. Fails with those that do not."""
+    deadline = time.monotonic() + seconds
+    while missing := expected - set(prometheus.alerts()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {seconds:g} s there does not fire: {sorted(missing)}")
         time.sleep(0.5)
 
 
@@ -185,9 +195,14 @@ def harmed(watched):
     stack.fault(PHI, SLOWER)
     stack.meter.kill()
     stack.lie = 7.0
-    expected = set(ALERTS) - {"JoulegateAbsent"}
-    until(lambda: expected <= set(prometheus.alerts()), "all alerts", 150)
+    until_all_fire(prometheus, set(ALERTS) - {"JoulegateAbsent"})
     firing = prometheus.alerts()
+
+    def drifts():
+        return [of for of in prometheus.alerts().get("JoulegateDrift", ()) if of["model"] == PHI]
+
+    # By another second a request; it may take longer than the twelve of the other.
+    firing["JoulegateDrift"] = until(drifts, "phi-3-mini drifts")
     for model in RECIPES:
         stack.fault(model, {})
     stack.lie = 0.0
@@ -204,7 +219,7 @@ def test_alerts_fire_and_clear(watched, harmed):
     urls = {one.url.removeprefix("http://") for one in stack.by_model[FALCON]}
     assert {of["backend"] for of in firing["JoulegateBackendEjected"]} == urls
     assert {of["model"] for of in firing["JoulegateFirstTokenSlow"]} == {MISTRAL}
-    assert PHI in {of["model"] for of in firing["JoulegateDrift"]}
+    assert {of["model"] for of in firing["JoulegateDrift"]} == {PHI}
     assert (PHI, "seconds") in {
         (of["model"], of["quantity"]) for of in firing["JoulegateProfileStale"]
     }
