@@ -6,8 +6,9 @@ Rules of this file:
 - The test for a change is Page and Hinkley's, on ln(observed/predicted): twice as slow and twice
   as fast weigh the same, and so do a short answer and a long one. It tells a change from what was
   usual since the last reset, not an error that was always there: that shows in the bias.
-- What is usual is known by load: a profile that knows nothing of company is off by another share at
-  each, and a busier hour is no change of behaviour. So the test's mean is one per class of load.
+- Joules have a mean per class of load: a profile that knows nothing of company is too high by
+  another share at each, and a busier hour is no change of behaviour. Seconds and tokens have one
+  mean for all: what becomes slower is itself what raises the load, and would be excused by it.
 - Each worker tests what it served itself; the score shown is the highest among those that live.
 """
 
@@ -142,7 +143,8 @@ class DriftMetrics:
         left out whole; what is 0 has no logarithm and is left out of the test alone.
         """
         watch = self._watches[model, profile, quantity]
-        watch.add_comparison(predicted, observed, _classify_load(running))
+        of_class = _classify_load(running) if quantity == JOULES else 0
+        watch.add_comparison(predicted, observed, of_class)
         self._touched.add(watch)
 
     def publish_metrics(self) -> None:

@@ -284,6 +284,17 @@ def test_another_load_is_no_change_of_behaviour():
     assert any(test.add_value(rng.gauss(-0.4, 0.1), crowded) for _ in range(500))
 
 
+@pytest.mark.parametrize(("quantity", "alarms"), [("joules", 0.0), ("seconds", 1.0)])
+def test_only_joules_are_excused_by_a_load_not_seen_before(watched, quantity, alarms):
+    """A slowdown raises the load that it is seen at: by Little's law more are there at once."""
+    for _ in range(100):
+        watched.add_comparison("phi-3-mini", drift.LIVE, quantity, 1.0, 1.0, 1.0)
+    for _ in range(40):
+        watched.add_comparison("phi-3-mini", drift.LIVE, quantity, 1.0, 3.0, 5.0)
+    page = watched.page()
+    assert page["drift_alarms_total", "phi-3-mini", quantity, "live"] == alarms
+
+
 def test_loads_are_told_apart_by_their_ratio():
     assert [drift._classify_load(running) for running in (0.0, 0.05, 1.0, 1.05)] == [0, 0, 3, 4]
     assert drift._classify_load(7.0) != drift._classify_load(9.0)
