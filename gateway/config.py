@@ -151,7 +151,8 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     `meter_secret_file` names a file that holds the secret. `response_id_secret` (default:
     `meter_secret`) keys the ids of responses: all gateways before the same backends need one.
-    `default_model` is what a request gets that names no model: `auto`, a preset or a model's name.
+    `default_model` is what a request gets that names no model: `auto`, a preset or a model's name;
+    only a model's name serves endpoints that are not routed.
     """
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]

@@ -68,6 +68,22 @@ async def test_one_model_needs_no_name(world):
     assert (await gate.get("/tokenizer_info?model=phi-3-mini")).status == 200
 
 
+async def test_who_names_no_model_gets_the_default_one_of_several(world):
+    """As lm-eval's remote tokeniser does."""
+    small, large = await world.recorder(answering), await world.recorder(answering)
+    gate = await world.gate(*two_models(small, large), default_model="mistral-7b")
+    got = await gate.ask({"prompt": "x"}, path="/tokenize")
+    assert (got.status, got.headers["x-joulegate-model"]) == (200, "mistral-7b")
+    assert large.seen[-1].json == {"prompt": "x", "model": "mistral"}
+    got = await gate.get("/tokenizer_info")
+    assert (got.json, got.headers["x-joulegate-model"]) == (
+        {"tokenizer_class": "Tiny"},
+        "mistral-7b",
+    )
+    assert (await gate.get("/tokenizer_info?model=phi-3-mini")).status == 200
+    assert (len(small.seen), len(large.seen)) == (1, 2)
+
+
 @pytest.mark.parametrize("path", FORMS)
 async def test_a_form_is_sent_on_with_the_servers_name_for_the_model(world, path):
     async def hearing(_, seen):

@@ -15,15 +15,18 @@ _BYTES_PER_TOKEN: Final = 4
 def make_named_request(
     endpoint: NamedEndpoint, members: Members, model: str | None, names: ModelNames, *, stream: bool
 ) -> InferenceRequest:
-    """Return a request; a gateway with one model needs no name. Raises BadRequest."""
+    """Return a request; who names no model means the only one, or the config's `default_model`.
+
+    lm-eval's remote tokeniser names none. Raises BadRequest where neither is a concrete model.
+    """
     if model is None:
-        if len(names.models) != 1:
-            raise BadRequest(
-                f"you must name a model, one of {', '.join(names.models)}"
-                f"{'' if endpoint.method == 'POST' else ': ?model=NAME'}",
-                param="model",
-            )
-        model = names.models[0]
+        model = names.models[0] if len(names.models) == 1 else names.resolve_name("").model
+    if model is None:
+        raise BadRequest(
+            f"you must name a model, one of {', '.join(names.models)}"
+            f"{'' if endpoint.method == 'POST' else ': ?model=NAME'}",
+            param="model",
+        )
     return InferenceRequest(endpoint, members, model, stream, wants_usage=True)
 
 
