@@ -57,6 +57,13 @@ DEFINITIONS: dict[str, Schema] = {
     "quantity": _QUANTITY,
     "duration": {**_TEXT, "pattern": "^[0-9]+(ms|s|m|h|d|w)$"},
     "urlOrEmpty": {**_TEXT, "pattern": f"^({_URL})?$"},
+    "alert": _closed(
+        **{"for": {**_TEXT, "pattern": "^[0-9]+(ms|s|m|h|d|w)$"}},
+        enabled=_ON,
+        threshold={"type": "number", "minimum": 0},
+        severity={**_TEXT, "minLength": 1},
+        labels={"type": "object", "additionalProperties": _TEXT},
+    ),
     "nameOnly": _closed("name", name=_TEXT),
     "resources": _closed(requests=_AMOUNTS, limits=_AMOUNTS, claims=_LIST),
     "podSecurityContext": _closed(
