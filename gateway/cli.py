@@ -91,7 +91,7 @@ def route(
     weight_time: Annotated[float | None, typer.Option(help="How much time counts.")] = None,
     policy: Annotated[str | None, typer.Option(help="relative, fair-ols or hybrid.")] = None,
     model: Annotated[str, typer.Option(help="auto, auto:PRESET or a model's name.")] = "auto",
-    max_tokens: Annotated[int | None, typer.Option(help="Limit on new tokens.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Limit on new tokens.", min=1)] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Bound on milliseconds.")] = None,
     max_energy_joules: Annotated[float | None, typer.Option(help="Bound on joules.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Bound on accuracy.")] = None,

@@ -1,6 +1,7 @@
 """Worlds to test in: one per test, and a fleet that a module's tests share."""
 
 import contextlib
+import signal
 from dataclasses import dataclass
 
 import pytest
@@ -8,6 +9,16 @@ import pytest_asyncio
 
 from backends.simulator.server import RunningSimulator
 from tests.integration.harness import Gate, World, model, until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_heed_interrupts():
+    # A shell's background job ignores SIGINT, and so would the processes that a test starts in one.
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ async def test_codings_that_are_not_understood_are_refused(gate):
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/v1", 404, "not_found"),
         ("POST", "/v1/nowhere", 404, "not_found"),
         ("POST", "/chat/completions", 404, "not_found"),

@@ -75,8 +75,8 @@ async def test_it_says_why_nobody_can(gate):
     ("body", "status", "code"),
     [
         (b"", 400, None),
-        (b"{}", 400, None),
-        ({"model": "auto"}, 400, None),
+        (b"[]", 400, None),
+        ({"model": ["auto"], "messages": HELLO}, 400, None),
         ({"model": "nope", "messages": HELLO}, 404, "model_not_found"),
         (CHAT | {"joulegate": {"policy": "random"}}, 400, None),
     ],

@@ -27,7 +27,6 @@ from gateway.service.upstream.relay import (
 from gateway.service.upstream.usage_impact import add_usage_impact
 
 _PLAIN_START: Final = b"data: {"
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _END: Final = b"}\n\n"
 
 
@@ -55,7 +54,7 @@ class ChunkStream(StreamedResponse):
                 raise InvalidResponse("the stream ended before any content")
             block = self._splitter.feed_chunk(chunk)
             if not self._opened:
-                block = block.removeprefix(_BYTE_ORDER_MARK)
+                block = block.removeprefix(sse.BYTE_ORDER_MARK)
             self._opened += block
             for event in sse.split_events(block):
                 data = sse.extract_payload(event)

@@ -109,6 +109,8 @@ class TypedEventStream(StreamedResponse):
             if not chunk:
                 raise InvalidResponse("the stream ended before any content")
             block = self._splitter.feed_chunk(chunk)
+            if not self._opened:
+                block = block.removeprefix(sse.BYTE_ORDER_MARK)
             self._opened += block
             for event in sse.split_events(block):
                 data = sse.extract_payload(event)
@@ -132,13 +134,19 @@ class TypedEventStream(StreamedResponse):
 
     def _take_in(self, chunk: bytes) -> bytes:
         """Return what a client is to be sent of a chunk; b"" is the end of the body."""
-        if not chunk:
-            if not self._finished:
-                raise InvalidResponse("the stream ended without its last event")
+        if chunk:
+            block = self._splitter.feed_chunk(chunk)
+            return self._look(block) if block else b""
+        # The last event may lack its blank line.
+        rest = self._splitter.feed_chunk(b"\n\n").strip(b"\n")
+        out = self._look(rest + b"\n\n") if rest else b""
+        if self._done or self._broken is not None:
+            return out
+        if self._finished:
             # Some servers and proxies leave it out; what was asked for is there.
-            return self._inspect_block(self._api.last)
-        block = self._splitter.feed_chunk(chunk)
-        return self._look(block) if block else b""
+            return out + self._inspect_block(self._api.last)
+        self._broken = InvalidResponse("the stream ended without its last event")
+        return out
 
     def _look(self, block: bytes) -> bytes:
         """Return what a client is to be sent of a block of whole events."""

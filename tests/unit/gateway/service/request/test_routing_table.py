@@ -151,7 +151,7 @@ def test_candidates_are_as_they_are_now(snapshot):
     only = snapshot.routed_deployments[1].deployment.backends[0]
     for _ in range(5):
         only.record_failure()
-    found, picks, _ = list_candidates(snapshot, None, WANTED, Deciding())
+    found, picks, *_ = list_candidates(snapshot, None, WANTED, Deciding())
     seen = [(*(place.running for place in c.places), c.up) for c in found]
     assert seen == [(1, True), (False,), (0, True)]
     assert picks == {
@@ -164,7 +164,7 @@ def test_candidates_have_the_load_of_the_backend_that_is_picked(snapshot):
     one, two = snapshot.routed_deployments[0].deployment.backends
     one.record_gauges(5.0, 0.0, own=0)
     two.record_gauges(3.0, 4.0, own=0)
-    (found,), picks, _ = list_candidates(snapshot, "phi-3-mini", WANTED, Deciding())
+    (found,), picks, *_ = list_candidates(snapshot, "phi-3-mini", WANTED, Deciding())
     assert [(place.running, place.queued) for place in found.places] == [(5, 0)]
     assert picks["phi-3-mini", "phi-3-mini"] is one
 
