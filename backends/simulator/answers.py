@@ -3,57 +3,21 @@
 The engine then only says when each token is due.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from random import Random
 from typing import Any
-from zlib import crc32
-
-import msgspec
 
 from backends.simulator import text, tokens
 from backends.simulator.cost_model import CostModel
+from backends.simulator.prompts import check_prompt
 from backends.simulator.protocol import (
-    ChatMessage,
     ChatRequest,
     CompletionRequest,
-    Prompt,
     SimulatorError,
     ToolDefinition,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatorSpec:
-    """One simulated server."""
-
-    model: str
-    """The name it serves under."""
-    truth: CostModel
-    speed: float = 1.0
-    """Simulated seconds per wall second."""
-    seed: int = 0
-    api_key: str | None = None
-    """If set, requests under /v1 need it as a bearer token."""
-    embeddings: bool = False
-    tools: bool = True
-    tool_chance: float = 1.0
-    """How often tool_choice auto calls the first tool."""
-    token_ratio: float = 1.0
-    """Tokens of this model per token of the simulator's own tokeniser."""
-    per_request_metrics: bool = False
-    """vLLM's --enable-per-request-metrics."""
-    prompt_tokens_details: bool = False
-    """vLLM's --enable-prompt-tokens-details."""
-
-    def __post_init__(self) -> None:
-        if self.speed <= 0:
-            raise ValueError(f"speed is {self.speed}, it must be positive")
-
-    def count_tokens(self, pieces: int) -> int:
-        """What so many pieces count for in this model."""
-        return max(1, round(pieces * self.token_ratio))
+from backends.simulator.spec import SimulatorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,51 +48,6 @@ class SimulatedCompletion:
     def full_text(self) -> str:
         """All of it: the content, or the arguments of the tool call."""
         return "".join(self.pieces)
-
-
-def measure_chat_prompt(request: ChatRequest, spec: SimulatorSpec) -> tuple[int, int]:
-    """Prompt tokens of a chat and a hash that its answer is drawn from."""
-    if not request.messages:
-        raise SimulatorError(
-            HTTPStatus.BAD_REQUEST,
-            "1 validation error: messages must not be empty",
-            param="body.messages",
-        )
-    pieces, mark = tokens.PER_CHAT, 0
-    for message in request.messages:
-        words, images = _read_content(message)
-        pieces += tokens.PER_MESSAGE + tokens.count_pieces(words) + tokens.PER_IMAGE * images
-        mark = crc32(words.encode("utf-8", "surrogatepass"), mark)
-    for tool in request.tools or ():
-        pieces += tokens.count_pieces(msgspec.json.encode(tool).decode())
-    return spec.count_tokens(pieces), mark
-
-
-def measure_prompts(prompt: Prompt, spec: SimulatorSpec) -> list[tuple[int, int]]:
-    """(prompt tokens, hash) of each prompt of a completion or an embedding."""
-    many: Sequence[Any]
-    if isinstance(prompt, str) or (prompt and all(isinstance(p, int) for p in prompt)):
-        many = [prompt]
-    else:
-        many = prompt
-    if not many:
-        raise SimulatorError(
-            HTTPStatus.BAD_REQUEST, "prompt must not be empty", param="body.prompt"
-        )
-    found = []
-    for one in many:
-        if isinstance(one, int):
-            raise SimulatorError(
-                HTTPStatus.BAD_REQUEST,
-                "prompt must not mix texts and token ids",
-                param="body.prompt",
-            )
-        if isinstance(one, str):
-            count = spec.count_tokens(tokens.count_pieces(one))
-            found.append((count, crc32(one.encode("utf-8", "surrogatepass"))))
-        else:
-            found.append((max(1, len(one)), crc32(repr(one).encode())))
-    return found
 
 
 def plan_chat(
@@ -170,17 +89,6 @@ def plan_completion(
             natural = truth.draw_tokens_out(tokens_in, rng)
             answers.append(_plan_text(request, spec, len(answers), tokens_in, limit, natural, rng))
     return answers
-
-
-def check_prompt(truth: CostModel, tokens_in: int) -> None:
-    """Raise SimulatorError in vLLM's words if a prompt alone fills the context."""
-    if tokens_in >= truth.context:
-        raise SimulatorError(
-            HTTPStatus.BAD_REQUEST,
-            f"This model's maximum context length is {truth.context} tokens. However, your request "
-            f"has {tokens_in} input tokens. Please reduce the length of the input messages.",
-            param="input_tokens",
-        )
 
 
 def _compute_token_limit(
@@ -314,16 +222,6 @@ def _is_tool_answered(request: ChatRequest) -> bool:
         if message.role in {"tool", "user"}:
             return message.role == "tool"
     return False
-
-
-def _read_content(message: ChatMessage) -> tuple[str, int]:
-    """The text of a message and how many images are in it."""
-    if message.content is None:
-        return "", 0
-    if isinstance(message.content, str):
-        return message.content, 0
-    words = [str(p.get("text", "")) for p in message.content if p.get("type") == "text"]
-    return "\n".join(words), sum(p.get("type") == "image_url" for p in message.content)
 
 
 def _make_rng(

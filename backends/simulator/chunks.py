@@ -6,8 +6,9 @@ from zlib import crc32
 
 import msgspec
 
-from backends.simulator.answers import SimulatedCompletion, SimulatorSpec
+from backends.simulator.answers import SimulatedCompletion
 from backends.simulator.engine_request import RequestCost
+from backends.simulator.spec import SimulatorSpec
 
 DONE = b"data: [DONE]\n\n"
 SYSTEM_FINGERPRINT = "simulated"

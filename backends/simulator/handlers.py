@@ -11,19 +11,12 @@ import msgspec
 from aiohttp import web
 
 from backends.simulator import chunks, tokens
-from backends.simulator.answers import (
-    SimulatedCompletion,
-    SimulatorSpec,
-    check_prompt,
-    measure_chat_prompt,
-    measure_prompts,
-    plan_chat,
-    plan_completion,
-)
+from backends.simulator.answers import SimulatedCompletion, plan_chat, plan_completion
 from backends.simulator.embeddings import DEFAULT_DIMENSIONS, build_embedding
 from backends.simulator.engine import BatchingEngine
 from backends.simulator.faults import ActiveFault, FaultInjector
 from backends.simulator.metrics import CONTENT_TYPE, SimulatorMetrics
+from backends.simulator.prompts import check_prompt, measure_chat_prompt, measure_prompts
 from backends.simulator.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -34,6 +27,7 @@ from backends.simulator.protocol import (
     parse_body,
 )
 from backends.simulator.scheduler_loop import SchedulerLoop
+from backends.simulator.spec import SimulatorSpec
 from backends.simulator.wire import ConnectionCutError, FaultyStream, SimulatedStream
 
 VERSION = "0.32.0+simulated"

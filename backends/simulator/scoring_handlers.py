@@ -15,9 +15,10 @@ import msgspec
 from aiohttp import web
 
 from backends.simulator import chunks, text
-from backends.simulator.answers import SimulatedCompletion, check_prompt, measure_prompts
+from backends.simulator.answers import SimulatedCompletion
 from backends.simulator.embeddings import DEFAULT_DIMENSIONS, build_embedding
 from backends.simulator.handlers import SimulatorHandlers, json_response
+from backends.simulator.prompts import check_prompt, measure_prompts
 from backends.simulator.protocol import SimulatorError, parse_body
 
 _LABELS = ("negative", "positive")

@@ -10,7 +10,6 @@ from typing import Self
 from aiohttp import web
 
 from backends.bearer import is_bearer_of
-from backends.simulator.answers import SimulatorSpec
 from backends.simulator.cost_model import CostModel
 from backends.simulator.engine import BatchingEngine
 from backends.simulator.fault_middleware import apply_faults
@@ -18,6 +17,7 @@ from backends.simulator.faults import FaultInjector
 from backends.simulator.handlers import RequestHandler, SimulatorHandlers, json_response
 from backends.simulator.protocol import SimulatorError, error_body
 from backends.simulator.scoring_handlers import ScoringHandlers
+from backends.simulator.spec import SimulatorSpec
 from backends.simulator.typed_handlers import TypedHandlers
 
 SERVER_KEY = web.AppKey("server", SimulatorHandlers)

@@ -10,9 +10,10 @@ import msgspec
 from aiohttp import web
 
 from backends.simulator import chunks
-from backends.simulator.answers import SimulatedCompletion, measure_chat_prompt, plan_chat
+from backends.simulator.answers import SimulatedCompletion, plan_chat
 from backends.simulator.handlers import STRUCK_FAULTS, SimulatorHandlers, json_response
 from backends.simulator.messages_frames import MessagesFrames
+from backends.simulator.prompts import measure_chat_prompt
 from backends.simulator.protocol import ChatMessage, ChatRequest, SimulatorError, parse_body
 from backends.simulator.responses_frames import ResponsesFrames
 from backends.simulator.typed_requests import MessagesRequest, ResponsesRequest

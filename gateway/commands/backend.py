@@ -71,9 +71,9 @@ def _run_simulator(
 ) -> int:
     if extra:
         return report_usage_error(f"unknown option for the simulator: {extra[0]}")
-    from backends.simulator.answers import SimulatorSpec  # noqa: PLC0415 - vLLM needs none of it
     from backends.simulator.cost_model import CostModel  # noqa: PLC0415
     from backends.simulator.server import start_simulator  # noqa: PLC0415
+    from backends.simulator.spec import SimulatorSpec  # noqa: PLC0415 - vLLM needs none of it
 
     if profile is None and "@" in model:
         fitted = build_model_profile(load_library(), model)

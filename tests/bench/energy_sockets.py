@@ -22,8 +22,8 @@ import msgspec
 from backends.meter.daemon import server as meters
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.sources.simulated import SimulatorSource
-from backends.simulator.answers import SimulatorSpec
 from backends.simulator.server import start_simulator
+from backends.simulator.spec import SimulatorSpec
 from backends.simulator.tokens import PER_CHAT, PER_MESSAGE
 from gateway import profile as profiles
 from gateway.scheduling.cost import RegressionForm

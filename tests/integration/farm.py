@@ -3,9 +3,9 @@
 import asyncio
 import threading
 
-from backends.simulator.answers import SimulatorSpec
 from backends.simulator.cost_model import CostModel, SimulatedCost
 from backends.simulator.server import start_simulator
+from backends.simulator.spec import SimulatorSpec
 
 TRUTH = CostModel(
     seconds=SimulatedCost("additive", (0.02, 0.001, 0.02)),

@@ -8,9 +8,9 @@ import msgspec
 from backends.meter.daemon import server as meters
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.sources.simulated import SimulatorSource
-from backends.simulator.answers import SimulatorSpec
 from backends.simulator.cost_model import CostModel
 from backends.simulator.server import RunningSimulator, start_simulator
+from backends.simulator.spec import SimulatorSpec
 from backends.vllm.recipes import RECIPES
 from gateway import profile as profiles
 from gateway.scheduling.cost import RegressionForm
