@@ -23,6 +23,7 @@ from calibration.recalibrate.prometheus import (
     parse_duration_seconds,
 )
 from calibration.recalibrate.refit_models import RefitOutcome, RefitSettings
+from calibration.recalibrate.window_sums import gather_sums
 from calibration.tables.columns import BadInput
 from gateway import profile
 from gateway.console import (
@@ -75,7 +76,7 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
         live = profile.load_profile(options.profile)
         server = create_client(str(options.prometheus), options.access)
         with err.status("reading Prometheus", spinner="line"):
-            window = recalibrate.gather_sums(server, options.window, at, live.version)
+            window = gather_sums(server, options.window, at, live.version)
         chosen = keys.choose_keys(
             window.blocks,
             live,

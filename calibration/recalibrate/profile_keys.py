@@ -16,7 +16,7 @@ import httpx
 
 from calibration.recalibrate import sums
 from calibration.recalibrate.prometheus import PrometheusError, QueryResult, SampleSeries
-from calibration.recalibrate.refit_models import DeploymentKey
+from calibration.recalibrate.window_sums import DeploymentKey
 from calibration.tables.columns import BadInput
 from gateway.profile import CostProfile
 

@@ -15,9 +15,9 @@ from statsmodels.regression.linear_model import WLS
 
 from calibration.recalibrate import prometheus as api
 from calibration.recalibrate.moments import ClusterMoments
-from calibration.recalibrate.refit_models import gather_sums
 from calibration.recalibrate.sums import SUMS_METRIC
 from calibration.recalibrate.variants import build_base_columns
+from calibration.recalibrate.window_sums import gather_sums
 from gateway import profile as profiles
 from gateway.scheduling.cost import CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import COSTS, WeighedPrediction

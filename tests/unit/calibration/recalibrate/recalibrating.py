@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from calibration.cli import app
 from calibration.recalibrate.profile_keys import INFO_METRIC
-from calibration.recalibrate.refit_models import INFO as VERSIONS
+from calibration.recalibrate.window_sums import INFO as VERSIONS
 from gateway import profile
 from gateway.profile import AccuracyProfile, CostRegression, ModelProfile
 from gateway.scheduling.cost import RegressionForm

@@ -17,7 +17,8 @@ from calibration.recalibrate import report as recalibrate_report
 from calibration.recalibrate import sums
 from calibration.recalibrate.limits import GateLimits, PriorSettings
 from calibration.recalibrate.prometheus_options import PrometheusOptions
-from calibration.recalibrate.refit_models import RefitSettings, WindowSums
+from calibration.recalibrate.refit_models import RefitSettings
+from calibration.recalibrate.window_sums import WindowSums
 from gateway import profile
 from gateway.profile import CostProfile, CostRegression
 from gateway.scheduling.cost import RegressionForm
