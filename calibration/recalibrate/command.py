@@ -16,6 +16,7 @@ from calibration.recalibrate import refit_models as recalibrate
 from calibration.recalibrate import report as recalibrate_report
 from calibration.recalibrate import rollback as previous
 from calibration.recalibrate.options import BEST, RecalibrateOptions
+from calibration.recalibrate.printed_report import print_report
 from calibration.recalibrate.prometheus import (
     PrometheusClient,
     PrometheusError,
@@ -91,7 +92,7 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
         warnings = tuple(dict.fromkeys((*window.warnings, *chosen.warnings)))
         report = recalibrate_report.build_report(outcomes, warnings, live, source)
         if not options.as_json:
-            recalibrate_report.print_report(out, outcomes, warnings, live, source)
+            print_report(out, outcomes, warnings, live, source)
         version = None
         if adopted and options.target is not None and not options.dry_run:
             parent = live.version if options.target == options.profile else None

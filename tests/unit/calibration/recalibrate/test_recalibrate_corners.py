@@ -16,6 +16,7 @@ from calibration.recalibrate import refit_models as recalibrate
 from calibration.recalibrate import report as recalibrate_report
 from calibration.recalibrate import sums
 from calibration.recalibrate.limits import GateLimits, PriorSettings
+from calibration.recalibrate.printed_report import print_report
 from calibration.recalibrate.prometheus_options import PrometheusOptions
 from calibration.recalibrate.refit_models import RefitSettings
 from calibration.recalibrate.window_sums import WindowSums
@@ -78,7 +79,7 @@ def outcome(found, limits, live="additive", few=None, form=None):
     outcomes = recalibrate.recalibrate_models(found, before, {ONE[0]: [ONE]}, how)
     source = {"prometheus": URL, "window": "6h", "to": "now"}
     msgspec.json.encode(recalibrate_report.build_report(outcomes, (), before, source))
-    recalibrate_report.print_report(Console(file=io.StringIO()), outcomes, (), before, source)
+    print_report(Console(file=io.StringIO()), outcomes, (), before, source)
     return {part.name: [str(one) for one in part.refusals] for part in outcomes[0].parts}
 
 
