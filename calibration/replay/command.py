@@ -15,7 +15,8 @@ from calibration.replay import requests as requests_file
 from calibration.replay import statistics as outcomes
 from calibration.replay.decision_log_reader import RecordedRequest
 from calibration.replay.options import ReplayOptions
-from calibration.replay.replay import Ints, ReplayFleet, ReplayScenario
+from calibration.replay.replay import Ints, ReplayScenario
+from calibration.replay.replay_fleet import ReplayFleet, map_profile_keys
 from calibration.replay.report import ProfileResults
 from calibration.replay.requests import ReplayRequests
 from calibration.replay.scenarios import build_scenarios
@@ -60,7 +61,7 @@ def _run_replay(options: ReplayOptions) -> dict[str, Any]:
         )
         _check_bad(found, options.max_bad)
         profiles = list({id(one.profile): one.profile for one in wanted}.values())
-        keys = replay.map_profile_keys(found.requests, profiles, names)
+        keys = map_profile_keys(found.requests, profiles, names)
         groups = [
             _compare_plans(
                 options,

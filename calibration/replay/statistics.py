@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from calibration.arrays import Floats
-from calibration.replay.replay import Ints, ReplayFleet, RequestPrices
+from calibration.replay.replay import Ints, RequestPrices
+from calibration.replay.replay_fleet import ReplayFleet
 from calibration.stats.intervals import (
     ConfidenceInterval,
     compute_percentile_interval,

@@ -10,6 +10,7 @@ from calibration.replay import replay
 from calibration.replay import statistics as outcomes
 from calibration.replay.decision_log_reader import LoggedDeployment, RecordedRequest
 from calibration.replay.replay import ReplayScenario
+from calibration.replay.replay_fleet import ReplayFleet
 from calibration.replay.scenarios import build_scenarios
 from gateway import profile
 from gateway.scheduling.cost import CostQuantity
@@ -106,7 +107,7 @@ def test_the_bootstrap_is_the_normal_interval_of_many_requests(log):
 
 def test_parameter_uncertainty_is_that_of_the_covariance(shipped):
     requests = [RecordedRequest(200, 100)] * 50
-    world = replay.ReplayFleet(
+    world = ReplayFleet(
         shipped, {LoggedDeployment(name, name): name for name in shipped.models}, {}
     )
     prices = replay.compute_prices(world, replay.compute_lengths(world, requests))
@@ -182,7 +183,7 @@ def test_token_ratios_move_lengths_between_models(shipped):
     models = dict(shipped.models)
     for name, ratio in (("phi-3-mini", 1.25), ("mistral-7b", 1.5), ("falcon-7b", 1.0)):
         models[name] = msgspec.structs.replace(models[name], tokens=profile.TokenRatio(ratio))
-    world = replay.ReplayFleet(
+    world = ReplayFleet(
         profile.CostProfile(models, "v"),
         {LoggedDeployment(name, name): name for name in models},
         {},
