@@ -10,7 +10,6 @@ Rules of this file:
 - Every figure and every calibration comes from rows that the fold in question had not seen.
 """
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -24,15 +23,13 @@ from calibration.accuracy.score_calibration import (
     choose_calibration,
     cross_calibrate,
 )
+from calibration.accuracy.trained_heads import TrainedHeads, export_accuracy
 from calibration.arrays import Floats
 from gateway.accuracy_profile import (
     MOST_KINDS,
     AccuracyByPrompt,
-    HeadWeights,
-    KindsTable,
-    pack_floats,
 )
-from gateway.scheduling.text_features import WORD_BUCKETS, TextFeatures
+from gateway.scheduling.text_features import TextFeatures
 
 FOLDS = 5
 LEAST_ROWS = 50
@@ -44,7 +41,6 @@ _SHARPNESS = (5.0, 10.0, 20.0, 40.0)
 _TASK_PART = 0.5
 _PRIOR_ROWS = 5.0
 _OTHER = "other"
-_BYTE_STEPS = 127
 _MIX = {"task": 0.0, "prompt": 1.0, "mixture": 0.5}
 
 Progress = Callable[[str, int, int], None]
@@ -64,17 +60,6 @@ class TrainedAccuracy(NamedTuple):
     penalty: float
     sharpness: float | None
     calibrations: dict[str, str]
-
-
-class _Part(NamedTuple):
-    """Trained on some rows: weights of all heads, and of the kinds."""
-
-    weights: Floats
-    bias: Floats
-    kind_weights: Floats | None
-    kind_bias: Floats | None
-    shares: Floats | None
-    """Kinds x models."""
 
 
 def train_accuracy(
@@ -133,7 +118,7 @@ def train_accuracy(
     progress("training on all", FOLDS, FOLDS + 1)
     everyone = np.ones(len(prompts), dtype=bool)
     whole = _fit(matrix, scores, kinds, everyone, penalty, mix)
-    model = _export(
+    model = export_accuracy(
         matrix, whole, scores, predicted, names, kind_names, points, penalty, mix, sharpness
     )
     progress("training on all", FOLDS + 1, FOLDS + 1)
@@ -175,16 +160,18 @@ def _fit(
     rows: np.ndarray,
     penalty: float,
     mix: float,
-) -> _Part:
+) -> TrainedHeads:
     """Fit heads and kinds on some rows."""
     weights, bias = _fit_heads(matrix, scores, kinds, rows, penalty)
     if mix == 1.0:
-        return _Part(weights, bias, None, None, None)
+        return TrainedHeads(weights, bias, None, None, None)
     count = int(kinds.max()) + 1
     shown = np.eye(count)[kinds[rows]]
     mean = shown.mean(axis=0)
     found = solve_ridge(matrix.words[rows], shown - mean, _KIND_PENALTY, most_turns=_KIND_TURNS)
-    return _Part(weights, bias, found, mean, _share_by_kind(scores[rows], kinds[rows], count))
+    return TrainedHeads(
+        weights, bias, found, mean, _share_by_kind(scores[rows], kinds[rows], count)
+    )
 
 
 def _fit_heads(
@@ -260,74 +247,6 @@ def _softmax(values: Floats) -> Floats:
     found = np.exp(values - values.max(axis=1, keepdims=True))
     whole: Floats = found / found.sum(axis=1, keepdims=True)
     return whole
-
-
-def _export(
-    matrix: PromptMatrix,
-    whole: _Part,
-    scores: Floats,
-    predicted: Floats,
-    names: Sequence[str],
-    kind_names: list[str],
-    points: list[list[tuple[float, float]]],
-    penalty: float,
-    mix: float,
-    sharpness: float | None,
-) -> AccuracyByPrompt:
-    squared = matrix.words.multiply(matrix.words).tocsr()
-    seen = np.asarray(squared.sum(axis=0)).ravel()
-    variance = penalty / (penalty + seen)
-    # A row's own words do not make it known: each is left out of its own distance.
-    left = squared.tocoo()
-    own = penalty / (penalty + seen[left.col] - left.data) * left.data
-    distance = np.bincount(left.row, own, len(scores))
-    residual = float(np.nanmean((predicted - scores) ** 2))
-    words, form = matrix.split_weights(whole.weights)
-    kinds = None
-    if sharpness is not None:
-        kinds = _export_kinds(matrix, whole, kind_names, sharpness)
-    heads = {}
-    for at, name in enumerate(names):
-        asked = np.isfinite(scores[:, at])
-        shares = [] if whole.shares is None else whole.shares[:, at].tolist()
-        heads[name] = HeadWeights(
-            bias=float(whole.bias[at]),
-            static=float(scores[asked, at].mean()),
-            words=pack_floats(array("f", words[:, at].tolist())),
-            form=form[:, at].tolist(),
-            calibration=points[at],
-            kinds=shares if kinds is not None else [],
-            n=int(asked.sum()),
-        )
-    return AccuracyByPrompt(
-        heads=heads,
-        means=matrix.means.tolist(),
-        deviations=matrix.deviations.tolist(),
-        variance=pack_floats(array("f", variance.tolist())),
-        familiar=float(min(0.95, np.quantile(distance, 0.95))),
-        noise=float(min(0.5, (residual / penalty) ** 0.5)),
-        mix=mix,
-        kinds=kinds,
-    )
-
-
-def _export_kinds(
-    matrix: PromptMatrix, whole: _Part, names: list[str], sharpness: float
-) -> KindsTable:
-    """Return the classifier in bytes: words that two prompts or more have, 127 steps each way."""
-    assert whole.kind_weights is not None  # noqa: S101 - there are kinds
-    assert whole.kind_bias is not None  # noqa: S101
-    often = np.flatnonzero(np.bincount(matrix.words.indices, minlength=WORD_BUCKETS) > 1)
-    weights = whole.kind_weights[often] * sharpness
-    scales = np.maximum(np.abs(weights).max(axis=0, initial=0.0), 1e-9) / _BYTE_STEPS
-    steps = np.round(weights / scales) + 128
-    return KindsTable(
-        names=names,
-        bias=(whole.kind_bias * sharpness).tolist(),
-        scales=scales.tolist(),
-        words=often.astype("<u2").tobytes(),
-        weights=steps.astype(np.uint8).tobytes(),
-    )
 
 
 __all__ = ["FORMS", "FORM_SCALE", "TrainedAccuracy", "train_accuracy"]
