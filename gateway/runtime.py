@@ -106,7 +106,7 @@ class GatewayRuntime:
                 learning=TrafficLearner(sums, drift, self._profiles, self._learnt),
                 trace=self._tracer and self._tracer.add_record,
                 boundary=boundary,
-                experiment=_experiment(config, self.metrics.registry),
+                experiment=_make_experiment_metrics(config, self.metrics.registry),
                 price=price,
             ),
             experiment=config.experiment,
@@ -275,7 +275,9 @@ def _make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
     return EnergyPrice(config.energy_budget.joules_per_hour / int(os.environ.get(WORKERS, "1")))
 
 
-def _experiment(config: GatewayConfig, registry: CollectorRegistry) -> ExperimentMetrics | None:
+def _make_experiment_metrics(
+    config: GatewayConfig, registry: CollectorRegistry
+) -> ExperimentMetrics | None:
     """Return what counts for the arms of a switchback, where one is configured."""
     given = config.experiment
     if given is None:
