@@ -1,11 +1,9 @@
-"""The profile artifact: fitted coefficients per model, loaded, validated, saved and watched.
+"""The profile artifact: fitted coefficients per model, loaded, validated and saved.
 
-A file is taken whole or not at all; the last good one stays in force when a new one is bad.
+A file is taken whole or not at all.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.accuracy_profile import AccuracyByPrompt
+from gateway.atomic_file import write_atomically
 from gateway.bounded_file import read_bounded_file
 from gateway.scheduling.answer_length import DEFAULT_SIGMA
 from gateway.scheduling.cost import LARGEST_COEFFICIENT, CostFunction, CostQuantity, RegressionForm
@@ -286,46 +285,3 @@ def save_profile(
     encoded = msgspec.json.encode(whole)
     parse_profile(encoded, str(path))
     write_atomically(path, msgspec.json.format(encoded, indent=2) + b"\n")
-
-
-def write_atomically(path: Path, raw: bytes) -> None:
-    """Write bytes atomically: readers see the old file or the new one. Raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-class WatchedProfileFile:
-    """A profile file that may change under us (editors, ConfigMap symlink swaps)."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._signature = self._read_signature()
-        self.current_profile = load_profile(path)
-
-    def has_changed(self) -> bool:
-        """Tell whether the file is another than the one last looked at; cheap."""
-        return self._read_signature() != self._signature
-
-    def read_profile(self) -> CostProfile:
-        """Read the file anew, without taking it into force. Raises ProfileError."""
-        self._signature = self._read_signature()
-        return load_profile(self._path)
-
-    def _read_signature(self) -> tuple[int, int, int] | None:
-        if self._path is None:
-            return None
-        try:
-            # stat follows the symlinks, so a swapped link shows as another inode.
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size

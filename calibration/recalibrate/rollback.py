@@ -10,6 +10,7 @@ from pathlib import Path
 from calibration.tables.columns import BadInput
 from gateway import profile
 from gateway.accuracy_profile import AccuracyByPrompt
+from gateway.atomic_file import write_atomically
 from gateway.profile import ModelProfile, WordsRegression
 
 
@@ -37,7 +38,7 @@ def replace_profile(
         old = path.read_bytes()
         if parent is not None and profile.parse_profile(old, str(path)).version != parent:
             raise ProfileChanged(f"{path}: was replaced meanwhile, so nothing was written")
-        profile.write_atomically(get_previous_path(path), old)
+        write_atomically(get_previous_path(path), old)
     profile.save_profile(models, path, lengths, accuracy_by_prompt)
     return profile.load_profile(path).version
 
@@ -52,6 +53,6 @@ def exchange_profiles(path: Path) -> tuple[str, str]:
         raise BadInput(f"{before}: is not there, so there is nothing to go back to")
     now, then = profile.load_profile(path), profile.load_profile(before)
     old, new = path.read_bytes(), before.read_bytes()
-    profile.write_atomically(path, new)
-    profile.write_atomically(before, old)
+    write_atomically(path, new)
+    write_atomically(before, old)
     return now.version, then.version

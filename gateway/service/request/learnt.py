@@ -16,8 +16,8 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
+from gateway.atomic_file import write_atomically
 from gateway.bounded_file import read_bounded_file
-from gateway.profile import write_atomically
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import DeploymentOption, LearntLength
 from gateway.scheduling.features import RequestFeatures, TokenScale

@@ -13,11 +13,12 @@ from backends.periodic import run_periodically
 from backends.registry import Deployment
 from gateway.config import GatewayConfig
 from gateway.daemon_thread import run_in_daemon_thread
-from gateway.profile import ProfileError, WatchedProfileFile
+from gateway.profile import ProfileError
 from gateway.service.request.learnt import Learnt
 from gateway.service.request.routing_table import RoutingSnapshot
 from gateway.telemetry.drift import LIVE, SHADOW, DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
+from gateway.watched_profile import WatchedProfileFile
 
 _log = logging.getLogger("joulegate")
 

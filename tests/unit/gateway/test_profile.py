@@ -6,16 +6,10 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from gateway.profile import (
-    CostProfile,
-    ProfileError,
-    WatchedProfileFile,
-    load_profile,
-    parse_profile,
-    save_profile,
-)
+from gateway.profile import CostProfile, ProfileError, load_profile, parse_profile, save_profile
 from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.features import OutputModel
+from gateway.watched_profile import WatchedProfileFile
 
 
 def tree(**changes):
