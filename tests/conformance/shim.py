@@ -1,9 +1,11 @@
 """A pytest plugin that gives vLLM's own tests a running server instead of one of their own.
 
 It stands in for their `tests.utils`, which would import and start half of vLLM. The address is in
-JOULEGATE_CONFORMANCE_URL.
+JOULEGATE_CONFORMANCE_URL. Each test's outcome is written to JOULEGATE_CONFORMANCE_LOG as it ends,
+so that a file that takes too long loses none of those before.
 """
 
+import json
 import os
 import sys
 import types
@@ -14,6 +16,7 @@ import openai
 import pytest
 
 URL = os.environ["JOULEGATE_CONFORMANCE_URL"]
+LOG = os.environ["JOULEGATE_CONFORMANCE_LOG"]
 
 
 class RemoteOpenAIServer:
@@ -70,3 +73,22 @@ class _Utils(types.ModuleType):
 
 
 sys.modules["tests.utils"] = _Utils("tests.utils")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Write what a test came to."""
+    if report.when == "call" or report.outcome != "passed":
+        _write(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Write that a file cannot be read."""
+    if report.outcome == "failed":
+        _write(report)
+
+
+def _write(report: pytest.TestReport | pytest.CollectReport) -> None:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    why = "" if report.outcome == "passed" else str(crash.message if crash else report.longrepr)
+    with open(LOG, "a", encoding="utf-8") as file:  # noqa: PTH123 - once a test
+        file.write(json.dumps([report.nodeid, report.outcome, why[-200:]]) + "\n")
