@@ -152,11 +152,13 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     `meter_secret_file` names a file that holds the secret. `response_id_secret` (default:
     `meter_secret`) keys the ids of responses: all gateways before the same backends need one.
     `default_model` is what a request gets that names no model: `auto`, a preset or a model's name;
-    only a model's name serves endpoints that are not routed.
+    only a model's name serves endpoints that are not routed. `learnt_profile`, a file that may come
+    and go, has the models that recalibration wrote; they replace the profile's.
     """
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     profile: str | None = None
+    learnt_profile: str | None = None
     shadow: str | None = None
     policy: Policy = DEFAULT_POLICY
     placement: PlacementConfig = PlacementConfig()
@@ -236,6 +238,11 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.profile) if self.profile else None
 
     @property
+    def learnt_file(self) -> Path | None:
+        """Where models are that replace the profile's, once something has learnt them."""
+        return Path(self.learnt_profile) if self.learnt_profile else None
+
+    @property
     def shadow_file(self) -> Path | None:
         """Where the one in shadow is, if `shadow` names one; None for the shipped one."""
         return None if self.shadow in {None, SHIPPED} else Path(str(self.shadow))
@@ -279,6 +286,7 @@ def load_config(path: Path) -> GatewayConfig:
         tls=load_tls(config.tls, path.parent, "tls"),
         meter_tls=load_tls(config.meter_tls, path.parent, "meter_tls"),
         profile=config.profile and str(path.parent / config.profile),
+        learnt_profile=config.learnt_profile and str(path.parent / config.learnt_profile),
         shadow=(config.shadow_file and str(path.parent / config.shadow_file)) or config.shadow,
         learning=msgspec.structs.replace(
             config.learning,

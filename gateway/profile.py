@@ -260,8 +260,21 @@ def parse_profile(raw: bytes, origin: str) -> CostProfile:
         raise ProfileError(f"{origin}: accuracy_by_prompt: {error}") from None
 
 
-def load_profile(path: Path | None) -> CostProfile:
-    """Read a profile file, or the shipped one where `path` is None. Raises ProfileError."""
+def load_profile(path: Path | None, learnt: Path | None = None) -> CostProfile:
+    """Read a profile file, or the shipped one where `path` is None. Raises ProfileError.
+
+    `learnt` is a file of which the models replace those of the same name, where it is there.
+    """
+    base = _load_one(path)
+    if learnt is None or not learnt.exists():
+        return base
+    over = _load_one(learnt)
+    version = hashlib.sha256(f"{base.version} {over.version}".encode()).hexdigest()[:12]
+    models = {**base.models, **over.models}
+    return CostProfile(models, version, base.lengths, base.accuracy_by_prompt)
+
+
+def _load_one(path: Path | None) -> CostProfile:
     if path is None:
         return parse_profile(
             (resources.files(__package__) / "profiles" / _SHIPPED_FILE).read_bytes(),

@@ -74,7 +74,7 @@ def run(
 def _run_round(options: RecalibrateOptions, at: float) -> int:
     """Recalibrate once."""
     try:
-        live = profile.load_profile(options.profile)
+        live = profile.load_profile(options.profile, options.learnt)
         server = create_client(str(options.prometheus), options.access)
         with err.status("reading Prometheus", spinner="line"):
             window = gather_sums(server, options.window, at, live.version)
@@ -123,9 +123,11 @@ def _check_options(options: RecalibrateOptions) -> float | None:
         raise BadInput(f"--form {options.form}: is none of {', '.join((*RegressionForm, BEST))}")
     _parse_duration("--window", options.window)
     _build_settings(options)
-    profile.load_profile(options.profile)
+    profile.load_profile(options.profile, options.learnt)
     if not options.dry_run:
         target = options.target
+        if options.learnt is not None and options.out is None:
+            raise BadInput("--learnt wants an --out: which of the two files to write?")
         if target is None:
             raise BadInput(
                 "where to write? --out FILE, or --profile FILE to replace it; or --dry-run"

@@ -21,6 +21,10 @@ class RecalibrateOptions:
     profile: Annotated[
         Path | None, typer.Option(help="The live profile; default: the shipped one.")
     ] = None
+    learnt: Annotated[
+        Path | None,
+        typer.Option(help="Its models replace the live profile's, where the file is there."),
+    ] = None
     out: Annotated[Path | None, typer.Option(help="Where to write; default: --profile.")] = None
     model: Annotated[
         list[str], typer.Option(help="DEPLOYMENT, or DEPLOYMENT=KEY in the profile: only these.")

@@ -37,7 +37,11 @@ def run(
     """Decide for one prompt and print the ranking."""
     try:
         parsed = configs.load_config(config) if config else make_example_config()
-        loaded = profiles.load_profile(profile or parsed.profile_file)
+        loaded = (
+            profiles.load_profile(profile)
+            if profile
+            else profiles.load_profile(parsed.profile_file, parsed.learnt_file)
+        )
         text = sys.stdin.read() if prompt == "-" else prompt
         made = decide_offline(parsed, loaded, text, steering, model=model, max_tokens=max_tokens)
     except (configs.ConfigError, profiles.ProfileError, ApiError) as error:

@@ -131,7 +131,7 @@ def create_worker_app() -> ASGIApp:
 
 def check_profiles(config: configs.GatewayConfig) -> profiles.CostProfile:
     """Load the config's profiles and see that they have every model. Raises ProfileError."""
-    live = profiles.load_profile(config.profile_file)
+    live = profiles.load_profile(config.profile_file, config.learnt_file)
     shadow = live if config.shadow is None else profiles.load_profile(config.shadow_file)
     for profile in (live, shadow):
         for index, model in enumerate(config.models):

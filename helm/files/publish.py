@@ -1,7 +1,9 @@
-"""Write a new profile into its ConfigMap: `publish.py CONFIGMAP LIVE NEW`.
+"""Write a learnt profile into its ConfigMap: `publish.py CONFIGMAP LEARNT NEW`.
 
-Runs in the recalibration CronJob with a token that may patch that one object and nothing else. The
-profile that was live stays beside the new one as previous.json, for going back.
+Runs in the recalibration CronJob with a token that may make and patch that one object and nothing
+else. Nothing but this script has it: the chart does not render it, so that upgrades, rollbacks and
+tools that hold a cluster to a repository leave it alone. What was learnt before stays beside the
+new profile as previous.json, for going back.
 """
 
 # ruff: noqa: INP001, T201 - a script
@@ -13,29 +15,40 @@ import sys
 import urllib.request
 from pathlib import Path
 
+FIELD_MANAGER = "joulegate-recalibration"
 ACCOUNT = Path(os.environ.get("ACCOUNT", "/var/run/secrets/kubernetes.io/serviceaccount"))
 
 
-def main(name: str, live: Path, new: Path) -> int:
-    """Patch the ConfigMap unless nothing changed; return the exit code.
+def main(name: str, learnt: Path, new: Path) -> int:
+    """Apply the ConfigMap unless nothing changed; return the exit code.
 
-    A recalibration that finds the live profile good writes no new one.
+    A recalibration that finds the live profile good writes no new one; before the first that
+    writes there is nothing learnt.
     """
-    old_text = live.read_text("utf-8")
+    old_text = learnt.read_text("utf-8") if learnt.exists() else None
     new_text = new.read_text("utf-8") if new.exists() else old_text
-    if old_text == new_text:
+    if new_text is None or old_text == new_text:
         print("the profile is as it was")
         return 0
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     host = f"[{host}]" if ":" in host else host
     namespace = (ACCOUNT / "namespace").read_text("utf-8")
-    data = {"profile.json": new_text, "previous.json": old_text}
+    whole = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {"profile.json": new_text},
+    }
+    if old_text is not None:
+        whole["data"]["previous.json"] = old_text
+    # Force: whoever edited it by hand, to go back say, does not stop the next run.
+    query = f"fieldManager={FIELD_MANAGER}&force=true"
     request = urllib.request.Request(
-        f"https://{host}:{port}/api/v1/namespaces/{namespace}/configmaps/{name}",
-        data=json.dumps({"data": data}).encode(),
+        f"https://{host}:{port}/api/v1/namespaces/{namespace}/configmaps/{name}?{query}",
+        data=json.dumps(whole).encode(),
         headers={
             "authorization": f"Bearer {(ACCOUNT / 'token').read_text('utf-8')}",
-            "content-type": "application/merge-patch+json",
+            "content-type": "application/apply-patch+yaml",
         },
         method="PATCH",
     )

@@ -78,8 +78,8 @@ def test_recalibration_may_patch_one_object_and_nothing_else():
     assert rule == {
         "apiGroups": [""],
         "resources": ["configmaps"],
-        "resourceNames": ["jg-gate-profile"],
-        "verbs": ["patch"],
+        "resourceNames": ["jg-gate-learnt"],
+        "verbs": ["create", "patch"],
     }
     assert rule["resourceNames"][0] in names
     binding = one(objects, "RoleBinding")
@@ -121,7 +121,8 @@ def test_recalibration_s_options_are_those_of_the_command():
     out = "/work/profile.json"
     assert f"--out={out}" in first["args"]
     (publish,) = job["containers"]
-    assert publish["args"] == ["jg-gate-profile", "/etc/joulegate/profile.json", out]
+    assert publish["args"] == ["jg-gate-learnt", "/etc/joulegate/learnt.json", out]
+    assert "--learnt=/etc/joulegate/learnt.json" in first["args"]
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,10 @@ def publish(certificate, tmp_path):
     (account / "token").write_text("t0ken")
     (account / "namespace").write_text("llm")
 
-    def run(*, status=200, new=NEW, trust=certificate / "ca.crt", host="127.0.0.1"):
+    def run(*, status=200, old=OLD, new=NEW, trust=certificate / "ca.crt", host="127.0.0.1"):
         (account / "ca.crt").write_bytes(trust.read_bytes())
-        (tmp_path / "live.json").write_text(OLD, "utf-8")
+        if old is not None:
+            (tmp_path / "learnt.json").write_text(old, "utf-8")
         if new is not None:
             (tmp_path / "new.json").write_text(new, "utf-8")
         api = Api(certificate, status)
@@ -86,7 +87,7 @@ def publish(certificate, tmp_path):
             done = subprocess.run(
                 [
                     *(sys.executable, "-I", CHART / "files" / "publish.py"),
-                    *("jg-profile", tmp_path / "live.json", tmp_path / "new.json"),
+                    *("jg-learnt", tmp_path / "learnt.json", tmp_path / "new.json"),
                 ],
                 env={
                     "KUBERNETES_SERVICE_HOST": host,
@@ -110,18 +111,31 @@ def publish(certificate, tmp_path):
 def test_the_new_profile_is_written_and_the_old_one_kept_beside_it(publish):
     code, said, ((path, headers, body),) = publish()
     assert code == 0, said
-    assert path == "/api/v1/namespaces/llm/configmaps/jg-profile"
+    where, query = path.split("?")
+    assert where == "/api/v1/namespaces/llm/configmaps/jg-learnt"
+    # A manager of its own: helm's server-side apply finds no other's fields in what it has.
+    assert query == "fieldManager=joulegate-recalibration&force=true"
     assert headers["authorization"] == "Bearer t0ken"
-    # Only the two keys are touched: a merge patch leaves the rest of the object.
-    assert headers["content-type"] == "application/merge-patch+json"
-    assert body == {"data": {"profile.json": NEW, "previous.json": OLD}}
+    assert headers["content-type"] == "application/apply-patch+yaml"
+    assert body == {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "jg-learnt", "namespace": "llm"},
+        "data": {"profile.json": NEW, "previous.json": OLD},
+    }
     assert "t0ken" not in said
 
 
-@pytest.mark.parametrize("new", [OLD, None])
-def test_an_unchanged_profile_is_not_written(publish, new):
+def test_the_first_learnt_profile_has_none_before_it(publish):
+    code, said, ((_, _, body),) = publish(old=None)
+    assert code == 0, said
+    assert body["data"] == {"profile.json": NEW}
+
+
+@pytest.mark.parametrize(("old", "new"), [(OLD, OLD), (OLD, None), (None, None)])
+def test_an_unchanged_profile_is_not_written(publish, old, new):
     """Recalibration writes none where the live one holds."""
-    code, said, seen = publish(new=new)
+    code, said, seen = publish(old=old, new=new)
     assert (code, seen) == (0, [])
     assert "as it was" in said
 

@@ -1,157 +1,88 @@
-"""What an upgrade leaves as it is: a profile that recalibration wrote, servers that run.
+"""What an upgrade leaves as it is: a profile that recalibration wrote, servers that run."""
 
-helm asks a Kubernetes API (`lookup`) that is a stand-in with one ConfigMap.
-"""
-
-import http.server
 import json
 import shutil
-import threading
 
 import pytest
 import yaml
 
-from tests.e2e.helm_tools import CHART, one, rendered
+from gateway.config import load_config
+from gateway.profile import load_profile
+from tests.e2e.helm_tools import CHART, one, pods, rendered
 
-LIVE = {
-    "profile.json": '{"version": 1, "models": {"phi-3-mini": "refitted"}}\n',
-    "previous.json": '{"version": 1, "models": {"phi-3-mini": "before"}}',
-}
-RESOURCES = {
-    "kind": "APIResourceList",
-    "apiVersion": "v1",
-    "groupVersion": "v1",
-    "resources": [
-        {"name": "configmaps", "namespaced": True, "kind": "ConfigMap", "verbs": ["get"]}
-    ],
-}
 DIGEST = "sha256:" + "ab" * 32
-PATH = "/api/v1/namespaces/llm/configmaps/jg-joulegate-profile"
-MINE = {"profile": {"data": '{"version": 1, "models": {"phi-3-mini": "mine"}}'}}
-# The profiles here have one model, and a model without an entry is refused.
-ALONE = {"models": {"mistral-7b": {"enabled": False}, "falcon-7b": {"enabled": False}}}
+LEARNT = "jg-joulegate-learnt"
 RECALIBRATED = {"recalibration": {"enabled": True, "prometheus": "http://prometheus:9090"}}
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        path = self.path.partition("?")[0]
-        tree = self.server.objects.get(path)
-        body = json.dumps(tree or {"kind": "Status", "reason": "NotFound", "code": 404}).encode()
-        self.send_response(200 if tree else 404)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+def config_of(objects):
+    return yaml.safe_load(one(objects, "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"])
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """The stand-in's objects by path, and what makes helm ask it."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.objects = {"/api/v1": RESOURCES}
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [
-                    {
-                        "name": "c",
-                        "cluster": {"server": f"http://127.0.0.1:{server.server_port}"},
-                    }
-                ],
-                "users": [{"name": "u", "user": {}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "c",
-            }
-        )
-    )
-
-    yield server.objects, ("--kubeconfig", str(kubeconfig))
-    server.shutdown()
-    server.server_close()
-
-
-def profile_after(cluster, values, live=LIVE):
-    """Return the profile's ConfigMap as helm would apply it over what is there."""
-    objects, kubeconfig = cluster
-    if live:
-        metadata = {"name": "jg-joulegate-profile", "namespace": "llm"}
-        objects[PATH] = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": metadata,
-            "data": live,
-        }
-    made = rendered({**ALONE, **values}, more=(*kubeconfig, "--dry-run=server"))
-    return one(made, "ConfigMap", "jg-joulegate-profile")["data"]
-
-
-def rendered_profile(values):
-    made = rendered({**ALONE, **values})
-    return one(made, "ConfigMap", "jg-joulegate-profile")["data"]
-
-
-def shipped():
-    return rendered_profile({})
+def sources_of(spec):
+    """Return the ConfigMaps that a pod's folder of the profile is made of, in their order."""
+    (folder,) = (one for one in spec["volumes"] if "configMap" in str(one.get("projected")))
+    found = [source["configMap"] for source in folder["projected"]["sources"]]
+    return {source["name"]: source for source in found}
 
 
 @pytest.mark.parametrize("values", [RECALIBRATED, {}])
-def test_an_upgrade_keeps_what_recalibration_wrote(cluster, values):
-    """And does so where recalibration was switched off since."""
-    assert profile_after(cluster, {**values, **MINE}) == LIVE
+def test_the_learnt_profile_is_mounted_where_it_is_and_never_rendered(values):
+    """So that no upgrade, rollback or Argo CD can put another in its place."""
+    objects = rendered(values)
+    assert LEARNT not in {tree["metadata"]["name"] for tree in objects}
+    jobs = [name for name in pods(objects) if "CronJob" in name]
+    assert len(jobs) == len(values)
+    for name in ("Deployment/jg-joulegate", *jobs):
+        source = sources_of(without_token(pods(objects)[name]))[LEARNT]
+        assert source["optional"] is True
+        assert source["items"] == [{"key": "profile.json", "path": "learnt.json"}]
+    assert config_of(objects)["learnt_profile"] == "learnt.json"
 
 
-def test_the_first_install_begins_with_the_profile_of_the_values(cluster):
-    assert profile_after(cluster, RECALIBRATED, live=None) == shipped()
+def without_token(spec):
+    """Return a pod's spec without the volume of the API's token, which has a ConfigMap too."""
+    kept = [one for one in spec["volumes"] if "serviceAccountToken" not in str(one)]
+    return {**spec, "volumes": kept}
 
 
-@pytest.mark.parametrize("values", [RECALIBRATED, {}])
-def test_before_recalibration_wrote_the_values_rule(cluster, values):
-    live = {"profile.json": LIVE["profile.json"]}
-    assert profile_after(cluster, {**values, **MINE}, live=live) == rendered_profile(MINE)
+def test_nothing_rendered_depends_on_what_the_cluster_has():
+    """Helm 4's rollback and Argo CD render without asking it."""
+    for path in (CHART / "templates").glob("profile*"):
+        assert "lookup" not in path.read_text()
 
 
-def test_a_model_that_recalibration_did_not_know_comes_from_the_values(cluster):
-    more = {"phi-3-mini": "the values'", "new": {"seconds": [-1.52761255216e-05, 49071, 1e25]}}
-    values = {"profile": {"data": json.dumps({"version": 1, "models": more})}}
-    data = profile_after(cluster, {**RECALIBRATED, **values})
-    assert data["previous.json"] == LIVE["previous.json"]
-    assert json.loads(data["profile.json"]) == {
-        "version": 1,
-        "models": {"phi-3-mini": "refitted", "new": more["new"]},
-    }
-    assert '"version": 1\n' in data["profile.json"]
+def test_the_learnt_profile_can_be_left_aside():
+    objects = rendered({**RECALIBRATED, "profile": {"replace": True}})
+    assert "learnt_profile" not in config_of(objects)
+    job = pods(objects)["CronJob/jg-joulegate-recalibration"]
+    assert not [arg for arg in job["initContainers"][0]["args"] if "learnt" in arg]
 
 
-def test_a_live_profile_that_is_none_is_not_kept(cluster):
-    live = {"profile.json": "{", "previous.json": "{}"}
-    assert profile_after(cluster, MINE, live=live) == rendered_profile(MINE)
+def test_a_gateway_decides_by_what_is_mounted(tmp_path):
+    """The folder as the kubelet makes it, before and after the job's first run."""
+    objects = rendered({})
+    for name in ("jg-joulegate-config", "jg-joulegate-profile"):
+        for file, text in one(objects, "ConfigMap", name)["data"].items():
+            (tmp_path / file).write_text(text.replace("${METER_SECRET}", "s" * 32))
+    config = load_config(tmp_path / "gateway.yaml")
+    before = load_profile(config.profile_file, config.learnt_file)
+    tree = json.loads((tmp_path / "profile.json").read_text())
+    entry = tree["models"]["phi-3-mini"]
+    entry["accuracy"] = {"default": 0.123}
+    learnt = {"version": 1, "models": {"phi-3-mini": entry}}
+    (tmp_path / "learnt.json").write_text(json.dumps(learnt))
+    after = load_profile(config.profile_file, config.learnt_file)
+    assert after.get_model("phi-3-mini").accuracy.default == 0.123
+    assert after.get_model("mistral-7b") == before.get_model("mistral-7b")
+    assert after.version != before.version
 
 
-def test_a_profile_can_be_put_in_its_place_on_purpose_once(cluster):
-    replaced = profile_after(cluster, {**RECALIBRATED, "profile": {"replace": True}})
-    assert replaced == {**shipped(), "previous.json": ""}
-    # The next upgrade's profile counts again.
-    assert profile_after(cluster, MINE, live=replaced) == rendered_profile(MINE)
-
-
-def test_a_shadow_profile_comes_from_the_values_whatever_recalibration_wrote(cluster):
-    shadow = '{"version": 1, "models": {"phi-3-mini": "tried"}}'
-    values = {**RECALIBRATED, "profile": {"shadow": shadow}}
-    live = {**LIVE, "shadow.json": "the one before"}
-    kept = profile_after(cluster, values, live=live)
-    assert (kept["shadow.json"], kept["previous.json"]) == (shadow, LIVE["previous.json"])
-    assert "shadow.json" not in profile_after(cluster, RECALIBRATED, live=live)
-    made = rendered({**ALONE, **values})
-    text = one(made, "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"]
-    assert yaml.safe_load(text)["shadow"] == "shadow.json"
+def test_a_shadow_profile_comes_from_the_values():
+    shadow = (CHART / "files" / "published.json").read_text()
+    objects = rendered({**RECALIBRATED, "profile": {"shadow": shadow}})
+    assert one(objects, "ConfigMap", "jg-joulegate-profile")["data"]["shadow.json"] == shadow
+    assert config_of(objects)["shadow"] == "shadow.json"
 
 
 def later(tmp_path, **changes):

@@ -81,6 +81,26 @@ async def test_sighup_a_new_file_a_bad_one_and_a_symlink_swap(world, http, tmp_p
     assert not served.process.said("Traceback")
 
 
+async def test_a_learnt_profile_comes_changes_and_goes(world, http, tmp_path):
+    simulator = await world.simulator()
+    path, learnt = tmp_path / "profile.json", tmp_path / "learnt.json"
+    shipped = write(path, 0.5)
+    files = {"profile": "profile.json", "learnt_profile": "learnt.json"}
+    async with serve(tmp_path, {"phi-3-mini": simulator.url}, **files) as served:
+        assert await asked(http, served) == (0.5, shipped)
+        for accuracy in (0.6, 0.7):
+            write(learnt, accuracy)
+            version = profiles.load_profile(path, learnt).version
+            await until(lambda at=version: version_is(served, at), "what was learnt")
+            assert await asked(http, served) == (accuracy, version)
+        learnt.write_bytes(b"{")
+        await until(lambda: served.process.said("the last good one stays"), "the refusal")
+        assert await asked(http, served) == (0.7, version)
+        learnt.unlink()
+        await until(lambda: version_is(served, shipped), "the shipped profile")
+        assert await asked(http, served) == (0.5, shipped)
+
+
 async def test_sighup_reads_a_file_whose_change_shows_in_nothing_else(world, http, tmp_path):
     simulator = await world.simulator()
     path = tmp_path / "profile.json"

@@ -43,7 +43,7 @@ class ActiveProfiles:
         self._drift = drift
         self._models = tuple(dict.fromkeys(model.name for model in config.models))
         self._reload_requested = False
-        self._live = WatchedProfileFile(config.profile_file)
+        self._live = WatchedProfileFile(config.profile_file, config.learnt_file)
         self._shadow = None if config.shadow is None else WatchedProfileFile(config.shadow_file)
         self.live = RoutingSnapshot(config, deployments, self._live.current_profile)
         self.shadow = (

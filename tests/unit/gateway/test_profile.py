@@ -239,6 +239,35 @@ def test_a_file_that_goes_and_comes_back_is_noticed_both_times(tmp_path):
     assert isinstance(watched.read_profile(), CostProfile)
 
 
+def test_learnt_models_replace_the_profile_s_and_no_others(tmp_path):
+    path, learnt = tmp_path / "profile.json", tmp_path / "learnt.json"
+    both = tree()
+    both["models"]["n"] = both["models"]["m"]
+    path.write_bytes(text(both))
+    watched = WatchedProfileFile(path, learnt)
+    before = watched.current_profile
+    assert before.version == load_profile(path).version
+    learnt.write_bytes(text(tree(accuracy={"default": 0.7})))
+    assert watched.has_changed()
+    after = watched.read_profile()
+    assert {name: one.accuracy.default for name, one in after.models.items()} == {
+        "m": 0.7,
+        "n": 0.5,
+    }
+    assert after.version not in {before.version, load_profile(learnt).version}
+    assert after.version == load_profile(path, learnt).version
+    assert not watched.has_changed()
+    path.write_bytes(text(tree()) + b" ")
+    assert watched.has_changed()
+    assert set(watched.read_profile().models) == {"m"}
+    learnt.write_bytes(b"{}")
+    with pytest.raises(ProfileError, match=r"learnt\.json"):
+        watched.read_profile()
+    learnt.unlink()
+    assert watched.has_changed()
+    assert watched.read_profile().get_model("m").accuracy.default == 0.5
+
+
 def test_the_shipped_profile_never_changes(shipped):
     watched = WatchedProfileFile(None)
     assert not watched.has_changed()

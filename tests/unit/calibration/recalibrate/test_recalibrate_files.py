@@ -91,6 +91,23 @@ def test_models_of_words_go_with_the_profile(server, live, name):
     assert profile.load_profile(out).lengths == {"phi-3-mini": words}
 
 
+def test_what_was_learnt_before_is_what_is_held_against(server, live, tmp_path):
+    """As in a cluster: the profile stays as it was shipped, what is learnt goes beside it."""
+    server.add(served()[0])
+    raw = live.read_bytes()
+    learnt, new = tmp_path / "learnt.json", tmp_path / "new.json"
+    assert recalibrate(live, "--learnt", learnt, "--out", new)[0] == 0
+    assert live.read_bytes() == raw
+    kept = profile.load_profile(new).models["phi-3-mini"]
+    assert kept != profile.load_profile(live).models["phi-3-mini"]
+    new.rename(learnt)
+    code, text, _ = recalibrate(live, "--learnt", learnt, "--dry-run", "--json")
+    held = profile.load_profile(live, learnt)
+    assert held.models["phi-3-mini"] == kept
+    assert code in {0, 1}
+    assert held.version in text
+
+
 def test_a_profile_that_was_replaced_meanwhile_is_left_alone(server, live):
     server.add(served()[0])
 

@@ -54,6 +54,7 @@ def test_headers_and_tokens(live, tmp_path):
         (("--prometheus", URL, "--header", "nothing"), "--header nothing: want 'Name: value'"),
         (("--prometheus", URL, "--out", "/nowhere/x.json"), "there is no directory /nowhere"),
         (("--prometheus", URL, "--profile", "/nowhere.json"), "No such file"),
+        (("--prometheus", URL, "--learnt", "/nowhere.json"), "--learnt wants an --out"),
         (("--prometheus", URL, "--model", "=x"), "--model =x: want NAME, or NAME=KEY"),
     ],
 )
