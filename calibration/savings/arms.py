@@ -26,6 +26,7 @@ COUNTERS = {
     "failures": f"{PREFIX}failures_total",
     "tokens": f"{PREFIX}tokens_total",
     "joules": f"{PREFIX}energy_joules_total",
+    "estimated": f"{PREFIX}estimated_energy_joules_total",
     "seconds": f"{PREFIX}duration_seconds_total",
     "accuracy": f"{PREFIX}accuracy_total",
 }

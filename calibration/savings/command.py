@@ -20,7 +20,14 @@ from calibration.recalibrate.prometheus import (
 )
 from calibration.savings.arms import COUNTERS, INFO, read_blocks, read_switchback
 from calibration.savings.options import SavingsOptions
-from calibration.savings.savings import LEAST_PAIRS, ArmComparison, compare, pair_up
+from calibration.savings.savings import (
+    LEAST_PAIRS,
+    MOST_ESTIMATED,
+    ArmComparison,
+    compare,
+    find_estimated_share,
+    pair_up,
+)
 from calibration.tables.columns import BadInput
 from gateway.console import OK, out, print_json, report_failure, report_usage_error
 from gateway.scheduling.switchback import Switchback
@@ -63,6 +70,17 @@ def _report(options: SavingsOptions, at: float) -> dict[str, Any]:
     figures = compare(pairs)
     if not any(one.added.get("joules.request") for one in blocks):
         warnings.append("no joules of requests in the window: is a meter configured?")
+    verdict = judge(figures)
+    estimated = find_estimated_share(pairs)
+    if estimated > MOST_ESTIMATED:
+        # Predictions agree with the profile by themselves, whatever was spent.
+        figures = [one for one in figures if "joules" not in one.name]
+        verdict = (
+            f"nothing to compare: {estimated:.0%} of an arm's request joules were predicted and "
+            f"not measured, {MOST_ESTIMATED:.0%} at most (look at the meters)"
+        )
+    elif estimated > 0.0:
+        warnings.append(f"up to {estimated:.1%} of an arm's request joules were predicted")
     report = {
         "experiment": switchback.name,
         "baseline": baseline,
@@ -75,7 +93,8 @@ def _report(options: SavingsOptions, at: float) -> dict[str, Any]:
         "figures": [
             {**asdict(one), "change": one.change, "verdict": one.verdict} for one in figures
         ],
-        "verdict": judge(figures),
+        "estimated_share": estimated,
+        "verdict": verdict,
     }
     if not options.as_json:
         _show(report, figures)

@@ -18,6 +18,8 @@ from calibration.savings.arms import ArmBlock
 from gateway.scheduling.switchback import BASELINE, TREATMENT
 
 LEAST_PAIRS = 6
+MOST_ESTIMATED = 0.1
+"""Of an arm's request joules; beyond it a comparison of joules would be one of predictions."""
 
 Totals = Mapping[str, float]
 Figure = tuple[str, str, Callable[[Totals], float], Callable[[Totals], float]]
@@ -91,6 +93,16 @@ def pair_up(blocks: Sequence[ArmBlock]) -> list[tuple[Totals, Totals]]:
         for _, pair in sorted(pairs.items())
         if len(pair) == 2  # noqa: PLR2004 - one of each arm
     ]
+
+
+def find_estimated_share(pairs: Sequence[tuple[Totals, Totals]]) -> float:
+    """Return the larger of the arms' shares of request joules that no meter measured."""
+    shares = [0.0]
+    for arm in range(2):
+        spent = sum(_of("joules.request")(pair[arm]) for pair in pairs)
+        if spent > 0.0:
+            shares.append(sum(_of("estimated")(pair[arm]) for pair in pairs) / spent)
+    return max(shares)
 
 
 def compare(pairs: Sequence[tuple[Totals, Totals]]) -> list[ArmComparison]:

@@ -11,6 +11,7 @@ from math import isfinite
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from backends.meter.method import ESTIMATED
 from gateway.scheduling.switchback import ARMS, Switchback
 from gateway.telemetry.record import RequestRecord
 
@@ -59,6 +60,10 @@ class ExperimentMetrics:
             "Joules of routed requests (retries and failures too), and idle and other meanwhile",
             "kind",
         )
+        self._estimated = counter(
+            "estimated_energy_joules",
+            "Of the joules of routed requests, those that were predicted and not measured",
+        )
         self._seconds = counter("duration_seconds", "Seconds of routed requests answered whole")
         self._accuracy = counter(
             "accuracy", "Sum of the profile's accuracy of the models that answered them"
@@ -69,7 +74,9 @@ class ExperimentMetrics:
             f"{switchback.washout_seconds:g}", baseline,
         ).set(1)  # fmt: skip
         for arm in ARMS:
-            for family in (self._requests, self._failures, self._seconds, self._accuracy):
+            for family in (
+                self._requests, self._failures, self._estimated, self._seconds, self._accuracy,
+            ):  # fmt: skip
                 family.labels(name, arm)
             for kind in ("prompt", "completion"):
                 self._tokens.labels(name, arm, kind)
@@ -104,8 +111,13 @@ class ExperimentMetrics:
         arm, energy = record.target.arm, record.settled
         if arm is None or energy is None:
             return
-        joules = (energy.joules or 0.0) + sum(wasted.joules for wasted in energy.wasted)
-        self._energy.labels(self._switchback.name, arm, REQUEST).inc(joules)
+        spent = [(energy.joules or 0.0, energy.method)]
+        spent += [(wasted.joules, wasted.method) for wasted in energy.wasted]
+        labels = (self._switchback.name, arm)
+        self._energy.labels(*labels, REQUEST).inc(sum(joules for joules, _ in spent))
+        self._estimated.labels(*labels).inc(
+            sum(joules for joules, method in spent if method == ESTIMATED)
+        )
 
     def count_unattributed(self, kind: str, joules: float) -> None:
         """Count joules that no request answers for, as they are told."""

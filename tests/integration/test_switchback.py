@@ -55,6 +55,21 @@ async def test_a_baseline_of_one_model_answers_in_its_blocks_and_is_counted(worl
     assert record["arm"] == BASELINE
 
 
+async def test_what_no_meter_measured_is_told_apart(world):
+    simulators = [await world.simulator(name) for name in ("phi-3-mini", "mistral-7b")]
+    models = [model(one.spec.model, one) for one in simulators]
+    gate = await world.gate(*models, experiment=given(TREATMENT))
+    await gate.ask(CHAT | {"model": "auto:energy", "max_tokens": 5})
+
+    async def counted():
+        return (await arms_of(gate, "energy_joules_total", kind="request"))[TREATMENT] > 0
+
+    await until(counted, "the joules")
+    spent = (await arms_of(gate, "energy_joules_total", kind="request"))[TREATMENT]
+    estimated = await arms_of(gate, "estimated_energy_joules_total")
+    assert estimated == {BASELINE: 0, TREATMENT: spent}
+
+
 async def test_the_treatment_is_the_configuration_as_it_stands(world):
     gate = await start(world, given(TREATMENT))
     answer = await gate.ask(CHAT | {"model": "auto:energy", "max_tokens": 5})

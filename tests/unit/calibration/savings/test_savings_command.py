@@ -9,6 +9,7 @@ import respx
 from typer.testing import CliRunner
 
 from calibration.cli import app
+from calibration.recalibrate.prometheus import SampleSeries
 from calibration.savings import command
 from calibration.savings.arms import COUNTERS, INFO
 from calibration.savings.savings import ArmComparison
@@ -23,9 +24,14 @@ LABELS = {
 
 
 @pytest.fixture
-def served():
-    """A Prometheus with a run whose treatment saves a fifth; `infos` may be changed."""
-    _, series = serve(3, 0.2)
+def series():
+    """The counters of a run whose treatment saves a fifth; they may be changed."""
+    return serve(3, 0.2)[1]
+
+
+@pytest.fixture
+def served(series):
+    """A Prometheus that has them; `infos` may be changed."""
     infos = [LABELS]
 
     def answer(request):
@@ -74,6 +80,39 @@ def test_the_table(capsys):
     assert "20 pairs of blocks of 20 minutes" in out
     assert "joules per 1000 tokens" in out
     assert "energy was saved, per token and per answer" in out
+
+
+def estimate_some(series, share):
+    """Let a share of the treatment's request joules be predictions."""
+    (joules,) = (
+        one
+        for one in series["joules"]
+        if (one.metric["kind"], one.metric["arm"]) == ("request", "treatment")
+    )
+    labels = {"experiment": "e", "arm": "treatment"}
+    values = [(at, repr(share * float(value))) for at, value in joules.values]
+    series["estimated"].append(SampleSeries(labels, values))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.11])
+def test_predictions_prove_nothing(series, served, capsys, share):
+    estimate_some(series, share)
+    assert served
+    code, report, _ = told(capsys)
+    assert code == 0
+    assert report["estimated_share"] == pytest.approx(share)
+    assert report["verdict"].startswith(f"nothing to compare: {share:.0%} of an arm's request")
+    assert {one["name"] for one in report["figures"]} == {
+        "seconds_per_answer", "tokens_per_answer", "accuracy",
+    }  # fmt: skip
+
+
+def test_a_few_predictions_are_warned_of(series, served, capsys):
+    estimate_some(series, 0.02)
+    assert served
+    _, report, _ = told(capsys)
+    assert report["warnings"] == ["up to 2.0% of an arm's request joules were predicted"]
+    assert report["verdict"] == "energy was saved, per token and per answer"
 
 
 @pytest.mark.usefixtures("served")

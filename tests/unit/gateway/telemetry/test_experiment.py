@@ -68,6 +68,16 @@ def test_a_request_and_its_joules_belong_to_the_arm_of_its_arrival(world):
     assert world.value("tokens_total", type="completion") == 20.0
     assert world.value("energy_joules_total", kind="request") == 42.0
     assert world.value("energy_joules_total", BASELINE, kind="request") == 0.0
+    assert world.value("estimated_energy_joules_total") == 2.0  # the wasted ones are
+
+
+def test_joules_that_no_meter_measured_are_told_apart(world):
+    world.metrics.count_energy(record(method="estimated"))
+    world.metrics.count_energy(record(method="apportioned", joules=5.0))
+    world.metrics.count_energy(record(method="coarse", joules=1.0))
+    assert world.value("energy_joules_total", kind="request") == 46.0
+    assert world.value("estimated_energy_joules_total") == 40.0
+    assert world.value("estimated_energy_joules_total", BASELINE) == 0.0
 
 
 def test_what_counts_for_no_arm_counts_nowhere(world):
