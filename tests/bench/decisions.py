@@ -1,6 +1,7 @@
 """Decision time by prompt: `plan_request` in process, three candidates, as a request calls it.
 
-Prose is measured without and with a trained model of answer lengths in the profile.
+Prose is measured without and with a trained model of answer lengths in the profile, and prose of
+2 kB over 30 and 300 candidates too: copies of the three under other names, a backend each.
 `python -m tests.bench.decisions SECONDS` prints JSON: a list of Row.
 """
 
@@ -14,9 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from gateway import profile
 from gateway.app import create_app
-from gateway.commands.demo.example_config import make_example_config
+from gateway.commands.demo.example_config import FIRST_PORT, make_example_config
+from gateway.config import BackendConfig, GatewayConfig
 from gateway.scheduling.text_features import BUCKETS, SHAPES
 from gateway.service.request.body import decode_members, parse_request
 from gateway.service.request.endpoint import EndpointKind
@@ -30,6 +34,8 @@ _HEADERS = {
 }
 _VARIANTS = 16
 """Texts per row, so that no cache knows the next one."""
+_FLEETS = (3, 30, 300)
+"""Numbers of candidates."""
 _CJK = "的一是不了在人有我他这中大来上个国到说们为子和你地出道也时年得就那要下以"
 
 
@@ -40,6 +46,7 @@ class Row(NamedTuple):
     size: int
     trained: bool
     """Whether the profile has models of the prompt's words."""
+    candidates: int
     rounds: int
     decode_us: float
     p50_us: float
@@ -84,13 +91,32 @@ _PROSE_SIZES = (100, 2_000, 16_000, 100_000, 1_000_000)
 _OTHER_SIZES = (2_000, 6_000, 16_000, 1_000_000)
 
 
-def _cases() -> Iterator[tuple[str, int, bool]]:
+def _cases() -> Iterator[tuple[str, int, bool, int]]:
     for trained in (False, True):
         for size in _PROSE_SIZES:
-            yield "prose", size, trained
+            yield "prose", size, trained, _FLEETS[0]
     for text in list(_TEXTS)[1:]:
         for size in _OTHER_SIZES:
-            yield text, size, False
+            yield text, size, False, _FLEETS[0]
+    for candidates in _FLEETS[1:]:
+        yield "prose", 2_000, False, candidates
+
+
+def make_fleet(candidates: int, trained: str | None = None) -> GatewayConfig:
+    """Return the example's config with so many models, the three by turns."""
+    three = make_example_config(profile=trained)
+    models = []
+    for number in range(candidates):
+        model = three.models[number % len(three.models)]
+        if number >= len(three.models):
+            model = replace(
+                model,
+                name=f"{model.name}-{number}",
+                profile=model.name,
+                backends=(BackendConfig(f"http://127.0.0.1:{FIRST_PORT + number}"),),
+            )
+        models.append(model)
+    return replace(three, models=tuple(models))
 
 
 def _trained_profile(path: Path) -> str:
@@ -115,16 +141,21 @@ def measure(seconds: float) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         trained = _trained_profile(Path(folder) / "profile.json")
         plans = {
-            with_words: create_app(
-                make_example_config(profile=trained if with_words else None)
+            (with_words, candidates): create_app(
+                make_fleet(candidates, trained if with_words else None)
             ).state.runtime.gateway.plan_request
-            for with_words in (False, True)
+            for with_words, candidates in {case[2:] for case in _cases()}
         }
-        return [_measure(plans[case[2]], *case, seconds) for case in _cases()]
+        return [_measure(plans[case[2:]], *case, seconds) for case in _cases()]
 
 
 def _measure(
-    plan: Callable[..., object], text: str, size: int, trained: bool, seconds: float
+    plan: Callable[..., object],
+    text: str,
+    size: int,
+    trained: bool,
+    candidates: int,
+    seconds: float,
 ) -> Row:
     rng = random.Random(size)
     bodies = [
@@ -158,6 +189,7 @@ def _measure(
         text,
         size,
         trained,
+        candidates,
         len(wall),
         decode_us=_at(decoded, 0.5),
         p50_us=_at(wall, 0.5),

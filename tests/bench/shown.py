@@ -26,9 +26,19 @@ def show(result: dict[str, Any]) -> str:
     if rows:
         parts.append(table(("the process", "", "range"), rows))
     if "decisions" in result:
-        columns = ("decision, us", "bytes", "decode", "p50", "p99", "cpu p50", "cpu p99")
-        keys = ("size", "decode_us", "p50_us", "p99_us", "cpu_p50_us", "cpu_p99_us")
-        timed = [(row["text"], *(number(row[key]) for key in keys)) for row in result["decisions"]]
+        columns = (
+            "decision, us", "candidates", "bytes", "decode", "p50", "p99", "cpu p50", "cpu p99",
+        )  # fmt: skip
+        keys = ("decode_us", "p50_us", "p99_us", "cpu_p50_us", "cpu_p99_us")
+        timed = [
+            (
+                row["text"] + (", lengths trained" if row["trained"] else ""),
+                f"{row['candidates']:,}",
+                f"{row['size']:,}",
+                *(number(row[key]) for key in keys),
+            )
+            for row in result["decisions"]
+        ]
         parts.append(table(columns, timed))
     return "\n\n".join(parts)
 
