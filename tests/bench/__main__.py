@@ -2,6 +2,7 @@
 
 `python -m tests.bench peers`: the gateway beside other gateways, in one run.
 `python -m tests.bench guard`: fails where a request or a chunk has become much dearer.
+`python -m tests.bench holds`: idle connections and live streams, held at once.
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
 `python -m tests.bench deciding`: the figures behind docs/deciding.md's pictures.
 `python -m tests.bench forms`: how much better joules are predicted by a form that knows the load.
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import deciding, energy, guard, load, machine, metering, peers, serving
+from tests.bench import deciding, energy, guard, holds, load, machine, metering, peers, serving
 from tests.bench.report import Figure, say, share_of
 from tests.bench.shown import BUSY, show
 
@@ -205,6 +206,7 @@ def main() -> int:
         "deciding": deciding.main,
         "energy": energy.main,
         "guard": guard.main,
+        "holds": holds.main,
         "metering": metering.main,
         "peers": peers.main,
     }
