@@ -23,11 +23,26 @@ _ASK: Final = b"GET /health HTTP/1.1\r\nhost: bench\r\n\r\n"
 _END: Final = b'{"status":"ok"}'
 
 
-def ask_again(connection: socket.socket) -> bool:
-    """Ask over a connection; tell whether the whole of a 200 came."""
-    answer = b""
+def count_lost(connections: list[socket.socket]) -> int:
+    """Ask over each connection; return how many did not get the whole of a 200."""
+    asked = [_send(connection) for connection in connections]
+    return sum(
+        not (sent and _read(connection))
+        for connection, sent in zip(connections, asked, strict=True)
+    )
+
+
+def _send(connection: socket.socket) -> bool:
     try:
         connection.sendall(_ASK)
+    except OSError:
+        return False
+    return True
+
+
+def _read(connection: socket.socket) -> bool:
+    answer = b""
+    try:
         while not answer.endswith(_END):
             piece = connection.recv(4096)
             if not piece:
@@ -63,13 +78,13 @@ def main(arguments: list[str]) -> int:
         for _ in range(given.idle):
             made = socket.create_connection((serving.HOST, gateway.port), _PATIENCE_SECONDS)
             idle.append(stack.enter_context(made))
-        refused = sum(not ask_again(connection) for connection in idle)
+        refused = count_lost(idle)
         say(f"{given.streams:,} streams")
         meter = serving.Meter(gateway.pid, cores.gateway)
         sample = load.streams(
             gateway.port, given.streams, _TOKENS, _INTERVAL_SECONDS, given.seconds, meter
         )
-        lost = sum(not ask_again(connection) for connection in idle)
+        lost = count_lost(idle)
         resident = machine.memory_mb(gateway.pid)[0]
     rate = sample.tokens / sample.seconds
     print(f"idle connections: {given.idle:,}, refused at first {refused}, lost by the end {lost}")
