@@ -15,7 +15,13 @@ from calibration.accuracy import grading
 from calibration.accuracy.questions import GradedQuestion
 from calibration.accuracy.results_file import GradedAnswer, ResultsFile, compute_run_id
 from calibration.accuracy.scores import CorrectAnswerCounts
-from calibration.endpoint.retry import CollectError, FailureStats, RetryPolicy, describe_unreachable
+from calibration.endpoint.retry import (
+    RETRYABLE_STATUSES,
+    CollectError,
+    FailureStats,
+    RetryPolicy,
+    describe_unreachable,
+)
 from calibration.endpoint.server import TargetServer
 
 MAJORITY: Final = "majority"
@@ -27,7 +33,6 @@ _MAX_ANSWER_BYTES: Final = 32 << 20
 _RETRY_SECONDS: Final = 0.5
 _FIRST_ERROR_STATUS: Final = 400
 _FIRST_SERVER_ERROR_STATUS: Final = 500
-_RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429})
 
 
 class _ChatMessage(Struct):
@@ -228,7 +233,7 @@ class _QuestionRequest:
         if answer.status >= _FIRST_ERROR_STATUS:
             if (
                 answer.status < _FIRST_SERVER_ERROR_STATUS
-                and answer.status not in _RETRYABLE_STATUSES
+                and answer.status not in RETRYABLE_STATUSES
             ):
                 self.refused = f"{answer.status}: {raw[:300].decode('utf-8', 'replace')}"
             raise BackendStatusError(answer.status, raw)

@@ -11,7 +11,7 @@ from calibration.endpoint.server import TargetServer
 
 MAX_ATTEMPTS: Final = 4
 MAX_CONSECUTIVE_FAILURES: Final = 5
-_RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429})
+RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429})
 _AUTH_ERROR_STATUSES: Final = frozenset({401, 403})
 _FIRST_SERVER_ERROR_STATUS: Final = 500
 
@@ -97,4 +97,4 @@ class RetryPolicy:
             )
         if len(self._failure_stats.refusals) < MAX_ATTEMPTS:
             self._failure_stats.refusals.append(words)
-        return error.status < _FIRST_SERVER_ERROR_STATUS and error.status not in _RETRYABLE_STATUSES
+        return error.status < _FIRST_SERVER_ERROR_STATUS and error.status not in RETRYABLE_STATUSES

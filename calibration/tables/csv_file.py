@@ -27,7 +27,7 @@ _BLOCK_BYTES: Final = 8 << 20
 _MAX_FIELD_CHARS = 131_072
 """A piece; no row may be longer."""
 _MAX_HEADER_BYTES: Final = 1 << 20
-_GZIP_MAGIC: Final = b"\x1f\x8b"
+GZIP_MAGIC: Final = b"\x1f\x8b"
 _END_MARK: Final = "joulegate-end-of-file"
 _EXTRA: Final = "extra"
 _NO_ROW: Final = f"a quote is not closed, or a row is longer than {_BLOCK_BYTES >> 20} MiB"
@@ -128,7 +128,7 @@ class CsvFile:
         self._raw = io.BufferedReader(self._hashing_file, 1 << 18)
         self._body: BinaryIO = self._raw
         try:
-            if self._raw.peek(2)[:2] == _GZIP_MAGIC:
+            if self._raw.peek(2)[:2] == GZIP_MAGIC:
                 self._body = cast("BinaryIO", gzip.GzipFile(fileobj=self._raw))
             line = self._body.readline(_MAX_HEADER_BYTES)
         except (OSError, EOFError, zlib.error) as error:

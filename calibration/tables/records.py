@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from calibration.tables.columns import BadInput
-from calibration.tables.csv_file import CsvFile
+from calibration.tables.csv_file import GZIP_MAGIC, CsvFile
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _MAX_COLUMNS_SHOWN = 12
 _HEAD_BYTES = 4096
 
@@ -52,7 +51,7 @@ def read_raw_bytes(path: Path) -> bytes:
     """Return a file's bytes, unpacked where it is gzip. Raises BadInput."""
     try:
         raw = path.read_bytes()
-        return gzip.decompress(raw) if raw[:2] == _GZIP_MAGIC else raw
+        return gzip.decompress(raw) if raw[:2] == GZIP_MAGIC else raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadInput(f"{path}: cannot be read: {error}") from None
     except OSError as error:
@@ -63,7 +62,7 @@ def read_first_character(path: Path) -> str:
     """Return the first non-whitespace character, "" for an empty file. Raises BadInput."""
     try:
         with path.open("rb") as raw:
-            packed = raw.read(2) == _GZIP_MAGIC
+            packed = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
             head = (gzip.GzipFile(fileobj=raw) if packed else raw).read(_HEAD_BYTES)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

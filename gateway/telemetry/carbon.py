@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 from backends.periodic import run_periodically
 from gateway.daemon_thread import run_in_daemon_thread
 from gateway.structured import ConfigError
+from gateway.telemetry.boundary import JOULES_PER_KWH
 from gateway.telemetry.grid_query import GridQuery, GridQueryError
 from gateway.telemetry.intensity_table import IntensityTable, read_intensity_table
 
 _log = logging.getLogger("joulegate")
-_JOULES_PER_KWH: Final = 3_600_000.0
 _LOOK_SECONDS: Final = 60.0
 _HOLDS_SECONDS: Final = 3600.0
 
@@ -47,7 +47,7 @@ class CarbonIntensity:
     def to_grams(self, joules: float, at: float) -> float | None:
         """Return the grams of `joules` spent at Unix time `at`; None where nothing covers it."""
         intensity = self._find_intensity(at)
-        return None if intensity is None else joules / _JOULES_PER_KWH * intensity
+        return None if intensity is None else joules / JOULES_PER_KWH * intensity
 
     def _find_intensity(self, at: float) -> float | None:
         if self._file is not None:
