@@ -118,10 +118,12 @@ class TrafficLearner:
         *,
         truncated: bool,
     ) -> ProfilePrediction:
-        counted = asked = None
+        tokens_in, asked = row.tokens_in, None
         if planned is not None:
-            counted, asked = planned.counted_tokens, planned.asked_tokens
-        tokens_in = row.tokens_in if counted is None else max(1, round(counted * option.ratio))
+            asked = planned.asked_tokens
+            if planned.counted_tokens is not None:
+                dense_chars = 0 if planned.lesson is None else planned.lesson.dense_chars
+                tokens_in = option.scale.estimate(planned.counted_tokens, dense_chars)
         room = option.context - tokens_in
         expected = ProfilePrediction(
             version,

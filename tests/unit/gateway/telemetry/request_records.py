@@ -45,9 +45,9 @@ def make_record(
     record.parsed = ParsedRequest(stream)
     decision, seconds = given.pop("decision", None), given.pop("decision_seconds", 0.0)
     counted, asked = given.pop("counted_tokens", None), given.pop("asked_tokens", None)
-    sequences = given.pop("sequences", SINGLE)
+    sequences, lesson = given.pop("sequences", SINGLE), given.pop("lesson", None)
     if decision is not None:
-        record.planned = PlannedRequest(decision, seconds, counted, asked, sequences=sequences)
+        record.planned = PlannedRequest(decision, seconds, counted, asked, lesson, sequences)
     answered = take(_ANSWERED)
     model, backend = given.pop("model", ""), given.pop("backend", "")
     if model or backend:

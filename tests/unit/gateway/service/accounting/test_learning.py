@@ -14,6 +14,7 @@ from gateway.scheduling.decision import MetricWeights, RoutingDecision
 from gateway.scheduling.regression_terms import TERMS
 from gateway.scheduling.sequences import SequenceCounts
 from gateway.service.accounting.learning import TrafficLearner
+from gateway.service.request.learnt import Lesson
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
@@ -227,6 +228,16 @@ def test_a_cost_is_compared_at_the_tokens_and_the_load_there_were(world):
     assert world.metric("absolute_error_total", "seconds") == record.compared.live.seconds - 1.5
     assert world.metric("observed_total", "output_tokens") == 700
     assert world.metric("predicted_total", "output_tokens") == record.compared.live.output_tokens
+
+
+def test_a_prompt_is_as_long_as_the_profile_counts_it(world):
+    lesson = Lesson("", {}, 900, 4000, has_media=False, free=True, min_tokens=0)
+    record = world.answered(counted_tokens=900, lesson=lesson)
+    option = world.profiles.live.by_name[PHI].option
+    assert option.scale.estimate(900, 4000) > option.scale.estimate(900)
+    expected = option.output.predict_output_tokens(option.scale.estimate(900, 4000), 4096)
+    assert record.compared.live.output_tokens == expected
+    assert expected != option.output.predict_output_tokens(900, 4096)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 44), (30, 24), (4000, 44)])
