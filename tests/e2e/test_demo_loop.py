@@ -25,9 +25,10 @@ async def test_the_circle_closes_in_under_two_minutes():
     ]
     (expected, first), (learnt, then) = lengths
     assert (first, then) == ("profile", "application")
-    # 70 in truth, of which limits of 10 to 80 show a part.
+    # 70 in truth, of which limits of 10 to 80 show a part: simulated, 400 answers give 66 to 85,
+    # 150 give 67 to 113. How many come in 16 s is the machine's affair: a factor of two.
     assert expected < 50
-    assert 60 < learnt < 100
+    assert 60 < learnt < 140
     moved = re.findall(r"requests that care for (\w+) go to mistral-7b: (\d+)%", printed)
     assert [stream for stream, _ in moved] == ["time", "energy"]
     assert all(int(share) > 50 for _, share in moved)
