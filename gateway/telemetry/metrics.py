@@ -4,7 +4,6 @@ Labels come from configured names only. Children are bound once per label set an
 the hot path pays for an increment and not for a lookup by strings.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
@@ -25,6 +24,7 @@ from gateway.scheduling.decision import ScoredCandidate
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
+from gateway.telemetry.profile_metrics import ProfileMetrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import PlannedRequest, RequestEnergy
 from gateway.telemetry.response_metrics import ResponseMetrics
@@ -35,7 +35,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 _PINNED = "none"
 """The policy of a decision whose client named the model."""
-_TERMS = 5
 EXCLUSIONS = ("capability", "context", "down", "bound")
 FAILURES = (
     "unreachable", "connection_lost", "silent", "bad_answer", "rate_limited", "status_4xx",
@@ -52,7 +51,6 @@ class GatewayMetrics:
     def __init__(self, registry: CollectorRegistry, *, shared: bool = False) -> None:
         """With `shared` the values live in files that several workers add to."""
         self.registry = registry
-        self._shared = shared
 
         def make_counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"joulegate_{name}", text, labels, registry=registry)
@@ -148,34 +146,7 @@ class GatewayMetrics:
             "Streams that ended in an error frame",
             "model", "reason",
         )  # fmt: skip
-        self.profile_info = make_gauge(
-            "profile_info", "1 for the profile version in force", "livemax", "model", "version"
-        )
-        self.coefficient = make_gauge(
-            "profile_coefficient",
-            "Coefficients of the costs in force: b0, per token in, per token out, both, load",
-            "livemax",
-            "model", "deployment", "quantity", "term",
-        )  # fmt: skip
-        self.coefficient_error = make_gauge(
-            "profile_coefficient_stderr",
-            "Their standard errors, where the profile has them",
-            "livemax",
-            "model", "deployment", "quantity", "term",
-        )  # fmt: skip
-        self.deployment_info = make_gauge(
-            "deployment_info",
-            "1 for the key of the profile that a deployment is predicted by",
-            "livemax",
-            "model", "deployment", "profile",
-        )  # fmt: skip
-        self.shadow_info = make_gauge(
-            "shadow_profile_info", "1 for the profile version that predicts in shadow", "livemax",
-            "model", "version",
-        )  # fmt: skip
-        self.profile_reloads = make_counter(
-            "profile_reloads_total", "Profile changes, by result: adopted, refused", "result"
-        )
+        self.profile = ProfileMetrics(make_counter, make_gauge, shared=shared)
         self.log_dropped = make_counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"
         )
@@ -190,7 +161,6 @@ class GatewayMetrics:
         )
         self._unmetered_seen: dict[str, int] = {}
         self._ejections_seen: dict[tuple[str, str], int] = {}
-        self._versions: dict[tuple[bool, str], str] = {}
         # Bound children, by label values; see `_cache_labels`.
         self.request_count = _cache_labels(self.requests)
         self.retry_count = _cache_labels(self.retries)
@@ -201,8 +171,6 @@ class GatewayMetrics:
         self._chosen = self.baseline_energy.labels("chosen")
         self._most_accurate = self.baseline_energy.labels("most-accurate")
         self._hungriest = self.baseline_energy.labels("hungriest")
-        for result in ("adopted", "refused"):
-            self.profile_reloads.labels(result)
 
     def initialise_series(self, models: Iterable[str]) -> None:
         """Show what may come as 0: a rate does not see a series that begins at 1."""
@@ -281,23 +249,6 @@ class GatewayMetrics:
         for model, count in idle.items():
             self.backends_idle.labels(model).set(count)
 
-    def publish_cost(
-        self,
-        model: str,
-        deployment: str,
-        quantity: str,
-        coefficients: Sequence[float],
-        covariance: Sequence[Sequence[float]] | None,
-    ) -> None:
-        """Show a cost in force; terms that its form lacks are 0."""
-        for place in range(_TERMS):
-            labels = (model, deployment, quantity, f"b{place}")
-            known = place < len(coefficients)
-            self.coefficient.labels(*labels).set(coefficients[place] if known else 0.0)
-            variance = covariance[place][place] if known and covariance is not None else math.nan
-            error = math.sqrt(variance) if variance >= 0.0 else math.nan
-            self.coefficient_error.labels(*labels).set(error)
-
     def publish_meters(self, links: Iterable[MeterLink]) -> None:
         """Say which meters answer, and count what was not measured."""
         for link in links:
@@ -305,19 +256,6 @@ class GatewayMetrics:
             seen = self._unmetered_seen.get(link.label, 0)
             self.unmetered.labels(link.label).inc(link.unmeasured_requests - seen)
             self._unmetered_seen[link.label] = link.unmeasured_requests
-
-    def publish_profile(self, versions: dict[str, str], *, shadow: bool = False) -> None:
-        """Say which profile version each model is predicted by."""
-        info = self.shadow_info if shadow else self.profile_info
-        for model, version in versions.items():
-            old = self._versions.get((shadow, model))
-            if old is not None and old != version:
-                if self._shared:  # where prometheus_client cannot remove a child
-                    info.labels(model, old).set(0)
-                else:
-                    info.remove(model, old)
-            info.labels(model, version).set(1)
-            self._versions[shadow, model] = version
 
 
 def _get_accuracy(scored: ScoredCandidate) -> float:

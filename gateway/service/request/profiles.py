@@ -88,9 +88,9 @@ class ActiveProfiles:
 
     def _adopt_live(self, fresh: "RoutingSnapshot | _Refused") -> None:
         if isinstance(fresh, _Refused):
-            self._metrics.profile_reloads.labels("refused").inc()
+            self._metrics.profile.reloads.labels("refused").inc()
             return
-        self._metrics.profile_reloads.labels("adopted").inc()
+        self._metrics.profile.reloads.labels("adopted").inc()
         if fresh.profile.version != self.live.profile.version:
             self._drift.reset_tests(LIVE)
         self.live = fresh
@@ -116,18 +116,20 @@ class ActiveProfiles:
         if self._learnt is not None:
             self._learnt.adopt(place.option for place in self.live.routed_deployments)
         versions = dict.fromkeys(self._models, self.live.profile.version)
-        self._metrics.publish_profile(versions)
+        self._metrics.profile.publish_profile(versions)
         for model in self._config.models:
             key = model.profile or model.name
-            self._metrics.deployment_info.labels(model.name, model.deployment_label, key).set(1)
+            self._metrics.profile.deployment_info.labels(
+                model.name, model.deployment_label, key
+            ).set(1)
             fitted = self.live.profile.get_model(key)
             for quantity, cost in (("seconds", fitted.seconds), ("joules", fitted.joules)):
-                self._metrics.publish_cost(
+                self._metrics.profile.publish_cost(
                     model.name, model.deployment_label, quantity, cost.coefficients, cost.covariance
                 )
         if self.shadow is not None:
             versions = dict.fromkeys(self._models, self.shadow.profile.version)
-            self._metrics.publish_profile(versions, shadow=True)
+            self._metrics.profile.publish_profile(versions, shadow=True)
 
 
 class _Refused:

@@ -121,7 +121,7 @@ def used(metrics):
     """Metrics of which every one has been touched."""
     enter(metrics, record())
     metrics.publish_backends([backends("http://a:1")])
-    metrics.publish_profile({"m": "v1"})
+    metrics.profile.publish_profile({"m": "v1"})
     metrics.decision_count("m", "fair-ols", "default").inc()
     metrics.decision_duration.observe(0.00004)
     metrics.exclusion_count("m", "down").inc()
@@ -261,8 +261,8 @@ def test_backends_as_they_are_now(metrics):
 
 
 def test_one_profile_is_in_force(metrics):
-    metrics.publish_profile({"m": "v1", "n": "v1"})
-    metrics.publish_profile({"m": "v2", "n": "v2"})
+    metrics.profile.publish_profile({"m": "v1", "n": "v1"})
+    metrics.profile.publish_profile({"m": "v2", "n": "v2"})
     found = {
         (s.labels["model"], s.labels["version"]): s.value
         for s in samples(metrics)
