@@ -9,7 +9,14 @@ import pytest
 from gateway.scheduling.decision import MetricWeights
 from tests.lab import Arrival, Lab, Load, Meter, bursts
 from tests.lab.gateways import LabGateways
-from tests.lab.packing import packed_costs, packing_fleet, run_packed, schedule, spread_costs
+from tests.lab.packing import (
+    LONGER_TOKENS_IN,
+    packed_costs,
+    packing_fleet,
+    run_packed,
+    schedule,
+    spread_costs,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +33,16 @@ def test_packing_saves_what_was_asked_and_costs_little_time(rate):
     packed, spread = packed_costs(rate), spread_costs(rate)
     assert packed.joules_against(spread) <= MOST_JOULES[rate]
     assert packed.p95_against(spread) <= 1.2
+
+
+@pytest.mark.parametrize(
+    ("rate", "joules", "p95"),
+    [(1.0, 0.53, 1.11), (2.0, 0.42, 1.20), (4.0, 0.53, 1.30), (8.0, 0.75, 1.21)],
+)
+def test_with_longer_prompts_it_saves_and_costs_what_the_docs_say(rate, joules, p95):
+    packed, spread = packed_costs(rate, LONGER_TOKENS_IN), spread_costs(rate, LONGER_TOKENS_IN)
+    assert packed.joules_against(spread) == pytest.approx(joules, abs=0.02)
+    assert packed.p95_against(spread) == pytest.approx(p95, abs=0.02)
 
 
 @pytest.mark.parametrize("rate", RATES)
