@@ -21,7 +21,12 @@ from gateway.scheduling.decision import (
     RoutingDecision,
     ScoredCandidate,
 )
-from gateway.scheduling.estimate import CandidateEstimate, bound_costs, estimate, move_estimate
+from gateway.scheduling.estimate import (
+    CandidateEstimate,
+    bound_costs,
+    estimate_candidate,
+    move_estimate,
+)
 from gateway.scheduling.features import RequestFeatures
 
 __all__ = ["DEFAULT_POLICY", "POLICIES", "DeploymentOption", "RoutingCandidate", "make_decision"]
@@ -33,7 +38,7 @@ Normaliser = Callable[
 """(accuracies, joules, seconds) of the candidates -> their (accuracy, energy, time) costs."""
 
 POLICIES: Mapping[str, Normaliser] = {
-    "relative": relative.costs,
+    "relative": relative.normalise_costs,
     "fair-ols": fair_ols.normalise_costs,
     "hybrid": hybrid.normalise_costs,
 }
@@ -74,7 +79,9 @@ def make_decision(
     broken: list[tuple[float, CandidateEstimate]] = []
     bounded = bounds.limits != NO_BOUNDS.limits
     for candidate in candidates:
-        made = estimate(features, candidate, place_weights or weights, reference_load, excluded)
+        made = estimate_candidate(
+            features, candidate, place_weights or weights, reference_load, excluded
+        )
         if made is None:
             continue
         violation = 0.0

@@ -63,7 +63,7 @@ class CandidateEstimate(NamedTuple):
     places: tuple[PlacePrediction, ...]
 
 
-def estimate(
+def estimate_candidate(
     features: RequestFeatures,
     candidate: RoutingCandidate,
     weights: MetricWeights,

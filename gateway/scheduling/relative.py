@@ -15,7 +15,7 @@ def log_ratios(values: Sequence[float]) -> list[float]:
     return [math.log10(value / low) for value in values]
 
 
-def costs(
+def normalise_costs(
     accuracies: Sequence[float], joules: Sequence[float], seconds: Sequence[float]
 ) -> tuple[list[float], list[float], list[float]]:
     """Return the (accuracy, energy, time) costs, each >= 0, input order kept."""

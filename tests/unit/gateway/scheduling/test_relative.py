@@ -64,7 +64,7 @@ def test_it_is_the_default():
 
 
 def test_worked_by_hand():
-    accuracy, energy, time = relative.costs([0.7, 0.9], [100.0, 1000.0], [4.0, 2.0])
+    accuracy, energy, time = relative.normalise_costs([0.7, 0.9], [100.0, 1000.0], [4.0, 2.0])
     assert accuracy == pytest.approx([0.3, 0.1])
     assert energy == pytest.approx([0.0, 1.0])
     assert time == pytest.approx([math.log10(2), 0.0])
