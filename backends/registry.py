@@ -50,6 +50,20 @@ class Deployment:
         if self._missing:
             self._missing.pop(backend, None)
 
+    def begin_trial(self, backend: Backend) -> int:
+        """Let a request through; return what `end_trial` takes.
+
+        That is 0, or the number of the one trial of a model that the backend is said not to have.
+        """
+        missing = self._missing.get(backend) if self._missing else None
+        return 0 if missing is None else missing.begin_trial()
+
+    def end_trial(self, backend: Backend, trial: int) -> None:
+        """Note that a request has its answer, or never will."""
+        missing = self._missing.get(backend) if trial else None
+        if missing is not None:
+            missing.end_trial(trial)
+
     def is_served_by(self, backend: Backend) -> bool:
         """Tell whether a backend is in use, and has this model as far as is known."""
         missing = self._missing.get(backend)

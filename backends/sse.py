@@ -195,7 +195,7 @@ def find_token_index(data: bytes) -> int | None:
     except UNREADABLE:
         return None
     choices = parsed.choices
-    if not choices or len(choices) > 1 or choices[0].finish_reason is not None:
+    if not choices or len(choices) > 1 or choices[0].finish_reason:
         return None
     return (choices[0].index or 0) if parsed.usage is ABSENT and parsed.error is ABSENT else None
 

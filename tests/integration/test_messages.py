@@ -159,3 +159,13 @@ async def test_tokens_are_counted_by_the_model_that_would_answer_and_cost_nothin
     assert record["kind"] == "count_tokens"
     assert record["observed"]["joules"] is None
     assert await gate.metric("joulegate_tokens_total") == 0
+
+
+async def test_tools_that_may_not_be_called_need_nothing(world):
+    gate = await world.gate(
+        model("phi-3-mini", await world.recorder(answering), capabilities=("chat",))
+    )
+    tool = {"name": "find", "input_schema": {"type": "object"}}
+    for choice, status in (({"type": "none"}, 200), ({"type": "auto"}, 400), (None, 400), (1, 400)):
+        got = await gate.ask(ASK | {"tools": [tool], "tool_choice": choice}, path=PATH)
+        assert got.status == status, choice

@@ -211,3 +211,13 @@ async def test_tools_and_limits_are_read(world):
         got = await gate.ask(asked | {"max_output_tokens": 5}, path=PATH)
         assert got.headers["x-joulegate-model"] == "mistral-7b"
         assert (await gate.record(got))["asked_tokens"] == 5
+
+
+async def test_tools_that_may_not_be_called_need_nothing(world):
+    gate = await world.gate(
+        model("phi-3-mini", await world.recorder(answering), capabilities=("chat",))
+    )
+    tool = {"type": "function", "name": "find", "parameters": {"type": "object"}}
+    for choice, status in (("none", 200), ("auto", 400), (None, 400), ({"type": "none"}, 400)):
+        got = await gate.ask(ASK | {"tools": [tool], "tool_choice": choice}, path=PATH)
+        assert got.status == status, choice

@@ -93,10 +93,11 @@ async def test_an_ejection_that_one_worker_finds_counts_for_all(world, tmp_path)
         served_by_workers(tmp_path, {"phi-3-mini": backend.url}, **config) as served,
         aiohttp.ClientSession() as one_worker,
     ):
-        # One connection, so one worker.
+        # One connection, so one worker; an answer that is not read to its end closes it.
         for _ in range(3):
             async with one_worker.post(f"{served.url}/v1/chat/completions", json=CHAT) as answer:
-                assert answer.status in (502, 503), await answer.text()
+                said = await answer.text()
+                assert answer.status in (502, 503), said
         assert asked == 3
 
         async def all_know():
@@ -125,6 +126,7 @@ async def test_what_one_worker_learnt_all_know_and_a_new_one_finds(world, tmp_pa
     ):
         for _ in range(20):
             async with one_worker.post(f"{served.url}/v1/chat/completions", json=CHAT) as answer:
+                await answer.read()
                 assert answer.status == 200
 
         async def expect():

@@ -74,7 +74,8 @@ class _ChatMessage(Struct):
     @property
     def holds_tools(self) -> bool:
         """Whether it calls a tool, or is the result of one."""
-        return self.role in _TOOL_ROLES or bool(self.find_calls())
+        is_result = isinstance(self.role, str) and self.role in _TOOL_ROLES
+        return is_result or bool(self.find_calls())
 
     def find_calls(self) -> str:
         """Return its tool calls as they stand, "" where it has none."""

@@ -18,7 +18,12 @@ class _Message(Struct):
     content: Raw = Raw(b"")
 
 
+class _ToolChoice(Struct):
+    type: Any = None
+
+
 _messages = msgspec.json.Decoder(list[_Message])
+_tool_choice = msgspec.json.Decoder(_ToolChoice)
 
 
 def extract_messages_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
@@ -35,9 +40,20 @@ def extract_messages_features(ask: InferenceRequest, counter: TokenCounter) -> R
         told.add_unread(raw)
     if member_asks(members, "tools"):
         told.texts.append(bytes(members["tools"]).decode())
-        told.needs.add("tools")
+        if not _forbids_calls(members.get("tool_choice")):
+            told.needs.add("tools")
     told.describe(ask, describe_application(_as_chat(members), told.system))
     return told.measure(ask, counter, read_limit(members, "max_tokens"))
+
+
+def _forbids_calls(choice: Raw | None) -> bool:
+    """Tell whether the answer may call none of the tools: `{"type": "none"}`."""
+    if choice is None:
+        return False
+    try:
+        return _tool_choice.decode(choice).type == "none"
+    except UNREADABLE:
+        return False
 
 
 def _as_chat(members: Members) -> Members:

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.application import describe_application, is_system
 from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.loose_values import read_value
 from gateway.service.request.members import Members, decode_member, member_asks
 from gateway.service.request.typed_conversation import UNREADABLE, TypedConversation, read_limit
 from gateway.tokens import TokenCounter
@@ -49,7 +50,8 @@ def extract_responses_features(ask: InferenceRequest, counter: TokenCounter) -> 
         told.add_message("user", raw)
     if member_asks(members, "tools"):
         told.texts.append(bytes(members["tools"]).decode())
-        told.needs.add("tools")
+        if read_value(members.get("tool_choice")) != "none":
+            told.needs.add("tools")
     included = bytes(members.get("include", b""))
     if member_asks(members, "top_logprobs", unless=b"0") or _LOGPROBS in included:
         told.needs.add("logprobs")

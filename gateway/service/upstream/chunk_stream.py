@@ -168,7 +168,7 @@ class ChunkStream(StreamedResponse):
         ends = False
         for choice in choices:
             self._seen.add(choice.index or 0)
-            if choice.finish_reason is not None:
+            if choice.finish_reason:
                 ends = True
                 self._finished.add(choice.index or 0)
         if ends and self._loses_usage and len(self._finished) >= self._choices > 0:

@@ -180,6 +180,7 @@ class UpstreamDispatcher:
         running, _ = backend.running_and_queued
         running_seconds = backend.running_seconds()
         trial = backend.begin_request()
+        model_trial = place.deployment.begin_trial(backend)
         backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
         metered = metering.begin_attempt(backend, place, scored) if ask.kind.generates else None
         share = begin_host_share(self._boundary, record, scored.model, backend.label)
@@ -213,6 +214,7 @@ class UpstreamDispatcher:
                 metering.end_unary(metered, record, opened.unary or UnaryResponse(), place.option)
         finally:
             backlog.release()
+            place.deployment.end_trial(backend, model_trial)
             record.attempts.append(BackendAttempt(scored.model, backend.label, reason))
             if self._sampler is not None:
                 self._sampler.record_attempt(record.trace, began)

@@ -151,3 +151,24 @@ def test_a_wait_is_over_when_it_is_over(pair, clock):
     assert a.wait_seconds == 1.0
     clock.now += 1.0
     assert (a.wait_seconds, a.is_available) == (0.0, True)
+
+
+def test_a_model_that_was_missing_is_tried_by_one_request_at_a_time(clock, pair):
+    (made,) = deploy(("m", pair))
+    for _ in range(5):
+        made.record_missing(pair[0])
+    assert not made.can_ask(pair[0])
+    assert made.begin_trial(pair[0]) == 0
+    clock.now += 30.0
+    assert made.can_ask(pair[0])
+    trial = made.begin_trial(pair[0])
+    assert not made.can_ask(pair[0])
+    assert made.can_ask(pair[1])
+    # It ended in neither a 404 nor an answer.
+    made.end_trial(pair[0], trial)
+    assert made.can_ask(pair[0])
+    trial = made.begin_trial(pair[0])
+    made.record_found(pair[0])
+    made.end_trial(pair[0], trial)
+    assert made.can_ask(pair[0])
+    assert made.begin_trial(pair[0]) == 0
