@@ -111,6 +111,14 @@ async def test_a_finished_answer_that_goes_on_with_half_an_event_is_broken(rest)
     assert got == ONE + STOP
 
 
+async def test_an_empty_finish_reason_finishes_nothing():
+    assert await relayed(chunk("one", ""), STOP) == (chunk("one", "") + STOP + DONE, None)
+    for end in ((), (DONE,)):
+        got, error = await relayed(chunk("one", ""), *end)
+        assert isinstance(error, InvalidResponse)
+        assert got == chunk("one", "")
+
+
 async def test_each_of_several_choices_must_finish():
     other, end = chunk("two", index=1), chunk(finish="stop", index=1)
     whole = (ONE, other, STOP, end)
