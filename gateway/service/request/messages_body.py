@@ -51,7 +51,7 @@ def _forbids_calls(choice: Raw | None) -> bool:
     if choice is None:
         return False
     try:
-        return _tool_choice.decode(choice).type == "none"
+        return bool(_tool_choice.decode(choice).type == "none")
     except UNREADABLE:
         return False
 
