@@ -136,7 +136,9 @@ def watched(tmp_path_factory):
     began = time.time()
     with monitored(tmp_path_factory.mktemp("monitored")) as (stack, prometheus):
         bypassed(stack, prometheus)
-        stack.fault(PHI, {"status": {"count": 4}, "die_after": {"count": 4}}, only=1)
+        stack.fault(PHI, {"die_after": {"count": 4}})
+        until(lambda: prometheus.query("joulegate_streams_broken_total"), "a stream has broken")
+        stack.fault(PHI, {"status": {"count": 4}}, only=1)
         enough = 'min(joulegate_prediction_requests_total{quantity!="output_tokens"})'
         until(lambda: prometheus.value(enough) >= 20, "each model has been compared")
         recalibrated(stack, prometheus)

@@ -59,7 +59,7 @@ async def test_a_prompt_too_long_for_some_goes_to_one_that_holds_it(client):
         ({"temperature": -1}, "temperature"),
         ({"top_p": 3}, "top_p"),
         ({"messages": "Hello"}, "messages"),
-        ({"messages": []}, "messages"),
+        ({"messages": []}, "empty conversation"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"response_format": {"type": "nope"}}, "response_format"),
         ({"stream": "perhaps"}, "stream"),

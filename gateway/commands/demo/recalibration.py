@@ -29,6 +29,8 @@ _SHOW_SECONDS = 3.0
 _SENDERS = {"accuracy": 3, "energy": 6, "time": 4}
 _SETTLE_SECONDS = 4.0
 """From a change until what was measured before it is settled and summed."""
+_WATCH_SECONDS = 15.0
+"""What a refit sees: twice the blocks of a second that it wants, should scrapes come late."""
 _TOLD = ("live is off", "passed", "wrote")
 """The lines of the report that matter here."""
 _WORDS = "the gateway measures what a model spends and moves its traffic to where it is spent best "
@@ -153,7 +155,7 @@ async def run(base: str, profile: Path, changing: RunningSimulator) -> int:
             out.print(f"\n[bold]{_format_elapsed(began)} {phase.title}[/]")
             changing.set_cost_model(truth.scale_costs(seconds=phase.seconds, joules=phase.joules))
             await asyncio.sleep(_SETTLE_SECONDS)
-            window = await _watch_figures(traffic, bias, began, 12.0)
+            window = await _watch_figures(traffic, bias, began, _WATCH_SECONDS)
             if phase.moves is None:
                 out.print(f"{_format_elapsed(began)} {await _describe_length(base)}")
             out.print(f"{_format_elapsed(began)} joulegate recalibrate --window {window}")
