@@ -59,7 +59,10 @@ async def test_a_flood_fills_a_bounded_part_of_memory_and_others_are_measured(wo
         assert total(page, "joulegate_meter_requests_open") <= MAX_OPEN_REQUESTS // 2
         begun = NAMES * BATCHES * EVENTS
         refused = total(page, "joulegate_meter_refused_events_total", reason="open_requests")
-        assert refused >= begun - MAX_OPEN_REQUESTS // 2
+        taken = total(page, "joulegate_meter_events_total", kind="begin")
+        assert refused + taken == begun
+        # The slower the machine, the more of a silent name's requests are given up meanwhile.
+        assert refused > begun // 2
         assert grown < 64 * MEBIBYTE
         await honest.post(RequestBegin(1, 0, 0, 10, 0))
         await honest.post(RequestProgress(1, 0, 1), RequestEnd(1, 0, 5))
