@@ -37,7 +37,8 @@ def test_a_small_profile_with_load_becomes_a_profile_that_checks(backend, tmp_pa
         (CostQuantity.SECONDS, model.seconds, TRUTH.total_seconds),
         (CostQuantity.JOULES, model.joules, TRUTH.total_joules),
     ):
-        assert fitted.form is RegressionForm.LOAD
+        # Which of the two predicts better is for the noise of a few dozen requests to say.
+        assert fitted.form in {RegressionForm.LOAD, RegressionForm.LOAD_CONTEXT}
         assert fitted.r2 > 0.96
         for tokens_in, tokens_out in ((256, 64), (1024, 256), (32, 256)):
             predicted = fitted.to_cost_function(quantity).evaluate_form(tokens_in, tokens_out)
