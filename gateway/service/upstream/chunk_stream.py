@@ -16,10 +16,10 @@ from msgspec import UNSET, Raw
 
 from backends import sse
 from backends.client import BackendResponse
-from backends.errors import BackendError, BackendStatusError, InvalidResponse, ResponseTooLarge
+from backends.errors import BackendError, BackendStatusError, InvalidResponse
 from gateway.service.upstream.relay import (
     GIVEN_UP,
-    MAX_HEAD_BYTES,
+    NO_CONTENT,
     StreamedResponse,
     find_renamer,
     find_status,
@@ -46,28 +46,16 @@ class ChunkStream(StreamedResponse):
         self._forced = False
         self._held = b""
 
-    async def read_to_first_content(self) -> None:
-        """Read up to the first content. Raises BackendError: nothing has reached the client yet."""
-        while True:
-            chunk = await self._answer.read_chunk()
-            if not chunk:
-                raise InvalidResponse("the stream ended before any content")
-            block = self._splitter.feed_chunk(chunk)
-            if not self._opened:
-                block = block.removeprefix(sse.BYTE_ORDER_MARK)
-            self._opened += block
-            for event in sse.split_events(block):
-                data = sse.extract_payload(event)
-                if data == sse.DONE:
-                    raise InvalidResponse("the stream ended before any content")
-                parsed = _decode_event(event, data)
-                if parsed is None:
-                    continue
-                self._note_head(parsed)
-                if sse.has_content(parsed):
-                    return
-            if len(self._opened) > MAX_HEAD_BYTES:
-                raise ResponseTooLarge("a megabyte of events without content")
+    def _opens_answer(self, event: bytes) -> bool:
+        """Tell whether an event before all content is the first content. Raises BackendError."""
+        data = sse.extract_payload(event)
+        if data == sse.DONE:
+            raise InvalidResponse(NO_CONTENT)
+        parsed = _decode_event(event, data)
+        if parsed is None:
+            return False
+        self._note_head(parsed)
+        return sse.has_content(parsed)
 
     def _note_head(self, parsed: sse.StreamChunk) -> None:
         """Note what the first chunk that has it says of the whole answer."""
@@ -75,21 +63,13 @@ class ChunkStream(StreamedResponse):
             if not getattr(self._head, name):
                 setattr(self._head, name, getattr(parsed, name))
 
-    def _take_in(self, chunk: bytes) -> bytes:
-        """Return what a client is to be sent of a chunk; b"" is the end of the body."""
-        if chunk:
-            block = self._splitter.feed_chunk(chunk)
-            return self._look(block) if block else b""
-        # The last event may lack its blank line.
-        rest = self._splitter.feed_chunk(b"\n\n").strip(b"\n")
-        out = self._look(rest + b"\n\n") if rest else b""
-        if self._done or self._broken is not None:
-            return out
+    def _end_body(self) -> bytes:
+        """Return the last events where no end marker came; or note what broke the stream."""
         if self._choices and len(self._finished) >= self._choices and self._is_finished:
             # Some servers and proxies leave it out; what was asked for is there.
-            return out + self._end()
+            return self._end()
         self._broken = InvalidResponse("the stream ended without its end marker")
-        return out + self._release()
+        return self._release()
 
     @property
     def _is_finished(self) -> bool:

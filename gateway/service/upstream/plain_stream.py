@@ -1,18 +1,14 @@
 """Answers of APIs that nobody here reads: passed on as they come, whole with their proper end."""
 
 import time
-from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
 from backends import sse
-from backends.client import BackendResponse
 from backends.errors import BackendError, BackendStatusError, InvalidResponse
 from gateway.service.request.named_endpoints import NamedEndpoint
 from gateway.service.upstream.relay import StreamedResponse, UnaryResponse, find_status
-
-_NOTHING_OPENS: Final = "the stream ended before any content"
 
 
 class _PlainAnswer(Struct):
@@ -53,25 +49,8 @@ class PlainStream(StreamedResponse):
 
     __slots__ = ()
 
-    def __init__(self, answer: BackendResponse, model: str) -> None:
-        super().__init__(answer, model)
-
-    async def read_to_first_content(self) -> None:
-        """Read up to the first event with data. Raises BackendError."""
-        while True:
-            chunk = await self._answer.read_chunk()
-            if not chunk:
-                raise InvalidResponse(_NOTHING_OPENS)
-            block = self._splitter.feed_chunk(chunk)
-            self._opened += block
-            if any(self._check_event(event) for event in sse.split_events(block)):
-                return
-
-    def _take_in(self, chunk: bytes) -> bytes:
-        """Return what a client is to be sent of a chunk; b"" is the end of the body."""
-        if chunk:
-            block = self._splitter.feed_chunk(chunk)
-            return self._look(block) if block else b""
+    def _end_body(self) -> bytes:
+        """Nobody here knows what ends such a stream but its end."""
         self._done = True
         return b""
 
@@ -80,7 +59,7 @@ class PlainStream(StreamedResponse):
         kept = []
         try:
             for event in sse.split_events(block):
-                if self._check_event(event):
+                if self._opens_answer(event):
                     self.chunks += 1
                     self._lifeline.last = time.monotonic()
                 kept.append(event)
@@ -89,7 +68,7 @@ class PlainStream(StreamedResponse):
         whole = b"".join(kept)
         return whole if self._rename is None else self._rename(whole)
 
-    def _check_event(self, event: bytes) -> bool:
+    def _opens_answer(self, event: bytes) -> bool:
         """Tell whether an event has data. Raises BackendStatusError where it is an error."""
         data = sse.extract_payload(event)
         if b'"error"' in data:

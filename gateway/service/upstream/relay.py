@@ -7,16 +7,17 @@ ends as its API's streams end or it is broken. What its events say is read by th
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
 from backends import sse
 from backends.client import BackendResponse
-from backends.errors import BackendError, BackendStatusError, InvalidResponse
+from backends.errors import BackendError, BackendStatusError, InvalidResponse, ResponseTooLarge
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.response import PieceWriter, ResponseWriter
 from gateway.service.upstream.usage_impact import UsageImpact
@@ -74,26 +75,39 @@ class UnaryResponse(Struct):
         return bytes(self.id).strip(b'"').decode("ascii", "replace")
 
 
+class _MayBeError(Protocol):
+    @property
+    def error(self) -> Raw: ...
+
+
+_Answer = TypeVar("_Answer", bound=_MayBeError)
 _whole = msgspec.json.Decoder(UnaryResponse)
-MAX_HEAD_BYTES = 1 << 20
+_MAX_HEAD_BYTES = 1 << 20
+NO_CONTENT = "the stream ended before any content"
 _WHOLE_DATA = re.compile(rb"\[\s*[^\s\]]")
 GIVEN_UP = frozenset({"abort", "error"})
 """What vLLM calls the end of an answer that it gave up, as no API that it speaks does."""
 
 
-def parse_unary(body: bytes) -> UnaryResponse:
-    """Validate a unary answer.
+def decode_unary(body: bytes, decoder: "msgspec.json.Decoder[_Answer]") -> _Answer:
+    """Decode a unary answer of any API.
 
     Raises InvalidResponse, or BackendStatusError for an error sent with status 200.
     """
     if not body.isascii() and not sse.is_text(body):
         raise InvalidResponse("an answer that is not UTF-8 text")
     try:
-        parsed = _whole.decode(body)
+        parsed = decoder.decode(body)
     except sse.UNREADABLE as error:
         raise InvalidResponse(f"an answer that is not JSON as vLLM sends it: {error}") from None
     if sse.is_error(parsed.error):
         raise BackendStatusError(find_status(parsed.error), body)
+    return parsed
+
+
+def parse_unary(body: bytes) -> UnaryResponse:
+    """Validate a unary answer; raises what `decode_unary` does."""
+    parsed = decode_unary(body, _whole)
     if not parsed.choices and not _WHOLE_DATA.match(parsed.data):
         if parsed.object == "error" or sse.says_something(parsed.detail):
             raise BackendStatusError(find_status(Raw(body)), body)
@@ -109,11 +123,11 @@ def add_explanation(body: bytes, explain: bytes) -> bytes:
     return body.rstrip()[:-1] + b',"joulegate":' + explain + b"}"
 
 
-class StreamedResponse:
+class StreamedResponse(ABC):
     """A streamed answer; `chunks` counts its events, `usage` is filled in as it passes.
 
     So are `timings`, as raw JSON, from a vLLM that runs with --enable-per-request-metrics. Each
-    kind of stream reads its own events: `read_to_first_content`, `_take_in` and `_look`.
+    kind of stream reads its own events: `_opens_answer`, `_look` and `_end_body`.
     """
 
     __slots__ = (
@@ -148,7 +162,18 @@ class StreamedResponse:
 
     async def read_to_first_content(self) -> None:
         """Read up to the first content. Raises BackendError: nothing has reached the client yet."""
-        raise NotImplementedError
+        while True:
+            chunk = await self._answer.read_chunk()
+            if not chunk:
+                raise InvalidResponse(NO_CONTENT)
+            block = self._splitter.feed_chunk(chunk)
+            if not self._opened:
+                block = block.removeprefix(sse.BYTE_ORDER_MARK)
+            self._opened += block
+            if any(map(self._opens_answer, sse.split_events(block))):
+                return
+            if len(self._opened) > _MAX_HEAD_BYTES:
+                raise ResponseTooLarge("a megabyte of events without content")
 
     async def relay_to_client(
         self, reply: ResponseWriter, lifeline: RequestCancellation, explain: Explain | None
@@ -217,11 +242,27 @@ class StreamedResponse:
 
         Raises BackendError, or notes it as what broke the stream.
         """
-        raise NotImplementedError
+        if chunk:
+            block = self._splitter.feed_chunk(chunk)
+            return self._look(block) if block else b""
+        # The last event may lack its blank line.
+        rest = self._splitter.feed_chunk(b"\n\n").strip(b"\n")
+        out = self._look(rest + b"\n\n") if rest else b""
+        if self._done or self._broken is not None:
+            return out
+        return out + self._end_body()
 
+    @abstractmethod
+    def _opens_answer(self, event: bytes) -> bool:
+        """Tell whether an event before all content is the first content. Raises BackendError."""
+
+    @abstractmethod
     def _look(self, block: bytes) -> bytes:
         """Return what a client is to be sent of a block of whole events."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def _end_body(self) -> bytes:
+        """Return the last of it where the body is over and no event said so; or note the break."""
 
     def release_connection(self) -> None:
         """Let the connection be used again."""

@@ -14,11 +14,10 @@ from msgspec import Raw, Struct
 
 from backends import sse
 from backends.client import BackendResponse
-from backends.errors import BackendError, BackendStatusError, InvalidResponse, ResponseTooLarge
+from backends.errors import BackendError, BackendStatusError, InvalidResponse
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.response import ResponseWriter
 from gateway.service.upstream.relay import (
-    MAX_HEAD_BYTES,
     Explain,
     StreamedResponse,
     add_explanation,
@@ -102,26 +101,14 @@ class TypedEventStream(StreamedResponse):
         self._api = api
         self._finished = False
 
-    async def read_to_first_content(self) -> None:
-        """Read up to the first content. Raises BackendError: nothing has reached the client yet."""
-        while True:
-            chunk = await self._answer.read_chunk()
-            if not chunk:
-                raise InvalidResponse("the stream ended before any content")
-            block = self._splitter.feed_chunk(chunk)
-            if not self._opened:
-                block = block.removeprefix(sse.BYTE_ORDER_MARK)
-            self._opened += block
-            for event in sse.split_events(block):
-                data = sse.extract_payload(event)
-                if not data:
-                    continue
-                parsed = self._decode(data)
-                self._note_whole(parsed)
-                if parsed.type not in self._api.openings:
-                    return
-            if len(self._opened) > MAX_HEAD_BYTES:
-                raise ResponseTooLarge("a megabyte of events without content")
+    def _opens_answer(self, event: bytes) -> bool:
+        """Tell whether an event before all content is the first content. Raises BackendError."""
+        data = sse.extract_payload(event)
+        if not data:
+            return False
+        parsed = self._decode(data)
+        self._note_whole(parsed)
+        return parsed.type not in self._api.openings
 
     async def relay_to_client(
         self, reply: ResponseWriter, lifeline: RequestCancellation, explain: Explain | None
@@ -132,21 +119,13 @@ class TypedEventStream(StreamedResponse):
         finally:
             reply.events = self.chunks
 
-    def _take_in(self, chunk: bytes) -> bytes:
-        """Return what a client is to be sent of a chunk; b"" is the end of the body."""
-        if chunk:
-            block = self._splitter.feed_chunk(chunk)
-            return self._look(block) if block else b""
-        # The last event may lack its blank line.
-        rest = self._splitter.feed_chunk(b"\n\n").strip(b"\n")
-        out = self._look(rest + b"\n\n") if rest else b""
-        if self._done or self._broken is not None:
-            return out
+    def _end_body(self) -> bytes:
+        """Return the last event where it did not come; or note what broke the stream."""
         if self._finished:
             # Some servers and proxies leave it out; what was asked for is there.
-            return out + self._inspect_block(self._api.last)
+            return self._inspect_block(self._api.last)
         self._broken = InvalidResponse("the stream ended without its last event")
-        return out
+        return b""
 
     def _look(self, block: bytes) -> bytes:
         """Return what a client is to be sent of a block of whole events."""

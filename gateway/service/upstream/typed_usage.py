@@ -1,13 +1,13 @@
 """Token counts as Responses and Messages have them, and unary answers of either read for them."""
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from backends import sse
-from backends.errors import BackendStatusError, InvalidResponse
-from gateway.service.upstream.relay import UnaryResponse, find_status
+from backends.errors import InvalidResponse
+from gateway.service.upstream.relay import UnaryResponse, decode_unary
 
 
 class TypedUsage(Struct):
@@ -52,27 +52,19 @@ class _UnaryAnswer(Struct):
 
 
 _answer = msgspec.json.Decoder(_UnaryAnswer)
-_ABSENT_ID: Final = sse.ABSENT
 
 
 def parse_typed_unary(body: bytes) -> UnaryResponse:
     """Validate a unary answer of Responses, Messages or its token counting.
 
-    Raises InvalidResponse, or BackendStatusError for an error sent with status 200.
+    Raises what `decode_unary` does.
     """
-    if not body.isascii() and not sse.is_text(body):
-        raise InvalidResponse("an answer that is not UTF-8 text")
-    try:
-        parsed = _answer.decode(body)
-    except sse.UNREADABLE as error:
-        raise InvalidResponse(f"an answer that is not JSON as vLLM sends it: {error}") from None
-    if sse.is_error(parsed.error):
-        raise BackendStatusError(find_status(parsed.error), body)
+    parsed = decode_unary(body, _answer)
     counts_only = isinstance(parsed.input_tokens, int)
     if not bytes(parsed.output) and not bytes(parsed.content) and not counts_only:
         raise InvalidResponse("an answer without output or content")
     return UnaryResponse(
-        id=_ABSENT_ID if parsed.id is None else Raw(msgspec.json.encode(parsed.id)),
+        id=sse.ABSENT if parsed.id is None else Raw(msgspec.json.encode(parsed.id)),
         model=parsed.model,
         usage=None if parsed.usage is None else parsed.usage.to_token_usage(),
         metrics=parsed.metrics,
