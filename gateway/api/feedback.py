@@ -1,19 +1,17 @@
 """`POST /v1/feedback`: somebody's word on whether an answer was right."""
 
 import time
-from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
-from litestar import asgi
-from litestar.types import HTTPScope, Receive, Scope, Send
 from msgspec import Meta, Struct
 
-from gateway.api.incoming import ClientDisconnected, read_head, read_members
+from gateway.api.incoming import RequestHead
+from gateway.api.json_endpoint import make_json_handler
 from gateway.config import LimitsConfig, TimeoutsConfig
-from gateway.service.client.errors import ApiError, BadRequest, NotFound
-from gateway.service.client.response import ResponseWriter
+from gateway.service.client.errors import BadRequest, NotFound
 from gateway.service.pipeline import RequestPipeline
+from gateway.service.request.body import encode_members
 from gateway.service.request.members import Members
 from gateway.telemetry.request_stages import RequestFeedback
 
@@ -34,36 +32,23 @@ class FeedbackBody(Struct, frozen=True, forbid_unknown_fields=True):
 def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler."""
 
-    @asgi("/v1/feedback", name="feedback", copy_scope=False)
-    async def handle_feedback(scope: Scope, receive: Receive, send: Send) -> None:
-        http: HTTPScope = scope  # type: ignore[assignment]
-        head = read_head(http)
-        reply = ResponseWriter(send, head.request_id)
-        try:
-            members = await read_members(
-                head, receive, limit=limits.max_body_bytes, seconds=timeouts.body_seconds
+    def note_feedback(_: RequestHead, members: Members) -> bytes:
+        found = _read_feedback(members)
+        known = gateway.accounting.add_feedback(found)
+        if not known and not gateway.accounting.keeps_log:
+            raise NotFound(
+                f"no recent request {found.id!r}, and no decision log to note it in",
+                code="request_not_found",
             )
-            found = _read_feedback(members)
-            known = gateway.accounting.add_feedback(found)
-            if not known and not gateway.accounting.keeps_log:
-                raise NotFound(
-                    f"no recent request {found.id!r}, and no decision log to note it in",
-                    code="request_not_found",
-                )
-            answer = {"id": found.id, "score": found.score, "known": known}
-            await reply.send_unary(HTTPStatus.OK.value, msgspec.json.encode(answer))
-        except ClientDisconnected:
-            return
-        except ApiError as error:
-            await reply.send_error(error)
+        return msgspec.json.encode({"id": found.id, "score": found.score, "known": known})
 
-    return handle_feedback
+    return make_json_handler("/v1/feedback", "feedback", note_feedback, limits, timeouts)
 
 
 def _read_feedback(members: Members) -> RequestFeedback:
     """Return what was sent. Raises BadRequest."""
     try:
-        body = msgspec.json.decode(msgspec.json.encode(members), type=FeedbackBody)
+        body = msgspec.json.decode(encode_members(members), type=FeedbackBody)
     except msgspec.MsgspecError as error:
         raise BadRequest(str(error)) from None
     score = body.score if body.score is not None else float(bool(body.correct))

@@ -20,8 +20,6 @@ from gateway.service.client.errors import (
     TooLarge,
     UnsupportedEncoding,
 )
-from gateway.service.request.body import decode_members
-from gateway.service.request.members import Members
 from gateway.service.request.steering import HEADER_PREFIX, find_header_error
 from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_trace_context
 
@@ -121,21 +119,6 @@ _fresh_ids = _make_ids()
 
 def _accept_or_make_id(given: bytes) -> str:
     return given.decode() if _SANE_ID.fullmatch(given) else next(_fresh_ids)
-
-
-async def read_members(
-    head: RequestHead,
-    receive: Receive,
-    *,
-    limit: int,
-    seconds: float,
-    ready: bool = False,
-    held: HeldBytes | None = None,
-) -> Members:
-    """Read a body and decode it: see `read_body`."""
-    return decode_members(
-        await read_body(head, receive, limit=limit, seconds=seconds, ready=ready, held=held)
-    )
 
 
 async def read_body(

@@ -1,15 +1,10 @@
 """`POST /v1/route`: the decision for a request, without the request."""
 
-from http import HTTPStatus
 from typing import Any
 
-from litestar import asgi
-from litestar.types import HTTPScope, Receive, Scope, Send
-
-from gateway.api.incoming import ClientDisconnected, read_head, read_members
+from gateway.api.incoming import RequestHead
+from gateway.api.json_endpoint import make_json_handler
 from gateway.config import LimitsConfig, TimeoutsConfig
-from gateway.service.client.errors import ApiError
-from gateway.service.client.response import ResponseWriter
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import parse_request
 from gateway.service.request.endpoint import EndpointKind
@@ -20,26 +15,14 @@ from gateway.service.request.plan import no_candidate_error
 def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler."""
 
-    @asgi("/v1/route", name="route", copy_scope=False)
-    async def handle_route(scope: Scope, receive: Receive, send: Send) -> None:
-        http: HTTPScope = scope  # type: ignore[assignment]
-        head = read_head(http)
-        reply = ResponseWriter(send, head.request_id)
-        try:
-            members = await read_members(
-                head, receive, limit=limits.max_body_bytes, seconds=timeouts.body_seconds
-            )
-            ask = parse_request(_detect_kind(members), members)
-            made = gateway.plan_request(ask, head.steering)
-            if made.steering.reject and not made.decision.feasible:
-                raise no_candidate_error(made.decision, made.ask.kind.prompt_member)
-            await reply.send_unary(HTTPStatus.OK.value, made.explain_decision(head.request_id))
-        except ClientDisconnected:
-            return
-        except ApiError as error:
-            await reply.send_error(error)
+    def explain_route(head: RequestHead, members: Members) -> bytes:
+        ask = parse_request(_detect_kind(members), members)
+        made = gateway.plan_request(ask, head.steering)
+        if made.steering.reject and not made.decision.feasible:
+            raise no_candidate_error(made.decision, made.ask.kind.prompt_member)
+        return made.explain_decision(head.request_id)
 
-    return handle_route
+    return make_json_handler("/v1/route", "route", explain_route, limits, timeouts)
 
 
 def _detect_kind(members: Members) -> EndpointKind:
