@@ -9,18 +9,18 @@ from urllib.parse import parse_qs
 import msgspec
 from litestar import HttpMethod, Request, asgi, route
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
-from msgspec import Raw
 
 from gateway.api.incoming import choose_request_id
 from gateway.api.inference import serve_request
 from gateway.config import LimitsConfig, TimeoutsConfig
 from gateway.service.client.error_shapes import find_error_shape
-from gateway.service.client.errors import BadRequest, NotOffered
+from gateway.service.client.errors import NotOffered
 from gateway.service.client.response import ResponseWriter
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import decode_members
 from gateway.service.request.client_body import parse_form
 from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.members import decode_member, decode_text
 from gateway.service.request.named_endpoints import (
     CANCEL_RESPONSE,
     GET_RESPONSE,
@@ -31,7 +31,6 @@ from gateway.service.request.named_endpoints import (
 from gateway.service.request.named_request import make_named_request
 
 _flag = msgspec.json.Decoder(bool | None)
-_text = msgspec.json.Decoder(str | None)
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 Serve = Callable[..., Any]
 
@@ -62,9 +61,9 @@ def _make_named_handler(endpoint: NamedEndpoint, gateway: RequestPipeline, serve
             return make_named_request(
                 endpoint,
                 members,
-                _read(members.get("model"), _text, "model"),
+                decode_text(members, "model"),
                 gateway.names,
-                stream=bool(_read(members.get("stream"), _flag, "stream")),
+                stream=bool(decode_member(members, "stream", _flag)),
             )
 
         await serve(endpoint, decode, scope=scope, receive=receive, send=send)
@@ -133,13 +132,3 @@ def _find_type(scope: Scope) -> bytes:
 def _parse_query(scope: Scope) -> dict[str, list[str]]:
     query: bytes = scope.get("query_string", b"")
     return parse_qs(query.decode("latin-1"), max_num_fields=20)
-
-
-def _read(raw: Raw | None, decoder: msgspec.json.Decoder[Any], name: str) -> Any:
-    if raw is None:
-        return None
-    try:
-        return decoder.decode(raw)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        text = str(error).replace("`$", f"`{name}")
-        raise BadRequest(f"{name}: {text}", param=name) from None

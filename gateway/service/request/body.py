@@ -18,12 +18,11 @@ from gateway.service.client.errors import BadRequest
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.loose_values import read_flag, read_value, to_flag
-from gateway.service.request.members import Members, decode_member
+from gateway.service.request.members import Members, decode_text
 
 MAX_NESTING = 64
 
 _members = msgspec.json.Decoder(Members)
-_name = msgspec.json.Decoder(str | None)
 _STREAMS_OF_CHUNKS = (EndpointKind.CHAT, EndpointKind.COMPLETIONS)
 
 
@@ -57,7 +56,7 @@ def _encode_utf8(body: bytes) -> bytes:
 
 def parse_request(kind: EndpointKind, members: Members) -> InferenceRequest:
     """Look into the members that route a request. Raises BadRequest."""
-    model = decode_member(members, "model", _name) or ""
+    model = decode_text(members, "model") or ""
     # vLLM's embeddings know no streaming; asking for it there changes nothing.
     stream = kind.may_stream and bool(read_flag(members.get("stream")))
     # The others' streams say what they used in any case.

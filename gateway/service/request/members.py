@@ -15,6 +15,7 @@ MESSAGE_TOKENS = 4
 ANSWER_TOKENS = 3
 """What a chat template adds around each message, and before the answer (OpenAI's figures)."""
 
+_optional_text = msgspec.json.Decoder(str | None)
 # A member that is absent, null, false or empty asks for nothing.
 _NOTHING = frozenset({b"null", b"false", b"[]"})
 
@@ -48,6 +49,12 @@ def decode_member(members: Members, name: str, decoder: msgspec.json.Decoder[Any
     except (msgspec.MsgspecError, RecursionError) as error:
         text = str(error).replace("`$", f"`{name}")
         raise BadRequest(f"{name}: {text}", param=name) from None
+
+
+def decode_text(members: Members, name: str) -> str | None:
+    """Decode a member that is a text or null; None where it is absent. Raises BadRequest."""
+    found: str | None = decode_member(members, name, _optional_text)
+    return found
 
 
 def member_asks(members: Members, name: str, *, unless: bytes = b"null") -> bool:
