@@ -28,13 +28,18 @@ class _Tool(Struct, frozen=True):
 _tools = msgspec.json.Decoder(list[_Tool])
 
 
-def is_system(role: str) -> bool:
+def is_system(role: object) -> bool:
     """Tell whether a message of this role is the application's own words."""
-    return role in _SYSTEM_ROLES
+    return isinstance(role, str) and role in _SYSTEM_ROLES
 
 
-def describe_application(members: Mapping[str, Raw], system: str) -> str:
-    """Return what tells an application from others, from its members and its system prompt."""
+def describe_application(
+    members: Mapping[str, Raw], system: str, format_member: str = "response_format"
+) -> str:
+    """Return what tells an application from others, from its members and its system prompt.
+
+    `format_member` is the one that has the answer's format, which each API calls by another name.
+    """
     if len(system) > _MOST_CHARS:
         system = f"{len(system)}\n{system[:_MOST_CHARS]}"
     names: list[str] = []
@@ -44,7 +49,7 @@ def describe_application(members: Mapping[str, Raw], system: str) -> str:
             names = sorted(tool.function.name or tool.name for tool in _tools.decode(tools))
         except (msgspec.MsgspecError, RecursionError):
             names = ["?"]
-    wanted = members.get("response_format")
+    wanted = members.get(format_member)
     shape = "" if wanted is None else bytes(wanted)[:_MOST_CHARS].decode()
     return "\0".join((system, *names, shape))
 

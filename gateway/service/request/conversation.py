@@ -106,11 +106,10 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
         if message.holds_tools:
             needs.add("tools")
             texts.append(message.find_calls())
-        role = message.role
-        if isinstance(role, str) and is_system(role):
+        if is_system(message.role):
             leading += len(texts) - first if leading == first else 0
             system += texts[first:]
-        elif role == "user":
+        elif message.role == "user":
             ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
     if member_asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())

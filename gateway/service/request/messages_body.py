@@ -8,7 +8,7 @@ from msgspec import Raw, Struct
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.application import describe_application
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.request.members import Members, member_asks
+from gateway.service.request.members import member_asks
 from gateway.service.request.typed_conversation import UNREADABLE, TypedConversation, read_limit
 from gateway.tokens import TokenCounter
 
@@ -42,7 +42,7 @@ def extract_messages_features(ask: InferenceRequest, counter: TokenCounter) -> R
         told.texts.append(bytes(members["tools"]).decode())
         if not _forbids_calls(members.get("tool_choice")):
             told.needs.add("tools")
-    told.describe(ask, describe_application(_as_chat(members), told.system))
+    told.describe(ask, describe_application(members, told.system, "output_config"))
     return told.measure(ask, counter, read_limit(members, "max_tokens"))
 
 
@@ -54,9 +54,3 @@ def _forbids_calls(choice: Raw | None) -> bool:
         return bool(_tool_choice.decode(choice).type == "none")
     except UNREADABLE:
         return False
-
-
-def _as_chat(members: Members) -> Members:
-    """Return the members that tell an application from others, by the names chat has for them."""
-    found = {"tools": members.get("tools"), "response_format": members.get("output_config")}
-    return {name: raw for name, raw in found.items() if raw is not None}

@@ -13,7 +13,7 @@ from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.application import describe_application, is_system
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.loose_values import read_value
-from gateway.service.request.members import Members, decode_member, member_asks
+from gateway.service.request.members import Members, decode_text, member_asks
 from gateway.service.request.typed_conversation import UNREADABLE, TypedConversation, read_limit
 from gateway.tokens import TokenCounter
 
@@ -34,7 +34,6 @@ class _Item(Struct):
 
 
 _items = msgspec.json.Decoder(list[_Item])
-_optional_text = msgspec.json.Decoder(str | None)
 
 
 def extract_responses_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
@@ -55,14 +54,13 @@ def extract_responses_features(ask: InferenceRequest, counter: TokenCounter) -> 
     included = bytes(members.get("include", b""))
     if member_asks(members, "top_logprobs", unless=b"0") or _LOGPROBS in included:
         told.needs.add("logprobs")
-    told.describe(ask, describe_application(_as_chat(members), told.system))
+    told.describe(ask, describe_application(members, told.system, "text"))
     return told.measure(ask, counter, read_limit(members, "max_output_tokens"))
 
 
 def read_previous_id(members: Members) -> str | None:
     """Return the id of the response that a request goes on from. Raises BadRequest."""
-    found: str | None = decode_member(members, PREVIOUS_MEMBER, _optional_text)
-    return found or None
+    return decode_text(members, PREVIOUS_MEMBER) or None
 
 
 def _read_items(raw: Raw, told: TypedConversation) -> None:
@@ -74,19 +72,10 @@ def _read_items(raw: Raw, told: TypedConversation) -> None:
     for item in items:
         kind = item.type if isinstance(item.type, str) else ""
         if kind == _MESSAGE:
-            told.add_message(item.role, item.content, system=item.role in _SYSTEM)
+            told.add_message(item.role, item.content, system=is_system(item.role))
         elif kind.endswith(_RESULT):
             told.add_result(item.output)
         elif kind.endswith(_CALL):
             told.add_call(item.name, item.arguments)
         else:
             told.add_message("", item.content)
-
-
-_SYSTEM: Final = tuple(role for role in ("system", "developer") if is_system(role))
-
-
-def _as_chat(members: Members) -> Members:
-    """Return the members that tell an application from others, by the names chat has for them."""
-    found = {"tools": members.get("tools"), "response_format": members.get("text")}
-    return {name: raw for name, raw in found.items() if raw is not None}
