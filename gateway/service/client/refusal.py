@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from backends.sse import UNREADABLE
+
 _VALIDATION: Final = frozenset(
     {
         HTTPStatus.BAD_REQUEST,
@@ -75,7 +77,7 @@ def parse_refusal(status: int, body: bytes) -> Refusal:
     """Read the body of a refusal; what cannot be read is somebody else's than vLLM's."""
     try:
         parsed = msgspec.json.decode(body, type=_ErrorBody)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return Refusal(body[:500].decode(errors="replace") or _SAID_NOTHING, None, False, False)
     error = parsed.error
     if isinstance(error, _ErrorDetail):

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
+from backends.sse import UNREADABLE
+
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 _MOST_CHARS = 16_384
 _SIZE = 12
@@ -47,10 +49,10 @@ def describe_application(
     if tools is not None:
         try:
             names = sorted(tool.function.name or tool.name for tool in _tools.decode(tools))
-        except (msgspec.MsgspecError, RecursionError):
+        except UNREADABLE:
             names = ["?"]
     wanted = members.get(format_member)
-    shape = "" if wanted is None else bytes(wanted)[:_MOST_CHARS].decode()
+    shape = "" if wanted is None else bytes(wanted)[:_MOST_CHARS].decode(errors="replace")
     return "\0".join((system, *names, shape))
 
 

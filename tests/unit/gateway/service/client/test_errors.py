@@ -159,6 +159,7 @@ def test_vllms_refusals_are_openais(status, body, param, code, begins):
         (400, b'{"error":{"message":null}}', "the backend refused the request"),
         (400, b'{"error":{"message":"m","param":["a"]}}', "m"),
         (400, b"\xff\xfe", "\ufffd\ufffd"),
+        (400, b'{"error":{"message":"\xff"}}', '{"error":{"message":"\ufffd"}}'),
     ],
 )
 def test_other_shapes_of_refusal(status, body, message):

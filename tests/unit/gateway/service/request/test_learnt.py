@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from msgspec import Raw
 
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import DeploymentOption
@@ -119,3 +120,8 @@ def test_the_hash_needs_the_key():
 def test_what_a_request_says_of_its_answers():
     got = measured(chat(user("hi"), n=3, min_tokens=5, ignore_eos=True, max_tokens=9))
     assert (got.answers, got.min_tokens, got.ignore_eos, got.sequences) == (3, 5, True, 3)
+
+
+def test_a_long_format_is_cut_within_a_letter():
+    wanted = {"response_format": Raw(b'"' + b"a" * 16_382 + "é".encode() + b'"')}
+    assert describe_application(wanted, "").startswith('\0"aaa')
