@@ -17,7 +17,7 @@ DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 
 UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-"""What decoding a backend's bytes may raise; bad UTF-8 comes as Python's own error."""
+"""What decoding bytes from elsewhere may raise; bad UTF-8 comes as Python's own error."""
 
 ABSENT = Raw(b"")
 """Default of a raw member that is not there; msgspec has no union with Raw."""

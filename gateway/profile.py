@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from backends.sse import UNREADABLE
 from gateway.accuracy_profile import AccuracyByPrompt
 from gateway.atomic_file import write_atomically
 from gateway.bounded_file import read_bounded_file
@@ -26,8 +27,6 @@ SHIPPED = "shipped"
 """What options and config keys call the profile in the package."""
 _SHIPPED_FILE = "published.json"
 _MOST_BYTES = 32 * 1024 * 1024
-# msgspec lets bad UTF-8 through as Python's own error.
-_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Sane = Annotated[float, Meta(ge=-LARGEST_COEFFICIENT, le=LARGEST_COEFFICIENT)]
@@ -242,7 +241,7 @@ def parse_profile(raw: bytes, origin: str) -> CostProfile:
         # The version is read by itself first: a newer file may hold fields unknown here.
         version = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get("version")
         number = msgspec.json.decode(version, type=int) if version is not None else None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ProfileError(f"{origin}: not a profile: {error}") from None
     if number is None:
         raise ProfileError(f'{origin}: no version: a profile starts with {{"version": 1, …}}')
@@ -251,7 +250,7 @@ def parse_profile(raw: bytes, origin: str) -> CostProfile:
         raise ProfileError(msg)
     try:
         parsed = msgspec.json.decode(raw, type=ProfileFile)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ProfileError(f"{origin}: {error}") from None
     digest = hashlib.sha256(raw).hexdigest()[:12]
     try:

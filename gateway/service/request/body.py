@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw
 
+from backends.sse import UNREADABLE
 from gateway.service.client.errors import BadRequest
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
@@ -37,7 +38,7 @@ def decode_members(body: bytes) -> Members:
         raise BadRequest("the body is not UTF-8 text") from None
     try:
         return _members.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"the body is not a JSON object: {error}") from None
 
 

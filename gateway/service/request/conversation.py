@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from backends.sse import ABSENT, UNREADABLE
 from gateway.service.request.application import describe_application, is_system
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.request.loose_values import UNREADABLE
 from gateway.service.request.members import (
     ANSWER_TOKENS,
     IMAGE_TOKENS,
@@ -25,7 +25,6 @@ from gateway.service.request.members import (
 )
 from gateway.tokens import TokenCounter
 
-_ABSENT: Final = Raw(b"")
 _TOOL_ROLES: Final = frozenset({"tool", "function"})
 
 
@@ -37,14 +36,14 @@ class _ContentPart(Struct):
     refusal: Any = None
     thinking: Any = None
     uuid: Any = None
-    image_url: Raw = _ABSENT
-    image_pil: Raw = _ABSENT
-    image_embeds: Raw = _ABSENT
-    audio_url: Raw = _ABSENT
-    audio_embeds: Raw = _ABSENT
-    input_audio: Raw = _ABSENT
-    video_url: Raw = _ABSENT
-    video_embeds: Raw = _ABSENT
+    image_url: Raw = ABSENT
+    image_pil: Raw = ABSENT
+    image_embeds: Raw = ABSENT
+    audio_url: Raw = ABSENT
+    audio_embeds: Raw = ABSENT
+    input_audio: Raw = ABSENT
+    video_url: Raw = ABSENT
+    video_embeds: Raw = ABSENT
 
     def find_text(self) -> str:
         """Return its text, "" where it has none."""
@@ -68,8 +67,8 @@ _Part = _ContentPart | str | float | bool | list[Raw] | None
 class _ChatMessage(Struct):
     role: Any = None
     content: str | list[_Part] | dict[str, Raw] | float | bool | None = None
-    tool_calls: Raw = _ABSENT
-    function_call: Raw = _ABSENT
+    tool_calls: Raw = ABSENT
+    function_call: Raw = ABSENT
 
     @property
     def holds_tools(self) -> bool:

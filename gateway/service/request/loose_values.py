@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-"""What decoding a client's member may raise."""
+from backends.sse import UNREADABLE
+
 MOST_TOKENS: Final = 1 << 53
 """No count is taken to be larger, and every integer up to it is a float."""
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw
 
+from backends.sse import UNREADABLE
 from gateway.service.client.errors import BadRequest
 
 Members = dict[str, Raw]
@@ -46,7 +47,7 @@ def decode_member(members: Members, name: str, decoder: msgspec.json.Decoder[Any
         return None
     try:
         return decoder.decode(members[name])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         text = str(error).replace("`$", f"`{name}")
         raise BadRequest(f"{name}: {text}", param=name) from None
 

@@ -5,17 +5,18 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from backends.sse import ABSENT, UNREADABLE
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.application import describe_application
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.members import member_asks
-from gateway.service.request.typed_conversation import UNREADABLE, TypedConversation, read_limit
+from gateway.service.request.typed_conversation import TypedConversation, read_limit
 from gateway.tokens import TokenCounter
 
 
 class _Message(Struct):
     role: Any = ""
-    content: Raw = Raw(b"")
+    content: Raw = ABSENT
 
 
 class _ToolChoice(Struct):

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from backends.sse import UNREADABLE
 from gateway.service.request.application import describe_application
 from gateway.service.request.conversation import measure_conversation
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.request.loose_values import UNREADABLE, read_value
+from gateway.service.request.loose_values import read_value
 from gateway.service.request.members import UNREAD, PromptSize, member_asks
 from gateway.tokens import EXACT_BYTES, TokenCounter
 

@@ -9,12 +9,13 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from backends.sse import ABSENT, UNREADABLE
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.application import describe_application, is_system
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.loose_values import read_value
 from gateway.service.request.members import Members, decode_text, member_asks
-from gateway.service.request.typed_conversation import UNREADABLE, TypedConversation, read_limit
+from gateway.service.request.typed_conversation import TypedConversation, read_limit
 from gateway.tokens import TokenCounter
 
 PREVIOUS_MEMBER: Final = "previous_response_id"
@@ -27,10 +28,10 @@ _LOGPROBS: Final = b"message.output_text.logprobs"
 class _Item(Struct):
     type: Any = _MESSAGE
     role: Any = ""
-    content: Raw = Raw(b"")
+    content: Raw = ABSENT
     name: Any = ""
-    arguments: Raw = Raw(b"")
-    output: Raw = Raw(b"")
+    arguments: Raw = ABSENT
+    output: Raw = ABSENT
 
 
 _items = msgspec.json.Decoder(list[_Item])
@@ -42,7 +43,7 @@ def extract_responses_features(ask: InferenceRequest, counter: TokenCounter) -> 
     told = TypedConversation()
     if member_asks(members, "instructions"):
         told.add_message("system", members["instructions"], system=True)
-    raw = members.get("input", Raw(b""))
+    raw = members.get("input", ABSENT)
     if bytes(raw).lstrip().startswith(b"["):
         _read_items(raw, told)
     else:

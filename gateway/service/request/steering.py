@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from backends.sse import UNREADABLE
 from gateway.scheduling.decide import POLICIES
 from gateway.scheduling.decision import NO_BOUNDS, MetricWeights, PredictionBounds
 from gateway.service.client import headers as names
@@ -97,7 +98,7 @@ def resolve_steering(
 def _from_member(raw: msgspec.Raw, default: RequestSteering) -> RequestSteering:
     try:
         member = _member.decode(raw)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         text = str(error).replace("`$", "`joulegate")
         raise BadRequest(f"joulegate: {text}", param="joulegate") from None
     weights, policy, bounds, reject, explain, impact = default

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from backends.sse import ABSENT, UNREADABLE
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.members import (
@@ -20,7 +21,6 @@ from gateway.service.request.members import (
 )
 from gateway.tokens import TokenCounter
 
-UNREADABLE: Final = (msgspec.MsgspecError, RecursionError)
 _CALL_TYPES: Final = frozenset({"tool_use", "tool_result"})
 
 
@@ -29,8 +29,8 @@ class _Part(Struct):
     text: Any = None
     refusal: Any = None
     thinking: Any = None
-    input: Raw = Raw(b"")
-    content: Raw = Raw(b"")
+    input: Raw = ABSENT
+    content: Raw = ABSENT
 
 
 _content = msgspec.json.Decoder(str | list[_Part | str | None] | None)

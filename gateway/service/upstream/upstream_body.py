@@ -5,9 +5,10 @@ from functools import cache
 import msgspec
 from msgspec import Raw
 
+from backends.sse import UNREADABLE
 from gateway.service.request.body import encode_members
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.request.loose_values import UNREADABLE, read_flag
+from gateway.service.request.loose_values import read_flag
 from gateway.service.request.members import Members
 
 
