@@ -6,7 +6,7 @@ Okabe and Ito's palette, told apart with any colour vision; every length also st
 
 # ruff: noqa: INP001 - a script beside the pages
 
-from html import escape
+import svg
 
 from gateway import profile
 from gateway.commands.demo.example_config import make_example_config
@@ -26,11 +26,8 @@ _ROW = 84
 _BAR = 30
 _TICK = 0.1
 
-_STYLE = """
-    .panel { fill: #ffffff; stroke: #d0d7de }
-    text { font: 14px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif;
-      fill: #1f2328 }
-    .title { font-size: 19px; font-weight: 600 }
+_STYLE = svg.build_style(
+    """
     .name { font-size: 16px; font-weight: 600 }
     .soft { fill: #59636e; font-size: 13px }
     .score { font-size: 16px; font-weight: 600 }
@@ -42,17 +39,15 @@ _STYLE = """
     .time { fill: #009e73 }
     .won { fill: none; stroke: #1f2328; stroke-width: 2 }
     .mark { fill: #1f2328 }
-    .marked { fill: #ffffff; font-size: 12px; font-weight: 600 }
-    @media (prefers-color-scheme: dark) {
-      .panel { fill: #0d1117; stroke: #3d444d }
-      text { fill: #f0f6fc }
-      .soft { fill: #9198a1 }
+    .marked { fill: #ffffff; font-size: 12px; font-weight: 600 }""",
+    """
       .axis { stroke: #9198a1 }
       .edge { stroke: #0d1117 }
       .won { stroke: #f0f6fc }
       .mark { fill: #f0f6fc }
-      .marked { fill: #0d1117 }
-    }"""
+      .marked { fill: #0d1117 }""",
+    text_pixels=14,
+)
 
 
 def decision() -> RoutingDecision:
@@ -86,17 +81,9 @@ def picture() -> str:
     told = "; ".join(
         f"{scored.model} scores {scored.score:.4f} ({_sum(scored)})" for scored in made.candidates
     )
-    size = f'width="{_WIDTH}" height="{height}"'
-    frame = f'width="{_WIDTH - 1}" height="{height - 1}"'
-    space = 'xmlns="http://www.w3.org/2000/svg"'
     parts = [
-        f'<svg {space} viewBox="0 0 {_WIDTH} {height}" {size} role="img" aria-labelledby="t d">',
-        f'  <title id="t">{escape(title)}</title>',
-        f'  <desc id="d">{escape(about)}. {escape(told)}. The lowest score wins.</desc>',
-        f"  <style>{_STYLE}\n  </style>",
-        f'  <rect class="panel" x="0.5" y="0.5" {frame} rx="8"/>',
-        _text(24, 38, title, "title"),
-        _text(24, 62, about, "soft"),
+        svg.draw_text(24, 38, title, "title"),
+        svg.draw_text(24, 62, about, "soft"),
         *_legend(weights),
         *_axis(longest, scale, bottom),
     ]
@@ -108,10 +95,11 @@ def picture() -> str:
         "the accuracy cost is 1 − accuracy",
     )
     parts += [
-        _text(_LEFT, bottom + 46 + 19 * line, note, "soft") for line, note in enumerate(notes)
+        svg.draw_text(_LEFT, bottom + 46 + 19 * line, note, "soft")
+        for line, note in enumerate(notes)
     ]
-    parts.append("</svg>")
-    return "\n".join(parts) + "\n"
+    description = f"{about}. {told}. The lowest score wins."
+    return svg.draw_frame((_WIDTH, height), title, description, _STYLE, parts)
 
 
 def _legend(weights: tuple[float, float, float]) -> list[str]:
@@ -124,7 +112,7 @@ def _legend(weights: tuple[float, float, float]) -> list[str]:
     x = _LEFT
     for name, label in zip(_METRICS, labels, strict=True):
         parts.append(f'  <rect class="{name}" x="{x}" y="82" width="14" height="14" rx="2"/>')
-        parts.append(_text(x + 21, 94, label, "soft"))
+        parts.append(svg.draw_text(x + 21, 94, label, "soft"))
         x += 36 + round(len(label) * 6.9)
     return parts
 
@@ -135,20 +123,20 @@ def _axis(longest: float, scale: float, y: int) -> list[str]:
     for tick in range(int(longest / _TICK) + 1):
         x = _LEFT + tick * _TICK * scale
         parts.append(f'  <line class="axis" x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="{y + 5}"/>')
-        parts.append(_text(x, y + 20, f"{tick * _TICK:.1f}", "soft", anchor="middle"))
+        parts.append(svg.draw_text(x, y + 20, f"{tick * _TICK:.1f}", "soft", anchor="middle"))
     return parts
 
 
 def _row(scored: ScoredCandidate, top: int, scale: float, *, won: bool) -> list[str]:
     parts = [
-        _text(24, top + 14, scored.model, "name"),
-        _text(
+        svg.draw_text(24, top + 14, scored.model, "name"),
+        svg.draw_text(
             24,
             top + 34,
             f"predicted {scored.predicted_seconds:.2f} s, {scored.predicted_joules:.0f} J",
             "soft",
         ),
-        _text(24, top + 52, f"accuracy {scored.accuracy:.3f}", "soft"),
+        svg.draw_text(24, top + 52, f"accuracy {scored.accuracy:.3f}", "soft"),
     ]
     x = float(_LEFT)
     for name, term in zip(_METRICS, scored.terms, strict=True):
@@ -159,7 +147,9 @@ def _row(scored: ScoredCandidate, top: int, scale: float, *, won: bool) -> list[
                 f'height="{_BAR}"/>'
             )
         if width > len("0.0000") * 8:
-            parts.append(_text(x + width / 2, top + 20, f"{term:.4f}", "inside", anchor="middle"))
+            parts.append(
+                svg.draw_text(x + width / 2, top + 20, f"{term:.4f}", "inside", anchor="middle")
+            )
         x += width
     if won:
         parts.append(
@@ -168,17 +158,12 @@ def _row(scored: ScoredCandidate, top: int, scale: float, *, won: bool) -> list[
         parts.append(
             f'  <rect class="mark" x="{x + 84:.2f}" y="{top + 4}" width="66" height="22" rx="11"/>'
         )
-        parts.append(_text(x + 117, top + 19, "chosen", "marked", anchor="middle"))
-    parts.append(_text(x + 12, top + 21, f"{scored.score:.4f}", "score"))
-    parts.append(_text(_LEFT, top + _BAR + 19, _sum(scored), "soft"))
+        parts.append(svg.draw_text(x + 117, top + 19, "chosen", "marked", anchor="middle"))
+    parts.append(svg.draw_text(x + 12, top + 21, f"{scored.score:.4f}", "score"))
+    parts.append(svg.draw_text(_LEFT, top + _BAR + 19, _sum(scored), "soft"))
     return parts
 
 
 def _sum(scored: ScoredCandidate) -> str:
     terms = zip(_METRICS, scored.terms, strict=True)
     return " + ".join(f"{name} {term:.4f}" for name, term in terms)
-
-
-def _text(x: float, y: float, text: str, style: str, *, anchor: str = "start") -> str:
-    where = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    return f'  <text class="{style}" x="{x:.6g}" y="{y:.6g}"{where}>{escape(text)}</text>'

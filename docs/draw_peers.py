@@ -8,13 +8,13 @@ it anew. Bars are on a logarithmic scale, because what is compared lies a hundre
 
 import json
 from collections.abc import Iterator
-from html import escape
 from math import log10
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import svg
+
 _RESULT = Path(__file__).parent / "peers.json"
-_WIDTH = 960
 _LEFT, _BAR_WIDTH = 130, 300
 _ROW, _TOP = 26, 96
 _OURS = "joulegate"
@@ -23,22 +23,17 @@ _MOST_TAKEN = 10.0
 _STEADY = ("CPU", "resident", "broken", _OTHERS)
 """What still means something where others had much of the core."""
 
-_STYLE = """
-    .panel { fill: #ffffff; stroke: #d0d7de }
-    text { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif;
-      fill: #1f2328 }
-    .title { font-size: 19px; font-weight: 600 }
-    .head { font-size: 15px; font-weight: 600 }
-    .soft { fill: #59636e; font-size: 12px }
+_STYLE = svg.build_style(
+    svg.HEADS
+    + """
     .bar { fill: #8c959f }
-    .ours { fill: #0969da }
-    @media (prefers-color-scheme: dark) {
-      .panel { fill: #0d1117; stroke: #30363d }
-      text { fill: #e6edf3 }
-      .soft { fill: #9198a1 }
+    .ours { fill: #0969da }""",
+    """
       .bar { fill: #6e7681 }
-      .ours { fill: #58a6ff }
-    }"""
+      .ours { fill: #58a6ff }""",
+    dark_ink="#e6edf3",
+    dark_edge="#30363d",
+)
 
 
 class _Panel(NamedTuple):
@@ -101,9 +96,6 @@ def peers_picture() -> str:
     peers = _load()["peers"]
     title = "The gateway beside its peers, on one core in one run"
     height = _TOP + _ROW * len(peers) + 44
-    size = f'width="{_WIDTH}" height="{height}"'
-    frame = f'width="{_WIDTH - 1}" height="{height - 1}"'
-    space = 'xmlns="http://www.w3.org/2000/svg"'
     told = "; ".join(
         f"{panel.title}: "
         + ", ".join(
@@ -113,36 +105,26 @@ def peers_picture() -> str:
         )
         for panel in _panels()
     )
-    parts = [
-        f'<svg {space} viewBox="0 0 {_WIDTH} {height}" {size} role="img" aria-labelledby="t d">',
-        f'  <title id="t">{escape(title)}</title>',
-        f'  <desc id="d">{escape(told)}.</desc>',
-        f"  <style>{_STYLE}\n  </style>",
-        f'  <rect class="panel" x="0.5" y="0.5" {frame} rx="8"/>',
-        f'  <text class="title" x="20" y="34">{escape(title)}</text>',
-    ]
+    source = "Logarithmic scale; figures are medians of interleaved rounds"
+    parts = [svg.draw_text(20, 34, title, "title")]
     for panel in _panels():
         parts += _draw_panel(panel, peers)
-    parts.append(
-        f'  <text class="soft" x="20" y="{height - 14}">Logarithmic scale; '
-        "figures are medians of interleaved rounds</text>"
-    )
-    parts.append("</svg>")
-    return "\n".join(parts) + "\n"
+    parts.append(svg.draw_text(20, height - 14, source, "soft"))
+    return svg.draw_frame((svg.WIDTH, height), title, f"{told}.", _STYLE, parts)
 
 
 def _draw_panel(panel: _Panel, peers: dict[str, Any]) -> Iterator[str]:
-    yield f'  <text class="head" x="{panel.left}" y="{_TOP - 24}">{escape(panel.title)}</text>'
+    yield svg.draw_text(panel.left, _TOP - 24, panel.title, "head")
     values = {
         name: seen[panel.figure]["median"] for name, seen in peers.items() if panel.figure in seen
     }
     low, high = min(values.values()) / 3.0, max(values.values())
     for row, name in enumerate(peers):
         y = _TOP + row * _ROW
-        yield f'  <text x="{panel.left}" y="{y + 14}">{escape(name)}</text>'
+        yield svg.draw_text(panel.left, y + 14, name, "")
         left = panel.left + _LEFT - 40
         if name not in values:
-            yield f'  <text class="soft" x="{left}" y="{y + 14}">not measured</text>'
+            yield svg.draw_text(left, y + 14, "not measured", "soft")
             continue
         width = _BAR_WIDTH * log10(values[name] / low) / log10(high / low)
         kind = "bar ours" if name == _OURS else "bar"
