@@ -9,15 +9,16 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from calibration.accuracy.options import AccuracyOptions, PredictOptions, TrainOptions
+from calibration.accuracy.options import AccuracyOptions, TrainOptions
 from calibration.command_options import take_options
 from calibration.fit.options import FitOptions
-from calibration.lengths.options import PredictLengthsOptions, TrainLengthsOptions
+from calibration.lengths.options import TrainLengthsOptions
 from calibration.plots.options import PlotOptions, ReportOptions
 from calibration.profile.options import ProfileOptions
 from calibration.recalibrate.options import RecalibrateOptions
 from calibration.replay.options import ReplayOptions
 from calibration.savings.options import SavingsOptions
+from calibration.tables.predictions import PredictOptions
 
 app = typer.Typer(
     name="joulegate",
@@ -153,8 +154,8 @@ def train_lengths(options: TrainLengthsOptions) -> int:
 
 
 @lengths.command("predict")
-@take_options(PredictLengthsOptions)
-def predict_lengths(options: PredictLengthsOptions) -> int:
+@take_options(PredictOptions)
+def predict_lengths(options: PredictOptions) -> int:
     """Write MODEL_p50 and MODEL_p90 for each prompt, by the code that serves."""
     from calibration.lengths import command  # noqa: PLC0415
 

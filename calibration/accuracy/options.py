@@ -108,13 +108,3 @@ class TrainOptions:
     report: Annotated[Path | None, typer.Option(help="Write every figure here, as JSON.")] = None
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False
-
-
-@dataclass(frozen=True, slots=True)
-class PredictOptions:
-    """`joulegate accuracy predict`."""
-
-    file: Annotated[Path, typer.Argument(help="CSV or JSON lines, gzip too.")]
-    profile: Annotated[Path, typer.Option(help="Profile that `train` wrote.")]
-    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt"
-    out: Annotated[Path | None, typer.Option(help="CSV to write; default: stdout.")] = None

@@ -1,9 +1,7 @@
 """`joulegate accuracy train | predict`: accuracy by prompt from labels, and tried out."""
 
-import csv
-import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,13 +9,14 @@ import numpy as np
 from calibration.accuracy.feedback_log import read_feedback
 from calibration.accuracy.judged import judge_predictions
 from calibration.accuracy.labelled_scores import LabelledScores, read_scores, read_texts
-from calibration.accuracy.options import PredictOptions, TrainOptions
+from calibration.accuracy.options import TrainOptions
 from calibration.accuracy.score_calibration import CALIBRATIONS
 from calibration.accuracy.train import FORMS, TrainedAccuracy, train_accuracy
 from calibration.arrays import Floats
 from calibration.progress_bar import create_progress_bar
 from calibration.tables.columns import BadInput
 from calibration.tables.labelled_rows import read_labels
+from calibration.tables.predictions import PredictOptions, write_predictions
 from gateway import console, profile
 from gateway.profile import AccuracyProfile, CostProfile, ModelProfile, ProfileError
 from gateway.scheduling.cost import CostQuantity
@@ -70,7 +69,7 @@ def train(options: TrainOptions) -> int:
     if options.report is not None:
         options.report.write_bytes(msgspec.json.format(msgspec.json.encode(shown), indent=2))
     if options.as_json:
-        print(msgspec.json.encode(shown).decode())  # noqa: T201
+        console.print_json(shown, line=True)
     else:
         _print_report(shown, loaded)
     return console.OK
@@ -96,11 +95,7 @@ def predict(options: PredictOptions) -> int:
             rows.append(
                 [f"{model.predict(name, reading, statics[name]).value:.6f}" for name in names]
             )
-        if options.out is None:
-            _write(sys.stdout, names, rows)
-        else:
-            with options.out.open("w", newline="", encoding="utf-8") as target:
-                _write(target, names, rows)
+        write_predictions(options.out, names, rows)
     except (BadInput, ProfileError) as error:
         return console.report_usage_error(error)
     except OSError as error:
@@ -192,9 +187,3 @@ def _print_report(shown: dict[str, Any], loaded: CostProfile) -> None:
                 rest = [f"{key} {found[key]:.3f}" for key in found if key not in ("apgr", "curve")]
                 say(f"  {name}: APGR {found['apgr']:.4f}  {', '.join(rest)}", markup=False)
     say(f"\nwrote {shown['out']}", markup=False)
-
-
-def _write(target: TextIO, columns: list[str], rows: list[list[str]]) -> None:
-    writer = csv.writer(target)
-    writer.writerow(columns)
-    writer.writerows(rows)

@@ -1,19 +1,17 @@
 """`joulegate lengths train | predict`: answer lengths from the words of a prompt."""
 
-import csv
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import msgspec
 
 from calibration.lengths.labelled_prompts import read_prompts
-from calibration.lengths.options import PredictLengthsOptions, TrainLengthsOptions
+from calibration.lengths.options import TrainLengthsOptions
 from calibration.lengths.train import WordsFit, train_lengths
 from calibration.tables.columns import BadInput
 from calibration.tables.labelled_rows import read_labels
+from calibration.tables.predictions import PredictOptions, write_predictions
 from gateway import console, profile
 from gateway.profile import ModelProfile, OutputCoefficients, ProfileError
 from gateway.scheduling.length_words import LengthWords
@@ -36,7 +34,7 @@ def train(options: TrainLengthsOptions) -> int:
     except (BadInput, ProfileError, ValueError) as error:
         return console.report_usage_error(error)
     except OSError as error:
-        return console.report_usage_error(f"{error.filename}: {error.strerror}")
+        return console.report_usage_error(console.format_os_error(error))
     shown = {
         name: {
             "n": fit.regression.n,
@@ -50,7 +48,7 @@ def train(options: TrainLengthsOptions) -> int:
         for name, fit in fits.items()
     }
     if options.as_json:
-        print(msgspec.json.encode({"out": str(options.out), "models": shown}).decode())  # noqa: T201
+        console.print_json({"out": str(options.out), "models": shown}, line=True)
         return console.OK
     for name, one in shown.items():
         console.out.print(
@@ -65,7 +63,7 @@ def train(options: TrainLengthsOptions) -> int:
     return console.OK
 
 
-def predict(options: PredictLengthsOptions) -> int:
+def predict(options: PredictOptions) -> int:
     """Write each prompt's predicted lengths, by the code that serves."""
     try:
         loaded = profile.load_profile(options.profile)
@@ -75,15 +73,11 @@ def predict(options: PredictLengthsOptions) -> int:
         models = {name: one.model() for name, one in loaded.lengths.items()}
         rows = [_row(text, models) for text in prompts]
         columns = [f"{name}_{part}" for name in models for part in ("p50", "p90")]
-        if options.out is None:
-            _write(sys.stdout, columns, rows)
-        else:
-            with options.out.open("w", newline="", encoding="utf-8") as target:
-                _write(target, columns, rows)
+        write_predictions(options.out, columns, rows)
     except (BadInput, ProfileError) as error:
         return console.report_usage_error(error)
     except OSError as error:
-        return console.report_usage_error(f"{error.filename}: {error.strerror}")
+        return console.report_usage_error(console.format_os_error(error))
     return console.OK
 
 
@@ -124,9 +118,3 @@ def _row(text: str, models: dict[str, LengthWords]) -> list[str]:
         length = model.predict(features)
         found += [f"{length.find_quantile(share, 1.0, math.inf):.1f}" for share in (0.5, _P90)]
     return found
-
-
-def _write(target: TextIO, columns: list[str], rows: list[list[str]]) -> None:
-    writer = csv.writer(target)
-    writer.writerow(columns)
-    writer.writerows(rows)

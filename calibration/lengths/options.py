@@ -1,4 +1,4 @@
-"""Options of `joulegate lengths train | predict`: light, shown without the numeric stack."""
+"""Options of `joulegate lengths train`: light, shown without the numeric stack."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,3 @@ class TrainLengthsOptions:
         Path | None, typer.Option(help="Profile to add to; default: the shipped one.")
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False
-
-
-@dataclass(frozen=True, slots=True)
-class PredictLengthsOptions:
-    """The command line of `predict`, as it was typed."""
-
-    file: Annotated[Path, typer.Argument(help="CSV or JSON lines, gzip too.")]
-    profile: Annotated[Path, typer.Option(help="Profile that `train` wrote.")]
-    prompt: Annotated[str, typer.Option(help="Column with the prompts.")] = "prompt"
-    out: Annotated[Path | None, typer.Option(help="CSV to write; default: stdout.")] = None
