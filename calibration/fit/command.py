@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import TimeRemainingColumn
 
-from calibration.fit import merge
+from calibration.fit import merge, printed_report
 from calibration.fit import model as fit
 from calibration.fit import published as reference
 from calibration.fit import report as fit_report
@@ -76,7 +76,7 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
     if options.out is not None:
         models = merge.merge_fits(fits, rows, old, said)
     if not options.as_json:  # before the file is replaced: what cannot be told is not written
-        fit_report.print_report(out, fits, rows, pooled)
+        printed_report.print_report(out, fits, rows, pooled)
     if options.out is not None and models is not None:
         profile.save_profile(
             models,
@@ -108,7 +108,7 @@ def _run_reference_report(options: FitOptions) -> dict[str, Any]:
         rows = _read_checked_rows(options, on_bytes)
     found = reference.reproduce_figures(rows, accuracy)
     if not options.as_json:
-        fit_report.print_reference(out, found, rows)
+        printed_report.print_reference(out, found, rows)
     return {**fit_report.build_rows_json(rows), **fit_report.build_reference_json(found)}
 
 
