@@ -10,7 +10,7 @@ JOBS   ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults conformance lock docs image clean
+.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults deaths conformance lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

@@ -22,6 +22,8 @@ _QUANTITY: Schema = {
     "type": ["string", "number"],
     "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
 }
+_STRINGS: Schema = {"type": "object", "additionalProperties": _TEXT}
+_DURATION: Schema = {**_TEXT, "pattern": "^[0-9]+(ms|s|m|h|d|w)$"}
 _URL = r"https?://[^\s]+"
 
 
@@ -51,18 +53,18 @@ _SECURITY = {
 }
 
 DEFINITIONS: dict[str, Schema] = {
-    "strings": {"type": "object", "additionalProperties": _TEXT},
+    "strings": _STRINGS,
     "digest": {**_TEXT, "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "port": _PORT,
     "quantity": _QUANTITY,
-    "duration": {**_TEXT, "pattern": "^[0-9]+(ms|s|m|h|d|w)$"},
+    "duration": _DURATION,
     "urlOrEmpty": {**_TEXT, "pattern": f"^({_URL})?$"},
     "alert": _closed(
-        **{"for": {**_TEXT, "pattern": "^[0-9]+(ms|s|m|h|d|w)$"}},
+        **{"for": _DURATION},
         enabled=_ON,
         threshold={"type": "number", "minimum": 0},
         severity={**_TEXT, "minLength": 1},
-        labels={"type": "object", "additionalProperties": _TEXT},
+        labels=_STRINGS,
     ),
     "nameOnly": _closed("name", name=_TEXT),
     "resources": _closed(requests=_AMOUNTS, limits=_AMOUNTS, claims=_LIST),
