@@ -4,10 +4,10 @@ import numpy as np
 from scipy import sparse
 
 from calibration.arrays import Floats
+from gateway.scheduling.prompt_accuracy import MOST_FORM
 from gateway.scheduling.text_features import FORMS, WORD_BUCKETS, TextFeatures
 
 FORM_SCALE = 0.1
-MOST_FORM = 3.0
 _LEAST_DEVIATION = 1e-6
 
 

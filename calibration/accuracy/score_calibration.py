@@ -30,7 +30,23 @@ def evaluate_points(points: Points, values: Floats) -> Floats:
     return found
 
 
-def cross_calibrate(values: Floats, scores: Floats, folds: np.ndarray, kind: str) -> Floats:
+def calibrate_held_out(
+    values: Floats, scores: Floats, folds: np.ndarray, kinds: Sequence[str]
+) -> tuple[str, Floats]:
+    """Return the kind with the least squared error on rows it had not seen, and their shares."""
+    found = [_cross_calibrate(values, scores, folds, kind) for kind in kinds]
+    errors = [float(np.nanmean((shares - scores) ** 2)) for shares in found]
+    best = int(np.argmin(errors))
+    return kinds[best], found[best]
+
+
+def apply_points(values: Floats, scores: Floats, kind: str) -> Points:
+    """Return the points fitted on every labelled row."""
+    labelled = np.isfinite(scores)
+    return fit_points(values[labelled], scores[labelled], kind)
+
+
+def _cross_calibrate(values: Floats, scores: Floats, folds: np.ndarray, kind: str) -> Floats:
     """Return shares, each fold's from points fitted on the other folds."""
     found = np.zeros_like(values)
     for fold in np.unique(folds):
@@ -38,23 +54,6 @@ def cross_calibrate(values: Floats, scores: Floats, folds: np.ndarray, kind: str
         learnt = ~out & np.isfinite(scores)
         found[out] = evaluate_points(fit_points(values[learnt], scores[learnt], kind), values[out])
     return found
-
-
-def choose_calibration(
-    values: Floats, scores: Floats, folds: np.ndarray, kinds: Sequence[str]
-) -> str:
-    """Return the kind with the least squared error on rows it had not seen."""
-    errors = [
-        float(np.nanmean((cross_calibrate(values, scores, folds, kind) - scores) ** 2))
-        for kind in kinds
-    ]
-    return kinds[int(np.argmin(errors))]
-
-
-def apply_points(values: Floats, scores: Floats, kind: str) -> Points:
-    """Return the points fitted on every labelled row."""
-    labelled = np.isfinite(scores)
-    return fit_points(values[labelled], scores[labelled], kind)
 
 
 def _fit_platt(values: Floats, scores: Floats) -> Points:

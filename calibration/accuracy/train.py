@@ -16,12 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibration.accuracy.ridge import FORM_SCALE, PromptMatrix, solve_ridge
+from calibration.accuracy.ridge import PromptMatrix, solve_ridge
 from calibration.accuracy.score_calibration import (
     CALIBRATIONS,
     apply_points,
-    choose_calibration,
-    cross_calibrate,
+    calibrate_held_out,
 )
 from calibration.accuracy.trained_heads import TrainedHeads, export_accuracy
 from calibration.arrays import Floats
@@ -49,13 +48,12 @@ Progress = Callable[[str, int, int], None]
 class TrainedAccuracy(NamedTuple):
     """A model for the profile, and each row's prediction by folds that had not seen it.
 
-    `held_out` is prompts x models before calibration, `predicted` after it; `table` what the
-    task's own share would have said.
+    `predicted` is prompts x models, after calibration; `table` what the task's own share would
+    have said.
     """
 
     model: AccuracyByPrompt
     predicted: Floats
-    held_out: Floats
     table: Floats | None
     penalty: float
     sharpness: float | None
@@ -112,9 +110,9 @@ def train_accuracy(
     points = []
     for at, name in enumerate(names):
         wanted = CALIBRATIONS if calibration == "auto" else (calibration,)
-        chosen[name] = choose_calibration(held_out[:, at], scores[:, at], folds, wanted)
-        predicted[:, at] = cross_calibrate(held_out[:, at], scores[:, at], folds, chosen[name])
-        points.append(apply_points(held_out[:, at], scores[:, at], chosen[name]))
+        values = held_out[:, at]
+        chosen[name], predicted[:, at] = calibrate_held_out(values, scores[:, at], folds, wanted)
+        points.append(apply_points(values, scores[:, at], chosen[name]))
     progress("training on all", FOLDS, FOLDS + 1)
     everyone = np.ones(len(prompts), dtype=bool)
     whole = _fit(matrix, scores, kinds, everyone, penalty, mix)
@@ -122,7 +120,7 @@ def train_accuracy(
         matrix, whole, scores, predicted, names, kind_names, points, penalty, mix, sharpness
     )
     progress("training on all", FOLDS + 1, FOLDS + 1)
-    return TrainedAccuracy(model, predicted, held_out, table, penalty, sharpness, chosen)
+    return TrainedAccuracy(model, predicted, table, penalty, sharpness, chosen)
 
 
 def _check_labels(scores: Floats, names: Sequence[str]) -> None:
@@ -247,6 +245,3 @@ def _softmax(values: Floats) -> Floats:
     found = np.exp(values - values.max(axis=1, keepdims=True))
     whole: Floats = found / found.sum(axis=1, keepdims=True)
     return whole
-
-
-__all__ = ["FORMS", "FORM_SCALE", "TrainedAccuracy", "train_accuracy"]

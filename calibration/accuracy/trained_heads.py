@@ -14,6 +14,7 @@ from gateway.accuracy_profile import (
     KindsTable,
     pack_floats,
 )
+from gateway.scheduling.prompt_accuracy import NO_WEIGHT_BYTE
 from gateway.scheduling.text_features import WORD_BUCKETS
 
 _BYTE_STEPS = 127
@@ -89,7 +90,7 @@ def _export_kinds(
     often = np.flatnonzero(np.bincount(matrix.words.indices, minlength=WORD_BUCKETS) > 1)
     weights = whole.kind_weights[often] * sharpness
     scales = np.maximum(np.abs(weights).max(axis=0, initial=0.0), 1e-9) / _BYTE_STEPS
-    steps = np.round(weights / scales) + 128
+    steps = np.round(weights / scales) + NO_WEIGHT_BYTE
     return KindsTable(
         names=names,
         bias=(whole.kind_bias * sharpness).tolist(),

@@ -24,8 +24,10 @@ from gateway.scheduling.text_features import FORMS, WORD_BUCKETS, TextFeatures, 
 STATIC = "static"
 CONTEXT_WEIGHT = 0.25
 """What a word of the system prompt counts beside one of the user's."""
-_MOST_FORM = 3.0
-_OFFSET = 128
+MOST_FORM = 3.0
+"""How many deviations from its mean a feature of the form counts, at most."""
+NO_WEIGHT_BYTE = 128
+"""The byte of a kind's weight that stands for none."""
 
 
 class AccuracyEstimate(NamedTuple):
@@ -82,7 +84,7 @@ class PromptKinds:
         found = [one for one in map(get, words) if one is not None]
         size = len(self.names)
         sums = struct.unpack(f"<{size}I", sum(found).to_bytes(4 * size, "little"))
-        none, part = _OFFSET * len(found), 1.0 / root
+        none, part = NO_WEIGHT_BYTE * len(found), 1.0 / root
         values = [
             bias + scale * (total - none) * part
             for bias, scale, total in zip(self.bias, self.scales, sums, strict=True)
@@ -167,7 +169,7 @@ class PromptAccuracy:
         count = max(1.0, len(words) + CONTEXT_WEIGHT**2 * len(around))
         root = math.sqrt(count)
         form = tuple(
-            max(-_MOST_FORM, min(_MOST_FORM, (value - mean) / deviation))
+            max(-MOST_FORM, min(MOST_FORM, (value - mean) / deviation))
             for value, mean, deviation in zip(text.form, self.means, self.deviations, strict=True)
         )
         spread = sum(map(self.variance.__getitem__, words))
