@@ -11,12 +11,11 @@ import svg
 from gateway import profile
 from gateway.commands.demo.example_config import make_example_config
 from gateway.commands.route import decide_offline
-from gateway.scheduling.decision import RoutingDecision, ScoredCandidate
+from gateway.scheduling.decision import METRICS, RoutingDecision, ScoredCandidate
 
 PROMPT = "Explain reinforcement learning"
 WEIGHTS = {"weight-accuracy": 0.7, "weight-energy": 0.2, "weight-time": 0.1}
 
-_METRICS = ("accuracy", "energy", "time")
 _WIDTH = 880
 _LEFT = 232
 """Where the bars begin."""
@@ -72,7 +71,7 @@ def picture() -> str:
     bottom = _TOP + _ROW * len(made.candidates)
     height = bottom + 100
     weights = (made.weights.accuracy, made.weights.energy, made.weights.time)
-    wanted = ", ".join(f"{name} {weight:g}" for name, weight in zip(_METRICS, weights, strict=True))
+    wanted = ", ".join(f"{name} {weight:g}" for name, weight in zip(METRICS, weights, strict=True))
     title = f"“{PROMPT}” goes to {best.model}"
     about = (
         f"{made.policy}; weights {wanted}; {best.tokens_in} tokens in, {best.tokens_out} "
@@ -110,7 +109,7 @@ def _legend(weights: tuple[float, float, float]) -> list[str]:
     )
     parts = []
     x = _LEFT
-    for name, label in zip(_METRICS, labels, strict=True):
+    for name, label in zip(METRICS, labels, strict=True):
         parts.append(f'  <rect class="{name}" x="{x}" y="82" width="14" height="14" rx="2"/>')
         parts.append(svg.draw_text(x + 21, 94, label, "soft"))
         x += 36 + round(len(label) * 6.9)
@@ -139,7 +138,7 @@ def _row(scored: ScoredCandidate, top: int, scale: float, *, won: bool) -> list[
         svg.draw_text(24, top + 52, f"accuracy {scored.accuracy:.3f}", "soft"),
     ]
     x = float(_LEFT)
-    for name, term in zip(_METRICS, scored.terms, strict=True):
+    for name, term in zip(METRICS, scored.terms, strict=True):
         width = term * scale
         if width:
             parts.append(
@@ -165,5 +164,5 @@ def _row(scored: ScoredCandidate, top: int, scale: float, *, won: bool) -> list[
 
 
 def _sum(scored: ScoredCandidate) -> str:
-    terms = zip(_METRICS, scored.terms, strict=True)
+    terms = zip(METRICS, scored.terms, strict=True)
     return " + ".join(f"{name} {term:.4f}" for name, term in terms)

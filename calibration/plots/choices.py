@@ -25,7 +25,6 @@ from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import OutputModel, RequestFeatures
 
 POLICY_NAMES = tuple(POLICIES)
-METRICS = ("accuracy", "energy", "time")
 UNLIMITED = 10**9
 """A profile holds no context windows: the figures ignore them, and say so."""
 _THIRDS = MetricWeights(1 / 3, 1 / 3, 1 / 3)

@@ -26,7 +26,7 @@ from gateway import profile, tokens
 from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.cost import COST_FLOOR, CostQuantity, RegressionForm
 from gateway.scheduling.decide import DEFAULT_POLICY
-from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.decision import METRICS, MetricWeights
 
 Told = Callable[[str], None]
 
@@ -254,6 +254,6 @@ def _parse_weights(text: str) -> MetricWeights:
 
 def _split_weights(text: str) -> Sequence[str]:
     parts = text.split(",")
-    if len(parts) != len(choices.METRICS):
+    if len(parts) != len(METRICS):
         raise ValueError
     return parts

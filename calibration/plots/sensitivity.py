@@ -7,6 +7,7 @@ from calibration.arrays import Floats
 from calibration.plots import choices, style
 from calibration.plots.picture import Picture, PictureTable, describe_tied_models
 from calibration.plots.plot_data import PlotData
+from gateway.scheduling.decision import METRICS
 
 NAMES = ("sensitivity",)
 STEPS = 201
@@ -18,7 +19,7 @@ def draw_sensitivity(material: PlotData) -> list[Picture]:
     names = list(material.profile.models)
     drawn = style.create_figure(10.4, 5.6)
     grid = drawn.subplots(
-        len(choices.POLICY_NAMES), len(choices.METRICS), sharex=True, sharey=True, squeeze=False
+        len(choices.POLICY_NAMES), len(METRICS), sharex=True, sharey=True, squeeze=False
     )
     at = np.linspace(0.0, 1.0, STEPS)
     tables, pairs = [], []
@@ -28,7 +29,7 @@ def draw_sensitivity(material: PlotData) -> list[Picture]:
             length: material.price_request((length, None), policy) for length in material.prompts
         }
         pairs += choices.find_tied_models(list(priced.values()))
-        for column, metric in enumerate(choices.METRICS):
+        for column, metric in enumerate(METRICS):
             got = compute_shares(material, priced, column)
             _draw_panel(material, grid[row, column], at, got)
             chosen |= {name for name, share in got.items() if share.max() > 0.0}

@@ -11,13 +11,12 @@ from gateway import profile
 from gateway.profile import SHIPPED, CostProfile
 from gateway.scheduling import decision
 from gateway.scheduling.decide import POLICIES
-from gateway.scheduling.decision import MetricWeights
+from gateway.scheduling.decision import METRICS, MetricWeights
 
 OWN: Final = "own"
 """Each request's own weights or policy, as a name on the command line."""
 PRESETS: Final = {"default": DEFAULT_WEIGHTS, **decision.PRESETS}
 """The gateway's built-in presets; those of a config are given as --weights."""
-_METRICS: Final = ("accuracy", "energy", "time")
 
 
 def build_scenarios(
@@ -63,7 +62,7 @@ def _parse_weights(text: str) -> tuple[str, MetricWeights | None]:
             value = float(number)
         except ValueError:
             value = -1.0
-        if metric not in _METRICS or metric in given or value < 0.0:
+        if metric not in METRICS or metric in given or value < 0.0:
             raise BadInput(
                 f"--weights {text}: want accuracy=N,energy=N,time=N (N of 0 or more; a name and a "
                 "colon may stand before)"

@@ -1,7 +1,7 @@
 """What goes into a ranking and what comes out: weights, bounds, the decision itself."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from gateway.scheduling.answer_length import AnswerLength
@@ -31,6 +31,9 @@ class MetricWeights:
         total = sum(scaled)
         return cls(*(value / total for value in scaled))
 
+
+METRICS = tuple(field.name for field in fields(MetricWeights))
+"""Their names, in the order in which costs and terms stand."""
 
 PRESETS = {
     "accuracy": MetricWeights.from_values(0.8, 0.1, 0.1),
@@ -219,4 +222,4 @@ class RoutingDecision:
 
 
 def _by_metric(values: tuple[float, float, float]) -> dict[str, float]:
-    return dict(zip(("accuracy", "energy", "time"), values, strict=True))
+    return dict(zip(METRICS, values, strict=True))
