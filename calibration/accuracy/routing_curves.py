@@ -39,8 +39,9 @@ class QualityCostCurve(NamedTuple):
     @property
     def aiq(self) -> float:
         """Average improvement in quality: the mean of the rising upper hull over cost."""
-        hull = _upper_hull(self.cost, np.maximum.accumulate(self.quality))
-        x, y = self.cost[hull], np.maximum.accumulate(self.quality)[hull]
+        rising = np.maximum.accumulate(self.quality)
+        hull = _upper_hull(self.cost, rising)
+        x, y = self.cost[hull], rising[hull]
         return float(np.trapezoid(y, x) / max(1e-12, x[-1] - x[0]))
 
     def find_cost(self, share: float) -> float:

@@ -170,17 +170,12 @@ def _compute_axis_limits(values: Floats, *, log: bool) -> tuple[float, float]:
 
 def _format_class_errors(one: MeasuredCosts, company: ConcurrencyClass) -> tuple[str, ...]:
     y, predicted = one.y[company.rows], one.predicted[company.rows]
-    error = y - predicted
-    known = y > 0.0
-    share = np.abs(error[known]) / y[known]
-    mean = style.drop_rounding(float(error.mean()), float(error.std()))
     return (
         one.model,
         one.quantity.value,
         company.label,
         f"{len(y):,}",
-        f"{style.format_number(mean)} {UNITS[one.quantity]}",
-        f"{float(np.median(share)):.1%}" if share.size else "-",
+        *_format_bias(y, predicted, UNITS[one.quantity]),
     )
 
 
@@ -189,9 +184,6 @@ def _format_errors(one: MeasuredCosts) -> tuple[str, ...]:
     error = one.y - one.predicted
     spread = float(((one.y - one.y.mean()) ** 2).sum())
     r2 = 1.0 - float(error @ error) / spread if spread > 0.0 else float("nan")
-    mean = style.drop_rounding(float(error.mean()), float(error.std()))
-    known = one.y > 0.0
-    share = np.abs(error[known]) / one.y[known]
     return (
         one.model,
         one.quantity.value,
@@ -199,6 +191,15 @@ def _format_errors(one: MeasuredCosts) -> tuple[str, ...]:
         f"{len(error):,}",
         style.format_number(r2),
         f"{style.format_number(float(np.sqrt(np.mean(error**2))))} {unit}",
-        f"{style.format_number(mean)} {unit}",
-        f"{float(np.median(share)):.1%}" if share.size else "-",
+        *_format_bias(one.y, one.predicted, unit),
     )
+
+
+def _format_bias(y: Floats, predicted: Floats, unit: str) -> tuple[str, str]:
+    """Return the mean error, and the median absolute error as a share of what was measured."""
+    error = y - predicted
+    mean = style.drop_rounding(float(error.mean()), float(error.std()))
+    known = y > 0.0
+    share = np.abs(error[known]) / y[known]
+    median = f"{float(np.median(share)):.1%}" if share.size else "-"
+    return f"{style.format_number(mean)} {unit}", median
