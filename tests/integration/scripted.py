@@ -160,6 +160,10 @@ class Raw:
         self.writers.add(writer)
         try:
             await self._talk(reader, writer)
+            if not writer.is_closing():
+                # The abort below would drop what is still to be sent.
+                writer.transport.set_write_buffer_limits(0)
+                await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
