@@ -71,13 +71,16 @@ def event(value):
 DONE_EVENT = b"data: [DONE]\n\n"
 
 
-async def stream(request, *pieces):
-    """Answer with a stream, each piece a write of its own."""
+async def stream(request, *pieces, whole=True):
+    """Answer with a stream, each piece a write of its own, cut off behind them if not `whole`."""
     response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
     await response.prepare(request)
     for piece in pieces:
         await response.write(piece)
-    await response.write_eof()
+    if whole:
+        await response.write_eof()
+    else:
+        request.transport.abort()
     return response
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.config import LimitsConfig, RetryConfig
 from tests.integration.harness import CHAT, STREAM, model, until
-from tests.integration.scripted import chat, delta
+from tests.integration.scripted import chat, delta, stream
 
 LARGE = {"model": "phi-3-mini", "messages": [{"role": "user", "content": "word " * 50_000}]}
 """By the model's own name, so that it is sent whatever its context."""
@@ -30,11 +30,7 @@ def failing(kind):
         if kind == "dies":
             request.transport.abort()
         if kind == "breaks" and seen.json.get("stream"):
-            response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-            await response.prepare(request)
-            await response.write(delta(content="Hi"))
-            request.transport.abort()
-            return response
+            return await stream(request, delta(content="Hi"), whole=False)
         if kind == "breaks":
             response = web.StreamResponse(headers={"content-length": "1000"})
             await response.prepare(request)

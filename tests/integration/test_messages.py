@@ -23,15 +23,7 @@ async def answering(request, seen):
 
 def breaking(*pieces, whole=True):
     async def answer(request, seen):
-        made = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await made.prepare(request)
-        for piece in (*message_events(seen.json)[:3], *pieces):
-            await made.write(piece)
-        if whole:
-            await made.write_eof()
-        else:
-            request.transport.abort()
-        return made
+        return await stream(request, *message_events(seen.json)[:3], *pieces, whole=whole)
 
     return answer
 

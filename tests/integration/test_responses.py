@@ -23,15 +23,7 @@ def breaking(*pieces, whole=True):
     """A backend whose streams end after these of the proper events' number, and then `pieces`."""
 
     async def answer(request, seen):
-        made = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await made.prepare(request)
-        for piece in (*response_events(seen.json)[:5], *pieces):
-            await made.write(piece)
-        if whole:
-            await made.write_eof()
-        else:
-            request.transport.abort()
-        return made
+        return await stream(request, *response_events(seen.json)[:5], *pieces, whole=whole)
 
     return answer
 
