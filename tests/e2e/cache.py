@@ -13,6 +13,9 @@ from pathlib import Path
 
 CACHE = Path(os.environ.get("JOULEGATE_E2E_CACHE") or Path.home() / ".cache" / "joulegate-e2e")
 
+MODULE = '{"private": true, "type": "module"}'
+"""A package.json whose folder's scripts may `import`."""
+
 
 def say(text):
     print(f"[e2e] {text}", file=sys.stderr, flush=True)
@@ -45,6 +48,20 @@ def once(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
         stamp.write_text(digest)
         say(f"made {target} in {time.monotonic() - started:.0f} s")
     return target
+
+
+def install_python(target: Path, step: str, *requirements: str) -> None:
+    """Make a virtual environment with these packages."""
+    run("virtual environment", sys.executable, "-m", "venv", target)
+    pip = (target / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install")
+    run(step, *pip, "--progress-bar", "off", *requirements)
+
+
+def install_node(target: Path, step: str, *packages: str, manifest: str) -> None:
+    """Make a folder in which Node.js finds these packages; options of npm's may be among them."""
+    target.mkdir()
+    (target / "package.json").write_text(manifest)
+    run(step, "npm", "install", "--no-audit", "--no-fund", "--prefix", target, *packages)
 
 
 def run(step: str, *argv: object, **env: str) -> None:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.e2e.cache import once, run
+from tests.e2e.cache import MODULE, install_node, install_python, once
 
 PYTHON = (
     "anthropic==2.14.0",
@@ -22,9 +22,7 @@ def clients_python() -> Path:
 
 
 def _install_python(target: Path) -> None:
-    run("virtual environment", sys.executable, "-m", "venv", target)
-    pip = (target / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install")
-    run("the Python clients", *pip, "--progress-bar", "off", *PYTHON)
+    install_python(target, "the Python clients", *PYTHON)
 
 
 def clients_js() -> Path:
@@ -33,7 +31,4 @@ def clients_js() -> Path:
 
 
 def _install_javascript(target: Path) -> None:
-    target.mkdir()
-    (target / "package.json").write_text('{"private": true, "type": "module"}')
-    npm = ("npm", "install", "--no-audit", "--no-fund", "--prefix", target)
-    run("the JavaScript clients", *npm, *JAVASCRIPT)
+    install_node(target, "the JavaScript clients", *JAVASCRIPT, manifest=MODULE)

