@@ -78,10 +78,14 @@ def test_an_alert_can_be_left_out():
 
 def test_labels_and_runbook_of_one_s_own():
     mine = "https://wiki.example.org/joulegate"
-    for name, rule in by_name(tuned(labels={"team": "llm"}, runbookUrl=mine)).items():
+    alerts = by_name(tuned(labels={"team": "llm"}, runbookUrl=mine))
+    assert alerts.keys() == SHIPPED.keys()
+    for name, rule in alerts.items():
         assert rule["labels"] == {**SHIPPED[name]["labels"], "team": "llm"}
         assert rule["annotations"]["runbook_url"] == f"{mine}#{name.lower()}"
-    for rule in by_name(tuned(runbookUrl="")).values():
+    alerts = by_name(tuned(runbookUrl=""))
+    assert alerts.keys() == SHIPPED.keys()
+    for rule in alerts.values():
         assert set(rule["annotations"]) == {"summary", "description"}
 
 

@@ -244,14 +244,14 @@ def test_a_missing_variable_is_named_with_its_path():
     ("key", "value", "found"),
     [
         ("context", "4096", 4096),
-        ("context", "\n4096\n".lstrip(), 4096),
+        ("context", "4096\n", 4096),
         ("name", "8000", "8000"),
         ("name", "no", "no"),
     ],
 )
 def test_a_variable_has_the_type_of_its_key(key, value, found):
-    text = MODEL.replace("context: 100", "context: ${V}" if key == "context" else "context: 100")
-    text = text.replace("name: m", "name: ${V}" if key == "name" else "name: m")
+    line = {"context": "context: 100", "name": "name: m"}[key]
+    text = MODEL.replace(line, f"{key}: ${{V}}")
     model = parse_config(text, "g.yaml", {"V": value}).models[0]
     assert getattr(model, key) == found
 

@@ -90,10 +90,13 @@ def test_a_burst_of_sixty_leaves_no_backend_with_a_queue_while_others_are_empty(
     arrivals = bursts(count=60, every_seconds=60.0, seconds=300.0, seed=1, tokens_in=(20, 300))
     lab = Lab(FLEET.backends, place=place, onlooker=place, meter=Meter(off=True))
     lab.run(arrivals)
-    for loads in looks:
-        empty = sum(not sum(load) for load in loads.values())
-        assert empty < 3 or not any(load.waiting for load in loads.values())
-        assert empty < 3 or max(load.running for load in loads.values()) <= 21
+    mostly_empty = [
+        loads.values() for loads in looks if sum(not sum(load) for load in loads.values()) >= 3
+    ]
+    assert any(load.running for loads in mostly_empty for load in loads)
+    for loads in mostly_empty:
+        assert not any(load.waiting for load in loads)
+        assert max(load.running for load in loads) <= 21
 
 
 def test_prompts_that_are_still_to_be_read_close_a_backend():
