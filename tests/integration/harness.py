@@ -158,6 +158,15 @@ class Gate:
         """What the gateway remembers of an answered request."""
         return (await self.get(f"/v1/requests/{got.headers['x-request-id']}")).json
 
+    async def settled(self, request_id, seconds=15.0):
+        """What the gateway remembers of a request, once its joules are final."""
+
+        async def final():
+            got = await self.get(f"/v1/requests/{request_id}")
+            return got.status == 200 and got.json["observed"]["joules"] is not None and got.json
+
+        return await until(final, f"the joules of {request_id}", seconds)
+
     def sdk(self, **options):
         options = {"api_key": "unused", "max_retries": 0, "timeout": 30} | options
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", **options)

@@ -33,14 +33,7 @@ async def test_every_joule_of_a_request_its_server_and_its_building_is_told_once
         log=LogConfig(str(log)),
     )
     names = [(await gate.ask(body)).headers["x-request-id"] for body in (CHAT, STREAM, CHAT)]
-    records = []
-    for name in names:
-
-        async def settled(name=name):
-            observed = (await gate.get(f"/v1/requests/{name}")).json["observed"]
-            return observed["joules"] is not None and observed
-
-        records.append(await until(settled, f"the joules of {name}"))
+    records = [(await gate.settled(name))["observed"] for name in names]
     for observed in records:
         lines, own = observed["boundary"], observed["joules"] + observed["boundary"]["host_joules"]
         # One at a time: each had its server for itself, for no longer than the request took.

@@ -21,16 +21,6 @@ ABLE = ("chat", "completions", "embeddings")
 QUIET = TimeoutsConfig(first_token_seconds=0.5, unary_seconds=0.5)
 
 
-async def settled(gate, request_id, seconds=15.0):
-    """A request's record, once its joules are final."""
-
-    async def final():
-        got = await gate.get(f"/v1/requests/{request_id}")
-        return got.status == 200 and got.json["observed"]["joules"] is not None and got.json
-
-    return await until(final, f"the joules of {request_id}", seconds)
-
-
 async def of_requests(gate, **labels):
     """What requests spent by the gateway's counters, whichever way it was had."""
     name = "joulegate_energy_joules_total"
@@ -78,7 +68,7 @@ async def test_joules_reach_the_record_the_metrics_and_the_log_once_they_are_fin
         assert (await gate.record(got))["observed"]["method"] is None
         assert await gate.metric("joulegate_requests_total") == count + 1
         assert await gate.metric("joulegate_request_energy_joules_count") == count
-        records[name] = await settled(gate, name)
+        records[name] = await gate.settled(name)
     for name, record in records.items():
         observed = record["observed"]
         assert observed["method"] in SEEN
@@ -128,7 +118,7 @@ async def test_what_a_client_left_behind_is_metered(world):
         with contextlib.suppress(asyncio.CancelledError):
             await task
         await until(lambda: gate.idle and world.empty)
-        record = await settled(gate, name)
+        record = await gate.settled(name)
         # Of the unary one nobody saw a token: they are guessed, and its joules with them.
         methods = SEEN if body is STREAM else {"estimated"}
         assert record["code"] == 499
@@ -152,7 +142,7 @@ async def test_an_attempt_in_vain_is_counted_to_the_model_that_spent_it(world):
     got = await gate.ask(CHAT | ENDLESS)
     assert (got.status, got.headers["x-joulegate-model"]) == (200, "mistral-7b")
     assert (await gate.record(got))["observed"]["joules"] is None
-    record = await settled(gate, got.headers["x-request-id"])
+    record = await gate.settled(got.headers["x-request-id"])
     assert record["observed"]["method"] in SEEN
     for name, simulator in (("phi-3-mini", slow), ("mistral-7b", good)):
         assert await of_requests(gate, model=name) > 0.2 * spent(simulator) / 1e6
@@ -171,7 +161,7 @@ async def test_a_silent_backend_costs_what_the_meter_saw(world):
     )
     got = await gate.ask(STREAM)
     assert got.status == 504
-    record = await settled(gate, got.headers["x-request-id"])
+    record = await gate.settled(got.headers["x-request-id"])
     assert record["observed"]["method"] == "estimated"
     assert record["observed"]["joules"] == await of_requests(gate)
     # The meter's own number: it was alone with what an idle device draws, not with hundreds.
@@ -190,7 +180,7 @@ async def test_a_refused_attempt_is_nobodys(world):
     )
     got = await gate.ask(CHAT)
     assert got.headers["x-joulegate-attempts"] == "2"
-    record = await settled(gate, got.headers["x-request-id"])
+    record = await gate.settled(got.headers["x-request-id"])
     joules = got.json["simulated"]["energy_joules"]
     assert record["observed"]["joules"] == pytest.approx(joules, rel=ROUGHLY)
     assert await of_requests(gate, model="phi-3-mini") == 0
@@ -208,7 +198,7 @@ async def test_requests_in_company_add_up_to_what_the_meter_counted(world):
         assert (await gate.ask(body, {"x-request-id": name})).status == 200
 
     await asyncio.gather(*(ask(*one) for one in enumerate(names)))
-    records = [await settled(gate, name) for name in names]
+    records = [await gate.settled(name) for name in names]
     assert {record["observed"]["method"] for record in records} <= SEEN
     assert "apportioned" in {record["observed"]["method"] for record in records}
     attributed = (

@@ -84,12 +84,7 @@ async def ask(gate, place):
     }
     got = await gate.ask(body, {"x-request-id": f"r{place}"})
     assert (got.status, got.error) == (200, None)
-
-    async def final():
-        record = await gate.record(got)
-        return record["observed"]["joules"] is not None and record["observed"]
-
-    observed = await until(final, f"the joules of r{place}")
+    observed = (await gate.settled(f"r{place}"))["observed"]
     return observed["joules"], observed["method"]
 
 

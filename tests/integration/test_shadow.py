@@ -11,6 +11,7 @@ import pytest
 
 from gateway import profile as profiles
 from tests.integration.harness import CHAT, metered, model, until
+from tests.prediction_series import name_prediction_series
 
 QUANTITIES = ("seconds", "joules", "output_tokens")
 
@@ -53,21 +54,12 @@ async def two(world, tmp_path):
 
 
 async def settled(gate, got):
-    async def final():
-        record = await gate.record(got)
-        return record["observed"]["joules"] is not None and record
-
-    return await until(final, "its joules")
+    return await gate.settled(got.headers["x-request-id"])
 
 
 async def figure(gate, name, quantity, profile):
-    labels = {"model": "phi-3-mini", "profile": profile}
-    if name == "requests_total":
-        labels["quantity"] = quantity
-    else:
-        unit = quantity.removeprefix("output_")
-        name = f"{name.removesuffix('_total')}_{unit}_total"
-    return await gate.metric(f"joulegate_prediction_{name}", **labels)
+    metric, labels = name_prediction_series(name, "phi-3-mini", quantity, profile)
+    return await gate.metric(metric, **labels)
 
 
 async def test_both_predict_and_one_decides(two):

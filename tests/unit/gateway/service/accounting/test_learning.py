@@ -21,6 +21,7 @@ from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import OlsSums
 from gateway.telemetry.request_stages import BackendAttempt
 from gateway.telemetry.sums_row import PARTS
+from tests.prediction_series import name_prediction_series
 from tests.unit.gateway.telemetry.request_records import make_record
 
 CONFIG = """
@@ -106,13 +107,8 @@ class World:
         return tuple(self.block(part)["n"] for part in range(4))
 
     def metric(self, name, quantity, profile="live"):
-        labels = {"model": "phi-3-mini", "profile": profile}
-        if name == "requests_total":
-            labels["quantity"] = quantity
-        else:
-            unit = quantity.removeprefix("output_")
-            name = f"{name.removesuffix('_total')}_{unit}_total"
-        return self.registry.get_sample_value(f"joulegate_prediction_{name}", labels)
+        series = name_prediction_series(name, "phi-3-mini", quantity, profile)
+        return self.registry.get_sample_value(*series)
 
     def compared(self, profile="live"):
         """How many were compared in seconds, joules, length."""
