@@ -104,11 +104,14 @@ async def test_both_predict_and_one_decides(two):
                 assert shown == pytest.approx(observed[quantity])
             else:  # less than the client's, by the decision
                 assert 0 < shown < sum(record["observed"]["seconds"] for record in records)
-    off = {
-        profile: await figure(gate, "absolute_error_total", "joules", profile)
-        for profile in ("live", "shadow")
-    }
-    assert off["shadow"] > 50 * off["live"]
+    # By the records' own joules: on a busy machine a request draws idle watts for longer.
+    for profile in ("live", "shadow"):
+        off = [
+            abs(record["compared"][profile]["joules"] - record["observed"]["joules"])
+            for record in records
+        ]
+        shown = await figure(gate, "absolute_error_total", "joules", profile)
+        assert shown == pytest.approx(sum(off))
 
 
 async def test_a_shadow_is_exchanged_and_a_bad_one_refused_while_the_live_one_decides(two):
