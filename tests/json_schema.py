@@ -11,6 +11,12 @@ _TYPES = {
 }
 
 
+def has_type(value, kind):
+    """Whether a value is of one of JSON Schema's types; a boolean is no number."""
+    is_bool_as_number = isinstance(value, bool) and kind in {"integer", "number"}
+    return isinstance(value, _TYPES[kind]) and not is_bool_as_number
+
+
 def list_violations(value, schema, schemas, at="$"):
     """What is wrong with a value, in sentences; `schemas` are the named ones."""
     if "$ref" in schema:
@@ -19,10 +25,8 @@ def list_violations(value, schema, schemas, at="$"):
         tries = [list_violations(value, one, schemas, at) for one in schema["anyOf"]]
         return [] if not all(tries) else tries[0]
     kind = schema.get("type")
-    if kind is not None:
-        fits = isinstance(value, _TYPES[kind]) and (kind == "boolean" or value is not True)
-        if not fits:
-            return [f"{at}: {value!r} is no {kind}"]
+    if kind is not None and not has_type(value, kind):
+        return [f"{at}: {value!r} is no {kind}"]
     if kind == "array":
         items = schema.get("items", {})
         return [

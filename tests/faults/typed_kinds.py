@@ -11,8 +11,17 @@ from tests.faults.kinds import PARTS, Asked, text_of
 from tests.integration.typed import message, message_events, response, response_events, typed
 
 
+class AskedTyped(Asked):
+    """A request whose stream's events are named by their type."""
+
+    @staticmethod
+    def event(value: dict) -> bytes:
+        """Return a server-sent event."""
+        return typed(value["type"], **{k: v for k, v in value.items() if k != "type"})
+
+
 @dataclass(frozen=True)
-class AskedResponse(Asked):
+class AskedResponse(AskedTyped):
     """A request to /v1/responses."""
 
     @property
@@ -35,14 +44,9 @@ class AskedResponse(Asked):
         """Return an event's data."""
         return {"type": "response.output_text.delta", "delta": delta.get("content", "")}
 
-    @staticmethod
-    def event(value: dict) -> bytes:
-        """Return a server-sent event."""
-        return typed(value["type"], **{k: v for k, v in value.items() if k != "type"})
-
 
 @dataclass(frozen=True)
-class AskedMessage(Asked):
+class AskedMessage(AskedTyped):
     """A request to /v1/messages."""
 
     @property
@@ -64,11 +68,6 @@ class AskedMessage(Asked):
         """Return an event's data."""
         text = {"type": "text_delta", "text": delta.get("content", "")}
         return {"type": "content_block_delta", "index": 0, "delta": text}
-
-    @staticmethod
-    def event(value: dict) -> bytes:
-        """Return a server-sent event."""
-        return typed(value["type"], **{k: v for k, v in value.items() if k != "type"})
 
 
 def read_request(path: str, request: dict, sent_as: str) -> Asked:

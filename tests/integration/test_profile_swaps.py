@@ -64,9 +64,11 @@ def check(decision, by_version):
 
 async def until_adopted(served, count):
     """Two signals while one file is read are one reading, so the next swap waits for this one."""
-    async with asyncio.timeout(60):
-        while await served.metric(RELOADS, result="adopted") < count:  # noqa: ASYNC110 - another process's
-            await asyncio.sleep(0.01)
+
+    async def adopted():
+        return await served.metric(RELOADS, result="adopted") >= count
+
+    await until(adopted, f"swap {count}", 60)
 
 
 async def test_two_thousand_requests_while_the_profile_is_swapped_a_hundred_times(world, tmp_path):

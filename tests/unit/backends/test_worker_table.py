@@ -102,13 +102,20 @@ def test_the_next_ejection_is_longer_whoever_finds_it(tables):
     assert one.is_available
 
 
-def test_one_trial_at_a_time_among_all_workers(tables):
+@pytest.fixture
+def half_open(tables):
+    """A backend as two workers see it, its ejection just over, and the time that it is."""
     now = [1000.0]
     one, two = (backend_of(tables(), clock=lambda: now[0]) for _ in range(2))
     for _ in range(5):
         one.record_failure()
     two.adopt_ejection()
     now[0] += 30.0
+    return one, two, now
+
+
+def test_one_trial_at_a_time_among_all_workers(half_open):
+    one, two, _ = half_open
     assert one.is_available
     assert two.is_available
     trial = one.begin_request()
@@ -117,13 +124,8 @@ def test_one_trial_at_a_time_among_all_workers(tables):
     assert two.is_available
 
 
-def test_a_trial_that_outlasts_its_ejection_does_not_end_the_next_ones(tables):
-    now = [1000.0]
-    one, two = (backend_of(tables(), clock=lambda: now[0]) for _ in range(2))
-    for _ in range(5):
-        one.record_failure()
-    two.adopt_ejection()
-    now[0] += 30.0
+def test_a_trial_that_outlasts_its_ejection_does_not_end_the_next_ones(half_open):
+    one, two, now = half_open
     old = two.begin_request()
     one.record_failure()  # a second ejection, of which the trial's worker hears
     two.adopt_ejection()

@@ -7,6 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from tests.json_schema import has_type
 
 EXAMPLE = """
 models:
@@ -24,15 +25,6 @@ policy: fair-ols
 weights: {accuracy: 0.5, energy: 0.3, time: 0.2}
 presets: {eco: {weights: {energy: 1}}}
 """
-TYPES = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "boolean": bool,
-    "null": type(None),
-    "integer": int,
-    "number": (int, float),
-}
 # What says nothing about validity.
 NOTES = {"$schema", "$defs", "title", "description", "default", "examples"}
 
@@ -55,8 +47,7 @@ class Validator:
             case "anyOf":
                 return any(self.valid(option, value) for option in wanted)
             case "type":
-                is_bool_as_number = isinstance(value, bool) and wanted in {"integer", "number"}
-                return isinstance(value, TYPES[wanted]) and not is_bool_as_number
+                return has_type(value, wanted)
             case "enum":
                 return value in wanted
             case "required":

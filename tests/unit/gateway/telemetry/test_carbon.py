@@ -15,6 +15,7 @@ from gateway import config
 from gateway.structured import ConfigError
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.grid_query import GridQuery, GridQueryError
+from tests.integration.harness import until
 
 KWH = 3.6e6
 AT_8 = datetime(2026, 11, 20, 8, 59, 59, tzinfo=UTC).timestamp()
@@ -66,9 +67,7 @@ async def test_it_looks_by_itself(tmp_path, monkeypatch):
     task = asyncio.create_task(carbon.run())
     try:
         written(path, "8,300", 2)
-        async with asyncio.timeout(30):
-            while carbon.to_grams(KWH, AT_8) != 300.0:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.005)
+        await until(lambda: carbon.to_grams(KWH, AT_8) == 300.0, "the change", 30)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
