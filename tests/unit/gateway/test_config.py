@@ -1,10 +1,7 @@
 """gateway.yaml: what is accepted, and that every refusal says where in the file it is."""
 
-import re
-
 import pytest
 
-from gateway.boundary_config import BoundaryConfig
 from gateway.config import ConfigError, GatewayConfig, load_config, parse_config
 from gateway.scheduling.decision import PRESETS, MetricWeights
 
@@ -221,107 +218,6 @@ def test_a_backends_root(url):
     assert prefixed.models[0].backends[0].root_url == "http://a/vllm"
 
 
-def test_environment_variables_are_put_in():
-    text = MODEL.replace("http://a:8000", "${SCHEME}://${HOST}:8000") + "profile: ${P}x\n"
-    config = parse_config(text, "g.yaml", {"SCHEME": "https", "HOST": "b", "P": "p"})
-    assert config.models[0].backends[0].root_url == "https://b:8000"
-    assert config.profile == "px"
-
-
-def test_a_variables_value_is_not_expanded_again_and_is_no_yaml():
-    text = EXAMPLE.replace("policy: fair-ols", "")
-    config = parse_config(text, "g.yaml", {"PHI3_KEY": "${HOME}: [x"})
-    assert config.models[0].backends[0].api_key == "${HOME}: [x"
-
-
-def test_a_missing_variable_is_named_with_its_path():
-    said = refusal(EXAMPLE)
-    assert said == "models[0].backends[0].api_key: the environment variable PHI3_KEY is not set"
-    assert refusal("profile: ${NO_SUCH}\nmodels: []").startswith("profile: the environment")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "found"),
-    [
-        ("context", "4096", 4096),
-        ("context", "4096\n", 4096),
-        ("name", "8000", "8000"),
-        ("name", "no", "no"),
-    ],
-)
-def test_a_variable_has_the_type_of_its_key(key, value, found):
-    line = {"context": "context: 100", "name": "name: m"}[key]
-    text = MODEL.replace(line, f"{key}: ${{V}}")
-    model = parse_config(text, "g.yaml", {"V": value}).models[0]
-    assert getattr(model, key) == found
-
-
-def test_numbers_booleans_and_nothing_from_the_environment():
-    text = MODEL + (
-        "learning: {enabled: '${LEARN}'}\nreference_load: ${LOAD}\npolicy: ${POLICY:-hybrid}\n"
-        "timeouts: {drain_seconds: '${DRAIN:-12}'}\nmeter_secret: ${SECRET:-}\n"
-        "presets: {eco: {weights: {energy: '${ENERGY}'}}}\n"
-    )
-    environ = {"LEARN": "False", "LOAD": "3.5", "ENERGY": "1e0"}
-    config = parse_config(text, "g.yaml", environ)
-    assert config.learning.enabled is False
-    assert (config.reference_load, config.policy) == (3.5, "hybrid")
-    assert config.timeouts.drain_seconds == 12.0
-    assert config.meter_secret is None
-    assert config.presets["eco"].weights.energy == 1.0
-    assert parse_config(text, "g.yaml", environ | {"LOAD": "auto"}).reference_load == "auto"
-
-
-@pytest.mark.parametrize(
-    ("line", "environ", "said"),
-    [
-        (
-            "timeouts: {drain_seconds: '${D}'}", {"D": "soon"},
-            "timeouts.drain_seconds: ${D} is 'soon', which is not a number",
-        ),
-        (
-            "retry: {max_attempts: '${N}'}", {"N": "2.5"},
-            "retry.max_attempts: ${N} is '2.5', which is not a whole number",
-        ),
-        (
-            "learning: {enabled: '${L:-maybe}'}", {},
-            "learning.enabled: ${L:-maybe} is 'maybe', which is not true or false",
-        ),
-        ("profile: $HOME/p.json", {}, "profile: $HOME is not put in: write ${HOME}"),
-        ("cors_origins: ['${A}', $B]", {"A": "x"}, "cors_origins[1]: $B is not put in"),
-        ("meter_secret: ${S}", {"S": ""}, "meter_secret: is empty"),
-        ("meter_secret: /etc/hostname", {}, "meter_secret: is the path of a file; write meter_se"),
-        ("meter_secret: a\nmeter_secret_file: b", {}, "meter_secret and meter_secret_file exclude"),
-        ("weights: {energy: ${E}}", {"E": "1"}, "not YAML"),
-    ],
-)  # fmt: skip
-def test_a_variable_that_cannot_be_used_is_told_with_its_path(line, environ, said):
-    assert refusal(MODEL + line + "\n", environ).startswith(said)
-
-
-def test_an_unquoted_variable_in_a_flow_mapping_is_told_how_to_be_written():
-    assert refusal(MODEL + "weights: {energy: ${E}}").endswith("; quote ${…} inside { } or [ ]")
-
-
-def test_keys_in_files_of_their_own(tmp_path):
-    path = tmp_path / "gateway.yaml"
-    text = MODEL.replace('8000"}', '8000", api_key_file: key}') + "meter_secret_file: meter\n"
-    path.write_text("\ufeff" + text, encoding="utf-8")
-    (tmp_path / "key").write_text("k3y\n")
-    (tmp_path / "meter").write_text("s3cret")
-    config = load_config(path)
-    assert (config.models[0].backends[0].api_key, config.meter_secret) == ("k3y", "s3cret")
-    (tmp_path / "key").write_text("two\nlines\n")
-    with pytest.raises(ConfigError, match="http://a:8000: api_key: must be printable ASCII"):
-        load_config(path)
-
-
-@pytest.mark.parametrize("key", ["two\nlines", "naïve", "tab\t", " x"])
-def test_a_key_that_is_no_header_is_refused_without_being_shown(key):
-    said = refusal(EXAMPLE, {"PHI3_KEY": key})
-    assert said == "models[0].backends[0]: api_key: must be printable ASCII, it is sent as a header"
-
-
 def test_a_file_that_refers_to_itself_is_refused():
     with pytest.raises(ConfigError):
         parse_config("models: &m [*m]", "g.yaml", {})
@@ -353,56 +249,3 @@ def test_relative_paths_start_at_the_files_folder(tmp_path):
     path.write_text(MODEL + "profile: /etc/p.json\nlog: {decisions: /var/d.jsonl}\n")
     config = load_config(path)
     assert (config.profile, config.log.decisions) == ("/etc/p.json", "/var/d.jsonl")
-
-
-def test_a_boundary():
-    text = MODEL + "boundary: {host_watts: 350, pue: 1.3, price_per_kwh: 0.21, currency: EUR}\n"
-    assert parse_config(text, "g.yaml", {}).boundary == BoundaryConfig(350.0, 1.3, 0.21, "EUR")
-
-
-@pytest.mark.parametrize(
-    ("member", "named"),
-    [
-        ("{pue: 0.9}", "boundary.pue"),
-        ("{host_watts: -1}", "boundary.host_watts"),
-        ("{price_per_kwh: 0.2}", "price_per_kwh and currency"),
-        ("{currency: EUR}", "price_per_kwh and currency"),
-        ("{price_per_kwh: 0.2, currency: euro}", "boundary.currency"),
-        ("{watts: 3}", "watts"),
-    ],
-)
-def test_a_boundary_that_cannot_be_is_refused(member, named):
-    assert named in refusal(f"{MODEL}boundary: {member}\n")
-
-
-EXPERIMENT = """
-experiment:
-  name: eco
-  baseline: {policy: hybrid}
-  block_minutes: 30
-  seed: 7
-"""
-
-
-def test_an_experiment():
-    text = "models: [{name: m, context: 99, backends: [{url: 'http://a:1'}]}]\n"
-    found = parse_config(text + EXPERIMENT, "g.yaml", {}).experiment
-    assert (found.name, found.baseline.policy, found.washout_seconds) == ("eco", "hybrid", 60.0)
-    assert found.make_switchback().block_seconds == 1800.0
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (("{policy: hybrid}", "{}"), "give one of policy, model"),
-        (("{policy: hybrid}", "{policy: hybrid, model: m}"), "give one of policy, model"),
-        (("{policy: hybrid}", "{policy: best}"), "experiment.baseline.policy: 'best'"),
-        (("{policy: hybrid}", "{model: other}"), "experiment.baseline.model: 'other'"),
-        (("block_minutes: 30", "block_minutes: 1"), "the washout must be shorter than a block"),
-        (("name: eco", "name: 'e c o'"), "letters, digits"),
-    ],
-)
-def test_an_experiment_that_cannot_be(change, said):
-    text = "models: [{name: m, context: 99, backends: [{url: 'http://a:1'}]}]\n"
-    with pytest.raises(ConfigError, match=re.escape(said)):
-        parse_config(text + EXPERIMENT.replace(*change), "g.yaml", {})
