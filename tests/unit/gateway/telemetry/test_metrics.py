@@ -10,24 +10,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from backends.client import BackendClient
 from backends.registry import Backend, Deployment
-from gateway.config import parse_config
 from gateway.scheduling.decision import MetricWeights, RoutingDecision, ScoredCandidate
-from gateway.service.accounting.accounting import RequestAccounting
-from gateway.service.client.cancellation import RequestCancellation
-from gateway.service.client.response import ResponseWriter
-from gateway.service.pipeline import RequestPipeline
-from gateway.service.request.body import decode_members, parse_request
-from gateway.service.request.endpoint import EndpointKind
-from gateway.service.request.profiles import ActiveProfiles
-from gateway.service.request.routing_table import ModelNames
-from gateway.service.upstream.dispatcher import UpstreamDispatcher
-from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
-from gateway.telemetry.recent import RecentRequests
-from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_stages import ReceivedRequest, RequestedName
 from tests.unit.gateway.telemetry.request_records import make_record
 
 # DESIGN section 7: the gateway's; the meter's own and the regression sums have tests of their own.
@@ -274,58 +259,3 @@ def test_one_profile_is_in_force(metrics):
 def test_reloads_start_at_zero(metrics):
     for result in ("adopted", "refused"):
         assert value(metrics, "profile_reloads_total", result=result) == 0
-
-
-CONFIG = parse_config(
-    'models: [{name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}]', "g", {}
-)
-
-
-async def test_names_that_clients_make_up_land_in_other(metrics, counter):
-    deployments = (backends("http://a:1"),)
-    for _ in range(5):  # nobody is there, so nothing is sent
-        deployments[0].backends[0].record_failure()
-    client = BackendClient(connect_seconds=1.0)
-    gateway = RequestPipeline(
-        names=ModelNames(CONFIG),
-        profiles=ActiveProfiles(
-            CONFIG, deployments, metrics, DriftMetrics(metrics.registry, ("phi-3-mini",))
-        ),
-        deployments=deployments,
-        counter=counter,
-        dispatcher=UpstreamDispatcher(
-            client, metrics, CONFIG.timeouts, CONFIG.retry, CONFIG.limits
-        ),
-        metrics=metrics,
-        books=RequestAccounting(metrics, RecentRequests(0), deployments),
-        stall_seconds=1.0,
-        stream_seconds=60.0,
-    )
-
-    async def send(_):
-        pass
-
-    async def ask(model):
-        async def load():
-            body = f'{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]}}'
-            return parse_request(EndpointKind.CHAT, decode_members(body.encode()))
-
-        found = RequestRecord(ReceivedRequest("r", 1.0, "chat"), RequestedName("other", "none"))
-        await gateway.handle_request(
-            found, load, {}, ResponseWriter(send, "r"), RequestCancellation()
-        )
-
-    made_up = [f"made-up-{number}" for number in range(50)]
-    for model in [*made_up, "auto", "joulegate/auto", "auto:energy", "auto:nope", "phi-3-mini"]:
-        await ask(model)
-    gateway.accounting.flush()
-    counted = Counter()
-    for s in samples(metrics):
-        if s.name == "joulegate_requests_total":
-            counted[s.labels["requested"], s.labels["code"]] += int(s.value)
-    assert counted == {
-        ("other", "404"): 51,
-        ("auto", "503"): 2,
-        ("auto:energy", "503"): 1,
-        ("phi-3-mini", "503"): 1,
-    }
