@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -12,19 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from gateway.config import parse_config
 
 PROMPT = "Explain reinforcement learning"
-CONFIG = """
-models:
-  - name: phi-3-mini
-    context: 4096
-    backends: [{url: "http://phi3-0:8000", api_key: "${PHI3_KEY}"}]
-  - name: mistral-7b
-    context: 32768
-    backends: [{url: "http://mistral-0:8000"}]
-presets: {eco: {weights: {energy: 1}}}
-"""
 
 
 def run(*arguments, env=None, text=None):
@@ -39,13 +27,6 @@ def route(*arguments, code=0):
 
 def routed(*arguments):
     return json.loads(route("--json", *arguments).stdout)
-
-
-@pytest.fixture
-def config(tmp_path):
-    path = tmp_path / "gateway.yaml"
-    path.write_text(CONFIG)
-    return str(path)
 
 
 @pytest.mark.parametrize("policy", ["relative", "fair-ols", "hybrid"])
@@ -118,12 +99,12 @@ def test_a_prompt_from_stdin():
     assert json.loads(piped.stdout)["tokens"]["input"] > 300
 
 
-def test_presets_and_concrete_names(config):
+def test_presets_and_concrete_names(config_path):
     assert routed("--model", "auto:accuracy")["model"] == "mistral-7b"
     assert routed("--model", "falcon-7b")["policy"] == "none"
     result = CliRunner().invoke(
         app,
-        ["route", "--prompt", PROMPT, "--json", "--config", config, "--model", "auto:eco"],
+        ["route", "--prompt", PROMPT, "--json", "--config", config_path, "--model", "auto:eco"],
         env={"PHI3_KEY": "k"},
     )
     assert json.loads(result.stdout)["model"] == "phi-3-mini"
@@ -171,54 +152,6 @@ def test_tried_and_failed_is_1():
     shown = json.loads(result.stdout)
     assert (shown["model"], shown["candidates"], len(shown["excluded"])) == (None, [], 3)
     assert "no model keeps within the bounds" in result.stderr
-
-
-# --- check -------------------------------------------------------------------------------------
-
-
-def test_a_good_config(config):
-    result = run("check", "--config", config, "--json", env={"PHI3_KEY": "s3cret"})
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["models"] == {
-        "phi-3-mini": ["http://phi3-0:8000"],
-        "mistral-7b": ["http://mistral-0:8000"],
-    }
-    plain = run("check", "--config", config, env={"PHI3_KEY": "s3cret"})
-    assert "good" in plain.stdout
-    assert "s3cret" not in plain.stdout + result.stdout
-
-
-def test_a_bad_config_says_where(tmp_path, config):
-    result = run("check", "--config", config, env={"PHI3_KEY": None})
-    assert result.exit_code == 2
-    assert "models[0].backends[0].api_key: the environment variable PHI3_KEY" in result.stderr
-    bad = tmp_path / "bad.yaml"
-    bad.write_text(CONFIG.replace("name: phi-3-mini", "name: phi-4"))
-    result = run("check", "--config", str(bad), env={"PHI3_KEY": "k"})
-    assert result.exit_code == 2
-    assert "models[0].profile: no model 'phi-4' in the profile" in result.stderr
-
-
-def test_a_profile_by_itself(tmp_path):
-    path = tmp_path / "p.json"
-    path.write_text('{"version": 9, "models": {}}')
-    result = run("check", "--profile", str(path))
-    assert result.exit_code == 2
-    assert "version 9 is not known here" in result.stderr
-    assert run("check").exit_code == 2
-
-
-def test_a_meters_config_is_checked_too(tmp_path):
-    path = tmp_path / "meter.yaml"
-    path.write_text("ledgers: [{name: gpu0, backends: [{url: 'http://127.0.0.1:8000/v1'}]}]")
-    result = run("check", "--meter", str(path), "--json")
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["ledgers"] == {"gpu0": ["http://127.0.0.1:8000"]}
-    path.write_text("ledger: []")
-    result = run("check", "--meter", str(path))
-    assert result.exit_code == 2
-    assert "did you mean 'ledgers'?" in result.stderr
-    assert json.loads(run("check", "--meter-schema").stdout)["$defs"]["LedgerConfig"]
 
 
 # --- backend -----------------------------------------------------------------------------------
@@ -280,29 +213,6 @@ def test_the_command_as_a_process():
     assert wrong.stderr.startswith("joulegate: the model 'nope'")
 
 
-METERED = """
-models:
-  - name: phi-3-mini
-    context: 4096
-    backends: [{{url: 'http://gpu:8000', meter: 'http://gpu:9464'}}]
-  - name: mistral-7b
-    context: 8192
-    backends: [{{url: 'http://gpu:8001', meter: '{other}'}}]
-"""
-
-
-@pytest.mark.parametrize("other", ["http://gpu:9464", "http://gpu:9464/second"])
-def test_check_says_what_metering_needs_of_vllm(tmp_path, other):
-    path = tmp_path / "gateway.yaml"
-    path.write_text(METERED.format(other=other))
-    notes = json.loads(run("check", "--config", str(path), "--json").stdout)["notes"]
-    assert "--enable-per-request-metrics" in notes[0]
-    # One ledger for two models whose published profiles know nothing of company.
-    shared = "coarse" in notes[-1] and "mistral-7b, phi-3-mini" in notes[-1]
-    assert shared is (other == "http://gpu:9464")
-    assert "note: metered backends" in run("check", "--config", str(path)).stdout
-
-
 def test_the_version():
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"joulegate {version('joulegate')}\n")
@@ -332,22 +242,6 @@ def test_a_shell_is_told_commands_and_options_those_of_calibration_too():
     assert complete("joulegate serve --wor") == ["--workers"]
     assert "--scale" in complete("joulegate fit --")
     assert complete("joulegate library l") == ["list"]
-
-
-def test_the_example_is_a_config_that_can_be_used(tmp_path):
-    shown = run("check", "--example")
-    assert shown.exit_code == 0
-    path = tmp_path / "gateway.yaml"
-    path.write_text(shown.stdout)
-    checked = run("check", "--config", str(path))
-    assert checked.exit_code == 0, checked.output
-    # So is it with every line that is commented out.
-    lines = [
-        re.sub(r"^( *)# (?=[a-z_]+:|  )", r"\1", line) for line in shown.stdout.splitlines()[3:]
-    ]
-    config = parse_config("\n".join(lines), "example", {"VLLM_KEY": "k", "METER_SECRET": "m"})
-    assert config.models[0].backends[0].api_key == "k"
-    assert set(config.presets) == {"eco"}
 
 
 def test_the_demo_says_how_its_extra_is_installed(monkeypatch):
