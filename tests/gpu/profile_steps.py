@@ -22,11 +22,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import transformers
 
+from tests.gpu.energy_counter import FakeCounter, NvmlCounter
 from tests.gpu.steps_fit import compute_period_seconds, compute_watts, summarise_steps
 
 MODELS = {
@@ -47,39 +48,6 @@ MEMORY_SHARE = 0.8
 LOOK_EVERY_SECONDS = 0.002
 
 Step = Callable[[], None]
-
-
-class EnergyCounter(Protocol):
-    """A counter of microjoules."""
-
-    def read(self) -> int:
-        """Return what it shows."""
-
-
-class NvmlCounter:
-    """The first GPU's."""
-
-    def __init__(self) -> None:
-        import pynvml
-
-        pynvml.nvmlInit()
-        self._library = pynvml
-        self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        self.name = str(pynvml.nvmlDeviceGetName(self._handle))
-
-    def read(self) -> int:
-        """Return what it shows."""
-        return int(self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * 1000
-
-
-class FakeCounter:
-    """50 W, told every 20 ms."""
-
-    name = "made up"
-
-    def read(self) -> int:
-        """Return what it shows."""
-        return int(time.monotonic() / 0.02) * 1_000_000
 
 
 class StepBench:
