@@ -179,6 +179,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--only", default="", help="a part of the files' names")
     only = parser.parse_args().only
+    files = [file for file in FILES if only in file]
     python, models = install.vllm_python(), install.models()
     tests, tools = fetch_tests() / f"vllm-{VERSION}", fetch_tools(python)
     lost, silent = 0, []
@@ -188,9 +189,7 @@ def main() -> int:
         gateway = make_gateway(server.url, folder)
         with running([server]), running([gateway]):
             gateway.wait_until_up("/ready", 60)
-            for file in FILES:
-                if only not in file:
-                    continue
+            for file in files:
                 direct = run_file(python, tools, tests, file, server.url)
                 through = run_file(python, tools, tests, file, gateway.url)
                 lost += _compare(file, direct, through)
@@ -201,7 +200,7 @@ def main() -> int:
     if silent:
         say(f"nothing was compared in {', '.join(silent)}")
     # A run that compared nothing has shown nothing.
-    return int(lost > 0 or len(silent) == len([file for file in FILES if only in file]))
+    return int(lost > 0 or len(silent) == len(files))
 
 
 def _compare(file: str, direct: dict[str, str], through: dict[str, str]) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from tests.faults.asked import text_of
 from tests.faults.clients import Ask
-from tests.faults.kinds import text_of
 from tests.faults.server import FaultServer
 
 MAX_ATTEMPTS = 3

@@ -24,7 +24,7 @@ import aiohttp
 import openai
 
 from tests.e2e.processes import free_port
-from tests.integration.harness import total
+from tests.integration.harness import total, until
 
 _JOULEGATE = Path(sys.executable).with_name("joulegate")
 _MODEL = "phi-3-mini"
@@ -67,16 +67,13 @@ async def get_page(url: str) -> str | None:
 
 
 async def wait_until(well: Callable[[str], bool], url: str) -> None:
-    """Wait until a server answers 200 with a page that is well. Raises TimeoutError."""
-    deadline = time.monotonic() + _READY_SECONDS
-    for _ in range(100_000):
+    """Wait until a server answers 200 with a page that is well. Raises AssertionError."""
+
+    async def answers_well() -> bool:
         page = await get_page(url)
-        if page is not None and well(page):
-            return
-        if time.monotonic() > deadline:
-            break
-        await asyncio.sleep(0.1)
-    raise TimeoutError(url)
+        return page is not None and well(page)
+
+    await until(answers_well, url, _READY_SECONDS)
 
 
 def is_up(_: str) -> bool:

@@ -13,16 +13,9 @@ import struct
 from collections import Counter
 from typing import Self
 
-from tests.faults.kinds import (
-    BEFORE_READING,
-    CLOSE,
-    KINDS,
-    REFUSED,
-    RESET,
-    STALL,
-    Endless,
-    Script,
-)
+from tests.faults.answer_kinds import BEFORE_READING, REFUSED
+from tests.faults.kinds import KINDS
+from tests.faults.script import CLOSE, RESET, STALL, Endless, Script
 from tests.faults.typed_kinds import read_request
 
 SCOPES = ("all", "first")

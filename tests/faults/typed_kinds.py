@@ -7,7 +7,7 @@ ends, and the last ends it.
 import json
 from dataclasses import dataclass
 
-from tests.faults.kinds import PARTS, Asked, text_of
+from tests.faults.asked import PARTS, Asked, text_of
 from tests.integration.typed import message, message_events, response, response_events, typed
 
 

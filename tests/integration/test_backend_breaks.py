@@ -6,20 +6,9 @@ import socket
 import pytest
 
 from backends.client import BackendClient
-from backends.errors import (
-    BackendUnreachable,
-    ConnectionLost,
-    InvalidResponse,
-    ResponseTooLarge,
-)
+from backends.errors import BackendUnreachable, ConnectionLost, InvalidResponse, ResponseTooLarge
 from backends.http.url import parse_request_url
-from tests.integration.backend_talks import (
-    CHUNKED,
-    answering,
-    ask,
-    on_both_loops,
-    talking_to,
-)
+from tests.integration.backend_talks import CHUNKED, answering, ask, on_both_loops, talking_to
 from tests.integration.harness import until
 from tests.integration.scripted import request, response
 

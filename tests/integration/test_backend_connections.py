@@ -8,17 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.errors import (
-    BackendError,
-    ConnectionLost,
-)
+from backends.errors import BackendError, ConnectionLost
 from backends.http import pool as pools
-from tests.integration.backend_talks import (
-    CHUNKED,
-    ask,
-    on_both_loops,
-    talking_to,
-)
+from tests.integration.backend_talks import CHUNKED, ask, on_both_loops, talking_to
 from tests.integration.harness import until
 from tests.integration.scripted import request, response
 

@@ -5,12 +5,7 @@ import socket
 
 from backends.client import BackendClient
 from backends.http.url import parse_request_url
-from tests.integration.backend_talks import (
-    ask,
-    echoing,
-    on_both_loops,
-    talking_to,
-)
+from tests.integration.backend_talks import ask, echoing, on_both_loops, talking_to
 from tests.integration.harness import until
 from tests.integration.scripted import Raw
 

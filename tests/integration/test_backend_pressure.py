@@ -5,16 +5,8 @@ import contextlib
 
 import pytest
 
-from backends.errors import (
-    BackendTimeout,
-)
-from tests.integration.backend_talks import (
-    CHUNKED,
-    answering,
-    ask,
-    on_both_loops,
-    talking_to,
-)
+from backends.errors import BackendTimeout
+from tests.integration.backend_talks import CHUNKED, answering, ask, on_both_loops, talking_to
 from tests.integration.harness import until
 from tests.integration.scripted import request, response
 

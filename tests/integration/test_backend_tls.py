@@ -9,17 +9,9 @@ import subprocess
 import pytest
 
 from backends.client import BackendClient
-from backends.errors import (
-    BackendError,
-    BackendUnreachable,
-)
+from backends.errors import BackendError, BackendUnreachable
 from backends.http.url import TlsFiles, parse_request_url
-from tests.integration.backend_talks import (
-    CHUNKED,
-    ask,
-    echoing,
-    on_both_loops,
-)
+from tests.integration.backend_talks import CHUNKED, ask, echoing, on_both_loops
 from tests.integration.scripted import Raw, request
 
 
