@@ -10,6 +10,7 @@ from typing import Self
 from aiohttp import web
 
 from backends.bearer import is_bearer_of
+from backends.listening_socket import format_server_url, open_listening_socket
 from backends.simulator.cost_model import CostModel
 from backends.simulator.engine import BatchingEngine
 from backends.simulator.fault_middleware import apply_faults
@@ -89,8 +90,7 @@ class RunningSimulator:
     @property
     def url(self) -> str:
         """Where it listens, without a path."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return format_server_url(self.host, self.port)
 
     def set_cost_model(self, truth: CostModel) -> None:
         """Make the model slower, hungrier or otherwise different from now on."""
@@ -139,19 +139,13 @@ class RunningSimulator:
     async def _reopen_listener(self) -> None:
         for _ in range(_REOPEN_TRIES):
             try:
-                sock = _bind_socket(self.host, self.port)
+                sock = open_listening_socket(self.host, self.port, _BACKLOG)
             except OSError:  # uvloop closes the old one in its next round
                 await asyncio.sleep(0.01)
                 continue
             await self._listen_on(sock)
             break
         self._reopening = None
-
-
-def _bind_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
 
 
 async def start_simulator(
@@ -167,7 +161,7 @@ async def start_simulator(
         keepalive_timeout=_KEEPALIVE_SECONDS,
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
-    sock = _bind_socket(host, port)
+    sock = open_listening_socket(host, port, _BACKLOG)
     try:
         await runner.setup()
         running = RunningSimulator(

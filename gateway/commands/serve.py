@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from litestar.types import ASGIApp
 
+from backends.listening_socket import open_listening_socket
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
@@ -25,6 +26,7 @@ _CONFIG = "JOULEGATE_CONFIG"
 _LEVEL = "JOULEGATE_LOG_LEVEL"
 _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD_BYTES = 256 * 1024
+_BACKLOG = 2048
 _GRACE_SECONDS = 5
 """What uvicorn waits beyond the drain deadline, for the error frames to get out."""
 
@@ -96,10 +98,7 @@ def open_listener(host: str, port: int, stall_seconds: float | None = None) -> s
 
     A client that has not read for `stall_seconds` is dropped.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Whoever asks for every address means IPv4's as well.
-    both = host == "::" and socket.has_dualstack_ipv6()
-    listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
+    listener = open_listening_socket(host, port, _BACKLOG)
     listener.set_inheritable(True)
     # A client that stops reading is dropped by the kernel, whatever is still buffered for it.
     if stall_seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from backends.bearer import is_bearer_of
+from backends.listening_socket import format_server_url, open_listening_socket
 from backends.meter.clock import clock_us
 from backends.meter.daemon import token_poller as tokens
 from backends.meter.daemon.ledger_runner import LedgerSpec
@@ -155,8 +155,7 @@ class RunningMeter:
     @property
     def url(self) -> str:
         """Where it listens, without a path."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return format_server_url(self.host, self.port)
 
     @property
     def ledgers_by_name(self) -> dict[str, EnergyLedger]:
@@ -205,9 +204,7 @@ async def start_meter(
         keepalive_timeout=_KEEPALIVE_SECONDS,
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
-    sock = socket.create_server((host, port), family=family, dualstack_ipv6=both)
+    sock = open_listening_socket(host, port)
     try:
         await runner.setup()
         await web.SockSite(runner, sock).start()
