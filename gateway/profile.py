@@ -3,6 +3,7 @@
 A file is taken whole or not at all.
 """
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
@@ -269,8 +270,9 @@ def load_profile(path: Path | None, learnt: Path | None = None) -> CostProfile:
         return base
     over = _load_one(learnt)
     version = hashlib.sha256(f"{base.version} {over.version}".encode()).hexdigest()[:12]
-    models = {**base.models, **over.models}
-    return CostProfile(models, version, base.lengths, base.accuracy_by_prompt)
+    made = copy.copy(base)  # what was made of its models of the prompt's text is shared
+    made.models, made.version = {**base.models, **over.models}, version
+    return made
 
 
 def _load_one(path: Path | None) -> CostProfile:
