@@ -1,15 +1,13 @@
 """The grid's intensity as a Prometheus has it: the series of a grid-intensity exporter."""
 
-from http import HTTPStatus
 from math import fsum, isfinite
 from urllib.parse import urlencode
-
-import msgspec
 
 from backends.bearer import build_bearer
 from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.http.url import TlsFiles, parse_request_url
+from backends.prometheus_reply import PrometheusReplyError, PrometheusSample, parse_samples
 
 SERIES = "grid_intensity_carbon_average"
 """Grams of CO2e a kWh, by `provider` and `location`."""
@@ -19,21 +17,6 @@ _SECONDS = 10.0
 
 class GridQueryError(Exception):
     """Prometheus has no intensity; the message says why."""
-
-
-class _Sample(msgspec.Struct):
-    metric: dict[str, str]
-    value: tuple[float, str]
-
-
-class _Data(msgspec.Struct):
-    result: list[_Sample]
-
-
-class _Reply(msgspec.Struct):
-    status: str
-    data: _Data | None = None
-    error: str = ""
 
 
 class GridQuery:
@@ -61,14 +44,12 @@ class GridQuery:
         except BackendError as error:
             raise GridQueryError(f"Prometheus cannot be asked: {error}") from None
         try:
-            reply = msgspec.json.decode(page, type=_Reply)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            reply = _Reply("error", error="no answer of Prometheus's API")
-        if status != HTTPStatus.OK or reply.status != "success" or reply.data is None:
-            raise GridQueryError(f"Prometheus says {status}: {reply.error}")
-        return self._read_grams(reply.data.result)
+            samples = parse_samples(status, page)
+        except PrometheusReplyError as error:
+            raise GridQueryError(str(error)) from None
+        return self._read_grams(samples)
 
-    def _read_grams(self, samples: list[_Sample]) -> float:
+    def _read_grams(self, samples: list[PrometheusSample]) -> float:
         if not samples:
             raise GridQueryError(f"Prometheus has no {self.selector} now")
         grids = {

@@ -8,13 +8,11 @@ of the same counter: the highest is the newest.
 import importlib
 import time
 from collections.abc import Callable, Sequence
-from http import HTTPStatus
 from typing import Any, Final
-
-import msgspec
 
 from backends.install_hint import suggest_install
 from backends.meter.sources.source import EnergyDevice, SourceError
+from backends.prometheus_reply import PrometheusReplyError, PrometheusSample, parse_samples
 
 SERIES: Final = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 _TIMEOUT_SECONDS: Final = 10.0
@@ -22,21 +20,6 @@ _FRESH_SECONDS: Final = 0.5
 """Readings of several devices this close to each other share one query."""
 _BLANK: Final = 9.2e18
 """DCGM's values for "not known" lie above that."""
-
-
-class _PrometheusSample(msgspec.Struct):
-    metric: dict[str, str]
-    value: tuple[float, str]
-
-
-class _PrometheusData(msgspec.Struct):
-    result: list[_PrometheusSample]
-
-
-class _PrometheusReply(msgspec.Struct):
-    status: str
-    data: _PrometheusData | None = None
-    error: str = ""
 
 
 class DcgmSource:
@@ -109,18 +92,15 @@ class DcgmSource:
         self._counters, self._asked_at = counters, self._clock()
         return gpus
 
-    def _fetch_samples(self) -> list[_PrometheusSample]:
+    def _fetch_samples(self) -> list[PrometheusSample]:
         try:
             response = self._client.get(f"{self._url}/api/v1/query", params={"query": SERIES})
         except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
             raise SourceError(f"DCGM: Prometheus cannot be asked: {error}") from None
         try:
-            reply = msgspec.json.decode(response.content, type=_PrometheusReply)
-        except msgspec.DecodeError:
-            reply = _PrometheusReply("error", error="no answer of Prometheus's API")
-        if response.status_code != HTTPStatus.OK or reply.status != "success" or reply.data is None:
-            raise SourceError(f"DCGM: Prometheus says {response.status_code}: {reply.error}")
-        return reply.data.result
+            return parse_samples(response.status_code, response.content)
+        except PrometheusReplyError as error:
+            raise SourceError(f"DCGM: {error}") from None
 
     def _select_gpus(self, gpus: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         if not gpus:

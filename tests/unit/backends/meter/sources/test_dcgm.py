@@ -106,6 +106,8 @@ def test_values_that_are_none(prometheus, value):
             "Prometheus says 422: no!",
         ),
         (httpx.Response(200, text="<html>"), "200: no answer of Prometheus's API"),
+        (httpx.Response(200, content=b'{"status": "\xff"}'), "200: no answer of Prometheus's API"),
+        (httpx.Response(200, content=b'{"a":' * 9999), "200: no answer of Prometheus's API"),
         (httpx.Response(401, text="who?"), "401: no answer of Prometheus's API"),
         (httpx.Response(200, json={"status": "success"}), "Prometheus says 200"),
         (
