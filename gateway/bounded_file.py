@@ -25,6 +25,22 @@ def read_bounded_file(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     return raw
 
 
+FileSignature = tuple[int, int, int]
+"""Inode, time of the last change in ns, size: another one is another content."""
+
+
+def sign_file(path: Path | None) -> FileSignature | None:
+    """Return what changes when a file does; None where there is none."""
+    if path is None:
+        return None
+    try:
+        # stat follows the symlinks, so a swapped link shows as another inode.
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def check_regular_file(path: Path) -> None:
     """Raise OSError where `path` is no regular file: a library that reads it would hang."""
     _check_regular(path.stat().st_mode, path)

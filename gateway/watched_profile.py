@@ -5,9 +5,8 @@ The last good one stays in force when a new one is bad.
 
 from pathlib import Path
 
+from gateway.bounded_file import FileSignature, sign_file
 from gateway.profile import CostProfile, load_profile
-
-_FileSignature = tuple[int, int, int]
 
 
 class WatchedProfileFile:
@@ -30,16 +29,5 @@ class WatchedProfileFile:
         self._signature = self._read_signature()
         return load_profile(self._path, self._learnt)
 
-    def _read_signature(self) -> tuple[_FileSignature | None, _FileSignature | None]:
-        return _sign_file(self._path), _sign_file(self._learnt)
-
-
-def _sign_file(path: Path | None) -> _FileSignature | None:
-    if path is None:
-        return None
-    try:
-        # stat follows the symlinks, so a swapped link shows as another inode.
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    def _read_signature(self) -> tuple[FileSignature | None, FileSignature | None]:
+        return sign_file(self._path), sign_file(self._learnt)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from backends.periodic import run_periodically
+from gateway.bounded_file import FileSignature, sign_file
 from gateway.daemon_thread import run_in_daemon_thread
 from gateway.structured import ConfigError
 from gateway.telemetry.boundary import JOULES_PER_KWH
@@ -83,17 +84,17 @@ class _ReadFile(NamedTuple):
     """A file as it was last looked at; `signature` changes when the file does."""
 
     path: Path
-    signature: tuple[int, int] | None
+    signature: FileSignature | None
     table: IntensityTable
 
 
 def _open_file(path: Path) -> _ReadFile:
-    return _ReadFile(path, _sign(path), read_intensity_table(path))
+    return _ReadFile(path, sign_file(path), read_intensity_table(path))
 
 
 def _read_again(known: _ReadFile) -> _ReadFile:
     """Return the file as it is now, or the last good one."""
-    signature = _sign(known.path)
+    signature = sign_file(known.path)
     if signature == known.signature:
         return known
     try:
@@ -101,11 +102,3 @@ def _read_again(known: _ReadFile) -> _ReadFile:
     except ConfigError as error:
         _log.error("carbon file refused, the last good one stays: %s", error)
         return known._replace(signature=signature)
-
-
-def _sign(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino
