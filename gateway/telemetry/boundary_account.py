@@ -133,10 +133,10 @@ class BoundaryAccount:
             return
         for wasted in energy.wasted:
             if wasted.method is not None:
-                self._add_used(wasted.model, REQUESTS, wasted.joules, at)
+                self._count_joules(wasted.model, REQUESTS, wasted.joules, at)
         if energy.joules is None or not record.model:
             return
-        self._add_used(record.model, REQUESTS, energy.joules, at)
+        self._count_joules(record.model, REQUESTS, energy.joules, at)
         record.boundary = self.draw_lines(record.model, energy.joules, record.host, at)
 
     def draw_lines(
@@ -148,11 +148,7 @@ class BoundaryAccount:
 
     def add_unattributed_joules(self, model: str, kind: str, joules: float) -> None:
         """Count joules of accelerators that are no request's: idle, other."""
-        at = self._wall_clock()
-        if kind == IDLE:
-            self._add_idle(model, joules, at)
-        else:
-            self._add_used(model, kind, joules, at)
+        self._count_joules(model, kind, joules, self._wall_clock())
 
     def collect_idle_joules(self) -> None:
         """Count what hosts drew while they served nobody; evenly over a host's backends."""
@@ -168,20 +164,14 @@ class BoundaryAccount:
     ) -> None:
         """Count joules of a host, spent at Unix time `at`."""
         self._metrics.host(model, kind, source).inc(joules)
+        self._count_joules(model, kind, joules, at)
+
+    def _count_joules(self, model: str, kind: str, joules: float, at: float) -> None:
+        """Count joules at the wall, whatever of the server drew them."""
         if kind == IDLE:
-            self._add_idle(model, joules, at)
+            self._idle_ratios[model].add_joules(self.clock(), idle=joules)
         else:
-            self._add_used(model, kind, joules, at)
-
-    def _add_used(self, model: str, kind: str, joules: float, at: float) -> None:
-        self._idle_ratios[model].add_joules(self.clock(), used=joules)
-        self._count_facility(model, kind, joules, at)
-
-    def _add_idle(self, model: str, joules: float, at: float) -> None:
-        self._idle_ratios[model].add_joules(self.clock(), idle=joules)
-        self._count_facility(model, IDLE, joules, at)
-
-    def _count_facility(self, model: str, kind: str, joules: float, at: float) -> None:
+            self._idle_ratios[model].add_joules(self.clock(), used=joules)
         rates = self._rates_at(at)
         totals = convert_joules(joules, rates)
         self._metrics.facility(model, kind).inc(totals.joules)
