@@ -76,8 +76,7 @@ def run_until_told(
     try:
         asyncio.run(serve())
     except OSError as error:
-        err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
-        return FAILED
+        return report_failure(f"{host}:{port}: {error.strerror or error}")
     return OK
 
 

@@ -7,7 +7,14 @@ import msgspec
 
 from backends.vllm import launcher, recipes
 from gateway import profile as profiles
-from gateway.console import FAILED, OK, err, log_to_stderr, report_usage_error, run_until_told
+from gateway.console import (
+    OK,
+    err,
+    log_to_stderr,
+    report_failure,
+    report_usage_error,
+    run_until_told,
+)
 from gateway.library.model_profile import build_model_profile
 from gateway.library.shipped import load_library
 
@@ -55,8 +62,7 @@ def run(
     except (recipes.UnknownRecipeError, profiles.ProfileError) as error:
         return report_usage_error(error)
     except launcher.LaunchError as error:
-        err.print(f"joulegate: {error}", markup=False)
-        return FAILED
+        return report_failure(error)
     return OK
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway import profile as profiles
-from gateway.console import FAILED, OK, err, out, report_usage_error
+from gateway.console import OK, out, report_failure, report_usage_error
 from gateway.library import table
 from gateway.library.model_profile import build_model_profile
 from gateway.library.shipped import LibraryError, load_library
@@ -112,8 +112,7 @@ def add_entry(name: str, key: str, profile: Path, *, accuracy: float | None, rep
     except ProfileError as error:
         return report_usage_error(error)
     except OSError as error:
-        err.print(f"joulegate: {profile}: {error.strerror}", markup=False)
-        return FAILED
+        return report_failure(f"{profile}: {error.strerror}")
     made = models[key]
     out.print(
         f"{profile}: {key} added from {made.provenance['source']}", markup=False, soft_wrap=True

@@ -13,7 +13,7 @@ from gateway import config as configs
 from gateway import profile as profiles
 from gateway import tokens
 from gateway.commands.demo.example_config import make_example_config
-from gateway.console import FAILED, OK, err, out, report_usage_error
+from gateway.console import OK, out, report_failure, report_usage_error
 from gateway.scheduling.decision import RoutingDecision
 from gateway.service.client.errors import ApiError
 from gateway.service.request.body import parse_request
@@ -51,11 +51,7 @@ def run(
     else:
         print_decision(made.decision)
     if not made.decision.candidates:
-        err.print(
-            f"joulegate: {no_candidate_error(made.decision, made.ask.kind.prompt_member)}",
-            markup=False,
-        )
-        return FAILED
+        return report_failure(no_candidate_error(made.decision, made.ask.kind.prompt_member))
     return OK
 
 

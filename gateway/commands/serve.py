@@ -17,7 +17,7 @@ from backends.listening_socket import open_listening_socket
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
-from gateway.console import FAILED, LEVELS, OK, err, log_to_stderr, report_usage_error
+from gateway.console import LEVELS, OK, log_to_stderr, report_failure, report_usage_error
 from gateway.telemetry import SHARED_DIR, WORKERS
 
 _log = logging.getLogger("joulegate")
@@ -64,8 +64,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     try:
         listener = open_listener(host, port, parsed.timeouts.stall_seconds)
     except OSError as error:
-        err.print(f"joulegate: {host}:{port}: {error.strerror or error}", markup=False)
-        return FAILED
+        return report_failure(f"{host}:{port}: {error.strerror or error}")
     _log.info("running on http://%s:%d", host, listener.getsockname()[1])
     if workers == 1:
         uvicorn.Server(options).run(sockets=[listener])

@@ -22,7 +22,7 @@ from gateway.commands.demo import fleet
 from gateway.commands.demo.example_config import make_example_config
 from gateway.commands.demo.packing import show_packing
 from gateway.commands.serve import make_server_config, open_listener
-from gateway.console import FAILED, OK, err, out, report_failure
+from gateway.console import OK, err, out, report_failure
 from gateway.service.client import headers as names
 
 _HOST = "127.0.0.1"
@@ -76,8 +76,7 @@ def run(*, port: int, once: bool, speed: float, loop: bool) -> int:
         # Before anything else is started.
         listener = open_listener(_HOST, port)
     except OSError as error:
-        err.print(f"joulegate: {_HOST}:{port}: {error.strerror}; choose another with --port")
-        return FAILED
+        return report_failure(f"{_HOST}:{port}: {error.strerror}; choose another with --port")
     with contextlib.suppress(KeyboardInterrupt):
         return asyncio.run(_run_demo(listener, once=once, speed=speed, loop=loop))
     return OK
