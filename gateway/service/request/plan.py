@@ -115,7 +115,10 @@ class RoutingPlan:
         found: dict[str, Any] = {"prompt": self.ask.words} if log.prompts else {}
         if log.features:
             read = self.prompt
-            text = extract_text_features(self.ask.words) if read is None else read.text
+            if read is None or read.model is None:  # not read, or not its form
+                text = extract_text_features(self.ask.words)
+            else:
+                text = read.text
             found["features"] = {"words": text.words, "form": text.form}
         return found
 

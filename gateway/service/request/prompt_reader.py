@@ -71,9 +71,9 @@ class PromptReader:
 
     def read(self, prompt: str, system: str, model: PromptAccuracy | None) -> ReadPrompt:
         """Return a prompt's features and the model's reading of them."""
-        text = extract_text_features(prompt)
         if model is None:
-            return ReadPrompt(text)
+            return ReadPrompt(extract_text_features(prompt, with_form=False))
+        text = extract_text_features(prompt)
         context = self._read_context(system) if system else None
         return ReadPrompt(text, context, model, model.read(text, context))
 

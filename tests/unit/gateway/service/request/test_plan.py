@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from backends.registry import Backend, Deployment
-from gateway.config import parse_config
+from gateway.config import LogConfig, parse_config
 from gateway.experiment_config import BaselineConfig
+from gateway.profile import CostProfile, WordsRegression
 from gateway.scheduling.decision import ExcludedCandidate, MetricWeights, RoutingDecision
+from gateway.scheduling.text_features import BUCKETS, SHAPES, extract_text_features
 from gateway.service.client.errors import (
     BackendsUnavailable,
     ContextExceeded,
@@ -35,19 +37,23 @@ models:
 )
 
 
-@pytest.fixture
-def snapshot(shipped):
+def make_snapshot(profile):
     rng = random.Random(0)
     deployments = [
         Deployment(m.name, m.deployment_label, m.name, [Backend(m.backends[0].root_url)], rng=rng)
         for m in CONFIG.models
     ]
-    return RoutingSnapshot(CONFIG, deployments, shipped)
+    return RoutingSnapshot(CONFIG, deployments, profile)
+
+
+@pytest.fixture
+def snapshot(shipped):
+    return make_snapshot(shipped)
 
 
 @pytest.fixture
 def decided(snapshot, counter):
-    def make(body, headers=None, kind=EndpointKind.CHAT):
+    def make(body, headers=None, kind=EndpointKind.CHAT, snapshot=snapshot):
         ask = parse_request(kind, decode_members(json.dumps(body).encode()))
         return make_plan(
             ask, ModelNames(CONFIG).resolve_name(ask.model), headers or {}, snapshot, counter
@@ -246,3 +252,17 @@ def test_odd_numbers_are_predicted_all_the_same(decided, odd):
     for scored in decided(chat(**odd)).decision.candidates:
         assert 0.0 < scored.predicted_seconds < math.inf
         assert 0.0 < scored.predicted_joules < math.inf
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_log_gets_all_of_a_prompts_features_whatever_the_decision_read(
+    decided, shipped, trained
+):
+    words = WordsRegression(4.0, 0.5, [0.0] * BUCKETS, [(0.0, 0.0, 1.0)] * len(SHAPES))
+    lengths = {"phi-3-mini": words} if trained else {}
+    plan = decided(chat(), snapshot=make_snapshot(CostProfile(shipped.models, "v", lengths)))
+    found = extract_text_features("Hello")
+    assert (plan.prompt is not None) is trained
+    assert plan.describe_text(LogConfig(features=True)) == {
+        "features": {"words": found.words, "form": found.form}
+    }
