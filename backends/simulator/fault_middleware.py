@@ -10,13 +10,12 @@ from aiohttp import web
 
 from backends.simulator.faults import ActiveFault
 from backends.simulator.handlers import (
-    STRUCK_FAULTS,
     RequestHandler,
     SimulatorHandlers,
     json_response,
 )
 from backends.simulator.protocol import error_body
-from backends.simulator.wire import reset_connection, wait_forever
+from backends.simulator.wire import STRUCK_FAULTS, reset_connection, wait_forever
 
 _PAGE = "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 _GARBAGE = b"\x16\x03\x01 this is not HTTP\r\n\r\n\x00\xff\xfe"

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -14,7 +13,8 @@ from backends.simulator import chunks, tokens
 from backends.simulator.answers import SimulatedCompletion, plan_chat, plan_completion
 from backends.simulator.embeddings import DEFAULT_DIMENSIONS, build_embedding
 from backends.simulator.engine import BatchingEngine
-from backends.simulator.faults import ActiveFault, FaultInjector
+from backends.simulator.engine_request import RequestCost
+from backends.simulator.faults import FaultInjector
 from backends.simulator.metrics import CONTENT_TYPE, SimulatorMetrics
 from backends.simulator.prompts import check_prompt, measure_chat_prompt, measure_prompts
 from backends.simulator.protocol import (
@@ -28,11 +28,9 @@ from backends.simulator.protocol import (
 )
 from backends.simulator.scheduler_loop import SchedulerLoop
 from backends.simulator.spec import SimulatorSpec
-from backends.simulator.wire import ConnectionCutError, FaultyStream, SimulatedStream
+from backends.simulator.wire import ConnectionCutError, make_stream
 
 VERSION = "0.32.0+simulated"
-# The faults that strike the request in hand, set around its handler.
-STRUCK_FAULTS: ContextVar[Sequence[tuple[str, ActiveFault]]] = ContextVar("struck", default=())
 
 
 class SimulatorHandlers:
@@ -128,10 +126,7 @@ class SimulatorHandlers:
                 top_logprobs=top,
                 continuous_usage=options is not None and options.wants_continuous_usage,
             )
-            struck = STRUCK_FAULTS.get()
-            wire = (
-                FaultyStream(request, struck, self.faults) if struck else SimulatedStream(request)
-            )
+            wire = make_stream(request, self.faults)
             try:
                 await wire.open()
                 sent = [0] * len(answers)
@@ -164,23 +159,15 @@ class SimulatorHandlers:
                 HTTPStatus.BAD_REQUEST, "The model does not support Embeddings API"
             )
         prompts = measure_prompts(asked.input, self.spec)
-        for tokens_in, _ in prompts:
-            check_prompt(self.engine.truth, tokens_in)
-        answers = [SimulatedCompletion(k, n, [""], "stop") for k, (n, _) in enumerate(prompts)]
-        call_id = uuid4().hex
-        call = self.scheduler_loop.submit_call(call_id, answers, wants_tokens=False)
-        try:
-            await call.wait_until_ended()
-        finally:
-            self.scheduler_loop.abort_call(call_id, answers)
+        costs = await self.read_prompts([tokens_in for tokens_in, _ in prompts])
         size = asked.dimensions or DEFAULT_DIMENSIONS
         data = [
             build_embedding(k, mark, self.spec.seed, size, asked.encoding_format)
             for k, (_, mark) in enumerate(prompts)
         ]
-        ending = chunks.report_cost(self.spec, [], call.costs, sum(n for n, _ in prompts))
+        ending = chunks.report_cost(self.spec, [], costs, sum(n for n, _ in prompts))
         body = {
-            "id": f"embd-{call_id}",
+            "id": f"embd-{uuid4().hex}",
             "object": "list",
             "created": int(time.time()),
             "model": self.spec.model,
@@ -282,6 +269,19 @@ class SimulatorHandlers:
 
     def _fault_state(self) -> dict[str, Any]:
         return {"active": self.faults.active, "served": self.faults.served}
+
+    async def read_prompts(self, sizes: Sequence[int]) -> list[RequestCost]:
+        """Have the engine read prompts of so many tokens and write nothing; return their costs."""
+        for tokens_in in sizes:
+            check_prompt(self.engine.truth, tokens_in)
+        answers = [SimulatedCompletion(k, n, [""], "stop") for k, n in enumerate(sizes)]
+        call_id = uuid4().hex
+        call = self.scheduler_loop.submit_call(call_id, answers, wants_tokens=False)
+        try:
+            await call.wait_until_ended()
+        finally:
+            self.scheduler_loop.abort_call(call_id, answers)
+        return call.costs
 
     def check_model(self, model: str | None) -> None:
         """Raise SimulatorError where another model is named."""

@@ -15,10 +15,9 @@ import msgspec
 from aiohttp import web
 
 from backends.simulator import chunks, text
-from backends.simulator.answers import SimulatedCompletion
 from backends.simulator.embeddings import DEFAULT_DIMENSIONS, build_embedding
 from backends.simulator.handlers import SimulatorHandlers, json_response
-from backends.simulator.prompts import check_prompt, measure_prompts
+from backends.simulator.prompts import measure_prompts
 from backends.simulator.protocol import SimulatorError, parse_body
 
 _LABELS = ("negative", "positive")
@@ -132,7 +131,7 @@ class ScoringHandlers:
             raise SimulatorError(HTTPStatus.BAD_REQUEST, "1 validation error: file: Field required")
         self._server.check_model(str(form.get("model", self._server.spec.model)))
         data = sound.file.read()
-        await self._work([max(1, len(data) // _BYTES_PER_AUDIO_TOKEN)])
+        await self._server.read_prompts([max(1, len(data) // _BYTES_PER_AUDIO_TOKEN)])
         rng = Random(data[:1024])  # noqa: S311 - to be repeatable
         heard = "".join(text.make_filler(self._server.spec.model, _WORDS_HEARD, rng))
         if form.get("response_format") == "text":
@@ -161,20 +160,9 @@ class ScoringHandlers:
     async def _compute(self, prompts: Sequence[str]) -> tuple[list[int], dict[str, Any]]:
         """Have the engine read prompts; return their hashes and the usage."""
         measured = measure_prompts(list(prompts), self._server.spec)
-        await self._work([tokens_in for tokens_in, _ in measured])
+        await self._server.read_prompts([tokens_in for tokens_in, _ in measured])
         usage = chunks.build_usage(sum(tokens_in for tokens_in, _ in measured), 0)
         return [mark for _, mark in measured], usage
-
-    async def _work(self, sizes: Sequence[int]) -> None:
-        loop, call_id = self._server.scheduler_loop, uuid4().hex
-        for tokens_in in sizes:
-            check_prompt(self._server.engine.truth, tokens_in)
-        answers = [SimulatedCompletion(k, n, [""], "stop") for k, n in enumerate(sizes)]
-        call = loop.submit_call(call_id, answers, wants_tokens=False)
-        try:
-            await call.wait_until_ended()
-        finally:
-            loop.abort_call(call_id, answers)
 
     def _draw(self, mark: int) -> float:
         return Random(f"{self._server.spec.seed}:{mark}").random()  # noqa: S311 - to be repeatable

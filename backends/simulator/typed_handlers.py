@@ -11,13 +11,13 @@ from aiohttp import web
 
 from backends.simulator import chunks
 from backends.simulator.answers import SimulatedCompletion, plan_chat
-from backends.simulator.handlers import STRUCK_FAULTS, SimulatorHandlers, json_response
+from backends.simulator.handlers import SimulatorHandlers, json_response
 from backends.simulator.messages_frames import MessagesFrames
 from backends.simulator.prompts import measure_chat_prompt
 from backends.simulator.protocol import ChatMessage, ChatRequest, SimulatorError, parse_body
 from backends.simulator.responses_frames import ResponsesFrames
 from backends.simulator.typed_requests import MessagesRequest, ResponsesRequest
-from backends.simulator.wire import ConnectionCutError, FaultyStream, SimulatedStream
+from backends.simulator.wire import ConnectionCutError, make_stream
 
 _MOST_KEPT = 1000
 
@@ -148,10 +148,7 @@ class TypedHandlers:
                 await call.wait_until_ended()
                 tail = chunks.report_cost(server.spec, answers, call.costs, tokens_in)
                 return json_response(msgspec.json.encode(build_whole(tail)))
-            struck = STRUCK_FAULTS.get()
-            wire = (
-                FaultyStream(request, struck, server.faults) if struck else SimulatedStream(request)
-            )
+            wire = make_stream(request, server.faults)
             try:
                 await wire.open()
                 sent = 0

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 from aiohttp import web
 
@@ -15,6 +16,8 @@ SSE_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-simulated"
 # A reset discards what the peer has not read yet; give it time to read the part it shall get.
 _BEFORE_RESET_SECONDS = 0.05
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
+STRUCK_FAULTS: ContextVar[Sequence[tuple[str, ActiveFault]]] = ContextVar("struck", default=())
+"""The faults that strike the request in hand, set around its handler."""
 
 
 class ConnectionCutError(Exception):
@@ -148,3 +151,9 @@ class FaultyStream(SimulatedStream):
         await asyncio.sleep(_BEFORE_RESET_SECONDS)
         reset_connection(self.request)
         raise ConnectionCutError
+
+
+def make_stream(request: web.Request, faults: FaultInjector) -> SimulatedStream:
+    """Return the stream that answers a request, with the faults that strike it."""
+    struck = STRUCK_FAULTS.get()
+    return FaultyStream(request, struck, faults) if struck else SimulatedStream(request)
