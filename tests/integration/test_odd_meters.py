@@ -51,6 +51,7 @@ ODD = {
     "nothing": saying(b""),
     "half": saying(b'{"meter": "x", "observations": [[1, '),
     "other-shape": saying(b'{"meter": 5}'),
+    "no-utf-8": saying(b'{"meter": "\xff", "observations": [], "spendings": []}'),
     "deep": saying(b"[" * 100_000),
     "huge": saying(b'{"meter": "x", "unknown": ["' + b"x" * (3 << 20) + b'"]}'),
     "negative-number": sourly(-1, 5, "exclusive"),

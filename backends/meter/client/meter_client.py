@@ -23,6 +23,7 @@ from backends.bearer import build_bearer
 from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.http.url import TlsFiles, parse_request_url
+from backends.meter.client.ack_reader import read_ack
 from backends.meter.client.request_handle import ABANDONED, ENDED, BackendMeter, MeteredAttempt
 from backends.meter.method import ESTIMATED
 from backends.meter.protocol import (
@@ -48,10 +49,8 @@ _EXPIRE_SECONDS = 130.0
 _MOST_EVENTS = 8_000
 _MOST_WAITING = 50_000
 _MOST_ANSWER_BYTES = 2 << 20
-_LIMIT = 1 << 53
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(MeterAck)
 
 
 class MeterLink:
@@ -171,7 +170,7 @@ class MeterLink:
         batch = EventBatch(self._gateway_id, places, events, self._received)
         try:
             answer = await self._post_batch(_encoder.encode(batch))
-        except (BackendError, TimeoutError, msgspec.MsgspecError) as error:
+        except (BackendError, TimeoutError) as error:
             self._handle_failure(error)
             return False
         self._handle_ack(answer, stages)
@@ -186,7 +185,7 @@ class MeterLink:
                 answer.close()
         if answer.status != HTTPStatus.OK:
             raise BackendError(f"status {answer.status}: {read[:200].decode('utf-8', 'replace')}")
-        return _check_ack(_decoder.decode(read))
+        return read_ack(read)
 
     def _handle_ack(self, answer: MeterAck, stages: list[tuple[MeteredAttempt, int, int]]) -> None:
         now = time.monotonic()
@@ -302,19 +301,3 @@ class MeterLink:
         metered.method = ESTIMATED
         self.unmeasured_requests += metered.on_energy is not None
         self.finished_attempts.append(metered)
-
-
-def _check_ack(answer: MeterAck) -> MeterAck:
-    """Return a response whose numbers are possible. Raises BackendError."""
-    told: tuple[EnergyObservation | UnattributedEnergy, ...] = (
-        *answer.observations,
-        *answer.spendings,
-    )
-    if any(not (0 <= one.number < _LIMIT and 0 <= one.microjoules < _LIMIT) for one in told):
-        raise BackendError("an answer with a number out of bounds")
-    host = answer.host
-    if host is not None and not (
-        0 <= host.microjoules < _LIMIT and 0 <= host.microseconds < _LIMIT
-    ):
-        raise BackendError("an answer with a host's energy out of bounds")
-    return answer
