@@ -11,7 +11,6 @@ from math import isfinite
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from backends.meter.method import ESTIMATED
 from gateway.scheduling.switchback import ARMS, Switchback
 from gateway.telemetry.record import RequestRecord
 
@@ -111,13 +110,9 @@ class ExperimentMetrics:
         arm, energy = record.target.arm, record.settled
         if arm is None or energy is None:
             return
-        spent = [(energy.joules or 0.0, energy.method)]
-        spent += [(wasted.joules, wasted.method) for wasted in energy.wasted]
         labels = (self._switchback.name, arm)
-        self._energy.labels(*labels, REQUEST).inc(sum(joules for joules, _ in spent))
-        self._estimated.labels(*labels).inc(
-            sum(joules for joules, method in spent if method == ESTIMATED)
-        )
+        self._energy.labels(*labels, REQUEST).inc(energy.total_joules)
+        self._estimated.labels(*labels).inc(energy.estimated_joules)
 
     def count_unattributed(self, kind: str, joules: float) -> None:
         """Count joules that no request answers for, as they are told."""

@@ -162,6 +162,12 @@ class RequestEnergy(NamedTuple):
         """All that the request cost, what was wasted on it included."""
         return (self.joules or 0.0) + sum(one.joules for one in self.wasted)
 
+    @property
+    def estimated_joules(self) -> float:
+        """Of those, what no meter measured."""
+        own = (self.joules or 0.0) if self.method == ESTIMATED else 0.0
+        return own + sum(one.joules for one in self.wasted if one.method == ESTIMATED)
+
 
 class ProfilePrediction(NamedTuple):
     """What a profile gives for an answer: its costs at the tokens there were, and its length."""
