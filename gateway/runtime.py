@@ -96,7 +96,7 @@ class GatewayRuntime:
                 ),
             ),
             metrics=self.metrics,
-            books=RequestAccounting(
+            accounting=RequestAccounting(
                 self.metrics,
                 RecentRequests(config.limits.requests_kept),
                 deployments,
@@ -231,9 +231,7 @@ class GatewayRuntime:
     async def _publish_shared_metrics(self, sums: SharedSums) -> None:
         # Another worker may be the one that is scraped.
         while True:
-            self.metrics.publish_backends(self.gateway.deployments)
-            self.metrics.reference_load.set(self.gateway.deciding.reference_load)
-            self.metrics.publish_meters(self._meters)
+            self.gateway.publish_gauges()
             sums.write_sums()
             await asyncio.sleep(_PUBLISH_SECONDS)
 

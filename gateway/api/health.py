@@ -34,9 +34,7 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
     def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Show every metric in Prometheus's text format, or OpenMetrics where asked for."""
         gateway.accounting.flush()
-        gateway.metrics.publish_backends(gateway.deployments)
-        gateway.metrics.reference_load.set(gateway.deciding.reference_load)
-        gateway.metrics.publish_meters(gateway.accounting.meters)
+        gateway.publish_gauges()
         page, kind = encode_metrics_page(scraped, request.headers.get("accept", ""))
         return Response(page, headers={"content-type": kind})
 

@@ -20,20 +20,15 @@ from gateway.service.accounting.outcome import (
     note_upstream_response,
 )
 from gateway.service.byte_budget import ByteBudget
-from gateway.service.client import headers as names
 from gateway.service.client.cancellation import (
     SWEEP_SECONDS,
     CancelReason,
     InflightRequests,
     RequestCancellation,
 )
-from gateway.service.client.errors import (
-    ApiError,
-    GatewayDraining,
-    GatewayTimeout,
-    StreamInterrupted,
-)
-from gateway.service.client.response import JSON, SSE, Header, ResponseWriter
+from gateway.service.client.errors import ApiError, StreamInterrupted
+from gateway.service.client.failed_request import FailureReporter
+from gateway.service.client.response import SSE, ResponseWriter
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
@@ -44,23 +39,15 @@ from gateway.service.request.previous_response import keep_to_place, pin_to_prev
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames, RequestTarget
+from gateway.service.unary_answer import send_unary_answer
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
-from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
-from gateway.service.upstream.upstream_response import UpstreamResponse
-from gateway.service.upstream.usage_impact import add_usage_impact
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_stages import (
-    ClientOutcome,
-    ParsedRequest,
-    RequestedName,
-)
+from gateway.telemetry.request_stages import ClientOutcome, ParsedRequest, RequestedName
 from gateway.tokens import TokenCounter
 
 _log = logging.getLogger("joulegate")
 
-CLIENT_GONE = 499
-"""nginx's code for a client that closed first; no client ever sees it."""
 _OK = HTTPStatus.OK.value
 _ANSWERED = ClientOutcome(_OK)
 NO_LOG = LogConfig()
@@ -79,7 +66,7 @@ class RequestPipeline:
         counter: TokenCounter,
         dispatcher: UpstreamDispatcher,
         metrics: GatewayMetrics,
-        books: RequestAccounting,
+        accounting: RequestAccounting,
         stall_seconds: float,
         stream_seconds: float,
         experiment: ExperimentConfig | None = None,
@@ -92,11 +79,14 @@ class RequestPipeline:
         self.profiles = profiles
         self.deployments = deployments
         self.metrics = metrics
-        self.accounting = books
+        self.accounting = accounting
         self.draining = False
         self._requests_in_flight = InflightRequests()
         self._counter = counter
         self._dispatcher = dispatcher
+        self._failures = FailureReporter(
+            metrics, stall_seconds=stall_seconds, stream_seconds=stream_seconds
+        )
         self._stall_seconds = stall_seconds
         self._stream_seconds = stream_seconds
         self._switchback = None if experiment is None else experiment.make_switchback()
@@ -145,6 +135,12 @@ class RequestPipeline:
             price.update(time.monotonic())
             self.metrics.energy_price.set(price.value)
 
+    def publish_gauges(self) -> None:
+        """Set the gauges that are read off what they tell of, for whoever scrapes next."""
+        self.metrics.publish_backends(self.deployments)
+        self.metrics.reference_load.set(self.deciding.reference_load)
+        self.metrics.publish_meters(self.accounting.meters)
+
     def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
         """Decide without sending. Raises BadRequest or UnknownModel."""
         target = self.names.resolve_name(ask.model)
@@ -168,7 +164,7 @@ class RequestPipeline:
         try:
             error = await self._try_serving(record, load, headers, reply, lifeline, started)
             if error is not None:
-                await self._send_error(record, reply, lifeline, error)
+                await self._failures.send_error(record, reply, lifeline, error)
         finally:
             self._requests_in_flight.remove_request(lifeline)
             record.seconds = time.perf_counter() - started
@@ -192,7 +188,7 @@ class RequestPipeline:
             cut = lifeline.consume(client_blocked=reply.blocked)
             if cut is None:
                 raise
-            return self._resolve_cancellation(record, reply, cut)
+            return self._failures.resolve_cancellation(record, reply, cut)
         except Exception:  # noqa: BLE001 - a bug must cost one request, not the connection's task
             _log.exception("request %s: a bug", record.id)
             return ApiError("internal error")
@@ -236,7 +232,7 @@ class RequestPipeline:
             explain = partial(made.explain_answer, record) if made.steering.explain else None
             self.accounting.impact.attach_to(opened, record, wanted=made.steering.impact)
             if opened.stream is None:
-                await _send_unary(opened, reply, head, explain)
+                await send_unary_answer(opened, reply, head, explain)
                 record.outcome = _ANSWERED
             else:
                 ttft_seconds = time.perf_counter() - started
@@ -250,7 +246,7 @@ class RequestPipeline:
         except BackendError as error:
             if not isinstance(error, ResponseTooLarge):
                 opened.backend.record_failure(f"{error.reason}: {error}", answered=error.answered)
-            self._note_broken(record, error.reason, str(error))
+            self._failures.note_broken(record, error.reason, str(error))
             raise StreamInterrupted(f"{record.model} broke off: {error}") from error
         except asyncio.CancelledError:
             cause = lifeline.find_cause(client_blocked=reply.blocked)
@@ -283,83 +279,3 @@ class RequestPipeline:
             return _NO_ARM
         due = self._switchback.arm_in_force(at) == BASELINE
         return self._switchback.arm_at(at), self._baseline if due else None
-
-    async def _send_error(
-        self,
-        record: RequestRecord,
-        reply: ResponseWriter,
-        lifeline: RequestCancellation,
-        error: ApiError,
-    ) -> None:
-        """Send the client an error, as a response or as a stream's last frame, if it reads."""
-        record.outcome = ClientOutcome(error.status, error.message)
-        record.blame_last_attempt()
-        attempts = (names.ATTEMPTS.encode(), str(len(record.attempts)).encode())
-        lifeline.resume()
-        lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
-        try:
-            await reply.send_error(error, [attempts])
-        except asyncio.CancelledError:
-            if lifeline.consume() is None:
-                raise
-            self._note_client_gone(record, reply)
-
-    def _resolve_cancellation(
-        self, record: RequestRecord, reply: ResponseWriter, cut: CancelReason
-    ) -> ApiError | None:
-        """Note a cancelled request; return the error that its client is to be sent, if any."""
-        if reply.ended:
-            return None
-        record.blame_last_attempt()
-        if cut is CancelReason.CLIENT_GONE:
-            self._note_client_gone(record, reply)
-            return None
-        if reply.status:
-            self._note_broken(record, cut.value, "cut off")
-        if cut is CancelReason.DRAINING:
-            return GatewayDraining("the gateway is shutting down", retry_after_seconds=1)
-        if cut is CancelReason.TOO_LONG:
-            return GatewayTimeout(f"the stream went on for over {self._stream_seconds:g} s")
-        return GatewayTimeout(f"{record.model} sent nothing for {self._stall_seconds:g} s")
-
-    def _note_client_gone(self, record: RequestRecord, reply: ResponseWriter) -> None:
-        """Note that the client disconnected, or stopped reading."""
-        if reply.ended:
-            return
-        why = "the client stopped reading" if reply.blocked else "the client left"
-        record.outcome = ClientOutcome(CLIENT_GONE, why)
-        self.metrics.disconnects.inc()
-        # Closing would wait for what is buffered to be read.
-        reply.abort()
-
-    def _note_broken(self, record: RequestRecord, reason: str, detail: str) -> None:
-        self.metrics.broken_count(record.model, reason).inc()
-        _log.warning(
-            "request %s: stream of %s at %s broken, %s: %s",
-            record.id, record.model, record.backend, reason, detail,
-        )  # fmt: skip
-
-
-async def _send_unary(
-    opened: UpstreamResponse,
-    reply: ResponseWriter,
-    head: list[Header],
-    explain: Explain | None,
-) -> None:
-    """Send a unary answer, renamed and explained."""
-    body = opened.body
-    if opened.unary is not None:
-        rename = find_renamer(opened.unary.model, opened.deployment.model)
-        body = body if rename is None else rename(body)
-        body = add_usage_impact(body, opened.unary.usage, opened.impact)
-    if explain is not None:
-        body = add_explanation(body, explain())
-    await reply.send_unary(_OK, body, head, _find_content_type(opened))
-
-
-def _find_content_type(opened: UpstreamResponse) -> Header:
-    """Return what an answer is: JSON, but for the few that a named endpoint says are not."""
-    told = opened.content_type
-    if told is None or told.startswith("application/json"):
-        return JSON
-    return (b"content-type", told.encode("latin-1"))

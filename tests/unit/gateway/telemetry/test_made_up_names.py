@@ -44,7 +44,7 @@ async def test_names_that_clients_make_up_land_in_other(counter):
             client, metrics, CONFIG.timeouts, CONFIG.retry, CONFIG.limits
         ),
         metrics=metrics,
-        books=RequestAccounting(metrics, RecentRequests(0), deployments),
+        accounting=RequestAccounting(metrics, RecentRequests(0), deployments),
         stall_seconds=1.0,
         stream_seconds=60.0,
     )
