@@ -34,7 +34,7 @@ from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.service.worker_sharing import WorkerSharing
-from gateway.telemetry import SHARED_DIR, WORKERS, workers
+from gateway.telemetry import SHARED_DIR, count_workers, workers
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.experiment import ExperimentMetrics
@@ -124,7 +124,7 @@ class GatewayRuntime:
         if folder is not None:
             self._sharing = WorkerSharing(
                 Path(folder),
-                int(os.environ.get(WORKERS, "1")),
+                count_workers(),
                 self.gateway.backends,
                 self.gateway.bytes_in_flight,
                 self._learnt,
@@ -270,7 +270,7 @@ def _make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
     """Return what holds this process to its part of the energy budget, where there is one."""
     if config.energy_budget is None:
         return None
-    return EnergyPrice(config.energy_budget.joules_per_hour / int(os.environ.get(WORKERS, "1")))
+    return EnergyPrice(config.energy_budget.joules_per_hour / count_workers())
 
 
 def _make_experiment_metrics(

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from gateway.scheduling.decide import POLICIES
+from gateway.scheduling.decide import NO_POLICY, POLICIES
 from gateway.scheduling.decision import MetricWeights
 
 PINNED: Final = "named its model (policy none)"
 MAX_TOKEN_COUNT: Final = 10**9
 """Largest count taken for tokens."""
-_NO_POLICY: Final = "none"
 _FAILED: Final = 400
 _GONE: Final = 499
 
@@ -106,7 +105,7 @@ def parse_log_line(line: Mapping[str, Any], *, pinned: bool) -> RecordedRequest:
         excluded=frozenset(_parse_deployment(one) for one in _get_list(decision, "excluded"))
         - set(running),
         weights=_parse_weights(decision),
-        policy=None if policy == _NO_POLICY else policy,
+        policy=None if policy == NO_POLICY else policy,
         profile_version=str(decision.get("profile_version", "")),
         seconds=_parse_real(observed.get("seconds"), "observed.seconds") if whole else None,
         joules=_parse_real(observed.get("joules"), "observed.joules") if whole else None,
@@ -129,9 +128,9 @@ def _parse_decision(line: Mapping[str, Any], *, pinned: bool) -> dict[str, Any]:
         raise LeftOut(f"failed with status {code}")
     if line.get("kind") == "embeddings":
         raise LeftOut("asked for embeddings")
-    if decision.get("policy") not in (_NO_POLICY, *POLICIES):
+    if decision.get("policy") not in (NO_POLICY, *POLICIES):
         raise BadLine("its policy is not known here")
-    if decision["policy"] == _NO_POLICY and not pinned:
+    if decision["policy"] == NO_POLICY and not pinned:
         raise LeftOut(PINNED)
     return decision
 

@@ -29,7 +29,14 @@ from gateway.scheduling.estimate import (
 )
 from gateway.scheduling.features import RequestFeatures
 
-__all__ = ["DEFAULT_POLICY", "POLICIES", "DeploymentOption", "RoutingCandidate", "make_decision"]
+__all__ = [
+    "DEFAULT_POLICY",
+    "NO_POLICY",
+    "POLICIES",
+    "DeploymentOption",
+    "RoutingCandidate",
+    "make_decision",
+]
 
 Normaliser = Callable[
     [Sequence[float], Sequence[float], Sequence[float]],
@@ -45,6 +52,8 @@ POLICIES: Mapping[str, Normaliser] = {
 """Every policy by name; a new one is its file and a line here."""
 
 DEFAULT_POLICY = "relative"
+NO_POLICY = "none"
+"""What a decision calls the policy of a request that named its model."""
 
 _DIGITS = 12
 """Scores are compared at this precision, below which two libms' exp() may disagree."""

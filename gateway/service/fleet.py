@@ -1,6 +1,5 @@
 """From the config to deployments, their backends, the meters beside these, and the boundary."""
 
-import os
 import random
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from backends.registry import Backend, Deployment, group_backends
 from gateway.boundary_config import BoundaryConfig
 from gateway.carbon_config import CarbonConfig
 from gateway.config import BackendConfig, GatewayConfig
-from gateway.telemetry import WORKERS
+from gateway.telemetry import count_workers
 from gateway.telemetry.boundary import BoundaryRates
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
@@ -112,5 +111,5 @@ def make_boundary(
         made,
         metrics.registry,
         carbon=carbon,
-        processes=int(os.environ.get(WORKERS, "1")),
+        processes=count_workers(),
     )

@@ -9,6 +9,11 @@ WORKERS = "JOULEGATE_WORKERS"
 """Names how many workers share the servers' watts; `joulegate serve` sets it for its own."""
 
 
+def count_workers() -> int:
+    """Return how many workers this gateway has, this process among them."""
+    return int(os.environ.get(WORKERS, "1"))
+
+
 def forget_foreign_folder() -> None:
     """Drop the folder that another program's environment names, such as that of vLLM's images.
 

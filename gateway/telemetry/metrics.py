@@ -20,6 +20,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Deployment
+from gateway.scheduling.decide import NO_POLICY
 from gateway.scheduling.decision import ScoredCandidate
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
@@ -33,8 +34,6 @@ from gateway.telemetry.response_metrics import ResponseMetrics
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
-_PINNED = "none"
-"""The policy of a decision whose client named the model."""
 EXCLUSIONS = ("capability", "context", "down", "bound")
 FAILURES = (
     "unreachable", "connection_lost", "silent", "bad_answer", "rate_limited", "status_4xx",
@@ -197,7 +196,7 @@ class GatewayMetrics:
         of_model.count_tokens(record.served)
         if code == HTTPStatus.OK:
             of_model.observe_response(record)
-            if planned is not None and planned.decision.policy != _PINNED:
+            if planned is not None and planned.decision.policy != NO_POLICY:
                 candidates = planned.decision.candidates
                 predicted = record.answered and record.answered.predicted_joules
                 self._chosen.inc(predicted or 0.0)

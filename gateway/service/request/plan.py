@@ -14,7 +14,7 @@ import msgspec
 from backends.retry_after import round_up_seconds
 from gateway.config import LogConfig
 from gateway.experiment_config import BaselineConfig
-from gateway.scheduling.decide import make_decision
+from gateway.scheduling.decide import NO_POLICY, make_decision
 from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.features import RequestFeatures
 from gateway.scheduling.text_features import extract_text_features
@@ -33,7 +33,6 @@ from gateway.service.request.learnt import Lesson, make_lesson
 from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.service.request.readers import read_features
 from gateway.service.request.routing_table import (
-    NO_POLICY,
     Found,
     RequestTarget,
     RoutingSnapshot,

@@ -33,8 +33,6 @@ MODEL_PREFIX = "joulegate/"
 OTHER = "other"
 """The `requested` label of every name that is not the config's."""
 _MOST_NANOJOULES = 1 << 50
-NO_POLICY = "none"
-"""The policy of a request that named its model."""
 
 
 class RoutedDeployment(NamedTuple):
