@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _Json = dict[str, Any]
-_TEXT = {"type": "string"}
+TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
 _WHOLE = {"type": "integer"}
 
@@ -26,7 +26,8 @@ def _make_list_schema(schema: _Json) -> _Json:
     return {"type": "array", "items": schema}
 
 
-def _make_reference(name: str) -> _Json:
+def make_reference(name: str) -> _Json:
+    """Return a reference to one of the document's schemas."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -39,7 +40,7 @@ def _make_boundary_schema() -> _Json:
             **dict.fromkeys(known, _NUMBER),
             **dict.fromkeys(("idle_joules", "facility_joules_with_idle"), _or_null(_NUMBER)),
             **dict.fromkeys(others, _or_null(_NUMBER)),
-            **dict.fromkeys(("host_source", "currency"), _or_null(_TEXT)),
+            **dict.fromkeys(("host_source", "currency"), _or_null(TEXT)),
         }
     )
 
@@ -48,65 +49,65 @@ def build_answer_schemas() -> _Json:
     """Return the schemas of what the gateway itself answers."""
     metrics = _make_object_schema(dict.fromkeys(("accuracy", "energy", "time"), _NUMBER))
     lengths = dict.fromkeys(("input", "output", "output_p90"), _or_null(_NUMBER))
-    tokens = _make_object_schema({**lengths, "source": _or_null(_TEXT)})
+    tokens = _make_object_schema({**lengths, "source": _or_null(TEXT)})
     costs = dict.fromkeys(("predicted_seconds", "predicted_joules"), _NUMBER)
     candidate = {
-        "model": _TEXT,
-        "deployment": _TEXT,
+        "model": TEXT,
+        "deployment": TEXT,
         **dict.fromkeys(("score", "accuracy", "reference_joules"), _NUMBER),
         **costs,
         "tokens": _make_object_schema(
             {
                 **lengths,
-                "source": _or_null(_TEXT),
+                "source": _or_null(TEXT),
                 **dict.fromkeys(("mu", "sigma"), _or_null(_NUMBER)),
             }
         ),
         "costs": metrics,
         "terms": metrics,
-        "backend": _or_null(_TEXT),
+        "backend": _or_null(TEXT),
         "running": _NUMBER,
         "queued": _NUMBER,
         "places": _make_list_schema(
-            _make_object_schema({"backend": _TEXT, "why": _TEXT, "running": _NUMBER, **costs})
+            _make_object_schema({"backend": TEXT, "why": TEXT, "running": _NUMBER, **costs})
         ),
     }
     decision = {
-        "id": _TEXT,
-        "model": _or_null(_TEXT),
-        "policy": _TEXT,
+        "id": TEXT,
+        "model": _or_null(TEXT),
+        "policy": TEXT,
         "weights": metrics,
         "tokens": tokens,
         "score": _or_null(_NUMBER),
-        "profile_version": _TEXT,
+        "profile_version": TEXT,
         "reference_load": _or_null(_NUMBER),
         "decision_us": _NUMBER,
         "candidates": _make_list_schema(_make_object_schema(candidate)),
         "excluded": _make_list_schema(
-            _make_object_schema(dict.fromkeys(("model", "deployment", "reason"), _TEXT))
+            _make_object_schema(dict.fromkeys(("model", "deployment", "reason"), TEXT))
         ),
         "feasible": {"type": "boolean"},
     }
-    error = {"message": _TEXT, "type": _TEXT, "param": _or_null(_TEXT), "code": _or_null(_TEXT)}
-    model = {"id": _TEXT, "object": _TEXT, "created": _WHOLE, "owned_by": _TEXT}
+    error = {"message": TEXT, "type": TEXT, "param": _or_null(TEXT), "code": _or_null(TEXT)}
+    model = {"id": TEXT, "object": TEXT, "created": _WHOLE, "owned_by": TEXT}
     figures = {"seconds": _or_null(_NUMBER), "joules": _or_null(_NUMBER)}
     observed = {
         **figures,
         **dict.fromkeys(("serving_seconds", "ttft_seconds", "co2e_grams"), _or_null(_NUMBER)),
-        "method": _or_null(_TEXT),
+        "method": _or_null(TEXT),
         "boundary": _or_null(_make_boundary_schema()),
     }
     compared = dict.fromkeys(("live", "shadow"), _or_null({"type": "object"}))
     usage = ("prompt_tokens", "completion_tokens", "cached_tokens")
-    attempt = {"model": _TEXT, "backend": _TEXT, "reason": _or_null(_TEXT)}
+    attempt = {"model": TEXT, "backend": TEXT, "reason": _or_null(TEXT)}
     record = {
-        "id": _TEXT,
+        "id": TEXT,
         "at": _NUMBER,
-        **dict.fromkeys(("kind", "requested", "preset"), _TEXT),
-        **dict.fromkeys(("model", "deployment", "backend"), _or_null(_TEXT)),
+        **dict.fromkeys(("kind", "requested", "preset"), TEXT),
+        **dict.fromkeys(("model", "deployment", "backend"), _or_null(TEXT)),
         "stream": {"type": "boolean"},
         "code": _WHOLE,
-        "error": _or_null(_TEXT),
+        "error": _or_null(TEXT),
         "usage": _make_object_schema(dict.fromkeys(usage, _or_null(_WHOLE))),
         "predicted": _make_object_schema(
             figures
@@ -118,22 +119,22 @@ def build_answer_schemas() -> _Json:
         "mean_running": _or_null(_NUMBER),
         "counted_tokens": _or_null(_WHOLE),
         "asked_tokens": _or_null(_WHOLE),
-        "arm": _or_null(_TEXT),
+        "arm": _or_null(TEXT),
         "attempts": _make_list_schema(_make_object_schema(attempt)),
-        "decision": _or_null(_make_reference("Decision")),
+        "decision": _or_null(make_reference("Decision")),
     }
     return {
         "Answer": {
             "type": "object",
-            "properties": {"model": _TEXT, "joulegate": _make_reference("Decision")},
+            "properties": {"model": TEXT, "joulegate": make_reference("Decision")},
             "additionalProperties": True,
         },
         "Decision": _make_object_schema(decision),
         "Error": _make_object_schema({"error": _make_object_schema(error)}),
         "Model": _make_object_schema(model, more=True),
         "ModelList": _make_object_schema(
-            {"object": _TEXT, "data": _make_list_schema(_make_reference("Model"))}
+            {"object": TEXT, "data": _make_list_schema(make_reference("Model"))}
         ),
         "Record": _make_object_schema(record),
-        "Status": _make_object_schema({"status": _TEXT}, more=True),
+        "Status": _make_object_schema({"status": TEXT}, more=True),
     }

@@ -53,18 +53,14 @@ def make_handlers(config: GatewayConfig, names: ModelNames) -> list[Any]:
 
 def _describe_model(name: str, config: GatewayConfig, created: int) -> dict[str, Any]:
     of = [model for model in config.models if model.name == name]
-    return {
-        "id": name,
-        "object": "model",
-        "created": created,
-        "owned_by": _OWNER,
-        "root": _find_root(of),
-        "parent": None,
-        "max_model_len": max(model.context for model in of),
-        "permission": [],
-        "capabilities": sorted({capability for model in of for capability in model.capabilities}),
-        "description": "served by itself: the model that is named",
-    }
+    return _make_entry(
+        name,
+        created,
+        root=_find_root(of),
+        context=max(model.context for model in of),
+        capabilities={capability for model in of for capability in model.capabilities},
+        description="served by itself: the model that is named",
+    )
 
 
 def _describe_preset(
@@ -75,23 +71,39 @@ def _describe_preset(
     created: int,
 ) -> dict[str, Any]:
     counted = f"accuracy {weights.accuracy:.2g}, energy {weights.energy:.2g}"
+    entry = _make_entry(
+        name,
+        created,
+        root=name,
+        context=max((entry["max_model_len"] for entry in routed), default=None),
+        capabilities={each for entry in routed for each in entry["capabilities"]},
+        description=f"the best model for each request: {counted}, time {weights.time:.2g}",
+    )
+    shown = {"accuracy": weights.accuracy, "energy": weights.energy, "time": weights.time}
+    return {**entry, "weights": shown, "policy": config.policy}
+
+
+def _make_entry(
+    name: str,
+    created: int,
+    *,
+    root: str,
+    context: int | None,
+    capabilities: set[str],
+    description: str,
+) -> dict[str, Any]:
+    """Return what every name has, as OpenAI and vLLM have it."""
     return {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": _OWNER,
-        "root": name,
+        "root": root,
         "parent": None,
-        "max_model_len": max((entry["max_model_len"] for entry in routed), default=None),
+        "max_model_len": context,
         "permission": [],
-        "capabilities": sorted({each for entry in routed for each in entry["capabilities"]}),
-        "description": f"the best model for each request: {counted}, time {weights.time:.2g}",
-        "weights": {
-            "accuracy": weights.accuracy,
-            "energy": weights.energy,
-            "time": weights.time,
-        },
-        "policy": config.policy,
+        "capabilities": sorted(capabilities),
+        "description": description,
     }
 
 

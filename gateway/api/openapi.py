@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from litestar import get
 
-from gateway.api.answer_schemas import build_answer_schemas
+from gateway.api.answer_schemas import TEXT, build_answer_schemas, make_reference
 from gateway.service.client import errors
 from gateway.service.client import headers as names
 from gateway.service.request import steering
@@ -24,9 +24,6 @@ from gateway.service.request.named_endpoints import (
 )
 
 _Json = dict[str, Any]
-_TEXT = {"type": "string"}
-_NUMBER = {"type": "number"}
-_WHOLE = {"type": "integer"}
 
 
 def make_handler() -> Any:
@@ -97,10 +94,10 @@ def _describe_inference(kind: EndpointKind) -> _Json:
     }
     ok = _describe_response("OpenAI's answer, from the model that was chosen", "Answer")
     ok["headers"] = {
-        name: {"description": text, "schema": _TEXT} for name, text in names.RESPONSE.items()
+        name: {"description": text, "schema": TEXT} for name, text in names.RESPONSE.items()
     }
     if kind.may_stream:
-        ok["content"]["text/event-stream"] = {"schema": _TEXT}
+        ok["content"]["text/event-stream"] = {"schema": TEXT}
     return {
         "operationId": kind.value,
         "summary": shown[kind],
@@ -118,14 +115,14 @@ def _describe_named(endpoint: NamedEndpoint) -> _Json:
     }
     if "{id}" in endpoint.url_path:
         shown["summary"] = "The response of this id, at the backend that made it"
-        name = {"name": "response_id", "in": "path", "required": True, "schema": _TEXT}
+        name = {"name": "response_id", "in": "path", "required": True, "schema": TEXT}
         shown["parameters"] = [name]
     elif endpoint.method == "GET":
-        shown["parameters"] = [{"name": "model", "in": "query", "schema": _TEXT}]
+        shown["parameters"] = [{"name": "model", "in": "query", "schema": TEXT}]
     elif endpoint.multipart:
-        shown["requestBody"] = {"content": {"multipart/form-data": {"schema": {"type": "object"}}}}
+        shown["requestBody"] = {"content": _make_content({"type": "object"}, "multipart/form-data")}
     else:
-        shown["requestBody"] = {"content": {"application/json": {"schema": {"type": "object"}}}}
+        shown["requestBody"] = {"content": _make_content({"type": "object"})}
     return shown
 
 
@@ -145,20 +142,20 @@ def _describe_route() -> _Json:
 def _describe_feedback() -> _Json:
     share = {"type": "number", "minimum": 0, "maximum": 1}
     properties = {
-        "request_id": {"type": "string", "minLength": 1, "maxLength": 128},
+        "request_id": TEXT | {"minLength": 1, "maxLength": 128},
         "score": share,
         "correct": {"type": "boolean"},
-        "source": {"type": "string", "maxLength": 64},
+        "source": TEXT | {"maxLength": 64},
     }
     schema = {"type": "object", "required": ["request_id"], "properties": properties}
-    answer = {"type": "object", "properties": {"id": {"type": "string"}, "score": share}}
+    answer = {"type": "object", "properties": {"id": TEXT, "score": share}}
     failures = _describe_failures()
     return {
         "operationId": "feedback",
         "summary": "Say whether an answer was right: `score`, or `correct`",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "requestBody": {"required": True, "content": _make_content(schema)},
         "responses": {
-            "200": {"description": "Noted", "content": {"application/json": {"schema": answer}}},
+            "200": {"description": "Noted", "content": _make_content(answer)},
             **{code: failures[code] for code in ("400", "404", "413")},
         },
     }
@@ -174,7 +171,7 @@ def _describe_get(
     }
     if parameter:
         operation["parameters"] = [
-            {"name": parameter, "in": "path", "required": True, "schema": _TEXT}
+            {"name": parameter, "in": "path", "required": True, "schema": TEXT}
         ]
     if missing is not None:
         operation["responses"][str(missing.status)] = _describe_response(
@@ -193,14 +190,14 @@ def _describe_root() -> _Json:
 
 
 def _describe_metrics() -> _Json:
-    content = {kind: {"schema": _TEXT} for kind in ("text/plain", "application/openmetrics-text")}
+    content = {kind: {"schema": TEXT} for kind in ("text/plain", "application/openmetrics-text")}
     ok = {"description": "Prometheus's text format, or OpenMetrics", "content": content}
     return {"summary": "Metrics", "responses": {"200": ok}}
 
 
 def _steering_parameters() -> list[_Json]:
     return [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": _TEXT}
+        {"name": name, "in": "header", "required": False, "description": text, "schema": TEXT}
         for name, text in names.REQUEST.items()
     ]
 
@@ -210,15 +207,15 @@ def _describe_body(prompt: str) -> _Json:
         "type": "object",
         "required": ["model", prompt],
         "properties": {
-            "model": {"type": "string", "description": "auto, auto:PRESET, or a model's name"},
+            "model": TEXT | {"description": "auto, auto:PRESET, or a model's name"},
             prompt: {},
             "stream": {"type": ["boolean", "null"]},
             "max_tokens": {"type": ["integer", "null"], "minimum": 1},
-            "joulegate": {"$ref": "#/components/schemas/SteeringMember"},
+            "joulegate": make_reference("SteeringMember"),
         },
         "additionalProperties": True,
     }
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+    return {"required": True, "content": _make_content(schema)}
 
 
 def _describe_failures() -> _Json:
@@ -241,5 +238,8 @@ def _first_line(error: type) -> str:
 
 
 def _describe_response(description: str, schema: str) -> _Json:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"description": description, "content": content}
+    return {"description": description, "content": _make_content(make_reference(schema))}
+
+
+def _make_content(schema: _Json, media_type: str = "application/json") -> _Json:
+    return {media_type: {"schema": schema}}
