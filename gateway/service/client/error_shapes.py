@@ -9,9 +9,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.service.client.errors import ApiError
+from gateway.service.client.errors import ApiError, Header
 
-Header = tuple[bytes, bytes]
 _SERVER_ERROR: Final = HTTPStatus.INTERNAL_SERVER_ERROR
 
 

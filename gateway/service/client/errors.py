@@ -26,6 +26,8 @@ import msgspec
 
 from gateway.service.client.refusal import parse_refusal
 
+Header = tuple[bytes, bytes]
+
 
 class ApiError(Exception):
     """Base. `status` is the HTTP status, `type`, `code` and `param` are OpenAI's fields."""
@@ -34,7 +36,7 @@ class ApiError(Exception):
     type = "server_error"
     code: str | None = "internal_error"
     param: str | None = None
-    more_headers: tuple[tuple[bytes, bytes], ...] = ()
+    more_headers: tuple[Header, ...] = ()
     should_retry = False
 
     def __init__(
@@ -68,7 +70,7 @@ class ApiError(Exception):
         """Return OpenAI's error object as JSON."""
         return msgspec.json.encode(self.to_dict())
 
-    def build_headers(self) -> list[tuple[bytes, bytes]]:
+    def build_headers(self) -> list[Header]:
         """Return the headers that tell an SDK whether and when to try again."""
         # Our own attempts are spent: without this an SDK would multiply them by three.
         final = self.status >= 429 and not self.should_retry  # noqa: PLR2004
@@ -92,7 +94,7 @@ class MethodNotAllowed(BadRequest):
 
     status = HTTPStatus.METHOD_NOT_ALLOWED.value
     code = "method_not_allowed"
-    more_headers: tuple[tuple[bytes, bytes], ...] = ((b"allow", b"POST"),)
+    more_headers: tuple[Header, ...] = ((b"allow", b"POST"),)
 
 
 class UnknownModel(BadRequest):
@@ -199,7 +201,7 @@ class GatewayDraining(ApiError):
 class OverCapacity(ApiError):
     """The gateway holds as many bytes of requests and answers as it may."""
 
-    status = 503
+    status = HTTPStatus.SERVICE_UNAVAILABLE.value
     should_retry = True
     code = "over_capacity"
     more_headers = ((b"connection", b"close"),)
@@ -243,7 +245,6 @@ class UpstreamRejection(ApiError):
         self.type = "invalid_request_error"
         refusal = parse_refusal(status, body)
         self.message, self.param = refusal.message, refusal.param
-        # A router's 404 is `{"detail": "Not Found"}`; vLLM's own is for a model.
         self.code = None
         # A router's 404 is `{"detail": "Not Found"}`; vLLM's own is for a model, or an answer.
         if status == HTTPStatus.NOT_FOUND and refusal.names_model:

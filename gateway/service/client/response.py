@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.service.client.error_shapes import OPENAI_ERRORS, ErrorShape
-from gateway.service.client.errors import ApiError
+from gateway.service.client.errors import ApiError, Header
 
-Header = tuple[bytes, bytes]
 JSON: Header = (b"content-type", b"application/json")
 SSE: Sequence[Header] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
