@@ -25,9 +25,9 @@ class EndpointKind(StrEnum):
         return _PROMPTS[self]
 
     @property
-    def capability(self) -> str:
+    def needs(self) -> frozenset[str]:
         """What a model must offer: vLLM serves three APIs with what makes it chat."""
-        return _CAPABILITIES[self]
+        return _NEEDS[self]
 
     @property
     def may_stream(self) -> bool:
@@ -61,12 +61,13 @@ _PROMPTS: Final = {
     EndpointKind.MESSAGES: "messages",
     EndpointKind.COUNT_TOKENS: "messages",
 }
-_CAPABILITIES: Final = {
-    EndpointKind.CHAT: "chat",
-    EndpointKind.COMPLETIONS: "completions",
-    EndpointKind.EMBEDDINGS: "embeddings",
-    EndpointKind.RESPONSES: "chat",
-    EndpointKind.MESSAGES: "chat",
-    EndpointKind.COUNT_TOKENS: "chat",
+_CHAT: Final = frozenset({"chat"})
+_NEEDS: Final = {
+    EndpointKind.CHAT: _CHAT,
+    EndpointKind.COMPLETIONS: frozenset({"completions"}),
+    EndpointKind.EMBEDDINGS: frozenset({"embeddings"}),
+    EndpointKind.RESPONSES: _CHAT,
+    EndpointKind.MESSAGES: _CHAT,
+    EndpointKind.COUNT_TOKENS: _CHAT,
 }
 _UNARY: Final = frozenset({EndpointKind.EMBEDDINGS, EndpointKind.COUNT_TOKENS})

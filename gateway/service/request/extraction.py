@@ -16,9 +16,9 @@ from gateway.service.request.named_endpoints import NamedEndpoint
 from gateway.service.request.prompt_inputs import measure_input, measure_prompt
 from gateway.tokens import TokenCounter
 
-PromptReader = Callable[[InferenceRequest, TokenCounter], PromptSize]
-
-_READERS: dict[EndpointKind | NamedEndpoint, PromptReader] = {
+_READERS: dict[
+    EndpointKind | NamedEndpoint, Callable[[InferenceRequest, TokenCounter], PromptSize]
+] = {
     EndpointKind.CHAT: measure_conversation,
     EndpointKind.COMPLETIONS: measure_prompt,
     EndpointKind.EMBEDDINGS: measure_input,
@@ -33,13 +33,12 @@ _USUAL_LIMITS: dict[EndpointKind | NamedEndpoint, int] = {
     EndpointKind.EMBEDDINGS: 1,
 }
 """The tokens of an answer whose request sets no limit, where vLLM does; an embedding has none."""
-_NEEDS = {kind: frozenset(filter(None, (kind.capability,))) for kind in _READERS}
 
 
 def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
     """Count the prompt's tokens and find what is asked of the answer."""
     prompt = _READERS[ask.kind](ask, counter)
-    members, needs = ask.members, _NEEDS[ask.kind]
+    members, needs = ask.members, ask.kind.needs
     more = (*prompt.needs, *_find_needs(members))
     if ask.kind is EndpointKind.EMBEDDINGS:
         answers = 1

@@ -19,7 +19,7 @@ class NamedEndpoint(NamedTuple):
     multipart: bool = False
     prompt_member: str = "model"
     may_stream: bool = True
-    capability: str | None = None
+    needs: frozenset[str] = frozenset()
     method: str = "POST"
 
 

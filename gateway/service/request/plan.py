@@ -148,11 +148,13 @@ def make_plan(
     features = read_features(ask, counter)
     if target.model is not None:
         # The caller chose; what is left to check is whether the endpoint is served at all.
-        needs = frozenset(filter(None, (ask.kind.capability,)))
-        features = replace(features, needs=needs, lenient=True)
+        features = replace(features, needs=ask.kind.needs, lenient=True)
     deciding = deciding or Deciding()
     learnt = deciding.learnt
     application = "" if learnt is None else learnt.hash_application(ask.application)
+    prompt: ReadPrompt | None = None
+    if ask.words and snapshot.reads_text:
+        prompt = deciding.reader.read(ask.words, ask.system, snapshot.profile.prompt_accuracy)
 
     def decide(*, last_resort: bool) -> tuple[RoutingDecision, Found]:
         found = list_candidates(
@@ -161,8 +163,7 @@ def make_plan(
             features,
             deciding,
             application,
-            ask.words,
-            ask.system,
+            prompt,
             wishes.bounds.quantile,
             last_resort=last_resort,
         )
@@ -178,7 +179,7 @@ def make_plan(
             reference_load=deciding.reference_load,
             # Who names the model chooses nothing: its place is the config's to choose.
             place_weights=None if target.model is None else target.steering.weights,
-            prompt=found.prompt and found.prompt.summarise(),
+            prompt=prompt and prompt.summarise(),
         )
         return decision, found
 
@@ -192,7 +193,7 @@ def make_plan(
     seconds = time.perf_counter() - began
     return RoutingPlan(
         ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson,
-        last_resort, found.prompt,
+        last_resort, prompt,
     )  # fmt: skip
 
 

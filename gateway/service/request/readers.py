@@ -21,7 +21,7 @@ _READERS: Final[dict[EndpointKind, Callable[[InferenceRequest, TokenCounter], Re
 
 
 def read_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFeatures:
-    """Count the prompt's tokens and find what capabilities it needs. Raises BadRequest."""
+    """Count the prompt's tokens and find what capabilities it needs."""
     if isinstance(ask.kind, NamedEndpoint):
         return estimate_named_features(ask)
     return _READERS.get(ask.kind, extract_features)(ask, counter)

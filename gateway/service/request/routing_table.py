@@ -126,7 +126,6 @@ class Found(NamedTuple):
     candidates: list[RoutingCandidate]
     picks: SelectedBackends
     bases: dict[tuple[str, str], AnswerLength]
-    prompt: ReadPrompt | None = None
 
 
 def list_candidates(
@@ -135,8 +134,7 @@ def list_candidates(
     features: RequestFeatures,
     deciding: Deciding,
     application: str = "",
-    prompt: str = "",
-    system: str = "",
+    read: ReadPrompt | None = None,
     quantile: float = DEFAULT_QUANTILE,
     *,
     last_resort: bool = False,
@@ -144,15 +142,13 @@ def list_candidates(
     """Return the candidates of one model, or of all, each with its places at their loads.
 
     Where load changes no cost the place is the less busy of two drawn at random; `picks` has those.
+    `read` is the prompt's text, for models of it, whose accuracies are judged at `quantile`.
     `last_resort`: none is available, and those count that may be asked for want of another.
     """
     found: list[RoutingCandidate] = []
     picks: SelectedBackends = {}
     bases: dict[tuple[str, str], AnswerLength] = {}
     learnt = deciding.learnt
-    read: ReadPrompt | None = None
-    if prompt and snapshot.reads_text:
-        read = deciding.reader.read(prompt, system, snapshot.profile.prompt_accuracy)
     for option, deployment, *_ in snapshot.routed_deployments:
         if model is not None and option.model != model:
             continue
@@ -192,7 +188,7 @@ def list_candidates(
         found.append(
             RoutingCandidate(option, places=places, learnt=length, scale=scale, judged=judged)
         )
-    return Found(found, picks, bases, read)
+    return Found(found, picks, bases)
 
 
 DRAWN = "drawn"

@@ -126,7 +126,7 @@ class TypedConversation:
         return RequestFeatures(
             counted.tokens + overhead,
             asked_tokens_out if ask.kind.generates else 1,
-            frozenset(self.needs.union(filter(None, (ask.kind.capability,)))),
+            ask.kind.needs.union(self.needs),
             dense_chars=counted.dense_chars,
         )
 
