@@ -19,7 +19,7 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
         """Say that the process lives."""
         return {"status": "ok"}
 
-    @get("/ready", name="ready", sync_to_thread=False)
+    @get(["/ready", "/readyz"], name="ready", sync_to_thread=False)
     def get_readiness() -> Response[dict[str, Any]]:
         """Say whether requests are welcome: a usable backend, and not draining."""
         usable = sum(1 for backend in gateway.backends if backend.is_in_use)

@@ -2,21 +2,23 @@
 
 It stands in for their `tests.utils`, which would import and start half of vLLM. The address is in
 JOULEGATE_CONFORMANCE_URL. Each test's outcome is written to JOULEGATE_CONFORMANCE_LOG as it ends,
-so that a file that takes too long loses none of those before.
+and what stands there is not run again: a run that was stopped goes on where it was.
 """
 
 import json
 import os
 import sys
 import types
+from pathlib import Path
 from typing import ClassVar, Self
 
 import anthropic
 import openai
 import pytest
+from outcomes import read_outcomes
 
 URL = os.environ["JOULEGATE_CONFORMANCE_URL"]
-LOG = os.environ["JOULEGATE_CONFORMANCE_LOG"]
+LOG = Path(os.environ["JOULEGATE_CONFORMANCE_LOG"])
 
 
 class RemoteOpenAIServer:
@@ -75,20 +77,37 @@ class _Utils(types.ModuleType):
 sys.modules["tests.utils"] = _Utils("tests.utils")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has an outcome."""
+    known = read_outcomes(LOG)
+    left_out = [item for item in items if item.nodeid in known]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item.nodeid not in known]
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Write that a test begins: one that begins twice and never ends holds up nobody."""
+    _write_line(nodeid, "begun", "")
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Write what a test came to."""
     if report.when == "call" or report.outcome != "passed":
-        _write(report)
+        _write_report(report)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Write that a file cannot be read."""
     if report.outcome == "failed":
-        _write(report)
+        _write_report(report)
 
 
-def _write(report: pytest.TestReport | pytest.CollectReport) -> None:
+def _write_report(report: pytest.TestReport | pytest.CollectReport) -> None:
     crash = getattr(report.longrepr, "reprcrash", None)
     why = "" if report.outcome == "passed" else str(crash.message if crash else report.longrepr)
-    with open(LOG, "a", encoding="utf-8") as file:  # noqa: PTH123 - once a test
-        file.write(json.dumps([report.nodeid, report.outcome, why[-200:]]) + "\n")
+    _write_line(report.nodeid, report.outcome, why[-200:])
+
+
+def _write_line(test: str, outcome: str, why: str) -> None:
+    with LOG.open("a", encoding="utf-8") as file:
+        file.write(json.dumps([test, outcome, why]) + "\n")

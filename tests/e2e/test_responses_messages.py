@@ -6,6 +6,7 @@ import pytest
 
 from tests.e2e.fleet import FLEET, TOOLS
 from tests.integration.typed import read_typed
+from tests.integration.vllm_paths import VLLM_PATHS
 
 ASK = {"input": "Hello", "max_output_tokens": 8, "extra_body": {"ignore_eos": True}}
 MESSAGE = {"max_tokens": 8, "messages": [{"role": "user", "content": "Hello"}]}
@@ -136,3 +137,10 @@ async def test_every_path_of_vllms_is_served_or_refused_with_a_reason(http, back
                 bare.append((method, path, got.status_code, error.get("code")))
     assert not bare
     assert len(described) > 20
+
+
+async def test_vllm_has_no_path_that_the_list_lacks(backends):
+    listed = {path for _, path in VLLM_PATHS}
+    for server in backends.values():
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as vllm:
+            assert (await vllm.get("/openapi.json")).json()["paths"].keys() <= listed

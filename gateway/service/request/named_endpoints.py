@@ -44,6 +44,7 @@ _FREE: Final = (
     ("chat_render", "/v1/chat/completions/render"),
     ("completions_render", "/v1/completions/render"),
     ("messages_render", "/v1/messages/render"),
+    ("cohere_render", "/cohere/v2/chat/render"),
     ("responses_render", "/v1/responses/render"),
     ("chat_derender", "/v1/chat/completions/derender"),
     ("completions_derender", "/v1/completions/derender"),
@@ -71,7 +72,9 @@ _LORA: Final = (
     "not offered: it would change one of a model's servers; have vLLM load adapters at its start, "
     "and give each a model of its own in the gateway's config"
 )
+_DOCUMENT: Final = "vLLM's own; the gateway's document of its API is /schema/openapi.json"
 REFUSED: Final[dict[str, str]] = {
+    **dict.fromkeys(("/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"), _DOCUMENT),
     "/v1/realtime": _STATEFUL,
     "/v1/load_lora_adapter": _LORA,
     "/v1/unload_lora_adapter": _LORA,
