@@ -10,7 +10,7 @@ JOBS   ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults deaths conformance lock docs image clean
+.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults deaths reload-storm conformance lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ faults: $(VENV)/.dev  ## every fault a backend may have, against the gateway and
 
 deaths: $(VENV)/.dev  ## one of three backends killed every 5 s under 100 streams of the OpenAI SDK; two minutes
 	$(BIN)/python -m tests.faults.deaths $(ARGS)
+
+reload-storm: $(VENV)/.dev  ## 1,000 mutated configuration files read under load, and no request lost; a minute
+	JOULEGATE_RELOADS=1000 $(BIN)/python -m pytest -q tests/integration/test_config_reload.py -k mutated $(ARGS)
 
 lock: $(VENV)/.dev  ## resolve .ci/requirements.lock anew
 	$(PIP) install uv

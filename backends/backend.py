@@ -95,9 +95,20 @@ class Backend(CircuitBreaker):
         """Return the address of a `path` that is seldom asked for: it is not kept."""
         return parse_request_url(self.root + path, self._tls)
 
-    def share(self, shared: SharedBackend) -> None:
-        """Count with the other workers of this host from now on."""
+    def change_access(self, api_key: str | None, tls: TlsFiles | None) -> None:
+        """Go by another key or other certificates from the next request on."""
+        self.headers = {"Authorization": build_bearer(api_key)} if api_key else {}
+        if tls != self._tls:
+            self._tls = tls
+            self.urls.clear()
+
+    def share(self, shared: SharedBackend | None) -> None:
+        """Count with the other workers of this host from now on; None: by itself."""
         self._shared = shared
+        if shared is None:
+            return
+        shared.inflight.set(self.inflight)
+        shared.prompt_tokens.set(self._prompt_tokens)
         self.adopt_ejection()
 
     @property

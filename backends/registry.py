@@ -34,6 +34,11 @@ class Deployment:
         self._random = rng
         self._missing: dict[Backend, CircuitBreaker] = {}
 
+    def take_over(self, earlier: "Deployment") -> None:
+        """Go on from what an earlier configuration's deployment knew of the same model."""
+        if earlier.served_name == self.served_name:
+            self._missing = earlier._missing  # noqa: SLF001 - a deployment's own
+
     def find(self, label: str) -> Backend | None:
         """Return the backend of this label; None where it is no longer one."""
         return next((backend for backend in self.backends if backend.label == label), None)

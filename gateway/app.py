@@ -11,6 +11,7 @@ overloaded by other work 1.09 (1.02 to 1.29).
 """
 
 import random
+from pathlib import Path
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -35,30 +36,35 @@ from gateway.service.request.endpoint import EndpointKind
 
 
 def create_app(
-    config: GatewayConfig, *, rng: random.Random | None = None, signals: bool = False
+    config: GatewayConfig,
+    *,
+    path: Path | None = None,
+    rng: random.Random | None = None,
+    signals: bool = False,
 ) -> Litestar:
     """Build the application. Raises ProfileError where the profile does not fit the config.
 
     `app.state.runtime` is the GatewayRuntime, `app.state.inference` the handlers for
-    `bypass_router_for_inference`. With `signals` it handles SIGTERM, SIGINT and SIGHUP, which only
+    `bypass_router_for_inference`. `path` is the file that `config` was read from, which is then
+    watched for changes. With `signals` it handles SIGTERM, SIGINT and SIGHUP, which only
     the main thread of a process may.
     """
     rng = rng or random.Random()  # noqa: S311 - spreads load, hides nothing
-    runtime = GatewayRuntime(config, rng, signals=signals)
+    runtime = GatewayRuntime(config, rng, path=path, signals=signals)
     gateway = runtime.gateway
     inferences = {
-        kind.url_path: inference.make_handler(kind, gateway, config.limits, config.timeouts)
+        kind.url_path: inference.make_handler(kind, gateway, config.timeouts)
         for kind in EndpointKind
     }
     app = Litestar(
         route_handlers=[
             *inferences.values(),
-            route.make_handler(gateway, config.limits, config.timeouts),
-            *models.make_handlers(config, gateway.names),
+            route.make_handler(gateway, config.timeouts),
+            *models.make_handlers(gateway),
             requests.make_handler(gateway),
-            feedback.make_handler(gateway, config.limits, config.timeouts),
-            root.make_handler(gateway, models.list_contexts(config), gateway.names),
-            *named.make_handlers(gateway, config.limits, config.timeouts),
+            feedback.make_handler(gateway, config.timeouts),
+            root.make_handler(gateway),
+            *named.make_handlers(gateway, config.timeouts),
             *health.make_handlers(gateway, runtime.scrape_registry),
             openapi.make_handler(),
         ],

@@ -16,15 +16,17 @@ from litestar import Litestar
 from prometheus_client import CollectorRegistry
 
 from backends.client import BackendClient
-from backends.gauges import GaugePoller
-from backends.health import HealthProber
+from backends.meter.client.meter_client import MeterLink
+from backends.registry import group_backends
 from gateway import tokens
 from gateway.config import GatewayConfig
 from gateway.daemon_thread import run_in_daemon_thread
-from gateway.scheduling.energy_price import EnergyPrice
-from gateway.service import fleet
+from gateway.service import fleet, optional_parts
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.learning import TrafficLearner
+from gateway.service.backend_watch import BackendWatch
+from gateway.service.config_adoption import ConfigAdopter
+from gateway.service.config_reload import ConfigReloader
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.learnt import Learnt
@@ -32,12 +34,12 @@ from gateway.service.request.learnt_exchange import get_shared_key
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames
+from gateway.service.running_meters import RunningMeters
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.service.worker_sharing import WorkerSharing
 from gateway.telemetry import SHARED_DIR, count_workers, workers
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import DriftMetrics
-from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import OlsSums, SharedSums
 from gateway.telemetry.recent import RecentRequests
@@ -52,7 +54,15 @@ _SHARED_SAVE_SECONDS = 5.0
 class GatewayRuntime:
     """The parts of one process and what keeps them going. Raises ProfileError, ConfigError."""
 
-    def __init__(self, config: GatewayConfig, rng: random.Random, *, signals: bool) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        rng: random.Random,
+        *,
+        path: Path | None = None,
+        signals: bool,
+    ) -> None:
+        """`path` is where the config was read, and is read again when it changes."""
         self._config = config
         self._signals = signals
         folder = os.environ.get(SHARED_DIR)
@@ -62,8 +72,10 @@ class GatewayRuntime:
         dropped = self.metrics.log_dropped.inc
         self._log = DecisionLog(Path(decisions), dropped) if decisions else None
         deployments = fleet.build_deployments(config, rng)
-        self._meters = fleet.connect_meters(config, deployments, self._client)
-        self._tracer = _make_tracer(config)
+        links: dict[str, MeterLink] = {}
+        group_backends(deployments)
+        fleet.connect_meters(config, deployments, self._client, links)
+        self._tracer = optional_parts.make_tracer(config)
         names = ModelNames(config)
         self.metrics.initialise_series(names.models)
         drift = DriftMetrics(self.metrics.registry, names.models)
@@ -77,7 +89,7 @@ class GatewayRuntime:
         self._carbon = carbon = fleet.make_carbon_intensity(config, self._client)
         boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
         load = config.reference_load
-        price = _make_energy_price(config)
+        price = optional_parts.make_energy_price(config)
         self.gateway = RequestPipeline(
             names=names,
             profiles=self._profiles,
@@ -101,16 +113,16 @@ class GatewayRuntime:
                 RecentRequests(config.limits.requests_kept),
                 deployments,
                 decision_log=self._log,
-                meters=self._meters,
                 carbon=carbon,
                 learning=TrafficLearner(sums, drift, self._profiles, self._learnt),
                 trace=self._tracer and self._tracer.add_record,
                 boundary=boundary,
-                experiment=_make_experiment_metrics(config, self.metrics.registry),
+                experiment=optional_parts.make_experiment_metrics(config, self.metrics.registry),
                 price=price,
             ),
             experiment=config.experiment,
             log=config.log,
+            limits=config.limits,
             stall_seconds=config.timeouts.stall_seconds,
             stream_seconds=config.timeouts.stream_seconds,
             deciding=Deciding(
@@ -120,6 +132,8 @@ class GatewayRuntime:
                 price=price,
             ),
         )
+        self._meters = RunningMeters(links, self.gateway.accounting, self.metrics)
+        self._watch = BackendWatch(self._client, config.health)
         self._sharing = None
         if folder is not None:
             self._sharing = WorkerSharing(
@@ -128,6 +142,23 @@ class GatewayRuntime:
                 self.gateway.backends,
                 self.gateway.bytes_in_flight,
                 self._learnt,
+            )
+        self.reloader = None
+        if path is not None:
+            adopter = ConfigAdopter(
+                config,
+                self.gateway,
+                self._client,
+                self._meters,
+                self._watch,
+                sums,
+                drift,
+                boundary=boundary,
+                sharing=self._sharing,
+                rng=rng,
+            )
+            self.reloader = ConfigReloader(
+                path, config, self._profiles.read_files_of, adopter.adopt, self.metrics.config
             )
 
     def start_draining(self) -> None:
@@ -143,27 +174,9 @@ class GatewayRuntime:
     @asynccontextmanager
     async def run_lifespan(self, _: Litestar) -> AsyncIterator[None]:
         """Hold connections open and background work running while the application serves."""
-        times = self._config.health
-        prober = HealthProber(
-            self._client,
-            self.gateway.backends,
-            ejected_period_seconds=times.probe_seconds,
-            healthy_period_seconds=times.idle_probe_seconds,
-            timeout_seconds=times.probe_timeout_seconds,
-        )
-        gauges = GaugePoller(
-            self._client,
-            self.gateway.backends,
-            seconds=times.load_seconds,
-            timeout_seconds=times.probe_timeout_seconds,
-        )
-        work = [
-            prober.run(),
-            gauges.run(),
-            self.gateway.run_periodic_work(),
-            self._profiles.watch_files(),
-        ]
-        work += [link.run() for link in self._meters]
+        work = [self.gateway.run_periodic_work(), self._profiles.watch_files()]
+        if self.reloader is not None:
+            work.append(self.reloader.watch_file())
         if self._learnt is not None:
             work.append(self._save_learnt(self._learnt))
         if self._carbon is not None:
@@ -176,6 +189,8 @@ class GatewayRuntime:
             work.append(self._log.run())
         async with self._client:
             tasks = [asyncio.create_task(job) for job in work]
+            self._watch.watch_backends(self.gateway.backends)
+            self._meters.start_exchanges()
             if self._signals:
                 self._install_signal_handlers()
             _tune_gc()
@@ -188,14 +203,14 @@ class GatewayRuntime:
                 yield
             finally:
                 await self._close_parts()
+                tasks += self._watch.cancel_tasks()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _close_parts(self) -> None:
         # The meters learn of the last ends; then what they owe is estimated and logged.
-        last = (link.exchange_batch() for link in self._meters)
-        await asyncio.gather(*last, return_exceptions=True)
+        await self._meters.close_links()
         self.gateway.accounting.close()
         if self._sharing is not None:
             self._sharing.close()
@@ -207,7 +222,7 @@ class GatewayRuntime:
             self._shared.write_sums()
 
     def _install_signal_handlers(self) -> None:
-        """Drain on SIGTERM and SIGINT before the server stops; reload the profile on SIGHUP."""
+        """Drain on SIGTERM and SIGINT before the server stops; reload files on SIGHUP."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             # The server's own handler is in place by now; it still gets its turn.
@@ -219,7 +234,12 @@ class GatewayRuntime:
                     stop(number, frame)
 
             signal.signal(number, handle_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._profiles.request_reload)
+        loop.add_signal_handler(signal.SIGHUP, self._request_reload)
+
+    def _request_reload(self) -> None:
+        self._profiles.request_reload()
+        if self.reloader is not None:
+            self.reloader.request_reload()
 
     async def _save_learnt(self, learnt: Learnt) -> None:
         while True:
@@ -264,31 +284,3 @@ def _load_token_counter() -> tokens.TokenCounter:
     if counter.source == "estimate":
         _log.warning("no tiktoken vocabulary found: tokens are estimated, 4 characters each")
     return counter
-
-
-def _make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
-    """Return what holds this process to its part of the energy budget, where there is one."""
-    if config.energy_budget is None:
-        return None
-    return EnergyPrice(config.energy_budget.joules_per_hour / count_workers())
-
-
-def _make_experiment_metrics(
-    config: GatewayConfig, registry: CollectorRegistry
-) -> ExperimentMetrics | None:
-    """Return what counts for the arms of a switchback, where one is configured."""
-    given = config.experiment
-    if given is None:
-        return None
-    baseline = given.baseline.policy or given.baseline.model or ""
-    return ExperimentMetrics(registry, given.make_switchback(), baseline)
-
-
-def _make_tracer(config: GatewayConfig) -> Any:
-    """Return the RequestTracer, or None."""
-    wanted = config.tracing
-    if wanted.endpoint is None:
-        return None
-    from gateway.telemetry.tracing import RequestTracer  # noqa: PLC0415 - needs an extra
-
-    return RequestTracer(wanted.endpoint, wanted.sample_ratio, wanted.service_name)

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from gateway.api.incoming import RequestHead
 from gateway.api.json_endpoint import make_json_handler
-from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.config import TimeoutsConfig
 from gateway.service.client.errors import BadRequest, NotFound
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import encode_members
@@ -29,7 +29,7 @@ class FeedbackBody(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("give one of `score` and `correct`")
 
 
-def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
+def make_handler(gateway: RequestPipeline, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler."""
 
     def note_feedback(_: RequestHead, members: Members) -> bytes:
@@ -42,7 +42,7 @@ def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: Timeo
             )
         return msgspec.json.encode({"id": found.id, "score": found.score, "known": known})
 
-    return make_json_handler("/v1/feedback", "feedback", note_feedback, limits, timeouts)
+    return make_json_handler("/v1/feedback", "feedback", note_feedback, gateway, timeouts)
 
 
 def _read_feedback(members: Members) -> RequestFeedback:

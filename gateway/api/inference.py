@@ -10,7 +10,7 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.api.incoming import ClientDisconnected, read_body, read_head
 from gateway.api.protocol import CONNECTION_KEY, PIECES, ClientConnection
-from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.config import TimeoutsConfig
 from gateway.service.byte_budget import HeldBytes
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
 from gateway.service.client.error_shapes import find_error_shape
@@ -27,14 +27,12 @@ from gateway.telemetry.request_stages import ReceivedRequest, RequestedName
 _UNRESOLVED = RequestedName(OTHER, "none")
 
 
-def make_handler(
-    kind: EndpointKind, gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig
-) -> Any:
+def make_handler(kind: EndpointKind, gateway: RequestPipeline, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler of one endpoint."""
 
     @asgi(kind.url_path, name=kind.value, copy_scope=False)
     async def handle_inference(scope: Scope, receive: Receive, send: Send) -> None:
-        await serve_request(kind, decode_request, gateway, limits, timeouts, scope, receive, send)  # type: ignore[arg-type]
+        await serve_request(kind, decode_request, gateway, timeouts, scope, receive, send)  # type: ignore[arg-type]
 
     def decode_request(body: bytes) -> InferenceRequest:
         return parse_request(kind, decode_members(body))
@@ -46,7 +44,6 @@ async def serve_request(
     kind: EndpointKind | NamedEndpoint,
     decode: Callable[[bytes], InferenceRequest],
     gateway: RequestPipeline,
-    limits: LimitsConfig,
     timeouts: TimeoutsConfig,
     scope: HTTPScope,
     receive: Receive,
@@ -76,7 +73,7 @@ async def serve_request(
             body = await read_body(
                 head,
                 receive,
-                limit=limits.max_body_bytes,
+                limit=gateway.limits.max_body_bytes,
                 seconds=timeouts.body_seconds,
                 ready=link is not None and link.body_ready,
                 held=held,

@@ -8,9 +8,10 @@ from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from gateway.api.incoming import ClientDisconnected, RequestHead, read_body, read_head
-from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.config import TimeoutsConfig
 from gateway.service.client.errors import ApiError
 from gateway.service.client.response import ResponseWriter
+from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import decode_members
 from gateway.service.request.members import Members
 
@@ -18,7 +19,11 @@ MakeAnswer = Callable[[RequestHead, Members], bytes]
 
 
 def make_json_handler(
-    path: str, name: str, make_answer: MakeAnswer, limits: LimitsConfig, timeouts: TimeoutsConfig
+    path: str,
+    name: str,
+    make_answer: MakeAnswer,
+    gateway: RequestPipeline,
+    timeouts: TimeoutsConfig,
 ) -> Any:
     """Make the handler of a POST; `make_answer` makes the JSON to send, and may raise ApiError."""
 
@@ -29,7 +34,7 @@ def make_json_handler(
         reply = ResponseWriter(send, head.request_id)
         try:
             body = await read_body(
-                head, receive, limit=limits.max_body_bytes, seconds=timeouts.body_seconds
+                head, receive, limit=gateway.limits.max_body_bytes, seconds=timeouts.body_seconds
             )
             answer = make_answer(head, decode_members(body))
             await reply.send_unary(HTTPStatus.OK.value, answer)

@@ -6,12 +6,14 @@ can do or the preset means besides.
 """
 
 import time
+from functools import lru_cache, partial
 from typing import Any
 
 from litestar import Request, get
 
 from gateway.config import GatewayConfig, ModelConfig
 from gateway.scheduling.decision import MetricWeights
+from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.routing_table import AUTO, MODEL_PREFIX, ModelNames
 
 _OWNER = "joulegate"
@@ -26,29 +28,37 @@ def list_contexts(config: GatewayConfig) -> dict[str, int]:
     return contexts
 
 
-def make_handlers(config: GatewayConfig, names: ModelNames) -> list[Any]:
+def make_handlers(gateway: RequestPipeline) -> list[Any]:
     """Make the two route handlers."""
     created = int(time.time())
+    # Made anew when the names are others: a configuration may be taken into force while serving.
+    describe = lru_cache(maxsize=1)(partial(_describe_names, created=created))
+
+    @get("/v1/models", name="models", sync_to_thread=False)
+    def list_models() -> dict[str, Any]:
+        """List the names that a request may ask for."""
+        return {"object": "list", "data": list(describe(gateway.names).values())}
+
+    @get("/v1/models/{model_id:path}", name="model", sync_to_thread=False)
+    def get_model(request: Request[Any, Any, Any]) -> dict[str, Any]:
+        """Describe one of them."""
+        name = str(request.path_params["model_id"]).removeprefix("/")
+        gateway.names.resolve_name(name)
+        return {**describe(gateway.names)[name.removeprefix(MODEL_PREFIX)], "id": name}
+
+    return [list_models, get_model]
+
+
+def _describe_names(names: ModelNames, *, created: int) -> dict[str, dict[str, Any]]:
+    """Return the entry of every name."""
+    config = names.config
     entries = {model: _describe_model(model, config, created) for model in names.models}
     routed = [entry for entry in entries.values() if {*_ROUTED} & {*entry["capabilities"]}]
     weights = {AUTO: config.weights.to_metric_weights()}
     weights |= {f"{AUTO}:{preset}": of for preset, of in names.presets.items()}
     for name, of in weights.items():
         entries[name] = _describe_preset(name, of, config, routed, created)
-
-    @get("/v1/models", name="models", sync_to_thread=False)
-    def list_models() -> dict[str, Any]:
-        """List the names that a request may ask for."""
-        return {"object": "list", "data": list(entries.values())}
-
-    @get("/v1/models/{model_id:path}", name="model", sync_to_thread=False)
-    def get_model(request: Request[Any, Any, Any]) -> dict[str, Any]:
-        """Describe one of them."""
-        name = str(request.path_params["model_id"]).removeprefix("/")
-        names.resolve_name(name)
-        return {**entries[name.removeprefix(MODEL_PREFIX)], "id": name}
-
-    return [list_models, get_model]
+    return entries
 
 
 def _describe_model(name: str, config: GatewayConfig, created: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from gateway.api.incoming import choose_request_id
 from gateway.api.inference import serve_request
-from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.config import TimeoutsConfig
 from gateway.service.client.error_shapes import find_error_shape
 from gateway.service.client.errors import NotOffered
 from gateway.service.client.response import ResponseWriter
@@ -35,11 +35,9 @@ _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 Serve = Callable[..., Any]
 
 
-def make_handlers(
-    gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig
-) -> list[Any]:
+def make_handlers(gateway: RequestPipeline, timeouts: TimeoutsConfig) -> list[Any]:
     """Make the route handlers."""
-    serve = partial(serve_request, gateway=gateway, limits=limits, timeouts=timeouts)
+    serve = partial(serve_request, gateway=gateway, timeouts=timeouts)
     handlers = [_make_named_handler(endpoint, gateway, serve) for endpoint in NAMED]
     handlers += [
         _make_response_handler(GET_RESPONSE, gateway, serve),

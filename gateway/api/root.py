@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from litestar import Request, Response, get
 
+from gateway.api.models import list_contexts
 from gateway.api.paths import list_paths
 from gateway.service.pipeline import RequestPipeline
-from gateway.service.request.routing_table import AUTO, ModelNames
+from gateway.service.request.routing_table import AUTO
 
 DOCS: Final = "https://github.com/joulegate/joulegate/blob/main"
 _STYLE: Final = """
@@ -44,12 +45,14 @@ _LINKS: Final = (
 )
 
 
-def make_handler(gateway: RequestPipeline, contexts: dict[str, int], names: ModelNames) -> Any:
-    """Make the route handler; `contexts` has each model's tokens."""
+def make_handler(gateway: RequestPipeline) -> Any:
+    """Make the route handler."""
 
     @get("/", name="root", sync_to_thread=False)
     def get_root(request: Request[Any, Any, Any]) -> Response[Any]:
         """Say what this is and where to go from here."""
+        names = gateway.names
+        contexts = list_contexts(names.config)
         usable = sum(1 for backend in gateway.backends if backend.is_available)
         if "text/html" not in request.headers.get("accept", ""):
             told = {

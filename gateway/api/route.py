@@ -4,7 +4,7 @@ from typing import Any
 
 from gateway.api.incoming import RequestHead
 from gateway.api.json_endpoint import make_json_handler
-from gateway.config import LimitsConfig, TimeoutsConfig
+from gateway.config import TimeoutsConfig
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import parse_request
 from gateway.service.request.endpoint import EndpointKind
@@ -12,7 +12,7 @@ from gateway.service.request.members import Members
 from gateway.service.request.plan import no_candidate_error
 
 
-def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: TimeoutsConfig) -> Any:
+def make_handler(gateway: RequestPipeline, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler."""
 
     def explain_route(head: RequestHead, members: Members) -> bytes:
@@ -22,7 +22,7 @@ def make_handler(gateway: RequestPipeline, limits: LimitsConfig, timeouts: Timeo
             raise no_candidate_error(made.decision, made.ask.kind.prompt_member)
         return made.explain_decision(head.request_id)
 
-    return make_json_handler("/v1/route", "route", explain_route, limits, timeouts)
+    return make_json_handler("/v1/route", "route", explain_route, gateway, timeouts)
 
 
 def _detect_kind(members: Members) -> EndpointKind:

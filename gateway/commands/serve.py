@@ -69,11 +69,11 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     if workers == 1:
         uvicorn.Server(options).run(sockets=[listener])
         return OK
-    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs none of it
+    from gateway.commands.workers import WorkerSupervisor  # noqa: PLC0415 - one needs none of it
 
     with tempfile.TemporaryDirectory(prefix="joulegate-metrics-") as shared:
         os.environ[SHARED_DIR] = shared
-        Multiprocess(options, sockets=[listener]).run()
+        WorkerSupervisor(options, sockets=[listener]).run()
     return OK
 
 
@@ -122,8 +122,9 @@ def create_worker_app() -> ASGIApp:
 
     _log_to_stderr(os.environ[_LEVEL])
     return_freed_memory()
+    path = Path(os.environ[_CONFIG])
     return bypass_router_for_inference(
-        create_app(configs.load_config(Path(os.environ[_CONFIG])), signals=True)
+        create_app(configs.load_config(path), path=path, signals=True)
     )
 
 

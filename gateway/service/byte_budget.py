@@ -17,10 +17,11 @@ class ByteBudget:
         self._held = 0
         self._shared: SharedCount | None = None
 
-    def share(self, shared: SharedCount) -> None:
-        """Count with the other workers of this host from now on."""
+    def share(self, shared: SharedCount | None) -> None:
+        """Count with the other workers of this host from now on; None: by itself."""
         self._shared = shared
-        shared.set(self._held)
+        if shared is not None:
+            shared.set(self._held)
 
     @property
     def held(self) -> int:

@@ -1,6 +1,7 @@
 """From the config to deployments, their backends, the meters beside these, and the boundary."""
 
 import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,15 +22,20 @@ from gateway.telemetry.metrics import GatewayMetrics
 from gateway.tls_config import TlsConfig
 
 
-def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deployment, ...]:
-    """Make every deployment with its backends, in the config's order."""
+def build_deployments(
+    config: GatewayConfig, rng: random.Random, known: Iterable[Backend] = ()
+) -> tuple[Deployment, ...]:
+    """Make every deployment with its backends, in the config's order.
+
+    A backend that is `known` by its address is taken over as it is, its load and ejection too.
+    """
     health_config = config.health
     ejection = EjectionPolicy(
         health_config.eject_after_failures,
         health_config.eject_seconds,
         health_config.eject_max_seconds,
     )
-    made: dict[str, Backend] = {}
+    made = {backend.root: backend for backend in known}
 
     def find_or_make(wanted: BackendConfig) -> Backend:
         """Return the backend of an address: one, however many models it serves."""
@@ -42,7 +48,7 @@ def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deploy
             )
         return made[wanted.root_url]
 
-    deployments = tuple(
+    return tuple(
         Deployment(
             model.name,
             model.deployment_label,
@@ -52,8 +58,31 @@ def build_deployments(config: GatewayConfig, rng: random.Random) -> tuple[Deploy
         )
         for model in config.models
     )
+
+
+def update_backends(
+    config: GatewayConfig,
+    before: GatewayConfig,
+    deployments: Sequence[Deployment],
+    links: dict[str, MeterLink],
+    client: BackendClient,
+) -> None:
+    """Have backends that were taken over go by what the new configuration says of them."""
+    old = {one.root_url: one for model in before.models for one in model.backends}
+    for model, deployment in zip(config.models, deployments, strict=True):
+        for wanted, backend in zip(model.backends, deployment.backends, strict=True):
+            if wanted == old.get(backend.root):
+                continue
+            backend.change_access(wanted.api_key, _files(wanted.tls or config.tls))
+            backend.meter = None
+    connect_meters(config, deployments, client, links)
     group_backends(deployments)
-    return deployments
+
+
+def list_meters(config: GatewayConfig) -> set[str]:
+    """Return the address of every meter that a configuration names."""
+    named = (one.meter for model in config.models for one in model.backends)
+    return {_find_meter_root(meter) for meter in named if meter is not None}
 
 
 def _files(tls: TlsConfig | None) -> TlsFiles | None:
@@ -61,15 +90,20 @@ def _files(tls: TlsConfig | None) -> TlsFiles | None:
 
 
 def connect_meters(
-    config: GatewayConfig, made: tuple[Deployment, ...], client: BackendClient
+    config: GatewayConfig,
+    made: Sequence[Deployment],
+    client: BackendClient,
+    links: dict[str, MeterLink] | None = None,
 ) -> tuple[MeterLink, ...]:
-    """Connect each backend to its meter; return the meters, each once."""
-    links: dict[str, MeterLink] = {}
+    """Connect each backend that is not yet to its meter; return all meters, each once.
+
+    `links` are those that there are already, by address; it gets the new ones too.
+    """
+    links = {} if links is None else links
     for model, deployment in zip(config.models, made, strict=True):
         for wanted, backend in zip(model.backends, deployment.backends, strict=True):
             if wanted.meter is not None and backend.meter is None:
-                parts = urlsplit(wanted.meter)
-                root = f"{parts.scheme}://{parts.netloc}"
+                root = _find_meter_root(wanted.meter)
                 if root not in links:
                     links[root] = MeterLink(
                         root,
@@ -77,8 +111,14 @@ def connect_meters(
                         secret=config.meter_secret,
                         tls=_files(config.meter_tls or config.tls),
                     )
-                backend.meter = links[root].add_backend(backend.label, parts.path.strip("/"))
+                ledger = urlsplit(wanted.meter).path.strip("/")
+                backend.meter = links[root].add_backend(backend.label, ledger)
     return tuple(links.values())
+
+
+def _find_meter_root(meter: str) -> str:
+    parts = urlsplit(meter)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def make_carbon_intensity(config: GatewayConfig, client: BackendClient) -> CarbonIntensity | None:

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment, list_backends
-from gateway.config import LogConfig
+from gateway.config import GatewayConfig, LimitsConfig, LogConfig
 from gateway.experiment_config import BaselineConfig, ExperimentConfig
 from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
@@ -51,6 +51,7 @@ _log = logging.getLogger("joulegate")
 _OK = HTTPStatus.OK.value
 _ANSWERED = ClientOutcome(_OK)
 NO_LOG = LogConfig()
+DEFAULT_LIMITS = LimitsConfig()
 _NO_ARM = (None, None)
 
 
@@ -72,7 +73,9 @@ class RequestPipeline:
         experiment: ExperimentConfig | None = None,
         deciding: Deciding | None = None,
         log: LogConfig = NO_LOG,
+        limits: LimitsConfig = DEFAULT_LIMITS,
     ) -> None:
+        self.limits = limits
         self.deciding = deciding or Deciding()
         self._log = log
         self.names = names
@@ -91,6 +94,18 @@ class RequestPipeline:
         self._stream_seconds = stream_seconds
         self._switchback = None if experiment is None else experiment.make_switchback()
         self._baseline = None if experiment is None else experiment.baseline
+
+    def change_config(
+        self, config: GatewayConfig, names: ModelNames, deployments: tuple[Deployment, ...]
+    ) -> None:
+        """Serve by another configuration from the next request on; `profiles` has it already."""
+        self.names = names
+        self.deployments = deployments
+        self.limits = config.limits
+        self.deciding.change_config(config)
+        self.accounting.change_deployments(deployments)
+        self.accounting.recent.limit = config.limits.requests_kept
+        self._dispatcher.change_config(config, deployments)
 
     @property
     def backends(self) -> list[Backend]:

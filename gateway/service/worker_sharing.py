@@ -34,19 +34,42 @@ class WorkerSharing:
         held: ByteBudget,
         learnt: Learnt | None,
     ) -> None:
-        self._backends = tuple(dict.fromkeys(backends))
+        self._folder = folder
+        self._workers = workers
+        self._held = held
+        self._backends: tuple[Backend, ...] = ()
         self._table: WorkerTable | None = None
         self._exchange: LearntExchange | None = None
         try:
-            path = folder / f"fleet_{_fingerprint(self._backends, workers)}.table"
-            self._table = WorkerTable(path, len(self._backends), workers)
-            for number, backend in enumerate(self._backends):
-                backend.share(self._table.get_backend(number))
-            held.share(self._table.get_bytes_held())
+            self._join_table(backends)
             if learnt is not None:
                 self._exchange = LearntExchange(folder, learnt)
         except OSError as error:
             _log.error("this worker cannot share all it knows with the others: %s", error)
+
+    def change_backends(self, backends: Sequence[Backend]) -> None:
+        """Share what another configuration has; workers that have it too meet in its table."""
+        for gone in set(self._backends).difference(backends):
+            gone.share(None)
+        if self._table is not None:
+            self._table.close()
+            self._table = None
+        try:
+            self._join_table(backends)
+        except OSError as error:
+            for backend in self._backends:
+                backend.share(None)
+            self._held.share(None)
+            _log.error("this worker cannot share its load with the others: %s", error)
+
+    def _join_table(self, backends: Sequence[Backend]) -> None:
+        """Share counts in the table of these backends. Raises OSError."""
+        self._backends = tuple(dict.fromkeys(backends))
+        path = self._folder / f"fleet_{_fingerprint(self._backends, self._workers)}.table"
+        self._table = WorkerTable(path, len(self._backends), self._workers)
+        for number, backend in enumerate(self._backends):
+            backend.share(self._table.get_backend(number))
+        self._held.share(self._table.get_bytes_held())
 
     async def run(self) -> None:
         """Keep up with the others until cancelled."""

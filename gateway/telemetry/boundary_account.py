@@ -115,11 +115,17 @@ class BoundaryAccount:
         self._carbon = carbon
         self._metrics = BoundaryMetrics(registry)
         self._idle_ratios: dict[str, IdleRatio] = {}
-        now, listed = clock(), list(deployments)
-        self._hosts = MeteredHosts(listed, host_watts / processes, now)
+        self._hosts = MeteredHosts((), host_watts / processes, clock())
+        self.change_deployments(deployments)
+
+    def change_deployments(self, deployments: Iterable[Deployment]) -> None:
+        """Charge these from now on."""
+        now, listed = self.clock(), list(deployments)
+        self._hosts.change_deployments(listed, now)
         for deployment in listed:
-            self._idle_ratios.setdefault(deployment.model, IdleRatio(now))
-            self._show_series(deployment.model)
+            if deployment.model not in self._idle_ratios:
+                self._idle_ratios[deployment.model] = IdleRatio(now)
+                self._show_series(deployment.model)
 
     def begin_request(self, record: RequestRecord, model: str, backend: str) -> HostShare:
         """Count an attempt in at its server; whoever began it ends it, whatever its outcome."""

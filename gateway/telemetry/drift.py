@@ -12,6 +12,8 @@ Rules of this file:
 - Each worker tests what it served itself; the score shown is the highest among those that live.
 """
 
+from collections.abc import Iterable
+from itertools import product
 from math import isfinite, log
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -120,13 +122,16 @@ class DriftMetrics:
         self.alarms = make_counter(
             "drift_alarms_total", "Times the statistic went beyond its threshold and began anew"
         )
-        self._watches = {
-            (model, profile, quantity): _DriftSeries(self, model, quantity, profile)
-            for model in models
-            for profile in PROFILES
-            for quantity in QUANTITIES
-        }
+        self._watches: dict[tuple[str, str, str], _DriftSeries] = {}
+        self.add_models(models)
         self._touched: set[_DriftSeries] = set()
+
+    def add_models(self, models: Iterable[str]) -> None:
+        """Watch these too; those that are watched go on."""
+        for name in product(models, PROFILES, QUANTITIES):
+            if name not in self._watches:
+                model, profile, quantity = name
+                self._watches[name] = _DriftSeries(self, model, quantity, profile)
 
     def add_comparison(
         self,

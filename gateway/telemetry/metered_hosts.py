@@ -32,12 +32,25 @@ class MeteredHosts:
 
     def __init__(self, deployments: Iterable[Deployment], watts: float, now: float) -> None:
         """Begin at `now`, monotonic seconds; `watts` is this process's part of each server's."""
+        self._watts = watts
         self._hosts: dict[str, MeteredHost] = {}
         self._host_of: dict[str, MeteredHost] = {}
+        self.change_deployments(deployments, now)
+
+    def change_deployments(self, deployments: Iterable[Deployment], now: float) -> None:
+        """Serve these from `now` on; a server without backends is kept for what still runs there.
+
+        It draws nothing for anybody: what is idle there is no longer this gateway's.
+        """
+        for host in self._hosts.values():
+            host.models.clear()
+            host.links.clear()
         for deployment in deployments:
             for backend in deployment.backends:
                 name = _name_host(backend)
-                host = self._hosts.setdefault(name, MeteredHost(watts, now))
+                if name not in self._hosts:
+                    self._hosts[name] = MeteredHost(self._watts, now)
+                host = self._hosts[name]
                 host.models.append(deployment.model)
                 self._host_of[backend.label] = host
                 if backend.meter is not None and backend.meter.link not in host.links:

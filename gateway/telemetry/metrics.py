@@ -4,6 +4,7 @@ Labels come from configured names only. Children are bound once per label set an
 the hot path pays for an increment and not for a lookup by strings.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
@@ -25,6 +26,7 @@ from gateway.scheduling.decision import ScoredCandidate
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
+from gateway.telemetry.config_metrics import ConfigMetrics
 from gateway.telemetry.profile_metrics import ProfileMetrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import PlannedRequest, RequestEnergy
@@ -50,6 +52,7 @@ class GatewayMetrics:
     def __init__(self, registry: CollectorRegistry, *, shared: bool = False) -> None:
         """With `shared` the values live in files that several workers add to."""
         self.registry = registry
+        self._shared = shared
 
         def make_counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"joulegate_{name}", text, labels, registry=registry)
@@ -145,6 +148,7 @@ class GatewayMetrics:
             "Streams that ended in an error frame",
             "model", "reason",
         )  # fmt: skip
+        self.config = ConfigMetrics(make_counter, make_gauge)
         self.profile = ProfileMetrics(make_counter, make_gauge, shared=shared)
         self.log_dropped = make_counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"
@@ -247,6 +251,21 @@ class GatewayMetrics:
                 self._ejections_seen[labels] = backend.ejections
         for model, count in idle.items():
             self.backends_idle.labels(model).set(count)
+
+    def forget_backend(self, model: str, backend: str) -> None:
+        """Show no more of a backend that has left the configuration."""
+        for gauge in (self.backend_up, self.backend_inflight):
+            self._forget_child(gauge, model, backend)
+
+    def forget_meter(self, meter: str) -> None:
+        """Show no more of a meter that has left the configuration."""
+        self._forget_child(self.meter_up, meter)
+
+    def _forget_child(self, gauge: Gauge, *labels: str) -> None:
+        if self._shared:  # where prometheus_client cannot remove a child
+            gauge.labels(*labels).set(math.nan)
+        elif labels in gauge._metrics:  # noqa: SLF001 - nothing public tells
+            gauge.remove(*labels)
 
     def publish_meters(self, links: Iterable[MeterLink]) -> None:
         """Say which meters answer, and count what was not measured."""

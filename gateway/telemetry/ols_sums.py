@@ -50,6 +50,13 @@ class OlsSums:
         self._told: set[Name] = set()
         self.rows = 0
 
+    def add_deployments(self, deployments: Iterable[Name]) -> None:
+        """Have these too; those that there are go on."""
+        with self._lock:
+            for name in deployments:
+                if name not in self._parts:
+                    self._parts[name] = make_zero_sums()
+
     def add_row(self, model: str, deployment: str, row: SumsRow) -> None:
         """Enter one whole answer; a row that cannot be is left out, and logged once."""
         if not row.is_plausible:

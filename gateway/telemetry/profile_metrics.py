@@ -52,6 +52,18 @@ class ProfileMetrics:
         for result in ("adopted", "refused"):
             self.reloads.labels(result)
 
+    def forget_deployment(self, model: str, deployment: str, key: str) -> None:
+        """Show no more of a deployment until it is published again."""
+        if self._shared:  # where prometheus_client cannot remove a child
+            self.deployment_info.labels(model, deployment, key).set(0)
+            return
+        self.deployment_info.remove(model, deployment, key)
+        for quantity in ("seconds", "joules"):
+            for place in range(_TERMS):
+                labels = (model, deployment, quantity, f"b{place}")
+                self.coefficient.remove(*labels)
+                self.coefficient_error.remove(*labels)
+
     def publish_cost(
         self,
         model: str,

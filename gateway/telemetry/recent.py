@@ -9,16 +9,17 @@ class RecentRequests:
     """Keeps up to `limit` records, oldest out first; an id used again replaces its record."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._records: OrderedDict[str, RequestRecord] = OrderedDict()
 
     def add_record(self, record: RequestRecord) -> None:
         """Keep a record."""
-        if not self._limit:
+        if not self.limit:
+            self._records.clear()
             return
         self._records[record.id] = record
         self._records.move_to_end(record.id)
-        if len(self._records) > self._limit:
+        while len(self._records) > self.limit:
             self._records.popitem(last=False)
 
     def get_record(self, request_id: str) -> RequestRecord | None:

@@ -189,9 +189,12 @@ def total(page, name, **labels):
 
 
 @contextlib.asynccontextmanager
-async def serve(config):
-    """Serve a config as `joulegate serve` does, but without uvicorn's signals and ticking."""
-    app = create_app(config, rng=random.Random(1))
+async def serve(config, path=None):
+    """Serve a config as `joulegate serve` does, but without uvicorn's signals and ticking.
+
+    `path` is the file that it was read from, for a gateway that reads it again.
+    """
+    app = create_app(config, path=path, rng=random.Random(1))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     options = make_server_config(
         bypass_router_for_inference(app), timeout_keep_alive=75, timeout_graceful_shutdown=1

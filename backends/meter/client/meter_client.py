@@ -97,6 +97,9 @@ class MeterLink:
 
     def add_backend(self, label: str, ledger: str) -> BackendMeter:
         """Add a backend; `ledger` "" leaves it to the meter where it belongs."""
+        for known in self._backend_meters:
+            if (known.label, known.ledger) == (label, ledger):
+                return known
         place = BackendMeter(self, len(self._backend_meters), label, ledger)
         self._backend_meters.append(place)
         return place
@@ -125,6 +128,12 @@ class MeterLink:
             oldest = self._awaiting_energy or self._ended
             self._fall_back_to_estimate(oldest.pop(next(iter(oldest))))
 
+    @property
+    def has_work(self) -> bool:
+        """Whether requests are still to be reported, or joules to be had for them."""
+        kinds = (self._open_requests, self._ended, self._awaiting_energy, self._unacked_ends)
+        return any(kinds)
+
     def close(self) -> None:
         """Estimate whatever has not been settled: no more batches are sent."""
         for kind in (self._open_requests, self._ended, self._awaiting_energy):
@@ -139,8 +148,7 @@ class MeterLink:
         while True:
             await asyncio.sleep(_PERIOD_SECONDS)
             rested += _PERIOD_SECONDS
-            held = self._open_requests or self._ended or self._awaiting_energy or self._unacked_ends
-            busy = bool(held) and not self._unreachable
+            busy = self.has_work and not self._unreachable
             if busy or rested >= _HEARTBEAT_SECONDS:
                 rested = 0.0
                 try:

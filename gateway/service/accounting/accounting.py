@@ -55,11 +55,16 @@ class RequestAccounting:
         self.impact = ImpactEstimator(boundary, carbon)
         self._experiment = experiment
         self._model_at: dict[str, str] = {}
+        self.change_deployments(deployments)
+        self._finished: list[RequestRecord] = []
+
+    def change_deployments(self, deployments: Sequence[Deployment]) -> None:
+        """Enter joules of no request under these models from now on."""
+        self._model_at = {}
         for deployment in deployments:
             for backend in deployment.backends:
                 # Of several models at one address the first has what belongs to none of them.
                 self._model_at.setdefault(backend.label, deployment.model)
-        self._finished: list[RequestRecord] = []
 
     def add_record(self, record: RequestRecord) -> None:
         """Queue a finished request for the next flush."""

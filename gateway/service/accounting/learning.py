@@ -99,7 +99,8 @@ class TrafficLearner:
                 answered, planned, row, option, LIVE, version, truncated=truncated
             )
         shadow = self._profiles.shadow
-        if shadow is not None:
+        # One that has left the configuration meanwhile has no place there.
+        if shadow is not None and (answered.model, answered.deployment) in shadow.by_name:
             option = shadow.by_name[answered.model, answered.deployment].option
             version = shadow.profile.version
             shadowed = self._compare_prediction(

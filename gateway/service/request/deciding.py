@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from gateway.config import GatewayConfig
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.energy_price import EnergyPrice
 from gateway.scheduling.placement import PlacementRules
@@ -20,6 +21,12 @@ class Deciding:
     fixed_load: float | None = None
     price: EnergyPrice | None = None
     reader: PromptReader = field(default_factory=PromptReader)
+
+    def change_config(self, config: GatewayConfig) -> None:
+        """Place and compare by another configuration from now on."""
+        self.rules = config.placement.rules()
+        load = config.reference_load
+        self.fixed_load = None if load == "auto" else float(load)
 
     def weigh(self, weights: MetricWeights) -> MetricWeights:
         """Return weights at the price of joules in force."""

@@ -41,21 +41,66 @@ class ActiveProfiles:
         self._deployments = deployments
         self._metrics = metrics
         self._drift = drift
-        self._models = tuple(dict.fromkeys(model.name for model in config.models))
         self._reload_requested = False
-        self._live = WatchedProfileFile(config.profile_file, config.learnt_file)
-        self._shadow = None if config.shadow is None else WatchedProfileFile(config.shadow_file)
-        self.live = RoutingSnapshot(config, deployments, self._live.current_profile)
-        self.shadow = (
-            RoutingSnapshot(config, deployments, self._shadow.current_profile)
-            if self._shadow
-            else None
+        self._files = _read_profile_files(config)
+        live, shadow = self._files
+        self.live = RoutingSnapshot(config, deployments, live.current_profile)
+        self.shadow: RoutingSnapshot | None = None
+        if shadow is not None:
+            self.shadow = RoutingSnapshot(config, deployments, shadow.current_profile)
+        self._publish_metrics()
+
+    def read_files_of(self, config: GatewayConfig) -> "ProfileFiles":
+        """Return another configuration's profiles, read where it names others. Raises ProfileError.
+
+        The last good ones stay good for it where it does not.
+        """
+        if _list_profile_paths(config) == _list_profile_paths(self._config):
+            return self._files
+        return _read_profile_files(config)
+
+    def make_snapshots(
+        self, config: GatewayConfig, deployments: Sequence[Deployment], files: "ProfileFiles"
+    ) -> "Snapshots":
+        """Join profiles with another configuration's deployments. Raises ProfileError."""
+        kept = files is self._files
+        live = self.live.profile if kept else files.live.current_profile
+        shadow = None if files.shadow is None else files.shadow.current_profile
+        if kept and self.shadow is not None:
+            shadow = self.shadow.profile
+        return Snapshots(
+            RoutingSnapshot(config, deployments, live),
+            None if shadow is None else RoutingSnapshot(config, deployments, shadow),
         )
+
+    def change_config(
+        self,
+        config: GatewayConfig,
+        deployments: Sequence[Deployment],
+        files: "ProfileFiles",
+        snapshots: "Snapshots",
+    ) -> None:
+        """Go by another configuration, with what was read and made for it."""
+        for profile, old, new in (
+            (LIVE, self.live, snapshots.live),
+            (SHADOW, self.shadow, snapshots.shadow),
+        ):
+            if old is not None and new is not None and old.profile.version != new.profile.version:
+                self._drift.reset_tests(profile)
+        before, self._config, self._deployments = self._config, config, deployments
+        self._files = files
+        self.live, self.shadow = snapshots
+        for model in before.models:
+            self._metrics.profile.forget_deployment(
+                model.name, model.deployment_label, model.profile or model.name
+            )
         self._publish_metrics()
 
     def reload_profiles(self) -> None:
         """Read both anew, whether they have changed or not."""
-        self._adopt(self._read_files(whether_changed_or_not=True))
+        self._adopt(
+            _read_files(self._files, self._config, self._deployments, whether_changed_or_not=True)
+        )
 
     def request_reload(self) -> None:
         """Have both read anew at the next look, whether they have changed or not."""
@@ -67,18 +112,13 @@ class ActiveProfiles:
 
     async def _reload_changed(self) -> None:
         requested, self._reload_requested = self._reload_requested, False
+        files = self._files
         # Looking at a file, too, takes for ever where its file system hangs.
-        self._adopt(await run_in_daemon_thread(self._read_files, whether_changed_or_not=requested))
-
-    def _read_files(self, *, whether_changed_or_not: bool) -> "_FreshSnapshots":
-        """Read what has changed; touches nothing that serves."""
-        live, shadow = self._live, self._shadow
-        return _FreshSnapshots(
-            self._read_snapshot(live) if whether_changed_or_not or live.has_changed() else None,
-            self._read_snapshot(shadow)
-            if shadow is not None and (whether_changed_or_not or shadow.has_changed())
-            else None,
+        fresh = await run_in_daemon_thread(
+            _read_files, files, self._config, self._deployments, whether_changed_or_not=requested
         )
+        if files is self._files:  # else read for a configuration that has been replaced meanwhile
+            self._adopt(fresh)
 
     def _adopt(self, fresh: "_FreshSnapshots") -> None:
         if fresh.live is not None:
@@ -104,18 +144,11 @@ class ActiveProfiles:
         self._publish_metrics()
         _log.info("profile %s predicts in shadow", fresh.profile.version)
 
-    def _read_snapshot(self, watched: WatchedProfileFile) -> "RoutingSnapshot | _Refused":
-        """Return a file's snapshot, if the last good one does not have to stay."""
-        try:
-            return RoutingSnapshot(self._config, self._deployments, watched.read_profile())
-        except ProfileError as error:
-            _log.error("profile refused, the last good one stays in force: %s", error)
-            return _Refused()
-
     def _publish_metrics(self) -> None:
         if self._learnt is not None:
             self._learnt.adopt(place.option for place in self.live.routed_deployments)
-        versions = dict.fromkeys(self._models, self.live.profile.version)
+        models = dict.fromkeys(model.name for model in self._config.models)
+        versions = dict.fromkeys(models, self.live.profile.version)
         self._metrics.profile.publish_profile(versions)
         for model in self._config.models:
             key = model.profile or model.name
@@ -128,8 +161,33 @@ class ActiveProfiles:
                     model.name, model.deployment_label, quantity, cost.coefficients, cost.covariance
                 )
         if self.shadow is not None:
-            versions = dict.fromkeys(self._models, self.shadow.profile.version)
+            versions = dict.fromkeys(models, self.shadow.profile.version)
             self._metrics.profile.publish_profile(versions, shadow=True)
+
+
+class Snapshots(NamedTuple):
+    """What decides, and what predicts in shadow."""
+
+    live: RoutingSnapshot
+    shadow: RoutingSnapshot | None
+
+
+class ProfileFiles(NamedTuple):
+    """The files that a configuration names; `shadow` None: it names none."""
+
+    live: WatchedProfileFile
+    shadow: WatchedProfileFile | None
+
+
+def _list_profile_paths(config: GatewayConfig) -> tuple[object, ...]:
+    return config.profile, config.learnt_profile, config.shadow
+
+
+def _read_profile_files(config: GatewayConfig) -> ProfileFiles:
+    return ProfileFiles(
+        WatchedProfileFile(config.profile_file, config.learnt_file),
+        None if config.shadow is None else WatchedProfileFile(config.shadow_file),
+    )
 
 
 class _Refused:
@@ -141,3 +199,24 @@ class _FreshSnapshots(NamedTuple):
 
     live: RoutingSnapshot | _Refused | None
     shadow: RoutingSnapshot | _Refused | None
+
+
+def _read_files(
+    files: ProfileFiles,
+    config: GatewayConfig,
+    deployments: Sequence[Deployment],
+    *,
+    whether_changed_or_not: bool,
+) -> _FreshSnapshots:
+    """Read what has changed; touches nothing that serves."""
+
+    def read_snapshot(watched: WatchedProfileFile | None) -> RoutingSnapshot | _Refused | None:
+        if watched is None or not (whether_changed_or_not or watched.has_changed()):
+            return None
+        try:
+            return RoutingSnapshot(config, deployments, watched.read_profile())
+        except ProfileError as error:
+            _log.error("profile refused, the last good one stays in force: %s", error)
+            return _Refused()
+
+    return _FreshSnapshots(read_snapshot(files.live), read_snapshot(files.shadow))

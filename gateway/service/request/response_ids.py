@@ -20,6 +20,8 @@ from gateway.service.client.errors import UnknownResponse
 _SHAPE: Final = re.compile(r"resp_([0-9a-f]{16})([0-9a-f]{16})([0-9a-f]{16})-([0-9a-f]{1,9})")
 _BYTES: Final = 8
 _OPEN_KEY: Final = b"joulegate"
+_LEFT: Final = "0" * 2 * _BYTES
+"""Of a backend that has left the configuration since its request was planned."""
 
 
 class ResponsePlace(NamedTuple):
@@ -36,16 +38,21 @@ class ResponseIds:
         given = _OPEN_KEY if secret is None else secret.encode()
         self._key = hashlib.blake2b(given, person=b"response-ids").digest()
         self._places: dict[str, ResponsePlace] = {}
-        self._names: dict[int, str] = {}
+        self._names: dict[Backend, str] = {}
+        self.change_deployments(deployments)
+
+    def change_deployments(self, deployments: Iterable[Deployment]) -> None:
+        """Find the backends of these, and no others, from now on."""
+        self._places, self._names = {}, {}
         for deployment in deployments:
             for backend in deployment.backends:
                 name = self._digest(f"{deployment.model}\0{deployment.label}\0{backend.root}")
                 self._places[name] = ResponsePlace(deployment, backend)
-                self._names[id(backend)] = name
+                self._names[backend] = name
 
     def make_id(self, backend: Backend, number: int) -> str:
         """Return a new id for a response of this backend."""
-        name, nonce = self._names[id(backend)], secrets.token_hex(_BYTES)
+        name, nonce = self._names.get(backend, _LEFT), secrets.token_hex(_BYTES)
         return f"resp_{name}{nonce}{self._tag(name, nonce, f'{number:x}')}-{number:x}"
 
     def find_place(self, response_id: str, param: str | None = None) -> ResponsePlace:

@@ -83,6 +83,7 @@ class ModelNames:
     """Every name a client may ask for; one that names none gets the config's `default_model`."""
 
     def __init__(self, config: GatewayConfig) -> None:
+        self.config = config
         bounds = PredictionBounds(quantile=config.bounds.quantile)
         default = RequestSteering(config.weights.to_metric_weights(), config.policy, bounds)
         self.models = tuple(dict.fromkeys(model.name for model in config.models))

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from backends.client import BackendClient
 from backends.errors import BackendError, BackendStatusError, ResponseTooLarge
-from backends.registry import Backend
-from gateway.config import LimitsConfig, RetryConfig, TimeoutsConfig
+from backends.registry import Backend, Deployment
+from gateway.config import GatewayConfig, LimitsConfig, RetryConfig, TimeoutsConfig
 from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.client.cancellation import RequestCancellation
@@ -69,6 +69,12 @@ class UpstreamDispatcher:
             client, timeouts, limits, self.bytes_in_flight, self.response_ids
         )
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_start, retry.budget_max)
+
+    def change_config(self, config: GatewayConfig, deployments: tuple[Deployment, ...]) -> None:
+        """Send by another configuration's limits, to its backends, from now on."""
+        self.response_ids.change_deployments(deployments)
+        self.bytes_in_flight.most = config.limits.max_bytes_in_flight
+        self._sender.max_answer_bytes = config.limits.max_answer_bytes
 
     async def open_response(
         self,

@@ -41,7 +41,7 @@ class RequestSender:
         self._response_ids = response_ids
         self._client = client
         self._timeouts = timeouts
-        self._max_answer_bytes = limits.max_answer_bytes
+        self.max_answer_bytes = limits.max_answer_bytes
         self._sent_ids = SentIds()
         self._bytes_in_flight = bytes_in_flight
 
@@ -117,7 +117,7 @@ class RequestSender:
     async def _raise_refused(self, answer: BackendResponse) -> None:
         if answer.status < HTTPStatus.BAD_REQUEST:
             raise InvalidResponse(f"a redirect ({answer.status}); they are not followed")
-        body = await answer.read_body(self._max_answer_bytes)
+        body = await answer.read_body(self.max_answer_bytes)
         wait = parse_retry_after(answer.get_header("Retry-After"), answer.get_header("Date"))
         raise BackendStatusError(answer.status, body, wait)
 
@@ -128,7 +128,7 @@ class RequestSender:
         if not content_type.startswith("text/event-stream"):
             # A 200 that is no stream: maybe an error in JSON, which this raises.
             parse_answer(
-                ask.kind, await opened.answer.read_body(self._max_answer_bytes), content_type
+                ask.kind, await opened.answer.read_body(self.max_answer_bytes), content_type
             )
             raise InvalidResponse(
                 f"{content_type or 'no content type'} where a stream was asked for"
@@ -139,7 +139,7 @@ class RequestSender:
     async def _read_unary(self, ask: InferenceRequest, opened: UpstreamResponse) -> None:
         held = HeldBytes(self._bytes_in_flight)
         try:
-            opened.body = await opened.answer.read_body(self._max_answer_bytes, held.hold)
+            opened.body = await opened.answer.read_body(self.max_answer_bytes, held.hold)
             opened.content_type = opened.answer.get_header("Content-Type")
             opened.unary = parse_answer(ask.kind, opened.body, opened.content_type)
             opened.held = held
