@@ -4,6 +4,7 @@ Rules: a backend that sent `Retry-After` is not asked before that is over where 
 where none can it is asked by one request at a time. Circuit breaking: `circuit_breaker`.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -14,6 +15,8 @@ from backends.circuit_breaker import DEFAULT_EJECTION, CircuitBreaker, EjectionP
 from backends.http.url import RequestUrl, TlsFiles, parse_request_url
 from backends.meter.client.request_handle import BackendMeter
 from backends.worker_table import SharedBackend
+
+_log = logging.getLogger("joulegate.backends")
 
 _MAX_GAUGE_REQUESTS = 1e6  # a gauge above it is broken
 
@@ -37,6 +40,7 @@ class Backend(CircuitBreaker):
         "_wait_trial_in_flight",
         "_wait_until",
         "cache_usage",
+        "drained",
         "groups",
         "headers",
         "inflight",
@@ -64,6 +68,8 @@ class Backend(CircuitBreaker):
         self.meter: BackendMeter | None = None
         self.groups: tuple[tuple[Backend, ...], ...] = ()
         """For each model served here, all backends that serve it."""
+        self.drained = False
+        """Whether it is drained by hand: it gets nothing new, and what runs there ends there."""
         self.inflight = 0
         self._prompt_tokens = 0
         self.cache_usage = 0.0
@@ -109,7 +115,23 @@ class Backend(CircuitBreaker):
             return
         shared.inflight.set(self.inflight)
         shared.prompt_tokens.set(self._prompt_tokens)
+        if self.drained:
+            shared.drained = True
+        self.adopt_state()
+
+    def set_drained(self, *, drained: bool) -> None:
+        """Send it nothing new from now on, or again, from any worker of this host."""
+        if drained != self.drained:
+            _log.info("backend %s %s by hand", self.label, "drained" if drained else "readmitted")
+        self.drained = drained
+        if self._shared is not None:
+            self._shared.drained = drained
+
+    def adopt_state(self) -> None:
+        """Eject, readmit or drain where another worker has; to be called now and then."""
         self.adopt_ejection()
+        if self._shared is not None:
+            self.drained = self._shared.drained
 
     @property
     def sent_requests(self) -> int:
@@ -185,6 +207,8 @@ class Backend(CircuitBreaker):
     @property
     def is_available(self) -> bool:
         """Whether a request may be sent there now."""
+        if self.drained:
+            return False
         if self._wait_until is not None and self._clock() < self._wait_until:
             return False
         return self.is_closed
@@ -192,6 +216,8 @@ class Backend(CircuitBreaker):
     @property
     def is_last_resort(self) -> bool:
         """Whether it may be asked where no backend is available."""
+        if self.drained:
+            return False
         if self.is_ejected and not (self.ejected_for_answers or self.is_probed_half_open):
             return False
         return not (self._wait_trial_in_flight and self.wait_seconds > 0.0)
@@ -200,12 +226,15 @@ class Backend(CircuitBreaker):
     def is_alone(self) -> bool:
         """Whether there is a model here that no other backend can serve now."""
         return any(
-            all(other is self or other.is_ejected for other in group) for group in self.groups
+            all(other is self or other.is_ejected or other.drained for other in group)
+            for group in self.groups
         )
 
     @property
     def is_in_use(self) -> bool:
         """Whether requests go there now, be it one at a time or for want of another."""
+        if self.drained:
+            return False
         if not self.is_ejected or self.is_probed_half_open:
             return True
         return self.ejected_for_answers and self.is_alone

@@ -3,7 +3,8 @@
 Rules of this file:
 
 - A cell is a whole number of 8 bytes and is written by one worker, its owner; what is asked for is
-  the sum over the workers. The cells of a backend's last ejection are anybody's: the last one wins.
+  the sum over the workers. The cells of a backend's last ejection, and the one that says whether it
+  is drained, are anybody's: the last one wins.
 - A worker holds a lock for as long as it lives, and the kernel lets go of it however it ends. The
   cells of whoever holds no lock are zeroed by the first that looks (`sweep`), so that nothing of a
   killed worker stays. Process ids are not asked: they come again.
@@ -19,7 +20,8 @@ from typing import IO, Final, NamedTuple
 _CELL_BYTES: Final = 8
 _PER_BACKEND: Final = 3
 """Counts that each worker keeps of a backend."""
-_EJECTION_CELLS: Final = 3
+_EJECTION_CELLS: Final = 4
+"""The last ejection's three, and whether the backend is drained by hand."""
 _MICRO: Final = 1e6
 
 
@@ -74,6 +76,15 @@ class SharedBackend:
         # Last, and unlike any that another worker may write at the same time.
         self._seen = ((self._ejection[0] >> 8) + 1) << 8 | self._mine
         self._ejection[0] = self._seen
+
+    @property
+    def drained(self) -> bool:
+        """Whether it is drained by hand."""
+        return bool(self._ejection[3])
+
+    @drained.setter
+    def drained(self, drained: bool) -> None:
+        self._ejection[3] = int(drained)
 
     def read_news(self) -> SharedEjection | None:
         """Return what another worker has said since the last call; None: nothing."""

@@ -18,6 +18,7 @@ from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import (
+    admin,
     errors,
     feedback,
     health,
@@ -67,6 +68,7 @@ def create_app(
             *named.make_handlers(gateway, config.timeouts),
             *health.make_handlers(gateway, runtime.scrape_registry),
             openapi.make_handler(),
+            *(admin.make_handlers(gateway, config.timeouts) if config.admin else ()),
         ],
         lifespan=[runtime.run_lifespan],
         exception_handlers=errors.HANDLERS,

@@ -36,6 +36,7 @@ from gateway.scheduling.decision import (
     PredictionBounds,
 )
 from gateway.structured import ConfigError, check_secret_or_file
+from gateway.surfaces_config import AdminConfig, load_admin
 from gateway.tls_config import TlsConfig, load_tls
 from gateway.tracing_config import TracingConfig, resolve_tracing
 
@@ -183,6 +184,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     boundary: BoundaryConfig = BoundaryConfig()
     tracing: TracingConfig = TracingConfig()
     experiment: ExperimentConfig | None = None
+    admin: AdminConfig | None = None
     cors_origins: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
@@ -296,6 +298,7 @@ def load_config(path: Path) -> GatewayConfig:
             config.log,
             decisions=config.log.decisions and str(path.parent / config.log.decisions),
         ),
+        admin=load_admin(config.admin, path.parent),
         carbon=load_carbon(config.carbon, path.parent),
         tracing=resolve_tracing(config.tracing),
     )

@@ -17,13 +17,16 @@ from backends.listening_socket import open_listening_socket
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
+from gateway.api.surfaces import split_surfaces
 from gateway.console import LEVELS, OK, log_to_stderr, report_failure, report_usage_error
+from gateway.surfaces_config import AdminConfig
 from gateway.telemetry import SHARED_DIR, WORKERS
 
 _log = logging.getLogger("joulegate")
 
 _CONFIG = "JOULEGATE_CONFIG"
 _LEVEL = "JOULEGATE_LOG_LEVEL"
+_ADMIN_PORT = "JOULEGATE_ADMIN_PORT"
 _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD_BYTES = 256 * 1024
 _BACKLOG = 2048
@@ -65,15 +68,22 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         listener = open_listener(host, port, parsed.timeouts.stall_seconds)
     except OSError as error:
         return report_failure(f"{host}:{port}: {error.strerror or error}")
+    sockets = [listener]
+    if parsed.admin is not None:
+        try:
+            sockets.append(open_admin_listener(parsed.admin))
+        except OSError as error:
+            where = f"admin: {parsed.admin.host}:{parsed.admin.port}"
+            return report_failure(f"{where}: {error.strerror or error}")
     _log.info("running on http://%s:%d", host, listener.getsockname()[1])
     if workers == 1:
-        uvicorn.Server(options).run(sockets=[listener])
+        uvicorn.Server(options).run(sockets=sockets)
         return OK
     from gateway.commands.workers import WorkerSupervisor  # noqa: PLC0415 - one needs none of it
 
     with tempfile.TemporaryDirectory(prefix="joulegate-metrics-") as shared:
         os.environ[SHARED_DIR] = shared
-        WorkerSupervisor(options, sockets=[listener]).run()
+        WorkerSupervisor(options, sockets=sockets).run()
     return OK
 
 
@@ -105,6 +115,15 @@ def open_listener(host: str, port: int, stall_seconds: float | None = None) -> s
     return listener
 
 
+def open_admin_listener(admin: AdminConfig) -> socket.socket:
+    """Bind the operators' address, and tell the workers its port. Raises OSError."""
+    listener = open_listener(admin.host, admin.port)
+    port = listener.getsockname()[1]
+    os.environ[_ADMIN_PORT] = str(port)
+    _log.info("operators on http://%s:%d", admin.host, port)
+    return listener
+
+
 def return_freed_memory() -> None:
     """Have large blocks given back to the system once freed, where the C library is glibc.
 
@@ -123,9 +142,11 @@ def create_worker_app() -> ASGIApp:
     _log_to_stderr(os.environ[_LEVEL])
     return_freed_memory()
     path = Path(os.environ[_CONFIG])
-    return bypass_router_for_inference(
-        create_app(configs.load_config(path), path=path, signals=True)
-    )
+    config = configs.load_config(path)
+    app = bypass_router_for_inference(create_app(config, path=path, signals=True))
+    if config.admin is None:
+        return app
+    return split_surfaces(app, config.admin, int(os.environ[_ADMIN_PORT]))
 
 
 def check_profiles(config: configs.GatewayConfig) -> profiles.CostProfile:

@@ -88,7 +88,7 @@ class WorkerSharing:
         if self._table is not None:
             self._table.sweep()
         for backend in self._backends:
-            backend.adopt_ejection()
+            backend.adopt_state()
             # Others' requests come and go without this worker's doing.
             backend.running_seconds()
         if self._exchange is not None:

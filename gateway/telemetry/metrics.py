@@ -105,6 +105,12 @@ class GatewayMetrics:
             "livemin",
             "model", "backend",
         )  # fmt: skip
+        self.backend_drained = make_gauge(
+            "backend_drained",
+            "1 while the backend is drained by hand: nothing new is sent there",
+            "livemax",
+            "model", "backend",
+        )  # fmt: skip
         self.backend_inflight = make_gauge(
             "backend_inflight",
             "Requests in flight to the backend",
@@ -245,6 +251,7 @@ class GatewayMetrics:
             for backend in deployment.backends:
                 labels = (deployment.model, backend.label)
                 self.backend_up.labels(*labels).set(1 if deployment.is_served_by(backend) else 0)
+                self.backend_drained.labels(*labels).set(int(backend.drained))
                 self.backend_inflight.labels(*labels).set(backend.inflight)
                 seen = self._ejections_seen.get(labels, 0)
                 self.backend_ejections.labels(*labels).inc(backend.ejections - seen)
@@ -254,7 +261,7 @@ class GatewayMetrics:
 
     def forget_backend(self, model: str, backend: str) -> None:
         """Show no more of a backend that has left the configuration."""
-        for gauge in (self.backend_up, self.backend_inflight):
+        for gauge in (self.backend_up, self.backend_drained, self.backend_inflight):
             self._forget_child(gauge, model, backend)
 
     def forget_meter(self, meter: str) -> None:

@@ -3,7 +3,7 @@
     ApiError
      +- BadRequest               the body or a header cannot be used                     400
      |   +- MethodNotAllowed, NotFound, UnknownModel, UnknownResponse              405, 404
-     |   +- EndpointNotServed, NotOffered                                          404, 403
+     |   +- EndpointNotServed, NotOffered, MissingToken                       404, 403, 401
      |   +- TooLarge, UnsupportedEncoding, BodyTimeout, HeadTooLarge     413, 415, 408, 431
      |   +- UnsupportedCapability  no model offers what the request needs                400
      |   +- ContextExceeded      no model holds prompt and asked output                  400
@@ -131,6 +131,15 @@ class NotOffered(BadRequest):
 
     status = HTTPStatus.FORBIDDEN.value
     code = "not_offered"
+
+
+class MissingToken(BadRequest):
+    """The operators' token is missing or another."""
+
+    status = HTTPStatus.UNAUTHORIZED.value
+    type = "authentication_error"
+    code = "invalid_token"
+    more_headers: tuple[Header, ...] = ((b"www-authenticate", b"Bearer"),)
 
 
 class TooLarge(BadRequest):

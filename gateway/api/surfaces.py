@@ -1,0 +1,62 @@
+"""Two ports, one application: which paths are served on the operators' and which on the clients'.
+
+Rules: without `admin` in the config there is one port and nothing here runs. With it, `OPERATORS`
+are on its port alone and everything else but the probes is on the clients' port alone; what is not
+on a port is a 404 there. The token is asked for by all operators' paths but `OPEN`, and compared in
+a time that tells nothing of it.
+"""
+
+from typing import Final
+
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+from backends.bearer import is_bearer_of
+from gateway.api.incoming import choose_request_id
+from gateway.service.client.errors import ApiError, MissingToken, NotFound
+from gateway.service.client.response import ResponseWriter
+from gateway.surfaces_config import AdminConfig
+
+ADMIN_PREFIX: Final = "/admin/"
+_PROBES: Final = frozenset({"/health", "/ready", "/ping", "/version"})
+_OPEN: Final = frozenset({"/metrics", "/load"})
+_RECORDS: Final = "/v1/requests/"
+
+
+def split_surfaces(app: ASGIApp, admin: AdminConfig, port: int) -> ASGIApp:
+    """Serve operators on `port` and clients on every other."""
+
+    async def serve_surface(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # type: ignore[comparison-overlap]
+            await app(scope, receive, send)
+            return
+        http: HTTPScope = scope  # type: ignore[assignment]
+        path, server = http["path"], http["server"]
+        on_admin = server is not None and server[1] == port
+        error = _find_refusal(http, path, admin.token, on_admin=on_admin)
+        if error is None:
+            await app(scope, receive, send)
+        else:
+            await ResponseWriter(send, choose_request_id(http["headers"])).send_error(error)
+
+    return serve_surface
+
+
+def is_for_operators(path: str) -> bool:
+    """Tell whether a path is served on the operators' port alone, where there is one."""
+    return path in _OPEN or path.startswith((ADMIN_PREFIX, _RECORDS))
+
+
+def _find_refusal(
+    scope: HTTPScope, path: str, token: str | None, *, on_admin: bool
+) -> ApiError | None:
+    """Return why a request is refused on the port that it came to; None: it is not."""
+    if path in _PROBES:
+        return None
+    if on_admin != is_for_operators(path):
+        return NotFound(f"there is no {path[:200]} on this port")
+    if not on_admin or path in _OPEN or token is None:
+        return None
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(given) == 1 and is_bearer_of(given[0].decode("latin-1"), token):
+        return None
+    return MissingToken("the operators' token is needed here: Authorization: Bearer TOKEN")
