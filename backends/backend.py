@@ -7,7 +7,7 @@ where none can it is asked by one request at a time. Circuit breaking: `circuit_
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from backends.bearer import build_bearer
@@ -25,6 +25,17 @@ WAIT_TRIAL: Final = -1
 """What `begin_request` gives to the one request that is let through within a `Retry-After`."""
 
 
+class LoadIntegral(NamedTuple):
+    """Integrals over time: of the requests running, and of 1 over them (1 where there are none).
+
+    A step of the engine costs its own part whoever is in it, and they share that equally: what a
+    request bears of it is the mean of 1/n, which is more than 1 over the mean of n.
+    """
+
+    running_seconds: float = 0.0
+    share_seconds: float = 0.0
+
+
 class Backend(CircuitBreaker):
     """One vLLM server and what this process knows of it. Times are monotonic-clock seconds."""
 
@@ -35,6 +46,7 @@ class Backend(CircuitBreaker):
         "_running_seconds",
         "_seen_at",
         "_seen_total",
+        "_share_seconds",
         "_since",
         "_tls",
         "_wait_trial_in_flight",
@@ -83,6 +95,7 @@ class Backend(CircuitBreaker):
         self._seen_total = 0
         self._queue_reading: tuple[int, int] | None = None
         self._running_seconds = 0.0
+        self._share_seconds = 0.0
         self._since = clock()
 
     def make_model_breaker(self, model: str) -> CircuitBreaker:
@@ -179,7 +192,7 @@ class Backend(CircuitBreaker):
         cache_usage: float | None = None,
     ) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
-        self.running_seconds()
+        self.integrate_load()
         self._seen_at = self._clock()
         self.cache_usage = min(max(cache_usage or 0.0, 0.0), 1.0)
         runs, waits = (
@@ -189,15 +202,17 @@ class Backend(CircuitBreaker):
         self._seen_total = self._other_requests + own
         self._queue_reading = (waits, own) if waits else None
 
-    def running_seconds(self) -> float:
-        """Return the requests that it has run so far, times how long each ran.
+    def integrate_load(self) -> LoadIntegral:
+        """Return the requests that it has run so far, and the part of one among them, over time.
 
-        The difference of two calls over the time between them is the mean number running.
+        The difference of two calls over the time between them is the mean of either.
         """
         now = self._clock()
-        self._running_seconds += self.running_and_queued[0] * (now - self._since)
+        running, passed = self.running_and_queued[0], now - self._since
+        self._running_seconds += running * passed
+        self._share_seconds += passed / running if running > 1 else passed
         self._since = now
-        return self._running_seconds
+        return LoadIntegral(self._running_seconds, self._share_seconds)
 
     @property
     def wait_seconds(self) -> float:
@@ -241,7 +256,7 @@ class Backend(CircuitBreaker):
 
     def begin_request(self) -> int:
         """Count a request in; return what `end_request` takes as its trial."""
-        self.running_seconds()
+        self.integrate_load()
         self._count_inflight(1)
         if self._wait_until is not None and self._clock() < self._wait_until:
             self._wait_trial_in_flight = True
@@ -250,7 +265,7 @@ class Backend(CircuitBreaker):
 
     def end_request(self, *, trial: int = 0) -> None:
         """Count a request out, whatever its outcome; `trial` is what `begin_request` gave."""
-        self.running_seconds()
+        self.integrate_load()
         self._count_inflight(-1)
         if trial == WAIT_TRIAL:
             self._wait_trial_in_flight = False

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from calibration.arrays import Floats
 
-_VARIABLES = "weuiozyt"
+_VARIABLES = "weduiozyt"
 _SLACK = 1e-9
 _STUCK_REQUESTS = 10
 _STUCK_SHARE = 0.2

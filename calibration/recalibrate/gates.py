@@ -20,7 +20,6 @@ Gates, in the order in which they are checked:
                 and the live profile is off by more than this share; else the live profile holds
     ordinary    share of the change that ordinary requests show, at least: a few odd ones are no
                 reason; else the live profile holds
-    dense       the live profile counts no dense characters apart (token ratio only)
 """
 
 from collections.abc import Iterator
@@ -28,10 +27,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibration.recalibrate.holdout import HoldoutComparison
 from calibration.recalibrate.limits import GateLimits
 from calibration.recalibrate.refit import CostRefit
 from calibration.recalibrate.sums import SumBlock
-from gateway.profile import TokenRatio
 from gateway.scheduling.regression_terms import COSTS, METERED, TERMS
 
 FEW, GAIN, ORDINARY = "requests", "gain", "ordinary"
@@ -94,13 +93,6 @@ def check_block(block: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
             yield GateRefusal("lengths", text, spread, limits.min_spread)
 
 
-def check_tokens(live: TokenRatio) -> Iterator[GateRefusal]:
-    """Keep a ratio that stands beside `per_dense_char`: the sums do not tell the two apart."""
-    if live.per_dense_char:
-        text = "the live profile counts digits and punctuation marks apart, which no sum does"
-        yield GateRefusal("dense", text, live.per_dense_char)
-
-
 def check_rows(rows: SumBlock, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look at how many rows had no weight."""
     share = rows.sum_term("floored") / rows.n if rows.n else 0.0
@@ -140,13 +132,7 @@ def check_metered(metered: SumBlock, limits: GateLimits) -> Iterator[GateRefusal
 
 def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
     """Look at a refitted cost."""
-    blocks = found.holdout.blocks
-    if blocks < limits.min_blocks:
-        text = (
-            f"{blocks} of {found.block_seconds / 60.0:.3g} minutes with requests, at least "
-            f"{limits.min_blocks} needed (--min-blocks, --block, --window)"
-        )
-        yield GateRefusal("blocks", text, blocks, limits.min_blocks)
+    yield from check_block_count(found.holdout.blocks, found.block_seconds, limits)
     if not found.kept_load and found.solved.condition > limits.max_condition:
         text = f"{found.solved.condition:.3g}, at most {limits.max_condition:g} (--max-condition)"
         yield GateRefusal("condition", text, found.solved.condition, limits.max_condition)
@@ -161,14 +147,31 @@ def check_refit(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
     if widest > limits.max_interval:
         text = f"predictions are known to {widest:.0%}, {limits.max_interval:.0%} at most"
         yield GateRefusal("interval", f"{text} (--max-interval)", widest, limits.max_interval)
-    if found.influence > limits.max_influence:
-        text = (
-            f"one scrape alone moves the mean prediction by {found.influence:.0%}, "
-            f"{limits.max_influence:.0%} at most (--max-influence): did a server stand still?"
-        )
-        yield GateRefusal("influence", text, found.influence, limits.max_influence)
+    yield from check_influence(found.influence, limits)
     yield from _of_step(found)
     yield from _of_worth(found, limits)
+
+
+def check_block_count(
+    blocks: int, block_seconds: float, limits: GateLimits
+) -> Iterator[GateRefusal]:
+    """Ask for enough clusters."""
+    if blocks < limits.min_blocks:
+        text = (
+            f"{blocks} of {block_seconds / 60.0:.3g} minutes with requests, at least "
+            f"{limits.min_blocks} needed (--min-blocks, --block, --window)"
+        )
+        yield GateRefusal("blocks", text, blocks, limits.min_blocks)
+
+
+def check_influence(influence: float, limits: GateLimits) -> Iterator[GateRefusal]:
+    """Hold what one scrape alone does to the mean prediction."""
+    if influence > limits.max_influence:
+        text = (
+            f"one scrape alone moves the mean prediction by {influence:.0%}, "
+            f"{limits.max_influence:.0%} at most (--max-influence): did a server stand still?"
+        )
+        yield GateRefusal("influence", text, influence, limits.max_influence)
 
 
 def _of_step(found: CostRefit) -> Iterator[GateRefusal]:
@@ -189,26 +192,34 @@ def _of_step(found: CostRefit) -> Iterator[GateRefusal]:
 def _of_worth(found: CostRefit, limits: GateLimits) -> Iterator[GateRefusal]:
     """Ask what it is worth on requests that it was not fitted to."""
     held = found.holdout
+    refused = list(check_gain(held, limits, found.attenuation))
+    yield from refused
+    if not refused and held.ordinary < _LEAST_ORDINARY:
+        text = (
+            f"ordinary requests show {max(0.0, held.ordinary):.0%} of the change, at least "
+            f"{_LEAST_ORDINARY:.0%} asked: a few odd ones make the rest, and the live profile holds"
+        )
+        yield GateRefusal(ORDINARY, text, held.ordinary, _LEAST_ORDINARY)
+
+
+def check_gain(
+    held: HoldoutComparison, limits: GateLimits, attenuation: float = 0.0
+) -> Iterator[GateRefusal]:
+    """Ask whether the live profile is off by enough, and by more than chance and noise explain."""
     if not held.is_significant:
         text = (
             f"held out, squared relative errors fall by {held.gain:.2g} +- {held.error:.2g}, which "
             "may be chance: the live profile holds"
         )
         yield GateRefusal(GAIN, text, held.gain, 2.0 * held.error)
-    elif held.live_error <= max(limits.min_gain, found.attenuation):
-        blurred = f", and over {found.attenuation:.1%}, which the load's noisy reading may explain"
+    elif held.live_error <= max(limits.min_gain, attenuation):
+        blurred = f", and over {attenuation:.1%}, which the load's noisy reading may explain"
         text = (
             f"the live profile is off by {held.live_error:.1%} beyond the noise, over "
             f"{limits.min_gain:.0%} asked (--min-gain)"
-            f"{blurred if found.attenuation > limits.min_gain else ''}: it holds"
+            f"{blurred if attenuation > limits.min_gain else ''}: it holds"
         )
         yield GateRefusal(GAIN, text, held.live_error, limits.min_gain)
-    elif held.ordinary < _LEAST_ORDINARY:
-        text = (
-            f"ordinary requests show {max(0.0, held.ordinary):.0%} of the change, at least "
-            f"{_LEAST_ORDINARY:.0%} asked: a few odd ones make the rest, and the live profile holds"
-        )
-        yield GateRefusal(ORDINARY, text, held.ordinary, _LEAST_ORDINARY)
 
 
 def check_change(new: float, live: float, limits: GateLimits) -> Iterator[GateRefusal]:

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from calibration.recalibrate.lengths import LengthFit
 from calibration.recalibrate.refit import CostRefit
-from calibration.recalibrate.refit_models import RefitOutcome, RefitPart, RefittedTokenRatio
+from calibration.recalibrate.refit_models import RefitOutcome, RefitPart
 from calibration.recalibrate.report import find_live_regression
+from calibration.recalibrate.token_scale import RefittedTokenScale
 from calibration.stats.design import UNITS, list_terms
 from gateway.profile import CostProfile, CostRegression
 from gateway.scheduling.cost import CostQuantity
@@ -58,9 +59,12 @@ def _print_part(console: Console, part: RefitPart) -> None:
             f"{found.sigma:.3f}, mean {found.mean:.4g} ({found.n} answers, {found.censored} cut by "
             "a limit)",
         )
-    elif isinstance(found, RefittedTokenRatio):
+    elif isinstance(found, RefittedTokenScale):
+        kept = "the live profile's" if found.dense_kept else f"+- {found.dense_half:.4f}"
         _print_line(
-            console, f"token ratio: {found.value:.4f} +- {found.half:.4f} ({block.n} prompts)"
+            console,
+            f"token ratio: {found.ratio:.4f} +- {found.ratio_half:.4f}, per digit or mark "
+            f"{found.per_dense_char:.4f} ({kept}; {block.n} prompts)",
         )
     if block.incomplete:
         _print_line(

@@ -1,13 +1,13 @@
 """From a window's sums and the live profile to new entries: what each model may take over.
 
-    Prometheus -> blocks per deployment -> seconds, joules, output line, token ratio -> RefitOutcome
+    Prometheus -> blocks per deployment -> seconds, joules, output line, tokens -> RefitOutcome
 
 Rules:
 - Seconds and joules are accepted or rejected together: where a gate refuses one of them, the
   model's entry is kept. Too few requests (no meter, say), or too little gain, keep that live cost
   and refuse nothing.
-- Output line and token ratio pass their own gates, and only join an entry whose costs were not
-  refused.
+- Output line and tokens (ratio and dense characters together) pass their own gates, and only join
+  an entry whose costs were not refused.
 - A prompt's own joules (`prefill`) come from profiling alone: they are written out of the live
   profile before its joules are replaced, and are never refitted.
 """
@@ -23,9 +23,14 @@ from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.gates import GateRefusal
 from calibration.recalibrate.lengths import LengthFit
 from calibration.recalibrate.limits import GateLimits, PriorSettings
-from calibration.recalibrate.refit import CostRefit, refit_cost
+from calibration.recalibrate.refit import CostRefit, choose_block_seconds, refit_cost
 from calibration.recalibrate.solved import SingularMoments, compute_interval_factor
 from calibration.recalibrate.sums import SumBlock
+from calibration.recalibrate.token_scale import (
+    RefittedTokenScale,
+    check_token_scale,
+    refit_token_scale,
+)
 from calibration.recalibrate.window_sums import DeploymentKey, WindowSums
 from gateway.profile import (
     CostProfile,
@@ -53,20 +58,12 @@ class RefitSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RefittedTokenRatio:
-    """The model's prompt tokens per token that the gateway counted, and half its 95% interval."""
-
-    value: float
-    half: float
-
-
-@dataclass(frozen=True, slots=True)
 class RefitPart:
     """One thing that was to be refitted, with what came of it."""
 
     name: str
     block: SumBlock
-    found: CostRefit | LengthFit | RefittedTokenRatio | None
+    found: CostRefit | LengthFit | RefittedTokenScale | None
     refusals: tuple[GateRefusal, ...]
 
     @property
@@ -122,7 +119,7 @@ def recalibrate_models(
         parts = [
             *costs,
             _build_output_part(_merge_blocks(blocks, OUTPUT, "tokens"), settings.limits),
-            _build_ratio_part(_merge_blocks(blocks, PROMPT, "tokens"), before, settings.limits),
+            _build_tokens_part(_merge_blocks(blocks, PROMPT, "tokens"), before.tokens, settings),
         ]
         outcome = RefitOutcome(key, tuple(deployments), tuple(parts), None)
         if not outcome.refused and any(part.gates_passed for part in costs):
@@ -192,22 +189,18 @@ def _build_output_part(block: SumBlock, limits: GateLimits) -> RefitPart:
     return RefitPart("output", block, found, tuple(gates.check_interval(1.0, half, limits)))
 
 
-def _build_ratio_part(block: SumBlock, live: ModelProfile, limits: GateLimits) -> RefitPart:
-    """Refit the token ratio: sum over sum, its error that of a ratio of cluster totals."""
-    refusals = [*gates.check_block(block, limits), *gates.check_tokens(live.tokens)]
-    ratio = None
+def _build_tokens_part(block: SumBlock, live: TokenRatio, settings: RefitSettings) -> RefitPart:
+    """Refit the model's own tokens per token counted, and per digit or mark."""
+    refusals = list(gates.check_block(block, settings.limits))
+    scale = None
     if not refusals:
-        theirs, ours = block.get_term("i"), block.get_term("e")
-        value = float(theirs.sum() / ours.sum())
-        count = len(ours)
-        spread = float(((theirs - value * ours) ** 2).sum()) * count / (count - 1.0)
-        half = compute_interval_factor(count) * spread**0.5 / float(ours.sum())
-        ratio = RefittedTokenRatio(value, half)
-        refusals = [
-            *gates.check_interval(value, half, limits),
-            *gates.check_change(value, live.tokens.ratio, limits),
-        ]
-    return RefitPart("tokens", block, ratio, tuple(refusals))
+        seconds = settings.block_seconds or choose_block_seconds(block)
+        try:
+            scale = refit_token_scale(block, live, settings.limits, seconds)
+            refusals = list(check_token_scale(scale, live, settings.limits))
+        except SingularMoments as error:
+            refusals = [GateRefusal("condition", str(error))]
+    return RefitPart("tokens", block, scale, tuple(refusals))
 
 
 def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfile:
@@ -219,8 +212,8 @@ def _build_entry(before: ModelProfile, parts: Sequence[RefitPart]) -> ModelProfi
             changes[part.name] = _build_regression(part.found)
         elif isinstance(part.found, LengthFit):
             changes["output"] = _build_output(part.found)
-        elif isinstance(part.found, RefittedTokenRatio):
-            changes["tokens"] = TokenRatio(part.found.value)
+        elif isinstance(part.found, RefittedTokenScale):
+            changes["tokens"] = TokenRatio(part.found.ratio, part.found.per_dense_char)
     if CostQuantity.JOULES.value in changes:
         base, per_token = before.get_prefill_coefficients()
         changes["prefill"] = PrefillEnergy(base_joules=base, joules_per_token=per_token)

@@ -5,9 +5,11 @@ from typing import Any
 
 import msgspec
 
+from calibration.recalibrate.holdout import HoldoutComparison
 from calibration.recalibrate.lengths import LengthFit
 from calibration.recalibrate.refit import CostRefit
-from calibration.recalibrate.refit_models import RefitOutcome, RefitPart, RefittedTokenRatio
+from calibration.recalibrate.refit_models import RefitOutcome, RefitPart
+from calibration.recalibrate.token_scale import RefittedTokenScale
 from calibration.stats.design import list_terms
 from gateway.profile import CostProfile, CostRegression
 
@@ -52,7 +54,7 @@ def build_provenance(part: RefitPart) -> dict[str, Any]:
             "bias": found.drift.relative_bias,
             "prior_share": max(found.solved.prior_share.tolist()),
             "b4_kept": found.kept_load,
-            "held_out": _build_held_out(found),
+            "held_out": _build_held_out(found.holdout),
             "step": found.step,
         }
     elif isinstance(found, LengthFit):
@@ -61,8 +63,7 @@ def build_provenance(part: RefitPart) -> dict[str, Any]:
     return {"adopted": part.gates_passed, **{name: value for name, value in said.items() if value}}
 
 
-def _build_held_out(found: CostRefit) -> dict[str, float]:
-    held = found.holdout
+def _build_held_out(held: HoldoutComparison) -> dict[str, float]:
     return {
         "gain": held.gain,
         "standard_error": held.error,
@@ -95,14 +96,18 @@ def _build_part(part: RefitPart, live: CostRegression | None) -> dict[str, Any]:
 
 
 def _build_estimates(
-    found: CostRefit | LengthFit | RefittedTokenRatio | None, live: CostRegression | None
+    found: CostRefit | LengthFit | RefittedTokenScale | None, live: CostRegression | None
 ) -> dict[str, Any]:
     if isinstance(found, LengthFit):
         return {"mu": found.mu, "sigma": found.sigma, "n": found.n, "censored": found.censored,
                 "mean_tokens_out": found.mean, "mu_standard_error": found.mu_error,
                 "sigma_standard_error": found.sigma_error}  # fmt: skip
-    if isinstance(found, RefittedTokenRatio):
-        return {"ratio": found.value, "interval": found.half}
+    if isinstance(found, RefittedTokenScale):
+        return {"ratio": found.ratio, "interval": found.ratio_half,
+                "per_dense_char": found.per_dense_char,
+                "per_dense_char_interval": found.dense_half,
+                "per_dense_char_kept": found.dense_kept,
+                "held_out": _build_held_out(found.holdout)}  # fmt: skip
     if found is None or live is None:
         return {}
     solved, drift, step = found.solved, found.drift, found.step
@@ -131,7 +136,7 @@ def _build_estimates(
         "rmse_share": found.rmse,
         "blocks": found.holdout.blocks,
         "block_seconds": found.block_seconds,
-        "held_out": _build_held_out(found),
+        "held_out": _build_held_out(found.holdout),
         "change": found.change,
         "step": found.step,
         "winsorised": list(found.winsorised),

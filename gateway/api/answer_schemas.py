@@ -117,6 +117,7 @@ def build_answer_schemas() -> _Json:
         "compared": _make_object_schema(compared),
         "running": _or_null(_NUMBER),
         "mean_running": _or_null(_NUMBER),
+        "harmonic_running": _or_null(_NUMBER),
         "counted_tokens": _or_null(_WHOLE),
         "asked_tokens": _or_null(_WHOLE),
         "arm": _or_null(TEXT),

@@ -5,9 +5,11 @@ A term spells its product, summed over rows: `wuo` is the sum of w·u·o, `o2` o
     w   weight of a row, 1/p², p the live prediction of its cost (capped: see `WeighedPrediction`)
     u   prompt tokens that no prefix cache held         i   prompt tokens, all of them
     o   answer tokens                                   e   our own count of the prompt's tokens
-    z   the load's column: o·r for seconds, o/(1+r) for joules, r the mean number of other requests
+    z   the load's column: o·r for seconds, r the mean number of other requests; o·m for joules, m
+        the mean of 1/n over the request's time, n all that ran there (o/(1+r) at a steady load)
     y   the cost, held to [p/5, 5p] (winsorised)        t   y - p, held to [-p/3, p/3]
     l   ln o                                            p   the live prediction    s   seconds
+    d   digits and punctuation marks of the prompt
 
 Columns are 1, u, o, i·o, o², z: `interaction` takes i·o, `context` i·o + o²/2, so that every form's
 normal equations are in one block. With one weighted square of each pair a least squares fit is
@@ -55,7 +57,7 @@ OUTPUT_TERMS: Final = (
 )  # fmt: skip
 """Whole answers: count, sum of ln o and of its square. Cut ones, by octave: count and sum of ln o,
 which is their limit."""
-PROMPT_TERMS: Final = ("n", "e", "i", "ei", "e2", "i2")
+PROMPT_TERMS: Final = ("n", "e", "i", "ei", "e2", "i2", "d", "ed", "d2", "di")
 
 TERMS: Final = {
     COSTS: COST_TERMS,

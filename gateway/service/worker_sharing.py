@@ -90,7 +90,7 @@ class WorkerSharing:
         for backend in self._backends:
             backend.adopt_state()
             # Others' requests come and go without this worker's doing.
-            backend.running_seconds()
+            backend.integrate_load()
         if self._exchange is not None:
             self._exchange.send_lessons()
 

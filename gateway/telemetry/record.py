@@ -223,6 +223,7 @@ class RequestRecord:
             },
             "running": answered.running,
             "mean_running": served.mean_running,
+            "harmonic_running": served.harmonic_running,
             "counted_tokens": planned and planned.counted_tokens,
             "asked_tokens": planned and planned.asked_tokens,
             "arm": self.target.arm,

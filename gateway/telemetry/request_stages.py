@@ -113,7 +113,8 @@ class ServedRequest(NamedTuple):
 
     `serving_seconds` is from sending the request to the end of the backend's answer,
     `ttft_seconds` from the request's head to the first content of a stream; `mean_running` is the
-    other requests that the backend served meanwhile, the mean over that time.
+    other requests that the backend served meanwhile, the mean over that time, `harmonic_running`
+    the harmonic mean of all of them, less 1.
     """
 
     prompt_tokens: int | None = None
@@ -123,6 +124,7 @@ class ServedRequest(NamedTuple):
     serving_seconds: float | None = None
     estimated_joules: float | None = None
     mean_running: float | None = None
+    harmonic_running: float | None = None
 
 
 class ClientOutcome(NamedTuple):

@@ -48,10 +48,12 @@ LAYOUT = "|".join(f"{basis} {quantity} {' '.join(TERMS[basis])}" for basis, quan
 class SumsRow(NamedTuple):
     """One whole answer, as its sums see it.
 
-    `tokens_in`, `cached_tokens` and `tokens_out` are the backend's counts and `estimated_tokens`
-    our own of the prompt, None where there is none; `running` is the mean number of other requests
-    there; `microjoules` is None where they were not measured for it alone; `truncated` where a
-    limit ended the answer. `seconds` and `joules` are what the live profile says of it.
+    `tokens_in`, `cached_tokens` and `tokens_out` are the backend's counts, `estimated_tokens` our
+    own of the prompt, None where there is none, and `dense_chars` the digits and marks in it;
+    `running` is the mean number of other requests there, `harmonic_running` the harmonic mean of
+    all that were there, less 1; `microjoules` is None where they were not measured for it alone;
+    `truncated` where a limit ended the answer. `seconds` and `joules` are what the live profile
+    says of it.
     """
 
     tokens_in: int
@@ -64,6 +66,8 @@ class SumsRow(NamedTuple):
     truncated: bool
     seconds: WeighedPrediction
     joules: WeighedPrediction
+    harmonic_running: float
+    dense_chars: int = 0
 
     @property
     def is_plausible(self) -> bool:
@@ -72,9 +76,11 @@ class SumsRow(NamedTuple):
             0 <= self.cached_tokens <= self.tokens_in <= _MOST_TOKENS
             and 0 <= self.tokens_out <= _MOST_TOKENS
             and 0 <= self.running <= _MOST_TOKENS
+            and 0 <= self.harmonic_running <= _MOST_TOKENS
             and 0 <= self.microseconds <= _MOST_MICROSECONDS
             and (self.microjoules is None or 0 <= self.microjoules <= _MOST_MICROJOULES)
             and (self.estimated_tokens is None or 0 <= self.estimated_tokens <= _MOST_TOKENS)
+            and 0 <= self.dense_chars <= _MOST_TOKENS
             and isfinite(self.seconds.value)
             and isfinite(self.joules.value)
         )
@@ -112,17 +118,16 @@ def make_zero_sums() -> Parts:
 def add_row(parts: Parts, row: SumsRow) -> None:
     """Enter one row into every part that it belongs to."""
     seconds, joules, of_seconds, of_joules, metered, output, prompt = parts
-    load = round(row.running * _MICRO)
-    z = row.tokens_out * load
+    z = row.tokens_out * round(row.running * _MICRO)
     _add_cost(seconds, of_seconds, row, z, row.microseconds, row.seconds)
     if row.microjoules is not None:
-        shares = _MICRO + load
+        shares = _MICRO + round(row.harmonic_running * _MICRO)
         z = (2 * _NANO * _MICRO * row.tokens_out + shares) // (2 * shares)
         _add_cost(joules, of_joules, row, z, row.microjoules, row.joules)
     _add_metered(metered, row)
     _add_output(output, row)
     if row.estimated_tokens is not None:
-        _add_prompt(prompt, row.estimated_tokens, row.tokens_in)
+        _add_prompt(prompt, row.estimated_tokens, row.tokens_in, row.dense_chars)
 
 
 def _add_cost(
@@ -221,7 +226,7 @@ def _add_output(sums: list[int], row: SumsRow) -> None:
     sums[3 + LIMIT_OCTAVES + octave] += length
 
 
-def _add_prompt(sums: list[int], e: int, i: int) -> None:
+def _add_prompt(sums: list[int], e: int, i: int, d: int) -> None:
     """Add a prompt's products, in the order of PROMPT_TERMS."""
     sums[0] += 1
     sums[1] += e
@@ -229,3 +234,7 @@ def _add_prompt(sums: list[int], e: int, i: int) -> None:
     sums[3] += e * i
     sums[4] += e * e
     sums[5] += i * i
+    sums[6] += d
+    sums[7] += e * d
+    sums[8] += d * d
+    sums[9] += d * i

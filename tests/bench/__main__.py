@@ -5,6 +5,7 @@
 `python -m tests.bench holds`: idle connections and live streams, held at once.
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
 `python -m tests.bench deciding`: the figures behind docs/deciding.md's pictures.
+`python -m tests.bench refits`: refits held against the physical truth, twenty windows a drill.
 `python -m tests.bench forms`: how much better joules are predicted by a form that knows the load.
 """
 
@@ -212,6 +213,10 @@ def main() -> int:
     }
     if len(sys.argv) > 1 and sys.argv[1] in others:
         return others[sys.argv[1]](sys.argv[2:])
+    if sys.argv[1:2] == ["refits"]:
+        from tests.bench import refits  # the others need no numpy
+
+        return refits.main(sys.argv[2:])
     if sys.argv[1:2] == ["forms"]:
         from tests.bench import forms  # the others need no numpy
 

@@ -37,6 +37,7 @@ CLOSE = {"joules": 0.03, "seconds": 0.06}
 """Median error beyond that of the best `load` form there is for these very requests: the engine's
 steps are physical, and no form is what it computes by. Joules are held to the engine's, seconds to
 those that passed on this machine, which may be busy."""
+LOAD = {"seconds": "mean_running", "joules": "harmonic_running"}
 LEARNT = ("exclusive", "apportioned")
 
 
@@ -91,7 +92,7 @@ def raw(made, model, quantity):
             ]
             for number, row in enumerate(rows[: int(scrapes[-1])]):
                 i, o = row["usage"]["prompt_tokens"], row["usage"]["completion_tokens"]
-                r, cached = row["mean_running"], row["usage"]["cached_tokens"] or 0
+                r, cached = row[LOAD[quantity]], row["usage"]["cached_tokens"] or 0
                 z = round(o * r, 6) if quantity == "seconds" else round(o / (1 + r), 9)
                 table.append([1, i - cached, o, i * o, z])
                 said = WeighedPrediction.of(live, i, o, r, cached)
@@ -113,7 +114,7 @@ def fit_best(rows, true, quantity):
         for pick in (
             lambda row: row["usage"]["prompt_tokens"],
             lambda row: row["usage"]["completion_tokens"],
-            lambda row: row["mean_running"],
+            lambda row: row[LOAD[quantity]],
         )
     )
     z = o * r if quantity == "seconds" else o / (1.0 + r)

@@ -75,7 +75,9 @@ def pages():
                     said = (WeighedPrediction.of(cost, tokens_in, o, running, 0) for cost in COSTS)
                     micro = (round(seconds * 1e6), round(joules * 1e6))
                     sums.add_row(
-                        name, name, SumsRow(tokens_in, o, 0, running, *micro, i, False, *said)
+                        name,
+                        name,
+                        SumsRow(tokens_in, o, 0, running, *micro, i, False, *said, running),
                     )
             rows += 1
         yield generate_latest(registry)

@@ -75,7 +75,7 @@ class Instance:
             for i, o, r, us, uj in batch.T.tolist():
                 # A live prediction that is right but for noise and weighs all rows alike.
                 said = [WeighedPrediction(max(0.01, cost / 1e6), 1e5) for cost in (us, uj)]
-                sums.add_row(*NAME, SumsRow(i, o, 0, r, us, uj, None, True, *said))
+                sums.add_row(*NAME, SumsRow(i, o, 0, r, us, uj, None, True, *said, r))
             yield generate_latest(registry)
 
     def page(self):

@@ -34,7 +34,7 @@ async def test_two_workers_show_one_set_of_sums_and_keep_those_of_the_dead(world
 
         await until(lambda: started() == 2, "both workers", seconds=60)
         blank = await sums_of(served)
-        assert len(blank) == 2 * 40 + 2 * 4 + 6 + 43 + 6
+        assert len(blank) == 2 * 40 + 2 * 4 + 6 + 43 + 10
         assert not any(blank.values())
 
         async def ask(k):

@@ -38,6 +38,8 @@ def add(sums, k):
             truncated=k % 7 == 0,
             seconds=WeighedPrediction(10.0, 1.0),
             joules=expected,
+            harmonic_running=k % 31,
+            dense_chars=k % 501,
         ),
     )
 

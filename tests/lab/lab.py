@@ -103,7 +103,7 @@ class _Run:
             gpu.engines.append(server.engine)
             self._servers[spec.name] = server
         self._requests: dict[int, LabRequest] = {}
-        self._started: dict[int, float] = {}
+        self._started: dict[int, tuple[float, float]] = {}
         self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._order = count()
         self._open = 0
@@ -175,7 +175,7 @@ class _Run:
         request = LabRequest(number, arrival, placed.backend, tokens_out)
         self._requests[number] = request
         server.change(now, 1)
-        self._started[number] = server.load_seconds
+        self._started[number] = (server.load_seconds, server.share_seconds)
         server.requests[str(number)] = request
         server.engine.submit_request(
             str(number), arrival.tokens_in, tokens_out, arrival.cached_tokens, now
@@ -238,8 +238,10 @@ class _Run:
         request.ended_seconds = now
         server.change(now, -1)
         lasted = now - request.arrival.at_seconds
-        present = server.load_seconds - self._started.pop(request.number)
-        request.others = max(0.0, present / lasted - 1.0) if lasted > 0.0 else 0.0
+        present, shared = self._started.pop(request.number)
+        if lasted > 0.0:
+            request.others = max(0.0, (server.load_seconds - present) / lasted - 1.0)
+            request.harmonic_others = max(0.0, lasted / (server.share_seconds - shared) - 1.0)
         self._onlooker.ended(now, request)
         delay = request.arrival.reads_after_seconds
         self._at(now + delay, self._tell_end, server, request, whole)

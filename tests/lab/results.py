@@ -21,6 +21,8 @@ class LabRequest:
     ended_seconds: float = 0.0
     others: float = 0.0
     """Time-mean of the other requests in its engine, waiting ones included."""
+    harmonic_others: float = 0.0
+    """Harmonic mean of all that were in its engine, less 1: as many would share each step alike."""
     charged_microjoules: int | None = None
     """None where no gateway reported it or nothing was settled."""
     method: str = ""

@@ -34,7 +34,7 @@ class LabServer:
         self.prompt_tokens = self.generated_tokens = 0
         self.report_due = False
         """Whether the gateway looks at its streams when the step under way has ended."""
-        self.load_seconds = self.load_since = 0.0
+        self.load_seconds = self.share_seconds = self.load_since = 0.0
         self.there = 0
         truth = spec.truth
 
@@ -50,11 +50,10 @@ class LabServer:
         cost = spec.cost or step_profile(truth)
         self.teller = Teller(gpu, spec.name, cost, first_share, guess)
 
-    def load(self, now: float) -> float:
-        """Integral of the requests there, by now."""
-        return self.load_seconds + self.there * (now - self.load_since)
-
     def change(self, now: float, by: int) -> None:
         """So many more are there from now on."""
-        self.load_seconds, self.load_since = self.load(now), now
+        passed = now - self.load_since
+        self.load_seconds += self.there * passed
+        self.share_seconds += passed / max(1, self.there)
+        self.load_since = now
         self.there += by

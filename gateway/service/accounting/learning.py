@@ -37,6 +37,8 @@ class ResponseRow(NamedTuple):
     """Only what was measured for it alone."""
     running: float
     """Mean number of other requests there meanwhile."""
+    harmonic_running: float
+    """Harmonic mean of all that were there, less 1."""
 
 
 class TrafficLearner:
@@ -66,7 +68,9 @@ class TrafficLearner:
             asked is not None and row.tokens_out >= asked
         )
         cached = min(row.tokens_in, record.served.cached_tokens or 0)
-        lengths = (row.tokens_in, row.tokens_out, row.running, cached)
+        lengths = (row.tokens_in, row.tokens_out)
+        lesson = None if planned is None else planned.lesson
+        media = lesson is not None and lesson.has_media
         self._sums.add_row(
             answered.model,
             answered.deployment,
@@ -77,10 +81,12 @@ class TrafficLearner:
                 running=row.running,
                 microseconds=round(row.seconds * _MICRO),
                 microjoules=None if row.joules is None else round(row.joules * _MICRO),
-                estimated_tokens=None if planned is None else planned.counted_tokens,
+                estimated_tokens=None if planned is None or media else planned.counted_tokens,
                 truncated=truncated,
-                seconds=WeighedPrediction.of(option.seconds, *lengths),
-                joules=WeighedPrediction.of(option.joules, *lengths),
+                seconds=WeighedPrediction.of(option.seconds, *lengths, row.running, cached),
+                joules=WeighedPrediction.of(option.joules, *lengths, row.harmonic_running, cached),
+                harmonic_running=row.harmonic_running,
+                dense_chars=0 if lesson is None else lesson.dense_chars,
             ),
         )
         if self.learnt is not None and planned is not None and planned.lesson is not None:
@@ -167,4 +173,5 @@ def _extract_row(record: RequestRecord) -> ResponseRow | None:
         served.serving_seconds,
         settled.joules if settled is not None and settled.method in MEASURED_METHODS else None,
         record.answered.running if served.mean_running is None else served.mean_running,
+        record.answered.running if served.harmonic_running is None else served.harmonic_running,
     )

@@ -109,4 +109,5 @@ def note_served(
         opened.ended - opened.began,
         joules,
         opened.mean_running,
+        opened.harmonic_running,
     )

@@ -184,7 +184,7 @@ class UpstreamDispatcher:
         """Attempt one backend; None where the next is to be attempted. Raises UpstreamRejection."""
         began = time.monotonic()
         running, _ = backend.running_and_queued
-        running_seconds = backend.running_seconds()
+        load_before = backend.integrate_load()
         trial = backend.begin_request()
         model_trial = place.deployment.begin_trial(backend)
         backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
@@ -198,7 +198,7 @@ class UpstreamDispatcher:
             )
             opened.half_open_trial, opened.running, opened.metered = trial, running, metered
             opened.began, opened.ended = began, time.monotonic()
-            opened.running_seconds, opened.host_share = running_seconds, share
+            opened.load_before, opened.host_share = load_before, share
             opened.measure_load()
             reason = None
         except ResponseTooLarge as error:

@@ -13,6 +13,7 @@ SCRAPE_SECONDS = 60.0
 def letters(rows):
     """A row's letters, by `regression_terms`: with p, the live prediction, or weights of 1."""
     found = {"u": rows.get("u", rows["i"]), **{key: rows[key] for key in "ioyze"}}
+    found["d"] = rows.get("d", np.zeros(len(rows["i"])))
     found["w"], found["t"] = np.ones(len(rows["i"])), np.zeros(len(rows["i"]))
     if "p" in rows:
         p, y = rows["p"], rows["y"]

@@ -69,7 +69,7 @@ def refit_once(rows, form, live):
                 if (one.labels["basis"], one.labels["quantity"]) == (COSTS, "joules"):
                     samples.setdefault(one.labels["term"], []).append((count, repr(one.value)))
         said = WeighedPrediction.of(live.to_cost_function(CostQuantity.JOULES), i, o, r, 0)
-        sums.add_row(*NAME, SumsRow(i, o, 0, r, 0, microjoules, None, True, said, said))
+        sums.add_row(*NAME, SumsRow(i, o, 0, r, 0, microjoules, None, True, said, said, r))
     names = dict(zip(("model", "deployment"), NAME, strict=True)) | {"__name__": SUMS_METRIC}
     series = [SampleSeries(names | {"term": term}, values) for term, values in samples.items()]
     block = read_blocks(COSTS, series)[NAME]

@@ -178,14 +178,16 @@ def test_lengths_that_were_log_normal_are_fitted_anew(server, live):
     )
 
 
-def test_tokens_with_dense_characters_apart_stay_as_they_are(server, live):
+def test_digits_and_marks_that_no_prompt_has_keep_what_the_profile_says_of_them(server, live):
     tokens = TokenRatio(1.1, per_dense_char=0.2)
     profile.save_profile({"phi-3-mini": model(tokens=tokens)}, live)
     server.add(served()[0])
     code, report = told(live)
     assert code == 0
     (refused,) = part(report, "tokens")["refused"]
-    assert refused["gate"] == "dense"
+    assert refused["gate"] == "gain"
+    assert part(report, "tokens")["per_dense_char_kept"] is True
+    assert part(report, "tokens")["per_dense_char"] == 0.2
     assert profile.load_profile(live).get_model("phi-3-mini").tokens == tokens
 
 

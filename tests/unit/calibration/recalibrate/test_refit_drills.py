@@ -232,7 +232,7 @@ def test_these_sums_are_those_that_a_gateway_adds(quantity):
         micro = round(rows["y"][k] * 1e6)
         expected = WeighedPrediction.of(cost, i, o, r, i - u)
         sums.add_row(
-            "m", "m", SumsRow(i, o, i - u, r, micro, micro, None, True, expected, expected)
+            "m", "m", SumsRow(i, o, i - u, r, micro, micro, None, True, expected, expected, r)
         )
     part = list(CostQuantity).index(quantity)
     kept = sums.snapshot_sums()["m", "m"]

@@ -215,7 +215,7 @@ def add(sums, rows, k):
     i, o, r = (int(rows[name][k]) for name in "ior")
     said = WeighedPrediction.of(LIVE, i, o, r, 0)._replace(least=0.0)
     estimated = int(rows["e"][k])
-    sums.add_row(*ONE, SumsRow(i, o, 0, r, micro, micro, estimated, False, said, said))
+    sums.add_row(*ONE, SumsRow(i, o, 0, r, micro, micro, estimated, False, said, said, r))
 
 
 def test_two_servers_that_scrape_one_gateway_count_once(rows):

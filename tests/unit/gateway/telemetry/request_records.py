@@ -19,7 +19,7 @@ _ANSWERED = {
 }  # fmt: skip
 _SERVED = {
     "prompt_tokens", "completion_tokens", "cached_tokens", "ttft_seconds", "serving_seconds",
-    "mean_running",
+    "mean_running", "harmonic_running",
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ TERMS = {
     ("output", "tokens"): [
         "n", "l", "l2", *(f"cut{k}" for k in range(20)), *(f"cut{k}_l" for k in range(20))
     ],
-    ("prompt", "tokens"): ["n", "e", "i", "ei", "e2", "i2"],
+    ("prompt", "tokens"): ["n", "e", "i", "ei", "e2", "i2", "d", "ed", "d2", "di"],
 }  # fmt: skip
 
 tokens = st.integers(0, 200_000)
@@ -49,6 +49,8 @@ rows = st.lists(
         truncated=st.booleans(),
         seconds=predictions,
         joules=predictions,
+        harmonic_running=st.integers(0, 300) | st.floats(0.0, 300.0),
+        dense_chars=tokens,
     ).filter(lambda one: one.cached_tokens <= one.tokens_in),
     max_size=8,
 )
@@ -66,6 +68,8 @@ def row(**fields):
         truncated=False,
         seconds=WeighedPrediction(7.0, 0.1),
         joules=WeighedPrediction(300.0, 10.0),
+        harmonic_running=1.5,
+        dense_chars=77,
     )._replace(**fields)
 
 
@@ -119,7 +123,7 @@ def letters(quantity, row):
     if cost is None or expected.value <= 1e-3:
         return None
     i, o = row.tokens_in, row.tokens_out
-    load = round(row.running * 10**6)
+    load = round((row.running if quantity == "seconds" else row.harmonic_running) * 10**6)
     p = round(expected.value * 10**6)
     y = max(p // 5, min(5 * p, cost))
     t = max(-(p // 3), min(p // 3, y - p))
@@ -154,8 +158,8 @@ def entered(block, row):
         one = [1, micro(max(row.joules.value, 1e-3)), Fraction(row.microseconds, 10**6)]
         return dict(zip(of, [*one, *(x * (row.microjoules is not None) for x in one)], strict=True))
     if basis == "prompt":
-        e, i = row.estimated_tokens, row.tokens_in
-        return of if e is None else {term: product(term, {"e": e, "i": i}) for term in of}
+        known = {"e": row.estimated_tokens, "i": row.tokens_in, "d": row.dense_chars}
+        return of if known["e"] is None else {term: product(term, known) for term in of}
     if row.tokens_out:
         length = Fraction(round(log(row.tokens_out) * 10**9), 10**9)
         if row.truncated:
@@ -235,11 +239,11 @@ def test_no_row_weighs_more_than_that_of_a_tenth_of_a_usual_request():
 
 def test_a_shared_token_is_kept_to_the_nearest_billionth():
     sums = OlsSums(NAMES)
-    sums.add_row(*NAMES[0], row(tokens_out=100, running=2))
+    sums.add_row(*NAMES[0], row(tokens_out=100, harmonic_running=2))
     assert shown(sums.snapshot_sums)[NAMES[0]]["costs", "joules"]["z"] == 33.333333333
-    sums.add_row(*NAMES[0], row(tokens_out=200, running=2))
+    sums.add_row(*NAMES[0], row(tokens_out=200, harmonic_running=2))
     assert shown(sums.snapshot_sums)[NAMES[0]]["costs", "joules"]["z"] == 100.0
-    sums.add_row(*NAMES[0], row(tokens_out=100, running=1.5))
+    sums.add_row(*NAMES[0], row(tokens_out=100, harmonic_running=1.5))
     assert shown(sums.snapshot_sums)[NAMES[0]]["costs", "joules"]["z"] == 140.0
 
 
@@ -255,6 +259,8 @@ def test_a_shared_token_is_kept_to_the_nearest_billionth():
         {"microseconds": -1},
         {"microjoules": -1},
         {"estimated_tokens": -1},
+        {"dense_chars": -1},
+        {"harmonic_running": float("nan")},
         {"tokens_in": 10**18},
         {"tokens_out": 10**18},
         {"microseconds": 10**18},

@@ -95,7 +95,7 @@ def million():
         if k == ROWS - WINDOW:
             before = page(sums)
         said = (WeighedPrediction.of(cost, i, o, r, 0) for cost in LIVE.values())
-        sums.add_row(*NAME, SumsRow(i, o, 0, r, us, uj, None, False, *said))
+        sums.add_row(*NAME, SumsRow(i, o, 0, r, us, uj, None, False, *said, r))
     return rows, before, page(sums)
 
 

@@ -100,6 +100,7 @@ def test_what_is_shown_of_a_record():
         "compared": {"live": None, "shadow": None},
         "running": 3,
         "mean_running": None,
+        "harmonic_running": None,
         "counted_tokens": 11,
         "asked_tokens": 64,
         "arm": None,

@@ -131,7 +131,8 @@ def test_a_whole_answer_enters_every_block(world):
     assert joules["z"] == 20 * 10**9 // 4
     length = round(log(20) * 1e9)
     assert {k: v for k, v in world.block(2).items() if v} == {"n": 1, "l": length, "l2": length**2}
-    assert world.block(3) == {"n": 1, "e": 9, "i": 10, "ei": 90, "e2": 81, "i2": 100}
+    prompt = {term: value for term, value in world.block(3).items() if value}
+    assert prompt == {"n": 1, "e": 9, "i": 10, "ei": 90, "e2": 81, "i2": 100}
     assert world.compared() == (1, 1, 1)
 
 
@@ -271,6 +272,21 @@ def test_a_caller_who_was_sent_without_a_decision_is_learnt_and_not_compared(wor
     assert world.compared() == (0, 0, 0)
 
 
+def test_digits_and_marks_of_a_prompt_stand_beside_its_count(world):
+    lesson = Lesson("", {}, 9, 5, has_media=False, free=True, min_tokens=0)
+    world.answered(lesson=lesson)
+    assert world.block(3) == {
+        "n": 1, "e": 9, "i": 10, "ei": 90, "e2": 81, "i2": 100, "d": 5, "ed": 45, "d2": 25, "di": 50
+    }  # fmt: skip
+
+
+def test_a_prompt_that_no_count_of_its_text_explains_tells_nothing_of_tokens(world):
+    """An image, or tokens that were given as numbers."""
+    lesson = Lesson("", {}, 9, 5, has_media=True, free=True, min_tokens=0)
+    world.answered(lesson=lesson)
+    assert world.counts == (1, 1, 1, 0)
+
+
 def test_both_profiles_are_compared_with_the_same_request(tmp_path):
     world = World(tmp_path, shadow=3.0)
     record = world.answered()
@@ -294,8 +310,8 @@ def test_without_a_shadow_nothing_is_said_of_one(world):
 
 
 def test_the_load_is_the_mean_over_the_request_and_cached_tokens_are_left_out(world):
-    world.answered(mean_running=1.5, cached_tokens=8)
+    world.answered(mean_running=2.0, harmonic_running=1.5, cached_tokens=8)
     seconds, joules = world.block(0), world.block(1)
     assert (seconds["u"], seconds["io"]) == (2, 200)
-    assert seconds["z"] == 20 * 1_500_000
+    assert seconds["z"] == 20 * 2_000_000
     assert joules["z"] == 8 * 10**9
