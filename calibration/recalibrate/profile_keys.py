@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import httpx
 
 from calibration.recalibrate import sums
-from calibration.recalibrate.prometheus import PrometheusError, QueryResult, SampleSeries
+from calibration.recalibrate.prometheus import PrometheusError, QueryResult, Series
 from calibration.recalibrate.window_sums import DeploymentKey
 from calibration.tables.columns import BadInput
 from gateway.profile import CostProfile
@@ -100,7 +100,7 @@ def _query_keys(ask: Callable[[], QueryResult]) -> tuple[ReportedKeys, list[str]
     return _parse_keys(found.series), found.attributed_warnings
 
 
-def _parse_keys(series: Iterable[SampleSeries]) -> ReportedKeys:
+def _parse_keys(series: Iterable[Series]) -> ReportedKeys:
     """Keep each instance's last word; of two at one moment, both."""
     last: dict[tuple[DeploymentKey, str], tuple[float, set[str]]] = {}
     for one in series:

@@ -52,7 +52,7 @@ def parse_duration_seconds(text: str) -> float:
     return seconds
 
 
-class SampleSeries(msgspec.Struct, frozen=True):
+class Series(msgspec.Struct, frozen=True):
     """One series of a matrix: its labels, and (Unix seconds, value) of each raw sample."""
 
     metric: dict[str, str]
@@ -80,7 +80,7 @@ class _QueryResponse(msgspec.Struct, frozen=True):
 class QueryResult:
     """What one query gave."""
 
-    series: list[SampleSeries]
+    series: list[Series]
     warnings: list[str]
 
     @property
@@ -147,7 +147,7 @@ class PrometheusClient:
                 f"{self.redacted_url}: this is not Prometheus: it answers {_excerpt_body(answer)!r}"
             )
             raise PrometheusError(text)
-        series = _decode_json(bytes(parsed.data.result), list[SampleSeries])
+        series = _decode_json(bytes(parsed.data.result), list[Series])
         if parsed.data.resultType != "matrix" or series is None:
             kind = parsed.data.resultType or "nothing"
             raise PrometheusError(f"{self.redacted_url}: not raw samples but {kind} came back")

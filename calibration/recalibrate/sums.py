@@ -31,7 +31,7 @@ from calibration.recalibrate.faults import (
     find_stuck_terms,
     format_time,
 )
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from gateway.scheduling.regression_terms import COSTS, PROMPT, TERMS
 
 SUMS_METRIC = "joulegate_ols_sum_total"
@@ -111,15 +111,13 @@ def merge_blocks(blocks: Sequence[SumBlock]) -> SumBlock:
 
 
 def read_blocks(
-    basis: str, series: Iterable[SampleSeries], since: Mapping[str, float] | None = None
+    basis: str, series: Iterable[Series], since: Mapping[str, float] | None = None
 ) -> dict[tuple[str, str], SumBlock]:
     """Return the block of each (model, deployment) in the samples of one basis and quantity.
 
     `since` has the moment from which on an instance counts, where it is not all of the window.
     """
-    grouped: dict[tuple[str, str], dict[str, list[SampleSeries]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    grouped: dict[tuple[str, str], dict[str, list[Series]]] = defaultdict(lambda: defaultdict(list))
     for one in series:
         labels = one.metric
         model = labels.get("model", "")
@@ -131,7 +129,7 @@ def read_blocks(
 
 
 def _read_deployment(
-    basis: str, instances: Mapping[str, list[SampleSeries]], since: Mapping[str, float]
+    basis: str, instances: Mapping[str, list[Series]], since: Mapping[str, float]
 ) -> SumBlock:
     shown = {
         where: _collect_samples(basis, where, found) for where, found in sorted(instances.items())
@@ -157,7 +155,7 @@ class _InstanceSamples:
     incomplete: int
 
 
-def _collect_samples(basis: str, where: str, series: list[SampleSeries]) -> _InstanceSamples:
+def _collect_samples(basis: str, where: str, series: list[Series]) -> _InstanceSamples:
     terms = TERMS[basis]
     rows: dict[float, dict[str, float]] = defaultdict(dict)
     for one in series:

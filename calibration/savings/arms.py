@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.arrays import Floats
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from gateway.scheduling.switchback import ARMS, Switchback
 
 PREFIX = "joulegate_experiment_"
@@ -43,7 +43,7 @@ class ArmBlock:
 
 
 def read_switchback(
-    series: Iterable[SampleSeries], name: str | None
+    series: Iterable[Series], name: str | None
 ) -> dict[str, tuple[Switchback, str]]:
     """Return each experiment that the gateways tell of, with what its baseline is.
 
@@ -69,7 +69,7 @@ def read_switchback(
 
 
 def read_blocks(
-    switchback: Switchback, series: Mapping[str, Iterable[SampleSeries]], begin: float, end: float
+    switchback: Switchback, series: Mapping[str, Iterable[Series]], begin: float, end: float
 ) -> list[ArmBlock]:
     """Return what each whole block between two moments added, by counter."""
     first = int(np.ceil(begin / switchback.block_seconds))
@@ -96,7 +96,7 @@ def read_blocks(
     return [ArmBlock(number, switchback.arm_of(number), added[number]) for number in numbers]
 
 
-def _steps(one: SampleSeries) -> tuple[Floats, Floats]:
+def _steps(one: Series) -> tuple[Floats, Floats]:
     """Return when each scrape was and what it had added, the first left out.
 
     A step is put down to the middle between its two scrapes.

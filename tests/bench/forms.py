@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from calibration.recalibrate import sums
 from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.limits import PriorSettings
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from calibration.recalibrate.refit import refit_cost
 from gateway import profile as profiles
 from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
@@ -154,9 +154,7 @@ def _fit(
                 for one in family.samples:
                     if (one.labels["basis"], one.labels["quantity"]) == (COSTS, "joules"):
                         samples[tuple(one.labels.items())].append((at, repr(one.value)))
-    blocks = sums.read_blocks(
-        COSTS, [SampleSeries(dict(key), found) for key, found in samples.items()]
-    )
+    blocks = sums.read_blocks(COSTS, [Series(dict(key), found) for key, found in samples.items()])
     block = sums.merge_blocks([blocks[levels.name(level), levels.name(level)] for level in among])
     live = profiles.load_profile(None).get_model(levels.MODEL).joules
     rules = RefitRules(

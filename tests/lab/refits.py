@@ -16,7 +16,7 @@ from statistics import median
 
 import numpy as np
 
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from calibration.recalibrate.refit_models import RefitOutcome, RefitSettings, recalibrate_models
 from calibration.recalibrate.sums import SUMS_METRIC, SumBlock, read_blocks
 from calibration.recalibrate.window_sums import WindowSums
@@ -211,7 +211,7 @@ def read_window(rows: Sequence[ServedRow], live: ModelProfile) -> WindowSums:
     blocks: dict[tuple[str, str], SumBlock] = {}
     for part, (basis, quantity) in enumerate(PARTS):
         series = [
-            SampleSeries(
+            Series(
                 {"__name__": SUMS_METRIC, "model": "m", "deployment": "m", "term": name},
                 samples[part, term],
             )

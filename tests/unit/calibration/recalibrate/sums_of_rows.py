@@ -3,7 +3,7 @@
 import numpy as np
 
 from calibration.recalibrate.faults import parse_powers
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from gateway.scheduling.regression_terms import LIMIT_OCTAVES, METERED, OUTPUT, ROWS, TERMS
 
 ONE = ("phi-3-mini", "phi-3-mini")
@@ -81,7 +81,7 @@ def series(rows, basis, *, every=7, start=None, restarts=(), begin=1000.0, **nam
         times.append(times[-1] + SCRAPE_SECONDS)
         at = upto
     return [
-        SampleSeries(
+        Series(
             labels(term, basis, **named),
             [(when, repr(float(row[k]))) for when, row in zip(times, shown, strict=True)],
         )

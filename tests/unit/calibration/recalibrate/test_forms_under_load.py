@@ -14,7 +14,7 @@ from backends.simulator.cost_model import CostModel
 from backends.simulator.engine import BatchingEngine
 from calibration.recalibrate.form_choice import RefitRules
 from calibration.recalibrate.limits import PriorSettings
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from calibration.recalibrate.refit import refit_cost
 from calibration.recalibrate.sums import SUMS_METRIC, read_blocks
 from gateway.profile import CostRegression
@@ -71,7 +71,7 @@ def refit_once(rows, form, live):
         said = WeighedPrediction.of(live.to_cost_function(CostQuantity.JOULES), i, o, r, 0)
         sums.add_row(*NAME, SumsRow(i, o, 0, r, 0, microjoules, None, True, said, said, r))
     names = dict(zip(("model", "deployment"), NAME, strict=True)) | {"__name__": SUMS_METRIC}
-    series = [SampleSeries(names | {"term": term}, values) for term, values in samples.items()]
+    series = [Series(names | {"term": term}, values) for term, values in samples.items()]
     block = read_blocks(COSTS, series)[NAME]
     assert (block.n, block.faults) == (len(rows), ())
     rules = RefitRules(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import WLS
 
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from gateway import profile
 from gateway.profile import PrefillEnergy
 from gateway.scheduling.cost import RegressionForm
@@ -120,7 +120,7 @@ def test_what_was_summed_under_an_earlier_profile_does_not_count(server, live):
     server.add(served()[0])
     where = {"model": "phi-3-mini", "version": "x", "instance": "a", "job": "gw"}
     begin = 1000.0 + 60.0 * 200
-    server.versions = [SampleSeries(where, [(begin + 60.0 * k, "1") for k in range(200)])]
+    server.versions = [Series(where, [(begin + 60.0 * k, "1") for k in range(200)])]
     _, report = told(live)
     version = profile.load_profile(live).version
     assert part(report, "seconds")["requests"] == 3000 - 200 * 7
@@ -132,7 +132,7 @@ def test_what_was_summed_under_an_earlier_profile_does_not_count(server, live):
 def test_a_second_server_that_scrapes_the_same_gateway_is_told_and_left_out(server, live):
     server.add(served(instance="a")[0])
     server.add(
-        SampleSeries(
+        Series(
             {**one.metric, "prometheus_replica": "b"},
             [(at + 11.0, value) for at, value in one.values],
         )

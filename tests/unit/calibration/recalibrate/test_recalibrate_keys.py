@@ -5,7 +5,7 @@ import pytest
 import respx
 
 from calibration.recalibrate.profile_keys import INFO_METRIC
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from gateway import profile
 from tests.unit.calibration.recalibrate.recalibrating import (
     QUERY,
@@ -37,7 +37,7 @@ def server():
 
 def info(key, instance="a", deployment="phi", until=2000.0, value="1.0"):
     labels = {"__name__": INFO_METRIC, "model": "phi", "deployment": deployment, "profile": key}
-    return SampleSeries(
+    return Series(
         {**labels, "instance": instance, "job": "gw"}, [(until - 15.0, value), (until, value)]
     )
 
@@ -107,9 +107,7 @@ def test_a_key_that_is_0_is_not_in_force(server, live):
 def test_disagreement_on_a_deployment_that_is_not_wanted(server, live):
     server.add(served(500, name="mistral")[0])
     server.info = [info("phi-a100")] + [
-        SampleSeries(
-            {**info(key, key).metric, "model": "mistral", "deployment": "mistral"}, [(9.0, "1")]
-        )
+        Series({**info(key, key).metric, "model": "mistral", "deployment": "mistral"}, [(9.0, "1")])
         for key in ("phi", "phi-a100")
     ]
     assert recalibrate(live)[0] == 2

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from gateway import profile
 from gateway.profile import CostRegression, OutputCoefficients, TokenRatio
 from gateway.scheduling.cost import RegressionForm
@@ -34,7 +34,7 @@ POISON = [
 @pytest.mark.parametrize("quantity", ["seconds", "joules"])
 def test_poisoned_sums_leave_the_live_profile_alone(server, live, quantity, term, change, said):
     poisoned = [
-        SampleSeries(
+        Series(
             one.metric, [(at, repr(change(k, float(v)))) for k, (at, v) in enumerate(one.values)]
         )
         if (one.metric["basis"], one.metric["term"], one.metric["quantity"])
@@ -76,7 +76,7 @@ def mostly_winsorised(**how):
     found, _ = served(factor=20.0, **how)
     high = ROW_TERMS.index("high")
     return [
-        SampleSeries(one.metric, [(at, repr(0.9 * float(n))) for at, n in first.values])
+        Series(one.metric, [(at, repr(0.9 * float(n))) for at, n in first.values])
         if (one.metric["basis"], one.metric["term"]) == (ROWS, ROW_TERMS[high])
         else one
         for one in found

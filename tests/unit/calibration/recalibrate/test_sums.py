@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from calibration.recalibrate.faults import format_term, parse_powers
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from calibration.recalibrate.sums import SUMS_METRIC, read_blocks
 from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.regression_terms import (
@@ -42,7 +42,7 @@ def rows():
 def changed(found, term, change):
     """Return the series with one term's values passed through `change(place, value)`."""
     return [
-        SampleSeries(
+        Series(
             one.metric,
             [(at, repr(change(k, float(value)))) for k, (at, value) in enumerate(one.values)],
         )
@@ -111,9 +111,7 @@ def test_instances_are_added_and_told_apart_by_all_other_labels(rows):
 def test_a_scrape_without_all_terms_is_left_out_and_counted(rows):
     whole = series(rows, COSTS)
     holed = [
-        SampleSeries(one.metric, one.values[:4] + one.values[6:])
-        if one.metric["term"] == "wzy"
-        else one
+        Series(one.metric, one.values[:4] + one.values[6:]) if one.metric["term"] == "wzy" else one
         for one in whole
     ]
     block = read_blocks(COSTS, holed)[ONE]
@@ -123,14 +121,14 @@ def test_a_scrape_without_all_terms_is_left_out_and_counted(rows):
 
 
 def test_an_instance_of_one_scrape_says_nothing(rows):
-    found = [SampleSeries(one.metric, one.values[:1]) for one in series(rows, COSTS)]
+    found = [Series(one.metric, one.values[:1]) for one in series(rows, COSTS)]
     block = read_blocks(COSTS, found)[ONE]
     assert block.n == 0
     assert block.faults == ()
 
 
 def test_a_term_that_nobody_knows_is_passed_over(rows):
-    found = [*series(rows, COSTS), SampleSeries(labels("q7", COSTS), [(1000.0, "1")])]
+    found = [*series(rows, COSTS), Series(labels("q7", COSTS), [(1000.0, "1")])]
     assert read_blocks(COSTS, found)[ONE].n == SIZE
 
 
@@ -186,7 +184,7 @@ def test_what_the_gateways_own_collector_shows_is_understood(rows):
         (METERED, "joules"),
     ):  # fmt: skip
         found = [
-            SampleSeries({"__name__": key, **dict(labels)}, values)
+            Series({"__name__": key, **dict(labels)}, values)
             for (key, *labels), values in shown.items()
             if key == SUMS_METRIC and {("basis", basis), ("quantity", quantity)} <= set(labels)
         ]
@@ -221,7 +219,7 @@ def add(sums, rows, k):
 def test_two_servers_that_scrape_one_gateway_count_once(rows):
     found = series(rows, COSTS, instance="a")
     replica = [
-        SampleSeries(
+        Series(
             {**one.metric, "prometheus_replica": "b"},
             [(at + 17.0, value) for at, value in one.values],
         )
@@ -240,7 +238,7 @@ def test_a_replica_that_scrapes_between_is_noticed_through_restarts(shift, resta
     rows = traffic(SIZE, 3)[0]
     found = series(rows, COSTS, every=4, restarts=sorted(restarts))
     later = [
-        SampleSeries(
+        Series(
             {**one.metric, "replica": "1"},
             [(at - 60.0 + shift, value) for at, value in one.values[1:]],
         )

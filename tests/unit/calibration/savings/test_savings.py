@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from calibration.savings.arms import COUNTERS, read_blocks, read_switchback
 from calibration.savings.savings import compare, pair_up
 from gateway.scheduling.switchback import ARMS, TREATMENT, Switchback
@@ -64,7 +64,7 @@ def serve(seed, saving):
     for (name, arm, *more), steps in shown.items():
         labels = {"experiment": "e", "arm": arm, **dict(more)}
         values = [(float(t), repr(float(v))) for t, v in zip(times, np.cumsum(steps), strict=True)]
-        series[name].append(SampleSeries(labels, values))
+        series[name].append(Series(labels, values))
     return switchback, series
 
 
@@ -124,7 +124,7 @@ def test_a_restart_loses_only_what_no_scrape_saw():
     at = 200
     broken = {
         name: [
-            SampleSeries(
+            Series(
                 one.metric,
                 [
                     (t, v if k < at else repr(float(v) - float(one.values[at][1])))
@@ -144,8 +144,8 @@ def test_a_restart_loses_only_what_no_scrape_saw():
 def test_gateways_that_disagree_on_the_experiment():
     labels = {"experiment": "e", "seed": "1", "block_seconds": "1200", "washout_seconds": "60",
               "baseline": "hybrid"}  # fmt: skip
-    one = SampleSeries({**labels, "instance": "a"}, [(0.0, "1")])
-    two = SampleSeries({**labels, "seed": "2", "instance": "b"}, [(0.0, "1")])
+    one = Series({**labels, "instance": "a"}, [(0.0, "1")])
+    two = Series({**labels, "seed": "2", "instance": "b"}, [(0.0, "1")])
     assert read_switchback([one], None) == {"e": (Switchback("e", 1, 1200.0, 60.0), "hybrid")}
     assert read_switchback([one], "other") == {}
     with pytest.raises(ValueError, match="gateways disagree"):

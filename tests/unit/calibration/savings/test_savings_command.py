@@ -9,7 +9,7 @@ import respx
 from typer.testing import CliRunner
 
 from calibration.cli import app
-from calibration.recalibrate.prometheus import SampleSeries
+from calibration.recalibrate.prometheus import Series
 from calibration.savings import command
 from calibration.savings.arms import COUNTERS, INFO
 from calibration.savings.savings import ArmComparison
@@ -91,7 +91,7 @@ def estimate_some(series, share):
     )
     labels = {"experiment": "e", "arm": "treatment"}
     values = [(at, repr(share * float(value))) for at, value in joules.values]
-    series["estimated"].append(SampleSeries(labels, values))
+    series["estimated"].append(Series(labels, values))
 
 
 @pytest.mark.parametrize("share", [1.0, 0.3, 0.11])
