@@ -43,7 +43,7 @@ def create_app(
     rng: random.Random | None = None,
     signals: bool = False,
 ) -> Litestar:
-    """Build the application. Raises ProfileError where the profile does not fit the config.
+    """Build the application. Raises ProfileError, ConfigError.
 
     `app.state.runtime` is the GatewayRuntime, `app.state.inference` the handlers for
     `bypass_router_for_inference`. `path` is the file that `config` was read from, which is then

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from backends.install_hint import suggest_install
-from gateway.commands import drain_options, library_options
+from gateway.commands import drain_options, keys_options, library_options
 from gateway.telemetry import forget_foreign_folder
 
 app = typer.Typer(
@@ -238,6 +238,7 @@ def backend(
 
 app.command()(drain_options.drain)
 app.command()(drain_options.undrain)
+app.add_typer(keys_options.app, name="keys")
 app.add_typer(library_options.app, name="library")
 
 

@@ -25,6 +25,7 @@ from gateway.deciding_config import (
     PlacementConfig,
 )
 from gateway.experiment_config import ExperimentConfig
+from gateway.keys_config import KeysConfig
 from gateway.models_config import BackendConfig, ModelConfig, load_model
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES
@@ -186,6 +187,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     experiment: ExperimentConfig | None = None
     admin: AdminConfig | None = None
     cors_origins: tuple[str, ...] = ("*",)
+    keys: KeysConfig | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -301,6 +303,8 @@ def load_config(path: Path) -> GatewayConfig:
         admin=load_admin(config.admin, path.parent),
         carbon=load_carbon(config.carbon, path.parent),
         tracing=resolve_tracing(config.tracing),
+        keys=config.keys
+        and msgspec.structs.replace(config.keys, file=str(path.parent / config.keys.file)),
     )
 
 

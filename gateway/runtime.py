@@ -25,6 +25,7 @@ from gateway.service import fleet, optional_parts
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.backend_watch import BackendWatch
+from gateway.service.callers.api_keys import make_api_keys
 from gateway.service.config_adoption import ConfigAdopter
 from gateway.service.config_reload import ConfigReloader
 from gateway.service.pipeline import RequestPipeline
@@ -121,6 +122,7 @@ class GatewayRuntime:
                 price=price,
             ),
             experiment=config.experiment,
+            keys=make_api_keys(config, names, self.metrics),
             log=config.log,
             limits=config.limits,
             stall_seconds=config.timeouts.stall_seconds,
@@ -177,6 +179,8 @@ class GatewayRuntime:
         work = [self.gateway.run_periodic_work(), self._profiles.watch_files()]
         if self.reloader is not None:
             work.append(self.reloader.watch_file())
+        if self.gateway.keys is not None:
+            work.append(self.gateway.keys.watch_file())
         if self._learnt is not None:
             work.append(self._save_learnt(self._learnt))
         if self._carbon is not None:
@@ -240,6 +244,8 @@ class GatewayRuntime:
         self._profiles.request_reload()
         if self.reloader is not None:
             self.reloader.request_reload()
+        if self.gateway.keys is not None:
+            self.gateway.keys.request_reload()
 
     async def _save_learnt(self, learnt: Learnt) -> None:
         while True:

@@ -17,6 +17,9 @@ from gateway.scheduling.text_features import (
     extract_text_features,
 )
 
+_Request = tuple[str, str]
+"""Tenant and id: a word on another tenant's request counts for nothing."""
+
 
 def read_feedback(paths: Sequence[Path]) -> LabelledScores:
     """Return judged requests, each with a score for the model that answered it.
@@ -24,8 +27,8 @@ def read_feedback(paths: Sequence[Path]) -> LabelledScores:
     The last word on a request counts. Raises BadInput where none has both a judgement and its
     prompt's features or text, OSError.
     """
-    asked: dict[str, tuple[str, TextFeatures]] = {}
-    judged: dict[str, float] = {}
+    asked: dict[_Request, tuple[str, TextFeatures]] = {}
+    judged: dict[_Request, float] = {}
     for path in paths:
         for _, line in parse_json_lines(read_raw_bytes(path)):
             if line is not None:
@@ -44,14 +47,20 @@ def read_feedback(paths: Sequence[Path]) -> LabelledScores:
 
 
 def _take(
-    line: dict[str, Any], asked: dict[str, tuple[str, TextFeatures]], judged: dict[str, float]
+    line: dict[str, Any],
+    asked: dict[_Request, tuple[str, TextFeatures]],
+    judged: dict[_Request, float],
 ) -> None:
     told, model = line.get("feedback"), line.get("model")
     if isinstance(told, dict) and isinstance(told.get("score"), int | float):
-        judged[str(told.get("id"))] = min(1.0, max(0.0, float(told["score"])))
+        judged[_identify(told)] = min(1.0, max(0.0, float(told["score"])))
     text = _read_text(line)
     if isinstance(model, str) and text is not None:
-        asked[str(line.get("id"))] = (model, text)
+        asked[_identify(line)] = (model, text)
+
+
+def _identify(told: dict[str, Any]) -> _Request:
+    return str(told.get("tenant") or ""), str(told.get("id"))
 
 
 def _read_text(line: dict[str, Any]) -> TextFeatures | None:

@@ -32,8 +32,9 @@ class FeedbackBody(Struct, frozen=True, forbid_unknown_fields=True):
 def make_handler(gateway: RequestPipeline, timeouts: TimeoutsConfig) -> Any:
     """Make the route handler."""
 
-    def note_feedback(_: RequestHead, members: Members) -> bytes:
-        found = _read_feedback(members)
+    def note_feedback(head: RequestHead, members: Members) -> bytes:
+        tenant = None if head.caller is None else head.caller.tenant
+        found = _read_feedback(members, tenant)
         known = gateway.accounting.add_feedback(found)
         if not known and not gateway.accounting.keeps_log:
             raise NotFound(
@@ -45,11 +46,11 @@ def make_handler(gateway: RequestPipeline, timeouts: TimeoutsConfig) -> Any:
     return make_json_handler("/v1/feedback", "feedback", note_feedback, gateway, timeouts)
 
 
-def _read_feedback(members: Members) -> RequestFeedback:
+def _read_feedback(members: Members, tenant: str | None) -> RequestFeedback:
     """Return what was sent. Raises BadRequest."""
     try:
         body = msgspec.json.decode(encode_members(members), type=FeedbackBody)
     except msgspec.MsgspecError as error:
         raise BadRequest(str(error)) from None
     score = body.score if body.score is not None else float(bool(body.correct))
-    return RequestFeedback(body.request_id, score, body.source, time.time())
+    return RequestFeedback(body.request_id, score, body.source, time.time(), tenant)

@@ -20,7 +20,9 @@ from gateway.service.client.errors import (
     TooLarge,
     UnsupportedEncoding,
 )
+from gateway.service.request.caller import Caller
 from gateway.service.request.steering import HEADER_PREFIX, find_header_error
+from gateway.telemetry.request_stages import CallerIdentity
 from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_trace_context
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -50,6 +52,12 @@ class RequestHead:
     coding: str | None = None
     """How the body is compressed, if it is."""
     load_format: str = ""
+    caller: Caller | None = None
+
+    @property
+    def identity(self) -> CallerIdentity | None:
+        """The public names of who asks; None where there are no keys."""
+        return None if self.caller is None else self.caller.identity
 
 
 def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:

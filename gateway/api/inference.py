@@ -8,7 +8,8 @@ from typing import Any, cast
 from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from gateway.api.incoming import ClientDisconnected, read_body, read_head
+from gateway.api.callers import read_caller_head
+from gateway.api.incoming import ClientDisconnected, read_body
 from gateway.api.protocol import CONNECTION_KEY, PIECES, ClientConnection
 from gateway.config import TimeoutsConfig
 from gateway.service.byte_budget import HeldBytes
@@ -17,6 +18,7 @@ from gateway.service.client.error_shapes import find_error_shape
 from gateway.service.client.response import PieceWriter, ResponseWriter
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import decode_members, parse_request
+from gateway.service.request.caller import Caller
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.named_endpoints import NamedEndpoint
@@ -34,7 +36,7 @@ def make_handler(kind: EndpointKind, gateway: RequestPipeline, timeouts: Timeout
     async def handle_inference(scope: Scope, receive: Receive, send: Send) -> None:
         await serve_request(kind, decode_request, gateway, timeouts, scope, receive, send)  # type: ignore[arg-type]
 
-    def decode_request(body: bytes) -> InferenceRequest:
+    def decode_request(body: bytes, _: Caller | None) -> InferenceRequest:
         return parse_request(kind, decode_members(body))
 
     return handle_inference
@@ -42,15 +44,15 @@ def make_handler(kind: EndpointKind, gateway: RequestPipeline, timeouts: Timeout
 
 async def serve_request(
     kind: EndpointKind | NamedEndpoint,
-    decode: Callable[[bytes], InferenceRequest],
+    decode: Callable[[bytes, Caller | None], InferenceRequest],
     gateway: RequestPipeline,
     timeouts: TimeoutsConfig,
     scope: HTTPScope,
     receive: Receive,
     send: Send,
 ) -> None:
-    """Serve one request: `decode` makes it of its body, and raises BadRequest."""
-    head = read_head(scope, method=kind.method)
+    """Serve one request: `decode` makes it of its body and caller, and raises BadRequest."""
+    head = read_caller_head(scope, gateway.keys, method=kind.method)
     extensions = cast("dict[str, Any]", scope.get("extensions") or {})
     link: ClientConnection | None = extensions.get(CONNECTION_KEY)
     pieces: PieceWriter | None = extensions.get(PIECES)
@@ -61,7 +63,9 @@ async def serve_request(
         pieces=pieces,
         shape=find_error_shape(kind.url_path),
     )
-    received = ReceivedRequest(head.request_id, time.time(), kind.value, head.load_format)
+    received = ReceivedRequest(
+        head.request_id, time.time(), kind.value, head.load_format, head.identity
+    )
     record = RequestRecord(received, _UNRESOLVED, head.trace)
     lifeline = RequestCancellation()
     held = HeldBytes(gateway.bytes_in_flight)
@@ -78,12 +82,15 @@ async def serve_request(
                 ready=link is not None and link.body_ready,
                 held=held,
             )
-            return decode(body)
+            ask = decode(body, head.caller)
         except ClientDisconnected:
             lifeline.cancel(CancelReason.CLIENT_GONE)
             # The cancellation arrives at the next wait.
             await asyncio.sleep(0)
             raise
+        else:
+            ask.caller = head.caller
+            return ask
         finally:
             if link is None:
                 # Only now: ASGI has one queue for the body and the news that the client left.

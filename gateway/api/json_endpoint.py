@@ -7,7 +7,8 @@ from typing import Any
 from litestar import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from gateway.api.incoming import ClientDisconnected, RequestHead, read_body, read_head
+from gateway.api.callers import read_caller_head
+from gateway.api.incoming import ClientDisconnected, RequestHead, read_body
 from gateway.config import TimeoutsConfig
 from gateway.service.client.errors import ApiError
 from gateway.service.client.response import ResponseWriter
@@ -30,7 +31,7 @@ def make_json_handler(
     @asgi(path, name=name, copy_scope=False)
     async def handle_json(scope: Scope, receive: Receive, send: Send) -> None:
         http: HTTPScope = scope  # type: ignore[assignment]
-        head = read_head(http)
+        head = read_caller_head(http, gateway.keys)
         reply = ResponseWriter(send, head.request_id)
         try:
             body = await read_body(

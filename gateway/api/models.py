@@ -11,6 +11,7 @@ from typing import Any
 
 from litestar import Request, get
 
+from gateway.api.callers import find_names
 from gateway.config import GatewayConfig, ModelConfig
 from gateway.scheduling.decision import MetricWeights
 from gateway.service.pipeline import RequestPipeline
@@ -29,21 +30,24 @@ def list_contexts(config: GatewayConfig) -> dict[str, int]:
 
 
 def make_handlers(gateway: RequestPipeline) -> list[Any]:
-    """Make the two route handlers."""
+    """Make the two route handlers; a key is told of what it may use, and of nothing else."""
     created = int(time.time())
     # Made anew when the names are others: a configuration may be taken into force while serving.
     describe = lru_cache(maxsize=1)(partial(_describe_names, created=created))
 
     @get("/v1/models", name="models", sync_to_thread=False)
-    def list_models() -> dict[str, Any]:
+    def list_models(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """List the names that a request may ask for."""
-        return {"object": "list", "data": list(describe(gateway.names).values())}
+        names = find_names(gateway, request.scope["headers"])
+        entries = describe(gateway.names).items()
+        offered = [entry for name, entry in entries if names.offers_name(name)]
+        return {"object": "list", "data": offered}
 
     @get("/v1/models/{model_id:path}", name="model", sync_to_thread=False)
     def get_model(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """Describe one of them."""
         name = str(request.path_params["model_id"]).removeprefix("/")
-        gateway.names.resolve_name(name)
+        find_names(gateway, request.scope["headers"]).resolve_name(name)
         return {**describe(gateway.names)[name.removeprefix(MODEL_PREFIX)], "id": name}
 
     return [list_models, get_model]

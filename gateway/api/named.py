@@ -18,6 +18,7 @@ from gateway.service.client.errors import NotOffered
 from gateway.service.client.response import ResponseWriter
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import decode_members
+from gateway.service.request.caller import Caller
 from gateway.service.request.client_body import parse_form
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.members import decode_member, decode_text
@@ -29,6 +30,7 @@ from gateway.service.request.named_endpoints import (
     NamedEndpoint,
 )
 from gateway.service.request.named_request import make_named_request
+from gateway.service.request.routing_table import ModelNames
 
 _flag = msgspec.json.Decoder(bool | None)
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
@@ -49,18 +51,19 @@ def make_handlers(gateway: RequestPipeline, timeouts: TimeoutsConfig) -> list[An
 def _make_named_handler(endpoint: NamedEndpoint, gateway: RequestPipeline, serve: Serve) -> Any:
     @asgi(endpoint.url_path, copy_scope=False)
     async def handle_named(scope: Scope, receive: Receive, send: Send) -> None:
-        def decode(body: bytes) -> InferenceRequest:
+        def decode(body: bytes, caller: Caller | None) -> InferenceRequest:
+            names = gateway.names if caller is None else caller.names
             if endpoint.multipart:
-                return _decode_form(endpoint, gateway, _find_type(scope), body)
+                return _decode_form(endpoint, names, _find_type(scope), body)
             if endpoint.method == "GET":
                 (model,) = _parse_query(scope).get("model", [None])[:1]
-                return make_named_request(endpoint, {}, model, gateway.names, stream=False)
+                return make_named_request(endpoint, {}, model, names, stream=False)
             members = decode_members(body)
             return make_named_request(
                 endpoint,
                 members,
                 decode_text(members, "model"),
-                gateway.names,
+                names,
                 stream=bool(decode_member(members, "stream", _flag)),
             )
 
@@ -78,9 +81,10 @@ def _make_response_handler(endpoint: NamedEndpoint, gateway: RequestPipeline, se
     async def handle_response(request: Request[Any, Any, Any]) -> ASGIApp:
         scope: Scope = request.scope
 
-        def decode(_: bytes) -> InferenceRequest:
+        def decode(_: bytes, caller: Caller | None) -> InferenceRequest:
             response_id = str(scope["path_params"]["response_id"])
-            place = gateway.response_ids.find_place(response_id, "response_id")
+            tenant = None if caller is None else caller.tenant
+            place = gateway.response_ids.find_place(response_id, "response_id", tenant)
             asked = _parse_query(scope)
             stream = asked.get("stream", ["false"])[0].lower() in {"true", "1"}
             path = endpoint.url_path.replace("{id}", response_id)
@@ -114,10 +118,10 @@ def _make_refusal(path: str, reason: str) -> Any:
 
 
 def _decode_form(
-    endpoint: NamedEndpoint, gateway: RequestPipeline, content_type: bytes, body: bytes
+    endpoint: NamedEndpoint, names: ModelNames, content_type: bytes, body: bytes
 ) -> InferenceRequest:
     form = parse_form(content_type, body)
-    ask = make_named_request(endpoint, {}, form.model, gateway.names, stream=form.stream)
+    ask = make_named_request(endpoint, {}, form.model, names, stream=form.stream)
     ask.form, ask.has_media = form, True
     return ask
 

@@ -72,8 +72,16 @@ def build_document() -> _Json:
             "summary": "OpenAI's API, with the model chosen by accuracy, energy and time",
             "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
         },
+        # Either, or none where the gateway has no keys.
+        "security": [{"bearer": []}, {"x-api-key": []}, {}],
         "paths": paths,
-        "components": {"schemas": {**build_answer_schemas(), **_build_member_schemas()}},
+        "components": {
+            "schemas": {**build_answer_schemas(), **_build_member_schemas()},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
     }
 
 

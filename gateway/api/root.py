@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from litestar import Request, Response, get
 
+from gateway.api.callers import find_names
 from gateway.api.models import list_contexts
 from gateway.api.paths import list_paths
+from gateway.service.client.errors import InvalidApiKey
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.routing_table import AUTO
 
@@ -52,8 +54,8 @@ def make_handler(gateway: RequestPipeline) -> Any:
     def get_root(request: Request[Any, Any, Any]) -> Response[Any]:
         """Say what this is and where to go from here."""
         names = gateway.names
-        contexts = list_contexts(names.config)
         usable = sum(1 for backend in gateway.backends if backend.is_available)
+        contexts = _list_shown(list_contexts(names.config), gateway, request)
         if "text/html" not in request.headers.get("accept", ""):
             told = {
                 "name": "joulegate",
@@ -77,6 +79,17 @@ def make_handler(gateway: RequestPipeline) -> Any:
         )
 
     return get_root
+
+
+def _list_shown(
+    contexts: dict[str, int], gateway: RequestPipeline, request: Request[Any, Any, Any]
+) -> dict[str, int]:
+    """Return the models that who asks may use: none, where a key is needed and none came."""
+    try:
+        names = find_names(gateway, request.scope["headers"])
+    except InvalidApiKey:
+        return {}
+    return {model: tokens for model, tokens in contexts.items() if names.offers_name(model)}
 
 
 def render_page(contexts: dict[str, int], presets: list[str], usable: int, backends: int) -> str:

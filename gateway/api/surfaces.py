@@ -2,8 +2,9 @@
 
 Rules: without `admin` in the config there is one port and nothing here runs. With it, `OPERATORS`
 are on its port alone and everything else but the probes is on the clients' port alone; what is not
-on a port is a 404 there. The token is asked for by all operators' paths but `OPEN`, and compared in
-a time that tells nothing of it.
+on a port is a 404 there. Records are on both where clients have API keys: each sees its own on the
+clients' port, and operators all. The token is asked for by all operators' paths but `OPEN`, and
+compared in a time that tells nothing of it.
 """
 
 from typing import Final
@@ -17,13 +18,15 @@ from gateway.service.client.response import ResponseWriter
 from gateway.surfaces_config import AdminConfig
 
 ADMIN_PREFIX: Final = "/admin/"
+OPERATOR: Final = "joulegate.operator"
+"""The scope's key that says that a request came to the operators' port, as it may."""
 _PROBES: Final = frozenset({"/health", "/ready", "/ping", "/version"})
 _OPEN: Final = frozenset({"/metrics", "/load"})
 _RECORDS: Final = "/v1/requests/"
 
 
-def split_surfaces(app: ASGIApp, admin: AdminConfig, port: int) -> ASGIApp:
-    """Serve operators on `port` and clients on every other."""
+def split_surfaces(app: ASGIApp, admin: AdminConfig, port: int, *, keyed: bool) -> ASGIApp:
+    """Serve operators on `port` and clients on every other; `keyed`: clients have API keys."""
 
     async def serve_surface(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # type: ignore[comparison-overlap]
@@ -32,8 +35,13 @@ def split_surfaces(app: ASGIApp, admin: AdminConfig, port: int) -> ASGIApp:
         http: HTTPScope = scope  # type: ignore[assignment]
         path, server = http["path"], http["server"]
         on_admin = server is not None and server[1] == port
+        if keyed and not on_admin and path.startswith(_RECORDS):
+            await app(scope, receive, send)
+            return
         error = _find_refusal(http, path, admin.token, on_admin=on_admin)
         if error is None:
+            if on_admin:
+                scope[OPERATOR] = True  # type: ignore[typeddict-unknown-key]
             await app(scope, receive, send)
         else:
             await ResponseWriter(send, choose_request_id(http["headers"])).send_error(error)

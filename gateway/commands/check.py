@@ -10,6 +10,7 @@ from gateway import meter_config as meters
 from gateway import profile as profiles
 from gateway.commands.serve import check_profiles
 from gateway.console import OK, out, report_usage_error
+from gateway.keys_file import load_keys
 
 _FLAGS_NOTE = (
     "metered backends: start vLLM with --enable-per-request-metrics and "
@@ -51,6 +52,8 @@ def run(
             found["profile_version"] = checked.version
             if notes := _metering_notes(parsed, checked):
                 found["notes"] = notes
+            live = [entry for entry in load_keys(parsed) if entry.revoked is None]
+            found |= {"keys": {entry.id: entry.tenant for entry in live}} if parsed.keys else {}
             found["policy"] = parsed.policy
             found["placement"] = parsed.placement.mode
         if profile is not None:

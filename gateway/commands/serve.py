@@ -19,6 +19,7 @@ from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
 from gateway.api.surfaces import split_surfaces
 from gateway.console import LEVELS, OK, log_to_stderr, report_failure, report_usage_error
+from gateway.keys_file import load_keys
 from gateway.surfaces_config import AdminConfig
 from gateway.telemetry import SHARED_DIR, WORKERS
 
@@ -51,6 +52,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     try:
         parsed = configs.load_config(config)
         check_profiles(parsed)
+        load_keys(parsed)
     except (configs.ConfigError, profiles.ProfileError) as error:
         return report_usage_error(error)
     os.environ[_CONFIG] = str(config)
@@ -146,7 +148,8 @@ def create_worker_app() -> ASGIApp:
     app = bypass_router_for_inference(create_app(config, path=path, signals=True))
     if config.admin is None:
         return app
-    return split_surfaces(app, config.admin, int(os.environ[_ADMIN_PORT]))
+    keyed = config.keys is not None
+    return split_surfaces(app, config.admin, int(os.environ[_ADMIN_PORT]), keyed=keyed)
 
 
 def check_profiles(config: configs.GatewayConfig) -> profiles.CostProfile:

@@ -52,11 +52,16 @@ class ConfigAdopter:
         self._rng = rng
 
     def adopt(self, config: GatewayConfig, profiles: ProfileFiles) -> str:
-        """Take a configuration into force; return what has changed. Raises ProfileError."""
+        """Take a configuration into force; return what has changed.
+
+        Raises ProfileError, and ConfigError where a key in force names what it lacks.
+        """
         gateway, before = self._gateway, self._config
         old = gateway.deployments
         deployments = fleet.build_deployments(config, self._rng, gateway.backends)
         names = ModelNames(config)
+        if gateway.keys is not None:
+            gateway.keys.check_config(config)
         snapshots = gateway.profiles.make_snapshots(config, deployments, profiles)
         # From here on nothing fails and nothing waits.
         earlier = {(one.model, one.label): one for one in old}
@@ -69,6 +74,8 @@ class ConfigAdopter:
         gateway.metrics.initialise_series(names.models)
         gateway.profiles.change_config(config, deployments, profiles, snapshots)
         gateway.change_config(config, names, deployments)
+        if gateway.keys is not None:
+            gateway.keys.change_config(config, names)
         if self._boundary is not None:
             self._boundary.change_deployments(deployments)
         kept = {(one.model, backend.label) for one in deployments for backend in one.backends}

@@ -20,6 +20,7 @@ from gateway.service.accounting.outcome import (
     note_upstream_response,
 )
 from gateway.service.byte_budget import ByteBudget
+from gateway.service.callers.api_keys import ApiKeys
 from gateway.service.client.cancellation import (
     SWEEP_SECONDS,
     CancelReason,
@@ -74,8 +75,10 @@ class RequestPipeline:
         deciding: Deciding | None = None,
         log: LogConfig = NO_LOG,
         limits: LimitsConfig = DEFAULT_LIMITS,
+        keys: ApiKeys | None = None,
     ) -> None:
         self.limits = limits
+        self.keys = keys
         self.deciding = deciding or Deciding()
         self._log = log
         self.names = names
@@ -157,8 +160,8 @@ class RequestPipeline:
         self.metrics.publish_meters(self.accounting.meters)
 
     def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
-        """Decide without sending. Raises BadRequest or UnknownModel."""
-        target = self.names.resolve_name(ask.model)
+        """Decide without sending. Raises BadRequest, UnknownModel or ModelNotAllowed."""
+        target = self._resolve_name(ask)
         return make_plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
 
     async def handle_request(
@@ -280,13 +283,21 @@ class RequestPipeline:
                 self._dispatcher.close_response(opened)
 
     def _resolve_target(self, ask: InferenceRequest) -> RequestTarget:
-        """Return the models that may serve a request. Raises UnknownModel, UnknownResponse."""
-        target = self.names.resolve_name(ask.model)
+        """Return the models that may serve a request.
+
+        Raises UnknownModel, ModelNotAllowed, UnknownResponse.
+        """
+        target = self._resolve_name(ask)
         if ask.kind is EndpointKind.RESPONSES:
             return pin_to_previous(ask, target, self.response_ids)
         if isinstance(ask.kind, NamedEndpoint):
             check_named_target(target)
         return target
+
+    def _resolve_name(self, ask: InferenceRequest) -> RequestTarget:
+        """Return what the asked name means for who asks. Raises UnknownModel, ModelNotAllowed."""
+        names = self.names if ask.caller is None else ask.caller.names
+        return names.resolve_name(ask.model)
 
     def _draw_arm(self, at: float) -> tuple[str | None, BaselineConfig | None]:
         """Return the arm that a request routed `at` then counts for; the baseline, where due."""

@@ -159,6 +159,10 @@ class GatewayMetrics:
         self.log_dropped = make_counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"
         )
+        self.key_reloads = make_counter(
+            "key_reloads_total", "Changes of the API keys' file, by result: adopted, refused",
+            "result",
+        )  # fmt: skip
         self.meter_up = make_gauge(
             "meter_up", "1 while the meter answers; without it joules are estimated",
             "livemin", "meter",

@@ -108,6 +108,11 @@ class RequestRecord:
         return self.received.id
 
     @property
+    def tenant(self) -> str | None:
+        """Whose key it carries; None where there are no keys."""
+        return None if self.received.caller is None else self.received.caller.tenant
+
+    @property
     def model(self) -> str:
         """Who answered, or was asked last; "" where nobody was."""
         return (self.answered or self.last_tried or UNANSWERED).model
@@ -194,6 +199,7 @@ class RequestRecord:
             "id": received.id,
             "at": received.at,
             "kind": received.kind,
+            **({} if received.caller is None else received.caller._asdict()),
             "requested": self.target.requested,
             "preset": self.target.preset,
             "model": self.model or None,
@@ -228,7 +234,7 @@ class RequestRecord:
             "asked_tokens": planned and planned.asked_tokens,
             "arm": self.target.arm,
             "attempts": [attempt._asdict() for attempt in self.attempts],
-            **({} if self.feedback is None else {"feedback": self.feedback._asdict()}),
+            **({} if self.feedback is None else {"feedback": self.feedback.to_dict()}),
             "decision": planned
             and planned.decision.to_dict(request_id=received.id, decision_us=planned.decision_us),
         }

@@ -15,16 +15,25 @@ from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.sequences import SINGLE, SequenceCounts
 
 
+class CallerIdentity(NamedTuple):
+    """The public names of an API key and of its owner."""
+
+    key_id: str
+    tenant: str
+
+
 class ReceivedRequest(NamedTuple):
     """Its head is read. `at` is Unix time, `kind` the endpoint.
 
-    `load_format` is what it asks vLLM to tell its load in, "" for nothing.
+    `load_format` is what it asks vLLM to tell its load in, "" for nothing; `caller` whose key it
+    carries, None where there are no keys, or where it carries none that is known.
     """
 
     id: str
     at: float
     kind: str
     load_format: str = ""
+    caller: CallerIdentity | None = None
 
 
 class ParsedRequest(NamedTuple):
@@ -139,16 +148,27 @@ class ClientOutcome(NamedTuple):
 
 
 class RequestFeedback(NamedTuple):
-    """Somebody's word on an answer: `score` from 0, wrong, to 1, right; `at` is Unix time."""
+    """Somebody's word on an answer: `score` from 0, wrong, to 1, right; `at` is Unix time.
+
+    It counts for a request of the same `tenant` alone; None where there are no keys.
+    """
 
     id: str
     score: float
     source: str
     at: float
+    tenant: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its public shape."""
+        found = self._asdict()
+        if self.tenant is None:
+            del found["tenant"]
+        return found
 
     def to_log_line(self) -> dict[str, Any]:
         """Return a line of the decision log."""
-        return {"feedback": self._asdict()}
+        return {"feedback": self.to_dict()}
 
 
 class RequestEnergy(NamedTuple):

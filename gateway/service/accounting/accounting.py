@@ -97,7 +97,7 @@ class RequestAccounting:
         It goes into the decision log in any case: another worker may have served the request.
         """
         self.flush()
-        record = self.recent.get_record(feedback.id)
+        record = self.recent.get_record(feedback.id, feedback.tenant)
         if record is not None:
             record.feedback = feedback
         if self._decision_log is not None:

@@ -4,6 +4,7 @@
      +- BadRequest               the body or a header cannot be used                     400
      |   +- MethodNotAllowed, NotFound, UnknownModel, UnknownResponse              405, 404
      |   +- EndpointNotServed, NotOffered, MissingToken                       404, 403, 401
+     |   +- InvalidApiKey, ModelNotAllowed  who asks is not known, or may not     401, 403
      |   +- TooLarge, UnsupportedEncoding, BodyTimeout, HeadTooLarge     413, 415, 408, 431
      |   +- UnsupportedCapability  no model offers what the request needs                400
      |   +- ContextExceeded      no model holds prompt and asked output                  400
@@ -102,6 +103,22 @@ class UnknownModel(BadRequest):
 
     status = HTTPStatus.NOT_FOUND.value
     code = "model_not_found"
+    param = "model"
+
+
+class InvalidApiKey(BadRequest):
+    """No API key was sent, or none that is known here."""
+
+    status = HTTPStatus.UNAUTHORIZED.value
+    code = "invalid_api_key"
+    more_headers = ((b"www-authenticate", b"Bearer"),)
+
+
+class ModelNotAllowed(BadRequest):
+    """The API key may not use this model or preset."""
+
+    status = HTTPStatus.FORBIDDEN.value
+    code = "model_not_allowed"
     param = "model"
 
 

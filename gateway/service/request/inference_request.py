@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gateway.service.request.caller import Caller
 from gateway.service.request.client_body import MultipartForm
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.members import Members
@@ -31,6 +32,8 @@ class InferenceRequest:
     """Where it goes, if not to its endpoint's own path."""
     place: ResponsePlace | None = None
     """The only backend that can serve it: it holds what the request goes on from."""
+    caller: Caller | None = None
+    """Whose key it carries, where there are keys."""
     choices: int = 1
     """How many answers the client is to be sent, once the prompt is read; 0: not known."""
 

@@ -69,6 +69,7 @@ class RoutingPlan:
                 (backend.wait_seconds, backend.wait_status)
                 for place in self.snapshot.routed_deployments
                 if self.target.model in {None, place.option.model}
+                and (self.target.allowed is None or place.option.model in self.target.allowed)
                 for backend in place.deployment.backends
                 if backend.wait_seconds > 0.0
             ),
@@ -166,6 +167,7 @@ def make_plan(
             prompt,
             wishes.bounds.quantile,
             last_resort=last_resort,
+            allowed=target.allowed,
         )
         decision = make_decision(
             features,

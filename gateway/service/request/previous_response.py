@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gateway.scheduling.decision import ScoredCandidate
-from gateway.service.client.errors import UnknownResponse
+from gateway.service.client.errors import ModelNotAllowed, UnknownResponse
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.responses_body import PREVIOUS_MEMBER, read_previous_id
@@ -21,13 +21,16 @@ def pin_to_previous(
     previous = read_previous_id(ask.members)
     if previous is None:
         return target
-    place = ids.find_place(previous, PREVIOUS_MEMBER)
+    tenant = None if ask.caller is None else ask.caller.tenant
+    place = ids.find_place(previous, PREVIOUS_MEMBER, tenant)
     model = place.deployment.model
     if target.model not in {None, model}:
         raise UnknownResponse(
             f"{previous!r} was made by {model!r}, and {target.model!r} cannot go on from it",
             param=PREVIOUS_MEMBER,
         )
+    if target.allowed is not None and model not in target.allowed:
+        raise ModelNotAllowed(f"this API key may not use {model!r}, which made {previous!r}")
     ask.place = place
     return target._replace(model=model)
 

@@ -5,7 +5,8 @@ answers need no rewriting. PLACE is a keyed hash of (model, deployment, backend)
 of PLACE and NUMBER with 64 random bits in it: whoever has the key, any worker or gateway, finds the
 backend again, and an id that none of them made is told from one whose backend has left. Without a
 secret the key is known to all who read this: an id made with it finds no more than a backend of the
-config, and there a response whose 64 random bits nobody else has.
+config, and there a response whose 64 random bits nobody else has. Where there are API keys TAG has
+the tenant in it too: another tenant's response is found by nobody else.
 """
 
 import hashlib
@@ -50,19 +51,24 @@ class ResponseIds:
                 self._places[name] = ResponsePlace(deployment, backend)
                 self._names[backend] = name
 
-    def make_id(self, backend: Backend, number: int) -> str:
-        """Return a new id for a response of this backend."""
+    def make_id(self, backend: Backend, number: int, tenant: str | None = None) -> str:
+        """Return a new id for a response of this backend; no other tenant will find it."""
         name, nonce = self._names.get(backend, _LEFT), secrets.token_hex(_BYTES)
-        return f"resp_{name}{nonce}{self._tag(name, nonce, f'{number:x}')}-{number:x}"
+        return f"resp_{name}{nonce}{self._tag(name, nonce, f'{number:x}', tenant)}-{number:x}"
 
-    def find_place(self, response_id: str, param: str | None = None) -> ResponsePlace:
-        """Return the backend that made a response. Raises UnknownResponse that names `param`."""
+    def find_place(
+        self, response_id: str, param: str | None = None, tenant: str | None = None
+    ) -> ResponsePlace:
+        """Return the backend that made a response for this tenant.
+
+        Raises UnknownResponse that names `param`.
+        """
         found = _SHAPE.fullmatch(response_id)
         if found is None:
             raise UnknownResponse(f"no response {response_id[:80]!r} was made here", param=param)
         name, nonce, tag, number = found.groups()
         # Digests of both, so that how long it takes tells nothing of the tag.
-        if self._digest(tag) != self._digest(self._tag(name, nonce, number)):
+        if self._digest(tag) != self._digest(self._tag(name, nonce, number, tenant)):
             raise UnknownResponse(f"no response {response_id!r} was made here", param=param)
         place = self._places.get(name)
         if place is None:
@@ -71,8 +77,9 @@ class ResponseIds:
             )
         return place
 
-    def _tag(self, name: str, nonce: str, number: str) -> str:
-        return self._digest(f"{name}\0{nonce}\0{number}")
+    def _tag(self, name: str, nonce: str, number: str, tenant: str | None) -> str:
+        owner = "" if tenant is None else f"\0{tenant}"
+        return self._digest(f"{name}\0{nonce}\0{number}{owner}")
 
     def _digest(self, text: str) -> str:
         return hashlib.blake2b(text.encode(), digest_size=_BYTES, key=self._key).hexdigest()

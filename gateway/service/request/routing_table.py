@@ -4,8 +4,9 @@ A `RoutingSnapshot` joins the configured deployments with one profile; a new pro
 one, and a request keeps the one it began with, so that no decision mixes two.
 """
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from backends.meter.ledger.decode_weights import DecodeCost
@@ -23,7 +24,7 @@ from gateway.scheduling.cost import CostQuantity
 from gateway.scheduling.decision import DEFAULT_QUANTILE, MetricWeights, PredictionBounds
 from gateway.scheduling.features import RequestFeatures
 from gateway.scheduling.placement import BackendView, find_places
-from gateway.service.client.errors import UnknownModel
+from gateway.service.client.errors import ModelNotAllowed, UnknownModel
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.service.request.steering import RequestSteering
@@ -71,12 +72,16 @@ class RoutingSnapshot:
 
 
 class RequestTarget(NamedTuple):
-    """What a requested name means: all models, or one; with the weights it starts from."""
+    """What a requested name means: all models, or one; with the weights it starts from.
+
+    `allowed`: the models that may serve who asked, None for all.
+    """
 
     label: str
     model: str | None
     preset: str
     steering: RequestSteering
+    allowed: frozenset[str] | None = None
 
 
 class ModelNames:
@@ -102,13 +107,53 @@ class ModelNames:
         for model in self.models:
             self._targets[model] = RequestTarget(model, model, "none", default)
         self._targets[""] = self._targets[config.default_model]
+        self._withheld: frozenset[str] = frozenset()
+
+    def restrict_to(
+        self,
+        models: Collection[str] | None,
+        presets: Collection[str] | None,
+        weights: MetricWeights | None,
+    ) -> "ModelNames":
+        """Return those of one key: routed names of `presets`, and of `models` alone; None: all.
+
+        `weights`, where given, are what it has in place of the config's.
+        """
+        default = self._targets[AUTO].steering
+        allowed = None if models is None else frozenset(models)
+        kept = {}
+        for name, target in self._targets.items():
+            if target.model is None:
+                if presets is not None and target.label not in presets:
+                    continue
+            elif allowed is not None and target.model not in allowed:
+                continue
+            steering = target.steering
+            if weights is not None and steering is default:
+                steering = steering._replace(weights=weights)
+            kept[name] = target._replace(steering=steering, allowed=allowed)
+        restricted = copy.copy(self)
+        restricted._targets = kept  # noqa: SLF001 - its own class
+        restricted._withheld = frozenset(self._targets.keys() - kept.keys())  # noqa: SLF001
+        restricted.models = tuple(model for model in self.models if model in kept)
+        return restricted
+
+    def offers_name(self, name: str) -> bool:
+        """Tell whether a request may ask for a name."""
+        return name in self._targets
 
     def resolve_name(self, name: str) -> RequestTarget:
-        """Return what a name means. Raises UnknownModel."""
+        """Return what a name means. Raises UnknownModel, ModelNotAllowed."""
         try:
             return self._targets[name]
         except KeyError:
             shown = name[:80]
+            if name in self._withheld:
+                raise ModelNotAllowed(
+                    f"this API key may not use {shown!r}; GET /v1/models lists what it may"
+                    if name
+                    else "this API key may not use the default model; name one of GET /v1/models"
+                ) from None
             raise UnknownModel(
                 f"the model {shown!r} does not exist here; GET /v1/models lists those that do"
             ) from None
@@ -139,12 +184,14 @@ def list_candidates(
     quantile: float = DEFAULT_QUANTILE,
     *,
     last_resort: bool = False,
+    allowed: frozenset[str] | None = None,
 ) -> Found:
     """Return the candidates of one model, or of all, each with its places at their loads.
 
     Where load changes no cost the place is the less busy of two drawn at random; `picks` has those.
     `read` is the prompt's text, for models of it, whose accuracies are judged at `quantile`.
     `last_resort`: none is available, and those count that may be asked for want of another.
+    `allowed`: the models of which alone they may be.
     """
     found: list[RoutingCandidate] = []
     picks: SelectedBackends = {}
@@ -152,6 +199,8 @@ def list_candidates(
     learnt = deciding.learnt
     for option, deployment, *_ in snapshot.routed_deployments:
         if model is not None and option.model != model:
+            continue
+        if allowed is not None and option.model not in allowed:
             continue
         scale = None if learnt is None else learnt.predict_scale(option)
         each_in = features.scale(scale or option.scale) / features.prompts

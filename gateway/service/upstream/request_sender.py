@@ -62,7 +62,7 @@ class RequestSender:
         number = self._sent_ids.number()
         made_as = None
         if ask.kind is EndpointKind.RESPONSES:
-            made_as = self._response_ids.make_id(backend, number)
+            made_as = self._response_ids.make_id(backend, number, record.tenant)
         content_type, body = encode_upstream_body(ask, deployment.served_name, made_as)
         headers = {
             "Content-Type": content_type,

@@ -19,6 +19,9 @@ TABLE = {
     "ApiError": (500, "server_error", "internal_error"),
     "BadRequest": (400, "invalid_request_error", None),
     "MethodNotAllowed": (405, "invalid_request_error", "method_not_allowed"),
+    "InvalidApiKey": (401, "invalid_request_error", "invalid_api_key"),
+    "MissingToken": (401, "authentication_error", "invalid_token"),
+    "ModelNotAllowed": (403, "invalid_request_error", "model_not_allowed"),
     "NotFound": (404, "invalid_request_error", "not_found"),
     "UnknownResponse": (404, "invalid_request_error", "response_not_found"),
     "EndpointNotServed": (404, "invalid_request_error", "endpoint_not_served"),
@@ -68,7 +71,8 @@ def test_each_error_is_openais_object(kind):
     assert (error.status, inner["type"], inner["code"]) == (status, type_, code)
     assert inner["message"] == 'what "happened"\n'
     assert str(error) == 'what "happened"\n'
-    param = {"UnknownModel": "model", "ContextExceeded": "messages"}.get(kind.__name__)
+    named = {"UnknownModel": "model", "ModelNotAllowed": "model", "ContextExceeded": "messages"}
+    param = named.get(kind.__name__)
     assert inner["param"] == param
 
 
