@@ -3,14 +3,15 @@
 The engine then only says when each token is due.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from random import Random
 from typing import Any
 
 from backends.simulator import text, tokens
 from backends.simulator.cost_model import CostModel
-from backends.simulator.prompts import check_prompt
+from backends.simulator.prompts import check_prompt, split_prompts
 from backends.simulator.protocol import (
     ChatRequest,
     CompletionRequest,
@@ -38,6 +39,8 @@ class SimulatedCompletion:
     finish_reason: str
     stop_reason: str | None = None
     tool: ToolCall | None = None
+    echo: Sequence[str] = ()
+    """The prompt's own pieces, where they are to be said before the answer."""
 
     @property
     def tokens_out(self) -> int:
@@ -47,7 +50,7 @@ class SimulatedCompletion:
     @property
     def full_text(self) -> str:
         """All of it: the content, or the arguments of the tool call."""
-        return "".join(self.pieces)
+        return "".join((*self.echo, *self.pieces))
 
 
 def plan_chat(
@@ -82,12 +85,19 @@ def plan_completion(
 ) -> list[SimulatedCompletion]:
     """The choices of a completion, `n` for each prompt."""
     answers: list[SimulatedCompletion] = []
-    for tokens_in, mark in prompts:
+    echoes = split_prompts(request.prompt) if request.echo else [()] * len(prompts)
+    for (tokens_in, mark), echo in zip(prompts, echoes, strict=True):
+        if request.echo and request.max_tokens == 0:
+            # As at vLLM one token is generated, and not shown.
+            check_prompt(truth, tokens_in)
+            answers.append(SimulatedCompletion(len(answers), tokens_in, [""], "length", echo=echo))
+            continue
         limit = _compute_token_limit(request, truth, tokens_in)
         for choice in range(request.n or 1):
             rng = _make_rng(request, spec, mark, choice)
             natural = truth.draw_tokens_out(tokens_in, rng)
-            answers.append(_plan_text(request, spec, len(answers), tokens_in, limit, natural, rng))
+            answer = _plan_text(request, spec, len(answers), tokens_in, limit, natural, rng)
+            answers.append(replace(answer, echo=echo) if echo else answer)
     return answers
 
 

@@ -54,7 +54,8 @@ class StreamFrames:
         self._tail = b"}" + _TAIL if kind == "chat" else _TEXT_TAIL
         self._opened = [opened + b"%d" % a.index + key for a in answers]
         self._fast = [
-            a.tool is None and top_logprobs is None and not continuous_usage for a in answers
+            a.tool is None and not a.echo and top_logprobs is None and not continuous_usage
+            for a in answers
         ]
 
     def format_role(self, answer: SimulatedCompletion) -> bytes:
@@ -87,11 +88,12 @@ class StreamFrames:
                 None if self._top is None else {"content": [_build_logprob(piece, self._top)]}
             )
         else:
-            choice["text"] = piece
-            offset = sum(map(len, answer.pieces[:k])) if self._top is not None else 0
-            choice["logprobs"] = (
-                None if self._top is None else _legacy_logprobs([piece], offset, self._top)
-            )
+            echo = answer.echo if k == 0 else ()
+            choice["text"] = "".join((*echo, piece))
+            choice["logprobs"] = None
+            if self._top is not None:
+                offset = sum(map(len, (*answer.echo, *answer.pieces[:k]))) if k else 0
+                choice["logprobs"] = _legacy_logprobs([piece], offset, self._top, echo)
         choice["finish_reason"] = answer.finish_reason if last else None
         if last or self._kind == "completion":
             choice["stop_reason"] = answer.stop_reason if last else None
@@ -222,7 +224,7 @@ def _completion_choice(answer: SimulatedCompletion, top: int | None) -> dict[str
     return {
         "index": answer.index,
         "text": answer.full_text,
-        "logprobs": None if top is None else _legacy_logprobs(answer.pieces, 0, top),
+        "logprobs": None if top is None else _legacy_logprobs(answer.pieces, 0, top, answer.echo),
         "finish_reason": answer.finish_reason,
         "stop_reason": answer.stop_reason,
         "token_ids": None,
@@ -250,14 +252,25 @@ def _build_logprob(piece: str, top: int) -> dict[str, Any]:
     return {**build_entry(piece, _fake_logprob(piece)), "top_logprobs": tops}
 
 
-def _legacy_logprobs(pieces: Sequence[str], offset: int, top: int) -> dict[str, Any]:
+def _legacy_logprobs(
+    pieces: Sequence[str], offset: int, top: int, echo: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Log probabilities as completions have them; nothing foretells the first token of a prompt."""
+    if echo and list(pieces) == [""]:
+        pieces = ()
+    shown = [*echo, *pieces]
     offsets = []
-    for piece in pieces:
+    for piece in shown:
         offsets.append(offset)
         offset += len(piece)
+    chances: list[float | None] = [_fake_logprob(piece) for piece in shown]
+    tops: list[Any] = [dict(_list_top_logprobs(piece, top)) for piece in shown] if top else []
+    if echo:
+        chances[0] = None
+        tops[:1] = [None] if top else []
     return {
         "text_offset": offsets,
-        "token_logprobs": [_fake_logprob(piece) for piece in pieces],
-        "tokens": list(pieces),
-        "top_logprobs": [dict(_list_top_logprobs(piece, top)) for piece in pieces] if top else None,
+        "token_logprobs": chances,
+        "tokens": shown,
+        "top_logprobs": tops or None,
     }

@@ -38,11 +38,7 @@ def measure_chat_prompt(request: ChatRequest, spec: SimulatorSpec) -> tuple[int,
 
 def measure_prompts(prompt: Prompt, spec: SimulatorSpec) -> list[tuple[int, int]]:
     """(prompt tokens, hash) of each prompt of a completion or an embedding."""
-    many: Sequence[Any]
-    if isinstance(prompt, str) or (prompt and all(isinstance(p, int) for p in prompt)):
-        many = [prompt]
-    else:
-        many = prompt
+    many = list_prompts(prompt)
     if not many:
         raise SimulatorError(
             HTTPStatus.BAD_REQUEST, "prompt must not be empty", param="body.prompt"
@@ -61,6 +57,16 @@ def measure_prompts(prompt: Prompt, spec: SimulatorSpec) -> list[tuple[int, int]
         else:
             found.append((max(1, len(one)), crc32(repr(one).encode())))
     return found
+
+
+def split_prompts(prompt: Prompt) -> list[list[str]]:
+    """The pieces of each prompt: of token ids one each."""
+    return [
+        tokens.split_text(one)
+        if isinstance(one, str)
+        else [tokens.decode_ids([token]) for token in one]
+        for one in list_prompts(prompt)
+    ]
 
 
 def check_prompt(truth: CostModel, tokens_in: int) -> None:
@@ -82,3 +88,10 @@ def _read_content(message: ChatMessage) -> tuple[str, int]:
         return message.content, 0
     words = [str(p.get("text", "")) for p in message.content if p.get("type") == "text"]
     return "\n".join(words), sum(p.get("type") == "image_url" for p in message.content)
+
+
+def list_prompts(prompt: Prompt) -> Sequence[Any]:
+    """Return each text or list of token ids that a `prompt` or an `input` holds."""
+    if isinstance(prompt, str) or (prompt and all(isinstance(p, int) for p in prompt)):
+        return [prompt]
+    return prompt

@@ -70,7 +70,7 @@ class ToolDefinition(msgspec.Struct):
     type: str = "function"
 
 
-class _GenerationRequest(msgspec.Struct, kw_only=True):
+class GenerationRequest(msgspec.Struct, kw_only=True):
     """The fields that chat and completions share; unknown ones are ignored, as vLLM does."""
 
     model: str | None = None
@@ -99,7 +99,7 @@ class _GenerationRequest(msgspec.Struct, kw_only=True):
         return self.max_tokens
 
 
-class ChatRequest(_GenerationRequest, kw_only=True):
+class ChatRequest(GenerationRequest, kw_only=True):
     """The body of /v1/chat/completions."""
 
     messages: list[ChatMessage]
@@ -117,12 +117,13 @@ class ChatRequest(_GenerationRequest, kw_only=True):
         return self.max_tokens
 
 
-class CompletionRequest(_GenerationRequest, kw_only=True):
+class CompletionRequest(GenerationRequest, kw_only=True):
     """The body of /v1/completions."""
 
     prompt: Prompt
     max_tokens: int | None = 16  # vLLM's default here, as OpenAI's was
     logprobs: TopLogprobs | None = None
+    echo: bool | None = False
 
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True):

@@ -19,6 +19,7 @@ from backends.simulator.handlers import RequestHandler, SimulatorHandlers, json_
 from backends.simulator.protocol import SimulatorError, error_body
 from backends.simulator.scoring_handlers import ScoringHandlers
 from backends.simulator.spec import SimulatorSpec
+from backends.simulator.token_handlers import TokenHandlers
 from backends.simulator.typed_handlers import TypedHandlers
 
 SERVER_KEY = web.AppKey("server", SimulatorHandlers)
@@ -62,6 +63,7 @@ def create_app(spec: SimulatorSpec) -> web.Application:
     app.add_routes(server.list_routes())
     app.add_routes(TypedHandlers(server).list_routes())
     app.add_routes(ScoringHandlers(server).list_routes())
+    app.add_routes(TokenHandlers(server).list_routes())
     app.cleanup_ctx.append(run_scheduler)
     return app
 

@@ -11,6 +11,8 @@ _PIECE = re.compile(rb" ?[A-Za-z0-9_]{1,5}|[\x80-\xff]{1,6}|\s{1,6}|[\x00-\x7f]"
 _WHOLE_BYTES = 16_384  # counted in full up to here; above it a sample stands for the rest
 _SAMPLES = 8
 _MAX_ID_BYTES = 7
+END_OF_TEXT = 1
+"""The id of the token that ends a text and has none itself."""
 
 # What a chat template adds, in tokens.
 PER_MESSAGE = 4
@@ -43,12 +45,19 @@ def encode_text(text: str) -> list[int]:
     return [int.from_bytes(b"\x01" + piece, "big") for piece in _PIECE.findall(data)]
 
 
+def encode_piece(piece: str) -> int:
+    """The one id of a generated token, of which it keeps what an id can hold."""
+    return int.from_bytes(b"\x01" + piece.encode()[: _MAX_ID_BYTES - 1], "big")
+
+
 def decode_ids(ids: list[int]) -> str:
     """The text of token ids; an id that `encode_text` cannot have made is U+FFFD."""
     return b"".join(map(_decode_id, ids)).decode("utf-8", "replace")
 
 
 def _decode_id(token: int) -> bytes:
+    if token == END_OF_TEXT:
+        return b""
     raw = token.to_bytes((max(token, 0).bit_length() + 7) // 8, "big") if token > 0 else b""
     if not (1 < len(raw) <= _MAX_ID_BYTES and raw[0] == 1):
         return "\N{REPLACEMENT CHARACTER}".encode()

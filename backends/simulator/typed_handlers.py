@@ -1,7 +1,7 @@
 """The Responses and the Messages API, answered as chats from an engine."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -9,15 +9,14 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
-from backends.simulator import chunks
 from backends.simulator.answers import SimulatedCompletion, plan_chat
 from backends.simulator.handlers import SimulatorHandlers, json_response
 from backends.simulator.messages_frames import MessagesFrames
 from backends.simulator.prompts import measure_chat_prompt
 from backends.simulator.protocol import ChatMessage, ChatRequest, SimulatorError, parse_body
 from backends.simulator.responses_frames import ResponsesFrames
+from backends.simulator.single_answer import serve_answer
 from backends.simulator.typed_requests import MessagesRequest, ResponsesRequest
-from backends.simulator.wire import ConnectionCutError, make_stream
 
 _MOST_KEPT = 1000
 
@@ -70,9 +69,9 @@ class TypedHandlers:
             closing = list(frames.format_closing())  # numbered before the end is
             return closing, frames.format_end(tail)
 
-        return await self._serve(
-            request, answer, tokens_in, bool(asked.stream), end, frames.format_opening,
-            frames.format_token, close,
+        return await serve_answer(
+            self._server, request, answer, tokens_in, bool(asked.stream), end,
+            frames.format_opening, frames.format_token, close,
         )  # fmt: skip
 
     async def get_response(self, request: web.Request) -> web.StreamResponse:
@@ -108,8 +107,8 @@ class TypedHandlers:
         def close(tail: dict[str, Any]) -> tuple[Iterable[bytes], bytes]:
             return frames.format_closing(tail), frames.format_end()
 
-        return await self._serve(
-            request, answer, tokens_in, bool(asked.stream), frames.build_message,
+        return await serve_answer(
+            self._server, request, answer, tokens_in, bool(asked.stream), frames.build_message,
             frames.format_opening, frames.format_token, close,
         )  # fmt: skip
 
@@ -128,45 +127,6 @@ class TypedHandlers:
         tokens_in, mark = measure_chat_prompt(chat, spec)
         (answer,) = plan_chat(chat, spec, engine.truth, tokens_in, mark)
         return answer, tokens_in
-
-    async def _serve(
-        self,
-        request: web.Request,
-        answer: SimulatedCompletion,
-        tokens_in: int,
-        streamed: bool,
-        build_whole: Callable[[dict[str, Any]], dict[str, Any]],
-        format_opening: Callable[[], bytes],
-        format_token: Callable[[int], bytes],
-        format_closing: Callable[[dict[str, Any]], tuple[Iterable[bytes], bytes]],
-    ) -> web.StreamResponse:
-        """Let the engine work, and answer with a body or with events."""
-        server, call_id, answers = self._server, uuid4().hex, [answer]
-        call = server.scheduler_loop.submit_call(call_id, answers, wants_tokens=streamed)
-        try:
-            if not streamed:
-                await call.wait_until_ended()
-                tail = chunks.report_cost(server.spec, answers, call.costs, tokens_in)
-                return json_response(msgspec.json.encode(build_whole(tail)))
-            wire = make_stream(request, server.faults)
-            try:
-                await wire.open()
-                sent = 0
-                while pending := await call.wait_for_tokens():
-                    if not sent:
-                        await wire.write_role([format_opening()])
-                    frames = [format_token(sent + k) for k in range(len(pending))]
-                    sent += len(pending)
-                    await wire.write_content(frames)
-                tail = chunks.report_cost(server.spec, answers, call.costs, tokens_in)
-                closing, last = format_closing(tail)
-                await wire.write_end(list(closing), last)
-            except (ConnectionCutError, ConnectionResetError):
-                # Cut on purpose, or the client left between two tokens: no error of the server's.
-                pass
-            return wire.response
-        finally:
-            server.scheduler_loop.abort_call(call_id, answers)
 
     def _find(self, response_id: str) -> _Kept:
         kept = self._kept.get(response_id)
