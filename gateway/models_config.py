@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.server_url import check_server_url, server_root
+from gateway.server_url import check_meter_url, check_server_url, server_root
 from gateway.structured import check_secret_or_file, read_secret
 from gateway.tls_config import TlsConfig, load_tls
 
@@ -30,7 +30,7 @@ class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         check_server_url("url", self.url)
         if self.meter is not None:
-            check_server_url("meter", self.meter)
+            check_meter_url("meter", self.meter)
         check_secret_or_file("api_key", self.api_key, self.api_key_file)
 
     @property

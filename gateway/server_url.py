@@ -3,13 +3,29 @@
 import re
 from urllib.parse import urlsplit
 
-_ENDPOINT = re.compile(
-    r"(?:/v[12])?/(?:chat/completions|completions|metrics|health|ping|version|docs|openapi\.json"
-    r"|tokenize|detokenize)/?$"
-    r"|/v[12]/(?:embeddings|models(?:/.*)?|responses|messages(?:/count_tokens)?|rerank|score"
-    r"|pooling|classify|audio/(?:transcriptions|translations)|chat)/?$"
+_PAGES = r"metrics|health|ping|version|ready|readyz|docs|docs/oauth2-redirect|redoc|openapi\.json"
+_TEXTS = (
+    r"chat/completions(?:/(?:batch|render|derender))?|completions(?:/(?:render|derender))?"
+    r"|tokenize|detokenize|tokenizer_info|score|rerank|pooling|classify"
 )
-"""The paths of servers' endpoints; words that may as well be a proxy's prefix only behind /v1."""
+_OTHERS = (
+    "load|invocations|generative_scoring|inference/v1/generate|cohere/v2/chat(?:/render)?"
+    "|(?:inference/v1/)?abort_requests|server_info|kv_event_sources|collective_rpc"
+    "|fault_tolerance/(?:apply|status)|get_world_size|is_paused|is_scaling_elastic_ep|is_sleeping"
+    "|pause|resume|sleep|wake_up|scale_elastic_ep|start_profile|stop_profile|weight_checker"
+    "|weight_info|(?:init|shutdown)_weight_transfer_engine|release_kv_cache_memory"
+    "|reset_(?:encoder|mm|prefix)_cache|(?:start(?:_draft)?|finish)_weight_update"
+    "|update_weight_version|update_weights"
+)
+_BEHIND_VERSION = (
+    "embed|embeddings|models(?:/.*)?|responses(?:/.*)?|messages(?:/(?:count_tokens|render))?"
+    "|audio/(?:transcriptions|translations)|chat|realtime|systemone|(?:un)?load_lora_adapter"
+)
+_ENDPOINT = re.compile(
+    rf"(?:/v[12])?/(?:{_PAGES}|{_TEXTS})/?$|/(?:{_OTHERS})/?$|/v[12]/(?:{_BEHIND_VERSION})/?$"
+)
+"""The paths of a model server's endpoints; what may as well be a proxy's prefix only behind /v1."""
+_PAGE = re.compile(rf"/(?:{_PAGES})/?$")
 
 
 def server_root(url: str) -> str:
@@ -35,8 +51,18 @@ def check_url(key: str, url: str) -> None:
 def check_server_url(key: str, url: str) -> None:
     """Raise ValueError unless `url` is the address of a server itself, not of an endpoint of it."""
     check_url(key, url)
+    _check_root(key, url, _ENDPOINT)
+
+
+def check_meter_url(key: str, url: str) -> None:
+    """Raise ValueError unless `url` is the address of a meter or of a ledger, not of a page."""
+    check_url(key, url)
+    _check_root(key, url, _PAGE)
+
+
+def _check_root(key: str, url: str, endpoint: re.Pattern[str]) -> None:
     root = server_root(url)
-    if found := _ENDPOINT.search(root):
+    if found := endpoint.search(root):
         right = server_root(root[: found.start()])
         raise ValueError(f"{key}: {url!r} ends in an endpoint's path; write {right}")
 

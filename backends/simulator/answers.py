@@ -121,16 +121,15 @@ def _compute_token_limit(
             f"min_tokens must be less than or equal to max_tokens={asked}, "
             f"got {request.min_tokens}.",
         )
-    if tokens_in + asked > truth.context:
+    if asked > truth.context:
         raise SimulatorError(
             HTTPStatus.BAD_REQUEST,
-            f"This model's maximum context length is {truth.context} tokens. However, you "
-            f"requested {asked} output tokens and your prompt contains at least {tokens_in} input "
-            f"tokens, for a total of at least {tokens_in + asked} tokens. Please reduce the length "
-            "of the input prompt or the number of requested output tokens.",
-            param="input_tokens",
+            f"max_tokens={asked} cannot be greater than max_model_len={truth.context}. "
+            "Please request fewer output tokens.",
+            param="max_tokens",
         )
-    return asked
+    # As at vLLM, what the context leaves is enough.
+    return min(asked, truth.context - tokens_in)
 
 
 def _plan_text(

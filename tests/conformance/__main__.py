@@ -10,6 +10,7 @@ those that the gateway answers in its own way; 2 where tests are left to run.
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -95,6 +96,8 @@ def main() -> int:
     parser.add_argument("--again", choices=(THROUGH, "all"), help="forget what was run before")
     parser.add_argument("--report", action="store_true", help="only compare what was run")
     asked = parser.parse_args()
+    # As when interrupted: the servers end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     files = [file for file in FILES if asked.only in file]
     if asked.again:
         for side in (DIRECT, THROUGH) if asked.again == "all" else (THROUGH,):

@@ -27,7 +27,11 @@ SMOLLM2 = VllmRecipe(
 # Random weights call tools only when a parser makes vLLM decode under the tool's schema. The recipe
 # has none, rightly; here it is the gateway's handling of tools that is on trial.
 TOOLS = "phi-3-mini"
-EXTRA = {TOOLS: ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")}
+EXTRA = {
+    TOOLS: ("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    # lm-eval's remote tokeniser asks for it.
+    SMOLLM2.name: ("--enable-tokenizer-info-endpoint",),
+}
 # Else a random model may write blanks between two JSON tokens for as long as it is let.
 NO_BLANKS = (
     "--structured-outputs-config",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.e2e.cache import MODULE, install_node, once, run, say
-from tests.e2e.clients import clients_js, clients_python
+from tests.e2e.clients import clients_js, clients_python, lm_eval, promptfoo
 
 HERE = Path(__file__).parent
 CONSTRAINTS = HERE / "constraints.txt"
@@ -85,5 +85,6 @@ def _install_openai_js(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    for path in (vllm_python(), models(), openai_js(), clients_python(), clients_js()):
+    clients = (clients_python(), clients_js(), lm_eval(), promptfoo())
+    for path in (vllm_python(), models(), openai_js(), *clients):
         say(str(path))

@@ -125,6 +125,20 @@ async def test_a_bad_form_is_a_400(world, body):
     assert got.status == 400
 
 
+async def test_a_form_needs_no_name_where_one_model_is(world):
+    async def hearing(_, seen):
+        assert seen.body.count(b'name="model"\r\n\r\nmicrosoft/phi\r\n--') == 1
+        return web.json_response({"text": "heard"})
+
+    backend = await world.recorder(hearing)
+    gate = await world.gate(model("phi-3-mini", backend, served_name="microsoft/phi"))
+    for fields in ({}, {"model": ""}, {"model": "phi-3-mini"}):
+        form = aiohttp.FormData(fields)
+        form.add_field("file", b"sound", filename="a.wav")
+        async with gate.http.post(FORMS[0], data=form) as got:
+            assert await got.json() == {"text": "heard"}
+
+
 async def test_what_is_no_json_keeps_its_type(world):
     async def telling(_, seen):
         assert seen.body

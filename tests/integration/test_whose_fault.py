@@ -131,6 +131,27 @@ async def test_a_model_that_no_address_has_is_a_502(world):
         assert (got.status, got.json["error"]["code"]) == (502, "bad_gateway")
 
 
+async def test_the_only_address_that_lacks_its_model_is_asked_until_it_has_it(world):
+    async def answer(request, seen):
+        if backend.has_it:
+            return await plain(request, seen)
+        return error(404, "The model `x` does not exist.")
+
+    backend = await world.recorder(answer)
+    backend.has_it = False
+    gate = await world.gate(
+        model("phi-3-mini", backend), health=HealthConfig(probe_seconds=0.05, eject_seconds=300)
+    )
+    up = {"model": "phi-3-mini", "backend": gate.backend(backend).label}
+    for _ in range(8):
+        assert (await gate.ask()).status == 502
+    assert await gate.metric("joulegate_backend_up", **up) == 0
+    backend.has_it = True
+    for _ in range(3):
+        assert (await gate.ask()).status == 200
+    assert await gate.metric("joulegate_backend_up", **up) == 1
+
+
 async def test_load_and_health_are_the_addresss(world):
     release = asyncio.Event()
 

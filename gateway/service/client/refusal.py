@@ -39,6 +39,7 @@ _CONTEXT: Final = re.compile(
     r"context[ _](length|window)|max(imum)? model len|maximum input length|max_model_len",
     re.IGNORECASE,
 )
+_LIMIT: Final = re.compile(r"['`\"]?max_(?:completion_|output_)?tokens")
 _SAID_NOTHING: Final = "the backend refused the request"
 
 
@@ -58,7 +59,7 @@ class Refusal(NamedTuple):
     @property
     def is_too_long_prompt(self) -> bool:
         """Whether it is the prompt, not the answer asked for, that leaves no room."""
-        return self.is_about_context and "max_tokens" not in self.message[:16]
+        return self.is_about_context and _LIMIT.match(self.message) is None
 
 
 class _ErrorDetail(msgspec.Struct):

@@ -15,18 +15,26 @@ _MOST_NAME_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class MultipartForm:
-    """A form as it came; only its `model` and `stream` fields are looked at."""
+    """A form as it came; only its `model` and `stream` fields are looked at.
+
+    `model` is None where it names none; a field with the name is then put before the first.
+    """
 
     content_type: bytes
     body: bytes
-    model: str
+    model: str | None
     stream: bool
     _model_at: tuple[int, int]
+    _mark: bytes
 
     def encode_for(self, served_name: str) -> bytes:
         """Return the form with the name that a backend knows the model by."""
         begin, end = self._model_at
-        return self.body[:begin] + served_name.encode() + self.body[end:]
+        name = served_name.encode()
+        if self.model is None:
+            head = b'\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+            name = self._mark + head + name + b"\r\n"
+        return self.body[:begin] + name + self.body[end:]
 
 
 def parse_form(content_type: bytes, body: bytes) -> MultipartForm:
@@ -36,7 +44,7 @@ def parse_form(content_type: bytes, body: bytes) -> MultipartForm:
         raise BadRequest("this endpoint takes multipart/form-data with a boundary")
     mark = b"--" + found[1].rstrip()
     fields: dict[bytes, tuple[int, int]] = {}
-    at = body.find(mark)
+    first = at = body.find(mark)
     while at >= 0:
         begin = at + len(mark)
         if body.startswith(b"--", begin):
@@ -50,15 +58,17 @@ def parse_form(content_type: bytes, body: bytes) -> MultipartForm:
         if name:
             fields[name] = (value, at)
         at += 2
-    where = fields.get(b"model")
-    if where is None or not 0 < where[1] - where[0] <= _MOST_NAME_BYTES:
-        raise BadRequest("you must name a model", param="model")
+    if first < 0:
+        raise BadRequest("the form has no field")
+    where = fields.get(b"model", (first, first))
+    if where[1] - where[0] > _MOST_NAME_BYTES:
+        raise BadRequest("model: is no name of a model", param="model")
     try:
-        model = body[slice(*where)].decode()
+        model = body[slice(*where)].decode() if b"model" in fields else None
     except UnicodeDecodeError:
         raise BadRequest("model: is not UTF-8 text", param="model") from None
     stream = body[slice(*fields.get(b"stream", (0, 0)))].strip().lower() in {b"true", b"1"}
-    return MultipartForm(content_type, body, model, stream, where)
+    return MultipartForm(content_type, body, model, stream, where, mark)
 
 
 def _read_part(body: bytes, begin: int, end: int) -> tuple[bytes, int]:

@@ -19,12 +19,13 @@ def make_named_request(
 
     lm-eval's remote tokeniser names none. Raises BadRequest where neither is a concrete model.
     """
-    if model is None:
+    if not model:
         model = names.models[0] if len(names.models) == 1 else names.resolve_name("").model
     if model is None:
         raise BadRequest(
             f"you must name a model, one of {', '.join(names.models)}"
-            f"{'' if endpoint.method == 'POST' else ': ?model=NAME'}",
+            f"{'' if endpoint.method == 'POST' else ': ?model=NAME'}; "
+            "a client that cannot gets default_model of the gateway's config, if that is one",
             param="model",
         )
     return InferenceRequest(endpoint, members, model, stream, wants_usage=True)

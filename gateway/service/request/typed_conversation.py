@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from backends.sse import ABSENT, UNREADABLE
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.inference_request import InferenceRequest
+from gateway.service.request.loose_values import read_count
 from gateway.service.request.members import (
     ANSWER_TOKENS,
     IMAGE_TOKENS,
@@ -34,7 +35,6 @@ class _Part(Struct):
 
 
 _content = msgspec.json.Decoder(str | list[_Part | str | None] | None)
-_limit = msgspec.json.Decoder(int | float | None)
 
 
 class TypedConversation:
@@ -133,14 +133,8 @@ class TypedConversation:
 
 def read_limit(members: Members, name: str) -> int | None:
     """Return the most new tokens asked for; None where nothing sensible is: vLLM says so."""
-    raw = members.get(name)
-    if raw is None:
-        return None
-    try:
-        asked = _limit.decode(raw)
-    except UNREADABLE:
-        return None
-    return int(asked) if asked is not None and 1 <= asked < _MOST_TOKENS else None
+    asked = read_count(members.get(name))
+    return asked if asked is not None and 1 <= asked < _MOST_TOKENS else None
 
 
-_MOST_TOKENS: Final = 1e9
+_MOST_TOKENS: Final = 1_000_000_000

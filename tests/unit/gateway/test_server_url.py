@@ -2,7 +2,13 @@
 
 import pytest
 
-from gateway.server_url import check_prometheus_url, check_server_url, server_root
+from gateway.server_url import (
+    check_meter_url,
+    check_prometheus_url,
+    check_server_url,
+    server_root,
+)
+from tests.integration.vllm_paths import VLLM_PATHS
 
 
 @pytest.mark.parametrize(
@@ -34,12 +40,26 @@ def test_an_endpoints_path_is_refused_with_the_right_address(url, right):
     "url",
     [
         "http://a:8000", "http://a:8000/", "http://a:8000/v1", "http://a/vllm/v1/",
-        "http://a/embeddings", "http://a/models/llama/v1", "http://a/score", "http://[::1]:8000",
+        "http://a/embeddings", "http://a/models/llama/v1", "http://a/scores", "http://[::1]:8000",
         "http://completions:8000", "http://gpu-0:9464/large",
     ],
 )  # fmt: skip
 def test_a_servers_address_is_taken(url):
     check_server_url("url", url)
+
+
+@pytest.mark.parametrize("path", sorted({path for _, path in VLLM_PATHS}))
+def test_every_path_of_vllms_is_refused_as_a_servers_address(path):
+    path = path.replace("{response_id}", "resp_1")
+    for prefix in ("", "/proxied"):
+        with pytest.raises(ValueError, match=rf"write http://a:8000{prefix}$"):
+            check_server_url("url", f"http://a:8000{prefix}{path}")
+
+
+def test_a_ledger_may_be_called_as_an_endpoint_is():
+    check_meter_url("meter", "http://gpu-0:9464/rerank")
+    with pytest.raises(ValueError, match=r"write http://gpu-0:9464$"):
+        check_meter_url("meter", "http://gpu-0:9464/metrics")
 
 
 def test_white_space_in_an_address_is_refused():

@@ -132,6 +132,13 @@ EMPTY = (
     [
         (404, UNKNOWN, "model", "model_not_found", "The model `nope` does not exist."),
         (400, MAX_TOKENS, "max_tokens", None, "max_tokens=5000 cannot be greater"),
+        (
+            400,
+            MAX_TOKENS.replace(b"max_tokens", b"max_completion_tokens"),
+            "max_completion_tokens",
+            None,
+            "max_completion_tokens=5000 cannot be greater",
+        ),
         (400, TOO_LONG, "input_tokens", "context_length_exceeded", "This model's maximum context"),
         (400, BAD_TYPE, "messages", None, "1 validation error:\n  {'type': 'list_type'"),
         (400, NO_PARSER, None, None, '"auto" tool choice requires'),

@@ -41,9 +41,16 @@ def test_no_bytes_are_more_than_a_refusal(body):
             parse_form(TYPE, whole)
 
 
-@pytest.mark.parametrize(
-    "parts", [((b"file", b"x"),), ((b"model", b"a"), (b"model", b"b")), ((b"model", b"a" * 600),)]
-)
+def test_a_form_that_names_no_model_is_given_the_servers_name():
+    parts = [(b"file", b"sound"), (b"language", b"en")]
+    parsed = parse_form(TYPE, form(*parts))
+    assert (parsed.model, parsed.stream) == (None, False)
+    assert parsed.encode_for("a/b") == form((b"model", b"a/b"), *parts)
+    parsed = parse_form(TYPE, form(*parts, (b"model", b"")))
+    assert (parsed.model, parsed.encode_for("a")) == ("", form(*parts, (b"model", b"a")))
+
+
+@pytest.mark.parametrize("parts", [((b"model", b"a"), (b"model", b"b")), ((b"model", b"a" * 600),)])
 def test_one_name_of_a_sane_length_is_wanted(parts):
     with pytest.raises(BadRequest):
         parse_form(TYPE, form(*parts))

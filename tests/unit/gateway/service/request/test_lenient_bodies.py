@@ -9,6 +9,7 @@ from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.extraction import extract_features
 from gateway.service.request.loose_values import MOST_TOKENS, read_count, read_flag
 from gateway.service.request.members import IMAGE_TOKENS
+from gateway.service.request.readers import read_features
 
 HELLO = [{"role": "user", "content": "Hello"}]
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -226,3 +227,16 @@ def test_huge_numbers_are_numbers(features):
     names = ("max_tokens", "min_tokens", "n", "best_of", "truncate_prompt_tokens")
     found = features(messages=HELLO, **dict.fromkeys(names, huge))
     assert found.asked_tokens_out == found.min_tokens == found.answers == MOST_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"), [(50, 50), ("50", 50), (50.0, 50), (0, None), (-1, None), ("x", None)]
+)
+def test_the_limits_of_responses_and_messages_are_as_loose(counter, value, limit):
+    for kind, name in (
+        (EndpointKind.RESPONSES, "max_output_tokens"),
+        (EndpointKind.MESSAGES, "max_tokens"),
+    ):
+        ask = parsed(kind, input="Hello", messages=HELLO, **{name: value})
+        found = read_features(ask, counter)
+        assert found.asked_tokens_out == limit
