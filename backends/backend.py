@@ -54,6 +54,7 @@ class Backend(CircuitBreaker):
         "cache_usage",
         "drained",
         "groups",
+        "has_peers",
         "headers",
         "inflight",
         "meter",
@@ -82,6 +83,8 @@ class Backend(CircuitBreaker):
         """For each model served here, all backends that serve it."""
         self.drained = False
         """Whether it is drained by hand: it gets nothing new, and what runs there ends there."""
+        self.has_peers = True
+        """Whether another backend serves one of its models, as far as is known."""
         self.inflight = 0
         self._prompt_tokens = 0
         self.cache_usage = 0.0

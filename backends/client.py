@@ -15,6 +15,7 @@ from typing import Final, Self
 from backends.errors import BackendTimeout, ResponseTooLarge
 from backends.http.connection import HttpConnection
 from backends.http.exchange import COMPLETE, FAILED, HttpExchange, encode_request_head
+from backends.http.loop_patience import limit_loop_seconds
 from backends.http.pool import ConnectionPool
 from backends.http.url import Origin, RequestUrl
 
@@ -205,7 +206,7 @@ class BackendClient:
         """
         head = encode_request_head("GET", url, headers, None)
         try:
-            async with asyncio.timeout(seconds):
+            async with limit_loop_seconds(seconds):
                 answer = await self._send(url.origin, head, None, urgent=True, resend=True)
                 try:
                     return answer.status, await answer.read_body(limit)

@@ -122,3 +122,4 @@ def group_backends(deployments: Sequence[Deployment]) -> None:
         backend.groups = tuple(
             tuple(list_backends(d for d in deployments if d.model == model)) for model in models
         )
+        backend.has_peers = any(len(group) > 1 for group in backend.groups)

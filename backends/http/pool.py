@@ -16,6 +16,7 @@ from typing import Final
 
 from backends.errors import BackendUnreachable
 from backends.http.connection import HttpConnection
+from backends.http.loop_patience import limit_loop_seconds
 from backends.http.resolver import Endpoint, HostResolver
 from backends.http.tls import make_tls_context
 from backends.http.url import Origin
@@ -175,7 +176,7 @@ class ConnectionPool:
     async def _connect(self) -> HttpConnection:
         self._connecting += 1
         try:
-            async with asyncio.timeout(self._connect_seconds):
+            async with limit_loop_seconds(self._connect_seconds):
                 connection = await self._connect_to_any(await self._resolver.resolve())
         except TimeoutError:
             self._resolver.expire()
@@ -195,8 +196,9 @@ class ConnectionPool:
         """Try one address after another, each within its share of the time there is."""
         until = time.monotonic() + self._connect_seconds
         for left in range(len(endpoints), 1, -1):
+            share = max((until - time.monotonic()) / left, self._connect_seconds / len(endpoints))
             try:
-                async with asyncio.timeout((until - time.monotonic()) / left):
+                async with limit_loop_seconds(share):
                     return await self._connect_to(endpoints[-left])
             except OSError:  # TimeoutError is one
                 continue
@@ -222,7 +224,7 @@ class ConnectionPool:
                 name = self._origin.host
                 await self.loop.create_connection(
                     lambda: connection, sock=sock, ssl=self._tls, server_hostname=name,
-                    ssl_handshake_timeout=self._connect_seconds,
+                    ssl_handshake_timeout=4 * self._connect_seconds,  # ours comes first
                 )  # fmt: skip
         except BaseException:
             connection.abort()

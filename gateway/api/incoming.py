@@ -28,7 +28,8 @@ from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_t
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _REQUEST_ID = names.REQUEST_ID.encode()
 _LOAD_FORMAT = names.LOAD_FORMAT.encode()
-_TAKEN = frozenset({_REQUEST_ID, _LOAD_FORMAT})
+_TAKEN = frozenset({_REQUEST_ID, _LOAD_FORMAT, b"content-length", b"expect"})
+_READ = _TAKEN | {b"content-encoding", *TRACE_HEADERS}
 _MOST_FORMAT = 32
 _IDENTITY = (b"", b"identity")
 # Proxies send back what an answer carried.
@@ -64,33 +65,30 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
     """Read the headers that matter, in one pass."""
     taken: dict[bytes, bytes] = {}
     steering: dict[bytes, bytes] = {}
-    length: int | None = None
     coding: str | None = None
-    expects_continue = False
     error: BadRequest | None = None
     context: list[tuple[bytes, bytes]] = []
     for name, value in scope["headers"]:
         if name.startswith(HEADER_PREFIX):
             error = _take_steering(steering, name, value) or error
+        elif name not in _READ:
+            continue  # most: a look-up for each, and no more
         elif name in _TAKEN:
             taken[name] = value
-        elif name == b"content-length":
-            length = int(value) if value.isdigit() else None
         elif name == b"content-encoding" and (named := value.strip().lower()) not in _IDENTITY:
             coding = CODINGS.get(named) if coding is None else None
             if coding is None:
                 error = UnsupportedEncoding("the body's coding must be gzip, deflate or zstd")
-        elif name == b"expect":
-            expects_continue = True
         elif name in TRACE_HEADERS:
             context.append((name, value))
     if scope["method"] != method:
         error = MethodNotAllowed(f"use {method} here")
+    length = taken.get(b"content-length", b"")
     return RequestHead(
         _accept_or_make_id(taken.get(_REQUEST_ID, b"")),
         steering,
-        length,
-        expects_continue,
+        int(length) if length.isdigit() else None,
+        b"expect" in taken,
         error,
         parse_trace_context(context) if context else None,
         coding,

@@ -7,7 +7,7 @@ answered unchunked, and a client that has closed only its own side gets its answ
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import httptools
@@ -78,6 +78,38 @@ class ResponsePieces:
             cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         else:
             cycle.transport.write(piece)
+
+    def write_whole(
+        self, send: object, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Send a whole answer in one write, its length among `headers`; tell whether it could be.
+
+        It cannot where `send` is not this request's own (something wraps the answer), to HEAD, and
+        while the client is not reading. Names in lower case, nothing a client gave in values.
+        """
+        cycle = self._cycle
+        if (
+            getattr(send, "__self__", None) is not cycle
+            or cycle.response_started
+            or cycle.disconnected
+            or cycle.flow.write_paused
+            or cycle.scope["method"] == "HEAD"
+        ):
+            return False
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\r") + head.count(b"\n") != 2 * len(lines):
+            return False  # a line end within a value: uvicorn refuses it
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
 
 class GuardedProtocol(HttpToolsProtocol):

@@ -209,7 +209,7 @@ class RoutingDecision:
                     "backend": scored.backend or None,
                     "running": scored.running,
                     "queued": scored.queued,
-                    "places": [place._asdict() for place in scored.places if place.backend],
+                    "places": [_describe_place(place) for place in scored.places if place.backend],
                 }
                 for scored in self.candidates
             ],
@@ -221,5 +221,17 @@ class RoutingDecision:
         }
 
 
+def _describe_place(place: PlacePrediction) -> dict[str, Any]:
+    backend, why, running, seconds, joules = place
+    return {
+        "backend": backend,
+        "why": why,
+        "running": running,
+        "predicted_seconds": seconds,
+        "predicted_joules": joules,
+    }
+
+
 def _by_metric(values: tuple[float, float, float]) -> dict[str, float]:
-    return dict(zip(METRICS, values, strict=True))
+    accuracy, energy, time = values
+    return {"accuracy": accuracy, "energy": energy, "time": time}

@@ -23,6 +23,7 @@ from backends.meter.client.meter_client import MeterLink
 from backends.registry import Deployment
 from gateway.scheduling.decide import NO_POLICY
 from gateway.scheduling.decision import ScoredCandidate
+from gateway.telemetry.batched_metrics import BatchedCounter, BatchedHistogram
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
 )
@@ -57,34 +58,39 @@ class GatewayMetrics:
         def make_counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"joulegate_{name}", text, labels, registry=registry)
 
+        def make_batched(name: str, text: str, *labels: str) -> Counter:
+            return BatchedCounter(f"joulegate_{name}", text, labels, registry=registry)
+
         def make_histogram(
             name: str, text: str, buckets: Sequence[float], *labels: str
         ) -> Histogram:
-            return Histogram(f"joulegate_{name}", text, labels, registry=registry, buckets=buckets)
+            return BatchedHistogram(
+                f"joulegate_{name}", text, labels, registry=registry, buckets=buckets
+            )
 
         def make_gauge(name: str, text: str, mode: Any, *labels: str) -> Gauge:
             return Gauge(
                 f"joulegate_{name}", text, labels, registry=registry, multiprocess_mode=mode
             )
 
-        self.requests = make_counter(
+        self.requests = make_batched(
             "requests_total",
             "Requests answered, refused or abandoned (code 499)",
             "model", "requested", "code", "stream",
         )  # fmt: skip
-        self.responses = ResponseMetrics(make_counter, make_histogram)
-        self.baseline_energy = make_counter(
+        self.responses = ResponseMetrics(make_batched, make_histogram)
+        self.baseline_energy = make_batched(
             "baseline_energy_joules_total",
             "What routed requests were predicted to cost as chosen, and had the most-accurate or "
             "the hungriest model that could serve answered each; savings are a difference of these",
             "baseline",
         )
-        self.predictions_floored = make_counter(
+        self.predictions_floored = make_batched(
             "predictions_floored_total",
             "Predictions that came out at or below zero and were floored",
             "model",
         )
-        self.decisions = make_counter(
+        self.decisions = make_batched(
             "decisions_total",
             "Decisions by the model chosen; policy none: the caller named the model",
             "model", "policy", "preset",
@@ -94,7 +100,7 @@ class GatewayMetrics:
             "Time to count tokens and decide",
             DECISION_BUCKETS,
         )
-        self.exclusions = make_counter(
+        self.exclusions = make_batched(
             "exclusions_total",
             "Candidates excluded, by reason: capability, context, down, bound",
             "model", "reason",

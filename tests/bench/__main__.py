@@ -3,6 +3,8 @@
 `python -m tests.bench peers`: the gateway beside other gateways, in one run.
 `python -m tests.bench guard`: fails where a request or a chunk has become much dearer.
 `python -m tests.bench holds`: idle connections and live streams, held at once.
+`python -m tests.bench workers`, `burst`, `aborts`, `soak`: two workers beside one, streams begun at
+once, how soon a backend learns that a client has left, and what many requests leave behind.
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
 `python -m tests.bench deciding`: the figures behind docs/deciding.md's pictures.
 `python -m tests.bench refits`: refits held against the physical truth, twenty windows a drill.
@@ -19,7 +21,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import deciding, energy, guard, holds, load, machine, metering, peers, serving
+from tests.bench import (
+    aborts,
+    burst,
+    deciding,
+    energy,
+    guard,
+    holds,
+    load,
+    machine,
+    metering,
+    peers,
+    serving,
+    soak,
+    workers,
+)
 from tests.bench.report import Figure, say, share_of
 from tests.bench.shown import BUSY, show
 
@@ -204,12 +220,16 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 def main() -> int:
     """Read the arguments, measure, print."""
     others = {
+        "aborts": aborts.main,
+        "burst": burst.main,
         "deciding": deciding.main,
         "energy": energy.main,
         "guard": guard.main,
         "holds": holds.main,
         "metering": metering.main,
         "peers": peers.main,
+        "soak": soak.main,
+        "workers": workers.main,
     }
     if len(sys.argv) > 1 and sys.argv[1] in others:
         return others[sys.argv[1]](sys.argv[2:])

@@ -31,10 +31,10 @@ def cores() -> Cores:
 
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Run, and start processes, on one core."""
+def on_core(core: int | set[int]) -> Iterator[None]:
+    """Run, and start processes, on one core, or on these."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {core} if isinstance(core, int) else core)
     try:
         yield
     finally:

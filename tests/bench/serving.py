@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from tests.bench import machine
 
@@ -24,6 +24,8 @@ _MODELS = {
     "mistral-7b": ("mistralai/Mistral-7B-Instruct-v0.2", 32768),
     "falcon-7b": ("tiiuae/falcon-7b-instruct", 2048),
 }
+MODELS: Final = len(_MODELS)
+"""How many backends there are, one for each."""
 
 
 class Serving(NamedTuple):
@@ -48,27 +50,42 @@ def upstream(core: int, interval: float) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def gateway(
-    core: int,
+    core: int | set[int],
     ports: list[int],
     *,
     decision_log: bool = True,
     meter: str | None = None,
     root: Path = ROOT,
+    **how: Any,
 ) -> Iterator[Serving]:
-    """Run `joulegate serve` of the tree at `root` before those backends, until it is ready."""
-    with configured(core, _config(ports, meter, decision_log=decision_log), root) as serving:
+    """Run `joulegate serve` of the tree at `root` before those backends, until it is ready.
+
+    `how` goes to `configured`.
+    """
+    config = _config(ports, meter, decision_log=decision_log)
+    with configured(core, config, root, **how) as serving:
         yield serving
 
 
 @contextlib.contextmanager
-def configured(core: int, config: str, root: Path = ROOT) -> Iterator[Serving]:
-    """Run it with this config; relative paths in it are in the process's folder."""
+def configured(
+    core: int | set[int],
+    config: str,
+    root: Path = ROOT,
+    *,
+    workers: int = 1,
+    module: str = "gateway.cli",
+) -> Iterator[Serving]:
+    """Run it with this config; relative paths in it are in the process's folder.
+
+    `module` is what runs it as `python -m`.
+    """
     with tempfile.TemporaryDirectory(prefix="joulegate-bench-") as folder:
         path = Path(folder) / "gateway.yaml"
         path.write_text(config, encoding="utf-8")
         port = free_port()
-        command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(path)]
-        command += ["--port", str(port), "--log-level", "warning"]
+        command = [sys.executable, "-m", module, "serve", "--config", str(path)]
+        command += ["--port", str(port), "--log-level", "warning", "--workers", str(workers)]
         with running(command, root, core, port, "/ready") as serving:
             yield serving._replace(folder=Path(folder))
 
@@ -133,7 +150,7 @@ def _config(ports: list[int], meter: str | None, *, decision_log: bool) -> str:
 def running(
     command: list[str],
     cwd: Path,
-    core: int,
+    core: int | set[int],
     port: int,
     path: str,
     patience_seconds: float = _PATIENCE_SECONDS,

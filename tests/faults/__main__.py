@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench import machine, serving
+from tests.bench import machine, report, serving
 from tests.faults.cells import (
     ATTEMPT_SECONDS,
     MAX_ATTEMPTS,
@@ -75,6 +75,8 @@ async def _measure(arguments: argparse.Namespace, kinds: tuple[str, ...]) -> int
                 async with connect(arguments.api, url) as client:
                     for kind in kinds:
                         for scope, stream in itertools.product(SCOPES, (False, True)):
+                            # A kind may take minutes: 20 MB are read by this very process.
+                            report.say(f"{kind}, {scope}, {'stream' if stream else 'unary'}")
                             results[kind, scope, stream] = await run_cell(
                                 client, server, kind, scope, stream=stream,
                                 requests=arguments.requests,

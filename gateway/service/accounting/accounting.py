@@ -13,6 +13,7 @@ from backends.registry import Deployment
 from gateway.scheduling.energy_price import EnergyPrice
 from gateway.service.accounting.impact import ImpactEstimator
 from gateway.service.accounting.learning import TrafficLearner
+from gateway.telemetry.batched_metrics import publish_batch
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.decision_log import DecisionLog
@@ -90,6 +91,7 @@ class RequestAccounting:
             self._learning.drift.publish_metrics()
         if self._experiment is not None:
             self._experiment.publish()
+        publish_batch()
 
     def add_feedback(self, feedback: RequestFeedback) -> bool:
         """Note what is said of an answer; tell whether its request is known here.

@@ -1,6 +1,6 @@
 """The client's side of a request: ASGI messages out, with the API's error shape where it breaks."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from gateway.service.client.error_shapes import OPENAI_ERRORS, ErrorShape
@@ -27,6 +27,11 @@ class PieceWriter(Protocol):
 
     def write(self, piece: bytes) -> None:
         """Send a piece of the body, which is not empty."""
+
+    def write_whole(
+        self, send: object, status: int, headers: Iterable[Header], body: bytes
+    ) -> bool:
+        """Send a whole answer at once instead of by `send`; tell whether that could be."""
 
 
 class ResponseWriter:
@@ -67,9 +72,15 @@ class ResponseWriter:
 
     async def start_response(self, status: int, headers: Sequence[Header]) -> None:
         """Send status and headers."""
-        self.status = status
+        await self._start(status, self._build_head(headers))
+
+    def _build_head(self, headers: Sequence[Header]) -> list[Header]:
+        """Return all headers of an answer."""
         named = self._shape.name_request(self._request_id)
-        head = [(b"x-request-id", self._request_id.encode()), *named, *headers]
+        return [(b"x-request-id", self._request_id.encode()), *named, *headers]
+
+    async def _start(self, status: int, head: list[Header]) -> None:
+        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": head})
 
     async def write(self, body: bytes) -> None:
@@ -94,7 +105,12 @@ class ResponseWriter:
     ) -> None:
         """Send a complete answer, in JSON unless told."""
         length = (b"content-length", str(len(body)).encode())
-        await self.start_response(status, [content_type, length, *headers])
+        head = self._build_head([content_type, length, *headers])
+        if self.pieces is not None and self.pieces.write_whole(self._send, status, head, body):
+            self.status = status
+            self.ended = True
+            return
+        await self._start(status, head)
         await self.end_response(body)
 
     def abort(self) -> None:

@@ -78,7 +78,9 @@ class RequestSender:
         try:
             lifeline.set_deadline(seconds, CancelReason.SILENT)
             # Once it has cost a connection its life, it is not sent again silently.
-            harmless = all(a.reason != ConnectionLost.reason for a in record.attempts)
+            harmless = not record.attempts or all(
+                attempt.reason != ConnectionLost.reason for attempt in record.attempts
+            )
             answer = await self._client.request(
                 ask.kind.method, _find_url(ask, backend), body, headers, resend=harmless
             )

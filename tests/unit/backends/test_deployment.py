@@ -2,7 +2,7 @@
 
 import random
 
-from backends.registry import Backend, Deployment
+from backends.registry import Backend, Deployment, group_backends
 
 
 def deployment(*loads, seed=0):
@@ -89,3 +89,16 @@ def test_a_deployment_of_one():
     for _ in range(5):
         made.backends[0].record_failure()
     assert made.pick_backend() is None
+
+
+def test_who_has_a_peer():
+    one, two, alone = (Backend(f"http://b{number}") for number in range(3))
+    rng = random.Random(0)
+    group_backends(
+        [
+            Deployment("m", "small", "m", [one], rng=rng),
+            Deployment("m", "large", "m", [two], rng=rng),
+            Deployment("n", "n", "n", [alone], rng=rng),
+        ]
+    )
+    assert [one.has_peers, two.has_peers, alone.has_peers] == [True, True, False]
