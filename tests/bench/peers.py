@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -139,7 +140,11 @@ class PeerBench:
         self.seen: Rounds = {}
 
     def run(self, peers: tuple[Peer, ...]) -> dict[str, Any]:
-        """Measure; return every figure with its lowest and highest round."""
+        """Measure; return every figure with its lowest and highest round.
+
+        Stopped by Ctrl-C or SIGTERM, it returns what has been measured by then.
+        """
+        described = machine.describe()
         os.sched_setaffinity(0, {self._cores.load})
         with contextlib.ExitStack() as stack:
             ports = stack.enter_context(serving.upstream(self._cores.upstream, _INTERVAL_SECONDS))
@@ -149,19 +154,24 @@ class PeerBench:
                 say(f"starting {peer.name}")
                 running = stack.enter_context(_started(peer, ports[0], self._cores.gateway))
                 up.append((peer.name, running, peer.streams))
-            for turn in range(self._rounds):
-                for name, running, streams in up:
-                    say(f"round {turn + 1}/{self._rounds}: {name}")
-                    self._measure_unary(name, running)
-                    for count in self._streams if streams else ():
-                        self._measure_streams(name, running, count)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with contextlib.suppress(KeyboardInterrupt):
+                self._measure_rounds(up)
         return {
-            "machine": machine.describe(),
+            "machine": described,
             "peers": {
                 name: {figure: Figure.of(values)._asdict() for figure, values in figures.items()}
                 for name, figures in self.seen.items()
             },
         }
+
+    def _measure_rounds(self, up: list[tuple[str, serving.Serving, bool]]) -> None:
+        for turn in range(self._rounds):
+            for name, running, streams in up:
+                say(f"round {turn + 1}/{self._rounds}: {name}")
+                self._measure_unary(name, running)
+                for count in self._streams if streams else ():
+                    self._measure_streams(name, running, count)
 
     def _measure_unary(self, name: str, running: serving.Serving) -> None:
         meter = serving.Meter(running.pid, self._cores.gateway)
