@@ -11,17 +11,20 @@ from aiohttp import web
 
 from backends.bearer import is_bearer_of
 from backends.listening_socket import format_server_url, open_listening_socket
+from backends.simulator.cohere_handlers import CohereHandlers
 from backends.simulator.cost_model import CostModel
 from backends.simulator.engine import BatchingEngine
 from backends.simulator.fault_middleware import apply_faults
 from backends.simulator.faults import FaultInjector
 from backends.simulator.handlers import RequestHandler, SimulatorHandlers, json_response
+from backends.simulator.judging_handlers import JudgingHandlers
 from backends.simulator.protocol import SimulatorError, error_body
 from backends.simulator.scoring_handlers import ScoringHandlers
 from backends.simulator.spec import SimulatorSpec
 from backends.simulator.token_handlers import TokenHandlers
 from backends.simulator.typed_handlers import TypedHandlers
 
+_MORE_HANDLERS = (TypedHandlers, ScoringHandlers, TokenHandlers, JudgingHandlers, CohereHandlers)
 SERVER_KEY = web.AppKey("server", SimulatorHandlers)
 _MAX_BODY_BYTES = 64 << 20
 _KEEPALIVE_SECONDS = 5.0  # uvicorn's default, hence vLLM's
@@ -61,9 +64,8 @@ def create_app(spec: SimulatorSpec) -> web.Application:
     app = web.Application(middlewares=[handle_errors], client_max_size=_MAX_BODY_BYTES)
     app[SERVER_KEY] = server
     app.add_routes(server.list_routes())
-    app.add_routes(TypedHandlers(server).list_routes())
-    app.add_routes(ScoringHandlers(server).list_routes())
-    app.add_routes(TokenHandlers(server).list_routes())
+    for make_handlers in _MORE_HANDLERS:
+        app.add_routes(make_handlers(server).list_routes())
     app.cleanup_ctx.append(run_scheduler)
     return app
 

@@ -36,6 +36,7 @@ async def test_conversations_in_a_batch_have_a_choice_each(gate):
         ("/v1/responses/render", {"model": "phi-3-mini", "input": "Hi", "max_output_tokens": 4}),
         ("/v1/messages/render", CHAT | {"max_tokens": 4}),
         ("/v1/completions/render", {"model": "phi-3-mini", "prompt": "Hi", "max_tokens": 4}),
+        ("/cohere/v2/chat/render", CHAT | {"max_tokens": 4}),
     ],
 )
 async def test_what_is_rendered_is_generated_from_and_read_back(gate, path, ask):

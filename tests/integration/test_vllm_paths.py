@@ -4,8 +4,16 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.service.request.named_endpoints import NAMED, REFUSED
+from backends.simulator.server import create_app
+from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.named_endpoints import (
+    CANCEL_RESPONSE,
+    GET_RESPONSE,
+    NAMED,
+    REFUSED,
+)
 from tests.integration.harness import model
+from tests.integration.simulated import SPEC
 from tests.integration.typed import message, response
 from tests.integration.vllm_paths import VLLM_PATHS
 
@@ -79,3 +87,10 @@ def test_what_is_refused_and_what_is_served_by_name_are_paths_of_vllms():
     listed = {path for _, path in VLLM_PATHS}
     assert set(REFUSED) <= listed
     assert {endpoint.url_path for endpoint in NAMED} <= listed
+
+
+def test_the_simulator_has_every_endpoint_that_the_gateway_serves():
+    routes = create_app(SPEC).router.routes()
+    simulated = {route.resource.canonical for route in routes}
+    served = {endpoint.url_path for endpoint in (*EndpointKind, *NAMED)}
+    assert served | {GET_RESPONSE.url_path, CANCEL_RESPONSE.url_path} <= simulated

@@ -1,0 +1,154 @@
+"""vLLM's endpoints that judge by the next token: generative scoring and structured decisions.
+
+Each prompt is read as a prompt; what is judged is drawn from a hash of the text and means nothing.
+"""
+
+import time
+from http import HTTPStatus
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+
+from backends.simulator import chunks, tokens
+from backends.simulator.handlers import SimulatorHandlers, json_response
+from backends.simulator.prompts import measure_prompts
+from backends.simulator.protocol import SimulatorError, parse_body
+
+
+class GenerativeScoringRequest(msgspec.Struct, kw_only=True):
+    """The body of /generative_scoring: texts, or token ids."""
+
+    query: str | list[int]
+    items: list[str | list[int]]
+    label_token_ids: list[int]
+    model: str | None = None
+    item_first: bool = False
+
+    def list_prompts(self) -> list[str]:
+        """Return the query with each item."""
+        query = _read_text(self.query)
+        items = map(_read_text, self.items)
+        return [item + query if self.item_first else query + item for item in items]
+
+
+class DecisionQuestion(msgspec.Struct, kw_only=True):
+    """A question of a structured decision."""
+
+    type: str
+    instructions: Any = ""
+    criteria: Any = None
+
+    def list_options(self, name: str) -> list[str]:
+        """Return what may be answered. Raises SimulatorError."""
+        match self.type, self.criteria:
+            case "choice", dict(criteria) if criteria:
+                return list(criteria)
+            case "noul", None | dict():
+                return ["yes", "no"]
+            case "score", [_, _, *_]:
+                return [str(level) for level in self.criteria]
+            case (("choice" | "noul" | "score"), _):
+                raise _make_refusal(f"question {name!r}: not the criteria of a {self.type}")
+        raise _make_refusal(
+            f"unknown question type {self.type!r}; supported: ['choice', 'noul', 'score']"
+        )
+
+    def build_answer(self, options: list[str], chances: list[float]) -> dict[str, Any]:
+        """Return the answer, the likeliest option first in mind."""
+        best = max(range(len(options)), key=chances.__getitem__)
+        told = {"type": self.type, "confidence": chances[best]}
+        if self.type == "score":
+            numbered = dict(zip(map(str, range(len(options))), options, strict=True))
+            told |= {"score": sum(k * chance for k, chance in enumerate(chances))}
+            told |= {"legend": numbered, "probabilities": dict(zip(numbered, chances, strict=True))}
+            return told
+        found = options[best] if self.type == "choice" else chances[0]
+        return told | {self.type: found, "probabilities": dict(zip(options, chances, strict=True))}
+
+
+class StructuredDecisionRequest(msgspec.Struct, kw_only=True):
+    """The body of /v1/systemone."""
+
+    state: Any
+    questions: dict[str, DecisionQuestion]
+    model: str | None = None
+    instructions: str | None = None
+
+
+class JudgingHandlers:
+    """These endpoints on one simulated server."""
+
+    def __init__(self, server: SimulatorHandlers) -> None:
+        self._server = server
+
+    def list_routes(self) -> list[web.RouteDef]:
+        """Every endpoint."""
+        return [
+            web.post("/generative_scoring", self.post_generative_scoring),
+            web.post("/v1/systemone", self.post_structured_decision),
+        ]
+
+    async def post_generative_scoring(self, request: web.Request) -> web.StreamResponse:
+        """POST /generative_scoring: how likely the first label comes next after each item."""
+        asked = parse_body(await request.read(), GenerativeScoringRequest)
+        self._server.check_model(asked.model)
+        if not asked.items or not asked.label_token_ids:
+            raise _make_refusal("items and label_token_ids must not be empty")
+        marks, usage = await self._read(asked.list_prompts())
+        data = [
+            {
+                "index": k,
+                "object": "score",
+                "score": self._draw(mark, len(asked.label_token_ids))[0],
+            }
+            for k, mark in enumerate(marks)
+        ]
+        return self._tell("generative-scoring", object="list", data=data, usage=usage)
+
+    async def post_structured_decision(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/systemone: an answer to each question about a state."""
+        asked = parse_body(await request.read(), StructuredDecisionRequest)
+        self._server.check_model(asked.model)
+        if not asked.questions:
+            raise _make_refusal("questions must not be empty")
+        options = {name: one.list_options(name) for name, one in asked.questions.items()}
+        head = f"{asked.instructions or ''}\n{msgspec.json.encode(asked.state).decode()}\n"
+        prompts = [f"{head}{one.instructions}\n{options[n]}" for n, one in asked.questions.items()]
+        marks, usage = await self._read(prompts)
+        answers, sure = {}, {}
+        for (name, question), mark in zip(asked.questions.items(), marks, strict=True):
+            chances = self._draw(mark, len(options[name]))
+            answers[name] = question.build_answer(options[name], chances)
+            sure[name] = {"label_mass": 1.0, "argmax_is_label": True}
+        counted = {"input_tokens": usage["prompt_tokens"], "output_tokens": len(prompts)}
+        told = {"object": "structured_decision", "answers": answers, "diagnostics": sure}
+        return self._tell("decision", **told, usage=counted)
+
+    async def _read(self, prompts: list[str]) -> tuple[list[int], dict[str, int]]:
+        """Have the engine read prompts; return their hashes and the usage: a token is made each."""
+        measured = measure_prompts(list(prompts), self._server.spec)
+        await self._server.read_prompts([tokens_in for tokens_in, _ in measured])
+        usage = chunks.build_usage(sum(tokens_in for tokens_in, _ in measured), len(prompts))
+        return [mark for _, mark in measured], usage
+
+    def _draw(self, mark: int, count: int) -> list[float]:
+        """Return probabilities that add up to 1."""
+        rng = Random(f"{self._server.spec.seed}:{mark}")  # noqa: S311 - to be repeatable
+        drawn = [rng.random() + 0.01 for _ in range(count)]
+        return [one / sum(drawn) for one in drawn]
+
+    def _tell(self, kind: str, **told: Any) -> web.Response:
+        head = {"id": f"{kind}-{uuid4().hex}", "created": int(time.time())}
+        body = {**head, "model": self._server.spec.model, **told}
+        return json_response(msgspec.json.encode(body))
+
+
+def _read_text(given: str | list[int]) -> str:
+    return given if isinstance(given, str) else tokens.decode_ids(given)
+
+
+def _make_refusal(why: str) -> SimulatorError:
+    return SimulatorError(HTTPStatus.BAD_REQUEST, why)
