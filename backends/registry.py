@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from backends.backend import Backend
 from backends.circuit_breaker import CircuitBreaker, EjectionPolicy
+from backends.deployment_room import DeploymentRoom
 
 __all__ = ["Backend", "Deployment", "EjectionPolicy", "group_backends", "list_backends"]
 
@@ -16,7 +17,7 @@ __all__ = ["Backend", "Deployment", "EjectionPolicy", "group_backends", "list_ba
 class Deployment:
     """One model on one kind of hardware: its backends and what they call the model."""
 
-    __slots__ = ("_missing", "_random", "backends", "label", "model", "served_name")
+    __slots__ = ("_missing", "_random", "backends", "label", "model", "room", "served_name")
 
     def __init__(
         self,
@@ -31,13 +32,23 @@ class Deployment:
         self.label = label
         self.served_name = served_name
         self.backends = tuple(backends)
+        self.room: DeploymentRoom | None = None
+        """What bounds the requests at it; None: nothing does."""
         self._random = rng
         self._missing: dict[Backend, CircuitBreaker] = {}
 
     def take_over(self, earlier: "Deployment") -> None:
         """Go on from what an earlier configuration's deployment knew of the same model."""
+        if self.room is not None and earlier.room is not None:
+            earlier.room.most = self.room.most
+            self.room = earlier.room
         if earlier.served_name == self.served_name:
             self._missing = earlier._missing  # noqa: SLF001 - a deployment's own
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many requests are at it as may be."""
+        return self.room is not None and self.room.is_full
 
     def find(self, label: str) -> Backend | None:
         """Return the backend of this label; None where it is no longer one."""
@@ -54,6 +65,18 @@ class Deployment:
         """Note that a backend does have this model."""
         if self._missing:
             self._missing.pop(backend, None)
+
+    def begin_request(self, backend: Backend) -> int:
+        """Count a request in at a backend; return what `end_request` takes as its trial."""
+        if self.room is not None:
+            self.room.enter()
+        return backend.begin_request()
+
+    def end_request(self, backend: Backend, trial: int) -> None:
+        """Count a request out at a backend, whatever its outcome."""
+        backend.end_request(trial=trial)
+        if self.room is not None:
+            self.room.leave()
 
     def begin_trial(self, backend: Backend) -> int:
         """Let a request through; return what `end_trial` takes.
@@ -79,6 +102,8 @@ class Deployment:
 
         `last_resort`: because no other backend can be asked.
         """
+        if self.room is not None and self.room.is_full:
+            return False
         if last_resort:
             return backend.is_available or backend.is_last_resort
         if not backend.is_available:

@@ -128,12 +128,22 @@ class RetryConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes that bound what one client or backend can make the gateway hold."""
+    """What bounds what one client or backend can make the gateway hold, or do.
+
+    Beyond `max_running` requests at once up to `max_queued` wait for up to `max_queue_seconds`; a
+    model's own `max_running` likewise. `max_answers` caps `n` and `best_of`, `max_output_tokens`
+    the tokens of an answer, also where none are asked for.
+    """
 
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024 * 1024
     max_answer_bytes: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024
     max_bytes_in_flight: Annotated[int, Meta(ge=1024)] = 1024 * 1024 * 1024
     requests_kept: Annotated[int, Meta(ge=0)] = 1000
+    max_running: Annotated[int, Meta(ge=1)] | None = None
+    max_queued: Annotated[int, Meta(ge=0)] = 1000
+    max_queue_seconds: Seconds = 30.0
+    max_answers: Annotated[int, Meta(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -42,7 +42,8 @@ class BackendConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One deployment: a model on one kind of hardware with one cost profile.
 
-    The same `name` may be listed several times, each with its own `deployment`.
+    The same `name` may be listed several times, each with its own `deployment`. Beyond
+    `max_running` requests at once others are sent to the next best, or wait.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     served_name: str | None = None
     deployment: str | None = None
     capabilities: tuple[Capability, ...] = ("chat", "completions", "logprobs")
+    max_running: Annotated[int, Meta(ge=1)] | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", self.name):

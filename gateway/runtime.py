@@ -35,6 +35,7 @@ from gateway.service.request.learnt_exchange import get_shared_key
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames
+from gateway.service.request_gate import change_gate
 from gateway.service.running_meters import RunningMeters
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.service.worker_sharing import WorkerSharing
@@ -134,6 +135,7 @@ class GatewayRuntime:
                 price=price,
             ),
         )
+        self.gateway.gate = change_gate(None, config, deployments, self.metrics.admission)
         self._meters = RunningMeters(links, self.gateway.accounting, self.metrics)
         self._watch = BackendWatch(self._client, config.health)
         self._sharing = None

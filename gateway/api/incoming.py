@@ -28,7 +28,8 @@ from gateway.telemetry.trace_context import TRACE_HEADERS, TraceContext, parse_t
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _REQUEST_ID = names.REQUEST_ID.encode()
 _LOAD_FORMAT = names.LOAD_FORMAT.encode()
-_TAKEN = frozenset({_REQUEST_ID, _LOAD_FORMAT, b"content-length", b"expect"})
+_READ_TIMEOUT = names.READ_TIMEOUT.encode()
+_TAKEN = frozenset({_REQUEST_ID, _LOAD_FORMAT, _READ_TIMEOUT, b"content-length", b"expect"})
 _READ = _TAKEN | {b"content-encoding", *TRACE_HEADERS}
 _MOST_FORMAT = 32
 _IDENTITY = (b"", b"identity")
@@ -53,6 +54,8 @@ class RequestHead:
     coding: str | None = None
     """How the body is compressed, if it is."""
     load_format: str = ""
+    read_timeout: bytes = b""
+    """How many seconds the client waits for something to read, as it says."""
     caller: Caller | None = None
 
     @property
@@ -93,6 +96,7 @@ def read_head(scope: HTTPScope, *, method: str = "POST") -> RequestHead:
         parse_trace_context(context) if context else None,
         coding,
         taken.get(_LOAD_FORMAT, b"")[:_MOST_FORMAT].decode("latin-1"),
+        taken.get(_READ_TIMEOUT, b""),
     )
 
 

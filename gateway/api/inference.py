@@ -64,7 +64,7 @@ async def serve_request(
         shape=find_error_shape(kind.url_path),
     )
     received = ReceivedRequest(
-        head.request_id, time.time(), kind.value, head.load_format, head.identity
+        head.request_id, time.time(), kind.value, head.load_format, head.identity, head.read_timeout
     )
     record = RequestRecord(received, _UNRESOLVED, head.trace)
     lifeline = RequestCancellation()

@@ -87,6 +87,8 @@ class RoutingCandidate(NamedTuple):
     learnt: LearntLength | None = None
     scale: TokenScale | None = None
     judged: AccuracyEstimate | None = None
+    full: bool = False
+    """Whether it is not up for no other reason than that it has as many requests as it may."""
 
     @property
     def accuracy(self) -> float:

@@ -86,8 +86,10 @@ def estimate_candidate(
         excluded.append(ExcludedCandidate(option.model, option.deployment, "context", reason))
         return None
     if not candidate.up:
-        reason = "down: no usable backend"
-        excluded.append(ExcludedCandidate(option.model, option.deployment, "down", reason))
+        code, reason = "down", "down: no usable backend"
+        if candidate.full:
+            code, reason = "full", "full: as many requests are served there as may be"
+        excluded.append(ExcludedCandidate(option.model, option.deployment, code, reason))
         return None
     return _predict(features, candidate, tokens, weights, reference_load)
 

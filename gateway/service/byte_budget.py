@@ -1,10 +1,16 @@
 """What all requests of a gateway hold at once of bodies and whole answers, and its bound.
 
 A request beyond it is refused at once: a gateway that is killed for its memory refuses everybody.
+The last eighth is for what is small: a few clients that announce large bodies and are slow to send
+them do not keep everybody else out.
 """
+
+from typing import Final
 
 from backends.worker_table import SharedCount
 from gateway.service.client.errors import OverCapacity
+
+_SMALL_BYTES: Final = 64 * 1024
 
 
 class ByteBudget:
@@ -48,10 +54,11 @@ class HeldBytes:
         """Take so many more. Raises OverCapacity."""
         budget = self._budget
         held = budget.held
-        if held + count > budget.most:
+        most = budget.most if count <= _SMALL_BYTES else budget.most - budget.most // 8
+        if held + count > most:
             raise OverCapacity(
                 f"the gateway holds {held} bytes of requests and answers at the moment; "
-                f"{count} more are over its limit of {budget.most}",
+                f"{count} more are over its limit of {most}",
                 retry_after_seconds=1,
             )
         budget.add(count)

@@ -9,13 +9,14 @@ that has left.
 import random
 
 from backends.client import BackendClient
-from backends.registry import list_backends
+from backends.registry import Deployment, list_backends
 from gateway.config import GatewayConfig
 from gateway.service import fleet
 from gateway.service.backend_watch import BackendWatch
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.profiles import ProfileFiles
 from gateway.service.request.routing_table import ModelNames
+from gateway.service.request_gate import change_gate
 from gateway.service.running_meters import RunningMeters
 from gateway.service.worker_sharing import WorkerSharing
 from gateway.telemetry.boundary_account import BoundaryAccount
@@ -73,7 +74,7 @@ class ConfigAdopter:
         self._sums.add_deployments((one.model, one.label) for one in deployments)
         gateway.metrics.initialise_series(names.models)
         gateway.profiles.change_config(config, deployments, profiles, snapshots)
-        gateway.change_config(config, names, deployments)
+        self._change_pipeline(config, names, deployments)
         if gateway.keys is not None:
             gateway.keys.change_config(config, names)
         if self._boundary is not None:
@@ -92,6 +93,20 @@ class ConfigAdopter:
             {backend.label for backend in list_backends(old)},
             {backend.label for backend in gateway.backends},
         )
+
+    def _change_pipeline(
+        self, config: GatewayConfig, names: ModelNames, deployments: tuple[Deployment, ...]
+    ) -> None:
+        """Have requests served by another configuration from the next one on."""
+        gateway = self._gateway
+        gateway.names = names
+        gateway.deployments = deployments
+        gateway.limits = config.limits
+        gateway.gate = change_gate(gateway.gate, config, deployments, gateway.metrics.admission)
+        gateway.deciding.change_config(config)
+        gateway.accounting.change_deployments(deployments)
+        gateway.accounting.recent.limit = config.limits.requests_kept
+        gateway.dispatcher.change_config(config, deployments)
 
 
 def _describe_change(before: set[str], after: set[str]) -> str:

@@ -7,12 +7,14 @@ from urllib.parse import urlsplit
 
 from backends.circuit_breaker import EjectionPolicy
 from backends.client import BackendClient
+from backends.deployment_room import DeploymentRoom
 from backends.http.url import TlsFiles
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Backend, Deployment, group_backends
 from gateway.boundary_config import BoundaryConfig
 from gateway.carbon_config import CarbonConfig
-from gateway.config import BackendConfig, GatewayConfig
+from gateway.config import BackendConfig, GatewayConfig, ModelConfig
+from gateway.service.admission import share_limit
 from gateway.telemetry import count_workers
 from gateway.telemetry.boundary import BoundaryRates
 from gateway.telemetry.boundary_account import BoundaryAccount
@@ -48,16 +50,15 @@ def build_deployments(
             )
         return made[wanted.root_url]
 
-    return tuple(
-        Deployment(
-            model.name,
-            model.deployment_label,
-            model.served_name or model.name,
-            [find_or_make(backend) for backend in model.backends],
-            rng=rng,
-        )
-        for model in config.models
-    )
+    def make_deployment(model: ModelConfig) -> Deployment:
+        found = [find_or_make(backend) for backend in model.backends]
+        served = model.served_name or model.name
+        deployment = Deployment(model.name, model.deployment_label, served, found, rng=rng)
+        if model.max_running is not None:
+            deployment.room = DeploymentRoom(share_limit(model.max_running, count_workers()))
+        return deployment
+
+    return tuple(map(make_deployment, config.models))
 
 
 def update_backends(

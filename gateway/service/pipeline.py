@@ -10,7 +10,7 @@ from http import HTTPStatus
 from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment, list_backends
-from gateway.config import GatewayConfig, LimitsConfig, LogConfig
+from gateway.config import LimitsConfig, LogConfig
 from gateway.experiment_config import BaselineConfig, ExperimentConfig
 from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
@@ -40,6 +40,7 @@ from gateway.service.request.previous_response import keep_to_place, pin_to_prev
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames, RequestTarget
+from gateway.service.request_gate import RequestGate
 from gateway.service.unary_answer import send_unary_answer
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.telemetry.metrics import GatewayMetrics
@@ -79,6 +80,7 @@ class RequestPipeline:
     ) -> None:
         self.limits = limits
         self.keys = keys
+        self.gate: RequestGate | None = None
         self.deciding = deciding or Deciding()
         self._log = log
         self.names = names
@@ -89,7 +91,7 @@ class RequestPipeline:
         self.draining = False
         self._requests_in_flight = InflightRequests()
         self._counter = counter
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._failures = FailureReporter(
             metrics, stall_seconds=stall_seconds, stream_seconds=stream_seconds
         )
@@ -97,18 +99,6 @@ class RequestPipeline:
         self._stream_seconds = stream_seconds
         self._switchback = None if experiment is None else experiment.make_switchback()
         self._baseline = None if experiment is None else experiment.baseline
-
-    def change_config(
-        self, config: GatewayConfig, names: ModelNames, deployments: tuple[Deployment, ...]
-    ) -> None:
-        """Serve by another configuration from the next request on; `profiles` has it already."""
-        self.names = names
-        self.deployments = deployments
-        self.limits = config.limits
-        self.deciding.change_config(config)
-        self.accounting.change_deployments(deployments)
-        self.accounting.recent.limit = config.limits.requests_kept
-        self._dispatcher.change_config(config, deployments)
 
     @property
     def backends(self) -> list[Backend]:
@@ -118,12 +108,12 @@ class RequestPipeline:
     @property
     def response_ids(self) -> ResponseIds:
         """What finds the backend of a response."""
-        return self._dispatcher.response_ids
+        return self.dispatcher.response_ids
 
     @property
     def bytes_in_flight(self) -> ByteBudget:
         """What requests and answers may hold at once."""
-        return self._dispatcher.bytes_in_flight
+        return self.dispatcher.bytes_in_flight
 
     @property
     def inflight_requests(self) -> int:
@@ -158,11 +148,23 @@ class RequestPipeline:
         self.metrics.publish_backends(self.deployments)
         self.metrics.reference_load.set(self.deciding.reference_load)
         self.metrics.publish_meters(self.accounting.meters)
+        if self.gate is not None:
+            self.gate.admission.publish_metrics()
 
     def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
         """Decide without sending. Raises BadRequest, UnknownModel or ModelNotAllowed."""
-        target = self._resolve_name(ask)
-        return make_plan(ask, target, headers, self.profiles.live, self._counter, self.deciding)
+        return self._plan_target(ask, self._resolve_name(ask), headers)
+
+    def _plan_target(
+        self,
+        ask: InferenceRequest,
+        target: RequestTarget,
+        headers: Mapping[bytes, bytes],
+        baseline: BaselineConfig | None = None,
+    ) -> RoutingPlan:
+        return make_plan(
+            ask, target, headers, self.profiles.live, self._counter, self.deciding, baseline
+        )
 
     async def handle_request(
         self,
@@ -184,6 +186,8 @@ class RequestPipeline:
             if error is not None:
                 await self._failures.send_error(record, reply, lifeline, error)
         finally:
+            if self.gate is not None:
+                self.gate.leave(lifeline, record)
             self._requests_in_flight.remove_request(lifeline)
             record.seconds = time.perf_counter() - started
             self.accounting.add_record(record)
@@ -226,15 +230,19 @@ class RequestPipeline:
         target = self._resolve_target(ask)
         arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
         record.target = RequestedName(target.label, target.preset, arm)
-        made = make_plan(
-            ask, target, headers, self.profiles.live, self._counter, self.deciding, baseline
+        made = (
+            self._plan_target(ask, target, headers, baseline)
+            if self.gate is None
+            else await self.gate.admit(
+                lifeline, record, ask, partial(self._plan_target, ask, target, headers, baseline)
+            )
         )
         made.note(record, self._log)
         if not made.decision.candidates:
             raise no_candidate_error(
                 made.decision, ask.kind.prompt_member, wait=made.find_shortest_wait()
             )
-        opened = await self._dispatcher.open_response(
+        opened = await self.dispatcher.open_response(
             ask,
             keep_to_place(ask, made.decision.candidates),
             made.snapshot,
@@ -280,7 +288,7 @@ class RequestPipeline:
                 if ask.kind.generates:
                     note_served(record, opened, made.snapshot, ttft_seconds)
             finally:
-                self._dispatcher.close_response(opened)
+                self.dispatcher.close_response(opened)
 
     def _resolve_target(self, ask: InferenceRequest) -> RequestTarget:
         """Return the models that may serve a request.

@@ -23,6 +23,7 @@ from backends.meter.client.meter_client import MeterLink
 from backends.registry import Deployment
 from gateway.scheduling.decide import NO_POLICY
 from gateway.scheduling.decision import ScoredCandidate
+from gateway.telemetry.admission_metrics import AdmissionMetrics
 from gateway.telemetry.batched_metrics import BatchedCounter, BatchedHistogram
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
@@ -37,7 +38,7 @@ from gateway.telemetry.response_metrics import ResponseMetrics
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
-EXCLUSIONS = ("capability", "context", "down", "bound")
+EXCLUSIONS = ("capability", "context", "down", "full", "bound")
 FAILURES = (
     "unreachable", "connection_lost", "silent", "bad_answer", "rate_limited", "status_4xx",
     "status_5xx",
@@ -102,7 +103,7 @@ class GatewayMetrics:
         )
         self.exclusions = make_batched(
             "exclusions_total",
-            "Candidates excluded, by reason: capability, context, down, bound",
+            "Candidates excluded, by reason: capability, context, down, full, bound",
             "model", "reason",
         )  # fmt: skip
         self.backend_up = make_gauge(
@@ -161,6 +162,7 @@ class GatewayMetrics:
             "model", "reason",
         )  # fmt: skip
         self.config = ConfigMetrics(make_counter, make_gauge)
+        self.admission = AdmissionMetrics(make_counter, make_gauge, make_histogram)
         self.profile = ProfileMetrics(make_counter, make_gauge, shared=shared)
         self.log_dropped = make_counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"

@@ -34,6 +34,7 @@ class ReceivedRequest(NamedTuple):
     kind: str
     load_format: str = ""
     caller: CallerIdentity | None = None
+    read_timeout: bytes = b""
 
 
 class ParsedRequest(NamedTuple):

@@ -5,6 +5,7 @@
 `python -m tests.bench holds`: idle connections and live streams, held at once.
 `python -m tests.bench workers`, `burst`, `aborts`, `soak`: two workers beside one, streams begun at
 once, how soon a backend learns that a client has left, and what many requests leave behind.
+`python -m tests.bench pressure`: slow clients, overload, a backend drained by hand.
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
 `python -m tests.bench deciding`: the figures behind docs/deciding.md's pictures.
 `python -m tests.bench refits`: refits held against the physical truth, twenty windows a drill.
@@ -32,6 +33,7 @@ from tests.bench import (
     machine,
     metering,
     peers,
+    pressure,
     serving,
     soak,
     workers,
@@ -226,6 +228,7 @@ def main() -> int:
         "energy": energy.main,
         "guard": guard.main,
         "holds": holds.main,
+        "pressure": pressure.main,
         "metering": metering.main,
         "peers": peers.main,
         "soak": soak.main,

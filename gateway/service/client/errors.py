@@ -11,6 +11,7 @@
      |   +- NoFeasibleModel      no model keeps the bounds, and `reject` was set         422
      +- BackendsUnavailable, GatewayDraining  no usable backend; stopping                503
      +- OverCapacity             the gateway holds as many bytes as it may                503
+     +- GatewayBusy              as many are served as may be, and as many wait          429
      +- BackendsRateLimited      every backend tried was rate limited                    429
      +- BadGateway               every backend tried failed, or refused our key          502
      +- GatewayTimeout           every backend tried stayed silent                       504
@@ -231,6 +232,15 @@ class OverCapacity(ApiError):
     should_retry = True
     code = "over_capacity"
     more_headers = ((b"connection", b"close"),)
+
+
+class GatewayBusy(ApiError):
+    """The gateway serves as many requests as it may, and no more can wait in time."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS.value
+    type = "rate_limit_error"
+    should_retry = True
+    code = "gateway_busy"
 
 
 class BackendsRateLimited(ApiError):

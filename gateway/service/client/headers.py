@@ -16,6 +16,7 @@ INFEASIBLE: Final = "x-joulegate-infeasible"
 EXPLAIN: Final = "x-joulegate-explain"
 IMPACT: Final = "x-joulegate-impact"
 LOAD_FORMAT: Final = "endpoint-load-metrics-format"
+READ_TIMEOUT: Final = "x-stainless-read-timeout"
 
 REQUEST: Final = {
     WEIGHT_ACCURACY: "how much accuracy counts, a non-negative decimal number",
@@ -31,6 +32,7 @@ REQUEST: Final = {
     EXPLAIN: "`true` adds a `joulegate` object with every candidate's numbers to the answer",
     IMPACT: "`true` adds `usage.energy` and `usage.carbon` to the answer, as estimated at its end",
     LOAD_FORMAT: "vLLM's own, passed on: `JSON` or `TEXT` (unary answers only)",
+    READ_TIMEOUT: "OpenAI's SDKs' own: who must wait is not made to wait longer than this",
     REQUEST_ID: "taken over if it is 1 to 128 letters, digits and `. _ : -`",
 }
 

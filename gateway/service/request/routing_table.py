@@ -229,7 +229,14 @@ def list_candidates(
             backend = deployment.pick_backend(last_resort=last_resort)
             if backend is None:
                 found.append(
-                    RoutingCandidate(option, up=False, learnt=length, scale=scale, judged=judged)
+                    RoutingCandidate(
+                        option,
+                        up=False,
+                        learnt=length,
+                        scale=scale,
+                        judged=judged,
+                        full=deployment.is_full,
+                    )
                 )
                 continue
             picks[option.name] = backend

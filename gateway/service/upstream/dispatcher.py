@@ -128,7 +128,7 @@ class UpstreamDispatcher:
                 metering.end_streamed(opened.metered, opened.stream)
         finally:
             opened.answer.close()
-            opened.backend.end_request(trial=opened.half_open_trial)
+            opened.deployment.end_request(opened.backend, opened.half_open_trial)
             end_host_share(opened.host_share)
             if opened.held is not None:
                 opened.held.release()
@@ -185,7 +185,7 @@ class UpstreamDispatcher:
         began = time.monotonic()
         running, _ = backend.running_and_queued
         load_before = backend.integrate_load()
-        trial = backend.begin_request()
+        trial = place.deployment.begin_request(backend)
         model_trial = place.deployment.begin_trial(backend)
         backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
         metered = metering.begin_attempt(backend, place, scored) if ask.kind.generates else None
@@ -225,7 +225,7 @@ class UpstreamDispatcher:
             if self._sampler is not None:
                 self._sampler.record_attempt(record.trace, began)
             if opened is None:
-                backend.end_request(trial=trial)
+                place.deployment.end_request(backend, trial)
                 end_host_share(share)
                 seconds = time.monotonic() - began
                 wasted = estimate_waste(reason, scored, seconds) if ask.kind.generates else []

@@ -20,3 +20,17 @@ def test_beyond_the_budget_nothing_more_is_held():
     other.release()
     other.release()
     assert budget.held == 0
+
+
+def test_the_last_eighth_is_for_what_is_small():
+    budget = ByteBudget(8 << 20)
+    slow = HeldBytes(budget)
+    for _ in range(7):
+        slow.hold(1 << 20)
+    with pytest.raises(OverCapacity):
+        HeldBytes(budget).hold(1 << 20)
+    small = [HeldBytes(budget) for _ in range(16)]
+    for one in small:
+        one.hold(64 << 10)
+    with pytest.raises(OverCapacity):
+        HeldBytes(budget).hold(1)
