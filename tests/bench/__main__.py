@@ -9,6 +9,7 @@ once, how soon a backend learns that a client has left, and what many requests l
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
 `python -m tests.bench deciding`: the figures behind docs/deciding.md's pictures.
 `python -m tests.bench refits`: refits held against the physical truth, twenty windows a drill.
+`python -m tests.bench savings`: what a switchback of forty blocks can tell, a hundred runs.
 `python -m tests.bench forms`: how much better joules are predicted by a form that knows the load.
 """
 
@@ -240,6 +241,10 @@ def main() -> int:
         from tests.bench import refits  # the others need no numpy
 
         return refits.main(sys.argv[2:])
+    if sys.argv[1:2] == ["savings"]:
+        from tests.bench import savings
+
+        return savings.main(sys.argv[2:])
     if sys.argv[1:2] == ["forms"]:
         from tests.bench import forms  # the others need no numpy
 

@@ -70,13 +70,13 @@ def kinds(seconds: float) -> list[Kind]:
         for it in poisson(rate=0.8, **one)
     ]
     return [
-        _kind("streamed", [LabBackend("streamed", H100)], poisson(rate=3.0, **one)),
-        _kind(
+        make_kind("streamed", [LabBackend("streamed", H100)], poisson(rate=3.0, **one)),
+        make_kind(
             "burst",
             [LabBackend("burst", SLOTS)],
             bursts(count=30, every_seconds=20.0, **one),
         ),
-        _kind(
+        make_kind(
             "two models",
             [
                 LabBackend("two-large", replace(H100, idle_watts=1.0), cost=fitted_profile(H100)),
@@ -84,11 +84,11 @@ def kinds(seconds: float) -> list[Kind]:
             ],
             two,  # each simulator idles by itself, a real GPU only when both do
         ),
-        _kind("long prompts", [LabBackend("long", LONG_CONTEXT)], long),
+        make_kind("long prompts", [LabBackend("long", LONG_CONTEXT)], long),
     ]
 
 
-def _kind(name: str, backends: list[LabBackend], arrivals: Sequence[Arrival]) -> Kind:
+def make_kind(name: str, backends: list[LabBackend], arrivals: Sequence[Arrival]) -> Kind:
     made = tuple(
         replace(
             it, tokens_in=max(it.tokens_in, _LEAST_TOKENS), backend=it.backend or backends[0].name
@@ -106,7 +106,7 @@ def compare(seconds: float) -> list[dict[str, Any]]:
     os.sched_setaffinity(0, {cores.load})
     made = kinds(seconds)
     say(f"{seconds:g} s over sockets")
-    over_sockets = asyncio.run(_serve(cores.gateway, made))
+    over_sockets = asyncio.run(serve_kinds(cores.gateway, made))[0]
     rows = []
     for kind in made:
         virtual = Lab(list(kind.backends), seed=1).run(kind.arrivals)
@@ -123,9 +123,11 @@ def compare(seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-async def _serve(core: int, made: list[Kind]) -> dict[str, LabRun]:
+async def serve_kinds(core: int, made: Sequence[Kind]) -> tuple[dict[str, LabRun], dict[str, int]]:
+    """Serve all side by side; return the runs by kind, and the microjoules by backend."""
     async with contextlib.AsyncExitStack() as stack:
         urls: dict[str, str] = {}
+        engines = {}
         for kind in made:
             for backend in kind.backends:
                 spec = SimulatorSpec(
@@ -134,15 +136,15 @@ async def _serve(core: int, made: list[Kind]) -> dict[str, LabRun]:
                     per_request_metrics=True,
                     prompt_tokens_details=True,
                 )
-                urls[backend.name] = (
-                    await stack.enter_async_context(await start_simulator(spec))
-                ).url
+                simulator = await stack.enter_async_context(await start_simulator(spec))
+                urls[backend.name], engines[backend.name] = simulator.url, simulator.engine
         served = await stack.enter_async_context(_gateway(core, made, urls))
         await asyncio.sleep(3.0)  # the meter finds its counters' period
         timeout = aiohttp.ClientTimeout(total=None)
         connector = aiohttp.TCPConnector(limit=0)
         base = f"http://{serving.HOST}:{served.port}"
         async with aiohttp.ClientSession(base, timeout=timeout, connector=connector) as http:
+            before = {name: engine.microjoules for name, engine in engines.items()}
             began = time.monotonic()
             asked = await asyncio.gather(
                 *(
@@ -151,11 +153,12 @@ async def _serve(core: int, made: list[Kind]) -> dict[str, LabRun]:
                     for number, arrival in enumerate(kind.arrivals)
                 )
             )
+        spent = {name: engine.microjoules - before[name] for name, engine in engines.items()}
         names = [f"{k.name}-{n}".replace(" ", "_") for k in made for n in range(len(k.arrivals))]
         truths = dict(zip(names, asked, strict=True))
         log = served.folder / "decisions.jsonl"
         lines = await levels.logged(log, len(names), seconds=_SETTLE_SECONDS)
-    return {kind.name: _run(kind, truths, lines) for kind in made}
+    return {kind.name: _run(kind, truths, lines) for kind in made}, spent
 
 
 def _run(kind: Kind, truths: dict[str, Asked], lines: dict[str, dict[str, Any]]) -> LabRun:
@@ -206,7 +209,7 @@ async def _ask(http: aiohttp.ClientSession, name: str, arrival: Arrival, began: 
 
 
 @contextlib.asynccontextmanager
-async def _gateway(core: int, made: list[Kind], urls: dict[str, str]) -> AsyncIterator[Any]:
+async def _gateway(core: int, made: Sequence[Kind], urls: dict[str, str]) -> AsyncIterator[Any]:
     ledgers = [
         LedgerSpec(
             kind.name.replace(" ", "-"),
@@ -235,7 +238,7 @@ async def _gateway(core: int, made: list[Kind], urls: dict[str, str]) -> AsyncIt
             await asyncio.to_thread(profile.unlink)
 
 
-def _profile(made: list[Kind]) -> str:
+def _profile(made: Sequence[Kind]) -> str:
     """A profile of all models in the `load` form, as found by profiling each alone."""
     import tempfile
 

@@ -48,6 +48,12 @@ class Onlooker:
     def ended(self, now: float, request: LabRequest) -> None:
         """Hear that a request is over."""
 
+    def settled(self, now: float, request: LabRequest) -> None:
+        """Hear what a request was charged."""
+
+    def spent(self, now: float, gpu: str, kind: str, microjoules: int) -> None:
+        """Hear of idle and other joules."""
+
 
 def least_busy(_: Arrival, loads: Mapping[str, Load]) -> Placed:
     """Spread."""
@@ -263,9 +269,13 @@ class _Run:
         self._again(now + self._meter.batch_seconds, self._batch, gpu)
 
     def _settle(self, gpu: Gpu, now_us: int) -> None:
+        now = now_us / MICRO
         for one in gpu.ledger.settle_requests(now_us):
             request = self._requests[one.key[1]]
             request.charged_microjoules, request.method = one.microjoules, one.method
+            self._onlooker.settled(now, request)
+        for kind, microjoules in gpu.take_unattributed():
+            self._onlooker.spent(now, gpu.name, kind, microjoules)
 
     def _poll(self, now: float, server: LabServer) -> None:
         server.gpu.ledger.record_token_counts(

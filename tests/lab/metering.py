@@ -56,7 +56,7 @@ class Gpu:
     _moved: list[bool] = field(default_factory=list)
     _closed: int = 0
     _noise: float = 0.0
-    _read: int = 0
+    _told: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._updated = [0] * self.meter.devices
@@ -103,6 +103,13 @@ class Gpu:
         self.ledger.advance_counter(round(noticed * MICRO), shown - self._closed)
         self._closed = shown
         self.shown.append((noticed, shown))
+
+    def take_unattributed(self) -> list[tuple[str, int]]:
+        """Idle and other microjoules since it was last asked."""
+        found = {"idle": self.ledger.idle_microjoules, "other": self.ledger.other_microjoules}
+        fresh = [(kind, total - self._told.get(kind, 0)) for kind, total in found.items()]
+        self._told = found
+        return [(kind, amount) for kind, amount in fresh if amount]
 
     def books(self, true_busy_microjoules: int) -> Counters:
         """Where the ledger put what its counters advanced by."""

@@ -6,7 +6,8 @@ energy is integer microjoules.
 Rules:
 - Each advance of the counter closes an interval. Prompt tokens count over their prefill, generated
   tokens over the gap before the event that reported them. Prefill first, the rest to decode;
-  nothing of either: idle. Requests + other + idle + unsettled = advanced, exactly, always.
+  nothing of either: idle, and so is the part of it in which no request was there, at the power of
+  idle intervals. Requests + other + idle + unsettled = advanced, exactly, always.
 - Intervals settle oldest first, once everyone in flight is known up to their end; `cap_us` after
   it with what is known. `stall_us` without an event counts as no tokens.
 - A request settles once, when it has ended and its intervals are settled. `estimated` says that
@@ -23,6 +24,7 @@ from operator import attrgetter
 from backends.meter.ledger.apportion import RequestKey
 from backends.meter.ledger.attribution import attribute_interval
 from backends.meter.ledger.decode_weights import DecodeCost
+from backends.meter.ledger.idle_power import IdlePower
 from backends.meter.ledger.intervals import MAX_INTERVALS, EnergyInterval, merge_pairs
 from backends.meter.ledger.prefill_start import PrefillOrder
 from backends.meter.ledger.request import MAX_FRESH, NEVER_US, RequestTimeline
@@ -69,6 +71,7 @@ class EnergyLedger:
         self._settled_order: deque[RequestKey] = deque()
         self._unattributed_tokens: dict[str, UnattributedTokens] = {}
         self._prefill_order = PrefillOrder()
+        self._idle_power = IdlePower()
 
     @property
     def other_by_backend(self) -> dict[str, int]:
@@ -290,11 +293,16 @@ class EnergyLedger:
             for request in active:
                 request.incomplete |= span.hole
                 request.coarse |= long
-        other = self.other_microjoules
-        if attribute_interval(span, active, self._unattributed_tokens.values(), now_us):
-            self.attributed_microjoules += span.microjoules - (self.other_microjoules - other)
+        other, polled = self.other_microjoules, self._unattributed_tokens.values()
+        idle = self._idle_power.find_idle_energy(span, active, polled) if active else 0
+        used = span._replace(microjoules=span.microjoules - idle) if idle else span
+        if attribute_interval(used, active, polled, now_us):
+            self.attributed_microjoules += used.microjoules - (self.other_microjoules - other)
+            self.idle_microjoules += idle
         else:
             self.idle_microjoules += span.microjoules
+            if not active:
+                self._idle_power.learn(span)
 
     def _finish_requests(self, requests: list[RequestTimeline]) -> list[SettledRequest]:
         settled = []

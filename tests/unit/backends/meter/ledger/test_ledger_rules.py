@@ -149,10 +149,30 @@ wholes = st.tuples(
 counters = st.lists(st.tuples(st.integers(1, S), st.integers(0, 10**8)), min_size=1, max_size=30)
 
 
+def left_by_idling(spans, requests):
+    """Of each interval what was spent while anybody was there, by the power of idle intervals."""
+    times = [(begun, points[-1][0]) for begun, _, _, points in requests]
+    powers: list[float] = []
+    for start, end, microjoules in spans:
+        there = [(a, b) for a, b in times if a < end and b > start]
+        if not there:
+            powers.append(microjoules / (end - start))
+        elif len(powers) >= 3:
+            edges = sorted({start, end, *(t for pair in there for t in pair if start < t < end)})
+            empty = sum(
+                until - since
+                for since, until in pairwise(edges)
+                if not any(a <= since and until <= b for a, b in there)
+            )
+            yield start, end, microjoules - min(microjoules, int(min(powers[-20:]) * empty))
+            continue
+        yield start, end, microjoules
+
+
 def by_the_book(spans, requests) -> list[Fraction]:
     """The formula as the contract has it, interval by interval, in fractions."""
     got = [Fraction(0)] * len(requests)
-    for start, end, microjoules in spans:
+    for start, end, microjoules in left_by_idling(spans, requests):
         prompts = []
         decodes = []
         for begun, _, prefill, points in requests:
