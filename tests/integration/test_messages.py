@@ -68,8 +68,9 @@ async def test_the_stream_is_relayed_whole(world):
         breaking(typed("error", error={"type": "internal_error", "message": "died"})),
         breaking(typed("message_stop")),
         breaking(b"data: [DONE]\n\n"),
+        breaking(typed("message_delta", delta={"stop_reason": None}), typed("message_stop")),
     ],
-    ids=["ends", "cut", "error", "no reason", "done"],
+    ids=["ends", "cut", "error", "no reason", "done", "given up"],
 )
 async def test_a_stream_that_breaks_ends_with_anthropics_error(world, answer):
     gate = await world.gate(model("phi-3-mini", await world.recorder(answer)))
@@ -79,6 +80,17 @@ async def test_a_stream_that_breaks_ends_with_anthropics_error(world, answer):
     assert last["request_id"] == got.headers["x-request-id"]
     assert b"message_stop" not in got.raw
     assert got.error is not None
+
+
+async def test_a_message_that_vllm_gave_up_is_another_backends_to_answer(world):
+    async def giving_up(_, seen):
+        return web.json_response(message(seen.json, "Half an", stop_reason=None))
+
+    bad, good = await world.recorder(giving_up), await world.recorder(answering)
+    gate = await world.gate(model("phi-3-mini", bad), model("mistral-7b", good))
+    got = await gate.ask(ASK, {"x-joulegate-weight-energy": "1"}, path=PATH)
+    assert (got.status, got.json["stop_reason"]) == (200, "end_turn")
+    assert (len(bad.seen), len(good.seen)) == (1, 1)
 
 
 @pytest.mark.parametrize("whole", [True, False])

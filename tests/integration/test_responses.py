@@ -79,6 +79,18 @@ async def test_impact_and_explanation_stand_in_the_response(world):
         assert told["joulegate"]["candidates"]
 
 
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+async def test_a_response_that_vllm_gave_up_is_another_backends_to_answer(world, status):
+    async def giving_up(_, seen):
+        return web.json_response(response(seen.json, "Half an", status))
+
+    bad, good = await world.recorder(giving_up), await world.recorder(answering)
+    gate = await world.gate(model("phi-3-mini", bad), model("mistral-7b", good))
+    got = await gate.ask(ASK, {"x-joulegate-weight-energy": "1"}, path=PATH)
+    assert (got.status, got.json["status"]) == (200, "completed")
+    assert (len(bad.seen), len(good.seen)) == (1, 1)
+
+
 @pytest.mark.parametrize("asked", [ASK, ASK | {"stream": True}])
 async def test_a_failure_before_content_is_another_backends_to_answer(world, asked):
     async def failing(request, seen):
@@ -107,8 +119,9 @@ async def test_a_failure_before_content_is_another_backends_to_answer(world, ask
         breaking(b'data: {"error":{"message":"died","code":500}}\n\n'),
         breaking(b"data: [DONE]\n\n"),
         breaking(b"data: nonsense\n\n"),
+        breaking(typed("response.completed", response={"status": "cancelled", "output": []})),
     ],
-    ids=["ends", "cut", "failed", "error", "chat's error", "done", "nonsense"],
+    ids=["ends", "cut", "failed", "error", "chat's error", "done", "nonsense", "given up"],
 )
 async def test_a_stream_that_breaks_ends_with_the_apis_own_error(world, answer):
     gate = await world.gate(model("phi-3-mini", await world.recorder(answer)))

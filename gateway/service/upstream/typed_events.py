@@ -7,7 +7,7 @@ gets the API's own error event, from whoever serves it.
 """
 
 import time
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -23,7 +23,7 @@ from gateway.service.upstream.relay import (
     add_explanation,
     find_status,
 )
-from gateway.service.upstream.typed_usage import TypedUsage
+from gateway.service.upstream.typed_usage import GIVEN_UP_STATUS, TypedUsage
 from gateway.service.upstream.usage_impact import add_usage_impact
 
 
@@ -78,14 +78,21 @@ class _Event(Struct):
     message: Raw = sse.ABSENT
     usage: TypedUsage | None = None
     error: Raw = sse.ABSENT
+    delta: Raw = sse.ABSENT
 
 
 class _Whole(Struct):
     id: str | None = None
     model: str | None = None
+    status: Any = None
     usage: TypedUsage | None = None
 
 
+class _Delta(Struct):
+    stop_reason: Any = None
+
+
+_delta = msgspec.json.Decoder(_Delta)
 _event = msgspec.json.Decoder(_Event)
 _whole = msgspec.json.Decoder(_Whole)
 _members = msgspec.json.Decoder(dict[str, Raw])
@@ -154,7 +161,7 @@ class TypedEventStream(StreamedResponse):
                 parsed = self._decode(data)
                 self._note_whole(parsed)
                 if parsed.type == self._api.finish:
-                    self._finished = True
+                    self._finished |= _says_why(parsed.delta)
                 elif parsed.type in self._api.endings and self._api.finish and not self._finished:
                     raise InvalidResponse("the stream's last event before it said why")
                 kept.append(self._finish(parsed, event, data))
@@ -193,6 +200,8 @@ class TypedEventStream(StreamedResponse):
             whole = _whole.decode(raw)
         except sse.UNREADABLE as error:
             raise InvalidResponse(f"an answer that is not as vLLM sends it: {error}") from None
+        if event.type == _COMPLETED and whole.status in GIVEN_UP_STATUS:
+            raise InvalidResponse("it gave the answer up")
         if self._head.id is None:
             self._head.id, self._head.model = whole.id, whole.model
         if whole.usage is not None:
@@ -218,4 +227,13 @@ class TypedEventStream(StreamedResponse):
         return b"event: %s\ndata: %s\n\n" % (parsed.type.encode(), data)
 
 
+def _says_why(delta: Raw) -> bool:
+    """Tell whether an event says why the answer ends: of one that it aborted vLLM says nothing."""
+    try:
+        return isinstance(_delta.decode(delta).stop_reason, str)
+    except sse.UNREADABLE:
+        return False
+
+
+_COMPLETED: Final = "response.completed"
 _OBJECT_END: Final = b"}\n\n"

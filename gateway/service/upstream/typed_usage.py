@@ -1,9 +1,9 @@
 """Token counts as Responses and Messages have them, and unary answers of either read for them."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from backends import sse
 from backends.errors import InvalidResponse
@@ -48,9 +48,13 @@ class _UnaryAnswer(Struct):
     error: Raw = sse.ABSENT
     output: Raw = sse.ABSENT
     content: Raw = sse.ABSENT
+    status: Any = None
+    stop_reason: Any = UNSET
     input_tokens: Any = None
 
 
+GIVEN_UP_STATUS: Final = ("failed", "cancelled")
+"""What vLLM says of a response that it aborted; of such a message it says no `stop_reason`."""
 _answer = msgspec.json.Decoder(_UnaryAnswer)
 
 
@@ -63,6 +67,8 @@ def parse_typed_unary(body: bytes) -> UnaryResponse:
     counts_only = isinstance(parsed.input_tokens, int)
     if not bytes(parsed.output) and not bytes(parsed.content) and not counts_only:
         raise InvalidResponse("an answer without output or content")
+    if parsed.stop_reason is None or parsed.status in GIVEN_UP_STATUS:
+        raise InvalidResponse("it gave the answer up")
     return UnaryResponse(
         id=sse.ABSENT if parsed.id is None else Raw(msgspec.json.encode(parsed.id)),
         model=parsed.model,
