@@ -61,7 +61,7 @@ docs: $(VENV)/.dev  ## write the generated references again
 test-e2e: $(VENV)/.dev  ## real vLLM on the CPU, the OpenAI SDKs, a real Prometheus, the real helm
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
 
-conformance: $(VENV)/.dev  ## vLLM's own tests, direct and through the gateway; half an hour, goes on where it was stopped (ARGS='--seconds 400')
+conformance: $(VENV)/.dev  ## vLLM's own tests, direct and through the gateway; half an hour; goes on where it was stopped (ARGS='--seconds 400')
 	$(BIN)/python -m tests.conformance $(ARGS)
 
 test-lowest: | $(BIN)/python  ## the suite on the oldest versions that pyproject.toml allows

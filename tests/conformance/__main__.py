@@ -19,8 +19,8 @@ from pathlib import Path
 import yaml
 
 from backends.vllm.launcher import CPU_FLAGS, build_command, cpu_environment
-from tests.conformance.outcomes import is_done, read_outcomes
-from tests.conformance.suite import FILES, VERSION, fetch_tests, fetch_tools, run_file
+from tests.conformance.outcomes import forget_files, is_done, read_outcomes
+from tests.conformance.suite import FILES, FOLDER, VERSION, fetch_tests, fetch_tools, run_files
 from tests.e2e import install
 from tests.e2e.cache import CACHE, say
 from tests.e2e.fleet import NO_BLANKS, SMOLLM2, SMOLLM2_PROFILE, running
@@ -100,11 +100,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     files = [file for file in FILES if asked.only in file]
     if asked.again:
-        for side in (DIRECT, THROUGH) if asked.again == "all" else (THROUGH,):
-            _forget(files, side)
-    if not asked.report and not all(is_done(_log(file, s)) for file in files for s in _SIDES):
+        for side in _SIDES if asked.again == "all" else (THROUGH,):
+            forget_files(_log(side), files)
+    if not asked.report and any(_list_left(files, side) for side in _SIDES):
         _run_files(files, time.monotonic() + asked.seconds)
     return compare_files(files)
+
+
+def _list_left(files: list[str], side: str) -> list[str]:
+    return [file for file in files if not is_done(_log(side), f"{FOLDER}/{file}")]
 
 
 def _run_files(files: list[str], deadline: float) -> None:
@@ -117,31 +121,32 @@ def _run_files(files: list[str], deadline: float) -> None:
         with running([server]), running([gateway]):
             gateway.wait_until_up("/ready", 60)
             urls = {DIRECT: server.url, THROUGH: gateway.url}
-            for number, file in enumerate(files, 1):
-                for side in _SIDES:
-                    left, log = deadline - time.monotonic(), _log(file, side)
-                    if is_done(log):
-                        continue
-                    began = time.monotonic()
-                    if left <= 0 or not run_file(python, tools, tests, file, urls[side], log, left):
-                        say("stopped by --seconds; run it again to go on")
-                        return
-                    took = time.monotonic() - began
-                    ran = len(read_outcomes(log))
-                    say(f"{number}/{len(files)} {file} {side}: {ran} tests, {took:.0f} s")
+            for number, side in enumerate(_SIDES):
+                left = _list_left(files, side)
+                if not left:
+                    continue
+                # What is run direct is worth little until it was run through the gateway.
+                seconds = (deadline - time.monotonic()) / (len(_SIDES) - number)
+                if seconds <= 0 or not run_files(
+                    python, tools, tests, left, urls[side], _log(side), seconds
+                ):
+                    say(f"{side}: stopped by --seconds; run it again to go on")
+                ran = sum(len(read_outcomes(_log(side), file)) for file in files)
+                say(f"{side}: {ran} tests came to something, {len(left)} files were to run")
 
 
 def compare_files(files: list[str]) -> int:
     """Show what differs; return the exit code."""
     lost, silent, left = 0, [], []
     for file in files:
-        direct, through = (read_outcomes(_log(file, side)) for side in _SIDES)
-        if not all(is_done(_log(file, side)) for side in _SIDES):
+        direct, through = (read_outcomes(_log(side), file) for side in _SIDES)
+        whole = all(is_done(_log(side), f"{FOLDER}/{file}") for side in _SIDES)
+        if not whole:
             left.append(file)
         if not direct:
             continue
-        lost += _compare(file, direct, through)
-        if "passed" not in direct.values():
+        lost += _compare(file, direct, through, whole=whole)
+        if whole and "passed" not in direct.values():
             silent.append(file)
             print(f"  nothing passes direct: {next(iter(direct.values()))}")
     say(f"{lost} pass direct and fail through the gateway")
@@ -154,33 +159,26 @@ def compare_files(files: list[str]) -> int:
     return int(lost > 0 or len(silent) == len(files))
 
 
-def _compare(file: str, direct: dict[str, str], through: dict[str, str]) -> int:
+def _compare(file: str, direct: dict[str, str], through: dict[str, str], *, whole: bool) -> int:
     """Show what differs in one file, of what ran both ways; return how many tests are lost."""
     counts = [sum(one == "passed" for one in ran.values()) for ran in (direct, through)]
     print(f"{file}: {len(direct)} tests, {counts[0]} pass direct, {counts[1]} through", flush=True)
     lost = 0
     for test, outcome in direct.items():
         then = through.get(test, "not run")
-        if then == "not run" and not is_done(_log(file, THROUGH)):
+        if then == "not run" and not whole:
             continue
         if outcome == "passed" and then != "passed" and not then.startswith("skipped"):
             own = next((why for part, why in OWN_WAY.items() if part in test), None)
             lost += own is None
-            name = test.removeprefix("tests/entrypoints/")
+            name = test.removeprefix(f"{FOLDER}/")
             print(f"  {'own way' if own else 'LOST'}: {name}: {own or then}", flush=True)
     return lost
 
 
-def _log(file: str, side: str) -> Path:
-    folder = KEPT / side
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / (file.replace("/", "-").removesuffix(".py") + ".jsonl")
-
-
-def _forget(files: list[str], side: str) -> None:
-    for file in files:
-        for kept in (KEPT / side).glob(_log(file, side).stem + ".*"):
-            kept.unlink()
+def _log(side: str) -> Path:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    return KEPT / f"{side}.jsonl"
 
 
 if __name__ == "__main__":

@@ -1,22 +1,24 @@
 """What each of vLLM's tests came to, kept line by line so that a stopped run goes on from there."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 TRIES = 2
-DONE = "done"
+BEGUN, ENDED = "begun", "ended"
 
 
-def read_outcomes(log: Path) -> dict[str, str]:
-    """Return each test's outcome, with why where there is a reason.
+def read_outcomes(log: Path, file: str = "") -> dict[str, str]:
+    """Return the outcome of each test of a file, with why where there is a reason.
 
     A test that was begun `TRIES` times and never ended counts as stopped.
     """
     found: dict[str, str] = {}
     begun: dict[str, int] = {}
-    for line in log.read_text("utf-8").splitlines() if log.exists() else []:
-        test, outcome, why = json.loads(line)
-        if outcome == "begun":
+    for test, outcome, why in _read_lines(log):
+        if outcome == ENDED or not _is_of(test, file):
+            continue
+        if outcome == BEGUN:
             begun[test] = begun.get(test, 0) + 1
         else:
             begun.pop(test, None)
@@ -25,11 +27,27 @@ def read_outcomes(log: Path) -> dict[str, str]:
     return found
 
 
-def is_done(log: Path) -> bool:
-    """Whether every test of the file has come to something."""
-    return log.with_suffix(f".{DONE}").exists()
+def is_done(log: Path, file: str) -> bool:
+    """Whether every test of a file has come to something."""
+    return any(outcome == ENDED and test == file for test, outcome, _ in _read_lines(log))
 
 
-def mark_done(log: Path) -> None:
-    """Note that the file was run to its end."""
-    log.with_suffix(f".{DONE}").touch()
+def write_line(log: Path, test: str, outcome: str, why: str = "") -> None:
+    """Add what a test came to; `ENDED` is said of a file."""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps([test, outcome, why]) + "\n")
+
+
+def forget_files(log: Path, files: Sequence[str]) -> None:
+    """Drop what is known of files' tests."""
+    kept = [line for line in _read_lines(log) if not any(_is_of(line[0], file) for file in files)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def _is_of(test: str, file: str) -> bool:
+    return file in test
+
+
+def _read_lines(log: Path) -> list[list[str]]:
+    lines = log.read_text("utf-8").splitlines() if log.exists() else []
+    return [json.loads(line) for line in lines]

@@ -5,7 +5,6 @@ JOULEGATE_CONFORMANCE_URL. Each test's outcome is written to JOULEGATE_CONFORMAN
 and what stands there is not run again: a run that was stopped goes on where it was.
 """
 
-import json
 import os
 import sys
 import types
@@ -15,7 +14,7 @@ from typing import ClassVar, Self
 import anthropic
 import openai
 import pytest
-from outcomes import read_outcomes
+from outcomes import BEGUN, read_outcomes, write_line
 
 URL = os.environ["JOULEGATE_CONFORMANCE_URL"]
 LOG = Path(os.environ["JOULEGATE_CONFORMANCE_LOG"])
@@ -87,7 +86,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_logstart(nodeid: str) -> None:
     """Write that a test begins: one that begins twice and never ends holds up nobody."""
-    _write_line(nodeid, "begun", "")
+    write_line(LOG, nodeid, BEGUN)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -105,9 +104,4 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 def _write_report(report: pytest.TestReport | pytest.CollectReport) -> None:
     crash = getattr(report.longrepr, "reprcrash", None)
     why = "" if report.outcome == "passed" else str(crash.message if crash else report.longrepr)
-    _write_line(report.nodeid, report.outcome, why[-200:])
-
-
-def _write_line(test: str, outcome: str, why: str) -> None:
-    with LOG.open("a", encoding="utf-8") as file:
-        file.write(json.dumps([test, outcome, why]) + "\n")
+    write_line(LOG, report.nodeid, report.outcome, why[-200:])

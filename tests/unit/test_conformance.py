@@ -1,10 +1,8 @@
 """What vLLM's own tests came to is read back as written; a stuck test holds up nobody."""
 
-import json
-
 import pytest
 
-from tests.conformance.outcomes import is_done, mark_done, read_outcomes
+from tests.conformance.outcomes import ENDED, forget_files, is_done, read_outcomes, write_line
 
 
 @pytest.fixture
@@ -13,24 +11,28 @@ def log(tmp_path):
 
 
 def write(log, *lines):
-    with log.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    for line in lines:
+        write_line(log, *line)
 
 
 def test_nothing_was_run(log):
     assert read_outcomes(log) == {}
-    assert not is_done(log)
-    mark_done(log)
-    assert is_done(log)
+    assert not is_done(log, "a.py")
+    write_line(log, "a.py", ENDED)
+    assert (is_done(log, "a.py"), is_done(log, "b.py")) == (True, False)
+    assert read_outcomes(log) == {}
 
 
 def test_an_outcome_has_its_reason(log):
-    write(log, ["a", "begun", ""], ["a", "passed", ""], ["b", "begun", ""], ["b", "failed", "no"])
-    assert read_outcomes(log) == {"a": "passed", "b": "failed: no"}
+    write(log, ["a::1", "begun"], ["a::1", "passed"], ["b::1", "begun"], ["b::1", "failed", "no"])
+    assert read_outcomes(log) == {"a::1": "passed", "b::1": "failed: no"}
+    assert read_outcomes(log, "a::") == {"a::1": "passed"}
+    forget_files(log, ["a::"])
+    assert read_outcomes(log) == {"b::1": "failed: no"}
 
 
 def test_a_test_that_never_ends_is_begun_twice_and_no_more(log):
-    write(log, ["a", "begun", ""])
+    write(log, ["a", "begun"])
     assert read_outcomes(log) == {}
-    write(log, ["a", "begun", ""])
+    write(log, ["a", "begun"])
     assert read_outcomes(log) == {"a": "stopped: it did not end"}
