@@ -117,7 +117,7 @@ async def test_a_4xx_that_is_not_vllms_is_believed_when_a_second_backend_gives_i
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("sent", [None, {"detail": "Not Found"}])
-@pytest.mark.parametrize("status", [404, 408, 409, 425, 499])
+@pytest.mark.parametrize("status", [402, 404, 405, 408, 409, 410, 425, 499])
 async def test_a_4xx_that_cannot_be_the_requests_is_a_502(fleet, gate, status, sent, stream):
     fields = {"body": sent} if sent is not None else {}
     fleet.fail(fleet.all, "status", status=status, **fields)

@@ -24,17 +24,29 @@ _VALIDATION: Final = frozenset(
 _SERVERS_FAULT: Final = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.PAYMENT_REQUIRED,
         HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.NOT_ACCEPTABLE,
         HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.CONFLICT,
+        HTTPStatus.GONE,
+        HTTPStatus.LENGTH_REQUIRED,
+        HTTPStatus.PRECONDITION_FAILED,
+        HTTPStatus.REQUEST_URI_TOO_LONG,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        HTTPStatus.EXPECTATION_FAILED,
+        HTTPStatus.MISDIRECTED_REQUEST,
         HTTPStatus.TOO_EARLY,
+        HTTPStatus.UPGRADE_REQUIRED,
+        HTTPStatus.PRECONDITION_REQUIRED,
         HTTPStatus.TOO_MANY_REQUESTS,
         499,
     }
 )
-"""Whatever the body says: key, path, name and timing are the gateway's own or the server's."""
+"""Whatever the body says: key, path, method, headers, name and timing are the gateway's own."""
 _CONTEXT: Final = re.compile(
     r"context[ _](length|window)|max(imum)? model len|maximum input length|max_model_len",
     re.IGNORECASE,
