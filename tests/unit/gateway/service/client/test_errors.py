@@ -37,6 +37,7 @@ TABLE = {
     "BackendsUnavailable": (503, "server_error", "no_backend_available"),
     "GatewayDraining": (503, "server_error", "draining"),
     "OverCapacity": (503, "server_error", "over_capacity"),
+    "GatewayBusy": (429, "rate_limit_error", "gateway_busy"),
     "BackendsRateLimited": (429, "rate_limit_error", "rate_limited"),
     "BadGateway": (502, "server_error", "bad_gateway"),
     "GatewayTimeout": (504, "server_error", "upstream_timeout"),
@@ -89,7 +90,7 @@ def test_an_sdk_is_told_not_to_multiply_our_retries(kind):
     error = kind("m", retry_after_seconds=7)
     headers = dict(error.build_headers())
     assert headers[b"retry-after"] == b"7"
-    # Another replica may answer what one that stops cannot.
+    # Another replica may answer what one that stops or is full cannot.
     again = kind.__name__ in ("GatewayDraining", "OverCapacity")
     spent = TABLE[kind.__name__][0] >= 429 and not again
     assert headers.get(b"x-should-retry") == (b"false" if spent else None)
