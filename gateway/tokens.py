@@ -116,11 +116,11 @@ class TokenCounter:
 
 def count_dense(text: str) -> int:
     """Return the digits and ASCII punctuation marks in `text`."""
-    # Deleting by table is the fastest way through a str that Python has.
-    return len(text) - len(text.translate(_DELETE_DENSE))
+    raw = text.encode("utf-8", "surrogatepass")
+    return len(raw) - len(raw.translate(None, _DENSE))
 
 
-_DELETE_DENSE = dict.fromkeys(map(ord, "0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))
+_DENSE = b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def load_token_counter(cache_dir: str | None = None) -> TokenCounter:

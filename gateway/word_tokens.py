@@ -3,33 +3,43 @@
 Rules of this file:
 
 - The count is that of encoding the whole text. cl100k's splitting rule ends a piece wherever a
-  space follows something that is no white space, and no merge crosses the end of a piece: a text's
-  tokens are the sum over its words, each with the space before it.
+  space follows something that is no white space, and after a line break that no white space
+  follows; no merge crosses the end of a piece. So a text's tokens are the sum over its words, each
+  with the space before it, the first of a line without one, the last of a line with its breaks.
 - A run of spaces is one piece and one token, but for its last space, which is the next word's. Any
-  other white space beside a space makes pieces of its own: a text that has it is cut by a pattern,
-  which keeps such runs together; any other by its spaces alone.
+  other white space beside a space, or before a break, makes pieces of its own: a text that has it
+  is cut by a pattern, which keeps such runs together; any other by its spaces and breaks alone.
 - What is new is learnt a few words a text and otherwise encoded together, so that a text of nothing
-  but new words costs little more than without this.
+  but new words costs little more than without this. What was not met for long is forgotten.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
 MOST_WORDS = 32_768
-"""Words kept of each kind; beyond that all are forgotten and learnt anew."""
+"""Words kept of each kind."""
 
 _LEARNT_A_TEXT = 8
-_LONGEST_WORD = 24
+_LONGEST_WORD = 40
+_MOST_LINES = 64
 _LONGEST_RUN = 64  # surely one token, and more than any text is indented by
 _RUN = " " * _LONGEST_RUN
-_OTHER_RUNS = (" \n", " \r", "\t", "\x0b", "\x0c")
-_SPACES = re.compile("  +")
 # What Unicode calls White_Space; Python's own \s has four control characters more.
 _OTHER = "\t-\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _SPACE, _WORD = f"[ {_OTHER}]", f"[^ {_OTHER}]"
 _CHUNK = re.compile(
     f"{_SPACE}*{_WORD}+(?:[{_OTHER}]{_SPACE}*{_WORD}+)*(?:[{_OTHER}]{_SPACE}*\\Z)?|{_SPACE}+"
 )
+_SPACES = re.compile("  +")
+_LINE = "\0"
+"""Stands before the first word of a line, which has no space before it."""
+_PATTERNED_ASCII = (" \n", "\t", "\r", "\x0b", "\x0c", _LINE, _RUN)
+_PATTERNED = (
+    *_PATTERNED_ASCII,
+    *"\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029",
+    *"\u202f\u205f\u3000",
+)
+"""What a text must not have in it to be cut by its spaces and breaks alone."""
 
 
 class WordTokens:
@@ -37,38 +47,77 @@ class WordTokens:
 
     def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:
         self._encode = encode
-        self._words: dict[str, int] = {}
-        self._chunks: dict[str, int] = {}
+        self._words = _KnownTokens({"": 0, _LINE: 0})
+        self._chunks = _KnownTokens({})
 
     def count_tokens(self, text: str) -> int:
         """Return as many as `encode` would give."""
-        has_runs = "  " in text
-        plain = text.isascii() and not (has_runs and (text.endswith("  ") or _RUN in text))
-        if not plain or any(run in text for run in _OTHER_RUNS):
-            return self._count_known(_CHUNK.findall(text), self._chunks, "")
-        first, *words = text.split(" ")
-        tokens = len(self._encode(first)) if first else 0
-        if words and not words[-1]:
-            tokens += 1  # a space at the end
-            words.pop()
-        if has_runs:
+        patterned = _PATTERNED_ASCII if text.isascii() else _PATTERNED
+        if any(map(text.__contains__, patterned)) or text.endswith(("  ", "\n ")):
+            tokens, new = self._chunks.add_up(_CHUNK.findall(text))
+            return tokens + self._learn(self._chunks, new, "") if new else tokens
+        marked = _LINE + text
+        if "\n" in text:
+            marked = marked.replace("\n", f"\n {_LINE}").replace(f" {_LINE}\n", "\n")
+        tokens, new = self._words.add_up(marked.split(" "))
+        if "  " in text:
             tokens += len(_SPACES.findall(text))
-            words = list(filter(None, words))
-        return tokens + self._count_known(words, self._words, " ") if words else tokens
+        if text.endswith(" "):
+            tokens += 1
+        if new:
+            lines = [word for word in new if word[0] == _LINE]
+            if len(lines) > _MOST_LINES:
+                return len(self._encode(text))
+            for word in lines:
+                tokens += self._words.note(word, len(self._encode(word[1:])))
+            if lines:
+                new = [word for word in new if word[0] != _LINE]
+            tokens += self._learn(self._words, new, " ")
+        return tokens
 
-    def _count_known(self, words: list[str], known: dict[str, int], before: str) -> int:
-        """Sum over words that each have `before` in front of them."""
-        counts = list(map(known.get, words))
-        if None not in counts:
-            return sum(counts)  # type: ignore[arg-type] # none is None
-        new = [word for word, count in zip(words, counts, strict=True) if count is None]
-        tokens = sum(filter(None, counts))
-        if len(known) >= MOST_WORDS:
-            known.clear()
+    def _learn(self, known: "_KnownTokens", new: list[str], before: str) -> int:
+        """Return the tokens of words that each have `before` in front of them; keep some."""
+        tokens = 0
         for word in new[-_LEARNT_A_TEXT:]:
-            found = len(self._encode(before + word))
-            tokens += found
-            if len(word) <= _LONGEST_WORD:
-                known[word] = found
+            tokens += known.note(word, len(self._encode(before + word)))
         rest = new[:-_LEARNT_A_TEXT]
         return tokens + len(self._encode(before + before.join(rest))) if rest else tokens
+
+
+class _KnownTokens(dict[str, int]):
+    """Tokens by word; `always` are never forgotten.
+
+    One that is not found is looked for among the older half, and kept for longer if it is there.
+    """
+
+    def __init__(self, always: dict[str, int]) -> None:
+        super().__init__(always)
+        self._always = always
+        self._older: dict[str, int] = {}
+        self._new: list[str] = []
+
+    def __missing__(self, word: str) -> int:
+        found = self._older.get(word)
+        if found is None:
+            self._new.append(word)
+            return 0
+        self[word] = found
+        return found
+
+    def add_up(self, words: list[str]) -> tuple[int, list[str]]:
+        """Return the tokens of the known ones, and the others."""
+        if len(self) >= MOST_WORDS // 2:
+            self._older = dict(self)
+            self.clear()
+            self.update(self._always)
+        tokens = sum(map(self.__getitem__, words))
+        new = self._new
+        if new:
+            self._new = []
+        return tokens, new
+
+    def note(self, word: str, tokens: int) -> int:
+        """Keep and return a word's tokens; a long one comes too seldom to be kept."""
+        if len(word) <= _LONGEST_WORD:
+            self[word] = tokens
+        return tokens

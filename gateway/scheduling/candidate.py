@@ -34,12 +34,17 @@ class DeploymentOption:
     """Its key in the profile, by which its accuracy head is found."""
     name: tuple[str, str] = field(init=False, repr=False, compare=False)
     """(model, deployment)."""
+    learnt_name: str = field(init=False, repr=False, compare=False)
+    """By which what was learnt of its answers is kept."""
     scale: TokenScale = field(init=False, repr=False, compare=False)
     depends_on_load: bool = field(init=False, repr=False, compare=False)
     """Whether company changes what a request costs here, so that there is something to pack."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", (self.model, self.deployment))
+        both = f"{self.model}/{self.deployment}"
+        learnt_name = self.model if self.model == self.deployment else both
+        object.__setattr__(self, "learnt_name", learnt_name)
         object.__setattr__(self, "scale", TokenScale(self.ratio, self.per_dense_char))
         depends = any(
             cost.cost_per_output_token(1.0, 1) != cost.cost_per_output_token(1.0, 0)
@@ -89,6 +94,10 @@ class RoutingCandidate(NamedTuple):
     judged: AccuracyEstimate | None = None
     full: bool = False
     """Whether it is not up for no other reason than that it has as many requests as it may."""
+    tokens_in: int = 0
+    """The prompts' tokens by `scale`, where they were worked out already; 0: they were not."""
+    base: AnswerLength | None = None
+    """The profile's word on the answer's length, where it was worked out already."""
 
     @property
     def accuracy(self) -> float:

@@ -1,14 +1,13 @@
 """What goes into a ranking and what comes out: weights, bounds, the decision itself."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gateway.scheduling.answer_length import AnswerLength
 
 
-@dataclass(frozen=True, slots=True)
-class MetricWeights:
+class MetricWeights(NamedTuple):
     """How much a caller cares for each metric; they sum to 1 when made by `of`."""
 
     accuracy: float
@@ -32,7 +31,7 @@ class MetricWeights:
         return cls(*(value / total for value in scaled))
 
 
-METRICS = tuple(field.name for field in fields(MetricWeights))
+METRICS = MetricWeights._fields
 """Their names, in the order in which costs and terms stand."""
 
 PRESETS = {
@@ -151,8 +150,7 @@ class ScoredCandidate(NamedTuple):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingDecision:
+class RoutingDecision(NamedTuple):
     """A ranking and everything that led to it, best first.
 
     `feasible` is false where every candidate breaks a bound; `candidates` then holds them by how

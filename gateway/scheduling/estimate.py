@@ -13,8 +13,8 @@ Rules of this file:
 import math
 from typing import NamedTuple
 
-from gateway.scheduling.answer_length import AnswerLength, Moments, find_normal_quantile
-from gateway.scheduling.candidate import CandidatePlace, RoutingCandidate
+from gateway.scheduling.answer_length import AnswerLength, find_normal_quantile
+from gateway.scheduling.candidate import CandidatePlace, DeploymentOption, RoutingCandidate
 from gateway.scheduling.cost import COST_FLOOR, CostFunction
 from gateway.scheduling.decision import ExcludedCandidate, MetricWeights, PlacePrediction
 from gateway.scheduling.features import RequestFeatures
@@ -31,7 +31,8 @@ _LARGEST_LIMIT = 1 << 53
 class TokensExpected(NamedTuple):
     """Tokens of a request on one candidate: of all sequences, and of a mean one by itself.
 
-    `low` and `high` are the clamp of one answer.
+    `low` and `high` are the clamp of one answer, `each_p90` its 90% quantile, and `deviation` its
+    standard deviation, 0 where no cost and no second sequence asks for it.
     """
 
     input: int
@@ -44,10 +45,8 @@ class TokensExpected(NamedTuple):
     each_out: float
     low: float
     high: float
-
-    def compute_moments(self) -> Moments:
-        """Return the first two moments of one answer's tokens."""
-        return self.length.compute_moments(self.low, self.high)
+    each_p90: float
+    deviation: float
 
 
 class CandidateEstimate(NamedTuple):
@@ -72,19 +71,21 @@ def estimate_candidate(
 ) -> CandidateEstimate | None:
     """Predict one candidate, or say in `excluded` why it cannot serve."""
     option = candidate.option
-    lacking = features.needs - option.capabilities
-    if lacking:
-        reason = f"capability: does not offer {', '.join(sorted(lacking))}"
+    if not features.needs <= option.capabilities:
+        lacking = ", ".join(sorted(features.needs - option.capabilities))
+        reason = f"capability: does not offer {lacking}"
         excluded.append(ExcludedCandidate(option.model, option.deployment, "capability", reason))
         return None
     tokens = expect_tokens(features, candidate)
-    # vLLM takes min(context - prompt, limit): a large limit alone shuts nobody out.
-    needed_out = _find_needed_tokens(features, tokens)
-    if tokens.longest_in + needed_out > option.context and not features.always_fits:
-        needed = f"{round(tokens.longest_in)} tokens in and {round(needed_out)} out"
-        reason = f"context: {needed} exceed {option.context}"
-        excluded.append(ExcludedCandidate(option.model, option.deployment, "context", reason))
-        return None
+    # An answer that ends before its limit ends before the context does.
+    if not tokens.low < tokens.each_p90 < tokens.high and not features.always_fits:
+        # vLLM takes min(context - prompt, limit): a large limit alone shuts nobody out.
+        needed_out = _find_needed_tokens(features, tokens)
+        if tokens.longest_in + needed_out > option.context:
+            needed = f"{round(tokens.longest_in)} tokens in and {round(needed_out)} out"
+            reason = f"context: {needed} exceed {option.context}"
+            excluded.append(ExcludedCandidate(option.model, option.deployment, "context", reason))
+            return None
     if not candidate.up:
         code, reason = "down", "down: no usable backend"
         if candidate.full:
@@ -96,18 +97,20 @@ def estimate_candidate(
 
 def expect_tokens(features: RequestFeatures, candidate: RoutingCandidate) -> TokensExpected:
     """Return the tokens of a request on a candidate, context aside from its limit on the answer."""
-    option = candidate.option
-    total = features.scale(candidate.scale or option.scale)
-    longest = total if features.prompts == 1 else max(1.0, total * features.longest)
+    option, learnt, prompts = candidate.option, candidate.learnt, features.prompts
+    total = candidate.tokens_in or features.scale(candidate.scale or option.scale)
+    longest = total if prompts == 1 else max(1.0, total * features.longest)
     kept = features.truncate_tokens
     if kept is not None:
         # -1: vLLM cuts a prompt to the context, and leaves one token for the answer.
         kept = kept if kept > 0 else option.context - 1
         longest = min(longest, kept)
-        total = min(total, kept * features.prompts)
-    each_in = total / features.prompts
-    learnt = candidate.learnt
-    length = option.output.describe(each_in) if learnt is None else learnt.length
+        total = min(total, kept * prompts)
+    each_in = total / prompts
+    if learnt is not None:
+        length = learnt.length
+    else:
+        length = candidate.base or option.output.describe(each_in)
     asked, room = features.asked_tokens_out, option.context - longest
     high = float(max(1, room if asked is None else min(asked, room)))
     low = min(float(max(1, features.min_tokens)), high)
@@ -116,15 +119,17 @@ def expect_tokens(features: RequestFeatures, candidate: RoutingCandidate) -> Tok
     else:
         source = PROFILE if learnt is None else learnt.source
     each_out = length.compute_mean(low, high)
-    count = features.sequences
-    p90 = length.find_quantile(P90, low, high)
-    if count > 1:
+    count = features.answers * prompts
+    p90 = each_p90 = length.find_quantile(P90, low, high)
+    deviation = 0.0
+    if count > 1 or not (option.seconds.is_linear and option.joules.is_linear):
         deviation = length.compute_moments(low, high).deviation
+    if count > 1:
         spread = find_normal_quantile(P90) * deviation * math.sqrt(count)
         p90 = min(count * high, count * each_out + spread)
     return TokensExpected(
         total, each_out * count, max(1, round(p90)), length, source, each_in, longest,
-        each_out, low, high,
+        each_out, low, high, each_p90, deviation,
     )  # fmt: skip
 
 
@@ -139,7 +144,7 @@ def bound_costs(
     seconds += _queue_seconds(seconds, made.place)
     each = out
     if count > 1:
-        spread = find_normal_quantile(share) * tokens.compute_moments().deviation
+        spread = find_normal_quantile(share) * tokens.deviation
         each = min(tokens.high, tokens.each_out + spread / math.sqrt(count))
     return seconds, max(COST_FLOOR, count * option.joules.evaluate_form(tokens.each_in, each, load))
 
@@ -178,43 +183,38 @@ def _predict(
     weights: MetricWeights,
     reference_load: float | None,
 ) -> CandidateEstimate:
-    option, running = candidate.option, candidate.running
-    places = candidate.places or (CandidatePlace("", _HERE, running, candidate.queued),)
-    raw: list[tuple[float, float]] = []
-    settled: list[tuple[float, float]] = []
+    option = candidate.option
+    places = candidate.places or (CandidatePlace("", _HERE, candidate.running, candidate.queued),)
     predicted: list[PlacePrediction] = []
+    floors: list[bool] = []
     for place in places:
-        seconds, joules = _predict_place(features, candidate, tokens, place)
-        raw.append((seconds, joules))
-        # Floored, and with what is to wait for.
+        backend, why, running, queued, cached = place
+        seconds, joules = _predict_place(features, option, tokens, running, cached)
+        floors.append(seconds < COST_FLOOR or joules < COST_FLOOR)
         seconds, joules = max(seconds, COST_FLOOR), max(joules, COST_FLOOR)
-        if place.queued:
+        if queued:
             seconds += _queue_seconds(seconds, place)
-        settled.append((seconds, joules))
-        predicted.append(PlacePrediction(place.backend, place.why, place.running, seconds, joules))
-    at = 0 if len(places) == 1 else _choose_place(settled, weights)
-    place, (seconds, joules) = places[at], raw[at]
-    floored = seconds < COST_FLOOR or joules < COST_FLOOR
+        predicted.append(PlacePrediction(backend, why, running, seconds, joules))
+    at = 0 if len(places) == 1 else _choose_place(predicted, weights)
+    _, _, running, seconds, joules = predicted[at]
     reference = joules
-    if reference_load is not None and reference_load != place.running:
-        reference = _joules(features, option.joules, tokens, reference_load, 0)
-    seconds, joules = settled[at]
+    if reference_load is not None and reference_load != running:
+        reference = max(_joules(features, option.joules, tokens, reference_load, 0), COST_FLOOR)
     return CandidateEstimate(
-        candidate, tokens, place, seconds, joules, max(reference, COST_FLOOR), floored,
-        tuple(predicted),
-    )  # fmt: skip
+        candidate, tokens, places[at], seconds, joules, reference, floors[at], tuple(predicted)
+    )
 
 
 def _predict_place(
     features: RequestFeatures,
-    candidate: RoutingCandidate,
+    option: DeploymentOption,
     tokens: TokensExpected,
-    place: CandidatePlace,
+    running: int,
+    cached: int,
 ) -> tuple[float, float]:
     """Return raw seconds, without the queue, and joules of the request at one place."""
-    option, count = candidate.option, features.sequences
-    load = place.running + count - 1
-    cached = place.cached_tokens
+    count = features.answers * features.prompts
+    load = running + count - 1
     longest_in = max(0.0, tokens.longest_in - cached) if cached else tokens.longest_in
     if count == 1:
         seconds = expect_cost(option.seconds, longest_in, tokens, load)
@@ -223,7 +223,7 @@ def _predict_place(
         share = (count - 0.375) / (count + 0.25)
         out = max(tokens.each_out, tokens.length.find_quantile(share, tokens.low, tokens.high))
         seconds = option.seconds.evaluate_form(longest_in, out, load)
-    return seconds, _joules(features, option.joules, tokens, place.running, cached)
+    return seconds, _joules(features, option.joules, tokens, running, cached)
 
 
 def _joules(
@@ -233,7 +233,7 @@ def _joules(
     running: float,
     cached: int,
 ) -> float:
-    count = features.sequences
+    count = features.answers * features.prompts
     each_in = max(0.0, tokens.each_in - cached) if cached else tokens.each_in
     return count * expect_cost(cost, each_in, tokens, running + count - 1)
 
@@ -245,15 +245,15 @@ def expect_cost(
     mean = tokens.each_out
     if cost.is_linear:
         return cost.evaluate_form(tokens_in, mean, running)
-    spread = tokens.compute_moments().deviation
+    spread = tokens.deviation
     low = cost.evaluate_form(tokens_in, mean - spread, running)
     return (low + cost.evaluate_form(tokens_in, mean + spread, running)) / 2.0
 
 
-def _choose_place(settled: list[tuple[float, float]], weights: MetricWeights) -> int:
+def _choose_place(predicted: list[PlacePrediction], weights: MetricWeights) -> int:
     """Return the place with the lowest w_energy log E + w_time log T; ties to the first."""
     best, best_score = 0, math.inf
-    for at, (seconds, joules) in enumerate(settled):
+    for at, (_, _, _, seconds, joules) in enumerate(predicted):
         score = weights.energy * math.log10(joules)
         score += weights.time * math.log10(seconds)
         if score < best_score - 1e-12:

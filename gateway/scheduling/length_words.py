@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from gateway.scheduling.answer_length import AnswerLength
-from gateway.scheduling.text_features import BUCKETS, SHAPES, TextFeatures
+from gateway.scheduling.text_features import BUCKETS, SHAPES, TextFeatures, add_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,7 @@ class LengthWords:
         """Return the distribution of the answer's tokens."""
         mu = self.bias
         if text.buckets:
-            total = sum(map(self.words.__getitem__, text.buckets))
-            mu += total / math.sqrt(len(text.buckets))
+            mu += add_weights(self.words, text.buckets) / math.sqrt(len(text.buckets))
         for (weight, mean, deviation), value in zip(self.shape, text.shape, strict=True):
             mu += weight * (value - mean) / deviation
         return AnswerLength(mu, self.sigma)

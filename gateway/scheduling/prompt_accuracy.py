@@ -19,7 +19,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.scheduling.text_features import FORMS, WORD_BUCKETS, TextFeatures, hash_word
+from gateway.scheduling.text_features import (
+    FORMS,
+    WORD_BUCKETS,
+    TextFeatures,
+    add_weights,
+    hash_word,
+)
 
 STATIC = "static"
 CONTEXT_WEIGHT = 0.25
@@ -172,8 +178,8 @@ class PromptAccuracy:
             max(-MOST_FORM, min(MOST_FORM, (value - mean) / deviation))
             for value, mean, deviation in zip(text.form, self.means, self.deviations, strict=True)
         )
-        spread = sum(map(self.variance.__getitem__, words))
-        spread += CONTEXT_WEIGHT**2 * sum(map(self.variance.__getitem__, around))
+        spread = add_weights(self.variance, words)
+        spread += CONTEXT_WEIGHT**2 * add_weights(self.variance, around)
         distance = spread / count if words or around else 1.0
         room = max(1e-9, 1.0 - self.familiar)
         known = min(1.0, max(0.0, 1.0 - 2.0 * (distance - self.familiar) / room))
@@ -196,9 +202,9 @@ class PromptAccuracy:
         """Return a head's value before calibration."""
         mix, total = self.mix, 0.0
         if mix > 0.0:
-            linear = sum(map(head.words.__getitem__, reading.words))
+            linear = add_weights(head.words, reading.words)
             if reading.context:
-                linear += CONTEXT_WEIGHT * sum(map(head.words.__getitem__, reading.context))
+                linear += CONTEXT_WEIGHT * add_weights(head.words, reading.context)
             linear = head.bias + linear / reading.root
             linear += sum(map(float.__mul__, head.form, reading.form))
             total = mix * linear

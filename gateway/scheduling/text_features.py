@@ -7,7 +7,10 @@ only, so that a long prompt costs no more than a short one.
 """
 
 import math
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from operator import itemgetter
+from typing import NamedTuple
 from zlib import crc32
 
 BUCKETS = 4096
@@ -26,12 +29,20 @@ _TAIL = 2_048
 _MOST_CACHED = 50_000
 _PUNCTUATION = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~'
 _TO_SPACES = str.maketrans(_PUNCTUATION, " " * len(_PUNCTUATION))
+# str.split() takes these four for white space as well, bytes.split() does not.
+_APART = (_PUNCTUATION + "\x1c\x1d\x1e\x1f").encode()
+_BYTES_TO_SPACES = bytes.maketrans(_APART, b" " * len(_APART))
 _DIGITS = b"0123456789"
 _SYMBOLS = b"+-*/=^()<>"
 _HIGH = bytes(range(128, 256))
-_OPTIONS = ("\nB.", "\nB)", "\n(B)", "(B) ", " B) ", "\nb)")
-_CODE = ("```", "();", "return ", "def ", "#include", "</")
-_buckets: dict[str, int] = {}
+# A mark, and its rarest character: looking for one character costs next to nothing.
+_OPTIONS = (
+    ("B", "\nB."), ("B", "\nB)"), ("B", "\n(B)"), ("B", "(B) "), ("B", " B) "), (")", "\nb)"),
+)  # fmt: skip
+_CODE = (
+    ("`", "```"), (";", "();"), ("n", "return "), ("d", "def "), ("#", "#include"), ("<", "</"),
+)  # fmt: skip
+_BLANK = (("_", "__"),)
 
 
 def hash_word(word: str) -> int:
@@ -48,7 +59,8 @@ _WHATS = frozenset(map(hash_word, ("what", "which", "who", "when", "where")))
 class TextFeatures(NamedTuple):
     """The buckets of a text's words, each once, and its shape (in the order of `SHAPES`).
 
-    `words` are the words' finer buckets, and `form` what accuracy looks at beside them (in the
+    Buckets stand in the order of the text, so that sums are the same on every machine. `words` are
+    the words' finer buckets, and `form` what accuracy looks at beside them (in the
     order of `FORMS`).
     """
 
@@ -73,11 +85,11 @@ def cut_middle(text: str) -> str:
 def extract_text_features(text: str, *, with_form: bool = True) -> TextFeatures:
     """Return the features of a text; a bucket appears once however many words fall into it.
 
-    Without the form, which models of answer lengths do not read, it takes about half as long.
+    Without the form, which models of answer lengths do not read, it takes about a third less.
     """
     text = cut_middle(text)
-    words = text.lower().translate(_TO_SPACES).split()
-    found = _hash_words(set(words))
+    words = _split_bytes(text)
+    found = dict.fromkeys(map(_buckets.__getitem__, words))
     raw = text.encode("utf-8", "replace")
     digits = len(raw) - len(raw.translate(None, _DIGITS))
     shape = (
@@ -86,34 +98,50 @@ def extract_text_features(text: str, *, with_form: bool = True) -> TextFeatures:
         float("?" in text),
         float(digits > 0),
     )
-    coarse = set(map(_COARSE, found))
-    return TextFeatures(
-        tuple(sorted(coarse)),
-        shape,
-        tuple(sorted(found)),
-        _describe_form(text, raw, digits, found, len(words)) if with_form else (),
-    )
+    coarse = tuple(dict.fromkeys([bucket & _COARSE for bucket in found]))
+    form = _describe_form(text, raw, digits, found.keys(), len(words)) if with_form else ()
+    return TextFeatures(coarse, shape, tuple(found), form)
 
 
-_COARSE = (BUCKETS - 1).__and__
+_COARSE = BUCKETS - 1
 
 
-def _hash_words(words: set[str]) -> set[int]:
-    """Return the words' buckets; those met before are looked up, all at once."""
-    known = _buckets
-    found = set(map(known.get, words))
-    if None in found:
-        for word in words:
-            if word not in known:
-                if len(known) >= _MOST_CACHED:
-                    known.clear()
-                found.add(known.setdefault(word, hash_word(word)))
-        found.discard(None)
-    return cast("set[int]", found)
+def add_weights(weights: Sequence[float], buckets: tuple[int, ...]) -> float:
+    """Return the sum of the weights of these buckets, in their order."""
+    if len(buckets) > 1:
+        # In half the time of a map over __getitem__.
+        return float(sum(itemgetter(*buckets)(weights)))
+    return weights[buckets[0]] if buckets else 0.0
+
+
+def _split_bytes(text: str) -> list[bytes]:
+    """Return the words of a text as `split_words` does, encoded; bytes are split much faster."""
+    text = text.lower()
+    if not text.isascii():
+        # Beyond ASCII too what white space is str.split() knows.
+        text = " ".join(text.split())
+    try:
+        return text.encode().translate(_BYTES_TO_SPACES).split()
+    except UnicodeEncodeError:  # half a surrogate pair
+        words = text.translate(_TO_SPACES).split()
+        return [word.encode("utf-8", "replace") for word in words]
+
+
+class _Buckets(dict[bytes, int]):
+    """Buckets of words met before; any other is hashed, and kept."""
+
+    def __missing__(self, word: bytes) -> int:
+        if len(self) >= _MOST_CACHED:
+            self.clear()
+        found = self[word] = crc32(word) % WORD_BUCKETS
+        return found
+
+
+_buckets = _Buckets()
 
 
 def _describe_form(
-    text: str, raw: bytes, digits: int, found: set[int], words: int
+    text: str, raw: bytes, digits: int, found: AbstractSet[int], words: int
 ) -> tuple[float, ...]:
     size = max(1, len(raw))
     letters = len(raw.translate(None, b" \t\r\n"))
@@ -124,12 +152,16 @@ def _describe_form(
         float(digits > 0),
         digits / size,
         (len(raw) - len(raw.translate(None, _SYMBOLS))) / size,
-        float(any(map(text.__contains__, _OPTIONS))),
-        float(any(map(text.__contains__, _CODE))),
-        float("__" in text),
+        float(_has_any(text, _OPTIONS)),
+        float(_has_any(text, _CODE)),
+        float(_has_any(text, _BLANK)),
         float("$" in text),
-        float(not _REASONS.isdisjoint(found)),
-        float(not _WHATS.isdisjoint(found)),
+        float(not found.isdisjoint(_REASONS)),
+        float(not found.isdisjoint(_WHATS)),
         letters / max(1, words),
         0.0 if text.isascii() else 1.0 - len(raw.translate(None, _HIGH)) / size,
     )
+
+
+def _has_any(text: str, marks: tuple[tuple[str, str], ...]) -> bool:
+    return any(rare in text and mark in text for rare, mark in marks)

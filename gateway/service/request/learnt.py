@@ -94,7 +94,7 @@ class Learnt:
         for option in options:
             usual = option.output.describe(_USUAL_TOKENS_IN).mu
             base = usual if option.words is None else option.words.bias
-            self.lengths.set_base(_key(option), base)
+            self.lengths.set_base(option.learnt_name, base)
 
     def hash_application(self, description: str) -> str:
         """Return the keyed hash by which an application is known here."""
@@ -108,7 +108,7 @@ class Learnt:
         self, option: DeploymentOption, application: str, base: AnswerLength
     ) -> LearntLength | None:
         """Return what has been learnt of an answer's length; None: nothing."""
-        return self.lengths.predict(_key(option), application, base)
+        return self.lengths.predict(option.learnt_name, application, base)
 
     def observe(
         self,
@@ -129,7 +129,7 @@ class Learnt:
             return
         self._learn(
             LengthSeen(
-                _key(option),
+                option.learnt_name,
                 lesson.application,
                 base.mu,
                 base.sigma,
@@ -267,7 +267,3 @@ def make_lesson(
         not features.ignore_eos,
         features.min_tokens,
     )
-
-
-def _key(option: DeploymentOption) -> str:
-    return option.model if option.model == option.deployment else "/".join(option.name)

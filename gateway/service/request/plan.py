@@ -119,7 +119,8 @@ class RoutingPlan:
                 text = extract_text_features(self.ask.words)
             else:
                 text = read.text
-            found["features"] = {"words": text.words, "form": text.form}
+            # Sorted: the order of the text is nobody's to read.
+            found["features"] = {"words": tuple(sorted(text.words)), "form": text.form}
         return found
 
     def _describe_decision(self, request_id: str) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def make_plan(
 def _put_first(decision: RoutingDecision, model: str) -> RoutingDecision:
     """Return the decision with a model's candidates first; one that has none stays as it is."""
     ranked = sorted(decision.candidates, key=lambda scored: scored.model != model)
-    return replace(decision, candidates=tuple(ranked))
+    return decision._replace(candidates=tuple(ranked))
 
 
 def no_candidate_error(

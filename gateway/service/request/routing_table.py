@@ -198,15 +198,17 @@ def list_candidates(
     bases: dict[tuple[str, str], AnswerLength] = {}
     learnt = deciding.learnt
     for option, deployment, *_ in snapshot.routed_deployments:
-        if model is not None and option.model != model:
-            continue
-        if allowed is not None and option.model not in allowed:
+        if (model is not None and option.model != model) or (
+            allowed is not None and option.model not in allowed
+        ):
             continue
         scale = None if learnt is None else learnt.predict_scale(option)
-        each_in = features.scale(scale or option.scale) / features.prompts
-        base = option.output.describe(each_in)
+        tokens_in = features.scale(scale or option.scale)
+        each_in = tokens_in / features.prompts
         if option.words is not None and read is not None:
             base = option.words.predict(read.text)
+        else:
+            base = option.output.describe(each_in)
         bases[option.name] = base
         length = None if learnt is None else learnt.predict_length(option, application, base)
         if length is None and read is not None and option.words is not None:
@@ -225,25 +227,21 @@ def list_candidates(
                 tokens_out=math.exp(min(expected.mu, _MOST_MU)),
                 rules=deciding.rules,
             )
+        up, full = True, False
         if not places:
             backend = deployment.pick_backend(last_resort=last_resort)
             if backend is None:
-                found.append(
-                    RoutingCandidate(
-                        option,
-                        up=False,
-                        learnt=length,
-                        scale=scale,
-                        judged=judged,
-                        full=deployment.is_full,
-                    )
-                )
-                continue
-            picks[option.name] = backend
-            running, queued = backend.running_and_queued
-            places = (CandidatePlace(backend.label, DRAWN, running, queued),)
+                up, full = False, deployment.is_full
+            else:
+                picks[option.name] = backend
+                running, queued = backend.running_and_queued
+                places = (CandidatePlace(backend.label, DRAWN, running, queued),)
+        # What vLLM cuts off a prompt changes what is to be expected of its answer.
+        whole = base if features.truncate_tokens is None else None
         found.append(
-            RoutingCandidate(option, places=places, learnt=length, scale=scale, judged=judged)
+            RoutingCandidate(
+                option, 0, up, 0, places, length, scale, judged, full, tokens_in, whole
+            )
         )
     return Found(found, picks, bases)
 

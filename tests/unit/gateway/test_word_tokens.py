@@ -55,7 +55,42 @@ def test_what_is_kept_is_bounded(encode, monkeypatch):
     for turn in range(100):
         text = " ".join(f"w{turn}x{at}" for at in range(9))
         assert words.count_tokens(text) == len(encode(text))
-        assert len(words._words) <= 50 + 8
+        assert len(words._words) + len(words._words._older) <= 2 * (50 // 2 + 8 + 2)
+
+
+def test_words_met_again_are_kept_when_others_are_forgotten(encode, monkeypatch):
+    monkeypatch.setattr(word_tokens, "MOST_WORDS", 40)
+    words = WordTokens(encode)
+    often = " the cat sat"
+    for turn in range(60):
+        new = " ".join(f"w{turn}x{at}" for at in range(4))
+        assert words.count_tokens(f"{new}{often}") == len(encode(f"{new}{often}"))
+    assert {"the", "cat", "sat"} <= words._words.keys() | words._words._older.keys()
+
+
+LINES = st.sampled_from(
+    ["\n", "\n", "\n\n", "\n  ", "\n    ", " ", "  ", "\n ", *WORDS, "ü", "…", "\0"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(LINES, max_size=60).map("".join))
+def test_lines_have_as_many_tokens_as_encoding_them_gives(text):
+    words = WordTokens(COUNTER.encode)
+    wanted = len(COUNTER.encode(text))
+    assert [words.count_tokens(text) for _ in range(3)] == [wanted] * 3
+
+
+def test_a_text_of_very_many_new_lines_is_encoded_at_once(encode):
+    calls = []
+
+    def counted(text):
+        calls.append(text)
+        return encode(text)
+
+    text = "\n".join(f"l{at}x" for at in range(1000))
+    assert WordTokens(counted).count_tokens(text) == len(encode(text))
+    assert calls == [text]
 
 
 def test_a_text_of_known_words_is_not_encoded(encode):

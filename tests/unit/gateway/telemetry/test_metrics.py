@@ -1,6 +1,5 @@
 """The metrics: the contract's names and labels, sums that add up, labels from the config only."""
 
-import dataclasses
 import random
 from collections import Counter
 
@@ -181,7 +180,7 @@ def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
 
 def test_a_request_whose_client_named_the_model_is_no_saving(metrics):
     one = record()
-    decision = dataclasses.replace(one.planned.decision, policy="none")
+    decision = one.planned.decision._replace(policy="none")
     one.planned = one.planned._replace(decision=decision)
     enter(metrics, one)
     assert not any(

@@ -3,7 +3,6 @@
 import json
 import math
 import random
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -219,8 +218,8 @@ def test_a_baseline_of_one_model_puts_it_first_and_keeps_the_others(snapshot, co
 )
 def test_a_lacking_capability_names_the_key_and_vllms_flags(decided, body, said):
     decision = decided(body).decision
-    without = replace(
-        decision, candidates=(), excluded=tuple(o for o in decision.excluded if o.code != "down")
+    without = decision._replace(
+        candidates=(), excluded=tuple(o for o in decision.excluded if o.code != "down")
     )
     error = no_candidate_error(without)
     assert isinstance(error, UnsupportedCapability)
