@@ -286,6 +286,9 @@ class Backend(CircuitBreaker):
             self._wait_until = self._clock() + seconds
             self.wait_status = status
 
-    def record_probe(self, *, well: bool, why: str = "") -> None:
-        """Note the result of a health probe."""
+    def record_probe(self, *, well: bool, why: str = "", gone: bool = False) -> None:
+        """Note the result of a health probe; `gone`: nobody listens there."""
+        if gone:
+            # Nor is there who asked not to be asked; what comes in its place has not.
+            self._wait_until = None
         self.note_probe(well=well, why=why, alone=self.is_alone)

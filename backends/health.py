@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from backends.client import BackendClient
-from backends.errors import BackendError
+from backends.errors import BackendError, BackendUnreachable
 from backends.periodic import run_periodically
 from backends.registry import Backend
 
@@ -31,6 +31,7 @@ class HealthProber:
 
     async def probe_backend(self, backend: Backend) -> None:
         """Probe one backend once and record the result."""
+        gone = False
         try:
             status, _ = await self._client.get(
                 backend.build_url("/health"), backend.headers, seconds=self._timeout_seconds
@@ -40,7 +41,8 @@ class HealthProber:
         except BackendError as error:
             well = False
             detail = f"{error.reason}: {error}"
-        backend.record_probe(well=well, why=detail)
+            gone = isinstance(error, BackendUnreachable)
+        backend.record_probe(well=well, why=detail, gone=gone)
 
     async def run(self) -> None:
         """Probe for ever; one loop a backend, so that a hanging one delays no other."""

@@ -130,10 +130,10 @@ def meter(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 9464,
     source: Annotated[
-        str | None, typer.Option(help="auto (default), nvml, rapl, dcgm or simulator.")
+        str | None, typer.Option(help="auto (default), nvml, rapl, dcgm, file or simulator.")
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="GPU by number or UUID; default: all.")
+        list[str] | None, typer.Option(help="GPU by number or UUID (default: all), or the file.")
     ] = None,
     backend: Annotated[
         list[str] | None, typer.Option(help="URL of a vLLM server on these devices.")

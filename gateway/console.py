@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -64,14 +64,20 @@ def run_until_told(
     host: str,
     port: int,
     announce: Callable[[_Running], None] = lambda _: None,
+    leave: Callable[[_Running], Awaitable[None]] | None = None,
 ) -> int:
-    """Run a server until SIGINT or SIGTERM; return the exit code, FAILED where it cannot listen."""
+    """Run a server until SIGINT or SIGTERM; return the exit code, FAILED where it cannot listen.
+
+    `leave` is awaited before it closes.
+    """
 
     async def serve() -> None:
         stopped = make_stop_event()
         async with await start as running:
             announce(running)
             await stopped.wait()
+            if leave is not None:
+                await leave(running)
 
     try:
         asyncio.run(serve())

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from gateway import structured
 from gateway.server_url import check_prometheus_url, check_server_url, server_root
 
-SourceName = Literal["auto", "nvml", "rapl", "dcgm", "simulator"]
+SourceName = Literal["auto", "nvml", "rapl", "dcgm", "file", "simulator"]
 SOURCES: tuple[str, ...] = get_args(SourceName)
 HostSourceName = Literal["auto", "rapl", "none"]
 _NEED_URL = ("dcgm", "simulator")
@@ -49,6 +49,8 @@ class LedgerConfig(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"url: the source {self.source} needs one")
         if self.source not in _NEED_URL and self.url is not None:
             raise ValueError(f"url: the source {self.source} has none")
+        if self.source == "file" and len(self.devices) != 1:
+            raise ValueError("devices: the source file needs one, the path of its file")
         if self.url is not None:
             check = check_prometheus_url if self.source == "dcgm" else check_server_url
             check("url", self.url)

@@ -43,7 +43,9 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One deployment: a model on one kind of hardware with one cost profile.
 
     The same `name` may be listed several times, each with its own `deployment`. Beyond
-    `max_running` requests at once others are sent to the next best, or wait.
+    `max_running` requests at once others are sent to the next best, or wait. `wake_seconds` is how
+    long a request that nobody else can serve waits for the first backend, where the model may be
+    scaled to none; 0: not at all.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     deployment: str | None = None
     capabilities: tuple[Capability, ...] = ("chat", "completions", "logprobs")
     max_running: Annotated[int, Meta(ge=1)] | None = None
+    wake_seconds: Annotated[float, Meta(ge=0.0, le=7200.0)] = 0.0
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", self.name):

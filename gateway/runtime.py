@@ -126,6 +126,7 @@ class GatewayRuntime:
             keys=make_api_keys(config, names, self.metrics),
             log=config.log,
             limits=config.limits,
+            holder=fleet.make_holder(config, deployments, self.metrics),
             stall_seconds=config.timeouts.stall_seconds,
             stream_seconds=config.timeouts.stream_seconds,
             deciding=Deciding(

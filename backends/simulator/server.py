@@ -13,6 +13,7 @@ from backends.bearer import is_bearer_of
 from backends.listening_socket import format_server_url, open_listening_socket
 from backends.simulator.cohere_handlers import CohereHandlers
 from backends.simulator.cost_model import CostModel
+from backends.simulator.draining import DrainGate
 from backends.simulator.engine import BatchingEngine
 from backends.simulator.fault_middleware import apply_faults
 from backends.simulator.faults import FaultInjector
@@ -26,6 +27,7 @@ from backends.simulator.typed_handlers import TypedHandlers
 
 _MORE_HANDLERS = (TypedHandlers, ScoringHandlers, TokenHandlers, JudgingHandlers, CohereHandlers)
 SERVER_KEY = web.AppKey("server", SimulatorHandlers)
+_GATE_KEY = web.AppKey("gate", DrainGate)
 _MAX_BODY_BYTES = 64 << 20
 _KEEPALIVE_SECONDS = 5.0  # uvicorn's default, hence vLLM's
 _SHUTDOWN_SECONDS = 0.5
@@ -36,6 +38,7 @@ _BACKLOG = 1024
 def create_app(spec: SimulatorSpec) -> web.Application:
     """The server as an aiohttp application; its state is `app[SERVER]`."""
     server = SimulatorHandlers(spec)
+    gate = DrainGate()
 
     @web.middleware
     async def handle_errors(request: web.Request, handler: RequestHandler) -> web.StreamResponse:
@@ -61,8 +64,14 @@ def create_app(spec: SimulatorSpec) -> web.Application:
         server.faults.clear_faults()
         await server.scheduler_loop.stop_task()
 
-    app = web.Application(middlewares=[handle_errors], client_max_size=_MAX_BODY_BYTES)
+    @web.middleware
+    async def count_requests(request: web.Request, handler: RequestHandler) -> web.StreamResponse:
+        return await gate.answer(request, handler)
+
+    middlewares = [count_requests, handle_errors]
+    app = web.Application(middlewares=middlewares, client_max_size=_MAX_BODY_BYTES)
     app[SERVER_KEY] = server
+    app[_GATE_KEY] = gate
     app.add_routes(server.list_routes())
     for make_handlers in _MORE_HANDLERS:
         app.add_routes(make_handlers(server).list_routes())
@@ -87,6 +96,7 @@ class RunningSimulator:
     engine: BatchingEngine
     faults: FaultInjector
     _runner: web.AppRunner
+    _gate: DrainGate
     _listener: asyncio.Server | None = None
     _reopening: asyncio.Task[None] | None = None
     _closed: bool = False
@@ -99,6 +109,10 @@ class RunningSimulator:
     def set_cost_model(self, truth: CostModel) -> None:
         """Make the model slower, hungrier or otherwise different from now on."""
         self.engine.set_cost_model(truth)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new requests and wait until those that run have ended, but no longer."""
+        await self._gate.drain(seconds)
 
     async def close(self) -> None:
         """Stop listening, cut what is in flight, free everything."""
@@ -169,7 +183,7 @@ async def start_simulator(
     try:
         await runner.setup()
         running = RunningSimulator(
-            host, sock.getsockname()[1], spec, server.engine, server.faults, runner
+            host, sock.getsockname()[1], spec, server.engine, server.faults, runner, app[_GATE_KEY]
         )
         await running._listen_on(sock)  # noqa: SLF001 - one module, one noun
     except BaseException:

@@ -21,9 +21,9 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
 
     @get(["/ready", "/readyz"], name="ready", sync_to_thread=False)
     def get_readiness() -> Response[dict[str, Any]]:
-        """Say whether requests are welcome: a usable backend, and not draining."""
+        """Say whether requests are welcome: a usable backend or one to wake, and not draining."""
         usable = sum(1 for backend in gateway.backends if backend.is_in_use)
-        good = usable > 0 and not gateway.draining
+        good = (usable > 0 or gateway.holder is not None) and not gateway.draining
         status = "draining" if gateway.draining else "ready" if good else "no usable backend"
         return Response(
             {"status": status, "usable_backends": usable, "inflight": gateway.inflight_requests},

@@ -21,6 +21,8 @@ from gateway.library.shipped import load_library
 _DEVICES = ("auto", "cpu", "gpu")
 _SIMULATED_CONTEXT_TOKENS = 32768
 """Context of a simulated model that has no recipe: what the library's were measured within."""
+_DRAIN_SECONDS = 30.0
+"""How long requests run on after SIGTERM; new ones are refused."""
 
 
 def run(
@@ -91,4 +93,9 @@ def _run_simulator(
     log_to_stderr("info")
     spec = SimulatorSpec(model, truth, speed=speed, seed=seed)
     err.print(f"simulated {model} on http://{host}:{port}, {speed:g} x real time", markup=False)
-    return run_until_told(start_simulator(spec, host, port), host, port)
+    return run_until_told(
+        start_simulator(spec, host, port),
+        host,
+        port,
+        leave=lambda running: running.drain(_DRAIN_SECONDS),
+    )

@@ -103,6 +103,7 @@ class ConfigAdopter:
         gateway.deployments = deployments
         gateway.limits = config.limits
         gateway.gate = change_gate(gateway.gate, config, deployments, gateway.metrics.admission)
+        gateway.holder = fleet.make_holder(config, deployments, gateway.metrics)
         gateway.deciding.change_config(config)
         gateway.accounting.change_deployments(deployments)
         gateway.accounting.recent.limit = config.limits.requests_kept

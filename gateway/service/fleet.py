@@ -15,6 +15,7 @@ from gateway.boundary_config import BoundaryConfig
 from gateway.carbon_config import CarbonConfig
 from gateway.config import BackendConfig, GatewayConfig, ModelConfig
 from gateway.service.admission import share_limit
+from gateway.service.holding import RequestHolder
 from gateway.telemetry import count_workers
 from gateway.telemetry.boundary import BoundaryRates
 from gateway.telemetry.boundary_account import BoundaryAccount
@@ -120,6 +121,14 @@ def connect_meters(
 def _find_meter_root(meter: str) -> str:
     parts = urlsplit(meter)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def make_holder(
+    config: GatewayConfig, made: tuple[Deployment, ...], metrics: GatewayMetrics
+) -> RequestHolder | None:
+    """Make what holds requests for models that sleep; None where none may."""
+    seconds = {model.name: model.wake_seconds for model in config.models if model.wake_seconds}
+    return RequestHolder(made, seconds, metrics) if seconds else None
 
 
 def make_carbon_intensity(config: GatewayConfig, client: BackendClient) -> CarbonIntensity | None:

@@ -30,6 +30,7 @@ from gateway.service.client.cancellation import (
 from gateway.service.client.errors import ApiError, StreamInterrupted
 from gateway.service.client.failed_request import FailureReporter
 from gateway.service.client.response import SSE, ResponseWriter
+from gateway.service.holding import RequestHolder
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
@@ -77,11 +78,13 @@ class RequestPipeline:
         log: LogConfig = NO_LOG,
         limits: LimitsConfig = DEFAULT_LIMITS,
         keys: ApiKeys | None = None,
+        holder: RequestHolder | None = None,
     ) -> None:
         self.limits = limits
         self.keys = keys
         self.gate: RequestGate | None = None
         self.deciding = deciding or Deciding()
+        self.holder = holder
         self._log = log
         self.names = names
         self.profiles = profiles
@@ -227,9 +230,7 @@ class RequestPipeline:
     ) -> None:
         ask = await load()
         record.parsed = ParsedRequest(ask.stream)
-        target = self._resolve_target(ask)
-        arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
-        record.target = RequestedName(target.label, target.preset, arm)
+        target, baseline = self._note_target(ask, record)
         made = (
             self._plan_target(ask, target, headers, baseline)
             if self.gate is None
@@ -237,6 +238,10 @@ class RequestPipeline:
                 lifeline, record, ask, partial(self._plan_target, ask, target, headers, baseline)
             )
         )
+        if self.holder is not None and not made.decision.candidates:
+            made = await self.holder.hold_request(
+                made, partial(self._plan_target, ask, target, headers, baseline)
+            )
         made.note(record, self._log)
         if not made.decision.candidates:
             raise no_candidate_error(
@@ -289,6 +294,15 @@ class RequestPipeline:
                     note_served(record, opened, made.snapshot, ttft_seconds)
             finally:
                 self.dispatcher.close_response(opened)
+
+    def _note_target(
+        self, ask: InferenceRequest, record: RequestRecord
+    ) -> tuple[RequestTarget, BaselineConfig | None]:
+        """Note what a request asks for; return it, and the baseline that it is to be served by."""
+        target = self._resolve_target(ask)
+        arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
+        record.target = RequestedName(target.label, target.preset, arm)
+        return target, baseline
 
     def _resolve_target(self, ask: InferenceRequest) -> RequestTarget:
         """Return the models that may serve a request.

@@ -124,6 +124,12 @@ class GatewayMetrics:
             "livesum",
             "model", "backend",
         )  # fmt: skip
+        self.requests_held = make_gauge(
+            "requests_held",
+            "Requests that wait for the model's first backend: what wakes one scaled to none",
+            "livesum",
+            "model",
+        )
         self.backends_idle = make_gauge(
             "backends_idle",
             "Backends of the model that may be sent requests and have none: what packing leaves "

@@ -8,6 +8,7 @@ than 1.2 attempts a request.
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -106,55 +107,63 @@ class Drill:
 
     def __init__(self, folder: Path) -> None:
         *ports, port = (free_port() for _ in range(4))
-        self._roots = [f"http://127.0.0.1:{port}" for port in ports]
-        self._backends = [
-            Process(folder / f"{port}.log", "backend", _MODEL, "--simulate", "--port", port)
+        self.backends = {
+            Process(
+                folder / f"{port}.log", "backend", _MODEL, "--simulate", "--port", port
+            ): f"http://127.0.0.1:{port}"
             for port in ports
-        ]
+        }
         config = folder / "gateway.yaml"
-        urls = [{"url": root} for root in self._roots]
+        urls = [{"url": root} for root in self.backends.values()]
         config.write_text(
             json.dumps({"models": [{"name": _MODEL, "context": 4096, "backends": urls}]})
         )
         self._gateway = Process(folder / "gateway.log", "serve", "--config", config, "--port", port)
-        self._root = f"http://127.0.0.1:{port}"
+        self.root = f"http://127.0.0.1:{port}"
         self.fates: Counter[str] = Counter()
         self.deaths = 0
         self.page = ""
 
-    async def run(self, seconds: float, streams: int, every_seconds: float) -> None:
-        """Stream and kill for so long."""
-        for process in (*self._backends, self._gateway):
+    @contextlib.asynccontextmanager
+    async def started(self) -> AsyncIterator[None]:
+        """Have all of them run, and keep the gateway's last page of metrics."""
+        for process in (*self.backends, self._gateway):
             await process.start()
         try:
-            for root in (*self._roots, self._root):
+            for root in (*self.backends.values(), self.root):
                 await wait_until(is_up, f"{root}/health")
-            await wait_until(_all_are_up, f"{self._root}/metrics")
+            await wait_until(all_are_up, f"{self.root}/metrics")
+            yield
+            self.page = await get_page(f"{self.root}/metrics") or ""
+        finally:
+            await self._gateway.end(signal.SIGTERM)
+            for process in self.backends:
+                await process.end()
+
+    async def kill_for(self, seconds: float, streams: int, every_seconds: float) -> None:
+        """Stream and kill for so long."""
+        async with self.started():
             until = time.monotonic() + seconds
             async with (
                 openai.AsyncOpenAI(
-                    base_url=f"{self._root}/v1", api_key="x", max_retries=0, timeout=60
+                    base_url=f"{self.root}/v1", api_key="x", max_retries=0, timeout=60
                 ) as client,
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(self._keep_killing(until, every_seconds))
                 for _ in range(streams):
-                    group.create_task(self._keep_streaming(client, until))
-            self.page = await get_page(f"{self._root}/metrics") or ""
-        finally:
-            await self._gateway.end(signal.SIGTERM)
-            for process in self._backends:
-                await process.end()
+                    group.create_task(self.keep_streaming(client, lambda: time.monotonic() < until))
 
-    async def _keep_streaming(self, client: openai.AsyncOpenAI, until: float) -> None:
-        while time.monotonic() < until:
+    async def keep_streaming(self, client: openai.AsyncOpenAI, goes_on: Callable[[], bool]) -> None:
+        """Run one stream after another, and note their fates."""
+        while goes_on():
             self.fates[await stream_one(client, _rng.randrange(20, 200))] += 1
 
     async def _keep_killing(self, until: float, every_seconds: float) -> None:
-        for victim, root in itertools.cycle(zip(self._backends, self._roots, strict=True)):
+        for victim, root in itertools.cycle(self.backends.items()):
             await asyncio.sleep(every_seconds)
             # Two must be up: the one before has to be back in use.
-            await wait_until(_all_are_up, f"{self._root}/metrics")
+            await wait_until(all_are_up, f"{self.root}/metrics")
             if time.monotonic() >= until:
                 return
             await victim.end()
@@ -176,7 +185,8 @@ class Drill:
         return not bad and attempts <= _MOST_ATTEMPTS and self.deaths > 0
 
 
-def _all_are_up(page: str) -> bool:
+def all_are_up(page: str) -> bool:
+    """Whether the gateway uses all three."""
     return total(page, "joulegate_backend_up") == 3
 
 
@@ -189,7 +199,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="joulegate-deaths-") as folder:
         drill = Drill(Path(folder))
-        asyncio.run(drill.run(options.seconds, options.streams, options.every))
+        asyncio.run(drill.kill_for(options.seconds, options.streams, options.every))
     return 0 if drill.report() else 1
 
 

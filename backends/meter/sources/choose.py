@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from backends.meter.sources.counter_file import CounterFileSource
 from backends.meter.sources.dcgm import DcgmSource
 from backends.meter.sources.nvml import NvmlSource
 from backends.meter.sources.rapl import RaplSource
@@ -20,6 +21,7 @@ _MAKERS: Final[SourceFactories] = {
     "nvml": lambda devices, _: NvmlSource(devices),
     "rapl": lambda devices, _: RaplSource(devices),
     "dcgm": lambda devices, url: DcgmSource(url, devices),
+    "file": lambda devices, _: CounterFileSource(Path(devices[0])),
     "simulator": lambda _, url: SimulatorSource(url),
 }
 _AUTO_ORDER: Final = ("nvml", "rapl")

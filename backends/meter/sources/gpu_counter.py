@@ -73,6 +73,11 @@ class GpuCounter:
         self._doubted = False
         self._microjoules = 0
 
+    @property
+    def microjoules(self) -> int:
+        """The sum after the last reading."""
+        return self._microjoules
+
     def wants_power(self, at_us: int) -> bool:
         """Whether the reading to be taken now must, or should, come with power."""
         due = self._next_check_us is None or at_us >= self._next_check_us

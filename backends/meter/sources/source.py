@@ -22,7 +22,7 @@ class EnergySource(Protocol):
     """Counters of one kind; all methods may block and are called from one thread."""
 
     kind: str
-    """What `meter_source_info` says: nvml, nvml-power, dcgm, rapl, simulator."""
+    """What `meter_source_info` says: nvml, nvml-power, dcgm, file, rapl, simulator."""
     coarse: bool
     """Whether it moves less than once a second, whatever its period is found to be."""
 

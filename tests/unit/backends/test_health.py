@@ -55,6 +55,17 @@ async def test_what_counts_as_well(answer, well):
     assert backend.proven_healthy is well
 
 
+@pytest.mark.parametrize(
+    ("answer", "waits"),
+    [(BackendUnreachable("refused"), False), (BackendTimeout("2.5 s"), True), (503, True)],
+)
+async def test_who_is_gone_no_longer_asks_not_to_be_asked(answer, waits):
+    backend = Backend("http://a:8000")
+    backend.record_retry_after(60, 503)
+    await prober(Answers(a=answer), backend).probe_backend(backend)
+    assert (backend.wait_seconds > 0) is waits
+
+
 async def test_what_is_asked():
     backend = Backend("http://a:8000/vllm", api_key="k")
     client = Answers(a=200)
