@@ -114,15 +114,14 @@ def _comment(lines: list[str], mark: Any) -> tuple[str, shapes.Schema]:
 
 def schema_file(keys: tuple[Key, ...]) -> str:
     """Return the text of values.schema.json."""
-    # Helm hands these to the chart where it is a dependency of another.
-    parent = {"global": {"type": "object", "description": "A parent chart's; unused here."}}
     top = closed(keys)
+    # Helm hands a parent chart's to this one, whatever they are.
+    top["properties"]["global"].pop("additionalProperties")
     schema = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the Joulegate chart",
         "$comment": "Written by helm/generate.py; change values.yaml instead.",
         **top,
-        "properties": {**top["properties"], **parent},
         "definitions": shapes.definitions(),
     }
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"

@@ -103,6 +103,11 @@ DEFINITIONS: dict[str, Schema] = {
             resourceFieldRef=_OBJECT,
         ),
     ),
+    "envFrom": _closed(
+        prefix=_TEXT,
+        secretRef=_closed("name", name=_TEXT, optional=_ON),
+        configMapRef=_closed("name", name=_TEXT, optional=_ON),
+    ),
     # A volume's source is one of some thirty kinds.
     "volume": {"type": "object", "required": ["name"], "minProperties": 2, "maxProperties": 2},
     "volumeMount": _closed(

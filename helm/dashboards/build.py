@@ -58,7 +58,12 @@ def variables() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
     """Return the variables that every page has; all is everything, series without it included."""
     everything = models.VariableOption(selected=True, text="All", value="$__all")
     queries = {
-        "namespace": "label_values(joulegate_profile_info, namespace)",
+        "cluster": "label_values(joulegate_profile_info, cluster)",
+        "namespace": 'label_values(joulegate_profile_info{cluster=~"$cluster"}, namespace)',
+        "release": (
+            'label_values(joulegate_profile_info{cluster=~"$cluster", namespace=~"$namespace"},'
+            " release)"
+        ),
         "model": f"label_values(joulegate_profile_info{{{parts.HERE}}}, model)",
     }
     return [

@@ -22,10 +22,10 @@ Kind = Literal["lines", "stack", "share", "number", "states"]
 Step = tuple[float | None, str]
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
-HERE = 'namespace=~"$namespace"'
-"""Selects by namespace alone: the meter's series have no model."""
+HERE = 'cluster=~"$cluster", namespace=~"$namespace", release=~"$release"'
+"""Selects the installation alone: the meter's series have no model."""
 OF = f'{HERE}, model=~"$model"'
-"""Selects by namespace and model."""
+"""Selects by installation and model."""
 RATE = "$__rate_interval"
 SPAN = "$__range"
 SECONDS, JOULES, WATTS, GRAMS = "s", "joule", "watt", "massg"

@@ -8,11 +8,12 @@ new profile as previous.json, for going back.
 
 # ruff: noqa: INP001, T201 - a script
 
+import contextlib
+import http.client
 import json
 import os
 import ssl
 import sys
-import urllib.request
 from pathlib import Path
 
 FIELD_MANAGER = "joulegate-recalibration"
@@ -31,7 +32,6 @@ def main(name: str, learnt: Path, new: Path) -> int:
         print("the profile is as it was")
         return 0
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-    host = f"[{host}]" if ":" in host else host
     namespace = (ACCOUNT / "namespace").read_text("utf-8")
     whole = {
         "apiVersion": "v1",
@@ -43,21 +43,28 @@ def main(name: str, learnt: Path, new: Path) -> int:
         whole["data"]["previous.json"] = old_text
     # Force: whoever edited it by hand, to go back say, does not stop the next run.
     query = f"fieldManager={FIELD_MANAGER}&force=true"
-    request = urllib.request.Request(
-        f"https://{host}:{port}/api/v1/namespaces/{namespace}/configmaps/{name}?{query}",
-        data=json.dumps(whole).encode(),
-        headers={
-            "authorization": f"Bearer {(ACCOUNT / 'token').read_text('utf-8')}",
-            "content-type": "application/apply-patch+yaml",
-        },
-        method="PATCH",
-    )
+    path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
+    body = json.dumps(whole).encode()
     trust = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+    connection = http.client.HTTPSConnection(host, int(port), timeout=30, context=trust)
     try:
-        urllib.request.urlopen(request, timeout=30, context=trust).close()  # noqa: S310
-    except OSError as error:
-        detail = error.read().decode(errors="replace") if hasattr(error, "read") else ""
-        print(f"{request.full_url}: {error} {detail}", file=sys.stderr)
+        connection.putrequest("PATCH", f"{path}?{query}")
+        connection.putheader("authorization", f"Bearer {(ACCOUNT / 'token').read_text('utf-8')}")
+        connection.putheader("content-type", "application/apply-patch+yaml")
+        connection.putheader("content-length", str(len(body)))
+        connection.endheaders()
+        with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+            # The API may refuse, and close, before it has read it all.
+            connection.send(body)
+        answer = connection.getresponse()
+        detail = answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        print(f"https://{host}:{port}{path}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
+        print(f"https://{host}:{port}{path}: {answer.status} {detail}", file=sys.stderr)
         return 1
     print(f"configmap {namespace}/{name}: a new profile of {len(new_text)} bytes")
     return 0

@@ -33,40 +33,25 @@ livenessProbe:
     - {{ printf "--hz=%v" $values.hz | quote }}
     - {{ include "joulegate.meterSecretOption" $root }}
   {{- else }}
-  # The server's GPUs and no others.
-  command:
-    - sh
-    - -c
-    - |
-      trap 'exit 0' TERM
-      until [ -s /run/gpus/uuids ]; do sleep 1; done
-      while read -r uuid; do
-        case $uuid in MIG-*)
-          echo "the server has $uuid, a part of a GPU, and energy counters are the whole GPU's: set meter.mode none" >&2
-          exit 1
-        esac
-        set -- "$@" "--device=$uuid"
-      done </run/gpus/uuids
-      exec joulegate meter "$@"
-    - meter
+  # It has no GPU of its own and needs none: the server's container writes their counters down.
   args:
-    - --source=nvml
+    - meter
+    - --source=file
+    - --device=/run/gpus/counters
     - --backend=http://localhost:8000
     - {{ printf "--host=%v" $root.Values.listenAddress | quote }}
     - --port=9464
     - {{ printf "--hz=%v" $values.hz | quote }}
     - {{ include "joulegate.meterSecretOption" $root }}
-  env:
-    # NVIDIA's runtime gives a container without GPUs of its own the driver's library and a view of all.
-    - {name: NVIDIA_VISIBLE_DEVICES, value: all}
-    - {name: NVIDIA_DRIVER_CAPABILITIES, value: utility}
   {{- end }}
   {{- include "joulegate.meterPorts" $root | nindent 2 }}
-  # The server's container may start much later: its image is large.
-  startupProbe:
-    tcpSocket: {port: meter}
-    periodSeconds: 5
-    failureThreshold: {{ divf $model.startupSeconds 5 | ceil }}
+  {{- if ne $model.mode "simulator" }}
+  lifecycle:
+    preStop:
+      # As long as the server runs what it has left, so that this is metered too.
+      exec:
+        command: [sh, -c, "while find /run/gpus/counters -newermt '-3 seconds' 2>/dev/null | grep -q .; do sleep 1; done"]
+  {{- end }}
   resources: {{- toYaml $values.resources | nindent 4 }}
   {{- $mounts := include "joulegate.meterSecretMount" $root }}
   {{- if ne $model.mode "simulator" }}

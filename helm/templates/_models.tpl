@@ -22,11 +22,31 @@
 {{- if and (eq $model.cache.type "claim") (not $model.cache.claim) (eq $model.mode "vllm") -}}
 {{- fail (printf "models.%s: cache.type claim needs `cache.claim`" $key) -}}
 {{- end -}}
+{{- $scaled := and $model.autoscaling.enabled (ne $model.mode "external") -}}
+{{- if $scaled -}}
+{{- with $model.autoscaling -}}
+{{- if not .serverAddress -}}
+{{- fail (printf "models.%s.autoscaling: needs `serverAddress`, Prometheus' root URL" $key) -}}
+{{- else if not $.Values.monitoring.serviceMonitor -}}
+{{- fail (printf "models.%s.autoscaling: needs `monitoring.serviceMonitor`, whose labels its query selects by" $key) -}}
+{{- else if gt (int .minReplicas) (int .maxReplicas) -}}
+{{- fail (printf "models.%s.autoscaling: minReplicas is above maxReplicas" $key) -}}
+{{- end -}}
+{{- $_ := set $model "replicas" .maxReplicas -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $model "scaled" $scaled -}}
 {{- if and (eq $model.cache.type "claim") (gt (int $model.replicas) 1) (eq $model.mode "vllm") -}}
 {{- $claim := lookup "v1" "PersistentVolumeClaim" $.Release.Namespace $model.cache.claim | default dict -}}
 {{- $modes := dig "spec" "accessModes" list $claim -}}
 {{- if and $modes (not (or (has "ReadWriteMany" $modes) (has "ReadOnlyMany" $modes))) -}}
 {{- fail (printf "models.%s: %d servers cannot share the claim %s, which is %s: one node alone may mount it" $key (int $model.replicas) $model.cache.claim (join ", " $modes)) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (hasPrefix "nvidia.com/" $model.gpuResource) -}}
+{{- /* Nodes are tainted by their own resource's name. */ -}}
+{{- range $model.tolerations -}}
+{{- if eq (.key | default "") "nvidia.com/gpu" -}}{{- $_ := set . "key" $model.gpuResource -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $models = append $models (merge (dict "key" $key "name" $name "object" (include "joulegate.named" (list $ $key))) $model) -}}
@@ -45,6 +65,13 @@
 {{- if eq .mode "vllm" -}}{{- $seconds = max $seconds .startupSeconds -}}{{- end -}}
 {{- end -}}
 {{- add $seconds 600 -}}
+{{- end -}}
+
+{{/* Whether a model is served by vLLM here. */}}
+{{- define "joulegate.servesVllm" -}}
+{{- range include "joulegate.models" . | fromYamlArray -}}
+{{- if eq .mode "vllm" -}}true{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Whether a meter stands beside each of the servers of a model that is served here: (list root model) */}}
@@ -95,6 +122,9 @@ BACKEND_{{ with index . 1 }}{{ . }}_{{ end }}KEY_{{ index . 0 | replace "-" "_" 
 {{- $entry := dict "name" $model.name "context" (int $model.context) "capabilities" $model.capabilities "backends" (include "joulegate.backends" (list $ $model) | fromYamlArray) -}}
 {{- with $model.profile -}}{{- $_ := set $entry "profile" . -}}{{- end -}}
 {{- with $model.servedName -}}{{- $_ := set $entry "served_name" . -}}{{- end -}}
+{{- if and $model.scaled (eq (int $model.autoscaling.minReplicas) 0) -}}
+{{- $_ := set $entry "wake_seconds" ($model.autoscaling.wakeSeconds | default $model.startupSeconds | float64) -}}
+{{- end -}}
 {{- if ne $model.name $model.key -}}{{- $_ := set $entry "deployment" $model.key -}}{{- end -}}
 {{- $models = append $models $entry -}}
 {{- end -}}

@@ -5,13 +5,16 @@
 {{- end -}}
 
 {{- define "joulegate.fullname" -}}
+{{- $name := printf "%s-%s" .Release.Name (include "joulegate.chartName" .) -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $name = .Values.fullnameOverride -}}
 {{- else if contains (include "joulegate.chartName" .) .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name (include "joulegate.chartName" .) | trunc 40 | trimSuffix "-" -}}
+{{- $name = .Release.Name -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]" $name) -}}
+{{- fail (printf "%s: a Service's name begins with a small letter; set fullnameOverride" $name) -}}
+{{- end -}}
+{{- $name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* (list root suffix): fits what Kubernetes hangs on it (StatefulSet revisions, Job numbers: 52 characters). */}}
@@ -56,18 +59,24 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- .Values.serviceAccount.name | default (include "joulegate.fullname" .) -}}
 {{- end -}}
 
-{{/* (dict "repository" "tag" "digest") */}}
+{{/* An image by digest, else by tag, from `global.imageRegistry` where one is named. (list root image) */}}
 {{- define "joulegate.imageOf" -}}
-{{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{- $image := index . 1 -}}
+{{- $name := $image.repository -}}
+{{- with ((index . 0).Values.global | default dict).imageRegistry -}}
+{{- /* The first part of a name is its registry if it could be a host. */ -}}
+{{- $name = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $name "") -}}
+{{- end -}}
+{{- if $image.digest -}}
+{{ $name }}@{{ $image.digest }}
 {{- else -}}
-{{ .repository }}:{{ .tag }}
+{{ $name }}:{{ $image.tag }}
 {{- end -}}
 {{- end -}}
 
 {{- define "joulegate.image" -}}
 {{- $image := .Values.image -}}
-{{- include "joulegate.imageOf" (dict "repository" $image.repository "digest" $image.digest "tag" ($image.tag | default .Chart.AppVersion)) -}}
+{{- include "joulegate.imageOf" (list . (dict "repository" $image.repository "digest" $image.digest "tag" ($image.tag | default .Chart.AppVersion))) -}}
 {{- end -}}
 
 {{/* The meter's: a tag or digest of its own, or all of the image's. */}}
@@ -75,5 +84,14 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- $own := .Values.meter.image -}}
 {{- $image := .Values.image -}}
 {{- if or $own.tag $own.digest -}}{{- $image = $own -}}{{- end -}}
-{{- include "joulegate.imageOf" (dict "repository" ($own.repository | default .Values.image.repository) "digest" $image.digest "tag" ($image.tag | default .Chart.AppVersion)) -}}
+{{- include "joulegate.imageOf" (list . (dict "repository" ($own.repository | default .Values.image.repository) "digest" $image.digest "tag" ($image.tag | default .Chart.AppVersion))) -}}
+{{- end -}}
+
+{{/* Annotations of an object, on a line of their own: everybody's and its own. (list root [own]) */}}
+{{- define "joulegate.annotations" -}}
+{{- $own := dict -}}
+{{- if gt (len .) 1 -}}{{- $own = index . 1 | default dict -}}{{- end -}}
+{{- with merge (dict) $own (index . 0).Values.commonAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+{{- end -}}
 {{- end -}}

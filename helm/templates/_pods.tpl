@@ -10,9 +10,9 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* Where pods may run: a dict with any of nodeSelector, tolerations, affinity, priorityClassName, runtimeClassName */}}
+{{/* Where pods may run: a dict with any of nodeSelector, tolerations, affinity, priorityClassName, runtimeClassName, schedulerName */}}
 {{- define "joulegate.placement" -}}
-{{- range $key := list "priorityClassName" "runtimeClassName" -}}
+{{- range $key := list "priorityClassName" "runtimeClassName" "schedulerName" -}}
 {{- with get $ $key }}
 {{ $key }}: {{ quote . }}
 {{- end -}}

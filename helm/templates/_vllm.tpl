@@ -31,6 +31,9 @@ readinessProbe:
   {{- with $model.env }}
   env: {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- with $model.envFrom }}
+  envFrom: {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- include "joulegate.serverPorts" $root | nindent 2 }}
   startupProbe:
     httpGet: {path: /health, port: http}
@@ -39,6 +42,9 @@ readinessProbe:
   resources: {{- toYaml $model.simulator.resources | nindent 4 }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
+    {{- with $model.volumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end -}}
 
 {{- define "joulegate.vllmArguments" -}}
@@ -65,6 +71,10 @@ readinessProbe:
 - --tensor-parallel-size
 - {{ int $model.gpus | quote }}
 {{- end }}
+{{- if $model.drain }}
+- --middleware
+- joulegate_draining.RefuseWhileDraining
+{{- end }}
 {{- range $model.args }}
 - {{ . | quote }}
 {{- end }}
@@ -75,17 +85,16 @@ readinessProbe:
 {{- $model := index . 1 -}}
 {{- $tellsGpus := and (include "joulegate.hasSidecar" .) (gt (int $model.gpus) 0) -}}
 - name: server
-  image: {{ include "joulegate.imageOf" $model.image | quote }}
+  image: {{ include "joulegate.imageOf" (list $root $model.image) | quote }}
   imagePullPolicy: {{ $model.image.pullPolicy }}
   securityContext: {{- toYaml $root.Values.securityContext | nindent 4 }}
   {{- if $tellsGpus }}
-  # Only this container knows which of the node's GPUs it was given; the meter beside it waits for this.
+  # Only this container was given GPUs: what writes their counters down for the meter runs here.
   command:
     - sh
     - -c
     - |
-      { nvidia-smi --query-gpu=uuid --format=csv,noheader && nvidia-smi -L | sed -n 's/.*UUID: \(MIG-[^)]*\)).*/\1/p'
-      } >/run/gpus/new && mv /run/gpus/new /run/gpus/uuids
+      python3 /etc/joulegate/joulegate_counters.py /run/gpus/counters &
       exec python3 -m vllm.entrypoints.openai.api_server "$@"
     - vllm
   {{- else }}
@@ -101,6 +110,9 @@ readinessProbe:
     - {name: TORCHINDUCTOR_CACHE_DIR, value: /tmp/torchinductor}
     - {name: TRITON_CACHE_DIR, value: /tmp/triton}
     - {name: VLLM_NO_USAGE_STATS, value: "1"}
+    {{- if $model.drain }}
+    - {name: PYTHONPATH, value: /etc/joulegate}
+    {{- end }}
     {{- if $model.hub.offline }}
     - {name: HF_HUB_OFFLINE, value: "1"}
     {{- end }}
@@ -114,6 +126,14 @@ readinessProbe:
     {{- with $model.env }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+  {{- with $model.envFrom }}
+  envFrom: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if $model.drain }}
+  lifecycle:
+    preStop:
+      exec: {command: [python3, /etc/joulegate/joulegate_draining.py]}
+  {{- end }}
   {{- include "joulegate.serverPorts" $root | nindent 2 }}
   startupProbe:
     httpGet: {path: /health, port: http}
@@ -129,6 +149,7 @@ readinessProbe:
     - {name: cache, mountPath: /var/cache/models}
     - {name: tmp, mountPath: /tmp}
     - {name: shm, mountPath: /dev/shm}
+    - {name: scripts, mountPath: /etc/joulegate, readOnly: true}
     {{- if $model.chatTemplate }}
     - {name: template, mountPath: /etc/vllm, readOnly: true}
     {{- end }}
@@ -137,6 +158,9 @@ readinessProbe:
     {{- end }}
     {{- if $tellsGpus }}
     - {name: gpus, mountPath: /run/gpus}
+    {{- end }}
+    {{- with $model.volumeMounts }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end -}}
 

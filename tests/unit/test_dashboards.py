@@ -52,14 +52,20 @@ def exported():
         yield from (f"{one.name}{part}" for part in parts)
 
 
-KNOWN = {*exported(), *RECORDED, *VLLM}
+# Of kube-state-metrics 2.
+KUBE_STATE = {
+    f"kube_cronjob_{what}" for what in ("created", "spec_suspend", "status_last_successful_time")
+}
+KNOWN = {*exported(), *RECORDED, *VLLM, *KUBE_STATE}
 
 
 def named(expr):
     """The metrics that an expression names; what selects by labels is left out."""
     bare = re.sub(r"\{[^}]*\}", "", expr)
     return {
-        name for name in re.findall(r"[a-z_:][\w:]*", bare) if "joulegate" in name or ":" in name
+        name
+        for name in re.findall(r"[a-z_:][\w:]*", bare)
+        if "joulegate" in name or ":" in name or name.startswith("kube_")
     }
 
 
@@ -105,8 +111,9 @@ def test_a_dashboard_is_whole(path):
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
     variables = {one["name"]: one for one in dashboard["templating"]["list"]}
-    assert set(variables) == {"datasource", "namespace", "model"}
-    assert all(variables[name]["allValue"] == ".*" for name in ("namespace", "model"))
+    narrowing = {"cluster", "namespace", "release", "model"}
+    assert set(variables) == {"datasource", *narrowing}
+    assert all(variables[name]["allValue"] == ".*" for name in narrowing)
 
 
 @every_dashboard
@@ -157,7 +164,7 @@ def test_every_selector_heeds_the_variables(path):
         selectors = dict(labels_of(target["expr"]))
         assert set(selectors) == named(target["expr"]), target["expr"]
         for name, labels in selectors.items():
-            assert "namespace" in labels, target["expr"]
+            assert {"cluster", "namespace", "release"} <= labels, target["expr"]
             has_model = "model" in getattr(METRICS.get(name), "labels", ())
             # Baselines are of all models, and so must be what is held against them.
             of_all = "joulegate_baseline_energy" in target["expr"] or "chosen" in target.values()
@@ -169,7 +176,13 @@ def test_every_label_selected_by_is_one_that_the_metric_has(path):
     for target in targets(path):
         for name, labels in labels_of(target["expr"]):
             if name in METRICS:
-                assert labels <= {"namespace", "instance", *METRICS[name].labels}, target["expr"]
+                assert labels <= {
+                    "cluster",
+                    "namespace",
+                    "release",
+                    "instance",
+                    *METRICS[name].labels,
+                }, target["expr"]
 
 
 @pytest.mark.parametrize("expr", [*RECORDED.values(), *(one["expr"] for one in ALERTS.values())])
