@@ -130,6 +130,17 @@ def pods(objects: list[dict]) -> dict[str, dict]:
     return found
 
 
+def server(objects: list[dict], name: str) -> dict:
+    """Return the pod spec of a model's servers."""
+    return pods(objects)[f"StatefulSet/{name}"]
+
+
+def container(pod: dict, name: str) -> dict:
+    """Return the container of that name."""
+    (found,) = (each for each in pod["containers"] if each["name"] == name)
+    return found
+
+
 def containers(pod: dict) -> list[dict]:
     """Return the containers of a pod spec, those that run first included."""
     return [*pod.get("initContainers", []), *pod["containers"]]

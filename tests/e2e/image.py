@@ -126,9 +126,14 @@ def contained(
     environ: Mapping[str, str],
     writable: bool = False,
     network: bool = True,
+    whole: bool = False,
 ) -> list[str]:
-    """Return the command that runs `argv` as process 1 of a container; `binds` are read-only."""
-    mounts = {**skeleton(root), **{place: str(folder) for place, folder in binds.items()}}
+    """Return the command that runs `argv` as process 1 of a container; `binds` are read-only.
+
+    A `whole` root has all that it needs; another gets this machine's Python.
+    """
+    base = {} if whole else skeleton(root)
+    mounts = {**base, **{place: str(folder) for place, folder in binds.items()}}
     lines = [f'mount --bind "{root}" "{root}"']
     for place, folder in mounts.items():
         target = f"{root}{place}"
@@ -212,9 +217,12 @@ class Container(Server):
         for made in (configs, root):
             made.mkdir(parents=True, exist_ok=True)
         configs.chmod(0o755)  # the folder's owner is not who reads it
-        super().__init__(
-            argv[1], container(root, argv, configs, **environ), port, folder / "log", {}
-        )
+        command = self.contain(root, argv, configs, **environ)
+        super().__init__(argv[1], command, port, folder / "log", {})
+
+    def contain(self, root: Path, argv: list[str], configs: Path, **environ: str) -> list[str]:
+        """Return the command that runs `argv` in the image."""
+        return container(root, argv, configs, **environ)
 
     def stop(self) -> None:
         """Tell process 1 to end, as a container engine does."""

@@ -36,7 +36,7 @@ _MILLE = 1000
 def substituted(expr: str, *, interval: str, span: str) -> str:
     """Return a panel's expression as Grafana would send it, with all variables on All."""
     expr = expr.replace("$__rate_interval", interval).replace("$__range", span)
-    return re.sub(r"\$(namespace|model)\b", ".*", expr)
+    return re.sub(r"\$(cluster|namespace|release|model)\b", ".*", expr)
 
 
 def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:

@@ -273,6 +273,8 @@ def test_names_that_look_like_numbers_stay_names():
     given = iter(names)
     values = {
         "nameOverride": next(given),
+        # A Service's name must begin with a letter.
+        "fullnameOverride": "seven",
         "serviceAccount": {"name": next(given)},
         "modelDefaults": {
             "hub": {"secretName": next(given), "secretKey": next(given)},

@@ -1,10 +1,6 @@
 """The chart's model servers and meters, read from what helm renders."""
 
-import os
 import re
-import shlex
-import stat
-import subprocess
 
 import jinja2
 import pytest
@@ -12,16 +8,7 @@ import yaml
 
 from backends.vllm import launcher, recipes
 from gateway import config, meter_config, structured
-from tests.e2e.helm_tools import containers, of_ci, one, pods, rendered
-
-
-def server(objects, name):
-    return pods(objects)[f"StatefulSet/{name}"]
-
-
-def container(pod, name):
-    (found,) = (each for each in pod["containers"] if each["name"] == name)
-    return found
+from tests.e2e.helm_tools import container, containers, of_ci, one, pods, rendered, server
 
 
 def configured(objects, name="jg-joulegate-config"):
@@ -41,7 +28,7 @@ def test_the_three_models_are_served_as_joulegate_backend_serves_them(key):
     argv = launcher.build_command(recipe, host="0.0.0.0", port=8000, python="python3")
     if recipe.chat_template:
         argv[argv.index("--chat-template") + 1] = "/etc/vllm/chat.jinja"
-    objects = rendered({"meter": {"mode": "none"}})
+    objects = rendered({"meter": {"mode": "none"}, "modelDefaults": {"drain": False}})
     mine = container(server(objects, f"jg-joulegate-{key}"), "server")
     assert [*mine["command"], *mine["args"]] == argv
     served = configured(objects)[key]
@@ -199,75 +186,6 @@ def test_a_server_and_its_meter_end_up_in_the_gateway_s_config_together():
 
 def test_the_meter_is_not_part_of_a_server_s_readiness():
     assert "readinessProbe" not in container(server(of_ci("full"), "jg-gate-falcon-7b"), "meter")
-
-
-def _script(text, folder, programs):
-    """A container's shell script with its folder moved, and programs to call in it."""
-    tools = folder / "bin"
-    tools.mkdir()
-    for name, body in programs.items():
-        (tools / name).write_text(f"#!/bin/sh\n{body}\n")
-        (tools / name).chmod(stat.S_IRWXU)
-    env = {"PATH": f"{tools}:{os.environ['PATH']}"}
-    return text.replace("/run/gpus", str(folder)), env
-
-
-def _said(argv, env):
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=30, check=True)
-    return shlex.split(done.stdout)
-
-
-def test_the_server_tells_its_meter_which_gpus_are_its_own(tmp_path):
-    """The two scripts, run one after the other with stand-ins for what they start."""
-    pod = server(of_ci("full"), "jg-gate-falcon-7b")
-    programs = {
-        "nvidia-smi": "printf 'GPU-1\\nGPU-2\\n'",
-        "python3": 'echo "$@"',
-        "joulegate": 'echo "$@"',
-    }
-    mine, beside = container(pod, "server"), container(pod, "meter")
-    text, env = _script(mine["command"][2], tmp_path, programs)
-    said = _said([*mine["command"][:2], text, mine["command"][3], *mine["args"]], env)
-    assert said == ["-m", "vllm.entrypoints.openai.api_server", *mine["args"]]
-    text = beside["command"][2].replace("/run/gpus", str(tmp_path))
-    said = _said([*beside["command"][:2], text, beside["command"][3], *beside["args"]], env)
-    assert said == ["meter", *beside["args"], "--device=GPU-1", "--device=GPU-2"]
-
-
-def test_a_meter_refuses_a_part_of_a_gpu(tmp_path):
-    pod = server(of_ci("full"), "jg-gate-falcon-7b")
-    part = "GPU 0: NVIDIA A100 (UUID: GPU-1)\\n  MIG 1g.5gb     Device  0: (UUID: MIG-2)\\n"
-    programs = {
-        "nvidia-smi": f'[ "$1" = -L ] && printf "{part}" || echo GPU-1',
-        "python3": 'echo "$@"',
-        "joulegate": 'echo "$@"',
-    }
-    mine, beside = container(pod, "server"), container(pod, "meter")
-    text, env = _script(mine["command"][2], tmp_path, programs)
-    # The server itself starts.
-    assert _said([*mine["command"][:2], text, mine["command"][3], *mine["args"]], env)
-    text = beside["command"][2].replace("/run/gpus", str(tmp_path))
-    done = subprocess.run(
-        [*beside["command"][:2], text, beside["command"][3], *beside["args"]],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "MIG-2, a part of a GPU" in done.stderr
-    assert "meter.mode none" in done.stderr
-
-
-def test_a_server_starts_where_nvidia_smi_does_not_work(tmp_path):
-    mine = container(server(of_ci("full"), "jg-gate-falcon-7b"), "server")
-    programs = {"nvidia-smi": "exit 9", "python3": 'echo "$@"'}
-    text, env = _script(mine["command"][2], tmp_path, programs)
-    said = _said([*mine["command"][:2], text, mine["command"][3], *mine["args"]], env)
-    assert said[1] == "vllm.entrypoints.openai.api_server"
-    # The meter goes on waiting: no GPUs are better than another server's.
-    assert not (tmp_path / "uuids").exists()
 
 
 def test_the_demo_needs_no_gpu_and_no_other_image():

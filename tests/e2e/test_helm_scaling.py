@@ -1,6 +1,7 @@
 """The chart's gateways in numbers: how many, on which nodes, and how one follows another."""
 
 import pytest
+import yaml
 
 from tests.e2e.helm_tools import of_ci, one, rendered, template
 
@@ -102,3 +103,42 @@ def test_distance_between_pods_is_wished_demanded_or_neither():
     assert hard["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"
     none = spec({"antiAffinity": "none", "zoneSpread": "none"})
     assert not {"affinity", "topologySpreadConstraints"} & none.keys()
+
+
+def test_a_model_comes_and_goes_and_its_gateways_know_all_that_may_be():
+    objects = of_ci("scaled")
+    text = one(objects, "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"]
+    models = {model["name"]: model for model in yaml.safe_load(text)["models"]}
+    assert len(models["phi-3-mini"]["backends"]) == 4
+    # Where one is always there nothing waits.
+    assert "wake_seconds" not in models["phi-3-mini"]
+    assert models["mistral-7b"]["wake_seconds"] == 600
+    servers = one(objects, "StatefulSet", "jg-joulegate-mistral-7b")["spec"]
+    assert "replicas" not in servers
+    # What was downloaded is there when it wakes.
+    assert servers["persistentVolumeClaimRetentionPolicy"]["whenScaled"] == "Retain"
+    scaled = one(objects, "ScaledObject", "jg-joulegate-mistral-7b")["spec"]
+    assert scaled["scaleTargetRef"]["kind"] == "StatefulSet"
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (0, 2)
+    (trigger,) = scaled["triggers"]
+    for series in ("joulegate_backend_inflight", "joulegate_requests_held"):
+        selected = f'{series}{{namespace="llm", service="jg-joulegate", model="mistral-7b"}}'
+        assert selected in trigger["metadata"]["query"]
+    budgets = [tree["metadata"]["name"] for tree in objects if "Budget" in tree["kind"]]
+    assert "jg-joulegate-phi-3-mini" in budgets
+
+
+@pytest.mark.parametrize(
+    ("scaling", "monitored", "said"),
+    [
+        ({}, True, "needs `serverAddress`"),
+        ({"serverAddress": "http://p"}, False, "needs `monitoring.serviceMonitor`"),
+        ({"serverAddress": "http://p", "minReplicas": 3}, True, "minReplicas is above"),
+    ],
+)
+def test_a_model_is_scaled_only_by_what_can_be_asked(scaling, monitored, said):
+    scaled = {"autoscaling": {"enabled": True, **scaling}}
+    values = {"modelDefaults": scaled, "monitoring": {"serviceMonitor": monitored}}
+    done = template(values)
+    assert done.returncode != 0
+    assert said in done.stderr
