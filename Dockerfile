@@ -6,7 +6,7 @@ ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
 # What it can do beyond serving: meter (NVML), calibration (the numeric stack), otel (traces).
-ARG EXTRAS=meter,otel,recalibration
+ARG EXTRAS=keys,meter,otel,recalibration
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY .ci/requirements.lock .ci/

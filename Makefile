@@ -28,7 +28,7 @@ $(VENV)/.run: pyproject.toml $(LOCK) | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing Joulegate and its test tools into $(VENV)"
-	@$(PIP) install --constraint $(LOCK) --editable '.[calibration,demo,meter,otel]' --group dev
+	@$(PIP) install --constraint $(LOCK) --editable '.[calibration,demo,keys,meter,otel]' --group dev
 	@touch $@ $(VENV)/.run
 
 demo: $(VENV)/.run  ## simulated backends, a meter and the gateway on 127.0.0.1:8080 (ARGS=--once or --loop ends by itself)
@@ -67,7 +67,7 @@ conformance: $(VENV)/.dev  ## vLLM's own tests, direct and through the gateway; 
 test-lowest: | $(BIN)/python  ## the suite on the oldest versions that pyproject.toml allows
 	$(PIP) install uv
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/lowest
-	$(BIN)/uv pip install --quiet --python .cache/lowest/bin/python --resolution lowest-direct --editable '.[calibration,demo,meter,otel]' --group dev
+	$(BIN)/uv pip install --quiet --python .cache/lowest/bin/python --resolution lowest-direct --editable '.[calibration,demo,keys,meter,otel]' --group dev
 	.cache/lowest/bin/python -m pytest $(ARGS)
 
 bench: $(VENV)/.dev  ## what the gateway costs beside talking to the backend directly
@@ -91,7 +91,7 @@ reload-storm: $(VENV)/.dev  ## 1,000 mutated configuration files read under load
 lock: $(VENV)/.dev  ## resolve .ci/requirements.lock anew
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --python-version 3.11 --extra calibration --extra demo --extra meter --extra otel --group dev --upgrade --output-file $(LOCK) pyproject.toml
+	  --python-version 3.11 --extra calibration --extra demo --extra keys --extra meter --extra otel --group dev --upgrade --output-file $(LOCK) pyproject.toml
 
 image: ## the container image, where docker is
 	docker build --tag joulegate .

@@ -30,6 +30,7 @@ from gateway.api import (
     requests,
     root,
     route,
+    usage,
 )
 from gateway.config import GatewayConfig
 from gateway.runtime import GatewayRuntime
@@ -65,6 +66,7 @@ def create_app(
             *models.make_handlers(gateway),
             requests.make_handler(gateway),
             feedback.make_handler(gateway, config.timeouts),
+            usage.make_handler(gateway, config.boundary.currency),
             root.make_handler(gateway),
             *named.make_handlers(gateway, config.timeouts),
             *health.make_handlers(gateway, runtime.scrape_registry),

@@ -25,7 +25,7 @@ from gateway.deciding_config import (
     PlacementConfig,
 )
 from gateway.experiment_config import ExperimentConfig
-from gateway.keys_config import KeysConfig
+from gateway.keys_config import KeysConfig, load_keys_config
 from gateway.models_config import BackendConfig, ModelConfig, load_model
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES
@@ -313,8 +313,7 @@ def load_config(path: Path) -> GatewayConfig:
         admin=load_admin(config.admin, path.parent),
         carbon=load_carbon(config.carbon, path.parent),
         tracing=resolve_tracing(config.tracing),
-        keys=config.keys
-        and msgspec.structs.replace(config.keys, file=str(path.parent / config.keys.file)),
+        keys=load_keys_config(config.keys, path.parent),
     )
 
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 import yaml
@@ -25,7 +25,33 @@ _ID_BYTES: Final = 6
 NO_TENANT: Final = "none"
 """The `tenant` label where there are no keys."""
 
+_UNITS: Final = ("joules", "tokens", "money")
+Limit = Annotated[float, Meta(gt=0.0, le=1e12)]
+PerMinute = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class BudgetEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a key may spend in an hour, a day or a calendar month (UTC): one of three units.
+
+    `soft`: past it requests go to the cheapest model, where the request does not name one.
+    """
+
+    per: Literal["hour", "day", "month"]
+    joules: Limit | None = None
+    tokens: Limit | None = None
+    money: Limit | None = None
+    soft: bool = False
+
+    def __post_init__(self) -> None:
+        given = [unit for unit in _UNITS if getattr(self, unit) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of {', '.join(_UNITS)}")
+
+    def find_limit(self) -> tuple[str, float]:
+        """Return the unit and how much of it."""
+        unit = next(unit for unit in _UNITS if getattr(self, unit) is not None)
+        return unit, getattr(self, unit)
 
 
 class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -43,6 +69,9 @@ class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     presets: tuple[str, ...] | None = None
     weights: WeightsConfig | None = None
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+    budgets: tuple[BudgetEntry, ...] = ()
     created: str | None = None
     revoked: str | None = None
 
@@ -51,6 +80,14 @@ class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             raise ValueError(f"tenant: {NO_TENANT!r} stands for requests without a key")
         if self.models == () or (self.models is None and self.presets == ()):
             raise ValueError(f"{self.id}: may use no model; revoke it, or leave the list out")
+        kinds = [(one.per, one.find_limit()[0], one.soft) for one in self.budgets]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"{self.id}: two budgets are of the same unit for the same time")
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether something counts against it."""
+        return bool(self.requests_per_minute or self.tokens_per_minute or self.budgets)
 
 
 class KeysFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,3 +164,12 @@ def check_keys(entries: Iterable[KeyEntry], config: GatewayConfig) -> None:
                 if name not in known and entry.revoked is None:
                     have = ", ".join(sorted(known))
                     raise ConfigError(f"keys: {entry.id}.{what}: {name!r}: none of {have}")
+        if config.boundary.price_per_kwh is None and any(one.money for one in entry.budgets):
+            raise ConfigError(f"keys: {entry.id}: money needs boundary.price_per_kwh")
+
+
+def check_sharing(config: GatewayConfig, entries: Iterable[KeyEntry], workers: int) -> None:
+    """See that what several processes count together is kept together. Raises ConfigError."""
+    alone = config.keys is not None and config.keys.store is None
+    if workers > 1 and alone and any(entry.has_limits for entry in entries):
+        raise ConfigError("keys: with several workers, rates and budgets need `keys.store`")

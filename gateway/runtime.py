@@ -92,6 +92,7 @@ class GatewayRuntime:
         boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
         load = config.reference_load
         price = optional_parts.make_energy_price(config)
+        self._spending = optional_parts.make_key_spending(config, self.metrics)
         self.gateway = RequestPipeline(
             names=names,
             profiles=self._profiles,
@@ -121,9 +122,11 @@ class GatewayRuntime:
                 boundary=boundary,
                 experiment=optional_parts.make_experiment_metrics(config, self.metrics.registry),
                 price=price,
+                spending=self._spending,
             ),
             experiment=config.experiment,
             keys=make_api_keys(config, names, self.metrics),
+            spending=self._spending,
             log=config.log,
             limits=config.limits,
             holder=fleet.make_holder(config, deployments, self.metrics),
@@ -182,8 +185,8 @@ class GatewayRuntime:
         work = [self.gateway.run_periodic_work(), self._profiles.watch_files()]
         if self.reloader is not None:
             work.append(self.reloader.watch_file())
-        if self.gateway.keys is not None:
-            work.append(self.gateway.keys.watch_file())
+        if self.gateway.keys is not None and self._spending is not None:
+            work += [self.gateway.keys.watch_file(), self._spending.run()]
         if self._learnt is not None:
             work.append(self._save_learnt(self._learnt))
         if self._carbon is not None:
@@ -219,6 +222,8 @@ class GatewayRuntime:
         # The meters learn of the last ends; then what they owe is estimated and logged.
         await self._meters.close_links()
         self.gateway.accounting.close()
+        if self._spending is not None:
+            await self._spending.close()
         if self._sharing is not None:
             self._sharing.close()
         if self._learnt is not None:

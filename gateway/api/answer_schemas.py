@@ -136,6 +136,9 @@ def build_answer_schemas() -> _Json:
         "ModelList": _make_object_schema(
             {"object": TEXT, "data": _make_list_schema(make_reference("Model"))}
         ),
-        "Record": _make_object_schema(record),
+        "Record": _make_object_schema(record, more=True),
+        "Usage": _make_object_schema(
+            {"key_id": TEXT, "tenant": TEXT, "month": TEXT, "requests": _WHOLE}, more=True
+        ),
         "Status": _make_object_schema({"status": TEXT}, more=True),
     }

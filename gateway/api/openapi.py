@@ -57,6 +57,9 @@ def build_document() -> _Json:
             "Tell what became of a recent request", "Record", "request_id", errors.NotFound
         )
     }
+    paths["/v1/usage"] = {
+        "get": _describe_get("What the caller's API key used in a month", "Usage")
+    }
     paths["/"] = {"get": _describe_root()}
     paths["/health"] = {"get": _describe_get("Liveness", "Status")}
     paths["/ready"] = {"get": _describe_get("Readiness", "Status")}

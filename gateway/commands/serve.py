@@ -19,7 +19,7 @@ from gateway import profile as profiles
 from gateway.api.protocol import GuardedProtocol
 from gateway.api.surfaces import split_surfaces
 from gateway.console import LEVELS, OK, log_to_stderr, report_failure, report_usage_error
-from gateway.keys_file import load_keys
+from gateway.keys_file import check_sharing, load_keys
 from gateway.surfaces_config import AdminConfig
 from gateway.telemetry import SHARED_DIR, WORKERS
 
@@ -52,7 +52,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     try:
         parsed = configs.load_config(config)
         check_profiles(parsed)
-        load_keys(parsed)
+        check_sharing(parsed, load_keys(parsed), workers)
     except (configs.ConfigError, profiles.ProfileError) as error:
         return report_usage_error(error)
     os.environ[_CONFIG] = str(config)

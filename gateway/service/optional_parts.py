@@ -1,13 +1,20 @@
 """Parts of a process that there are only where the config asks for them."""
 
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+from backends.install_hint import suggest_install
 from gateway.config import GatewayConfig
 from gateway.scheduling.energy_price import EnergyPrice
+from gateway.service.callers.budget_store import BudgetStore, MemoryStore
+from gateway.service.callers.rate_limits import RateLimits
+from gateway.service.callers.spending import KeySpending
+from gateway.structured import ConfigError
 from gateway.telemetry import count_workers
+from gateway.telemetry.boundary import JOULES_PER_KWH
 from gateway.telemetry.experiment import ExperimentMetrics
+from gateway.telemetry.metrics import GatewayMetrics
 
 
 def make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
@@ -36,3 +43,37 @@ def make_tracer(config: GatewayConfig) -> Any:
     from gateway.telemetry.tracing import RequestTracer  # noqa: PLC0415 - needs an extra
 
     return RequestTracer(wanted.endpoint, wanted.sample_ratio, wanted.service_name)
+
+
+def make_key_spending(config: GatewayConfig, metrics: GatewayMetrics) -> KeySpending | None:
+    """Return what holds API keys to their limits, where there are keys. Raises ConfigError."""
+    if config.keys is None:
+        return None
+    given = config.keys.store
+    url = None if given is None else given.url
+    seconds = 1.0 if given is None else given.timeout_seconds
+    try:
+        if url is None:
+            store: BudgetStore = MemoryStore()
+            rates = RateLimits()
+        else:
+            from gateway.service.callers.redis_store import RedisStore  # noqa: PLC0415 - an extra
+
+            store = shared = RedisStore(url, seconds)
+            rates = RateLimits(shared.pool)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"keys: {error}; {suggest_install('keys')}") from None
+    times, boundary = config.timeouts, config.boundary
+    longest = max(times.stream_seconds, times.unary_seconds) + times.first_token_seconds
+    return KeySpending(
+        store,
+        rates,
+        metrics,
+        fail_open=given is None or given.when_away == "open",
+        hold_seconds=longest + _SETTLE_SECONDS,
+        price_per_joule=(boundary.price_per_kwh or 0.0) * boundary.pue / JOULES_PER_KWH,
+    )
+
+
+_SETTLE_SECONDS: Final = 600.0
+"""What a meter may take to settle a request, with room."""

@@ -21,6 +21,7 @@ from gateway.service.accounting.outcome import (
 )
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.callers.api_keys import ApiKeys
+from gateway.service.callers.spending import KeySpending
 from gateway.service.client.cancellation import (
     SWEEP_SECONDS,
     CancelReason,
@@ -79,10 +80,12 @@ class RequestPipeline:
         limits: LimitsConfig = DEFAULT_LIMITS,
         keys: ApiKeys | None = None,
         holder: RequestHolder | None = None,
+        spending: KeySpending | None = None,
     ) -> None:
         self.limits = limits
         self.keys = keys
         self.gate: RequestGate | None = None
+        self.spending = spending
         self.deciding = deciding or Deciding()
         self.holder = holder
         self._log = log
@@ -243,10 +246,7 @@ class RequestPipeline:
                 made, partial(self._plan_target, ask, target, headers, baseline)
             )
         made.note(record, self._log)
-        if not made.decision.candidates:
-            raise no_candidate_error(
-                made.decision, ask.kind.prompt_member, wait=made.find_shortest_wait()
-            )
+        await self._admit_plan(made, record)
         opened = await self.dispatcher.open_response(
             ask,
             keep_to_place(ask, made.decision.candidates),
@@ -303,6 +303,16 @@ class RequestPipeline:
         arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
         record.target = RequestedName(target.label, target.preset, arm)
         return target, baseline
+
+    async def _admit_plan(self, made: RoutingPlan, record: RequestRecord) -> None:
+        """Raise ApiError where nobody can serve a request, or its key has too little left."""
+        ask = made.ask
+        if not made.decision.candidates:
+            raise no_candidate_error(
+                made.decision, ask.kind.prompt_member, wait=made.find_shortest_wait()
+            )
+        if self.spending is not None and ask.caller is not None and ask.caller.limits is not None:
+            await self.spending.admit_request(ask.caller, made, record)
 
     def _resolve_target(self, ask: InferenceRequest) -> RequestTarget:
         """Return the models that may serve a request.

@@ -177,6 +177,12 @@ class GatewayMetrics:
             "key_reloads_total", "Changes of the API keys' file, by result: adopted, refused",
             "result",
         )  # fmt: skip
+        self.key_store_errors = make_counter(
+            "key_store_errors_total",
+            "Times that the store of budgets did not answer, by what came of it: requests admitted "
+            "or refused, settlements delayed or lost",
+            "consequence",
+        )
         self.meter_up = make_gauge(
             "meter_up", "1 while the meter answers; without it joules are estimated",
             "livemin", "meter",

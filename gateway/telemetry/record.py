@@ -47,6 +47,7 @@ class RequestRecord:
         "boundary",
         "compared",
         "feedback",
+        "hold",
         "host",
         "last_tried",
         "logged",
@@ -97,6 +98,8 @@ class RequestRecord:
         """The last word on whether the answer was right."""
         self.logged: dict[str, Any] | None = None
         """What the decision log alone gets: the prompt's features or text, where asked for."""
+        self.hold: Any = None
+        """What is held of its key's budgets until its joules are final, where there are any."""
         self.unsettled = 0
         """Attempts whose joules a meter has yet to tell."""
         self._measured: tuple[float, str] | None = None

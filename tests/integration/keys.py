@@ -1,10 +1,13 @@
 """A file of API keys for a test's gateway."""
 
+import asyncio
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.keys_config import KeysConfig
 from gateway.keys_file import KeyEntry, KeysFile, make_key, write_keys
+from tests.integration.harness import until
 
 
 @dataclass
@@ -29,3 +32,41 @@ class KeyRing:
 
     def config(self, **fields):
         return KeysConfig(str(self.path), **fields)
+
+
+class RunningRedis:
+    """Debian's redis-server on a free port of its own, in memory alone."""
+
+    def __init__(self, process, port):
+        self.process = process
+        self.url = f"redis://127.0.0.1:{port}/0"
+
+    @classmethod
+    async def start(cls, port=0):
+        port = port or free_port()
+        process = await asyncio.create_subprocess_exec(
+            "redis-server", "--port", str(port), "--save", "", "--appendonly", "no",
+            "--bind", "127.0.0.1", stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        running = cls(process, port)
+
+        async def answers():
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        await until(answers, "redis-server")
+        return running
+
+    async def stop(self):
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

@@ -13,6 +13,7 @@ from backends.registry import Deployment
 from gateway.scheduling.energy_price import EnergyPrice
 from gateway.service.accounting.impact import ImpactEstimator
 from gateway.service.accounting.learning import TrafficLearner
+from gateway.service.callers.spending import KeySpending
 from gateway.telemetry.batched_metrics import publish_batch
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
@@ -43,7 +44,9 @@ class RequestAccounting:
         boundary: BoundaryAccount | None = None,
         experiment: ExperimentMetrics | None = None,
         price: EnergyPrice | None = None,
+        spending: KeySpending | None = None,
     ) -> None:
+        self._spending = spending
         self.recent = recent
         self.meters = meters
         self._metrics = metrics
@@ -144,6 +147,8 @@ class RequestAccounting:
         if self._boundary is not None:
             self._boundary.close_request(record)
         self._metrics.count_energy(record.model, energy)
+        if self._spending is not None:
+            self._spending.settle_request(record)
         if self._price is not None:
             self._price.spend(energy.total_joules)
         if self._experiment is not None:

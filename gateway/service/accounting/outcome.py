@@ -33,7 +33,10 @@ def build_response_headers(
         told = opened.answer.get_header(names.LOAD)
         if told is not None:
             pairs.append((_LOAD, told))
-    return [(name, value.encode("latin-1")) for name, value in pairs]
+    head = [(name, value.encode("latin-1")) for name, value in pairs]
+    if record.hold is not None:
+        head += record.hold.build_headers()
+    return head
 
 
 _MODEL = names.MODEL.encode()

@@ -15,6 +15,7 @@ from gateway.bounded_file import sign_file
 from gateway.config import GatewayConfig
 from gateway.daemon_thread import run_in_daemon_thread
 from gateway.keys_file import KeyEntry, check_keys, load_keys
+from gateway.service.callers.key_limits import make_key_limits
 from gateway.service.client.errors import InvalidApiKey
 from gateway.service.request.caller import Caller
 from gateway.service.request.routing_table import ModelNames
@@ -116,6 +117,7 @@ def _make_callers(entries: Iterable[KeyEntry], names: ModelNames) -> dict[bytes,
                 None if entry.weights is None else entry.weights.to_metric_weights(),
             ),
             entry.priority,
+            make_key_limits(entry),
         )
         for entry in entries
         if entry.revoked is None

@@ -13,6 +13,8 @@
      +- OverCapacity             the gateway holds as many bytes as it may                503
      +- GatewayBusy              as many are served as may be, and as many wait          429
      +- BackendsRateLimited      every backend tried was rate limited                    429
+     +- RateLimitReached, BudgetExceeded   the API key has no more for now               429
+     +- KeyStoreUnavailable      what it has left cannot be looked up                    503
      +- BadGateway               every backend tried failed, or refused our key          502
      +- GatewayTimeout           every backend tried stayed silent                       504
      +- StreamInterrupted        the answer broke after it had begun         (in the stream)
@@ -249,6 +251,31 @@ class BackendsRateLimited(ApiError):
     status = HTTPStatus.TOO_MANY_REQUESTS.value
     type = "rate_limit_error"
     code = "rate_limited"
+
+
+class RateLimitReached(ApiError):
+    """The API key has used its requests or tokens of this minute; `type` says which."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS.value
+    type = "requests"
+    code = "rate_limit_exceeded"
+    should_retry = True
+
+
+class BudgetExceeded(ApiError):
+    """A hard budget of the API key has too little left for this request."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS.value
+    type = "insufficient_quota"
+    code = "budget_exceeded"
+
+
+class KeyStoreUnavailable(ApiError):
+    """What the API key has left cannot be looked up, and `when_away` is `closed`."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE.value
+    should_retry = True
+    code = "key_store_unavailable"
 
 
 class BadGateway(ApiError):

@@ -46,6 +46,7 @@ PREDICTED_SECONDS: Final = "x-joulegate-predicted-seconds"
 PREDICTED_JOULES: Final = "x-joulegate-predicted-joules"
 ATTEMPTS: Final = "x-joulegate-attempts"
 DECISION_US: Final = "x-joulegate-decision-us"
+BUDGET: Final = "x-joulegate-budget"
 FEASIBLE: Final = "x-joulegate-feasible"
 LOAD: Final = "endpoint-load-metrics"
 
@@ -60,5 +61,6 @@ RESPONSE: Final = {
     ATTEMPTS: "backends asked, the one that answered included",
     DECISION_US: "microseconds spent counting tokens and deciding",
     LOAD: "vLLM's own, where it was asked for: the load of the server that answered",
+    BUDGET: "where a budget of the API key has nothing left: soft or hard, and when it renews",
     FEASIBLE: "`false`, and only then, where every model breaks a bound and the least bad served",
 }

@@ -1,6 +1,6 @@
 """Who asks: made once for each key, and found once for each request."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.service.request.routing_table import ModelNames
 from gateway.telemetry.request_stages import CallerIdentity
@@ -16,6 +16,8 @@ class Caller(NamedTuple):
     identity: CallerIdentity
     names: ModelNames
     priority: int = 0
+    limits: Any = None
+    """What it may spend, as `callers.key_limits` has it; None without limits."""
 
     @property
     def tenant(self) -> str:

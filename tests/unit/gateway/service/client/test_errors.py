@@ -39,10 +39,17 @@ TABLE = {
     "OverCapacity": (503, "server_error", "over_capacity"),
     "GatewayBusy": (429, "rate_limit_error", "gateway_busy"),
     "BackendsRateLimited": (429, "rate_limit_error", "rate_limited"),
+    "RateLimitReached": (429, "requests", "rate_limit_exceeded"),
+    "BudgetExceeded": (429, "insufficient_quota", "budget_exceeded"),
+    "KeyStoreUnavailable": (503, "server_error", "key_store_unavailable"),
     "BadGateway": (502, "server_error", "bad_gateway"),
     "GatewayTimeout": (504, "server_error", "upstream_timeout"),
     "StreamInterrupted": (502, "server_error", "stream_interrupted"),
 }
+
+_AGAIN = {
+    "GatewayBusy", "GatewayDraining", "OverCapacity", "RateLimitReached", "KeyStoreUnavailable",
+}  # fmt: skip
 
 
 def shown(error):
@@ -91,7 +98,7 @@ def test_an_sdk_is_told_not_to_multiply_our_retries(kind):
     headers = dict(error.build_headers())
     assert headers[b"retry-after"] == b"7"
     # Another replica may answer what one that stops or is full cannot.
-    again = kind.__name__ in ("GatewayBusy", "GatewayDraining", "OverCapacity")
+    again = kind.__name__ in _AGAIN
     spent = TABLE[kind.__name__][0] >= 429 and not again
     assert headers.get(b"x-should-retry") == (b"false" if spent else None)
     assert b"retry-after" not in dict(kind("m").build_headers())

@@ -1,0 +1,43 @@
+"""What is held of a key's budgets for one request, until its joules are final."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from gateway.service.callers.budget_ledger import BudgetCharge
+from gateway.service.callers.key_limits import BudgetRule, KeyLimits
+from gateway.service.client import headers as names
+from gateway.service.client.errors import Header
+
+
+@dataclass(slots=True)
+class RequestHold:
+    """One request of a key with limits.
+
+    `tokens` are those taken from its rate; `charges` its budgets, which the store holds where
+    `reserved`; `passed` the soft one that has nothing left, if any; `headers` tell of its rates.
+    """
+
+    name: str
+    key_id: str
+    limits: KeyLimits
+    tokens: int
+    charges: tuple[tuple[BudgetRule, BudgetCharge], ...] = ()
+    reserved: bool = False
+    passed: str | None = None
+    headers: list[Header] = field(default_factory=list)
+
+    def build_headers(self) -> list[Header]:
+        """Return what the answer's head says of rates and budgets."""
+        if self.passed is None:
+            return self.headers
+        return [*self.headers, (names.BUDGET.encode(), self.passed.encode())]
+
+
+def describe_budget(rule: BudgetRule, charge: BudgetCharge) -> str:
+    """Return what a header says of a budget that has nothing left."""
+    return f"{rule.kind}; {rule.unit}; {rule.window}; renews={format_time(charge.ends_at)}"
+
+
+def format_time(at: float) -> str:
+    """Return a Unix time as text, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
