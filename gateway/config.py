@@ -149,11 +149,13 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where decisions are logged: a file that gets one JSON object per line, or nowhere.
 
+    `access` likewise gets a short line per request: who asked, from where, what came of it.
     `features` adds the prompt's hashed words (a dictionary inverts them), `prompts` its text: what
     `joulegate accuracy train --from-log` needs one of.
     """
 
     decisions: str | None = None
+    access: str | None = None
     features: bool = False
     prompts: bool = False
 
@@ -309,6 +311,7 @@ def load_config(path: Path) -> GatewayConfig:
         log=msgspec.structs.replace(
             config.log,
             decisions=config.log.decisions and str(path.parent / config.log.decisions),
+            access=config.log.access and str(path.parent / config.log.access),
         ),
         admin=load_admin(config.admin, path.parent),
         carbon=load_carbon(config.carbon, path.parent),

@@ -73,6 +73,8 @@ class GatewayRuntime:
         decisions = config.log.decisions
         dropped = self.metrics.log_dropped.inc
         self._log = DecisionLog(Path(decisions), dropped) if decisions else None
+        access, lost = config.log.access, self.metrics.access_log_dropped.inc
+        self._access_log = DecisionLog(Path(access), lost) if access else None
         deployments = fleet.build_deployments(config, rng)
         links: dict[str, MeterLink] = {}
         group_backends(deployments)
@@ -116,6 +118,7 @@ class GatewayRuntime:
                 RecentRequests(config.limits.requests_kept),
                 deployments,
                 decision_log=self._log,
+                access_log=self._access_log,
                 carbon=carbon,
                 learning=TrafficLearner(sums, drift, self._profiles, self._learnt),
                 trace=self._tracer and self._tracer.add_record,
@@ -195,8 +198,7 @@ class GatewayRuntime:
             work.append(self._publish_shared_metrics(self._shared))
         if self._sharing is not None:
             work.append(self._sharing.run())
-        if self._log is not None:
-            work.append(self._log.run())
+        work += [log.run() for log in (self._log, self._access_log) if log is not None]
         async with self._client:
             tasks = [asyncio.create_task(job) for job in work]
             self._watch.watch_backends(self.gateway.backends)

@@ -64,8 +64,9 @@ async def serve_request(
         shape=find_error_shape(kind.url_path),
     )
     received = ReceivedRequest(
-        head.request_id, time.time(), kind.value, head.load_format, head.identity, head.read_timeout
-    )
+        head.request_id, time.time(), kind.value, head.load_format, head.identity,
+        head.read_timeout, find_client(scope, wanted=gateway.accounting.access_log is not None),
+    )  # fmt: skip
     record = RequestRecord(received, _UNRESOLVED, head.trace)
     lifeline = RequestCancellation()
     held = HeldBytes(gateway.bytes_in_flight)
@@ -114,6 +115,12 @@ async def serve_request(
             link.on_lost = None
         if watcher is not None:
             watcher.cancel()
+
+
+def find_client(scope: HTTPScope, *, wanted: bool) -> str:
+    """Return the address that a request came from, its peer's whatever a header says; or ""."""
+    peer = scope.get("client") if wanted else None
+    return "" if peer is None else str(peer[0])
 
 
 async def _watch_disconnect(receive: Receive, gone: Callable[[], None]) -> None:

@@ -173,6 +173,9 @@ class GatewayMetrics:
         self.log_dropped = make_counter(
             "decision_log_dropped_total", "Decision log lines lost to a full or missing disk"
         )
+        self.access_log_dropped = make_counter(
+            "access_log_dropped_total", "Access log lines lost to a full or missing disk"
+        )
         self.key_reloads = make_counter(
             "key_reloads_total", "Changes of the API keys' file, by result: adopted, refused",
             "result",

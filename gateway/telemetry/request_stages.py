@@ -26,7 +26,8 @@ class ReceivedRequest(NamedTuple):
     """Its head is read. `at` is Unix time, `kind` the endpoint.
 
     `load_format` is what it asks vLLM to tell its load in, "" for nothing; `caller` whose key it
-    carries, None where there are no keys, or where it carries none that is known.
+    carries, None where there are no keys, or where it carries none that is known; `client` is the
+    address it came from, where an access log is kept.
     """
 
     id: str
@@ -35,6 +36,7 @@ class ReceivedRequest(NamedTuple):
     load_format: str = ""
     caller: CallerIdentity | None = None
     read_timeout: bytes = b""
+    client: str = ""
 
 
 class ParsedRequest(NamedTuple):

@@ -14,6 +14,7 @@ from gateway.scheduling.energy_price import EnergyPrice
 from gateway.service.accounting.impact import ImpactEstimator
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.callers.spending import KeySpending
+from gateway.telemetry.access_log import AccessLine
 from gateway.telemetry.batched_metrics import publish_batch
 from gateway.telemetry.boundary_account import BoundaryAccount
 from gateway.telemetry.carbon import CarbonIntensity
@@ -37,6 +38,7 @@ class RequestAccounting:
         deployments: Sequence[Deployment],
         *,
         decision_log: DecisionLog | None = None,
+        access_log: DecisionLog | None = None,
         meters: tuple[MeterLink, ...] = (),
         carbon: CarbonIntensity | None = None,
         learning: TrafficLearner | None = None,
@@ -52,6 +54,7 @@ class RequestAccounting:
         self._metrics = metrics
         self._price = price
         self._decision_log = decision_log
+        self.access_log = access_log
         self._carbon = carbon
         self._learning = learning
         self._trace = trace
@@ -157,5 +160,7 @@ class RequestAccounting:
             self._learning.learn_from(record)
         if self._decision_log is not None:
             self._decision_log.add_record(record)
+        if self.access_log is not None:
+            self.access_log.add_record(AccessLine(record))
         if self._trace is not None:
             self._trace(record)
