@@ -128,7 +128,14 @@ def _run_files(files: list[str], deadline: float) -> None:
                 # What is run direct is worth little until it was run through the gateway.
                 seconds = (deadline - time.monotonic()) / (len(_SIDES) - number)
                 if seconds <= 0 or not run_files(
-                    python, tools, tests, left, urls[side], _log(side), seconds
+                    python,
+                    tools,
+                    tests,
+                    models / SMOLLM2.name,
+                    left,
+                    urls[side],
+                    _log(side),
+                    seconds,
                 ):
                     say(f"{side}: stopped by --seconds; run it again to go on")
                 ran = sum(len(read_outcomes(_log(side), file)) for file in files)

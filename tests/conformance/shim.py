@@ -1,8 +1,9 @@
 """A pytest plugin that gives vLLM's own tests a running server instead of one of their own.
 
-It stands in for their `tests.utils`, which would import and start half of vLLM. The address is in
-JOULEGATE_CONFORMANCE_URL. Each test's outcome is written to JOULEGATE_CONFORMANCE_LOG as it ends,
-and what stands there is not run again: a run that was stopped goes on where it was.
+It stands in for their `tests.utils`, which would import and start half of vLLM, and gives the small
+model's files, whose folder is JOULEGATE_CONFORMANCE_MODEL, for any that they would download. The
+address is in JOULEGATE_CONFORMANCE_URL. Each test's outcome is written to JOULEGATE_CONFORMANCE_LOG
+as it ends, and what stands there is not run again: a run that was stopped goes on where it was.
 """
 
 import os
@@ -14,9 +15,14 @@ from typing import ClassVar, Self
 import anthropic
 import openai
 import pytest
+import transformers
+import vllm.tokenizers
 from outcomes import BEGUN, read_outcomes, write_line
+from vllm.model_executor.model_loader import weight_utils
+from vllm.transformers_utils import repo_utils
 
 URL = os.environ["JOULEGATE_CONFORMANCE_URL"]
+MODEL = os.environ["JOULEGATE_CONFORMANCE_MODEL"]
 LOG = Path(os.environ["JOULEGATE_CONFORMANCE_LOG"])
 
 
@@ -73,6 +79,31 @@ class _Utils(types.ModuleType):
         return lambda *_, **__: pytest.skip(f"tests.utils.{name} is not stood in for")
 
 
+_get_tokenizer = vllm.tokenizers.get_tokenizer
+_from_pretrained = transformers.AutoTokenizer.from_pretrained
+
+
+class _Hub:
+    """What they take for the model hub."""
+
+    def snapshot_download(self, **_: object) -> str:
+        """Return the small model's folder."""
+        return MODEL
+
+
+def _get_local_tokenizer(*_: object, tokenizer_name: str = "", **more: object) -> object:
+    del tokenizer_name
+    return _get_tokenizer(MODEL, **more)
+
+
+def _load_local_tokenizer(*_: object, **more: object) -> object:
+    return _from_pretrained(MODEL, **more)
+
+
+vllm.tokenizers.get_tokenizer = _get_local_tokenizer
+transformers.AutoTokenizer.from_pretrained = _load_local_tokenizer
+repo_utils.hf_api = _Hub
+weight_utils.download_weights_from_hf = lambda *_, **__: MODEL
 sys.modules["tests.utils"] = _Utils("tests.utils")
 
 

@@ -87,6 +87,7 @@ def run_files(
     python: Path,
     tools: Path,
     tests: Path,
+    model: Path,
     files: Sequence[str],
     url: str,
     log: Path,
@@ -99,7 +100,7 @@ def run_files(
     paths = os.pathsep.join(map(str, (HERE, tests, tools)))
     env = {**os.environ, "PYTHONPATH": paths, "JOULEGATE_CONFORMANCE_URL": url}
     env |= {"HF_HUB_OFFLINE": "1", "VLLM_TARGET_DEVICE": "cpu"}
-    env |= {"JOULEGATE_CONFORMANCE_LOG": str(log)}
+    env |= {"JOULEGATE_CONFORMANCE_LOG": str(log), "JOULEGATE_CONFORMANCE_MODEL": str(model)}
     try:
         ran = subprocess.run(
             [*command, *(f"{FOLDER}/{file}" for file in files)], cwd=tests, env=env, check=False,
