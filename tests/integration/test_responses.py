@@ -120,8 +120,9 @@ async def test_a_failure_before_content_is_another_backends_to_answer(world, ask
         breaking(b"data: [DONE]\n\n"),
         breaking(b"data: nonsense\n\n"),
         breaking(typed("response.completed", response={"status": "cancelled", "output": []})),
+        breaking(typed("response.completed")),
     ],
-    ids=["ends", "cut", "failed", "error", "chat's error", "done", "nonsense", "given up"],
+    ids=["ends", "cut", "failed", "error", "chat's error", "done", "nonsense", "given up", "bare"],
 )
 async def test_a_stream_that_breaks_ends_with_the_apis_own_error(world, answer):
     gate = await world.gate(model("phi-3-mini", await world.recorder(answer)))

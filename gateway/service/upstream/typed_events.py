@@ -195,6 +195,8 @@ class TypedEventStream(StreamedResponse):
             self.usage = event.usage.to_token_usage()
         raw: Raw = getattr(event, self._api.whole)
         if not bytes(raw):
+            if event.type == _COMPLETED:
+                raise InvalidResponse("the stream's last event without the answer")
             return
         try:
             whole = _whole.decode(raw)
