@@ -31,8 +31,11 @@ def structs(path: str, struct: type[msgspec.Struct]) -> Iterator[tuple[str, type
             where, inner = f"{where}[]", inner.item_type
         elif isinstance(inner, types.DictType):
             where, inner = f"{where}.NAME", inner.value_type
-        if isinstance(inner, types.StructType):
-            yield from structs(where, inner.cls)
+        # One that may be left out is a struct or None.
+        several = inner.types if isinstance(inner, types.UnionType) else (inner,)
+        for one in several:
+            if isinstance(one, types.StructType):
+                yield from structs(where, one.cls)
 
 
 def words(found: types.Type) -> str:

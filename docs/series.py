@@ -17,6 +17,7 @@ from gateway.scheduling.switchback import Switchback
 from gateway.telemetry.boundary_account import BoundaryMetrics
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.experiment import ExperimentMetrics
+from gateway.telemetry.exploration_metrics import ExplorationMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import SumsCollector
 
@@ -36,6 +37,7 @@ def wrapped() -> list[MetricWrapperBase]:
     DriftMetrics(registry, ())
     BoundaryMetrics(registry)
     ExperimentMetrics(registry, Switchback("experiment"), "")
+    ExplorationMetrics(registry, ())
     # A collector that is no metric shows one as a counter under the name it has.
     return [
         one if isinstance(one, MetricWrapperBase) else vars(one)["_inner"]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from gateway.scheduling.decision import DEFAULT_QUANTILE
+from gateway.scheduling.exploration import ExplorationMethod, ExplorationRules
 from gateway.scheduling.placement import PlacementMode, PlacementRules
 
 
@@ -41,8 +42,37 @@ class EnergyBudgetConfig(Struct, frozen=True, forbid_unknown_fields=True):
     joules_per_hour: Annotated[float, Meta(gt=0.0, le=1e15)]
 
 
+class AccuracyLearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Accuracy learnt from `POST /v1/feedback`, and what exploring for it may cost.
+
+    In any hour the right answers that are expected to be lost, and the joules that are expected to
+    be added, against always taking whoever looks best, stay within the two budgets. `seed` decides
+    the draws. What is known fades by half in `half_life_days`. `width` is what deviations are
+    multiplied by; `even_share` is drawn evenly among all candidates.
+    """
+
+    method: Literal["thompson", "linucb"]
+    answers_per_hour: Annotated[float, Meta(ge=0.0, le=1e9)] = 1.0
+    joules_per_hour: Annotated[float, Meta(ge=0.0, le=1e15)] = 10_000.0
+    seed: int = 0
+    half_life_days: Annotated[float, Meta(gt=0.0, le=3650.0)] = 60.0
+    width: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.7
+    even_share: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.015
+
+    def to_rules(self, workers: int = 1) -> ExplorationRules:
+        """Return them for one of so many workers, which share the budgets evenly."""
+        return ExplorationRules(
+            ExplorationMethod(self.method),
+            self.answers_per_hour / workers,
+            self.joules_per_hour / workers,
+            self.seed,
+            self.even_share,
+            self.width,
+        )
+
+
 class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is learnt of answer lengths and tokenisers while serving.
+    """What is learnt of answer lengths and tokenisers while serving, and of `accuracy` where given.
 
     `state` is a small file that keeps it over a restart; each further worker process adds its
     number to the name.
@@ -50,3 +80,8 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     enabled: bool = True
     state: str | None = None
+    accuracy: AccuracyLearningConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.accuracy is not None and not self.enabled:
+            raise ValueError("accuracy: is learnt only while `enabled` is true")

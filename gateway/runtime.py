@@ -29,6 +29,7 @@ from gateway.service.callers.api_keys import make_api_keys
 from gateway.service.config_adoption import ConfigAdopter
 from gateway.service.config_reload import ConfigReloader
 from gateway.service.pipeline import RequestPipeline
+from gateway.service.request.accuracy_learning import AccuracyLearning
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.learnt import Learnt
 from gateway.service.request.learnt_exchange import get_shared_key
@@ -88,7 +89,8 @@ class GatewayRuntime:
         self.scrape_registry = workers.make_scrape_registry(self.metrics, sums, self._shared)
         learning = config.learning
         state = Path(learning.state) if learning.state else None
-        self._learnt = _make_learnt(state, folder) if learning.enabled else None
+        accuracy = optional_parts.make_accuracy_learning(config)
+        self._learnt = _make_learnt(state, folder, accuracy) if learning.enabled else None
         self._profiles = ActiveProfiles(config, deployments, self.metrics, drift, self._learnt)
         self._carbon = carbon = fleet.make_carbon_intensity(config, self._client)
         boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
@@ -126,6 +128,9 @@ class GatewayRuntime:
                 experiment=optional_parts.make_experiment_metrics(config, self.metrics.registry),
                 price=price,
                 spending=self._spending,
+                accuracy=optional_parts.make_accuracy_account(
+                    config, self._learnt, self.metrics.registry
+                ),
             ),
             experiment=config.experiment,
             keys=make_api_keys(config, names, self.metrics),
@@ -283,16 +288,18 @@ def _tune_gc() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def _make_learnt(state: Path | None, folder: str | None) -> Learnt:
+def _make_learnt(
+    state: Path | None, folder: str | None, accuracy: AccuracyLearning | None
+) -> Learnt:
     """Return what has been learnt; workers share it in `folder`, and a new one finds it there."""
     if folder is None:
-        return Learnt(state)
+        return Learnt(state, accuracy=accuracy)
     try:
         shared = Path(folder)
-        return Learnt(state or shared / "learnt.json", get_shared_key(shared))
+        return Learnt(state or shared / "learnt.json", get_shared_key(shared), accuracy)
     except OSError as error:
         _log.error("this worker learns by itself: %s", error)
-        return Learnt(state)
+        return Learnt(state, accuracy=accuracy)
 
 
 def _load_token_counter() -> tokens.TokenCounter:

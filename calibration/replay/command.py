@@ -14,6 +14,12 @@ from calibration.replay import report as replay_report
 from calibration.replay import requests as requests_file
 from calibration.replay import statistics as outcomes
 from calibration.replay.decision_log_reader import RecordedRequest
+from calibration.replay.off_policy import (
+    JudgedPlans,
+    estimate_policy,
+    find_judged_draws,
+    match_models,
+)
 from calibration.replay.options import ReplayOptions
 from calibration.replay.replay import Ints, ReplayScenario
 from calibration.replay.replay_fleet import ReplayFleet, map_profile_keys
@@ -132,7 +138,23 @@ def _compare_plans(
         uncertain=comparison.uncertain,
         certain=sorted(set(world.models) - set(comparison.uncertain)),
         observed=_summarize_observed(kept),
+        judged=_judge_plans(world, kept, plans),
     )
+
+
+def _judge_plans(
+    world: ReplayFleet, kept: list[RecordedRequest], plans: dict[str, Ints]
+) -> JudgedPlans | None:
+    """Return what feedback says of each plan; None where nobody drew, or nobody judged."""
+    found = find_judged_draws(world, kept)
+    if found is None:
+        return None
+    rows, draws = found
+    values = {
+        name: estimate_policy(draws, match_models(world, chosen[rows]))
+        for name, chosen in plans.items()
+    }
+    return JudgedPlans(len(rows), values)
 
 
 def _summarize_observed(kept: list[RecordedRequest]) -> dict[str, Any]:

@@ -22,6 +22,13 @@ class LoggedDeployment(NamedTuple):
     deployment: str
 
 
+class LoggedDraw(NamedTuple):
+    """How likely a candidate was to be asked first, and the accuracy that it was decided by."""
+
+    propensity: float
+    accuracy: float
+
+
 class LoggedTokens(NamedTuple):
     """A candidate's tokens as they were decided by: its own count, its length's mu and sigma."""
 
@@ -60,6 +67,11 @@ class RecordedRequest:
     reference_load: float | None = None
     measured: bool = False
     """Whether the joules are a meter's."""
+    id: str = ""
+    draws: Mapping[LoggedDeployment, LoggedDraw] | None = None
+    """Where the gateway was exploring: each candidate's part of the draw."""
+    score: float | None = None
+    """What feedback said of the answer, 0 to 1."""
 
 
 class BadLine(Exception):
@@ -110,7 +122,34 @@ def parse_log_line(line: Mapping[str, Any], *, pinned: bool) -> RecordedRequest:
         seconds=_parse_real(observed.get("seconds"), "observed.seconds") if whole else None,
         joules=_parse_real(observed.get("joules"), "observed.joules") if whole else None,
         measured=observed.get("method") in {"exclusive", "apportioned", "simulated"},
+        id=str(line.get("id", "")),
+        draws=_parse_draws(candidates),
     )
+
+
+def parse_feedback(line: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Return a judgement: the request's id and a score from 0 to 1; None where it is none."""
+    told = line.get("feedback")
+    if "decision" in line or not isinstance(told, dict):
+        return None
+    score = told.get("score")
+    if not isinstance(score, int | float) or not isfinite(score):
+        return None
+    return str(told.get("id")), min(1.0, max(0.0, float(score)))
+
+
+def _parse_draws(candidates: list[dict[str, Any]]) -> dict[LoggedDeployment, LoggedDraw] | None:
+    """Return each candidate's part of the draw; None where none was made."""
+    found = {}
+    for one in candidates:
+        if "propensity" not in one:
+            return None
+        propensity = _parse_real(one["propensity"], "propensity")
+        accuracy = _parse_real(one.get("accuracy"), "accuracy")
+        if propensity is None or accuracy is None or max(propensity, accuracy) > 1.0 + 1e-9:
+            raise BadLine("its propensities are not shares")
+        found[_parse_deployment(one)] = LoggedDraw(propensity, accuracy)
+    return found
 
 
 def _parse_decision(line: Mapping[str, Any], *, pinned: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gateway.scheduling.decide import (
     RoutingCandidate,
 )
 from gateway.scheduling.features import RequestFeatures, TokenScale
+from gateway.scheduling.prompt_accuracy import AccuracyEstimate
 
 UNLIMITED: Final = 1 << 30
 _LEARNT: Final = frozenset({"application", "model", "words"})
@@ -50,10 +51,18 @@ class ReplayFleet:
                 running.get(place, 0) if running else 0,
                 learnt=self._learnt(request, place),
                 scale=self._scale(request, place),
+                judged=self._judged(request, place),
             )
             for place, option in self.options.items()
             if running is None or place not in request.excluded
         ]
+
+    def _judged(self, request: RecordedRequest, place: LoggedDeployment) -> AccuracyEstimate | None:
+        """Return the accuracy that was decided by, where it was learnt, by the same profile."""
+        drawn = (request.draws or {}).get(place)
+        if drawn is None or request.profile_version != self.profile.version:
+            return None
+        return AccuracyEstimate(drawn.accuracy, drawn.accuracy)
 
     def _learnt(self, request: RecordedRequest, place: LoggedDeployment) -> LearntLength | None:
         """Return the length that was decided by: always by the same profile, else if learnt."""

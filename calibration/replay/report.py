@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from calibration.replay.off_policy import JudgedPlans
 from calibration.replay.requests import LOG, ReplayRequests
 from calibration.replay.statistics import IntervalEstimate, PlanOutcome, PlanSaving
 from gateway.profile import CostProfile
@@ -31,6 +32,7 @@ class ProfileResults:
     """Models whose coefficients have a covariance in the profile."""
     certain: list[str]
     observed: dict[str, Any] = field(default_factory=dict)
+    judged: JudgedPlans | None = None
 
 
 def print_report(out: Console, found: ReplayRequests, groups: list[ProfileResults]) -> None:
@@ -78,8 +80,27 @@ def _print_results(out: Console, group: ProfileResults, found: ReplayRequests) -
         )
     out.print("\nat unchanged load: each request meets the load that it met", markup=False)
     out.print(grid)
+    if group.judged is not None:
+        _print_judged(out, group.judged)
     for note in list_notes(group, found):
         out.print(f"! {note}", markup=False, soft_wrap=True)
+
+
+def _print_judged(out: Console, judged: JudgedPlans) -> None:
+    """Print what feedback says of each plan."""
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("plan", overflow="fold")
+    for name in ("inverse propensity", "doubly robust", "matched", "could be drawn"):
+        grid.add_column(name, justify="right")
+    for name, one in judged.values.items():
+        cells = [
+            f"{found.value:.4f} ({found.interval.low:.4f} to {found.interval.high:.4f})"
+            for found in (one.ips, one.doubly_robust)
+        ]
+        grid.add_row(Text(name), *cells, str(one.matched), f"{one.supported:.1%}")
+    head = f"\nright answers by feedback: {judged.requests} judged requests, drawn by exploration"
+    out.print(head, markup=False)
+    out.print(grid)
 
 
 def list_notes(group: ProfileResults, found: ReplayRequests) -> list[str]:
@@ -156,6 +177,7 @@ def build_report(
                 "outgrown": group.outgrown,
                 "covariance": {"models": group.uncertain, "missing": group.certain},
                 "observed": group.observed,
+                "judged": group.judged and group.judged.to_json(),
                 "plans": [_build_outcome(one, group.requests) for one in group.outcomes],
                 "savings": [_build_saving(one) for one in group.savings],
                 "notes": list_notes(group, found),

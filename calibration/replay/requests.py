@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -98,18 +98,24 @@ def _read_log(
     on_row: Callable[[], None],
 ) -> ReplayRequests:
     found = ReplayRequests(str(path), LOG)
+    judged: dict[str, float] = {}
     for number, line in lines:
         found.lines += 1
         on_row()
         if line is None:
             found.count_bad_line("not a JSON object", f"line {number}")
             continue
+        told = recorded.parse_feedback(line)
+        if told is not None:
+            judged[told[0]] = told[1]
         try:
             found.requests.append(recorded.parse_log_line(line, pinned=pinned))
         except BadLine as error:
             found.count_bad_line(str(error), f"line {number}")
         except LeftOut as error:
             found.left_out[str(error)] += 1
+    if judged:
+        found.requests = [replace(one, score=judged.get(one.id)) for one in found.requests]
     return found
 
 

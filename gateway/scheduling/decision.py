@@ -1,6 +1,7 @@
 """What goes into a ranking and what comes out: weights, bounds, the decision itself."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -94,6 +95,33 @@ class PromptSummary(NamedTuple):
     kind_share: float | None = None
 
 
+class Exploration(NamedTuple):
+    """How the lot was drawn, where accuracies are learnt online.
+
+    `greedy` is the deployment that looks best; `propensities` are by (model, deployment); `lot` is
+    the draw, None where none was made. `answers_lost` and `joules_added` are what was charged: the
+    expectations over the propensities, against the greedy choice.
+    """
+
+    method: str
+    explored: bool
+    greedy: str
+    propensities: Mapping[tuple[str, str], float]
+    lot: float | None
+    answers_lost: float
+    joules_added: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the public shape: propensities stand with their candidates."""
+        found = self._asdict()
+        del found["propensities"]
+        return found
+
+    def describe_propensity(self, scored: "ScoredCandidate") -> dict[str, float]:
+        """Return how likely a candidate was to be asked first."""
+        return {"propensity": self.propensities.get((scored.model, scored.deployment), 0.0)}
+
+
 class PlacePrediction(NamedTuple):
     """What a request is predicted to cost at one backend, at that backend's own load."""
 
@@ -166,6 +194,7 @@ class RoutingDecision(NamedTuple):
     reference_load: float | None = None
     """Requests beside this one at which joules were compared; None: each place's own."""
     prompt: PromptSummary | None = None
+    exploration: Exploration | None = None
 
     @property
     def best_candidate(self) -> ScoredCandidate | None:
@@ -174,7 +203,7 @@ class RoutingDecision(NamedTuple):
 
     def to_dict(self, *, request_id: str, decision_us: float) -> dict[str, Any]:
         """Return the public shape: dry run, `--json`, explain and log show this one."""
-        best = self.best_candidate
+        best, explored = self.best_candidate, self.exploration
         return {
             "id": request_id,
             "model": best.model if best else None,
@@ -191,6 +220,7 @@ class RoutingDecision(NamedTuple):
             "reference_load": self.reference_load,
             "decision_us": decision_us,
             **({} if self.prompt is None else {"prompt": self.prompt._asdict()}),
+            **({} if explored is None else {"exploration": explored.to_dict()}),
             "candidates": [
                 {
                     "model": scored.model,
@@ -198,6 +228,7 @@ class RoutingDecision(NamedTuple):
                     "score": scored.score,
                     "accuracy": scored.accuracy,
                     **scored.describe_lower(),
+                    **({} if explored is None else explored.describe_propensity(scored)),
                     "predicted_seconds": scored.predicted_seconds,
                     "predicted_joules": scored.predicted_joules,
                     "reference_joules": scored.reference_joules,

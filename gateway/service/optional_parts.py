@@ -7,14 +7,20 @@ from prometheus_client import CollectorRegistry
 from backends.install_hint import suggest_install
 from gateway.config import GatewayConfig
 from gateway.scheduling.energy_price import EnergyPrice
+from gateway.service.accounting.accuracy_account import AccuracyAccount
 from gateway.service.callers.budget_store import BudgetStore, MemoryStore
 from gateway.service.callers.rate_limits import RateLimits
 from gateway.service.callers.spending import KeySpending
+from gateway.service.request.accuracy_learning import AccuracyLearning
+from gateway.service.request.learnt import Learnt
 from gateway.structured import ConfigError
 from gateway.telemetry import count_workers
 from gateway.telemetry.boundary import JOULES_PER_KWH
 from gateway.telemetry.experiment import ExperimentMetrics
+from gateway.telemetry.exploration_metrics import ExplorationMetrics
 from gateway.telemetry.metrics import GatewayMetrics
+
+_SECONDS_PER_DAY: Final = 86_400.0
 
 
 def make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
@@ -22,6 +28,26 @@ def make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
     if config.energy_budget is None:
         return None
     return EnergyPrice(config.energy_budget.joules_per_hour / count_workers())
+
+
+def make_accuracy_learning(config: GatewayConfig) -> AccuracyLearning | None:
+    """Return what learns accuracy from judgements, where that is wanted."""
+    wanted = config.learning.accuracy
+    if wanted is None:
+        return None
+    return AccuracyLearning(
+        wanted.to_rules(count_workers()), wanted.half_life_days * _SECONDS_PER_DAY
+    )
+
+
+def make_accuracy_account(
+    config: GatewayConfig, learnt: Learnt | None, registry: CollectorRegistry
+) -> AccuracyAccount | None:
+    """Return what tells that learner of requests and judgements."""
+    if learnt is None or learnt.accuracy is None:
+        return None
+    models = dict.fromkeys(model.name for model in config.models)
+    return AccuracyAccount(learnt, learnt.accuracy, ExplorationMetrics(registry, models))
 
 
 def make_experiment_metrics(

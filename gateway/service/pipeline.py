@@ -159,7 +159,7 @@ class RequestPipeline:
 
     def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
         """Decide without sending. Raises BadRequest, UnknownModel or ModelNotAllowed."""
-        return self._plan_target(ask, self._resolve_name(ask), headers)
+        return self._plan_target(ask, self._resolve_name(ask), headers, draws=False)
 
     def _plan_target(
         self,
@@ -167,10 +167,13 @@ class RequestPipeline:
         target: RequestTarget,
         headers: Mapping[bytes, bytes],
         baseline: BaselineConfig | None = None,
+        *,
+        draws: bool = True,
     ) -> RoutingPlan:
         return make_plan(
-            ask, target, headers, self.profiles.live, self._counter, self.deciding, baseline
-        )
+            ask, target, headers, self.profiles.live, self._counter, self.deciding, baseline,
+            draws=draws,
+        )  # fmt: skip
 
     async def handle_request(
         self,

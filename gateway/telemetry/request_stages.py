@@ -70,6 +70,8 @@ class PlannedRequest(NamedTuple):
     lesson: Any = None
     """What the learner of lengths keeps of it until its answer is known."""
     sequences: SequenceCounts = SINGLE
+    trial: Any = None
+    """What is learnt of its accuracy once it is judged."""
 
     @property
     def decision_us(self) -> float:

@@ -11,6 +11,7 @@ from backends.meter.client.meter_client import MeterLink
 from backends.meter.method import ESTIMATED
 from backends.registry import Deployment
 from gateway.scheduling.energy_price import EnergyPrice
+from gateway.service.accounting.accuracy_account import AccuracyAccount
 from gateway.service.accounting.impact import ImpactEstimator
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.callers.spending import KeySpending
@@ -47,12 +48,14 @@ class RequestAccounting:
         experiment: ExperimentMetrics | None = None,
         price: EnergyPrice | None = None,
         spending: KeySpending | None = None,
+        accuracy: AccuracyAccount | None = None,
     ) -> None:
         self._spending = spending
         self.recent = recent
         self.meters = meters
         self._metrics = metrics
         self._price = price
+        self._accuracy = accuracy
         self._decision_log = decision_log
         self.access_log = access_log
         self._carbon = carbon
@@ -85,6 +88,8 @@ class RequestAccounting:
                 self._metrics.count_finished_request(record)
                 if self._experiment is not None:
                     self._experiment.count_request(record)
+                if self._accuracy is not None:
+                    self._accuracy.await_judgement(record)
                 self.recent.add_record(record)
                 record.call_when_final(self._finalize_energy)
             except Exception:  # noqa: BLE001 - one record must not cost the others
@@ -98,6 +103,8 @@ class RequestAccounting:
         if self._experiment is not None:
             self._experiment.publish()
         publish_batch()
+        if self._accuracy is not None:
+            self._accuracy.fade()
 
     def add_feedback(self, feedback: RequestFeedback) -> bool:
         """Note what is said of an answer; tell whether its request is known here.
@@ -110,7 +117,8 @@ class RequestAccounting:
             record.feedback = feedback
         if self._decision_log is not None:
             self._decision_log.add_record(feedback)
-        return record is not None
+        learnt = self._accuracy is not None and self._accuracy.take_feedback(feedback)
+        return record is not None or learnt
 
     @property
     def keeps_log(self) -> bool:

@@ -29,6 +29,9 @@ def build_response_headers(
     ]
     if not made.decision.feasible:
         pairs.append((_FEASIBLE, "false"))
+    explored = made.decision.exploration
+    if explored is not None and explored.explored:
+        pairs.append((_EXPLORED, "true"))
     if record.received.load_format:
         told = opened.answer.get_header(names.LOAD)
         if told is not None:
@@ -47,6 +50,7 @@ _PREDICTED_SECONDS = names.PREDICTED_SECONDS.encode()
 _PREDICTED_JOULES = names.PREDICTED_JOULES.encode()
 _ATTEMPTS = names.ATTEMPTS.encode()
 _DECISION_US = names.DECISION_US.encode()
+_EXPLORED = names.EXPLORED.encode()
 _FEASIBLE = names.FEASIBLE.encode()
 _LOAD = names.LOAD.encode()
 

@@ -48,6 +48,7 @@ ATTEMPTS: Final = "x-joulegate-attempts"
 DECISION_US: Final = "x-joulegate-decision-us"
 BUDGET: Final = "x-joulegate-budget"
 FEASIBLE: Final = "x-joulegate-feasible"
+EXPLORED: Final = "x-joulegate-explored"
 LOAD: Final = "endpoint-load-metrics"
 
 RESPONSE: Final = {
@@ -62,5 +63,6 @@ RESPONSE: Final = {
     DECISION_US: "microseconds spent counting tokens and deciding",
     LOAD: "vLLM's own, where it was asked for: the load of the server that answered",
     BUDGET: "where a budget of the API key has nothing left: soft or hard, and when it renews",
+    EXPLORED: "`true`, and only then, where a model was drawn to learn how good it is",
     FEASIBLE: "`false`, and only then, where every model breaks a bound and the least bad served",
 }

@@ -23,7 +23,9 @@ from gateway.scheduling.candidate import DeploymentOption, LearntLength
 from gateway.scheduling.features import RequestFeatures, TokenScale
 from gateway.scheduling.length_learner import LengthLearner
 from gateway.scheduling.token_learner import TokenLearner
+from gateway.service.request.accuracy_learning import AccuracyLearning, AnswerJudged, FeedbackHeard
 from gateway.service.request.application import hash_application
+from gateway.service.request.lessons import LengthSeen, TokensSeen, Told
 
 _log = logging.getLogger("joulegate")
 
@@ -32,28 +34,6 @@ _MOST_WORKERS = 256
 _USUAL_TOKENS_IN = 100.0
 _KEY_BYTES = 32
 _MOST_TOLD = 10_000
-
-
-class TokensSeen(msgspec.Struct, frozen=True, array_like=True, tag="t"):
-    """A prompt's tokens as counted here, and as its model reported them."""
-
-    model: str
-    scale: TokenScale
-    counted: int
-    dense_chars: int
-    tokens: int
-
-
-class LengthSeen(msgspec.Struct, frozen=True, array_like=True, tag="l"):
-    """An answer's length, and what was expected of it without learning."""
-
-    model: str
-    application: str
-    base_mu: float
-    base_sigma: float
-    tokens: int
-    cut: bool
-    at_seconds: float
 
 
 class Lesson(NamedTuple):
@@ -73,14 +53,23 @@ class Lesson(NamedTuple):
 
 
 class Learnt:
-    """Lengths and tokenisers, learnt by one process, or by the workers that share `shared_key`."""
+    """Lengths and tokenisers, learnt by one process, or by the workers that share `shared_key`.
 
-    def __init__(self, state: Path | None = None, shared_key: bytes | None = None) -> None:
+    `accuracy` is learnt, too, where it is given.
+    """
+
+    def __init__(
+        self,
+        state: Path | None = None,
+        shared_key: bytes | None = None,
+        accuracy: AccuracyLearning | None = None,
+    ) -> None:
+        self.accuracy = accuracy
         self.lengths = LengthLearner()
         self.tokens = TokenLearner()
         self._key = shared_key or secrets.token_bytes(_KEY_BYTES)
         self._changed = False
-        self._told: list[LengthSeen | TokensSeen] | None = None
+        self._told: list[Told] | None = None
         self._lock: IO[bytes] | None = None
         self._files = _MOST_WORKERS if shared_key is None else 1
         self._state = state
@@ -139,9 +128,26 @@ class Learnt:
             )
         )
 
-    def apply(self, lesson: LengthSeen | TokensSeen) -> None:
+    def hear(self, heard: FeedbackHeard) -> bool:
+        """Take a judgement from a client; tell whether its request waits for one here."""
+        if self.accuracy is None:
+            return False
+        lesson = self.accuracy.take_judgement(heard)
+        self._learn(lesson or heard)
+        return lesson is not None
+
+    def apply(self, lesson: Told) -> None:
         """Take what this process or another has seen."""
+        if isinstance(lesson, FeedbackHeard):
+            found = None if self.accuracy is None else self.accuracy.take_judgement(lesson)
+            if found is not None:
+                self._learn(found)
+            return
         self._changed = True
+        if isinstance(lesson, AnswerJudged):
+            if self.accuracy is not None:
+                self.accuracy.learn(lesson)
+            return
         if isinstance(lesson, TokensSeen):
             self.tokens.observe(
                 lesson.model, lesson.scale, lesson.counted, lesson.dense_chars, lesson.tokens
@@ -160,14 +166,14 @@ class Learnt:
         """Keep what is learnt here for `take_told` from now on."""
         self._told = []
 
-    def take_told(self) -> list[LengthSeen | TokensSeen]:
+    def take_told(self) -> list[Told]:
         """Return what has been learnt here since the last call, not what was applied."""
         if not self._told:
             return []
         told, self._told = self._told, []
         return told
 
-    def _learn(self, lesson: LengthSeen | TokensSeen) -> None:
+    def _learn(self, lesson: Told) -> None:
         self.apply(lesson)
         if self._told is not None and len(self._told) < _MOST_TOLD:
             self._told.append(lesson)
@@ -191,6 +197,7 @@ class Learnt:
             "key": self._key.hex(),
             "lengths": self.lengths.to_state(),
             "tokens": self.tokens.to_state(),
+            **({} if self.accuracy is None else {"accuracy": self.accuracy.to_state()}),
         }
 
     def write_state(self, state: dict[str, Any]) -> None:
@@ -239,8 +246,12 @@ class Learnt:
             key = bytes.fromhex(state["key"])
             self.lengths.restore(state["lengths"])
             self.tokens.restore(state["tokens"])
+            if self.accuracy is not None and "accuracy" in state:
+                self.accuracy.restore(state["accuracy"])
             self._key = key
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (
+            OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
+        ) as error:  # fmt: skip
             _log.warning("learning state %s cannot be used, learning begins anew: %s", path, error)
             self.lengths, self.tokens = LengthLearner(), TokenLearner()
             kept = path.with_name(f"{path.name}.bad")

@@ -17,7 +17,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.service.request.learnt import Learnt, LengthSeen, TokensSeen
+from gateway.service.request.learnt import Learnt
+from gateway.service.request.lessons import Told
 
 _log = logging.getLogger("joulegate")
 
@@ -27,7 +28,7 @@ _MOST_BYTES: Final = 1 << 17
 _READ_PER_TURN: Final = 16
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(list[LengthSeen | TokensSeen])
+_decoder = msgspec.json.Decoder(list[Told])
 
 
 class LearntExchange:

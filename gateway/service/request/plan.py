@@ -26,6 +26,7 @@ from gateway.service.client.errors import (
     NoFeasibleModel,
     UnsupportedCapability,
 )
+from gateway.service.request.accuracy_learning import AccuracyTrial, JudgedCandidates
 from gateway.service.request.capability_hints import suggest_capabilities
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.inference_request import InferenceRequest
@@ -61,6 +62,8 @@ class RoutingPlan:
     last_resort: bool = False
     """Whether no backend was available and this is of those that are asked for want of another."""
     prompt: ReadPrompt | None = None
+    trial: AccuracyTrial | None = None
+    """What is learnt of this request's accuracy once it is judged."""
 
     def find_shortest_wait(self) -> tuple[float, int] | None:
         """Return the shortest wait that a backend of these models asked for, and by what status."""
@@ -105,6 +108,7 @@ class RoutingPlan:
             self.features.asked_tokens_out,
             self.lesson,
             self.features.sequence_counts,
+            self.trial,
         )
         record.logged = self.describe_text(log)
 
@@ -140,8 +144,14 @@ def make_plan(
     counter: TokenCounter,
     deciding: Deciding | None = None,
     baseline: BaselineConfig | None = None,
+    *,
+    draws: bool = False,
 ) -> RoutingPlan:
-    """Decide for one request, by a switchback's `baseline` where that is due. Raises BadRequest."""
+    """Decide for one request, by a switchback's `baseline` where that is due. Raises BadRequest.
+
+    `draws`: where accuracy is learnt, another than the best may be drawn; a dry run only says how
+    likely.
+    """
     began = time.perf_counter()
     steering = target.steering
     if baseline is not None and baseline.policy is not None:
@@ -155,10 +165,17 @@ def make_plan(
     learnt = deciding.learnt
     application = "" if learnt is None else learnt.hash_application(ask.application)
     prompt: ReadPrompt | None = None
-    if ask.words and snapshot.reads_text:
+    learning = None
+    if learnt is not None and learnt.accuracy is not None:
+        # Who names the model, or wants no text, leaves nothing to learn of.
+        learning = learnt.accuracy if target.model is None and ask.kind.generates else None
+    if ask.words and (snapshot.reads_text or learning is not None):
         prompt = deciding.reader.read(ask.words, ask.system, snapshot.profile.prompt_accuracy)
 
+    judged: JudgedCandidates | None = None
+
     def decide(*, last_resort: bool) -> tuple[RoutingDecision, Found]:
+        nonlocal judged
         found = list_candidates(
             snapshot,
             target.model,
@@ -170,9 +187,11 @@ def make_plan(
             last_resort=last_resort,
             allowed=target.allowed,
         )
+        if learning is not None:
+            judged = learning.judge_candidates(found.candidates, prompt, wishes.bounds.quantile)
         decision = make_decision(
             features,
-            found.candidates,
+            found.candidates if judged is None else judged.candidates,
             deciding.weigh(wishes.weights),
             policy=wishes.policy,
             bounds=wishes.bounds,
@@ -192,11 +211,13 @@ def make_plan(
         decision, found = decide(last_resort=True)
     if baseline is not None and baseline.model is not None:
         decision = _put_first(decision, baseline.model)
+    if learning is not None and judged is not None and baseline is None:
+        decision = learning.explore(decision, judged, draws=draws)
     lesson = make_lesson(features, application, found.bases, has_media=ask.has_media)
     seconds = time.perf_counter() - began
     return RoutingPlan(
         ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson,
-        last_resort, prompt,
+        last_resort, prompt, None if judged is None else judged.trial,
     )  # fmt: skip
 
 

@@ -147,6 +147,8 @@ class ActiveProfiles:
     def _publish_metrics(self) -> None:
         if self._learnt is not None:
             self._learnt.adopt(place.option for place in self.live.routed_deployments)
+            if self._learnt.accuracy is not None:
+                self._learnt.accuracy.adopt(self.live.profile)
         models = dict.fromkeys(model.name for model in self._config.models)
         versions = dict.fromkeys(models, self.live.profile.version)
         self._metrics.profile.publish_profile(versions)

@@ -6,8 +6,24 @@ import socket
 
 import pytest
 
+from gateway.scheduling.accuracy_bandit import NO_FEATURES
+from gateway.scheduling.decision import MetricWeights, RoutingDecision
+from gateway.scheduling.exploration import ExplorationMethod, ExplorationRules
+from gateway.service.request.accuracy_learning import (
+    AccuracyLearning,
+    AccuracyTrial,
+    FeedbackHeard,
+)
 from gateway.service.request.learnt import Learnt
 from gateway.service.request.learnt_exchange import LearntExchange, get_shared_key
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_stages import (
+    AnsweredRequest,
+    ClientOutcome,
+    PlannedRequest,
+    ReceivedRequest,
+    RequestedName,
+)
 from tests.integration.harness import until
 from tests.unit.gateway.service.request.test_learnt import BASE, OPTION, teach
 
@@ -16,8 +32,10 @@ from tests.unit.gateway.service.request.test_learnt import BASE, OPTION, teach
 async def make_worker(tmp_path):
     made = []
 
-    def make():
-        learnt = Learnt(tmp_path / "learnt.json", get_shared_key(tmp_path))
+    def make(*, accuracy=False):
+        rules = ExplorationRules(ExplorationMethod.THOMPSON, 1.0, 1.0)
+        learning = AccuracyLearning(rules, 86_400.0) if accuracy else None
+        learnt = Learnt(tmp_path / "learnt.json", get_shared_key(tmp_path), learning)
         exchange = LearntExchange(tmp_path, learnt)
         exchange.start(asyncio.get_running_loop())
         made.append((learnt, exchange))
@@ -89,3 +107,26 @@ def test_workers_write_one_file_and_the_next_writes_it_when_the_first_has_gone(t
     for learnt in (two, late):
         learnt.close()
     assert not (tmp_path / "s.1").exists()
+
+
+async def test_a_judgement_reaches_who_served_and_then_all(make_worker):
+    workers = [make_worker(accuracy=True) for _ in range(3)]
+    (one, telling), (two, hearing), (three, _) = workers
+    two.accuracy.await_judgement(make_answered("req_1"))
+    assert one.hear(FeedbackHeard("req_1", 0.0, 0.0)) is False
+    telling.send_lessons()
+    await until(lambda: two.accuracy._bandit.judged == {"small": 1}, "the judgement")
+    hearing.send_lessons()
+    await until(lambda: three.accuracy._bandit.judged == {"small": 1}, "the lesson")
+    await until(lambda: one.accuracy._bandit.judged == {"small": 1}, "the lesson, too")
+    assert two.hear(FeedbackHeard("req_1", 0.0, 0.0)) is False  # once is enough
+
+
+def make_answered(name):
+    record = RequestRecord(ReceivedRequest(name, 0.0, "chat"), RequestedName("auto", "default"))
+    decision = RoutingDecision("relative", MetricWeights(1.0, 0.0, 0.0), (), (), True, "v")
+    trial = AccuracyTrial(NO_FEATURES, {"small": 0.7}, "")
+    record.planned = PlannedRequest(decision, 0.0, None, None, trial=trial)
+    record.answered = AnsweredRequest("small", "small", "b")
+    record.outcome = ClientOutcome(200)
+    return record
