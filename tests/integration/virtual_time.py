@@ -2,13 +2,16 @@
 
 Whenever nothing is ready the clock jumps to the next timer. Over loopback what one side has sent is
 readable by the other at once, so that all that can happen at a moment has happened before the next.
-`time.monotonic` tells the same time meanwhile.
+`time.monotonic` and its nanoseconds tell the same time meanwhile, and so does the clock of each
+backend that a gateway makes.
 """
 
 import asyncio
 import selectors
 import time
 from unittest import mock
+
+from backends.backend import Backend
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -36,10 +39,18 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def time(self):
         return self.clock.now
 
+    def read_nanoseconds(self):
+        return round(self.clock.now * 1e9)
+
 
 def run_virtually(make):
     """Run the coroutine that `make()` gives in virtual time; return its result."""
     with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
         loop = runner.get_loop()
-        with mock.patch("time.monotonic", loop.time):
+        known = Backend.__init__.__kwdefaults__
+        with (
+            mock.patch("time.monotonic", loop.time),
+            mock.patch("time.monotonic_ns", loop.read_nanoseconds),
+            mock.patch.dict(known, {"clock": loop.time}),
+        ):
             return runner.run(make())
