@@ -7,7 +7,8 @@ are whole milliseconds).
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from backends.simulator.answers import SimulatedCompletion
 from backends.simulator.engine import BatchingEngine, EngineStep
@@ -61,6 +62,7 @@ class SchedulerLoop:
         self.engine = engine
         self.metrics = metrics
         self.speed = speed
+        self._background: set[asyncio.Task[None]] = set()
         self._jobs: dict[str, tuple[SimulatedCall, int, str]] = {}
         self._prompts: dict[str, int] = {}
         """Prompt tokens of those that have no token yet."""
@@ -75,8 +77,18 @@ class SchedulerLoop:
         self._idle_since = time.monotonic()
         self._task = asyncio.get_running_loop().create_task(self._run_steps())
 
+    def start_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do what no request waits for; it ends with the loop."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
     async def stop_task(self) -> None:
         """End, and forget what was in flight."""
+        for work in self._background:
+            work.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,7 +1,8 @@
 """The Responses and the Messages API, answered as chats from an engine."""
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,7 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
+from backends.simulator import chunks
 from backends.simulator.answers import SimulatedCompletion, plan_chat
 from backends.simulator.handlers import SimulatorHandlers, json_response
 from backends.simulator.messages_frames import MessagesFrames
@@ -22,10 +24,11 @@ _MOST_KEPT = 1000
 
 
 class _Kept(msgspec.Struct):
-    """A response and the conversation that ends with it."""
+    """A response and the conversation that ends with it; `work` is who makes one that is to be."""
 
     response: dict[str, Any]
     messages: list[ChatMessage]
+    work: asyncio.Task[None] | None = None
 
 
 class TypedHandlers:
@@ -69,6 +72,13 @@ class TypedHandlers:
             closing = list(frames.format_closing())  # numbered before the end is
             return closing, frames.format_end(tail)
 
+        if asked.background and asked.store and not asked.stream:
+            queued = {**frames.build_response(None), "status": "queued"}
+            work = self._server.scheduler_loop.start_background(
+                self._answer_later(answer, tokens_in, end)
+            )
+            self._keep(response_id, _Kept(queued, before, work))
+            return json_response(msgspec.json.encode(queued))
         return await serve_answer(
             self._server, request, answer, tokens_in, bool(asked.stream), end,
             frames.format_opening, frames.format_token, close,
@@ -80,8 +90,14 @@ class TypedHandlers:
         return json_response(msgspec.json.encode(kept.response))
 
     async def cancel_response(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/responses/{id}/cancel: as at vLLM, only background ones could be."""
-        self._find(request.match_info["id"])
+        """POST /v1/responses/{id}/cancel: as at vLLM, only of background ones."""
+        kept = self._find(request.match_info["id"])
+        if kept.work is not None:
+            kept.work.cancel()
+            await asyncio.gather(kept.work, return_exceptions=True)
+            kept.work = None
+            kept.response["status"] = "cancelled"
+            return json_response(msgspec.json.encode(kept.response))
         raise SimulatorError(
             HTTPStatus.BAD_REQUEST,
             "Cannot cancel a synchronous response.",
@@ -127,6 +143,21 @@ class TypedHandlers:
         tokens_in, mark = measure_chat_prompt(chat, spec)
         (answer,) = plan_chat(chat, spec, engine.truth, tokens_in, mark)
         return answer, tokens_in
+
+    async def _answer_later(
+        self,
+        answer: SimulatedCompletion,
+        tokens_in: int,
+        end: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> None:
+        """Let the engine make a background response, and keep it."""
+        server, call_id = self._server, uuid4().hex
+        call = server.scheduler_loop.submit_call(call_id, [answer], wants_tokens=False)
+        try:
+            await call.wait_until_ended()
+            end(chunks.report_cost(server.spec, [answer], call.costs, tokens_in))
+        finally:
+            server.scheduler_loop.abort_call(call_id, [answer])
 
     def _find(self, response_id: str) -> _Kept:
         kept = self._kept.get(response_id)

@@ -29,6 +29,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     stream: bool | None = False
     temperature: float | None = None
     store: bool | None = True
+    background: bool | None = False
     previous_response_id: str | None = None
     request_id: str | None = None
     metadata: dict[str, str] | None = None

@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from tests.integration.harness import model
+from tests.integration.harness import model, until
 from tests.integration.typed import read_typed
 
 TOOL = {
@@ -100,6 +100,31 @@ async def test_a_conversation_is_kept_and_told_apart(sdk):
     assert second.id != first.id
     with pytest.raises(openai.NotFoundError, match="resp_0"):
         await sdk.responses.create(model=sdk.model, input="And?", previous_response_id="resp_0")
+
+
+async def test_a_response_in_the_background_is_fetched_when_it_is_there(sdk):
+    made = await sdk.responses.create(model=sdk.model, input="Hello", background=True)
+    assert (made.status, made.output) == ("queued", [])
+
+    async def is_made():
+        return (await sdk.responses.retrieve(made.id)).status == "completed"
+
+    await until(is_made, "the response")
+    made = await sdk.responses.retrieve(made.id)
+    assert made.output_text.startswith("[simulated")
+    with pytest.raises(openai.BadRequestError, match="synchronous"):
+        await sdk.responses.cancel(made.id)
+
+
+async def test_a_response_in_the_background_is_cancelled(world):
+    slow = await world.simulator(speed=0.001)
+    gate = await world.gate(model("phi-3-mini", slow))
+    async with openai.AsyncOpenAI(base_url=f"{gate.url}/v1", api_key="x", max_retries=0) as sdk:
+        made = await sdk.responses.create(model="auto", input="Hello", background=True)
+        assert (await sdk.responses.cancel(made.id)).status == "cancelled"
+        assert (await sdk.responses.retrieve(made.id)).status == "cancelled"
+        with pytest.raises(openai.BadRequestError, match="synchronous"):
+            await sdk.responses.cancel(made.id)
 
 
 MESSAGES = {"max_tokens": 200, "messages": [{"role": "user", "content": "Hello"}]}
