@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Request, Response, get, route
 from prometheus_client import CollectorRegistry
 
-from backends.metrics_page import encode_metrics_page
+from backends.metrics_page import encode_metrics_in_turns
 from gateway.service.pipeline import RequestPipeline
 
 
@@ -30,12 +30,13 @@ def make_handlers(gateway: RequestPipeline, scraped: CollectorRegistry) -> list[
             status_code=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE,
         )
 
-    @get("/metrics", name="metrics", sync_to_thread=False)
-    def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    @get("/metrics", name="metrics")
+    async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Show every metric in Prometheus's text format, or OpenMetrics where asked for."""
         gateway.accounting.flush()
         gateway.publish_gauges()
-        page, kind = encode_metrics_page(scraped, request.headers.get("accept", ""))
+        asked = request.headers.get("accept", "")
+        page, kind = await encode_metrics_in_turns(scraped, asked)
         return Response(page, headers={"content-type": kind})
 
     @get("/version", name="version", sync_to_thread=False)

@@ -21,9 +21,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import Deployment
-from gateway.scheduling.decide import NO_POLICY
-from gateway.scheduling.decision import ScoredCandidate
 from gateway.telemetry.admission_metrics import AdmissionMetrics
+from gateway.telemetry.baselines import BASELINES, find_baselines
 from gateway.telemetry.batched_metrics import BatchedCounter, BatchedHistogram
 from gateway.telemetry.buckets import (
     DECISION_BUCKETS,
@@ -44,6 +43,9 @@ FAILURES = (
     "status_5xx",
 )  # fmt: skip
 BREAK_REASONS = ("connection_lost", "bad_answer", "oversized", "status_5xx", "stalled", "draining")
+NO_TENANT = "none"
+"""The `tenant` label where there are no keys, and of joules that are nobody's."""
+NO_PRESET = "none"
 NO_MODEL = "none"
 """The `model` label of a request that reached no model."""
 
@@ -77,15 +79,16 @@ class GatewayMetrics:
         self.requests = make_batched(
             "requests_total",
             "Requests answered, refused or abandoned (code 499)",
-            "model", "requested", "code", "stream",
+            "model", "requested", "code", "stream", "tenant",
         )  # fmt: skip
         self.responses = ResponseMetrics(make_batched, make_histogram)
         self.baseline_energy = make_batched(
             "baseline_energy_joules_total",
-            "What routed requests were predicted to cost as chosen, and had the most-accurate or "
-            "the hungriest model that could serve answered each; savings are a difference of these",
-            "baseline",
-        )
+            "What routed requests were predicted to cost as chosen, and had the most-accurate, the "
+            "cheapest or the hungriest model that could serve answered each; savings are a "
+            "difference of these",
+            "baseline", "tenant", "preset",
+        )  # fmt: skip
         self.predictions_floored = make_batched(
             "predictions_floored_total",
             "Predictions that came out at or below zero and were floored",
@@ -204,9 +207,7 @@ class GatewayMetrics:
         self.decision_count = _cache_labels(self.decisions)
         self.broken_count = _cache_labels(self.streams_broken)
         self.floored_count = _cache_labels(self.predictions_floored)
-        self._chosen = self.baseline_energy.labels("chosen")
-        self._most_accurate = self.baseline_energy.labels("most-accurate")
-        self._hungriest = self.baseline_energy.labels("hungriest")
+        self._baseline_series = lru_cache(maxsize=4096)(self._make_baseline_series)
 
     def initialise_series(self, models: Iterable[str]) -> None:
         """Show what may come as 0: a rate does not see a series that begins at 1."""
@@ -224,35 +225,46 @@ class GatewayMetrics:
         planned, code = record.planned, record.outcome.code
         if planned is not None:
             self._count_decision(planned, record.target.preset)
-        model = record.model
+        model, tenant = record.model, record.tenant or NO_TENANT
         stream = "true" if record.parsed.stream else "false"
-        self.request_count(model or NO_MODEL, record.target.requested, str(code), stream).inc()
+        labels = (model or NO_MODEL, record.target.requested, str(code), stream, tenant)
+        self.request_count(*labels).inc()
         if not model:
             return
-        of_model = self.responses.for_model(model)
-        of_model.count_tokens(record.served)
+        preset = record.target.preset
+        of_tenant = self.responses.for_tenant(model, tenant, preset)
+        of_tenant.count_tokens(record.served)
         if code == HTTPStatus.OK:
-            of_model.observe_response(record)
-            if planned is not None and planned.decision.policy != NO_POLICY:
-                candidates = planned.decision.candidates
-                predicted = record.answered and record.answered.predicted_joules
-                self._chosen.inc(predicted or 0.0)
-                self._most_accurate.inc(max(candidates, key=_get_accuracy).predicted_joules)
-                self._hungriest.inc(max(scored.predicted_joules for scored in candidates))
+            self.responses.for_model(model).observe_response(record)
+            predicted = record.answered and record.answered.predicted_joules
+            if predicted is not None:
+                of_tenant.predicted_energy_total.inc(predicted)
+            baselines = find_baselines(record)
+            if baselines is not None:
+                for series, joules in zip(
+                    self._baseline_series(tenant, preset), baselines, strict=True
+                ):
+                    series.inc(joules)
 
-    def count_energy(self, model: str, energy: RequestEnergy) -> None:
+    def count_energy(
+        self, model: str, energy: RequestEnergy, tenant: str | None = None, preset: str = NO_PRESET
+    ) -> None:
         """Count the joules of a request to `model`, "" where it reached none."""
+        tenant = tenant or NO_TENANT
         for wasted in energy.wasted:
             if wasted.method is not None:
-                self.responses.for_model(wasted.model).get_energy_series(wasted.method)[1].inc(
-                    wasted.joules
-                )
+                of_tenant = self.responses.for_tenant(wasted.model, tenant, preset)
+                of_tenant.energy_total(wasted.method).inc(wasted.joules)
         if model:
-            self.responses.for_model(model).count_energy(energy)
+            self.responses.for_model(model).observe_energy(energy)
+            self.responses.for_tenant(model, tenant, preset).count_energy(energy)
 
     def count_unattributed_energy(self, model: str, kind: str, joules: float) -> None:
         """Count unattributed joules of a model's backends: idle, other."""
-        self.responses.energy_total.labels(model, kind).inc(joules)
+        self.responses.for_tenant(model, NO_TENANT, NO_PRESET).energy_total(kind).inc(joules)
+
+    def _make_baseline_series(self, tenant: str, preset: str) -> tuple[Counter, ...]:
+        return tuple(self.baseline_energy.labels(name, tenant, preset) for name in BASELINES)
 
     def _count_decision(self, planned: PlannedRequest, preset: str) -> None:
         decision = planned.decision
@@ -308,10 +320,6 @@ class GatewayMetrics:
             seen = self._unmetered_seen.get(link.label, 0)
             self.unmetered.labels(link.label).inc(link.unmeasured_requests - seen)
             self._unmetered_seen[link.label] = link.unmeasured_requests
-
-
-def _get_accuracy(scored: ScoredCandidate) -> float:
-    return scored.accuracy
 
 
 def _cache_labels(metric: _Metric) -> Callable[..., _Metric]:

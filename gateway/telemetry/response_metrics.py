@@ -1,7 +1,7 @@
 """The metrics of answered requests, by model: times, tokens, joules, and what was predicted."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from prometheus_client import Counter, Histogram
 
@@ -55,8 +55,10 @@ class ResponseMetrics:
             "model", "method",
         )  # fmt: skip
         self.energy_total = counter(
-            "energy_joules_total", "Energy of requests, by measurement method", "model", "method"
-        )
+            "energy_joules_total",
+            "Energy of requests, by measurement method; idle and other are nobody's",
+            "model", "method", "tenant", "preset",
+        )  # fmt: skip
         self.predicted_duration = histogram(
             "predicted_duration_seconds",
             "What answered requests were predicted to take",
@@ -72,25 +74,70 @@ class ResponseMetrics:
         self.predicted_energy_total = counter(
             "predicted_energy_joules_total",
             "Sum of what answered requests were predicted to cost",
-            "model",
-        )
+            "model", "tenant", "preset",
+        )  # fmt: skip
         self.tokens = counter(
             "tokens_total", "Tokens by type: prompt, cached (of the prompt), completion",
-            "model", "type",
+            "model", "type", "tenant", "preset",
         )  # fmt: skip
         self.co2e = counter(
             "co2e_grams_total",
             "Grams of CO2e of those joules, by the configured grid intensity",
-            "model",
-        )
+            "model", "tenant", "preset",
+        )  # fmt: skip
         self.for_model = lru_cache(maxsize=1024)(self._make_model_metrics)
+        self.for_tenant = lru_cache(maxsize=16_384)(self._make_tenant_metrics)
 
     def _make_model_metrics(self, model: str) -> "ModelMetrics":
         return ModelMetrics(self, model)
 
+    def _make_tenant_metrics(self, model: str, tenant: str, preset: str) -> "TenantMetrics":
+        return TenantMetrics(self, model, tenant, preset)
+
+
+class TenantMetrics:
+    """The counters that say who spent it: one model, tenant and preset; never a histogram."""
+
+    def __init__(self, families: "ResponseMetrics", model: str, tenant: str, preset: str) -> None:
+        # Made as they are needed: idle energy has no tokens.
+        self.tokens = lru_cache(maxsize=4)(
+            lambda kind: families.tokens.labels(model, kind, tenant, preset)
+        )
+        self.energy_total = lru_cache(maxsize=16)(
+            lambda method: families.energy_total.labels(model, method, tenant, preset)
+        )
+        self._families = families
+        self._labels = (model, tenant, preset)
+
+    @cached_property
+    def predicted_energy_total(self) -> Counter:
+        """The sum of predicted joules."""
+        return self._families.predicted_energy_total.labels(*self._labels)
+
+    @cached_property
+    def co2e(self) -> Counter:
+        """The grams."""
+        return self._families.co2e.labels(*self._labels)
+
+    def count_tokens(self, served: ServedRequest) -> None:
+        """Count the tokens of a request, whole or not."""
+        if served.prompt_tokens:
+            self.tokens("prompt").inc(served.prompt_tokens)
+        if served.cached_tokens:
+            self.tokens("cached").inc(served.cached_tokens)
+        if served.completion_tokens:
+            self.tokens("completion").inc(served.completion_tokens)
+
+    def count_energy(self, energy: RequestEnergy) -> None:
+        """Count the joules and grams of a request, whole or not."""
+        if energy.joules is not None and energy.method is not None:
+            self.energy_total(energy.method).inc(energy.joules)
+        if energy.co2e_grams:
+            self.co2e.inc(energy.co2e_grams)
+
 
 class ModelMetrics:
-    """The children that every answered request of one model touches."""
+    """The histograms that every answered request of one model touches."""
 
     def __init__(self, families: "ResponseMetrics", model: str) -> None:
         self.duration = families.duration.labels(model)
@@ -100,32 +147,19 @@ class ModelMetrics:
         self.predicted_tpot = families.predicted_tpot.labels(model)
         self.predicted_duration = families.predicted_duration.labels(model)
         self.predicted_energy = families.predicted_energy.labels(model)
-        self.predicted_energy_total = families.predicted_energy_total.labels(model)
-        self.prompt_tokens = families.tokens.labels(model, "prompt")
-        self.cached_tokens = families.tokens.labels(model, "cached")
-        self.completion_tokens = families.tokens.labels(model, "completion")
-        self.co2e = families.co2e.labels(model)
         self._families = families
         self._name = model
-        self._energy: dict[str, tuple[Histogram, Counter]] = {}
+        self._energy: dict[str, Histogram] = {}
 
-    def count_tokens(self, served: ServedRequest) -> None:
-        """Count the tokens of a request, whole or not."""
-        if served.prompt_tokens:
-            self.prompt_tokens.inc(served.prompt_tokens)
-        if served.cached_tokens:
-            self.cached_tokens.inc(served.cached_tokens)
-        if served.completion_tokens:
-            self.completion_tokens.inc(served.completion_tokens)
-
-    def count_energy(self, energy: RequestEnergy) -> None:
-        """Count the joules of a request, whole or not."""
-        if energy.joules is not None and energy.method is not None:
-            histogram, total = self.get_energy_series(energy.method)
-            histogram.observe(energy.joules)
-            total.inc(energy.joules)
-        if energy.co2e_grams:
-            self.co2e.inc(energy.co2e_grams)
+    def observe_energy(self, energy: RequestEnergy) -> None:
+        """Note the joules of a request, whole or not."""
+        if energy.joules is None or energy.method is None:
+            return
+        histogram = self._energy.get(energy.method)
+        if histogram is None:
+            histogram = self._families.energy.labels(self._name, energy.method)
+            self._energy[energy.method] = histogram
+        histogram.observe(energy.joules)
 
     def observe_response(self, record: RequestRecord) -> None:
         """Count the times and predictions of a whole answer."""
@@ -144,17 +178,3 @@ class ModelMetrics:
         if answered.predicted_seconds is not None and answered.predicted_joules is not None:
             self.predicted_duration.observe(answered.predicted_seconds)
             self.predicted_energy.observe(answered.predicted_joules)
-            self.predicted_energy_total.inc(answered.predicted_joules)
-
-    def get_energy_series(self, method: str) -> tuple[Histogram, Counter]:
-        """Return the histogram and the counter of one way of having joules."""
-        try:
-            return self._energy[method]
-        except KeyError:
-            labels = (self._name, method)
-            pair = (
-                self._families.energy.labels(*labels),
-                self._families.energy_total.labels(*labels),
-            )
-            self._energy[method] = pair
-            return pair

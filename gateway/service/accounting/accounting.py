@@ -157,7 +157,7 @@ class RequestAccounting:
         energy = record.settle_energy(None if self._carbon is None else self._carbon.to_grams)
         if self._boundary is not None:
             self._boundary.close_request(record)
-        self._metrics.count_energy(record.model, energy)
+        self._metrics.count_energy(record.model, energy, record.tenant, record.target.preset)
         if self._spending is not None:
             self._spending.settle_request(record)
         if self._price is not None:

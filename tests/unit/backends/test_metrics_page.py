@@ -2,11 +2,12 @@
 
 import math
 
+import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from backends.metrics_page import encode_metrics_page
+from backends.metrics_page import encode_metrics_in_turns, encode_metrics_page
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
@@ -63,3 +64,14 @@ def test_a_sum_of_signed_values_is_no_counter_in_openmetrics():
     plain, _ = encode_metrics_page(Signed(), "")
     assert b"# TYPE s_total counter" in plain
     assert b's_total{l="b"} -0.5' in plain
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+async def test_a_page_made_in_turns_is_the_same_page(accept):
+    registry = make_registry()
+    many = Counter("many", "More than one part", ["n"], registry=registry)
+    slow = Histogram("slow", "Likewise", ["n"], registry=registry, buckets=(1.0, 2.0))
+    for n in range(600):
+        many.labels(str(n)).inc(n)
+        slow.labels(str(n)).observe(n)
+    assert await encode_metrics_in_turns(registry, accept) == encode_metrics_page(registry, accept)

@@ -12,21 +12,22 @@ from prometheus_client.parser import text_string_to_metric_families
 from backends.registry import Backend, Deployment
 from gateway.scheduling.decision import MetricWeights, RoutingDecision, ScoredCandidate
 from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.request_stages import CallerIdentity
 from tests.unit.gateway.telemetry.request_records import make_record
 
 # DESIGN section 7: the gateway's; the meter's own and the regression sums have tests of their own.
 CONTRACT = {
-    "requests_total": {"model", "requested", "code", "stream"},
+    "requests_total": {"model", "requested", "code", "stream", "tenant"},
     "request_duration_seconds": {"model"},
     "time_to_first_token_seconds": {"model"},
     "time_per_output_token_seconds": {"model"},
     "request_energy_joules": {"model", "method"},
-    "energy_joules_total": {"model", "method"},
+    "energy_joules_total": {"model", "method", "tenant", "preset"},
     "predicted_duration_seconds": {"model"},
     "request_predicted_energy_joules": {"model"},
-    "predicted_energy_joules_total": {"model"},
-    "baseline_energy_joules_total": {"baseline"},
-    "tokens_total": {"model", "type"},
+    "predicted_energy_joules_total": {"model", "tenant", "preset"},
+    "baseline_energy_joules_total": {"baseline", "tenant", "preset"},
+    "tokens_total": {"model", "type", "tenant", "preset"},
     "decisions_total": {"model", "policy", "preset"},
     "decision_duration_seconds": set(),
     "exclusions_total": {"model", "reason"},
@@ -88,8 +89,13 @@ def samples(metrics):
 
 
 def value(metrics, name, **labels):
+    # Whose it is has a test of its own.
+    whose = {"tenant", "preset"} - labels.keys()
     found = [
-        s.value for s in samples(metrics) if (s.name, s.labels) == (f"joulegate_{name}", labels)
+        s.value
+        for s in samples(metrics)
+        if s.name == f"joulegate_{name}"
+        and {label: of for label, of in s.labels.items() if label not in whose} == labels
     ]
     assert len(found) == 1, (name, labels, found)
     return found[0]
@@ -175,7 +181,32 @@ def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
         if s.name == "joulegate_baseline_energy_joules_total"
     }
     # the most accurate is n at 50 J, the hungriest p at 90 J
-    assert found == {"chosen": 80.0, "most-accurate": 100.0, "hungriest": 180.0}
+    assert found == {
+        "chosen": 80.0, "most-accurate": 100.0, "cheapest": 80.0, "hungriest": 180.0,
+    }  # fmt: skip
+
+
+def test_counters_say_who_spent_it_and_histograms_do_not(metrics):
+    for tenant in ("search", "search", "ads"):
+        one = record()
+        one.received = one.received._replace(caller=CallerIdentity("key_1", tenant))
+        metrics.count_finished_request(one)
+        metrics.count_energy(one.model, one.settled, one.tenant, one.target.preset)
+    metrics.count_unattributed_energy("m", "idle", 5.0)
+    preset = record().target.preset
+    whose = {"tenant": "search", "preset": preset}
+    for name, labels, each in (
+        ("tokens_total", {"model": "m", "type": "prompt"}, record().served.prompt_tokens),
+        ("predicted_energy_joules_total", {"model": "m"}, 40.0),
+        ("baseline_energy_joules_total", {"baseline": "hungriest"}, 90.0),
+    ):
+        assert value(metrics, name, **labels, **whose) == 2 * each
+        assert value(metrics, name, **labels, **whose | {"tenant": "ads"}) == each
+    idle = {"model": "m", "method": "idle", "tenant": "none", "preset": "none"}
+    assert value(metrics, "energy_joules_total", **idle) == 5.0
+    for family in metrics.registry.collect():
+        if family.type == "histogram":
+            assert all("tenant" not in s.labels for s in family.samples)
 
 
 def test_a_request_whose_client_named_the_model_is_no_saving(metrics):
