@@ -4,6 +4,7 @@ Of the requests 5% meet a fault (a reset, a 503, a body that is cut, nonsense) a
 4 MB. Shown as it goes: the gateway's resident memory, open descriptors and asyncio's tasks. What
 counts is how they are once it is over, against how they were after the warm-up. Exits 1 where
 memory has grown by more than `--most-mb`, or descriptors or tasks are more than they were.
+SIGTERM ends it early, and shows what there is by then.
 """
 
 import argparse
@@ -102,11 +103,12 @@ class _Client:
         self._large = large + b"\r\n" + body
         self.codes: dict[str, int] = {}
         self.done = 0
+        self.stopped = False
 
     async def ask_on(self, until: int) -> None:
         """Ask until so many have been asked by all."""
         writer: asyncio.StreamWriter | None = None
-        while self.done < until:
+        while self.done < until and not self.stopped:
             self.done += 1
             large = self.done % _LARGE_EVERY == 0
             try:
@@ -152,9 +154,12 @@ async def _measure(given: argparse.Namespace, cores: machine.Cores) -> tuple[Hel
         gateway = await asyncio.to_thread(up.__enter__)
         try:
             client = _Client(gateway.port)
+            loop.add_signal_handler(signal.SIGTERM, setattr, client, "stopped", True)
             first: Held | None = None
             steps = [*range(given.step, given.requests, given.step), given.requests]
             for until in steps:
+                if client.stopped:
+                    break
                 await asyncio.gather(*(client.ask_on(until) for _ in range(_AT_ONCE)))
                 if first is None and until >= given.warm:
                     await asyncio.sleep(_SETTLE_SECONDS)
