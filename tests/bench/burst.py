@@ -98,7 +98,9 @@ def main(arguments: list[str]) -> int:
         for turn in range(given.rounds):
             for name, port in (("direct", ports[0]), ("through", gateway.port)):
                 say(f"burst {turn + 1}/{given.rounds} {name}")
-                seen = uvloop.run(_burst(port, given.streams, given.tokens))
+                meter = serving.Meter(gateway.pid, cores.gateway)
+                with meter:
+                    seen = uvloop.run(_burst(port, given.streams, given.tokens))
                 whole = [stream for stream in seen if stream is not None]
                 waiting, broken = count_waiting(whole), len(seen) - len(whole)
                 firsts = [stream.first for stream in whole]
@@ -106,7 +108,8 @@ def main(arguments: list[str]) -> int:
                     f"{name:8} round {turn + 1}: {given.streams:,} streams, broken {broken}, "
                     f"waited for another's end {waiting}; first token p50 "
                     f"{number(share_of(firsts, 0.5))} s, p99 {number(share_of(firsts, 0.99))} s; "
-                    f"first end {number(min((s.end for s in whole), default=0.0))} s",
+                    f"first end {number(min((s.end for s in whole), default=0.0))} s; "
+                    f"others had {meter.others_share:.0%} of the gateway's core",
                     flush=True,
                 )
                 bad += (waiting + broken) * (name == "through")

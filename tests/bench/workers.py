@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
     one, two = _share_cores()
     os.sched_setaffinity(0, {cores.load})
     rates: dict[int, list[float]] = {1: [], _WORKERS: []}
+    taken: list[float] = []
     with (
         serving.upstream(cores.upstream, 0.02) as ports,
         serving.gateway(one, ports) as single,
@@ -49,10 +50,14 @@ def main(arguments: list[str]) -> int:
                 meter = serving.Meter(up.pid, cores.gateway)
                 sample = load.unary(up.port, 2 * BUSY, given.seconds, 0.5, meter)
                 rates[count].append(sample.whole / sample.seconds)
+                if count == 1:
+                    taken.append(meter.others_share)
     ratios = [several / one for one, several in zip(*rates.values(), strict=True)]
     for count, seen in rates.items():
         spread = f"{number(min(seen))} to {number(max(seen))}"
         print(f"{count} worker(s): {number(statistics.median(seen))} requests/s ({spread})")
     ratio = statistics.median(ratios)
+    others = statistics.median(taken)
     print(f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"others had {others:.0%} of one worker's core: where that is much, it means little")
     return int(not ratio >= given.least)
