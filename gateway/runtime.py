@@ -210,7 +210,7 @@ class GatewayRuntime:
             self._meters.start_exchanges()
             if self._signals:
                 self._install_signal_handlers()
-            _tune_gc()
+            tune_gc()
             _log.info(
                 "policy %s, placement %s in force",
                 self._config.policy,
@@ -277,7 +277,7 @@ class GatewayRuntime:
             await asyncio.sleep(_PUBLISH_SECONDS)
 
 
-def _tune_gc() -> None:
+def tune_gc() -> None:
     """Freeze long-lived objects so that the collector does not rescan them.
 
     The defaults rescanned every kept record a few times a second: 40 us of CPU per request, and

@@ -20,8 +20,10 @@ MOST_WORDS = 32_768
 """Words kept of each kind."""
 
 _LEARNT_A_TEXT = 8
+_LEARNT_SHARE = 8  # and one in so many of what is new
 _LONGEST_WORD = 40
-_MOST_LINES = 64
+_DEARER = 3
+"""How many times as long a word takes by itself as in a text."""
 _LONGEST_RUN = 64  # surely one token, and more than any text is indented by
 _RUN = " " * _LONGEST_RUN
 # What Unicode calls White_Space; Python's own \s has four control characters more.
@@ -59,28 +61,36 @@ class WordTokens:
         marked = _LINE + text
         if "\n" in text:
             marked = marked.replace("\n", f"\n {_LINE}").replace(f" {_LINE}\n", "\n")
-        tokens, new = self._words.add_up(marked.split(" "))
+        words = marked.split(" ")
+        tokens, new = self._words.add_up(words)
         if "  " in text:
             tokens += len(_SPACES.findall(text))
         if text.endswith(" "):
             tokens += 1
         if new:
             lines = [word for word in new if word[0] == _LINE]
-            if len(lines) > _MOST_LINES:
+            few = _LEARNT_A_TEXT + len(lines) // _LEARNT_SHARE
+            if _DEARER * len(lines) > len(words) and len(lines) > few:
+                self._learn_lines(lines[-few:])
                 return len(self._encode(text))
-            for word in lines:
-                tokens += self._words.note(word, len(self._encode(word[1:])))
             if lines:
+                tokens += self._learn_lines(lines)
                 new = [word for word in new if word[0] != _LINE]
             tokens += self._learn(self._words, new, " ")
         return tokens
 
+    def _learn_lines(self, lines: list[str]) -> int:
+        """Return the tokens of words that each begin a line; keep them."""
+        note, encode = self._words.note, self._encode
+        return sum(note(word, len(encode(word[1:]))) for word in lines)
+
     def _learn(self, known: "_KnownTokens", new: list[str], before: str) -> int:
         """Return the tokens of words that each have `before` in front of them; keep some."""
         tokens = 0
-        for word in new[-_LEARNT_A_TEXT:]:
+        few = _LEARNT_A_TEXT + len(new) // _LEARNT_SHARE
+        for word in new[-few:]:
             tokens += known.note(word, len(self._encode(before + word)))
-        rest = new[:-_LEARNT_A_TEXT]
+        rest = new[:-few]
         return tokens + len(self._encode(before + before.join(rest))) if rest else tokens
 
 

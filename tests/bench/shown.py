@@ -32,7 +32,7 @@ def show(result: dict[str, Any]) -> str:
         keys = ("decode_us", "p50_us", "p99_us", "cpu_p50_us", "cpu_p99_us")
         timed = [
             (
-                row["text"] + (", lengths trained" if row["trained"] else ""),
+                row["text"] + (f", {row['trained']} trained" if row["trained"] else ""),
                 f"{row['candidates']:,}",
                 f"{row['size']:,}",
                 *(number(row[key]) for key in keys),
