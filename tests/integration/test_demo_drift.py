@@ -8,17 +8,14 @@ is no drift; the meter's thread, which would read in real time, is a task of the
 import asyncio
 import contextlib
 import itertools
-from unittest import mock
 
 import pytest
 
-from backends.meter.daemon import sampler
-from backends.meter.sources.simulated import SimulatorSource
-from backends.simulator.scheduler_loop import SchedulerLoop
 from gateway import profile as profiles
 from gateway.commands.demo import fleet
 from gateway.commands.demo.example_config import make_example_config
 from tests.integration.harness import serve
+from tests.integration.virtual_meter import metered_in_the_loop
 from tests.integration.virtual_time import run_virtually
 
 SPEED = 20.0
@@ -36,53 +33,18 @@ PROMPTS = [
 pytestmark = pytest.mark.slow
 
 
-@contextlib.contextmanager
-def metered_in_the_loop():
-    """Read the simulated counters without sockets and threads, at the loop's time."""
-    loops, tasks = {}, []
-    started = SchedulerLoop.start_task
-
-    def start_task(self):
-        loops[id(self.engine)] = self
-        started(self)
-
-    async def read_counters(of):
-        of.open_source()
-        while True:
-            await asyncio.sleep(of.next_pause_seconds())
-            of.read_counters()
-
-    def start_thread(self):
-        tasks.append(asyncio.create_task(read_counters(self)))
-
-    with (
-        mock.patch.object(SchedulerLoop, "start_task", start_task),
-        mock.patch.object(sampler.CounterSampler, "start_thread", start_thread),
-    ):
-        yield loops
-    for task in tasks:
-        task.cancel()
-
-
 async def serve_demo(tmp_path, *, slower):
     """Serve it; return the alarms and the comparisons by quantity. `slower` from the middle on."""
     models = fleet.make_demo_models(profiles.load_profile(None))
     now = asyncio.get_running_loop().time
     path = tmp_path / "profile.json"
     profiles.save_profile(fleet.speed_up_models(models, SPEED), path)
-    with metered_in_the_loop() as loops:
+    with metered_in_the_loop() as know:
         async with contextlib.AsyncExitStack() as stack:
             running = await stack.enter_async_context(
                 fleet.run_simulators(models, SPEED, replicas=2)
             )
-            counters = {one.url: loops[id(one.engine)] for one in running.values()}
-
-            def fetch(source, netloc):
-                (url,) = (url for url in counters if url.endswith(f"//{netloc}"))
-                assert source.kind == "simulator"
-                return counters[url].microjoules
-
-            stack.enter_context(mock.patch.object(SimulatorSource, "_fetch_microjoules", fetch))
+            know(running.values())
             urls = {name: simulator.url for name, simulator in running.items()}
             meter = await stack.enter_async_context(await fleet.start_meter(urls))
             config = make_example_config(

@@ -43,17 +43,17 @@ BLOCK_SECONDS, BLOCKS, WASHOUT_SECONDS = 60.0, 40, 10.0
 SCRAPE_SECONDS = 20.0
 RATE = 0.8
 SAVINGS = (0.0, 0.05, 0.2)
-_START = 1_000_000 * BLOCK_SECONDS
+START = 1_000_000 * BLOCK_SECONDS
 _METER = Meter(period_seconds=0.25, batch_seconds=0.5, poll_seconds=2.0)
 _SECONDS = BLOCKS * BLOCK_SECONDS
 _ARMS = {"baseline": "a", TREATMENT: "b"}
 
 
-def draw_traffic(seed: int) -> list[Arrival]:
+def draw_traffic(seed: int, blocks: int = BLOCKS) -> list[Arrival]:
     """A day's swell within the run, and a load that wanders by the minute."""
     rng, wander, arrivals = Random(seed), 0.0, []
     phase = rng.uniform(0.0, 2 * math.pi)
-    for minute in range(int(_SECONDS // 60)):
+    for minute in range(int(blocks * BLOCK_SECONDS // 60)):
         wander = 0.9 * wander + rng.gauss(0.0, 0.15)
         swell = 1.0 + 0.5 * math.sin(phase + 2 * math.pi * minute * 60 / _SECONDS)
         drawn = poisson(
@@ -100,7 +100,7 @@ class _Counters(Onlooker):
         self._factors = factors
         self._registries = [CollectorRegistry() for _ in factors]
         self._counted = [
-            ExperimentMetrics(registry, self.switchback, "a", lambda: _START + self._now)
+            ExperimentMetrics(registry, self.switchback, "a", lambda: START + self._now)
             for registry in self._registries
         ]
         self._samples: list[dict[tuple[str, tuple[tuple[str, str], ...]], list]] = [
@@ -109,7 +109,7 @@ class _Counters(Onlooker):
 
     def place(self, arrival: Arrival, _: dict[str, Load]) -> Placed:
         """Send it to the replica of the arm in force."""
-        return Placed(_ARMS[self.switchback.arm_in_force(_START + arrival.at_seconds)])
+        return Placed(_ARMS[self.switchback.arm_in_force(START + arrival.at_seconds)])
 
     def look(self, now: float, _: dict[str, Load]) -> None:
         """Be scraped."""
@@ -118,13 +118,13 @@ class _Counters(Onlooker):
                 for one in family.samples:
                     if not one.name.endswith("_created"):
                         key = (one.name, tuple(sorted(one.labels.items())))
-                        samples.setdefault(key, []).append((_START + now, repr(one.value)))
+                        samples.setdefault(key, []).append((START + now, repr(one.value)))
 
     def settled(self, now: float, request: LabRequest) -> None:
         """A request is over and its joules are known."""
         self._now = now
         assert request.truth is not None
-        at = _START + request.arrival.at_seconds
+        at = START + request.arrival.at_seconds
         for factor, counted in zip(self._factors, self._counted, strict=True):
             target = RequestedName("auto", "default", self.switchback.arm_at(at))
             record = RequestRecord(ReceivedRequest(str(request.number), at, "chat"), target, None)
@@ -143,22 +143,44 @@ class _Counters(Onlooker):
             scale = factor if gpu == "gpu-b" else 1.0
             counted.count_unattributed(kind, scale * microjoules / 1e6)
 
-    def analyse(self, place: int) -> dict[str, ArmComparison]:
+    def analyse(self, place: int, blocks: int = BLOCKS) -> dict[str, ArmComparison]:
         """What `joulegate savings` makes of the samples of one factor."""
         series = [
             Series({"__name__": name, **dict(labels)}, values)
             for (name, labels), values in self._samples[place].items()
         ]
+        return analyse_series(series, self.switchback, blocks)
 
-        def select(name: str) -> list[Series]:
-            return [one for one in series if one.metric["__name__"] == name]
 
-        (switchback, _), *_ = read_switchback(select(INFO), None).values()
-        assert switchback == self.switchback
-        counters = {counter: select(name) for counter, name in COUNTERS.items()}
-        blocks = read_blocks(switchback, counters, _START, _START + _SECONDS)
-        assert len(blocks) == BLOCKS
-        return {one.name: one for one in compare(pair_up(blocks))}
+def analyse_series(
+    series: list[Series], switchback: Switchback, blocks: int
+) -> dict[str, ArmComparison]:
+    """What `joulegate savings` makes of an experiment's series, from START on."""
+
+    def select(name: str) -> list[Series]:
+        return [one for one in series if one.metric["__name__"] == name]
+
+    (told, _), *_ = read_switchback(select(INFO), None).values()
+    assert told == switchback
+    counters = {counter: select(name) for counter, name in COUNTERS.items()}
+    end = START + blocks * BLOCK_SECONDS
+    found = read_blocks(switchback, counters, START, end)
+    assert len(found) == blocks
+    return {one.name: one for one in compare(pair_up(found))}
+
+
+def run_arrivals(
+    arrivals: list[Arrival], seed: int, factor: float, blocks: int
+) -> dict[str, ArmComparison]:
+    """Run other traffic, so many blocks long, on engines of which the second costs less."""
+    counters = _Counters(seed, (1.0,))
+    lab = Lab(
+        make_backends(factor), seed=seed, meter=_METER, place=counters.place, onlooker=counters
+    )
+    seconds = blocks * BLOCK_SECONDS
+    lab.run(arrivals, seconds + SCRAPE_SECONDS)
+    counters.look(seconds + 2 * SCRAPE_SECONDS, {})
+    return counters.analyse(0, blocks)
 
 
 def run_switchback(seed: int, factors: tuple[float, ...]) -> list[dict[str, ArmComparison]]:
