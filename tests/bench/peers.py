@@ -202,7 +202,7 @@ class PeerBench:
 
 @contextlib.contextmanager
 def _started(peer: Peer, upstream: int, core: int) -> Iterator[serving.Serving]:
-    tools = _install(peer)
+    tools = find_tools(peer)
     port = serving.free_port()
     with tempfile.TemporaryDirectory(prefix="joulegate-peers-") as folder:
         command = peer.command(tools, port, upstream, Path(folder))
@@ -212,7 +212,7 @@ def _started(peer: Peer, upstream: int, core: int) -> Iterator[serving.Serving]:
             yield running
 
 
-def _install(peer: Peer) -> Path:
+def find_tools(peer: Peer) -> Path:
     """Return the folder of a peer's commands; make its environment where there is none."""
     name = peer.requirement.partition("=")[0].partition("[")[0]
     tools = _FOLDER / name / "bin"

@@ -11,7 +11,7 @@ import re
 import socket
 import struct
 from collections import Counter
-from typing import Self
+from typing import Any, Self
 
 from tests.faults.answer_kinds import BEFORE_READING, REFUSED
 from tests.faults.kinds import KINDS
@@ -21,6 +21,13 @@ from tests.faults.typed_kinds import read_request
 SCOPES = ("all", "first")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _ID = re.compile(rb"x-request-id: *(([^\r\n]+)-[0-9a-f]+)\r", re.IGNORECASE)
+
+
+def _name_by_prompt(request: Any) -> str:
+    try:
+        return f"cell-{request['messages'][-1]['content']}"
+    except (KeyError, IndexError, TypeError):
+        return ""
 
 
 class FaultServer:
@@ -106,7 +113,10 @@ class FaultServer:
     def _script(self, kind: str, head: bytes, body: bytes) -> Script:
         request = json.loads(body)
         found = _ID.search(head)
-        sent_as, request_id = (part.decode() for part in found.groups()) if found else ("", "")
+        # Who forwards no id, or makes one of its own, is known by what was asked.
+        sent_as, request_id = "", _name_by_prompt(request)
+        if found:
+            sent_as, request_id = (part.decode() for part in found.groups())
         self.sent[request_id] += 1
         asked = read_request(head.split(b" ", 2)[1].decode(), request, sent_as)
         scope = head.split(b"/", 2)[1].decode()
