@@ -129,6 +129,9 @@ BACKEND_{{ with index . 1 }}{{ . }}_{{ end }}KEY_{{ index . 0 | replace "-" "_" 
 {{- $models = append $models $entry -}}
 {{- end -}}
 {{- $config := merge (dict "models" $models "profile" "profile.json") .Values.gateway.config -}}
+{{- if .Values.gateway.keysSecret.name -}}
+{{- $_ := set $config "keys" (merge (dict "file" "keys.yaml") ($config.keys | default dict)) -}}
+{{- end -}}
 {{- if include "joulegate.meterSecretName" . -}}{{- $_ := set $config "meter_secret" "${METER_SECRET}" -}}{{- end -}}
 {{- if not .Values.profile.replace -}}{{- $_ := set $config "learnt_profile" "learnt.json" -}}{{- end -}}
 {{- if .Values.profile.shadow -}}{{- $_ := set $config "shadow" "shadow.json" -}}{{- end -}}
