@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from backends.errors import BackendTimeout, ResponseTooLarge
+from backends.http.address_rules import ANY_BUT_LOCAL_LINK, AddressRules
 from backends.http.connection import HttpConnection
 from backends.http.exchange import COMPLETE, FAILED, HttpExchange, encode_request_head
 from backends.http.loop_patience import limit_loop_seconds
@@ -148,7 +149,9 @@ class BackendClient:
         connect_seconds: float,
         most_connections: int = MOST_CONNECTIONS,
         closed_at_once_seconds: float = _CLOSED_AT_ONCE_SECONDS,
+        rules: AddressRules = ANY_BUT_LOCAL_LINK,
     ) -> None:
+        self._rules = rules
         self._connect_seconds = connect_seconds
         self._most_connections = most_connections
         self._closed_at_once_seconds = closed_at_once_seconds
@@ -236,7 +239,10 @@ class BackendClient:
 
     def _make_pool(self, origin: Origin) -> ConnectionPool:
         pool = ConnectionPool(
-            origin, connect_seconds=self._connect_seconds, most=self._most_connections
+            origin,
+            connect_seconds=self._connect_seconds,
+            most=self._most_connections,
+            rules=self._rules,
         )
         self._pools[origin] = pool
         return pool

@@ -37,7 +37,7 @@ from gateway.scheduling.decision import (
     PredictionBounds,
 )
 from gateway.structured import ConfigError, check_secret_or_file
-from gateway.surfaces_config import AdminConfig, load_admin
+from gateway.surfaces_config import AdminConfig, check_networks, load_admin
 from gateway.tls_config import TlsConfig, load_tls
 from gateway.tracing_config import TracingConfig, resolve_tracing
 
@@ -167,7 +167,9 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     `meter_secret`) keys the ids of responses: all gateways before the same backends need one.
     `default_model` is what a request gets that names no model: `auto`, a preset or a model's name;
     only a model's name serves endpoints that are not routed. `learnt_profile`, a file that may come
-    and go, has the models that recalibration wrote; they replace the profile's.
+    and go, has the models that recalibration wrote; they replace the profile's. Backends, meters
+    and Prometheus are asked at addresses of `upstream_networks` only (CIDR); without it at any but
+    link-local ones and those at which clouds keep a machine's credentials.
     """
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
@@ -198,6 +200,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     tracing: TracingConfig = TracingConfig()
     experiment: ExperimentConfig | None = None
     admin: AdminConfig | None = None
+    upstream_networks: tuple[str, ...] | None = None
     cors_origins: tuple[str, ...] = ("*",)
     keys: KeysConfig | None = None
 
@@ -206,6 +209,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
             close = difflib.get_close_matches(self.policy, POLICIES, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(POLICIES)}"
             raise ValueError(f"policy: {self.policy!r} is not a policy ({hint})")
+        check_networks("upstream_networks", self.upstream_networks or ())
         check_secret_or_file("meter_secret", self.meter_secret, self.meter_secret_file)
         check_secret_or_file("response_id_secret", self.response_id_secret, None)
         seen: set[tuple[str, str]] = set()

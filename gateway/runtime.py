@@ -16,6 +16,7 @@ from litestar import Litestar
 from prometheus_client import CollectorRegistry
 
 from backends.client import BackendClient
+from backends.http.address_rules import AddressRules
 from backends.meter.client.meter_client import MeterLink
 from backends.registry import group_backends
 from gateway import tokens
@@ -70,7 +71,10 @@ class GatewayRuntime:
         self._signals = signals
         folder = os.environ.get(SHARED_DIR)
         self.metrics = GatewayMetrics(CollectorRegistry(), shared=folder is not None)
-        self._client = BackendClient(connect_seconds=config.timeouts.connect_seconds)
+        self._client = BackendClient(
+            connect_seconds=config.timeouts.connect_seconds,
+            rules=AddressRules(config.upstream_networks),
+        )
         decisions = config.log.decisions
         dropped = self.metrics.log_dropped.inc
         self._log = DecisionLog(Path(decisions), dropped) if decisions else None

@@ -1,6 +1,7 @@
-"""The config's `admin`: the port of its own for operators, and who may use it."""
+"""The config's `admin`, the operators' port, and `upstream_networks`, what may be asked."""
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,15 @@ def load_admin(admin: AdminConfig | None, folder: Path) -> AdminConfig | None:
         return None
     token = read_secret(admin.token, admin.token_file, folder, "admin.token")
     return msgspec.structs.replace(admin, token=token, token_file=None)
+
+
+def check_networks(key: str, networks: Iterable[str]) -> None:
+    """Raise ValueError where one is no network in CIDR's notation."""
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,6 +15,7 @@ from ssl import SSLContext
 from typing import Final
 
 from backends.errors import BackendUnreachable
+from backends.http.address_rules import ANY_BUT_LOCAL_LINK, AddressRules
 from backends.http.connection import HttpConnection
 from backends.http.loop_patience import limit_loop_seconds
 from backends.http.resolver import Endpoint, HostResolver
@@ -32,7 +33,15 @@ _DISTRUST_SECONDS: Final = 60.0
 class ConnectionPool:
     """Connections to one origin; `most` bounds them but for `urgent` ones. Lives in one loop."""
 
-    def __init__(self, origin: Origin, *, connect_seconds: float, most: int) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        connect_seconds: float,
+        most: int,
+        rules: AddressRules = ANY_BUT_LOCAL_LINK,
+    ) -> None:
+        self._rules = rules
         self.loop = asyncio.get_running_loop()
         self._origin = origin
         self._connect_seconds = connect_seconds
@@ -194,6 +203,11 @@ class ConnectionPool:
 
     async def _connect_to_any(self, endpoints: list[Endpoint]) -> HttpConnection:
         """Try one address after another, each within its share of the time there is."""
+        if not endpoints:
+            raise OSError("the name has no address")
+        endpoints = [one for one in endpoints if self._rules.allows(str(one[1][0]))]
+        if not endpoints:
+            raise OSError("its address is none that may be asked")
         until = time.monotonic() + self._connect_seconds
         for left in range(len(endpoints), 1, -1):
             share = max((until - time.monotonic()) / left, self._connect_seconds / len(endpoints))
@@ -202,8 +216,6 @@ class ConnectionPool:
                     return await self._connect_to(endpoints[-left])
             except OSError:  # TimeoutError is one
                 continue
-        if not endpoints:
-            raise OSError("the name has no address")
         return await self._connect_to(endpoints[-1])
 
     async def _connect_to(self, endpoint: Endpoint) -> HttpConnection:
