@@ -25,8 +25,9 @@ from gateway.scheduling.decide import make_decision
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import RequestFeatures
 from gateway.scheduling.placement import PlacementMode, PlacementRules
+from gateway.service.request.candidates import list_candidates
 from gateway.service.request.deciding import Deciding
-from gateway.service.request.routing_table import RoutingSnapshot, list_candidates
+from gateway.service.request.routing_table import RoutingSnapshot
 from tests.lab.lab import Load, Onlooker, Placed
 from tests.lab.results import LabRequest
 from tests.lab.schedule import Arrival

@@ -27,19 +27,14 @@ from gateway.service.client.errors import (
     UnsupportedCapability,
 )
 from gateway.service.request.accuracy_learning import AccuracyTrial, JudgedCandidates
+from gateway.service.request.candidates import Found, SelectedBackends, list_candidates
 from gateway.service.request.capability_hints import suggest_capabilities
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.learnt import Lesson, make_lesson
 from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.service.request.readers import read_features
-from gateway.service.request.routing_table import (
-    Found,
-    RequestTarget,
-    RoutingSnapshot,
-    SelectedBackends,
-    list_candidates,
-)
+from gateway.service.request.routing_table import RequestTarget, RoutingSnapshot
 from gateway.service.request.steering import RequestSteering, resolve_steering
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import UNANSWERED, PlannedRequest

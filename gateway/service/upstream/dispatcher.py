@@ -17,13 +17,10 @@ from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.errors import BadGateway
+from gateway.service.request.candidates import SelectedBackends
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.response_ids import ResponseIds
-from gateway.service.request.routing_table import (
-    RoutedDeployment,
-    RoutingSnapshot,
-    SelectedBackends,
-)
+from gateway.service.request.routing_table import RoutedDeployment, RoutingSnapshot
 from gateway.service.upstream import metering
 from gateway.service.upstream.endpoint_refusal import check_endpoint_served
 from gateway.service.upstream.failed_attempts import FailedAttempts

@@ -10,14 +10,9 @@ from gateway.profile import ProfileError
 from gateway.scheduling.decision import PRESETS, MetricWeights
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import UnknownModel
+from gateway.service.request.candidates import list_candidates
 from gateway.service.request.deciding import Deciding
-from gateway.service.request.routing_table import (
-    AUTO,
-    OTHER,
-    ModelNames,
-    RoutingSnapshot,
-    list_candidates,
-)
+from gateway.service.request.routing_table import AUTO, OTHER, ModelNames, RoutingSnapshot
 
 WANTED = RequestFeatures(100)
 CONFIG = parse_config(
