@@ -39,6 +39,8 @@ class SimulatedCompletion:
     finish_reason: str
     stop_reason: str | None = None
     tool: ToolCall | None = None
+    cached_tokens: int = 0
+    """Of the prompt, found in the prefix cache."""
     echo: Sequence[str] = ()
     """The prompt's own pieces, where they are to be said before the answer."""
 

@@ -148,7 +148,8 @@ def report_cost(
     prompt_tokens: int,
 ) -> dict[str, Any]:
     """`usage`, `metrics` and `simulated`: what a response says about its own cost."""
-    details = {"cached_tokens": 0} if spec.prompt_tokens_details else None
+    cached = sum(answer.cached_tokens for answer in answers)
+    details = {"cached_tokens": cached} if spec.prompt_tokens_details else None
     counted = build_usage(prompt_tokens, sum(a.tokens_out for a in answers))
     metrics = None
     if spec.per_request_metrics and len(truths) == 1:

@@ -16,6 +16,7 @@ from backends.simulator.engine import BatchingEngine
 from backends.simulator.engine_request import RequestCost
 from backends.simulator.faults import FaultInjector
 from backends.simulator.metrics import CONTENT_TYPE, SimulatorMetrics
+from backends.simulator.prefix_cache import SimulatedPrefixCache
 from backends.simulator.prompts import check_prompt, measure_chat_prompt, measure_prompts
 from backends.simulator.protocol import (
     ChatRequest,
@@ -42,6 +43,7 @@ class SimulatorHandlers:
         self.metrics = SimulatorMetrics(spec.model, spec.speed)
         self.scheduler_loop = SchedulerLoop(self.engine, self.metrics, spec.speed)
         self.faults = FaultInjector(spec.seed)
+        self.prefix_cache = SimulatedPrefixCache(spec.prefix_cache_tokens)
         self._started = int(time.time())
 
     def list_routes(self) -> list[web.RouteDef]:
@@ -68,6 +70,7 @@ class SimulatorHandlers:
         self.check_model(asked.model)
         tokens_in, mark = measure_chat_prompt(asked, self.spec)
         answers = plan_chat(asked, self.spec, self.engine.truth, tokens_in, mark)
+        answers = self.prefix_cache.cache_chat(asked, answers)
         top = (asked.top_logprobs or 0) if asked.logprobs else None
         return await self._generate_response(request, asked, "chat", answers, tokens_in, top)
 

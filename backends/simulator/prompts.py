@@ -28,7 +28,7 @@ def measure_chat_prompt(request: ChatRequest, spec: SimulatorSpec) -> tuple[int,
         )
     pieces, mark = tokens.PER_CHAT, 0
     for message in request.messages:
-        words, images = _read_content(message)
+        words, images = read_content(message)
         pieces += tokens.PER_MESSAGE + tokens.count_pieces(words) + tokens.PER_IMAGE * images
         mark = crc32(words.encode("utf-8", "surrogatepass"), mark)
     for tool in request.tools or ():
@@ -80,7 +80,7 @@ def check_prompt(truth: CostModel, tokens_in: int) -> None:
         )
 
 
-def _read_content(message: ChatMessage) -> tuple[str, int]:
+def read_content(message: ChatMessage) -> tuple[str, int]:
     """The text of a message and how many images are in it."""
     if message.content is None:
         return "", 0

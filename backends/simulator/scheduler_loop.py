@@ -102,7 +102,9 @@ class SchedulerLoop:
         call = SimulatedCall(len(answers), wants_tokens=wants_tokens)
         for answer in answers:
             request_id = f"{call_id}-{answer.index}"
-            self.engine.submit_request(request_id, answer.tokens_in, answer.tokens_out)
+            self.engine.submit_request(
+                request_id, answer.tokens_in, answer.tokens_out, answer.cached_tokens
+            )
             self._jobs[request_id] = (call, answer.index, answer.finish_reason)
             self._prompts[request_id] = answer.tokens_in
         self._idle_since = None

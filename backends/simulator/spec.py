@@ -27,6 +27,8 @@ class SimulatorSpec:
     """vLLM's --enable-per-request-metrics."""
     prompt_tokens_details: bool = False
     """vLLM's --enable-prompt-tokens-details."""
+    prefix_cache_tokens: int = 0
+    """What its prefix cache holds; 0: there is none."""
 
     def __post_init__(self) -> None:
         if self.speed <= 0:

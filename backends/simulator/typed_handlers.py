@@ -141,7 +141,8 @@ class TypedHandlers:
     def _plan(self, chat: ChatRequest) -> tuple[SimulatedCompletion, int]:
         spec, engine = self._server.spec, self._server.engine
         tokens_in, mark = measure_chat_prompt(chat, spec)
-        (answer,) = plan_chat(chat, spec, engine.truth, tokens_in, mark)
+        answers = plan_chat(chat, spec, engine.truth, tokens_in, mark)
+        (answer,) = self._server.prefix_cache.cache_chat(chat, answers)
         return answer, tokens_in
 
     async def _answer_later(
