@@ -15,18 +15,24 @@ class PlacementConfig(Struct, frozen=True, forbid_unknown_fields=True):
     `weights`: the request's own weights choose between the fullest backend that keeps its time per
     token within `max_slowdown` of a request alone, and the emptiest; `pack` and `spread` take the
     one or the other. A backend with more than `max_prompt_tokens` yet to be read takes no further
-    prompt.
+    prompt. With `affinity` the weights may also choose the backend whose prefix cache holds the
+    beginning of the conversation, where backends report `cached_tokens`.
     """
 
     mode: Literal["weights", "pack", "spread"] = "weights"
     max_slowdown: Annotated[float, Meta(ge=1.0, le=100.0)] = 1.2
     min_backends: Annotated[int, Meta(ge=1)] = 1
     max_prompt_tokens: Annotated[int, Meta(ge=1)] = 16_384
+    affinity: bool = True
 
     def rules(self) -> PlacementRules:
         """Return them as the scheduler takes them."""
         return PlacementRules(
-            PlacementMode(self.mode), self.max_slowdown, self.min_backends, self.max_prompt_tokens
+            PlacementMode(self.mode),
+            self.max_slowdown,
+            self.min_backends,
+            self.max_prompt_tokens,
+            affinity=self.affinity,
         )
 
 

@@ -9,11 +9,13 @@ _NUMBER = {"type": "number"}
 _WHOLE = {"type": "integer"}
 
 
-def _make_object_schema(properties: Mapping[str, Any], *, more: bool = False) -> _Json:
+def _make_object_schema(
+    properties: Mapping[str, Any], optional: Mapping[str, Any] | None = None, *, more: bool = False
+) -> _Json:
     return {
         "type": "object",
         "required": list(properties),
-        "properties": dict(properties),
+        "properties": {**properties, **(optional or {})},
         "additionalProperties": more,
     }
 
@@ -69,7 +71,15 @@ def build_answer_schemas() -> _Json:
         "running": _NUMBER,
         "queued": _NUMBER,
         "places": _make_list_schema(
-            _make_object_schema({"backend": TEXT, "why": TEXT, "running": _NUMBER, **costs})
+            _make_object_schema(
+                {
+                    "backend": TEXT,
+                    "why": TEXT,
+                    "running": _NUMBER,
+                    **costs,
+                },
+                {"cached_tokens": _WHOLE},
+            )
         ),
     }
     decision = {
@@ -82,7 +92,9 @@ def build_answer_schemas() -> _Json:
         "profile_version": TEXT,
         "reference_load": _or_null(_NUMBER),
         "decision_us": _NUMBER,
-        "candidates": _make_list_schema(_make_object_schema(candidate)),
+        "candidates": _make_list_schema(
+            _make_object_schema(candidate, {"accuracy_lower": _NUMBER})
+        ),
         "excluded": _make_list_schema(
             _make_object_schema(dict.fromkeys(("model", "deployment", "reason"), TEXT))
         ),

@@ -123,13 +123,17 @@ class Exploration(NamedTuple):
 
 
 class PlacePrediction(NamedTuple):
-    """What a request is predicted to cost at one backend, at that backend's own load."""
+    """What a request is predicted to cost at one backend, at that backend's own load.
+
+    `cached_tokens` of the prompt are expected in its prefix cache, and not charged.
+    """
 
     backend: str
     why: str
     running: int
     predicted_seconds: float
     predicted_joules: float
+    cached_tokens: int = 0
 
 
 class ScoredCandidate(NamedTuple):
@@ -251,14 +255,17 @@ class RoutingDecision(NamedTuple):
 
 
 def _describe_place(place: PlacePrediction) -> dict[str, Any]:
-    backend, why, running, seconds, joules = place
-    return {
+    backend, why, running, seconds, joules, cached = place
+    shown = {
         "backend": backend,
         "why": why,
         "running": running,
         "predicted_seconds": seconds,
         "predicted_joules": joules,
     }
+    if cached:
+        shown["cached_tokens"] = cached
+    return shown
 
 
 def _by_metric(values: tuple[float, float, float]) -> dict[str, float]:

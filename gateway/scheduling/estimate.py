@@ -7,6 +7,8 @@ Rules of this file:
   half of the promises.
 - Each place is predicted at its own load (what a meter will say); models are compared by their
   joules at one reference load, and by their seconds where the request would really go.
+- Tokens that a place's prefix cache is expected to hold are not charged there. Hard bounds do not
+  count on them: a cache drops what it likes.
 - k answers cost k times the joules and the seconds of the longest, at a load of k - 1 more.
 """
 
@@ -189,17 +191,21 @@ def _predict(
     floors: list[bool] = []
     for place in places:
         backend, why, running, queued, cached = place
+        if cached:
+            # The last one is always computed.
+            cached = min(cached, max(0, int(tokens.each_in) - 1))
         seconds, joules = _predict_place(features, option, tokens, running, cached)
         floors.append(seconds < COST_FLOOR or joules < COST_FLOOR)
         seconds, joules = max(seconds, COST_FLOOR), max(joules, COST_FLOOR)
         if queued:
             seconds += _queue_seconds(seconds, place)
-        predicted.append(PlacePrediction(backend, why, running, seconds, joules))
+        predicted.append(PlacePrediction(backend, why, running, seconds, joules, cached))
     at = 0 if len(places) == 1 else _choose_place(predicted, weights)
-    _, _, running, seconds, joules = predicted[at]
+    _, _, running, seconds, joules, cached = predicted[at]
     reference = joules
     if reference_load is not None and reference_load != running:
-        reference = max(_joules(features, option.joules, tokens, reference_load, 0), COST_FLOOR)
+        reference = _joules(features, option.joules, tokens, reference_load, cached)
+        reference = max(reference, COST_FLOOR)
     return CandidateEstimate(
         candidate, tokens, places[at], seconds, joules, reference, floors[at], tuple(predicted)
     )
@@ -215,14 +221,13 @@ def _predict_place(
     """Return raw seconds, without the queue, and joules of the request at one place."""
     count = features.answers * features.prompts
     load = running + count - 1
-    longest_in = max(0.0, tokens.longest_in - cached) if cached else tokens.longest_in
     if count == 1:
-        seconds = expect_cost(option.seconds, longest_in, tokens, load)
+        seconds = expect_cost(option.seconds, tokens.longest_in, tokens, load, cached)
     else:
         # Blom's approximation of the expected longest of k.
         share = (count - 0.375) / (count + 0.25)
         out = max(tokens.each_out, tokens.length.find_quantile(share, tokens.low, tokens.high))
-        seconds = option.seconds.evaluate_form(longest_in, out, load)
+        seconds = option.seconds.evaluate_form(tokens.longest_in, out, load, cached)
     return seconds, _joules(features, option.joules, tokens, running, cached)
 
 
@@ -234,26 +239,29 @@ def _joules(
     cached: int,
 ) -> float:
     count = features.answers * features.prompts
-    each_in = max(0.0, tokens.each_in - cached) if cached else tokens.each_in
-    return count * expect_cost(cost, each_in, tokens, running + count - 1)
+    return count * expect_cost(cost, tokens.each_in, tokens, running + count - 1, cached)
 
 
 def expect_cost(
-    cost: CostFunction, tokens_in: float, tokens: TokensExpected, running: float
+    cost: CostFunction,
+    tokens_in: float,
+    tokens: TokensExpected,
+    running: float,
+    cached: int = 0,
 ) -> float:
     """Return E[cost] over one answer's length; exact, as no form is more than quadratic in it."""
     mean = tokens.each_out
     if cost.is_linear:
-        return cost.evaluate_form(tokens_in, mean, running)
+        return cost.evaluate_form(tokens_in, mean, running, cached)
     spread = tokens.deviation
-    low = cost.evaluate_form(tokens_in, mean - spread, running)
-    return (low + cost.evaluate_form(tokens_in, mean + spread, running)) / 2.0
+    low = cost.evaluate_form(tokens_in, mean - spread, running, cached)
+    return (low + cost.evaluate_form(tokens_in, mean + spread, running, cached)) / 2.0
 
 
 def _choose_place(predicted: list[PlacePrediction], weights: MetricWeights) -> int:
     """Return the place with the lowest w_energy log E + w_time log T; ties to the first."""
     best, best_score = 0, math.inf
-    for at, (_, _, _, seconds, joules) in enumerate(predicted):
+    for at, (_, _, _, seconds, joules, _) in enumerate(predicted):
         score = weights.energy * math.log10(joules)
         score += weights.time * math.log10(seconds)
         if score < best_score - 1e-12:

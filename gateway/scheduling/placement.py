@@ -4,7 +4,8 @@ Rules of this file:
 
 - Energy packs, time spreads: a decode step reads the weights once whatever the batch, so the
   fullest backend that is still quick is the cheapest place, the emptiest the fastest. Both are
-  offered (and the holder of the prefix, once somebody knows it); the weights choose.
+  offered, and the holder of the conversation's beginning, with its tokens not charged; the
+  weights choose.
 - *Full* means: one more would lift the time per token above `max_slowdown` times that of a
   request alone, or its prompts, its queue or its cache are at their bounds.
 - Of backends that are about as full the first in the config's order is taken, so that all
@@ -16,13 +17,14 @@ Rules of this file:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.scheduling.candidate import CandidatePlace
 from gateway.scheduling.cost import COST_FLOOR, CostFunction
+from gateway.scheduling.prefix_holders import NOTHING_CACHED
 
 FULLEST = "fullest"
 EMPTIEST = "emptiest"
@@ -50,6 +52,8 @@ class PlacementRules:
     min_backends: int = 1
     max_prompt_tokens: int = 16_384
     max_cache_usage: float = 0.9
+    affinity: bool = True
+    """Whether what a prefix cache holds counts."""
 
 
 class BackendView(NamedTuple):
@@ -98,29 +102,63 @@ def find_places(
     tokens_in: float,
     tokens_out: float,
     rules: PlacementRules,
+    cached: Mapping[str, int] = NOTHING_CACHED,
 ) -> tuple[CandidatePlace, ...]:
     """Return the places to weigh, at most one a kind; () where none is usable.
 
-    `views` stand in the config's order; `seconds` is the deployment's cost.
+    `views` stand in the config's order; `seconds` is the deployment's cost; `cached` holds the
+    prompt's tokens that are expected in each backend's prefix cache.
     """
     usable = [view for view in views if view.usable]
     if not usable:
         return ()
     emptiest = min(usable, key=_busy)
     if rules.mode is PlacementMode.SPREAD or len(usable) == 1:
-        return (_place(emptiest, EMPTIEST),)
+        return (_place(emptiest, EMPTIEST, cached),)
     capacity = find_capacity(seconds, tokens_in, rules.max_slowdown)
     # By Little's law: what others have in flight, over a request's time, arrives each second.
     others = sum(view.others for view in usable)
     request_seconds = max(COST_FLOOR, seconds.evaluate_form(tokens_in, tokens_out, capacity // 2))
     unseen = _Unseen(others / request_seconds, others / max(1, sum(map(_busy, usable))))
     within = [view for view in usable if _is_within(view, capacity, unseen, tokens_in, rules)]
+    holder = find_holder(usable, cached, rules, within) if cached else None
     if not within:
-        return (_place(emptiest, EMPTIEST),)
+        return _join_places([(emptiest, EMPTIEST)], holder, cached)
     fullest = _find_fullest(within, usable, rules)
-    if rules.mode is PlacementMode.PACK or fullest is emptiest:
-        return (_place(fullest, FULLEST),)
-    return (_place(fullest, FULLEST), _place(emptiest, EMPTIEST))
+    if rules.mode is PlacementMode.PACK:
+        return (_place(fullest, FULLEST, cached),)
+    found = [(fullest, FULLEST)]
+    if fullest is not emptiest:
+        found.append((emptiest, EMPTIEST))
+    return _join_places(found, holder, cached)
+
+
+def find_holder(
+    usable: Sequence[BackendView],
+    cached: Mapping[str, int],
+    rules: PlacementRules,
+    within: Sequence[BackendView] = (),
+) -> BackendView | None:
+    """Return the backend whose cache has most of the prompt; None: the weights may not choose it.
+
+    It has to be `within` its bounds, or about as empty as the emptiest: else a prompt that all
+    share would draw all requests to one backend. One whose cache is nearly full is about to drop
+    what nobody is using. Of those that hold about as much the least busy is taken.
+    """
+    if rules.mode is not PlacementMode.WEIGHTS:
+        return None
+    least = min(map(_busy, usable), default=0)
+    most_busy = least + _find_slack(least)
+    holders = [
+        view
+        for view in usable
+        if cached.get(view.backend)
+        and view.cache_usage <= rules.max_cache_usage
+        and (view in within or _busy(view) <= most_busy)
+    ]
+    most = max((cached[view.backend] for view in holders), default=0)
+    alike = [view for view in holders if cached[view.backend] >= (1.0 - _SLACK_SHARE) * most]
+    return min(alike, key=_busy, default=None)
 
 
 def _find_fullest(
@@ -132,8 +170,12 @@ def _find_fullest(
         if unused is not None:
             return unused
     most = max(map(_busy, within))
-    slack = max(_SLACK_LEAST, math.ceil(_SLACK_SHARE * most))
-    return next(view for view in within if _busy(view) >= most - slack)
+    return next(view for view in within if _busy(view) >= most - _find_slack(most))
+
+
+def _find_slack(busy: int) -> int:
+    """Return by how many requests backends may differ and be about as busy."""
+    return max(_SLACK_LEAST, math.ceil(_SLACK_SHARE * busy))
 
 
 def _is_within(
@@ -162,5 +204,19 @@ def _busy(view: BackendView) -> int:
     return view.running + view.queued
 
 
-def _place(view: BackendView, why: str) -> CandidatePlace:
-    return CandidatePlace(view.backend, why, view.running, view.queued)
+def _join_places(
+    found: Sequence[tuple[BackendView, str]],
+    holder: BackendView | None,
+    cached: Mapping[str, int],
+) -> tuple[CandidatePlace, ...]:
+    """Return the places found, and the holder's where it is none of them."""
+    places = tuple(_place(view, why, cached) for view, why in found)
+    if holder is None or any(view is holder for view, _ in found):
+        return places
+    return (*places, _place(holder, PREFIX, cached))
+
+
+def _place(view: BackendView, why: str, cached: Mapping[str, int]) -> CandidatePlace:
+    return CandidatePlace(
+        view.backend, why, view.running, view.queued, cached.get(view.backend, 0) if cached else 0
+    )

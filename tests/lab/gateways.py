@@ -25,6 +25,7 @@ from gateway.scheduling.decide import make_decision
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import RequestFeatures
 from gateway.scheduling.placement import PlacementMode, PlacementRules
+from gateway.scheduling.prefix_holders import NOTHING_HELD, DeploymentName
 from gateway.service.request.candidates import list_candidates
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.routing_table import RoutingSnapshot
@@ -153,6 +154,15 @@ class LabGateways(Onlooker):
 
     def __call__(self, arrival: Arrival, loads: Mapping[str, Load]) -> Placed:
         """Decide as `make_plan` does."""
+        return self.decide(arrival, loads)
+
+    def decide(
+        self,
+        arrival: Arrival,
+        loads: Mapping[str, Load],
+        held: Mapping[DeploymentName, Mapping[str, int]] = NOTHING_HELD,
+    ) -> Placed:
+        """Decide, with what backends hold of the conversation."""
         self.now = arrival.at_seconds
         gateway = self._random.choice(self._gateways)
         deciding = gateway.deciding
@@ -163,7 +173,7 @@ class LabGateways(Onlooker):
         deciding.rules = rules
         model = only if self.now < until else None
         features = RequestFeatures(arrival.tokens_in, arrival.limit)
-        found = list_candidates(gateway.snapshot, model, features, deciding)
+        found = list_candidates(gateway.snapshot, model, features, deciding, held=held)
         best = make_decision(
             features,
             found.candidates,

@@ -28,6 +28,8 @@ class Placed(NamedTuple):
 
     backend: str
     tokens_out: int | None = None
+    cached_tokens: int | None = None
+    """What is found in its prefix cache; None: what the arrival says."""
 
 
 Placement = Callable[[Arrival, Mapping[str, Load]], Placed]
@@ -178,14 +180,15 @@ class _Run:
             placed = Placed(arrival.backend)
         server = self._servers[placed.backend]
         tokens_out = placed.tokens_out or arrival.tokens_out
-        request = LabRequest(number, arrival, placed.backend, tokens_out)
+        cached = placed.cached_tokens
+        if cached is None:
+            cached = arrival.cached_tokens
+        request = LabRequest(number, arrival, placed.backend, tokens_out, cached)
         self._requests[number] = request
         server.change(now, 1)
         self._started[number] = (server.load_seconds, server.share_seconds)
         server.requests[str(number)] = request
-        server.engine.submit_request(
-            str(number), arrival.tokens_in, tokens_out, arrival.cached_tokens, now
-        )
+        server.engine.submit_request(str(number), arrival.tokens_in, tokens_out, cached, now)
         if arrival.reported and not self._meter.off:
             server.teller.begin(request)
         if arrival.leaves_after_seconds is not None:
@@ -213,8 +216,7 @@ class _Run:
             if request is not None:
                 server.teller.first(request.number, now)
                 self._onlooker.first(now, request)
-                arrival = request.arrival
-                server.prompt_tokens += arrival.tokens_in - arrival.cached_tokens
+                server.prompt_tokens += request.arrival.tokens_in - request.cached_tokens
         if server.report_due:
             server.report_due = False
             server.teller.batch(server.engine, now)

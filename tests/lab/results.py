@@ -16,6 +16,8 @@ class LabRequest:
     arrival: Arrival
     backend: str
     tokens_out: int
+    cached_tokens: int = 0
+    """Of the prompt, found in its engine's prefix cache."""
     truth: RequestCost | None = None
     """None while it has not ended."""
     ended_seconds: float = 0.0

@@ -77,8 +77,13 @@ class RequestAccounting:
                 self._model_at.setdefault(backend.label, deployment.model)
 
     def add_record(self, record: RequestRecord) -> None:
-        """Queue a finished request for the next flush."""
+        """Queue a finished request for the next flush.
+
+        The next turn of its conversation may come before that.
+        """
         self._finished.append(record)
+        if record.served.cached_tokens is not None and self._learning is not None:
+            self._learning.note_prefix(record)
 
     def flush(self) -> None:
         """Process finished requests and new observations; called often, and before reads."""

@@ -5,6 +5,7 @@ expected counts against the expected length alone. The shadow profile predicts h
 nothing.
 """
 
+import time
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ class ResponseRow(NamedTuple):
     """A complete response as a row of a regression."""
 
     tokens_in: int
+    cached_tokens: int
     tokens_out: int
     seconds: float
     joules: float | None
@@ -56,6 +58,23 @@ class TrafficLearner:
         self._sums = sums
         self._profiles = profiles
 
+    def note_prefix(self, record: RequestRecord) -> None:
+        """Note what the backend of a whole answer had, and has now, in its prefix cache."""
+        served, answered, planned = record.served, record.answered, record.planned
+        if self.learnt is None or answered is None or planned is None or planned.lesson is None:
+            return
+        if record.outcome.code != HTTPStatus.OK or not served.prompt_tokens:
+            return
+        single = planned.sequences.total == 1
+        self.learnt.observe_prefix(
+            ((answered.model, answered.deployment), answered.backend),
+            planned.lesson,
+            prompt_tokens=served.prompt_tokens,
+            completion_tokens=(served.completion_tokens or 0) if single else 0,
+            cached_tokens=served.cached_tokens or 0,
+            at_seconds=time.monotonic(),
+        )
+
     def learn_from(self, record: RequestRecord) -> None:
         """Add one request, its joules final; one without a complete response is skipped."""
         row = _extract_row(record)
@@ -67,7 +86,6 @@ class TrafficLearner:
         truncated = row.tokens_in + row.tokens_out >= option.context or (
             asked is not None and row.tokens_out >= asked
         )
-        cached = min(row.tokens_in, record.served.cached_tokens or 0)
         lengths = (row.tokens_in, row.tokens_out)
         lesson = None if planned is None else planned.lesson
         media = lesson is not None and lesson.has_media
@@ -77,14 +95,18 @@ class TrafficLearner:
             SumsRow(
                 tokens_in=row.tokens_in,
                 tokens_out=row.tokens_out,
-                cached_tokens=cached,
+                cached_tokens=row.cached_tokens,
                 running=row.running,
                 microseconds=round(row.seconds * _MICRO),
                 microjoules=None if row.joules is None else round(row.joules * _MICRO),
                 estimated_tokens=None if planned is None or media else planned.counted_tokens,
                 truncated=truncated,
-                seconds=WeighedPrediction.of(option.seconds, *lengths, row.running, cached),
-                joules=WeighedPrediction.of(option.joules, *lengths, row.harmonic_running, cached),
+                seconds=WeighedPrediction.of(
+                    option.seconds, *lengths, row.running, row.cached_tokens
+                ),
+                joules=WeighedPrediction.of(
+                    option.joules, *lengths, row.harmonic_running, row.cached_tokens
+                ),
                 harmonic_running=row.harmonic_running,
                 dense_chars=0 if lesson is None else lesson.dense_chars,
             ),
@@ -132,10 +154,11 @@ class TrafficLearner:
                 dense_chars = 0 if planned.lesson is None else planned.lesson.dense_chars
                 tokens_in = option.scale.estimate(planned.counted_tokens, dense_chars)
         room = option.context - tokens_in
+        lengths = (row.tokens_in, row.tokens_out, answered.running, row.cached_tokens)
         expected = ProfilePrediction(
             version,
-            option.seconds.predict_cost(row.tokens_in, row.tokens_out, answered.running),
-            option.joules.predict_cost(row.tokens_in, row.tokens_out, answered.running),
+            option.seconds.predict_cost(*lengths),
+            option.joules.predict_cost(*lengths),
             option.output.predict_output_tokens(
                 tokens_in, room if asked is None else min(asked, room)
             ),
@@ -169,6 +192,7 @@ def _extract_row(record: RequestRecord) -> ResponseRow | None:
         return None
     return ResponseRow(
         served.prompt_tokens,
+        min(served.prompt_tokens, served.cached_tokens or 0),
         served.completion_tokens,
         served.serving_seconds,
         settled.joules if settled is not None and settled.method in MEASURED_METHODS else None,

@@ -15,6 +15,7 @@ ACCURACY_WITHIN: Final = "x-joulegate-accuracy-within"
 INFEASIBLE: Final = "x-joulegate-infeasible"
 EXPLAIN: Final = "x-joulegate-explain"
 IMPACT: Final = "x-joulegate-impact"
+AFFINITY: Final = "x-joulegate-affinity"
 LOAD_FORMAT: Final = "endpoint-load-metrics-format"
 READ_TIMEOUT: Final = "x-stainless-read-timeout"
 
@@ -31,13 +32,11 @@ REQUEST: Final = {
     INFEASIBLE: "`best-effort` (default: the least bad serves) or `reject` (422)",
     EXPLAIN: "`true` adds a `joulegate` object with every candidate's numbers to the answer",
     IMPACT: "`true` adds `usage.energy` and `usage.carbon` to the answer, as estimated at its end",
+    AFFINITY: "`off`: what a backend's prefix cache holds of the conversation counts for nothing",
     LOAD_FORMAT: "vLLM's own, passed on: `JSON` or `TEXT` (unary answers only)",
     READ_TIMEOUT: "OpenAI's SDKs' own: who must wait is not made to wait longer than this",
     REQUEST_ID: "taken over if it is 1 to 128 letters, digits and `. _ : -`",
 }
-
-RESERVED: Final = ("x-joulegate-affinity",)
-"""Taken and without effect yet."""
 
 MODEL: Final = "x-joulegate-model"
 BACKEND: Final = "x-joulegate-backend"

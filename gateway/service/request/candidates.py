@@ -1,9 +1,10 @@
 """Who could serve a request at this moment: each deployment with its places at their loads."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from backends.registry import Backend
+from backends.registry import Backend, Deployment
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import (
     CandidatePlace,
@@ -12,7 +13,14 @@ from gateway.scheduling.candidate import (
 )
 from gateway.scheduling.decision import DEFAULT_QUANTILE
 from gateway.scheduling.features import RequestFeatures
-from gateway.scheduling.placement import BackendView, find_places
+from gateway.scheduling.placement import (
+    PREFIX,
+    BackendView,
+    PlacementRules,
+    find_holder,
+    find_places,
+)
+from gateway.scheduling.prefix_holders import NOTHING_CACHED, NOTHING_HELD
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.service.request.routing_table import RoutingSnapshot
@@ -41,12 +49,14 @@ def list_candidates(
     read: ReadPrompt | None = None,
     quantile: float = DEFAULT_QUANTILE,
     *,
+    held: Mapping[tuple[str, str], Mapping[str, int]] = NOTHING_HELD,
     last_resort: bool = False,
     allowed: frozenset[str] | None = None,
 ) -> Found:
     """Return the candidates of one model, or of all, each with its places at their loads.
 
     Where load changes no cost the place is the less busy of two drawn at random; `picks` has those.
+    `held` are the tokens of the conversation that each deployment's backends have answered.
     `read` is the prompt's text, for models of it, whose accuracies are judged at `quantile`.
     `last_resort`: none is available, and those count that may be asked for want of another.
     `allowed`: the models of which alone they may be.
@@ -72,6 +82,8 @@ def list_candidates(
         if length is None and read is not None and option.words is not None:
             length = LearntLength(base, WORDS)
         judged = None if read is None else read.predict_accuracy(option, quantile)
+        prefixes = None if learnt is None or not held else learnt.prefixes
+        cached = NOTHING_CACHED if prefixes is None else prefixes.estimate_cached(option.name, held)
         places: tuple[CandidatePlace, ...] = ()
         if option.depends_on_load:
             expected = base if length is None else length.length
@@ -84,6 +96,7 @@ def list_candidates(
                 tokens_in=each_in,
                 tokens_out=math.exp(min(expected.mu, _MOST_MU)),
                 rules=deciding.rules,
+                cached=cached,
             )
         up, full = True, False
         if not places:
@@ -91,9 +104,9 @@ def list_candidates(
             if backend is None:
                 up, full = False, deployment.is_full
             else:
-                picks[option.name] = backend
-                running, queued = backend.running_and_queued
-                places = (CandidatePlace(backend.label, DRAWN, running, queued),)
+                places = _join_holder(backend, deployment, cached, deciding.rules)
+                if len(places) == 1:
+                    picks[option.name] = backend
         # What vLLM cuts off a prompt changes what is to be expected of its answer.
         whole = base if features.truncate_tokens is None else None
         found.append(
@@ -102,6 +115,22 @@ def list_candidates(
             )
         )
     return Found(found, picks, bases)
+
+
+def _join_holder(
+    drawn: Backend, deployment: Deployment, cached: Mapping[str, int], rules: PlacementRules
+) -> tuple[CandidatePlace, ...]:
+    """Return the place that was drawn, and the holder of the conversation's beginning."""
+    running, queued = drawn.running_and_queued
+    if not cached:
+        return (CandidatePlace(drawn.label, DRAWN, running, queued),)
+    place = CandidatePlace(drawn.label, DRAWN, running, queued, cached.get(drawn.label, 0))
+    usable = [_view(b, usable=True) for b in deployment.backends if deployment.can_ask(b)]
+    holder = find_holder(usable, cached, rules)
+    if holder is None or holder.backend == drawn.label:
+        return (place,)
+    running, queued, tokens = holder.running, holder.queued, cached[holder.backend]
+    return (place, CandidatePlace(holder.backend, PREFIX, running, queued, tokens))
 
 
 DRAWN = "drawn"

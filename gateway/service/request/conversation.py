@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 
 from backends.sse import ABSENT, UNREADABLE
 from gateway.service.request.application import describe_application, is_system
+from gateway.service.request.conversation_prefix import ConversationTexts
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.members import (
     ANSWER_TOKENS,
@@ -94,6 +95,7 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
     media: list[str] = []
     system: list[str] = []
     needs: set[str] = set()
+    ends: list[int] = []
     leading = 0
     messages = _decode_messages(members.get("messages"))
     for message in messages:
@@ -110,11 +112,13 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
             system += texts[first:]
         elif message.role == "user":
             ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
+        ends.append(len(texts))
     if member_asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())
     ask.system = system[0] if len(system) == 1 else "\n".join(system)
     ask.application = describe_application(members, ask.system)
     ask.has_media = bool(media)
+    ask.texts = ConversationTexts(texts, ends, leading)
     if not messages:
         return UNREAD
     # What the application always sends stands first, and is counted once.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gateway.service.request.caller import Caller
 from gateway.service.request.client_body import MultipartForm
+from gateway.service.request.conversation_prefix import NO_TEXTS, ConversationTexts
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.members import Members
 from gateway.service.request.named_endpoints import NamedEndpoint
@@ -25,6 +26,8 @@ class InferenceRequest:
     """What the user said last, for models of the text."""
     system: str = ""
     """The application's own words, for the same."""
+    texts: ConversationTexts = NO_TEXTS
+    """All of the conversation, until it is planned."""
     has_media: bool = False
     form: MultipartForm | None = None
     """The body, where it is no JSON."""

@@ -10,9 +10,9 @@ own.
 import fcntl
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import msgspec
 
@@ -20,12 +20,14 @@ from gateway.atomic_file import write_atomically
 from gateway.bounded_file import read_bounded_file
 from gateway.scheduling.answer_length import AnswerLength
 from gateway.scheduling.candidate import DeploymentOption, LearntLength
-from gateway.scheduling.features import RequestFeatures, TokenScale
+from gateway.scheduling.features import TokenScale
 from gateway.scheduling.length_learner import LengthLearner
+from gateway.scheduling.prefix_holders import DeploymentName, PrefixHolders, PrefixMarks
 from gateway.scheduling.token_learner import TokenLearner
 from gateway.service.request.accuracy_learning import AccuracyLearning, AnswerJudged, FeedbackHeard
 from gateway.service.request.application import hash_application
-from gateway.service.request.lessons import LengthSeen, TokensSeen, Told
+from gateway.service.request.conversation_prefix import ConversationTexts, mark_prefixes
+from gateway.service.request.lessons import LengthSeen, Lesson, PrefixSeen, TokensSeen, Told
 
 _log = logging.getLogger("joulegate")
 
@@ -34,22 +36,6 @@ _MOST_WORKERS = 256
 _USUAL_TOKENS_IN = 100.0
 _KEY_BYTES = 32
 _MOST_TOLD = 10_000
-
-
-class Lesson(NamedTuple):
-    """What a request has to keep until its answer's length is known.
-
-    `bases` holds what was expected without learning, by deployment. `free` is false where the
-    length is not the model's own choice.
-    """
-
-    application: str
-    bases: Mapping[tuple[str, str], AnswerLength]
-    counted_tokens: int
-    dense_chars: int
-    has_media: bool
-    free: bool
-    min_tokens: int
 
 
 class Learnt:
@@ -67,6 +53,8 @@ class Learnt:
         self.accuracy = accuracy
         self.lengths = LengthLearner()
         self.tokens = TokenLearner()
+        self.prefixes = PrefixHolders()
+        """Not kept in the file: a cache seldom outlives what it was filled by."""
         self._key = shared_key or secrets.token_bytes(_KEY_BYTES)
         self._changed = False
         self._told: list[Told] | None = None
@@ -136,8 +124,57 @@ class Learnt:
         self._learn(lesson or heard)
         return lesson is not None
 
+    def mark_prefixes(self, texts: ConversationTexts, application: str) -> PrefixMarks | None:
+        """Return a conversation's beginnings; None where no backend reports its cache."""
+        if not self.prefixes.is_active or not texts.ends:
+            return None
+        return mark_prefixes(texts, application, self._key)
+
+    def observe_prefix(
+        self,
+        answered_by: tuple[DeploymentName, str],
+        lesson: Lesson,
+        *,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int,
+        at_seconds: float,
+    ) -> None:
+        """Take what an answer's backend had, and now has, of its conversation."""
+        deployment, backend = answered_by
+        if lesson.prefix is None:
+            self.prefixes.note_report(deployment)
+            return
+        held = lesson.held.get(deployment, {}).get(backend, 0)
+        self._learn(
+            PrefixSeen(
+                deployment,
+                backend,
+                lesson.prefix.turns[-1:],
+                lesson.prefix.leading,
+                lesson.prefix.leading_share,
+                prompt_tokens,
+                completion_tokens,
+                cached_tokens,
+                held,
+                at_seconds,
+            )
+        )
+
     def apply(self, lesson: Told) -> None:
         """Take what this process or another has seen."""
+        if isinstance(lesson, PrefixSeen):
+            self.prefixes.observe_answer(
+                lesson.deployment,
+                lesson.backend,
+                PrefixMarks(lesson.turns, lesson.leading, lesson.leading_share),
+                prompt_tokens=lesson.prompt_tokens,
+                completion_tokens=lesson.completion_tokens,
+                cached_tokens=lesson.cached_tokens,
+                held_tokens=lesson.held_tokens,
+                at_seconds=lesson.at_seconds,
+            )
+            return
         if isinstance(lesson, FeedbackHeard):
             found = None if self.accuracy is None else self.accuracy.take_judgement(lesson)
             if found is not None:
@@ -259,22 +296,3 @@ class Learnt:
                 path.replace(kept)
             except OSError:
                 self._path = None
-
-
-def make_lesson(
-    features: RequestFeatures,
-    application: str,
-    bases: Mapping[tuple[str, str], AnswerLength],
-    *,
-    has_media: bool,
-) -> Lesson:
-    """Return what a request keeps for learning."""
-    return Lesson(
-        application,
-        bases,
-        features.tokens_in,
-        features.dense_chars,
-        has_media or features.exact or features.truncate_tokens is not None,
-        not features.ignore_eos,
-        features.min_tokens,
-    )

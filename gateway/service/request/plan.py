@@ -17,6 +17,7 @@ from gateway.experiment_config import BaselineConfig
 from gateway.scheduling.decide import NO_POLICY, make_decision
 from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.features import RequestFeatures
+from gateway.scheduling.prefix_holders import NOTHING_HELD, DeploymentName, PrefixMarks
 from gateway.scheduling.text_features import extract_text_features
 from gateway.service.client.errors import (
     ApiError,
@@ -29,9 +30,10 @@ from gateway.service.client.errors import (
 from gateway.service.request.accuracy_learning import AccuracyTrial, JudgedCandidates
 from gateway.service.request.candidates import Found, SelectedBackends, list_candidates
 from gateway.service.request.capability_hints import suggest_capabilities
+from gateway.service.request.conversation_prefix import NO_TEXTS
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.request.learnt import Lesson, make_lesson
+from gateway.service.request.lessons import Lesson, make_lesson
 from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.service.request.readers import read_features
 from gateway.service.request.routing_table import RequestTarget, RoutingSnapshot
@@ -159,6 +161,7 @@ def make_plan(
     deciding = deciding or Deciding()
     learnt = deciding.learnt
     application = "" if learnt is None else learnt.hash_application(ask.application)
+    prefix, held = _find_prefix(ask, deciding, application, wishes)
     prompt: ReadPrompt | None = None
     learning = None
     if learnt is not None and learnt.accuracy is not None:
@@ -179,6 +182,7 @@ def make_plan(
             application,
             prompt,
             wishes.bounds.quantile,
+            held=held,
             last_resort=last_resort,
             allowed=target.allowed,
         )
@@ -208,12 +212,28 @@ def make_plan(
         decision = _put_first(decision, baseline.model)
     if learning is not None and judged is not None and baseline is None:
         decision = learning.explore(decision, judged, draws=draws)
-    lesson = make_lesson(features, application, found.bases, has_media=ask.has_media)
+    lesson = make_lesson(
+        features, application, found.bases, has_media=ask.has_media, prefix=prefix, held=held
+    )
     seconds = time.perf_counter() - began
     return RoutingPlan(
         ask, target, features, wishes, snapshot, found.picks, decision, seconds, lesson,
         last_resort, prompt, None if judged is None else judged.trial,
     )  # fmt: skip
+
+
+def _find_prefix(
+    ask: InferenceRequest, deciding: Deciding, application: str, wishes: RequestSteering
+) -> tuple[PrefixMarks | None, Mapping[DeploymentName, Mapping[str, int]]]:
+    """Return a conversation's beginnings and who holds them; its texts are let go of."""
+    texts, ask.texts = ask.texts, NO_TEXTS
+    learnt = deciding.learnt
+    if learnt is None or not (deciding.rules.affinity and wishes.affinity):
+        return None, NOTHING_HELD
+    prefix = learnt.mark_prefixes(texts, application)
+    if prefix is None:
+        return None, NOTHING_HELD
+    return prefix, learnt.prefixes.find_held_tokens(prefix, time.monotonic())
 
 
 def _put_first(decision: RoutingDecision, model: str) -> RoutingDecision:

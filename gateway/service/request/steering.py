@@ -1,8 +1,8 @@
 """The steering of one request: weights, policy and bounds.
 
 Strongest first: headers, the body's `joulegate` object, the preset in the model's name, the
-config. Each of weights, policy, every single bound, infeasible, explain and impact is looked up
-that way by itself; weights are taken as a set, never mixed from two places.
+config. Each of weights, policy, every single bound, infeasible, explain, impact and affinity is
+looked up that way by itself; weights are taken as a set, never mixed from two places.
 """
 
 import difflib
@@ -37,7 +37,13 @@ _BOUNDS = {
 }
 _ACCURACIES = ("min-accuracy", "min_accuracy", "accuracy-within", "accuracy_within")
 _LEAST_QUANTILE, _MOST_QUANTILE = 0.5, 0.99
-_TRUE = {b"true": True, b"1": True, b"false": False, b"0": False}
+_FLAG = {b"true": True, b"false": False, b"1": True, b"0": False}
+_CHOICES = {
+    names.INFEASIBLE: {b"best-effort": False, b"reject": True},
+    names.EXPLAIN: _FLAG,
+    names.IMPACT: _FLAG,
+    names.AFFINITY: {b"on": True, b"off": False},
+}
 
 
 class RequestSteering(NamedTuple):
@@ -49,6 +55,7 @@ class RequestSteering(NamedTuple):
     reject: bool = False
     explain: bool = False
     impact: bool = False
+    affinity: bool = True
 
 
 class WeightsMember(Struct, forbid_unknown_fields=True):
@@ -78,6 +85,7 @@ class SteeringMember(Struct, forbid_unknown_fields=True):
     infeasible: Literal["best-effort", "reject"] | None = None
     explain: bool | None = None
     impact: bool | None = None
+    affinity: Literal["on", "off"] | None = None
 
 
 _member = msgspec.json.Decoder(SteeringMember)
@@ -101,7 +109,7 @@ def _from_member(raw: msgspec.Raw, default: RequestSteering) -> RequestSteering:
     except UNREADABLE as error:
         text = str(error).replace("`$", "`joulegate")
         raise BadRequest(f"joulegate: {text}", param="joulegate") from None
-    weights, policy, bounds, reject, explain, impact = default
+    weights, policy, bounds, reject, explain, impact, affinity = default
     if member.weights is not None:
         found = member.weights
         weights = _make_weights((found.accuracy, found.energy, found.time), "joulegate.weights")
@@ -120,13 +128,16 @@ def _from_member(raw: msgspec.Raw, default: RequestSteering) -> RequestSteering:
         explain = member.explain
     if member.impact is not None:
         impact = member.impact
-    return RequestSteering(weights, policy, bounds, reject, explain, impact)
+    if member.affinity is not None:
+        affinity = member.affinity == "on"
+    return RequestSteering(weights, policy, bounds, reject, explain, impact, affinity)
 
 
 def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> RequestSteering:
-    weights, policy, bounds, reject, explain, impact = default
+    weights, policy, bounds, reject, explain, impact, affinity = default
     given_weights: dict[str, float] = {}
     given_bounds: dict[str, float] = {}
+    chosen: dict[str, bool] = {}
     for raw_name, value in headers.items():
         name = raw_name.decode("latin-1")
         if name in _WEIGHTS:
@@ -135,12 +146,8 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
             given_bounds[_BOUNDS[name]] = _check_bound(_parse_number(name, value), name)
         elif name == names.POLICY:
             policy = _check_policy(value.decode("latin-1"), name)
-        elif name == names.INFEASIBLE:
-            reject = _parse_infeasible(name, value)
-        elif name == names.EXPLAIN:
-            explain = _parse_flag(name, value)
-        elif name == names.IMPACT:
-            impact = _parse_flag(name, value)
+        elif name in _CHOICES:
+            chosen[name] = _parse_choice(name, value)
         elif (error := find_header_error(name)) is not None:
             raise error
     if given_weights:
@@ -151,13 +158,19 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
         )
         weights = _make_weights(triple, next(iter(given_weights)))
     return RequestSteering(
-        weights, policy, _merge_bounds(bounds, given_bounds), reject, explain, impact
+        weights,
+        policy,
+        _merge_bounds(bounds, given_bounds),
+        chosen.get(names.INFEASIBLE, reject),
+        chosen.get(names.EXPLAIN, explain),
+        chosen.get(names.IMPACT, impact),
+        chosen.get(names.AFFINITY, affinity),
     )
 
 
 def find_header_error(name: str) -> BadRequest | None:
     """Return the error for a header that nothing is known of: a typo would steer nothing."""
-    if name in names.REQUEST or name in names.RESERVED:
+    if name in names.REQUEST:
         return None
     prefix = HEADER_PREFIX.decode()
     known = [known.removeprefix(prefix) for known in names.REQUEST if known.startswith(prefix)]
@@ -166,16 +179,13 @@ def find_header_error(name: str) -> BadRequest | None:
     return BadRequest(f"{name[:80]}: there is no such header ({hint})", param=name[:80])
 
 
-def _parse_infeasible(name: str, value: bytes) -> bool:
-    if value not in {b"best-effort", b"reject"}:
-        raise BadRequest(f"{name}: must be best-effort or reject", param=name)
-    return value == b"reject"
-
-
-def _parse_flag(name: str, value: bytes) -> bool:
-    if value.lower() not in _TRUE:
-        raise BadRequest(f"{name}: must be true or false", param=name)
-    return _TRUE[value.lower()]
+def _parse_choice(name: str, value: bytes) -> bool:
+    choices = _CHOICES[name]
+    found = choices.get(value.lower())
+    if found is None:
+        known = " or ".join(word.decode() for word in choices if not word.isdigit())
+        raise BadRequest(f"{name}: must be {known}", param=name)
+    return found
 
 
 def _parse_number(name: str, value: bytes) -> float:

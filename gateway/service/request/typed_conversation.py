@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 
 from backends.sse import ABSENT, UNREADABLE
 from gateway.scheduling.features import RequestFeatures
+from gateway.service.request.conversation_prefix import ConversationTexts
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.loose_values import read_count
 from gateway.service.request.members import (
@@ -45,7 +46,8 @@ class TypedConversation:
         self.needs: set[str] = set()
         self._system: list[str] = []
         self._words = ""
-        self._messages = 0
+        self._starts: list[int] = []
+        self._leading = 0
         self._media = 0
 
     @property
@@ -55,31 +57,37 @@ class TypedConversation:
 
     def add_message(self, role: Any, content: Raw, *, system: bool = False) -> None:
         """Add a message's content: a text, or parts."""
-        self._messages += 1
-        first = len(self.texts)
+        first = self._begin_message()
         self._read_content(content)
         added = self.texts[first:]
         if system:
             self._system += added
+            self._leading += len(added) if self._leading == first else 0
         elif role == "user" and added:
             self._words = added[0] if len(added) == 1 else "\n".join(added)
 
     def add_call(self, name: Any, arguments: Raw) -> None:
         """Add the call of a tool."""
-        self._messages += 1
+        self._begin_message()
         self.needs.add("tools")
         self.texts += [str(name), bytes(arguments).decode()]
 
     def add_result(self, output: Raw) -> None:
         """Add a tool's result."""
-        self._messages += 1
+        self._begin_message()
         self.needs.add("tools")
         self._read_content(output)
 
     def add_unread(self, raw: Raw) -> None:
         """Add what cannot be read: its JSON bounds it from above."""
-        self._messages += 1
+        self._begin_message()
         self.texts.append(bytes(raw).decode())
+
+    def _begin_message(self) -> int:
+        """Return the number of its first text."""
+        first = len(self.texts)
+        self._starts.append(first)
+        return first
 
     def _read_content(self, content: Raw) -> None:
         if not bytes(content):
@@ -116,13 +124,16 @@ class TypedConversation:
         ask.system = self.system
         ask.words = self._words
         ask.has_media = bool(self._media)
+        ask.texts = ConversationTexts(
+            self.texts, [*self._starts[1:], len(self.texts)], self._leading
+        )
 
     def measure(
         self, ask: InferenceRequest, counter: TokenCounter, asked_tokens_out: int | None
     ) -> RequestFeatures:
         """Count it all."""
         counted = counter.measure("\n".join(self.texts))
-        overhead = MESSAGE_TOKENS * self._messages + ANSWER_TOKENS + IMAGE_TOKENS * self._media
+        overhead = MESSAGE_TOKENS * len(self._starts) + ANSWER_TOKENS + IMAGE_TOKENS * self._media
         return RequestFeatures(
             counted.tokens + overhead,
             asked_tokens_out if ask.kind.generates else 1,

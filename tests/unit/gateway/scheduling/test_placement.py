@@ -208,3 +208,69 @@ def test_the_reference_load_is_the_time_mean_over_requests():
     for second in range(21, 1000):
         load.add([0, 0], float(second))
     assert load.value == 0.0
+
+
+def held(seen, cached, **rules):
+    found = find_places(
+        seen, SECONDS,
+        tokens_in=100, tokens_out=300, rules=PlacementRules(**rules), cached=cached,
+    )  # fmt: skip
+    return [(place.backend, place.why, place.cached_tokens) for place in found]
+
+
+def test_the_holder_of_the_prefix_is_the_third_place():
+    assert held(views(3, 12, 0, 5), {"b3": 80}) == [
+        ("b1", "fullest", 0), ("b2", "emptiest", 0), ("b3", "prefix", 80),
+    ]  # fmt: skip
+    assert held(views(3, 12, 0, 5), {"b1": 90, "b3": 60}) == [
+        ("b1", "fullest", 90), ("b2", "emptiest", 0),
+    ]  # fmt: skip
+
+
+def test_of_holders_of_about_as_much_the_least_busy_is_offered():
+    assert held(views(3, 12, 0, 5), {"b0": 80, "b3": 81})[-1] == ("b0", "prefix", 80)
+    assert held(views(3, 12, 0, 5), {"b0": 60, "b3": 81})[-1] == ("b3", "prefix", 81)
+
+
+def test_a_holder_beyond_its_bounds_is_offered_only_while_it_is_about_as_empty_as_any():
+    assert held(views(3, 25, 0), {"b1": 80}) == [("b0", "fullest", 0), ("b2", "emptiest", 0)]
+    assert held(views(30, 25, 26), {"b2": 80}) == [("b1", "emptiest", 0), ("b2", "prefix", 80)]
+    full = [BackendView("b0", 3), BackendView("b1", 1, cache_usage=0.95), BackendView("b2", 0)]
+    assert ("b1", "prefix", 80) not in held(full, {"b1": 80})
+
+
+def test_pack_and_spread_ask_for_no_holder():
+    for mode in (PlacementMode.PACK, PlacementMode.SPREAD):
+        assert len(held(views(3, 12, 0, 5), {"b3": 80}, mode=mode)) == 1
+
+
+def decide(tokens_in, *, seen, cached):
+    option = DeploymentOption("m", "m", 0.7, SECONDS, JOULES, 32_768)
+    found = find_places(
+        seen, SECONDS, tokens_in=tokens_in, tokens_out=300, rules=PlacementRules(), cached=cached
+    )
+    return make_decision(
+        RequestFeatures(tokens_in, 300),
+        [RoutingCandidate(option, places=found)],
+        DEFAULT,
+        reference_load=4.0,
+    ).best_candidate
+
+
+def test_cached_tokens_are_not_charged_where_they_are_held():
+    seen = views(3, 14, 0, 11)
+    there, without = (decide(10_000, seen=seen, cached=cached) for cached in ({"b3": 9000}, {}))
+    assert (without.backend, there.backend) == ("b1", "b3")
+    (place,) = (place for place in there.places if place.why == "prefix")
+    assert place.cached_tokens == 9000
+    assert there.predicted_joules == place.predicted_joules
+    alone = decide(10_000, seen=views(11), cached={})
+    assert alone.predicted_joules - there.predicted_joules == pytest.approx(9000 * 0.01)
+    assert alone.predicted_seconds - there.predicted_seconds == pytest.approx(9000 * 1e-5)
+    assert alone.reference_joules - there.reference_joules == pytest.approx(9000 * 0.01)
+    assert there.tokens_in == alone.tokens_in
+
+
+def test_the_last_token_of_a_prompt_is_never_cached():
+    costs = {decide(100, seen=views(0), cached={"b0": n}).predicted_joules for n in (99, 5000)}
+    assert len(costs) == 1

@@ -14,7 +14,7 @@ from gateway.scheduling.decision import MetricWeights, RoutingDecision
 from gateway.scheduling.regression_terms import TERMS
 from gateway.scheduling.sequences import SequenceCounts
 from gateway.service.accounting.learning import TrafficLearner
-from gateway.service.request.learnt import Lesson
+from gateway.service.request.lessons import Lesson
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics

@@ -10,7 +10,8 @@ from gateway.scheduling.candidate import DeploymentOption
 from gateway.scheduling.cost import CostFunction, CostQuantity, RegressionForm
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.application import describe_application, hash_application
-from gateway.service.request.learnt import Learnt, make_lesson
+from gateway.service.request.learnt import Learnt
+from gateway.service.request.lessons import make_lesson
 from tests.unit.gateway.service.request.test_body_features import chat, measured, user
 
 BASE = AnswerLength(3.8, 0.8)

@@ -9,6 +9,7 @@ import pytest
 from gateway.scheduling.accuracy_bandit import NO_FEATURES
 from gateway.scheduling.decision import MetricWeights, RoutingDecision
 from gateway.scheduling.exploration import ExplorationMethod, ExplorationRules
+from gateway.scheduling.prefix_holders import PrefixMarks
 from gateway.service.request.accuracy_learning import (
     AccuracyLearning,
     AccuracyTrial,
@@ -16,6 +17,7 @@ from gateway.service.request.accuracy_learning import (
 )
 from gateway.service.request.learnt import Learnt
 from gateway.service.request.learnt_exchange import LearntExchange, get_shared_key
+from gateway.service.request.lessons import Lesson
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import (
     AnsweredRequest,
@@ -60,6 +62,23 @@ async def test_each_knows_what_all_have_seen(make_worker):
     )
     assert two.predict_scale(OPTION) == one.predict_scale(OPTION)
     assert two.take_told() == []  # not told on
+
+
+async def test_each_knows_who_holds_a_conversation(make_worker):
+    (one, telling), (two, _) = make_worker(), make_worker()
+    name, marks = ("m", "m"), PrefixMarks((b"turn",))
+    lesson = Lesson("", {}, 100, 0, has_media=False, free=True, min_tokens=0, prefix=marks)
+    one.observe_prefix(
+        (name, "backend"),
+        lesson,
+        prompt_tokens=100,
+        completion_tokens=20,
+        cached_tokens=0,
+        at_seconds=1.0,
+    )
+    telling.send_lessons()
+    await until(lambda: two.prefixes.is_active, "the lesson")
+    assert two.prefixes.find_held_tokens(marks, 2.0) == {name: {"backend": 120}}
 
 
 async def test_the_socket_of_one_that_is_gone_is_removed(make_worker, tmp_path):

@@ -39,7 +39,7 @@ def by_body(value, default=DEFAULT, headers=None):
 def test_nothing_asked_is_the_default():
     assert resolve_steering({}, None, DEFAULT) is DEFAULT
     assert by_body({}) == DEFAULT
-    assert DEFAULT[2:] == (NO_BOUNDS, False, False, False)
+    assert DEFAULT[2:] == (NO_BOUNDS, False, False, False, True)
 
 
 def test_the_weights_given_are_used_and_the_missing_count_zero():
@@ -245,5 +245,20 @@ def test_an_unknown_header_is_refused_with_a_suggestion(name, said):
     assert caught.value.param == name
 
 
-def test_a_header_of_the_contract_without_effect_yet_is_taken():
-    assert resolve_steering({b"x-joulegate-affinity": b"off"}, None, DEFAULT) == DEFAULT
+@pytest.mark.parametrize(
+    ("headers", "member", "affinity"),
+    [
+        ({b"x-joulegate-affinity": b"off"}, None, False),
+        ({b"x-joulegate-affinity": b"ON"}, msgspec.Raw(b'{"affinity":"off"}'), True),
+        ({}, msgspec.Raw(b'{"affinity":"off"}'), False),
+        ({}, msgspec.Raw(b'{"affinity":null}'), True),
+    ],
+)
+def test_affinity_is_on_unless_somebody_says_off(headers, member, affinity):
+    found = resolve_steering(headers, member, DEFAULT)
+    assert found == DEFAULT._replace(affinity=affinity)
+
+
+def test_affinity_has_two_values():
+    with pytest.raises(BadRequest, match=r"x-joulegate-affinity: must be on or off"):
+        resolve_steering({b"x-joulegate-affinity": b"true"}, None, DEFAULT)
