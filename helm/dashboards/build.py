@@ -1,4 +1,4 @@
-"""Write the four dashboards that Grafana loads, beside this file.
+"""Write the five dashboards that Grafana loads, beside this file.
 
 `python helm/dashboards/build.py` writes them; with `--check` it writes nothing, lists what is
 stale and exits 1.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import backends_page
 import calibration_page
+import finops_page
 import overview_page
 import parts
 import routing_page
@@ -21,7 +22,13 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
 HERE = Path(__file__).parent
-PAGES = (overview_page.PAGE, routing_page.PAGE, calibration_page.PAGE, backends_page.PAGE)
+PAGES = (
+    overview_page.PAGE,
+    routing_page.PAGE,
+    calibration_page.PAGE,
+    backends_page.PAGE,
+    finops_page.PAGE,
+)
 TAG = "joulegate"
 _SCHEMA = 41
 """Of Grafana 11.6; a later Grafana migrates it."""
@@ -36,7 +43,7 @@ def built(page: parts.Page) -> str:
         .tags([TAG])
         .timezone("browser")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .time("now-1h", "now")
+        .time(page.since, "now")
         .refresh("30s")
         .readonly()
     )

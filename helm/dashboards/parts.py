@@ -72,6 +72,8 @@ class Page(NamedTuple):
     title: str
     text: str
     rows: Sequence[Row]
+    since: str = "now-1h"
+    """What it shows when it is opened: from then on."""
 
 
 def or_zero(expr: str, beside: str) -> str:

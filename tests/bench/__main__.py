@@ -5,6 +5,7 @@
 `python -m tests.bench holds`: idle connections and live streams, held at once.
 `python -m tests.bench workers`, `burst`, `aborts`, `soak`: two workers beside one, streams begun at
 once, how soon a backend learns that a client has left, and what many requests leave behind.
+`python -m tests.bench scrape`: how long a page of 50 tenants' metrics holds the event loop.
 `python -m tests.bench pressure`: slow clients, overload, a backend drained by hand.
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
 `python -m tests.bench deciding`: the figures behind docs/deciding.md's pictures.
@@ -35,6 +36,7 @@ from tests.bench import (
     metering,
     peers,
     pressure,
+    scrape,
     serving,
     soak,
     workers,
@@ -232,6 +234,7 @@ def main() -> int:
         "pressure": pressure.main,
         "metering": metering.main,
         "peers": peers.main,
+        "scrape": scrape.main,
         "soak": soak.main,
         "workers": workers.main,
     }

@@ -36,6 +36,7 @@ SHORTENED = {
     r"\[(5|15)m\]": "[15s]",
     r"\[(1|6)h\]": "[20s]",
     r"\[1d\]": "[1m]",
+    r"(?m)^ +interval: \w+\n": "",
     r"offset 1d": "offset 10s",
     r"(?m)^( +for): \w+$": r"\1: 2s",
 }

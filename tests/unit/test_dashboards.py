@@ -84,8 +84,9 @@ def targets(path):
     return [target for panel in panels(path) for target in panel["targets"]]
 
 
-def test_there_are_four():
-    assert [path.stem for path in DASHBOARDS] == ["backends", "calibration", "overview", "routing"]
+def test_there_are_five():
+    found = [path.stem for path in DASHBOARDS]
+    assert found == ["backends", "calibration", "finops", "overview", "routing"]
 
 
 def test_the_json_is_what_the_script_gives():
