@@ -69,7 +69,7 @@ def parse_struct(
         tree = yaml.load(text, Loader=_StrictYamlLoader)  # noqa: S506 - a SafeLoader, stricter on keys
     except (yaml.YAMLError, RecursionError) as error:
         hint = "; quote ${…} inside { } or [ ]" if "${" in text else ""
-        raise ConfigError(f"{origin}: not YAML: {error}{hint}") from None
+        raise ConfigError(f"{origin}: not YAML: {_explain_yaml_error(error)}{hint}") from None
     if not isinstance(tree, dict):
         first = msgspec.structs.fields(struct)[0].encode_name
         raise ConfigError(f"{origin}: must be a mapping that has `{first}`")
@@ -83,6 +83,15 @@ def parse_struct(
         return _convert_tree(tree, struct, "", origin)
     except RecursionError:
         raise ConfigError(f"{origin}: refers to itself") from None
+
+
+def _explain_yaml_error(error: Exception) -> str:
+    """Say what is wrong and where, without the line itself: a secret may stand in it."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return type(error).__name__
+    problem = getattr(error, "problem", None) or "not understood"
+    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}"
 
 
 def build_json_schema(struct: type[Struct]) -> dict[str, Any]:
