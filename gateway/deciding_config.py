@@ -63,7 +63,7 @@ class AccuracyLearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 0
     half_life_days: Annotated[float, Meta(gt=0.0, le=3650.0)] = 60.0
     width: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.7
-    even_share: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.015
+    even_share: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.01
 
     def to_rules(self, workers: int = 1) -> ExplorationRules:
         """Return them for one of so many workers, which share the budgets evenly."""

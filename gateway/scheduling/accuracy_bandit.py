@@ -32,13 +32,15 @@ _BIAS: Final = BUCKETS + len(SHAPES)
 _KINDS: Final = _BIAS + 1
 MOST_JUDGED_KINDS: Final = 64
 _SIZE: Final = _KINDS + MOST_JUDGED_KINDS
-_WORD_VARIANCE, _SHAPE_VARIANCE, _BIAS_VARIANCE, _KIND_VARIANCE = 0.0002, 0.001, 0.003, 0.06
+_WORD_VARIANCE, _SHAPE_VARIANCE, _BIAS_VARIANCE, _KIND_VARIANCE = 0.0002, 0.001, 0.003, 0.015
+_DOUBT_VARIANCE: Final = 0.15
+"""Of a kind's weight once something has changed: until then the profile is trusted more."""
 _WORDS_ALONE: Final = 6.0
 """What a word counts where no classifier tells kinds apart: then the words have to."""
 _NOISE_VARIANCE: Final = 0.2
 """Of one judgement about the chance of being right: p(1-p) is 0.25 at most."""
 _ALLOWED_MISS, _MISS_LIMIT = 0.4, 18.0
-_KEPT_IN_DOUBT = 0.05
+_KEPT_IN_DOUBT = 0.02
 _MISS_FIELDS: Final = 6
 _MOST_EXPECTED: Final = 0.95
 _FADES_PER_HALF_LIFE: Final = 200
@@ -49,12 +51,12 @@ MOST_MODELS: Final = 256
 class JudgedFeatures(NamedTuple):
     """What a correction reads of a prompt: the words' buckets, each once, shape and kinds.
 
-    `kinds` holds the shares by the profile's classifier; () where the profile has none.
+    `kinds` holds the shares by the profile's classifier; one kind where the profile has none.
     """
 
     words: tuple[int, ...]
     shape: tuple[float, ...]
-    kinds: tuple[float, ...] = ()
+    kinds: tuple[float, ...] = (1.0,)
 
 
 NO_FEATURES = JudgedFeatures((), (0.0,) * len(SHAPES))
@@ -70,12 +72,14 @@ def read_judged_features(
         max(-_MOST_SHAPE, min(_MOST_SHAPE, (value - mean) / deviation))
         for value, mean, deviation in zip(text.shape, _SHAPE_MEANS, _SHAPE_DEVIATIONS, strict=True)
     )
-    return JudgedFeatures(text.buckets, shape, kinds[:MOST_JUDGED_KINDS])
+    return JudgedFeatures(text.buckets, shape, kinds[:MOST_JUDGED_KINDS] or (1.0,))
 
 
 def _weigh_words(features: JudgedFeatures) -> float:
     """Return what each word counts."""
-    return (1.0 if features.kinds else _WORDS_ALONE) / math.sqrt(max(1, len(features.words)))
+    return (1.0 if len(features.kinds) > 1 else _WORDS_ALONE) / math.sqrt(
+        max(1, len(features.words))
+    )
 
 
 class LearntAccuracy(NamedTuple):
@@ -142,7 +146,7 @@ class _ModelBelief:
 
     def _watch(self, kinds: tuple[float, ...], expected: float, score: float) -> bool:
         """Add to what is missed within the likeliest kind; tell whether that is a change."""
-        place = _KINDS + kinds.index(max(kinds)) if kinds else _BIAS
+        place = _KINDS + kinds.index(max(kinds))
         chance = min(_MOST_EXPECTED, max(1.0 - _MOST_EXPECTED, expected))
         missed = (score - chance) / math.sqrt(chance * (1.0 - chance))
         found = self.misses.setdefault(place, [0.0] * _MISS_FIELDS)
@@ -156,23 +160,23 @@ class _ModelBelief:
             if reached > _MISS_LIMIT:
                 # The share of a kind is 1 or nearly so: its weight takes the whole of the change.
                 self.means[place] += error / count
-                self.variances[place] = min(_PRIOR[place], _NOISE_VARIANCE / count)
+                self.variances[place] = min(_DOUBT_VARIANCE, _NOISE_VARIANCE / count)
                 del self.misses[place]
                 return True
         return False
 
     def doubt_kinds(self) -> None:
         """Forget most of what is known of kinds: something has changed, elsewhere."""
-        for at in (_BIAS, *range(_KINDS, _SIZE)):
-            prior = 1.0 / _PRIOR[at]
-            self.variances[at] = 1.0 / (prior + _KEPT_IN_DOUBT * (1.0 / self.variances[at] - prior))
+        for at in range(_KINDS, _SIZE):
+            kept = _KEPT_IN_DOUBT / self.variances[at]
+            self.variances[at] = 1.0 / (1.0 / _DOUBT_VARIANCE + kept)
 
     def fade(self, kept: float) -> None:
         """Keep so much of the precision that was learnt."""
         self.variances = array(
             "d",
             [
-                1.0 / (1.0 / prior + kept * (1.0 / own - 1.0 / prior)) if own != prior else own
+                1.0 / (1.0 / prior + kept * (1.0 / own - 1.0 / prior)) if own < prior else own
                 for own, prior in zip(self.variances, _PRIOR, strict=True)
             ],
         )
@@ -280,7 +284,7 @@ class AccuracyBandit:
 
 def _fill(belief: _ModelBelief, weights: Iterable[tuple[int, float, float]]) -> None:
     for at, mean, variance in weights:
-        if not 0 <= at < _SIZE or not 0.0 < variance <= _PRIOR[at]:
+        if not 0 <= at < _SIZE or not 0.0 < variance <= max(_PRIOR[at], _DOUBT_VARIANCE):
             raise ValueError("a weight is out of its range")
         belief.means[at] = _check_number(float(mean))
         belief.variances[at] = float(variance)

@@ -54,7 +54,7 @@ class ExplorationRules:
     answers_per_hour: float
     joules_per_hour: float
     seed: int = 0
-    even_share: float = 0.015
+    even_share: float = 0.01
     width: float = 0.7
 
 
