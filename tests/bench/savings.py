@@ -38,10 +38,12 @@ def main(arguments: list[str]) -> int:
     """Read the arguments, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench savings", description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--first", type=int, default=1, help="the first run's seed")
     given = parser.parse_args(arguments)
+    runs = range(given.first, given.first + given.runs)
     rows = [
         (f"{saving:.0%}", name, f"{held} of {given.runs}", f"{called} of {given.runs}")
-        for (saving, name), (held, called) in count_verdicts(range(1, given.runs + 1)).items()
+        for (saving, name), (held, called) in count_verdicts(runs).items()
     ]
     print(table(("true saving", "figure", "interval held it", "called a saving"), rows))
     return 0
