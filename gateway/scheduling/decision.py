@@ -20,16 +20,16 @@ class MetricWeights(NamedTuple):
         cls, accuracy: float = 0.0, energy: float = 0.0, time: float = 0.0
     ) -> "MetricWeights":
         """Normalise to sum 1. Raises ValueError on a negative or non-finite weight, or all 0."""
-        given = (accuracy, energy, time)
-        if not all(math.isfinite(value) and value >= 0.0 for value in given):
+        # No generators: callers that send weights send them with every request.
+        if not (0.0 <= accuracy < math.inf and 0.0 <= energy < math.inf and 0.0 <= time < math.inf):
             raise ValueError("weights must be finite and not negative")
-        largest = max(given)
+        largest = max(accuracy, energy, time)
         if largest == 0.0:
             raise ValueError("weights must not all be zero")
         # Dividing by the largest first keeps the sum finite.
-        scaled = [value / largest for value in given]
-        total = sum(scaled)
-        return cls(*(value / total for value in scaled))
+        accuracy, energy, time = accuracy / largest, energy / largest, time / largest
+        total = accuracy + energy + time
+        return cls(accuracy / total, energy / total, time / total)
 
 
 METRICS = MetricWeights._fields
