@@ -37,7 +37,13 @@ from gateway.scheduling.decision import (
     PredictionBounds,
 )
 from gateway.structured import ConfigError, check_secret_or_file
-from gateway.surfaces_config import AdminConfig, check_networks, load_admin
+from gateway.surfaces_config import (
+    AdminConfig,
+    ServingTlsConfig,
+    check_networks,
+    load_admin,
+    load_serving_tls,
+)
 from gateway.tls_config import TlsConfig, load_tls
 from gateway.tracing_config import TracingConfig, resolve_tracing
 
@@ -200,6 +206,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     tracing: TracingConfig = TracingConfig()
     experiment: ExperimentConfig | None = None
     admin: AdminConfig | None = None
+    serving_tls: ServingTlsConfig | None = None
     upstream_networks: tuple[str, ...] | None = None
     cors_origins: tuple[str, ...] = ("*",)
     keys: KeysConfig | None = None
@@ -318,6 +325,7 @@ def load_config(path: Path) -> GatewayConfig:
             access=config.log.access and str(path.parent / config.log.access),
         ),
         admin=load_admin(config.admin, path.parent),
+        serving_tls=load_serving_tls(config.serving_tls, path.parent),
         carbon=load_carbon(config.carbon, path.parent),
         tracing=resolve_tracing(config.tracing),
         keys=load_keys_config(config.keys, path.parent),

@@ -1,6 +1,7 @@
-"""The config's `admin`, the operators' port, and `upstream_networks`, what may be asked."""
+"""The config's `admin`, `serving_tls` and `upstream_networks`: who comes in, and what is asked."""
 
 import ipaddress
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.structured import check_secret_or_file, read_secret
+from gateway.bounded_file import check_regular_file
+from gateway.structured import ConfigError, check_secret_or_file, read_secret
 
 
 class AdminConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +29,52 @@ class AdminConfig(Struct, frozen=True, forbid_unknown_fields=True):
         check_secret_or_file("token", self.token, self.token_file)
         if self.token is None and self.token_file is None and not _is_loopback(self.host):
             raise ValueError(f"token: has to be set where `host` is beyond loopback ({self.host})")
+
+
+class ServingTlsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """PEM files of the certificate that clients are shown; read anew when they change.
+
+    With `client_ca_file` only clients with a certificate of these authorities are let in.
+    """
+
+    cert_file: str
+    key_file: str
+    client_ca_file: str | None = None
+
+    def list_files(self) -> list[Path]:
+        """Return the files there are."""
+        named = (self.cert_file, self.key_file, self.client_ca_file)
+        return [Path(name) for name in named if name is not None]
+
+    def make_context(self) -> ssl.SSLContext:
+        """Return the server's side of TLS. Raises OSError."""
+        for path in self.list_files():
+            check_regular_file(path)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self.cert_file, self.key_file)
+        if self.client_ca_file is not None:
+            context.load_verify_locations(self.client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+def load_serving_tls(found: ServingTlsConfig | None, folder: Path) -> ServingTlsConfig | None:
+    """Return it with paths that start at the file's folder, tried once. Raises ConfigError."""
+    if found is None:
+        return None
+    loaded = ServingTlsConfig(
+        str(folder / found.cert_file),
+        str(folder / found.key_file),
+        found.client_ca_file and str(folder / found.client_ca_file),
+    )
+    try:
+        loaded.make_context()
+    except OSError as error:
+        names = ", ".join(map(str, loaded.list_files()))
+        raise ConfigError(f"serving_tls: {names}: {error.strerror or error}") from None
+    return loaded
 
 
 def load_admin(admin: AdminConfig | None, folder: Path) -> AdminConfig | None:

@@ -8,12 +8,19 @@ after others had ended (3 s; measured). Here each turn accepts what waits, up to
 import asyncio
 import errno
 import logging
+import os
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from gateway.api.serving_tls import HANDSHAKE_SECONDS, start_watching
+
 _log = logging.getLogger("joulegate")
+
+ADMIN_PORT: Final = "JOULEGATE_ADMIN_PORT"
+"""Names the operators' port, where there is one; `joulegate serve` sets it."""
 
 ACCEPTED_PER_TURN: Final = 64
 _REST_SECONDS: Final = 1.0
@@ -30,8 +37,14 @@ class BatchServer:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, factory: ProtocolFactory, listener: socket.socket
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: ProtocolFactory,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
+        self._watching: asyncio.Task[None] | None = None
         self.sockets = (listener,)
         self._loop = loop
         self._factory = factory
@@ -46,6 +59,12 @@ class BatchServer:
         self._listener.listen(backlog)
         self._serving = True
         self._loop.add_reader(self._listener, self.accept)
+        if self._tls is not None:
+            self._watching = start_watching(self._tls, self._change_tls)
+
+    def _change_tls(self, tls: ssl.SSLContext) -> None:
+        """Show another certificate from the next connection on."""
+        self._tls = tls
 
     def accept(self) -> int:
         """Accept what waits, up to the bound; return how many came."""
@@ -71,6 +90,8 @@ class BatchServer:
             if self._rest is not None:
                 self._rest.cancel()
             self._loop.remove_reader(self._listener)
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def wait_closed(self) -> None:
         """Return once no accepted connection is still being set up."""
@@ -86,7 +107,10 @@ class BatchServer:
 
     async def _set_up(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, connection)
+            handshake = None if self._tls is None else HANDSHAKE_SECONDS
+            await self._loop.connect_accepted_socket(
+                self._factory, connection, ssl=self._tls, ssl_handshake_timeout=handshake
+            )
         except OSError:
             connection.close()  # it has gone again
 
@@ -107,9 +131,12 @@ def new_serving_loop() -> asyncio.AbstractEventLoop:
 
         async def create_server(self, protocol_factory: Any, *args: Any, **options: Any) -> Any:
             listener = options.get("sock")
-            if listener is None or options.get("ssl") is not None:
+            if listener is None:
                 return await super().create_server(protocol_factory, *args, **options)
-            server = BatchServer(self, protocol_factory, listener)
+            # Operators are on a network of their own, or on loopback: their port is plain.
+            operators = os.environ.get(ADMIN_PORT) == str(listener.getsockname()[1])
+            tls = None if operators else options.get("ssl")
+            server = BatchServer(self, protocol_factory, listener, tls)
             server.start(options.get("backlog", 100))
             return server
 

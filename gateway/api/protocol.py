@@ -167,6 +167,7 @@ class GuardedProtocol(HttpToolsProtocol):
             or cycle.response_started
             or cycle.more_body
             or self.transport.is_closing()
+            or self.transport.get_extra_info("sslcontext") is not None  # TLS has no half
             or self.scope["http_version"] != "1.1"
             or not can_tell_half_closed()
         ):

@@ -16,7 +16,9 @@ from litestar.types import ASGIApp
 from backends.listening_socket import open_listening_socket
 from gateway import config as configs
 from gateway import profile as profiles
+from gateway.api.listener import ADMIN_PORT
 from gateway.api.protocol import GuardedProtocol
+from gateway.api.serving_tls import ServingCertificate
 from gateway.api.surfaces import split_surfaces
 from gateway.console import LEVELS, OK, log_to_stderr, report_failure, report_usage_error
 from gateway.keys_file import check_sharing, load_keys
@@ -27,7 +29,6 @@ _log = logging.getLogger("joulegate")
 
 _CONFIG = "JOULEGATE_CONFIG"
 _LEVEL = "JOULEGATE_LOG_LEVEL"
-_ADMIN_PORT = "JOULEGATE_ADMIN_PORT"
 _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD_BYTES = 256 * 1024
 _BACKLOG = 2048
@@ -62,6 +63,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         "gateway.commands.serve:create_worker_app",
         factory=True,
         workers=workers,
+        ssl_context_factory=parsed.serving_tls and ServingCertificate(parsed.serving_tls),
         timeout_keep_alive=math.ceil(parsed.timeouts.keep_alive_seconds),
         timeout_graceful_shutdown=int(parsed.timeouts.drain_seconds) + _GRACE_SECONDS,
     )
@@ -77,7 +79,8 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
         except OSError as error:
             where = f"admin: {parsed.admin.host}:{parsed.admin.port}"
             return report_failure(f"{where}: {error.strerror or error}")
-    _log.info("running on http://%s:%d", host, listener.getsockname()[1])
+    scheme = "http" if parsed.serving_tls is None else "https"
+    _log.info("running on %s://%s:%d", scheme, host, listener.getsockname()[1])
     if workers == 1:
         uvicorn.Server(options).run(sockets=sockets)
         return OK
@@ -121,7 +124,7 @@ def open_admin_listener(admin: AdminConfig) -> socket.socket:
     """Bind the operators' address, and tell the workers its port. Raises OSError."""
     listener = open_listener(admin.host, admin.port)
     port = listener.getsockname()[1]
-    os.environ[_ADMIN_PORT] = str(port)
+    os.environ[ADMIN_PORT] = str(port)
     _log.info("operators on http://%s:%d", admin.host, port)
     return listener
 
@@ -149,7 +152,7 @@ def create_worker_app() -> ASGIApp:
     if config.admin is None:
         return app
     keyed = config.keys is not None
-    return split_surfaces(app, config.admin, int(os.environ[_ADMIN_PORT]), keyed=keyed)
+    return split_surfaces(app, config.admin, int(os.environ[ADMIN_PORT]), keyed=keyed)
 
 
 def check_profiles(config: configs.GatewayConfig) -> profiles.CostProfile:
