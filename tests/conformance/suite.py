@@ -17,6 +17,14 @@ VERSION = "0.32.0"
 FOLDER = "tests/entrypoints"
 INDEX = "https://pypi.org/simple/vllm/"
 FILES = (
+    "openai/responses/test_simple.py",
+    "openai/responses/test_basic.py",
+    "openai/responses/test_structured_output.py",
+    "anthropic/test_messages.py",
+    "serve/tokenize/test_tokenization.py",
+    "serve/instrumentator/test_basic.py",
+    "serve/instrumentator/test_orca_metrics.py",
+    "scale_out/token_in_token_out/test_serving_tokens.py",
     "openai/completion/test_completion.py",
     "openai/completion/test_prompt_validation.py",
     "openai/completion/test_token_in_token_out.py",
@@ -29,14 +37,6 @@ FILES = (
     "openai/test_chunked_prompt.py",
     "openai/test_return_token_ids.py",
     "openai/test_return_tokens_as_ids.py",
-    "openai/responses/test_simple.py",
-    "openai/responses/test_basic.py",
-    "openai/responses/test_structured_output.py",
-    "anthropic/test_messages.py",
-    "serve/tokenize/test_tokenization.py",
-    "serve/instrumentator/test_basic.py",
-    "serve/instrumentator/test_orca_metrics.py",
-    "scale_out/token_in_token_out/test_serving_tokens.py",
     # The slowest: a small model talks until its context is full.
     "openai/chat_completion/test_completion_with_function_calling.py",
 )
