@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from calibration.plots import (
+    accuracy_pictures,
     coefficients,
     lengths_map,
     predicted,
@@ -24,6 +25,7 @@ _FAMILIES: tuple[tuple[tuple[str, ...], Callable[[PlotData], list[Picture]]], ..
     (predicted.NAMES, predicted.draw_predicted),
     (residuals.NAMES, residuals.draw_residuals),
     (coefficients.NAMES, coefficients.draw_coefficients),
+    (accuracy_pictures.NAMES, accuracy_pictures.draw_accuracy),
 )
 NAMES = tuple(name for names, _ in _FAMILIES for name in names)
 

@@ -28,6 +28,9 @@ class PlotSources:
         list[str], typer.Option(help="ACCURACY,ENERGY,TIME to show; repeatable.")
     ] = field(default_factory=list)
     running: Annotated[int, typer.Option(min=0, help="Requests running at each model.")] = 0
+    accuracy: Annotated[
+        Path | None, typer.Option(help="What accuracy train --report wrote: its pictures, too.")
+    ] = None
     col: Annotated[list[str], typer.Option(help="OURS=THEIRS, as for fit.")] = field(
         default_factory=list
     )
@@ -50,7 +53,11 @@ class PlotSources:
     @property
     def source_files(self) -> list[Path]:
         """All input files."""
-        return [path for path in (self.profile, *self.rows, self.prompts) if path is not None]
+        return [
+            path
+            for path in (self.profile, *self.rows, self.prompts, self.accuracy)
+            if path is not None
+        ]
 
 
 @dataclass(frozen=True, slots=True)

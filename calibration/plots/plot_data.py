@@ -17,6 +17,7 @@ from calibration.arrays import Floats
 from calibration.fit import model as fit
 from calibration.fit.cost import CostFit
 from calibration.plots import choices, style
+from calibration.plots.accuracy_report import AccuracyReport, read_accuracy_report
 from calibration.plots.options import PlotSources
 from calibration.stats import design
 from calibration.tables.columns import BadInput, ColumnMapping
@@ -69,6 +70,7 @@ class PlotData:
     rows: MeasuredRows | None = None
     fits: dict[str, fit.ModelFit] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    accuracy: AccuracyReport | None = None
 
     @property
     def model_names(self) -> list[str]:
@@ -161,6 +163,7 @@ def load_plot_data(sources: PlotSources, told: Told = lambda _: None) -> PlotDat
         weights=weights,
         prompts=counts,
         prompts_from=came,
+        accuracy=None if sources.accuracy is None else read_accuracy_report(sources.accuracy),
     )
     if sources.rows:
         _add_rows(found, sources, told)

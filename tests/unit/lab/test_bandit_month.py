@@ -20,6 +20,8 @@ from tests.lab.bandit_month import (
     train_profile,
 )
 
+pytestmark = pytest.mark.slow
+
 PER_DAY = 2000
 METHODS = list(ExplorationMethod)
 POOL = 3000

@@ -1,6 +1,7 @@
 """`joulegate plot`: what it writes, what it refuses, and what it leaves alone."""
 
 import re
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from calibration.cli import app
 from calibration.plots import gallery
+from calibration.plots.accuracy_pictures import draw_accuracy
+from calibration.plots.accuracy_report import read_accuracy_report
 from gateway import profile
 
 pytestmark = pytest.mark.slow
@@ -45,10 +48,29 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawn(rows, tmp_path_factory):
+def drawn(rows, accuracy, tmp_path_factory):
     """All pictures of the shipped profile and some rows."""
     out = tmp_path_factory.mktemp("out") / "pictures"
-    return out, call("--rows", rows, "--out", out)
+    return out, call("--rows", rows, "--accuracy", accuracy, "--out", out)
+
+
+@pytest.fixture(scope="module")
+def accuracy(tmp_path_factory):
+    """What training on a few labels reports, in two groups of tasks."""
+    folder, rng = tmp_path_factory.mktemp("accuracy"), np.random.default_rng(2)
+    prompts, path = folder / "labels.csv", folder / "report.json"
+    task = rng.choice(["exam/law", "talk/joke"], 700)
+    share = np.where(task == "exam/law", 0.2, 0.9)
+    table = {
+        "prompt": [f"{one.replace('/', ' ')} w{rng.integers(40)}" for one in task],
+        "task": task, "small": rng.random(700) < share, "large": rng.random(700) < 0.9,
+    }  # fmt: skip
+    pd.DataFrame(table).astype({"small": int, "large": int}).to_csv(prompts, index=False)
+    words = ["train", prompts, "--task", "task", "--label", "small=small", "--label", "large=large"]
+    words += ["--out", folder / "profile.json", "--report", path]
+    done = CliRunner().invoke(app, ["accuracy", *map(str, words)])
+    assert done.exit_code == 0, done.output
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +146,35 @@ def test_the_same_inputs_give_the_same_bytes(drawn, rows, tmp_path):
             assert b"dc:date" not in again
 
 
+def test_curves_show_each_group_beside_what_it_is_compared_with(accuracy):
+    found = read_accuracy_report(accuracy)
+    assert set(found.routing) == {"overall", "exam", "talk"}
+    reliability, curves = draw_accuracy(SimpleNamespace(accuracy=found))
+    overall = curves.figure.axes[0]
+    assert len(overall.lines) == 5  # trained, table, oracle, random, always one model
+    ends = overall.lines[-1].get_ydata()
+    one = found.routing["overall"]
+    assert list(ends) == [one.always_cheapest, one.always_most_accurate]
+    (areas,) = curves.tables
+    assert areas.rows[0][0] == "overall"
+    trained, _, shuffled, oracle = map(float, areas.rows[0][2:])
+    assert shuffled < trained < oracle
+    assert len(reliability.figure.axes[0].collections) == 2
+
+
+def test_what_is_no_report_of_training_is_refused(rows, tmp_path):
+    code, _, errors = call("--accuracy", rows, "--out", tmp_path)
+    assert code == 2
+    assert "not a report of accuracy train" in errors
+
+
 def test_without_rows_it_says_what_is_not_drawn(tmp_path):
     code, text, _ = call("--out", tmp_path, "--format", "svg")
     assert code == 0
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.svg" for name in NO_ROWS}
-    for name in set(gallery.NAMES) - set(NO_ROWS):
+    for name in ("reliability", "quality-cost"):
+        assert f"not drawn: {name}: no --accuracy" in text
+    for name in set(gallery.NAMES) - {*NO_ROWS, "reliability", "quality-cost"}:
         assert f"not drawn: {name}: needs measured rows: --rows FILE" in text
 
 
