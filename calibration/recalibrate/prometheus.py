@@ -119,12 +119,19 @@ class PrometheusClient:
 
         Raises PrometheusError.
         """
+        return self.query_matrix(f"{self.select_series(metric, **labels)}[{window}]", at)
+
+    def select_series(self, metric: str, **labels: str) -> str:
+        """Return what selects a metric's series: those with `labels`, within the matchers."""
         matchers = [*(f'{name}="{value}"' for name, value in labels.items()), *self.matchers]
-        selector = f"{metric}{{{','.join(matchers)}}}" if matchers else metric
+        return f"{metric}{{{','.join(matchers)}}}" if matchers else metric
+
+    def query_matrix(self, query: str, at: float) -> QueryResult:
+        """Return what an expression of a range gives at `at`. Raises PrometheusError."""
         try:
             answer = httpx.post(
                 f"{self.url.rstrip('/')}/api/v1/query",
-                data={"query": f"{selector}[{window}]", "time": f"{at:.3f}"},
+                data={"query": query, "time": f"{at:.3f}"},
                 headers=dict(self.headers),
                 timeout=self.timeout_seconds,
             )

@@ -19,6 +19,7 @@ from calibration.recalibrate.prometheus import (
     parse_duration_seconds,
 )
 from calibration.savings.arms import COUNTERS, INFO, read_blocks, read_switchback
+from calibration.savings.focus import export_month
 from calibration.savings.options import SavingsOptions
 from calibration.savings.savings import (
     LEAST_PAIRS,
@@ -42,6 +43,8 @@ _VERDICTS = {
 def run(options: SavingsOptions, *, clock: Callable[[], float] = time.time) -> int:
     """Do it; return the exit code."""
     try:
+        if options.focus is not None:
+            return export_month(options, clock())
         report = _report(options, clock())
     except BadInput as error:
         return report_usage_error(error)
