@@ -3,8 +3,9 @@
 CPU per request and per streamed chunk, the gateway's over the bare relay's, in turn in one run: a
 ratio of two things that share machine, client and upstream, so that a slow or busy machine moves
 both. On a machine whose core others had for 77 to 93% the ratios were 4.7 to 5.4 and 1.1 to 1.9
-(the gateway loses more to cold caches than the relay does), so the limits stand above that: what
-they catch is a data path that has become twice as dear, not a few microseconds.
+(the gateway loses more to cold caches than the relay does), and since a whole answer is one write
+4.96 and 1.28 on one as busy. The limits stand a tenth and a quarter above the highest of these:
+what they catch is a data path that has become dearer by a fifth, or by a half on a quiet machine.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from tests.bench.report import number
 _STREAMS: Final = 100
 _UNARY: Final = "unary: CPU, us/request"
 _CHUNK: Final = f"{_STREAMS} streams: CPU, us/chunk"
-LIMITS: Final = {_UNARY: 7.0, _CHUNK: 3.0}
+LIMITS: Final = {_UNARY: 6.0, _CHUNK: 2.4}
 """The most that the gateway may take, in parts of what the relay does."""
 
 

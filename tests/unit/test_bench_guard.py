@@ -53,4 +53,5 @@ def test_the_command_ends_with_the_verdict(monkeypatch, capsys, unary, code):
     monkeypatch.setattr(guard.machine, "allow_many_files", lambda: None)
     assert guard.main([]) == code
     printed = capsys.readouterr().out
-    assert f"{UNARY}: {unary / 100:.2f} of the bare relay's (limit 7)" in printed
+    limit = f"{guard.LIMITS[UNARY]:g}"
+    assert f"{UNARY}: {unary / 100:.2f} of the bare relay's (limit {limit})" in printed
