@@ -8,6 +8,7 @@ network). The bare relay is `tests.bench.relay`: what Litestar and the gateway's
 import argparse
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -160,7 +161,11 @@ class PeerBench:
         return {
             "machine": described,
             "peers": {
-                name: {figure: Figure.of(values)._asdict() for figure, values in figures.items()}
+                name: {
+                    figure: Figure.of(values)._asdict()
+                    for figure, values in figures.items()
+                    if math.inf not in values  # it answered nothing at all
+                }
                 for name, figures in self.seen.items()
             },
         }
@@ -180,7 +185,8 @@ class PeerBench:
         self._add(name, "unary, 1 connection: p50, ms", share_of(one.latencies, 0.5) * 1e3)
         self._add(name, "unary, 32: requests/s", many.whole / many.seconds)
         self._add(name, "unary, 32: p99, ms", share_of(many.latencies, 0.99) * 1e3)
-        self._add(name, "unary: CPU, us/request", meter.cpu_seconds / max(1, many.whole) * 1e6)
+        each = meter.cpu_seconds / many.whole if many.whole else math.inf
+        self._add(name, "unary: CPU, us/request", each * 1e6)
         self._add(name, "taken by others, %", meter.others_share * 1e2)
 
     def _measure_streams(self, name: str, running: serving.Serving, count: int) -> None:
