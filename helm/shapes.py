@@ -108,6 +108,14 @@ DEFINITIONS: dict[str, Schema] = {
         secretRef=_closed("name", name=_TEXT, optional=_ON),
         configMapRef=_closed("name", name=_TEXT, optional=_ON),
     ),
+    "initContainer": _closed(
+        "name image",
+        **dict.fromkeys(("name", "image", "imagePullPolicy", "workingDir", "restartPolicy"), _TEXT),
+        **dict.fromkeys(("command", "args", "env", "envFrom", "ports", "volumeMounts"), _LIST),
+        **dict.fromkeys(("volumeDevices", "resizePolicy"), _LIST),
+        **dict.fromkeys(("resources", "securityContext", "lifecycle"), _OBJECT),
+        **dict.fromkeys(("startupProbe", "livenessProbe", "readinessProbe"), _OBJECT),
+    ),
     # A volume's source is one of some thirty kinds.
     "volume": {"type": "object", "required": ["name"], "minProperties": 2, "maxProperties": 2},
     "volumeMount": _closed(
