@@ -33,7 +33,7 @@ async def store(request):
         return
     redis = await RunningRedis.start()
     try:
-        yield KeyStoreConfig(redis.url)
+        yield KeyStoreConfig(redis.url, timeout_seconds=10.0)
     finally:
         await redis.stop()
 
@@ -185,7 +185,7 @@ async def test_without_keys_there_is_no_usage(world):
 @pytest.mark.parametrize(("when_away", "status"), [("open", 200), ("closed", 503)])
 async def test_a_store_that_is_away(world, ring, when_away, status):
     async with redis_server() as redis:
-        store = KeyStoreConfig(redis.url, when_away=when_away)
+        store = KeyStoreConfig(redis.url, when_away=when_away, timeout_seconds=10.0)
         gate = await world.gate(
             model("phi-3-mini", await world.simulator()), keys=ring.config(store=store)
         )
@@ -221,7 +221,7 @@ async def test_two_gateways_share_budgets_to_the_microjoule(world, ring):
     async with redis_server() as redis:
         simulator = await world.simulator(speed=1000.0, seed=3, truth_fields={"output_sd": 0.6})
         meter = await world.meter(simulator)
-        config = ring.config(store=KeyStoreConfig(redis.url, timeout_seconds=5.0))
+        config = ring.config(store=KeyStoreConfig(redis.url, timeout_seconds=10.0))
         served = model("phi-3-mini", metered(simulator, meter))
         kept = LimitsConfig(requests_kept=REQUESTS)
         gates = [await world.gate(served, keys=config, limits=kept) for _ in range(2)]
