@@ -163,7 +163,7 @@ class Stack:
         self.profile = folder / "profile.json"
         self.adopt({})
         shutil.copy(self.profile, folder / "shadow.json")
-        _dump(folder / "gateway.yaml", self._config())
+        self.configure({})
         self.gateway = _joulegate("serve", "--config", str(folder / "gateway.yaml"))(
             folder, "gateway"
         )
@@ -221,6 +221,10 @@ class Stack:
         fresh.write_text(json.dumps(tree))
         fresh.replace(self.profile)
 
+    def configure(self, more: dict[str, Any]) -> None:
+        """Write gateway.yaml, with these keys more."""
+        _dump(self.folder / "gateway.yaml", self._config() | more)
+
     def fault(self, model: str, faults: dict[str, Any], *, only: int = EACH) -> None:
         """Set these faults and no others on the first `only` backends of a model."""
         for one in self.by_model[model][:only]:
@@ -230,9 +234,12 @@ class Stack:
     def page(self) -> bytes:
         """Return the page of a meter that counts more, by `lie`, than it accounts for.
 
-        While it lies it can read no counter, and refuses and disputes more with each page.
+        While it lies it can read no counter, and refuses and disputes more with each page; and the
+        job that recalibrates has not ended well for longer than a day.
         """
         self.disputes += 5 * (self.lie != 0.0)
+        ended_well = time.time() - 90_000.0 * (self.lie != 0.0)
+        job = 'namespace="default",cronjob="joulegate-recalibrate"'
         text = (
             f'joulegate_meter_energy_joules_total{{device="0"}} {100 + self.lie}\n'
             'joulegate_meter_attributed_joules_total{ledger="default",kind="idle"} 60\n'
@@ -240,6 +247,7 @@ class Stack:
             f'joulegate_meter_counter_up{{ledger="default"}} {int(self.lie == 0.0)}\n'
             f'joulegate_meter_disputes_total{{ledger="default"}} {self.disputes}\n'
             f'joulegate_meter_refused_events_total{{reason="open_requests"}} {self.disputes}\n'
+            f"kube_cronjob_status_last_successful_time{{{job}}} {ended_well}\n"
         )
         return text.encode()
 

@@ -201,6 +201,7 @@ def harmed(watched):
     stack.fault(PHI, SLOWER)
     stack.meter.kill()
     stack.lie = 7.0
+    stack.configure({"unheard": "of"})
     until_all_fire(prometheus, set(ALERTS) - {"JoulegateAbsent"})
     firing = prometheus.alerts()
 
@@ -212,6 +213,7 @@ def harmed(watched):
     for model in RECIPES:
         stack.fault(model, {})
     stack.lie = 0.0
+    stack.configure({})
     stack.meter.start()
     until_calm(prometheus, 150)
     return firing
