@@ -29,7 +29,9 @@ async def test_the_circle_closes_in_under_two_minutes():
     # 150 give 67 to 113. How many come in 16 s is the machine's affair: a factor of two.
     assert expected < 50
     assert 60 < learnt < 140
-    moved = re.findall(r"requests that care for (\w+) go to mistral-7b: (\d+)%", printed)
+    # Where to is for falcon-7b and mistral-7b to share: what the one costs in traffic is learnt
+    # only once it has some.
+    moved = re.findall(r"requests that care for (\w+) leave phi-3-mini: (\d+)%", printed)
     assert [stream for stream, _ in moved] == ["time", "energy"]
     assert all(int(share) > 50 for _, share in moved)
     assert re.search(r"\d+ requests, 0 of them failed", printed)

@@ -186,6 +186,11 @@ def test_joulegate_takes_the_gateway_yaml(name, tmp_path):
     pod = pods(objects)[f"Deployment/{deployment(objects)['metadata']['name']}"]
     config_folder = pod["volumes"][0]["projected"]["sources"]
     for source in config_folder:
+        if "secret" in source:
+            # The keys' file, which is the operator's.
+            for item in source["secret"]["items"]:
+                (tmp_path / item["path"]).write_text("keys: []\n")
+            continue
         if source["configMap"].get("optional"):
             continue
         data = one(objects, "ConfigMap", source["configMap"]["name"])["data"]

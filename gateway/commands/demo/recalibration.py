@@ -36,7 +36,6 @@ _TOLD = ("live is off", "passed", "wrote")
 _WORDS = "the gateway measures what a model spends and moves its traffic to where it is spent best "
 _STREAMS = tuple(_SENDERS)
 WATCHED = "phi-3-mini"
-_OTHER = "mistral-7b"
 
 
 class DemoPhase(NamedTuple):
@@ -164,9 +163,9 @@ async def run(base: str, profile: Path, changing: RunningSimulator) -> int:
             await asyncio.sleep(_SETTLE_SECONDS)
             await _watch_figures(traffic, bias, began, 6.0)
             if phase.moves is not None:
-                share = traffic.compute_share(phase.moves, _OTHER)
+                share = 1.0 - traffic.compute_share(phase.moves, WATCHED)
                 moved = moved and share > 0.5  # noqa: PLR2004 - most of it
-                out.print(f"  requests that care for {phase.moves} go to {_OTHER}: {share:.0%}")
+                out.print(f"  requests that care for {phase.moves} leave {WATCHED}: {share:.0%}")
     out.print(
         f"\n{_format_elapsed(began)} {traffic.sent} requests, {traffic.failed} of them failed"
     )
