@@ -4,8 +4,9 @@ CPU per request and per streamed chunk, the gateway's over the bare relay's, in 
 ratio of two things that share machine, client and upstream, so that a slow or busy machine moves
 both. On a machine whose core others had for 77 to 93% the ratios were 4.7 to 5.4 and 1.1 to 1.9
 (the gateway loses more to cold caches than the relay does), and since a whole answer is one write
-4.96 and 1.28 on one as busy. The limits stand a tenth and a quarter above the highest of these:
-what they catch is a data path that has become dearer by a fifth, or by a half on a quiet machine.
+4.96 and 1.28 on one as busy; quiet, with keys, admission and affinity since, 5.3 to 6.1 and 1.2:
+the bare relay gains most from quiet. The limits stand a seventh and a quarter above the highest:
+what they catch is a data path that has become dearer by a fifth, or a chunk by twice.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from tests.bench.report import number
 _STREAMS: Final = 100
 _UNARY: Final = "unary: CPU, us/request"
 _CHUNK: Final = f"{_STREAMS} streams: CPU, us/chunk"
-LIMITS: Final = {_UNARY: 6.0, _CHUNK: 2.4}
+LIMITS: Final = {_UNARY: 7.0, _CHUNK: 2.4}
 """The most that the gateway may take, in parts of what the relay does."""
 
 
