@@ -5,6 +5,8 @@ python -m tests.e2e.helm_tools    # install them, without the tests
 
 import functools
 import json
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -60,6 +62,43 @@ def node_tools() -> Path:
 def _install_node_tools(target: Path) -> None:
     packages = ("--ignore-scripts", *NODE_TOOLS)
     install_node(target, "types of custom resources", *packages, manifest='{"private": true}')
+
+
+def hold_against_kubernetes(objects: list[dict], version: str, folder: Path) -> None:
+    """Fail where Kubernetes' own schemas of a version refuse an object, or know none for it."""
+    path = folder / "objects.yaml"
+    path.write_text(yaml.safe_dump_all(objects))
+    done = subprocess.run(
+        [python_tools() / "kubernetes-validate", "--strict", "-k", version, path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    # One line an object: none was passed over for want of a schema.
+    passed = re.findall(rf"passed for resource .* against version {version}", done.stdout)
+    assert len(passed) == len(objects), done.stdout
+
+
+def run_publisher(
+    name: str, learnt: Path, new: Path, *, host: str, port: int, account: Path
+) -> tuple[int, str]:
+    """Run publish.py as the CronJob does; return its exit code, and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-I", CHART / "files" / "publish.py", name, learnt, new],
+        env={
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": str(port),
+            "ACCOUNT": str(account),
+            "PATH": os.environ["PATH"],
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 def helm(*arguments: object) -> subprocess.CompletedProcess[str]:

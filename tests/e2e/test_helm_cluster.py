@@ -3,15 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import yaml
 
 from tests.e2e.cluster_tools import MissingToolError, client_tools
-from tests.e2e.helm_tools import CHART, python_tools
+from tests.e2e.helm_tools import CHART, python_tools, run_publisher
 from tests.e2e.kubernetes_api import old_enough, serving
 
 SHIPPED = (CHART / "files" / "published.json").read_text()
@@ -82,23 +79,14 @@ def publish(api, installed, tmp_path):
         if there is not None and "profile.json" in there["data"]:
             learnt.write_text(there["data"]["profile.json"])
         (folder / "new.json").write_text(new)
-        done = subprocess.run(
-            [
-                *(sys.executable, "-I", CHART / "files" / "publish.py"),
-                *(name, learnt, folder / "new.json"),
-            ],
-            env={
-                "KUBERNETES_SERVICE_HOST": "127.0.0.1",
-                "KUBERNETES_SERVICE_PORT": str(api.port),
-                "ACCOUNT": str(account),
-                "PATH": os.environ["PATH"],
-            },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        return run_publisher(
+            name,
+            learnt,
+            folder / "new.json",
+            host="127.0.0.1",
+            port=api.port,
+            account=account,
         )
-        return done.returncode, done.stdout + done.stderr
 
     run.token = token.stdout.strip()
     return run

@@ -2,15 +2,13 @@
 
 import http.server
 import json
-import os
 import ssl
 import subprocess
-import sys
 import threading
 
 import pytest
 
-from tests.e2e.helm_tools import CHART, of_ci, one
+from tests.e2e.helm_tools import CHART, of_ci, one, run_publisher
 
 OLD, NEW = '{"version": 1, "models": {"a": 1}}', '{"version": 1, "models": {"a": "ä"}}'
 
@@ -84,26 +82,18 @@ def publish(certificate, tmp_path):
         api = Api(certificate, status)
         threading.Thread(target=api.serve_forever, daemon=True).start()
         try:
-            done = subprocess.run(
-                [
-                    *(sys.executable, "-I", CHART / "files" / "publish.py"),
-                    *("jg-learnt", tmp_path / "learnt.json", tmp_path / "new.json"),
-                ],
-                env={
-                    "KUBERNETES_SERVICE_HOST": host,
-                    "KUBERNETES_SERVICE_PORT": str(api.server_port),
-                    "ACCOUNT": str(account),
-                    "PATH": os.environ["PATH"],
-                },
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
+            code, said = run_publisher(
+                "jg-learnt",
+                tmp_path / "learnt.json",
+                tmp_path / "new.json",
+                host=host,
+                port=api.server_port,
+                account=account,
             )
         finally:
             api.shutdown()
             api.server_close()
-        return done.returncode, done.stdout + done.stderr, api.seen
+        return code, said, api.seen
 
     return run
 

@@ -1,6 +1,7 @@
 """Worlds to test in: one per test, and a fleet that a module's tests share."""
 
 import contextlib
+import shutil
 import signal
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import pytest_asyncio
 
 from backends.simulator.server import RunningSimulator
 from tests.integration.harness import Gate, World, model, until
+from tests.integration.nvml_script import Script, build
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,6 +21,23 @@ def _children_heed_interrupts():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory):
+    """A folder with the stub of libnvidia-ml.so.1 in it."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("the stub of libnvidia-ml.so.1 needs a C compiler (cc)")
+    folder = tmp_path_factory.mktemp("nvml")
+    build(compiler, folder)
+    return folder
+
+
+@pytest.fixture
+def script(nvml_library, tmp_path):
+    """What the stub's GPUs do."""
+    return Script(nvml_library, tmp_path / "script")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,27 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import total, until
-from tests.integration.nvml_script import Script, build
 from tests.integration.process import joulegate
 from tests.integration.test_nvml_stub import Meter
 
 WRITER = Path(__file__).parents[2] / "helm" / "files" / "joulegate_counters.py"
 NO_PERMISSION = 4
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("the stub of libnvidia-ml.so.1 needs a C compiler (cc)")
-    folder = tmp_path_factory.mktemp("nvml")
-    build(compiler, folder)
-    return folder
-
-
-@pytest.fixture
-def script(library, tmp_path):
-    return Script(library, tmp_path / "script")
 
 
 @pytest.fixture

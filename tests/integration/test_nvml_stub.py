@@ -6,33 +6,16 @@ script's clock, so hours pass in a moment and nothing depends on luck; but the l
 """
 
 import json
-import shutil
 import time
 
 import aiohttp
 import pytest
 
 from tests.integration.harness import total, until
-from tests.integration.nvml_script import SECOND, Script, build
+from tests.integration.nvml_script import SECOND
 from tests.integration.process import joulegate
 
 LOST, NO_PERMISSION, NOT_SUPPORTED, DRIVER_NOT_LOADED = 15, 4, 3, 9
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    """A folder with the stub in it."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("the stub of libnvidia-ml.so.1 needs a C compiler (cc)")
-    folder = tmp_path_factory.mktemp("nvml")
-    build(compiler, folder)
-    return folder
-
-
-@pytest.fixture
-def script(library, tmp_path):
-    return Script(library, tmp_path / "script")
 
 
 def trace(offset=0, scale=1):
