@@ -18,12 +18,11 @@ from msgspec import Meta, Struct
 from gateway.atomic_file import write_atomically
 from gateway.config import GatewayConfig, WeightsConfig
 from gateway.structured import ConfigError, read_struct
+from gateway.telemetry.request_stages import NO_TENANT
 
 KEY_PREFIX: Final = "jg-"
 _KEY_BYTES: Final = 32
 _ID_BYTES: Final = 6
-NO_TENANT: Final = "none"
-"""The `tenant` label where there are no keys."""
 
 _UNITS: Final = ("joules", "tokens", "money")
 Limit = Annotated[float, Meta(gt=0.0, le=1e12)]

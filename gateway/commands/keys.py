@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 from rich.table import Table
 
-from gateway.console import OK, out, report_failure, report_usage_error
+from gateway.console import OK, out, print_json, report_failure, report_usage_error
 from gateway.keys_file import KeyEntry, KeysFile, format_now, read_keys, write_keys
 from gateway.keys_file import make_key as draw_key
 from gateway.structured import ConfigError
@@ -44,7 +44,7 @@ def list_keys(file: Path, *, as_json: bool) -> int:
             {name: of for name, of in msgspec.to_builtins(entry).items() if name != "sha256"}
             for entry in entries
         ]
-        print(msgspec.json.encode(shown).decode())  # noqa: T201
+        print_json(shown, line=True)
         return OK
     table = Table("key", "tenant", "models", "presets", "created", "revoked")
     for entry in entries:

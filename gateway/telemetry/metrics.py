@@ -24,13 +24,11 @@ from backends.registry import Deployment
 from gateway.telemetry.admission_metrics import AdmissionMetrics
 from gateway.telemetry.baselines import BASELINES, find_baselines
 from gateway.telemetry.batched_metrics import BatchedCounter, BatchedHistogram
-from gateway.telemetry.buckets import (
-    DECISION_BUCKETS,
-)
+from gateway.telemetry.buckets import DECISION_BUCKETS
 from gateway.telemetry.config_metrics import ConfigMetrics
 from gateway.telemetry.profile_metrics import ProfileMetrics
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_stages import PlannedRequest, RequestEnergy
+from gateway.telemetry.request_stages import NO_TENANT, PlannedRequest, RequestEnergy
 from gateway.telemetry.response_metrics import ResponseMetrics
 
 # `_created` series double the page.
@@ -43,8 +41,6 @@ FAILURES = (
     "status_5xx",
 )  # fmt: skip
 BREAK_REASONS = ("connection_lost", "bad_answer", "oversized", "status_5xx", "stalled", "draining")
-NO_TENANT = "none"
-"""The `tenant` label where there are no keys, and of joules that are nobody's."""
 NO_PRESET = "none"
 NO_MODEL = "none"
 """The `model` label of a request that reached no model."""

@@ -14,6 +14,9 @@ from gateway.scheduling.decide import DeploymentOption
 from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.sequences import SINGLE, SequenceCounts
 
+NO_TENANT = "none"
+"""The `tenant` label where there are no keys, and of joules that are nobody's."""
+
 
 class CallerIdentity(NamedTuple):
     """The public names of an API key and of its owner."""

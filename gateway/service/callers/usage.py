@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.service.callers.key_limits import MILLIONTHS
 from gateway.telemetry.baselines import BASELINES, find_baselines
 from gateway.telemetry.record import RequestRecord
 
-_MILLIONTHS: Final = 1_000_000
 _JOULES: Final = "joules:"
 _BASELINE: Final = "baseline:"
 _MONEY: Final = "money"
@@ -36,15 +36,15 @@ def count_usage(record: RequestRecord) -> dict[str, int]:
         for joules, method in parts:
             if joules and method is not None:
                 name = f"{_JOULES}{method}"
-                found[name] = found.get(name, 0) + round(joules * _MILLIONTHS)
+                found[name] = found.get(name, 0) + round(joules * MILLIONTHS)
         if settled.co2e_grams:
-            found[_GRAMS] = round(settled.co2e_grams * _MILLIONTHS)
+            found[_GRAMS] = round(settled.co2e_grams * MILLIONTHS)
     if record.boundary is not None and record.boundary.own.cost:
-        found[_MONEY] = round(record.boundary.own.cost * _MILLIONTHS)
+        found[_MONEY] = round(record.boundary.own.cost * MILLIONTHS)
     baselines = find_baselines(record)
     if baselines is not None:
         for name, joules in zip(BASELINES, baselines, strict=True):
-            found[f"{_BASELINE}{name}"] = round(joules * _MILLIONTHS)
+            found[f"{_BASELINE}{name}"] = round(joules * MILLIONTHS)
     return found
 
 
@@ -61,18 +61,18 @@ def describe_usage(totals: Mapping[str, int], currency: str | None) -> dict[str,
     """Return totals in their public shape."""
     chosen = totals.get(f"{_BASELINE}{BASELINES[0]}", 0)
     joules = {
-        name.removeprefix(_JOULES): of / _MILLIONTHS
+        name.removeprefix(_JOULES): of / MILLIONTHS
         for name, of in sorted(totals.items())
         if name.startswith(_JOULES)
     }
     return {
         "requests": totals.get("requests", 0),
         "tokens": {kind: totals.get(f"tokens:{kind}", 0) for kind in _TOKEN_TYPES},
-        "joules": {**joules, "total": count_amount(totals, "joules") / _MILLIONTHS},
-        "co2e_grams": totals.get(_GRAMS, 0) / _MILLIONTHS,
-        "cost": {"amount": totals.get(_MONEY, 0) / _MILLIONTHS, "currency": currency},
+        "joules": {**joules, "total": count_amount(totals, "joules") / MILLIONTHS},
+        "co2e_grams": totals.get(_GRAMS, 0) / MILLIONTHS,
+        "cost": {"amount": totals.get(_MONEY, 0) / MILLIONTHS, "currency": currency},
         "predicted_joules_saved": {
-            name: (totals.get(f"{_BASELINE}{name}", 0) - chosen) / _MILLIONTHS
+            name: (totals.get(f"{_BASELINE}{name}", 0) - chosen) / MILLIONTHS
             for name in BASELINES[1:]
         },
     }
