@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from backends.periodic import run_periodically
-from gateway.bounded_file import FileSignature, sign_file
+from gateway.changed_files import ChangedFiles
 from gateway.daemon_thread import run_in_daemon_thread
 from gateway.surfaces_config import ServingTlsConfig
 
@@ -37,15 +37,11 @@ class ServingCertificate(NamedTuple):
 
     async def watch_files(self, adopt: Callable[[ssl.SSLContext], None]) -> None:
         """Hand a new context to `adopt` whenever the files have changed, until cancelled."""
-        used = seen = self._sign_files()
+        files = ChangedFiles(*self.config.list_files())
 
         async def look() -> None:
-            nonlocal used, seen
-            found = await run_in_daemon_thread(self._sign_files)
-            still, seen = found == seen, found
-            if not still or found == used:
+            if not await files.look():
                 return
-            used = found
             try:
                 adopt(await run_in_daemon_thread(self.config.make_context))
             except (OSError, ValueError) as error:
@@ -54,9 +50,6 @@ class ServingCertificate(NamedTuple):
                 _log.info("certificate %s is in force", self.config.cert_file)
 
         await run_periodically(look, _POLL_SECONDS, "taking a certificate into force")
-
-    def _sign_files(self) -> list[FileSignature | None]:
-        return [sign_file(path) for path in self.config.list_files()]
 
 
 def start_watching(

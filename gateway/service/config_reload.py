@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from backends.periodic import run_periodically
-from gateway.bounded_file import sign_file
+from gateway.changed_files import ChangedFiles
 from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.daemon_thread import run_in_daemon_thread
 from gateway.profile import ProfileError
@@ -59,12 +59,11 @@ class ConfigReloader:
         self._read_profiles = read_profiles
         self._adopt = adopt
         self._metrics = metrics
-        self._read = self._seen = sign_file(path)
-        self._requested = False
+        self._file = ChangedFiles(path)
 
     def request_reload(self) -> None:
         """Have the file read at the next look, whether it has changed or not."""
-        self._requested = True
+        self._file.request_read()
 
     async def watch_file(self) -> None:
         """Take changes into force until cancelled."""
@@ -85,11 +84,7 @@ class ConfigReloader:
         return True
 
     async def _look(self) -> None:
-        # Looking at a file takes for ever where its file system hangs.
-        found = await run_in_daemon_thread(sign_file, self._path)
-        still, self._seen = found == self._seen, found
-        if self._requested or (still and found != self._read):
-            self._requested, self._read = False, found
+        if await self._file.look():
             await self.reload_config()
 
     def _read_all(self) -> tuple[GatewayConfig, ProfileFiles]:
