@@ -12,7 +12,7 @@ from backends.simulator import chunks
 from backends.simulator.answers import SimulatedCompletion, plan_chat
 from backends.simulator.handlers import SimulatorHandlers, json_response
 from backends.simulator.prompts import measure_chat_prompt
-from backends.simulator.protocol import ChatMessage, ChatRequest, SimulatorError, parse_body
+from backends.simulator.protocol import ChatMessage, ChatRequest, SimulatorError
 from backends.simulator.single_answer import serve_answer
 from backends.simulator.token_requests import render_chat
 
@@ -55,8 +55,7 @@ class CohereHandlers:
 
     async def post_chat(self, request: web.Request) -> web.StreamResponse:
         """POST /cohere/v2/chat."""
-        asked = parse_body(await request.read(), CohereChatRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, CohereChatRequest)
         if asked.tools:
             raise SimulatorError(HTTPStatus.BAD_REQUEST, "tools are not simulated here")
         chat, server = asked.to_chat(), self._server
@@ -74,8 +73,7 @@ class CohereHandlers:
 
     async def render_chat(self, request: web.Request) -> web.StreamResponse:
         """POST /cohere/v2/chat/render: what /inference/v1/generate is to be asked."""
-        asked = parse_body(await request.read(), CohereChatRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, CohereChatRequest)
         told = render_chat(asked.to_chat(), self._server.spec.model)
         return json_response(msgspec.json.encode(told))
 

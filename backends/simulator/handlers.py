@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -23,6 +23,7 @@ from backends.simulator.protocol import (
     CompletionRequest,
     DetokenizeRequest,
     EmbeddingRequest,
+    ModelRequest,
     SimulatorError,
     TokenizeRequest,
     parse_body,
@@ -32,6 +33,7 @@ from backends.simulator.spec import SimulatorSpec
 from backends.simulator.wire import ConnectionCutError, make_stream
 
 VERSION = "0.32.0+simulated"
+M = TypeVar("M", bound=ModelRequest)
 
 
 class SimulatorHandlers:
@@ -66,8 +68,7 @@ class SimulatorHandlers:
 
     async def post_chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions."""
-        asked = parse_body(await request.read(), ChatRequest)
-        self.check_model(asked.model)
+        asked = await self.read_body(request, ChatRequest)
         tokens_in, mark = measure_chat_prompt(asked, self.spec)
         answers = plan_chat(asked, self.spec, self.engine.truth, tokens_in, mark)
         answers = self.prefix_cache.cache_chat(asked, answers)
@@ -76,8 +77,7 @@ class SimulatorHandlers:
 
     async def post_completions(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions."""
-        asked = parse_body(await request.read(), CompletionRequest)
-        self.check_model(asked.model)
+        asked = await self.read_body(request, CompletionRequest)
         prompts = measure_prompts(asked.prompt, self.spec)
         answers = plan_completion(asked, self.spec, self.engine.truth, prompts)
         prompt_tokens = sum(count for count, _ in prompts)
@@ -97,34 +97,25 @@ class SimulatorHandlers:
         prefix = "chatcmpl" if kind == "chat" else "cmpl"
         response_id = f"{prefix}-{request.headers.get('x-request-id') or uuid4().hex}"
         created = int(time.time())
+        name = self.spec.model
+        if not asked.stream:
+            costs = await self.scheduler_loop.run_call(answers)
+            tail = chunks.report_cost(self.spec, answers, costs, prompt_tokens)
+            return json_response(
+                chunks.format_unary(
+                    kind, response_id, created, name, answers, tail, top_logprobs=top
+                )
+            )
         # The engine's own id: two requests of one client may carry the same x-request-id.
         call_id = uuid4().hex
-        streamed = bool(asked.stream)
-        call = self.scheduler_loop.submit_call(call_id, answers, wants_tokens=streamed)
-
-        def report_call_cost() -> dict[str, Any]:
-            return chunks.report_cost(self.spec, answers, call.costs, prompt_tokens)
-
+        call = self.scheduler_loop.submit_call(call_id, answers, wants_tokens=True)
         try:
-            if not streamed:
-                await call.wait_until_ended()
-                return json_response(
-                    chunks.format_unary(
-                        kind,
-                        response_id,
-                        created,
-                        self.spec.model,
-                        answers,
-                        report_call_cost(),
-                        top_logprobs=top,
-                    )
-                )
             options = asked.stream_options
             frames = chunks.StreamFrames(
                 kind,
                 response_id,
                 created,
-                self.spec.model,
+                name,
                 answers,
                 top_logprobs=top,
                 continuous_usage=options is not None and options.wants_continuous_usage,
@@ -141,10 +132,11 @@ class SimulatorHandlers:
                         batch.append(frames.format_token(answers[index], sent[index]))
                         sent[index] += 1
                     await wire.write_content(batch)
-                usage_asked = options is not None and options.include_usage
-                await wire.write_end(
-                    [frames.format_final_usage(report_call_cost())] if usage_asked else []
-                )
+                closing = []
+                if options is not None and options.include_usage:
+                    tail = chunks.report_cost(self.spec, answers, call.costs, prompt_tokens)
+                    closing = [frames.format_final_usage(tail)]
+                await wire.write_end(closing)
             except (ConnectionCutError, ConnectionResetError):
                 # Cut on purpose, or the client left between two tokens: no error of the server's.
                 pass
@@ -155,8 +147,7 @@ class SimulatorHandlers:
 
     async def post_embeddings(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/embeddings: vectors drawn from a hash of the text."""
-        asked = parse_body(await request.read(), EmbeddingRequest)
-        self.check_model(asked.model)
+        asked = await self.read_body(request, EmbeddingRequest)
         if not self.spec.embeddings:
             raise SimulatorError(
                 HTTPStatus.BAD_REQUEST, "The model does not support Embeddings API"
@@ -196,8 +187,7 @@ class SimulatorHandlers:
 
     async def post_tokenize(self, request: web.Request) -> web.StreamResponse:
         """POST /tokenize; `count` is what usage will say, `tokens` the simulator's own pieces."""
-        asked = parse_body(await request.read(), TokenizeRequest)
-        self.check_model(asked.model)
+        asked = await self.read_body(request, TokenizeRequest)
         if asked.messages is not None:
             chat = ChatRequest(messages=asked.messages)
             count, _ = measure_chat_prompt(chat, self.spec)
@@ -219,8 +209,7 @@ class SimulatorHandlers:
 
     async def post_detokenize(self, request: web.Request) -> web.StreamResponse:
         """POST /detokenize."""
-        asked = parse_body(await request.read(), DetokenizeRequest)
-        self.check_model(asked.model)
+        asked = await self.read_body(request, DetokenizeRequest)
         return json_response(msgspec.json.encode({"prompt": tokens.decode_ids(asked.tokens)}))
 
     async def get_health(self, _: web.Request) -> web.StreamResponse:
@@ -278,13 +267,13 @@ class SimulatorHandlers:
         for tokens_in in sizes:
             check_prompt(self.engine.truth, tokens_in)
         answers = [SimulatedCompletion(k, n, [""], "stop") for k, n in enumerate(sizes)]
-        call_id = uuid4().hex
-        call = self.scheduler_loop.submit_call(call_id, answers, wants_tokens=False)
-        try:
-            await call.wait_until_ended()
-        finally:
-            self.scheduler_loop.abort_call(call_id, answers)
-        return call.costs
+        return await self.scheduler_loop.run_call(answers)
+
+    async def read_body(self, request: web.Request, kind: type[M]) -> M:
+        """Decode a body. Raises SimulatorError where it is malformed or names another model."""
+        asked = parse_body(await request.read(), kind)
+        self.check_model(asked.model)
+        return asked
 
     def check_model(self, model: str | None) -> None:
         """Raise SimulatorError where another model is named."""

@@ -15,7 +15,7 @@ from aiohttp import web
 from backends.simulator import chunks, tokens
 from backends.simulator.handlers import SimulatorHandlers, json_response
 from backends.simulator.prompts import measure_prompts
-from backends.simulator.protocol import SimulatorError, parse_body
+from backends.simulator.protocol import SimulatorError
 
 
 class GenerativeScoringRequest(msgspec.Struct, kw_only=True):
@@ -93,8 +93,7 @@ class JudgingHandlers:
 
     async def post_generative_scoring(self, request: web.Request) -> web.StreamResponse:
         """POST /generative_scoring: how likely the first label comes next after each item."""
-        asked = parse_body(await request.read(), GenerativeScoringRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, GenerativeScoringRequest)
         if not asked.items or not asked.label_token_ids:
             raise _make_refusal("items and label_token_ids must not be empty")
         marks, usage = await self._read(asked.list_prompts())
@@ -110,8 +109,7 @@ class JudgingHandlers:
 
     async def post_structured_decision(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/systemone: an answer to each question about a state."""
-        asked = parse_body(await request.read(), StructuredDecisionRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, StructuredDecisionRequest)
         if not asked.questions:
             raise _make_refusal("questions must not be empty")
         options = {name: one.list_options(name) for name, one in asked.questions.items()}

@@ -2,7 +2,7 @@
 
 import re
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -34,6 +34,14 @@ def error_body(
     """The error object as vLLM has it: `code` is a number there, unlike OpenAI's."""
     error = {"message": message, "type": kind, "param": param, "code": status}
     return msgspec.json.encode({"error": error})
+
+
+class ModelRequest(Protocol):
+    """A body that names the model it is for; None is the one that is served."""
+
+    @property
+    def model(self) -> str | None:
+        """Its name."""
 
 
 class StreamOptions(msgspec.Struct):

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
+from uuid import uuid4
 
 from backends.simulator.answers import SimulatedCompletion
 from backends.simulator.engine import BatchingEngine, EngineStep
@@ -93,6 +94,16 @@ class SchedulerLoop:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+
+    async def run_call(self, answers: Sequence[SimulatedCompletion]) -> list[RequestCost]:
+        """Have the engine do the answers' work for one who waits for the whole; return its cost."""
+        call_id = uuid4().hex
+        call = self.submit_call(call_id, answers, wants_tokens=False)
+        try:
+            await call.wait_until_ended()
+        finally:
+            self.abort_call(call_id, answers)
+        return call.costs
 
     def submit_call(
         self, call_id: str, answers: Sequence[SimulatedCompletion], *, wants_tokens: bool

@@ -18,7 +18,7 @@ from backends.simulator import chunks, text
 from backends.simulator.embeddings import DEFAULT_DIMENSIONS, build_embedding
 from backends.simulator.handlers import SimulatorHandlers, json_response
 from backends.simulator.prompts import measure_prompts
-from backends.simulator.protocol import SimulatorError, parse_body
+from backends.simulator.protocol import SimulatorError
 
 _LABELS = ("negative", "positive")
 _WORDS_HEARD = 12
@@ -151,8 +151,7 @@ class ScoringHandlers:
         return json_response(msgspec.json.encode(told))
 
     async def _read(self, request: web.Request) -> ScoringRequest:
-        asked = parse_body(await request.read(), ScoringRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, ScoringRequest)
         if not self._server.spec.embeddings:
             raise SimulatorError(HTTPStatus.NOT_FOUND, "Not Found", "NotFoundError")
         return asked

@@ -25,13 +25,14 @@ async def serve_answer(
     format_closing: Callable[[dict[str, Any]], tuple[Iterable[bytes], bytes]],
 ) -> web.StreamResponse:
     """Let the engine work, and answer with a body or with events."""
-    call_id, answers = uuid4().hex, [answer]
-    call = server.scheduler_loop.submit_call(call_id, answers, wants_tokens=streamed)
+    answers = [answer]
+    if not streamed:
+        costs = await server.scheduler_loop.run_call(answers)
+        tail = chunks.report_cost(server.spec, answers, costs, tokens_in)
+        return json_response(msgspec.json.encode(build_whole(tail)))
+    call_id = uuid4().hex
+    call = server.scheduler_loop.submit_call(call_id, answers, wants_tokens=True)
     try:
-        if not streamed:
-            await call.wait_until_ended()
-            tail = chunks.report_cost(server.spec, answers, call.costs, tokens_in)
-            return json_response(msgspec.json.encode(build_whole(tail)))
         wire = make_stream(request, server.faults)
         try:
             await wire.open()

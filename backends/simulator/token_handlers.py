@@ -18,7 +18,6 @@ from backends.simulator.protocol import (
     ChatRequest,
     CompletionRequest,
     SimulatorError,
-    parse_body,
 )
 from backends.simulator.single_answer import serve_answer
 from backends.simulator.token_requests import (
@@ -54,8 +53,7 @@ class TokenHandlers:
 
     async def post_batch(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions/batch: a choice for each conversation."""
-        asked = parse_body(await request.read(), BatchChatRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, BatchChatRequest)
         if asked.stream or asked.tools or (asked.n or 1) != 1:
             _refuse("a batch has neither streams, tools nor several choices")
         spec, truth = self._server.spec, self._server.engine.truth
@@ -65,51 +63,43 @@ class TokenHandlers:
             (answer,) = plan_chat(chat, spec, truth, tokens_in, mark)
             answers.append(replace(answer, index=index))
             prompt_tokens += tokens_in
-        call_id = uuid4().hex
-        call = self._server.scheduler_loop.submit_call(call_id, answers, wants_tokens=False)
-        try:
-            await call.wait_until_ended()
-        finally:
-            self._server.scheduler_loop.abort_call(call_id, answers)
-        tail = chunks.report_cost(spec, answers, call.costs, prompt_tokens)
+        costs = await self._server.scheduler_loop.run_call(answers)
+        tail = chunks.report_cost(spec, answers, costs, prompt_tokens)
         top = (asked.top_logprobs or 0) if asked.logprobs else None
-        now, name = int(time.time()), f"chatcmpl-{call_id}"
+        now, name = int(time.time()), f"chatcmpl-{uuid4().hex}"
         return json_response(
             chunks.format_unary("chat", name, now, spec.model, answers, tail, top_logprobs=top)
         )
 
     async def render_chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions/render: what /inference/v1/generate is to be asked."""
-        return self._tell_rendered(parse_body(await request.read(), ChatRequest))
+        return self._tell_rendered(await self._server.read_body(request, ChatRequest))
 
     async def render_responses(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/responses/render."""
-        asked = parse_body(await request.read(), ResponsesRequest)
-        return self._tell_rendered(asked.to_chat([]), asked.model)
+        asked = await self._server.read_body(request, ResponsesRequest)
+        return self._tell_rendered(asked.to_chat([]))
 
     async def render_messages(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/messages/render."""
-        asked = parse_body(await request.read(), MessagesRequest)
-        return self._tell_rendered(asked.to_chat(), asked.model)
+        asked = await self._server.read_body(request, MessagesRequest)
+        return self._tell_rendered(asked.to_chat())
 
     async def render_completions(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions/render: one for each prompt."""
-        asked = parse_body(await request.read(), CompletionRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, CompletionRequest)
         return _tell(render_completion(asked, self._server.spec.model))
 
     async def derender_chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions/derender: generated tokens as a chat completion."""
-        asked = parse_body(await request.read(), DerenderChatRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, DerenderChatRequest)
         made = asked.generate_response
         answers = made.list_answers(asked.prompt_tokens or 0)
         return _tell_completion("chat", made, answers, self._server, asked.prompt_tokens or 0)
 
     async def derender_completions(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions/derender."""
-        asked = parse_body(await request.read(), DerenderCompletionRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, DerenderCompletionRequest)
         made = asked.generate_responses
         if not made or len(asked.prompt_tokens or made) != len(made):
             _refuse("prompt_tokens and generate_responses do not match")
@@ -120,8 +110,7 @@ class TokenHandlers:
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """POST /inference/v1/generate: token ids in, token ids out."""
-        asked = parse_body(await request.read(), TokensRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, TokensRequest)
         spec, truth = self._server.spec, self._server.engine.truth
         completion = asked.to_completion()
         (prompt,) = measure_prompts(completion.prompt, spec)
@@ -138,8 +127,7 @@ class TokenHandlers:
             frames.build_whole, bytes, frames.format_token, close,
         )  # fmt: skip
 
-    def _tell_rendered(self, chat: ChatRequest, model: str | None = None) -> web.Response:
-        self._server.check_model(model or chat.model)
+    def _tell_rendered(self, chat: ChatRequest) -> web.Response:
         measure_chat_prompt(chat, self._server.spec)  # which refuses a chat without messages
         return _tell(render_chat(chat, self._server.spec.model))
 

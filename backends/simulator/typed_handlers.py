@@ -15,7 +15,7 @@ from backends.simulator.answers import SimulatedCompletion, plan_chat
 from backends.simulator.handlers import SimulatorHandlers, json_response
 from backends.simulator.messages_frames import MessagesFrames
 from backends.simulator.prompts import measure_chat_prompt
-from backends.simulator.protocol import ChatMessage, ChatRequest, SimulatorError, parse_body
+from backends.simulator.protocol import ChatMessage, ChatRequest, SimulatorError
 from backends.simulator.responses_frames import ResponsesFrames
 from backends.simulator.single_answer import serve_answer
 from backends.simulator.typed_requests import MessagesRequest, ResponsesRequest
@@ -50,8 +50,7 @@ class TypedHandlers:
 
     async def post_responses(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/responses."""
-        asked = parse_body(await request.read(), ResponsesRequest)
-        self._server.check_model(asked.model)
+        asked = await self._server.read_body(request, ResponsesRequest)
         before: list[ChatMessage] = []
         if asked.previous_response_id is not None:
             before = self._find(asked.previous_response_id).messages
@@ -108,8 +107,7 @@ class TypedHandlers:
     async def post_messages(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/messages."""
         try:
-            asked = parse_body(await request.read(), MessagesRequest)
-            self._server.check_model(asked.model)
+            asked = await self._server.read_body(request, MessagesRequest)
             if asked.max_tokens is None:
                 raise SimulatorError(  # noqa: TRY301 - every refusal takes this API's shape
                     HTTPStatus.BAD_REQUEST, "1 validation error: max_tokens: Field required"
@@ -131,8 +129,7 @@ class TypedHandlers:
     async def count_tokens(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/messages/count_tokens."""
         try:
-            asked = parse_body(await request.read(), MessagesRequest)
-            self._server.check_model(asked.model)
+            asked = await self._server.read_body(request, MessagesRequest)
             tokens_in, _ = measure_chat_prompt(asked.to_chat(), self._server.spec)
         except SimulatorError as error:
             return _refuse(error)
@@ -152,13 +149,8 @@ class TypedHandlers:
         end: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         """Let the engine make a background response, and keep it."""
-        server, call_id = self._server, uuid4().hex
-        call = server.scheduler_loop.submit_call(call_id, [answer], wants_tokens=False)
-        try:
-            await call.wait_until_ended()
-            end(chunks.report_cost(server.spec, [answer], call.costs, tokens_in))
-        finally:
-            server.scheduler_loop.abort_call(call_id, [answer])
+        costs = await self._server.scheduler_loop.run_call([answer])
+        end(chunks.report_cost(self._server.spec, [answer], costs, tokens_in))
 
     def _find(self, response_id: str) -> _Kept:
         kept = self._kept.get(response_id)
