@@ -69,7 +69,7 @@ class StreamFrames:
         chunk = {**self._head, "choices": [choice], "prompt_token_ids": None}
         if self._continuous:
             chunk["usage"] = build_usage(answer.tokens_in, 0)
-        return _encode_event(chunk)
+        return encode_event(chunk)
 
     def format_token(self, answer: SimulatedCompletion, k: int) -> bytes:
         """The chunk of an answer's k-th token; the last one says why it ends."""
@@ -103,13 +103,13 @@ class StreamFrames:
             chunk["system_fingerprint"] = SYSTEM_FINGERPRINT
         if self._continuous:
             chunk["usage"] = build_usage(answer.tokens_in, k + 1)
-        return _encode_event(chunk)
+        return encode_event(chunk)
 
     def format_final_usage(self, tail: dict[str, Any]) -> bytes:
         """The chunk without choices that ends a stream whose usage was asked for."""
         tail = {key: value for key, value in tail.items() if value is not None}
         tail["usage"] = {key: n for key, n in tail["usage"].items() if n is not None}
-        return _encode_event(
+        return encode_event(
             {**self._head, "choices": [], "system_fingerprint": SYSTEM_FINGERPRINT, **tail}
         )
 
@@ -180,7 +180,8 @@ def build_usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     }
 
 
-def _encode_event(chunk: dict[str, Any]) -> bytes:
+def encode_event(chunk: dict[str, Any]) -> bytes:
+    """One server-sent event of data alone."""
     return b"data: " + _json(chunk) + b"\n\n"
 
 

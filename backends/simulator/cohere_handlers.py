@@ -126,4 +126,4 @@ def _format_content(kind: str, content: dict[str, Any]) -> bytes:
 
 
 def _format_event(kind: str, **told: Any) -> bytes:
-    return b"data: " + msgspec.json.encode({"type": kind, **told}) + b"\n\n"
+    return chunks.encode_event({"type": kind, **told})

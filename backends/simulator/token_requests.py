@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import msgspec
 
-from backends.simulator import tokens
+from backends.simulator import chunks, tokens
 from backends.simulator.answers import SimulatedCompletion
 from backends.simulator.prompts import list_prompts
 from backends.simulator.protocol import (
@@ -169,7 +169,7 @@ class TokenFrames:
         return {**choice, "text": "".join(pieces)} if self._text else choice
 
     def _format_event(self, **told: Any) -> bytes:
-        return b"data: " + msgspec.json.encode({**self._head, **told}) + b"\n\n"
+        return chunks.encode_event({**self._head, **told})
 
 
 def render_chat(chat: ChatRequest, model: str) -> dict[str, Any]:
