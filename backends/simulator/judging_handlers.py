@@ -3,18 +3,15 @@
 Each prompt is read as a prompt; what is judged is drawn from a hash of the text and means nothing.
 """
 
-import time
 from http import HTTPStatus
-from random import Random
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from aiohttp import web
 
-from backends.simulator import chunks, tokens
-from backends.simulator.handlers import SimulatorHandlers, json_response
-from backends.simulator.prompts import measure_prompts
+from backends.simulator import tokens
+from backends.simulator.handlers import SimulatorHandlers
+from backends.simulator.judged_texts import answer_judged, read_texts, seed_judgement
 from backends.simulator.protocol import SimulatorError
 
 
@@ -96,7 +93,8 @@ class JudgingHandlers:
         asked = await self._server.read_body(request, GenerativeScoringRequest)
         if not asked.items or not asked.label_token_ids:
             raise _make_refusal("items and label_token_ids must not be empty")
-        marks, usage = await self._read(asked.list_prompts())
+        prompts = asked.list_prompts()
+        marks, usage = await read_texts(self._server, prompts, len(prompts))  # a token is made each
         data = [
             {
                 "index": k,
@@ -105,7 +103,9 @@ class JudgingHandlers:
             }
             for k, mark in enumerate(marks)
         ]
-        return self._tell("generative-scoring", object="list", data=data, usage=usage)
+        return answer_judged(
+            self._server, "generative-scoring", object="list", data=data, usage=usage
+        )
 
     async def post_structured_decision(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/systemone: an answer to each question about a state."""
@@ -115,7 +115,7 @@ class JudgingHandlers:
         options = {name: one.list_options(name) for name, one in asked.questions.items()}
         head = f"{asked.instructions or ''}\n{msgspec.json.encode(asked.state).decode()}\n"
         prompts = [f"{head}{one.instructions}\n{options[n]}" for n, one in asked.questions.items()]
-        marks, usage = await self._read(prompts)
+        marks, usage = await read_texts(self._server, prompts, len(prompts))
         answers, sure = {}, {}
         for (name, question), mark in zip(asked.questions.items(), marks, strict=True):
             chances = self._draw(mark, len(options[name]))
@@ -123,25 +123,13 @@ class JudgingHandlers:
             sure[name] = {"label_mass": 1.0, "argmax_is_label": True}
         counted = {"input_tokens": usage["prompt_tokens"], "output_tokens": len(prompts)}
         told = {"object": "structured_decision", "answers": answers, "diagnostics": sure}
-        return self._tell("decision", **told, usage=counted)
-
-    async def _read(self, prompts: list[str]) -> tuple[list[int], dict[str, int]]:
-        """Have the engine read prompts; return their hashes and the usage: a token is made each."""
-        measured = measure_prompts(list(prompts), self._server.spec)
-        await self._server.read_prompts([tokens_in for tokens_in, _ in measured])
-        usage = chunks.build_usage(sum(tokens_in for tokens_in, _ in measured), len(prompts))
-        return [mark for _, mark in measured], usage
+        return answer_judged(self._server, "decision", **told, usage=counted)
 
     def _draw(self, mark: int, count: int) -> list[float]:
         """Return probabilities that add up to 1."""
-        rng = Random(f"{self._server.spec.seed}:{mark}")  # noqa: S311 - to be repeatable
+        rng = seed_judgement(self._server, mark)
         drawn = [rng.random() + 0.01 for _ in range(count)]
         return [one / sum(drawn) for one in drawn]
-
-    def _tell(self, kind: str, **told: Any) -> web.Response:
-        head = {"id": f"{kind}-{uuid4().hex}", "created": int(time.time())}
-        body = {**head, "model": self._server.spec.model, **told}
-        return json_response(msgspec.json.encode(body))
 
 
 def _read_text(given: str | list[int]) -> str:

@@ -4,20 +4,18 @@ A prompt costs what it costs as a prompt; what comes of it is drawn from a hash 
 it is the same each time and means nothing.
 """
 
-import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from random import Random
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from aiohttp import web
 
-from backends.simulator import chunks, text
+from backends.simulator import text
 from backends.simulator.embeddings import DEFAULT_DIMENSIONS, build_embedding
 from backends.simulator.handlers import SimulatorHandlers, json_response
-from backends.simulator.prompts import measure_prompts
+from backends.simulator.judged_texts import answer_judged, read_texts, seed_judgement
 from backends.simulator.protocol import SimulatorError
 
 _LABELS = ("negative", "positive")
@@ -74,7 +72,7 @@ class ScoringHandlers:
             for k, mark in enumerate(marks)
         ]
         found.sort(key=lambda one: -float(one["relevance_score"]))  # type: ignore[arg-type]
-        return self._answer("rerank", {"results": found[: asked.top_n], "usage": usage})
+        return self._answer("rerank", results=found[: asked.top_n], usage=usage)
 
     async def post_score(self, request: web.Request) -> web.StreamResponse:
         """POST /score: each second text against the first, or its own first."""
@@ -93,7 +91,7 @@ class ScoringHandlers:
             {"index": k, "object": "score", "score": self._draw(mark)}
             for k, mark in enumerate(marks)
         ]
-        return self._answer("score", {"object": "list", "data": data, "usage": usage})
+        return self._answer("score", object="list", data=data, usage=usage)
 
     async def post_classify(self, request: web.Request) -> web.StreamResponse:
         """POST /classify."""
@@ -104,7 +102,7 @@ class ScoringHandlers:
             label = _LABELS[round(chance)]
             probs = [1.0 - chance, chance]
             data.append({"index": k, "label": label, "probs": probs, "num_classes": len(probs)})
-        return self._answer("classify", {"object": "list", "data": data, "usage": usage})
+        return self._answer("classify", object="list", data=data, usage=usage)
 
     async def post_pooling(self, request: web.Request) -> web.StreamResponse:
         """POST /pooling: the vectors of /v1/embeddings, by another name."""
@@ -113,7 +111,7 @@ class ScoringHandlers:
             {"index": k, "object": "pooling", "data": vector}
             for k, vector in enumerate(self._embed(marks))
         ]
-        return self._answer("pool", {"object": "list", "data": data, "usage": usage})
+        return self._answer("pool", object="list", data=data, usage=usage)
 
     async def post_embed_v2(self, request: web.Request) -> web.StreamResponse:
         """POST /v2/embed, as Cohere has it."""
@@ -121,7 +119,7 @@ class ScoringHandlers:
         marks, usage = await self._compute(asked.texts or [])
         billed = {"billed_units": {"input_tokens": usage["prompt_tokens"]}}
         told = {"embeddings": {"float": self._embed(marks)}, "texts": asked.texts, "meta": billed}
-        return self._answer("embd", told)
+        return self._answer("embd", **told)
 
     async def post_audio(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/audio/transcriptions and /translations: some filler for any sound."""
@@ -156,15 +154,11 @@ class ScoringHandlers:
             raise SimulatorError(HTTPStatus.NOT_FOUND, "Not Found", "NotFoundError")
         return asked
 
-    async def _compute(self, prompts: Sequence[str]) -> tuple[list[int], dict[str, Any]]:
-        """Have the engine read prompts; return their hashes and the usage."""
-        measured = measure_prompts(list(prompts), self._server.spec)
-        await self._server.read_prompts([tokens_in for tokens_in, _ in measured])
-        usage = chunks.build_usage(sum(tokens_in for tokens_in, _ in measured), 0)
-        return [mark for _, mark in measured], usage
+    async def _compute(self, prompts: Sequence[str]) -> tuple[list[int], dict[str, int]]:
+        return await read_texts(self._server, prompts, 0)
 
     def _draw(self, mark: int) -> float:
-        return Random(f"{self._server.spec.seed}:{mark}").random()  # noqa: S311 - to be repeatable
+        return seed_judgement(self._server, mark).random()
 
     def _embed(self, marks: Sequence[int]) -> list[Any]:
         seed = self._server.spec.seed
@@ -173,13 +167,8 @@ class ScoringHandlers:
             for mark in marks
         ]
 
-    def _answer(self, kind: str, told: dict[str, Any]) -> web.Response:
-        head = {
-            "id": f"{kind}-{uuid4().hex}",
-            "created": int(time.time()),
-            "model": self._server.spec.model,
-        }
-        return json_response(msgspec.json.encode({**head, **told}))
+    def _answer(self, kind: str, **told: Any) -> web.Response:
+        return answer_judged(self._server, kind, **told)
 
 
 def _list(value: Any) -> list[str]:
