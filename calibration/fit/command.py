@@ -26,7 +26,6 @@ from gateway.scheduling.cost import RegressionForm
 BEST_FORM = "best"
 AUTO = "auto"
 REFERENCE_REPORT = "reference"
-MAX_BAD_SHARE = 0.01
 
 
 def run(options: FitOptions) -> int:

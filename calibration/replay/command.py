@@ -31,7 +31,6 @@ from calibration.tables.columns import BadInput, parse_name_pairs
 from gateway import profile, tokens
 from gateway.console import OK, format_os_error, out, print_json, report_failure, report_usage_error
 
-MAX_BAD: Final = 0.05
 RECORDED: Final = "as recorded"
 _QUIET_SECONDS: Final = 2.0
 

@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 PERIOD_SECONDS = 0.02
@@ -25,7 +24,6 @@ LIBRARY = os.environ.get("JOULEGATE_NVML", "libnvidia-ml.so.1")
 NOT_SUPPORTED = (3, 13)  # the call, or the function itself
 
 Gpus = dict[str, dict[str, object]]
-Read = Callable[[bool], Gpus]
 
 
 class CountersError(Exception):
