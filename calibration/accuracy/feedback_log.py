@@ -9,6 +9,7 @@ import numpy as np
 
 from calibration.accuracy.labelled_scores import LabelledScores
 from calibration.tables.columns import BadInput
+from calibration.tables.feedback import RequestKey, identify_request, parse_judgement
 from calibration.tables.records import parse_json_lines, read_raw_bytes
 from gateway.scheduling.text_features import (
     FORMS,
@@ -17,9 +18,6 @@ from gateway.scheduling.text_features import (
     extract_text_features,
 )
 
-_Request = tuple[str, str]
-"""Tenant and id: a word on another tenant's request counts for nothing."""
-
 
 def read_feedback(paths: Sequence[Path]) -> LabelledScores:
     """Return judged requests, each with a score for the model that answered it.
@@ -27,8 +25,8 @@ def read_feedback(paths: Sequence[Path]) -> LabelledScores:
     The last word on a request counts. Raises BadInput where none has both a judgement and its
     prompt's features or text, OSError.
     """
-    asked: dict[_Request, tuple[str, TextFeatures]] = {}
-    judged: dict[_Request, float] = {}
+    asked: dict[RequestKey, tuple[str, TextFeatures]] = {}
+    judged: dict[RequestKey, float] = {}
     for path in paths:
         for _, line in parse_json_lines(read_raw_bytes(path)):
             if line is not None:
@@ -48,19 +46,15 @@ def read_feedback(paths: Sequence[Path]) -> LabelledScores:
 
 def _take(
     line: dict[str, Any],
-    asked: dict[_Request, tuple[str, TextFeatures]],
-    judged: dict[_Request, float],
+    asked: dict[RequestKey, tuple[str, TextFeatures]],
+    judged: dict[RequestKey, float],
 ) -> None:
-    told, model = line.get("feedback"), line.get("model")
-    if isinstance(told, dict) and isinstance(told.get("score"), int | float):
-        judged[_identify(told)] = min(1.0, max(0.0, float(told["score"])))
-    text = _read_text(line)
+    told = parse_judgement(line)
+    if told is not None:
+        judged[told[0]] = told[1]
+    model, text = line.get("model"), _read_text(line)
     if isinstance(model, str) and text is not None:
-        asked[_identify(line)] = (model, text)
-
-
-def _identify(told: dict[str, Any]) -> _Request:
-    return str(told.get("tenant") or ""), str(told.get("id"))
+        asked[identify_request(line)] = (model, text)
 
 
 def _read_text(line: dict[str, Any]) -> TextFeatures | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
+from calibration.tables.feedback import RequestKey, identify_request
 from gateway.scheduling.decide import NO_POLICY, POLICIES
 from gateway.scheduling.decision import MetricWeights
 
@@ -67,7 +68,7 @@ class RecordedRequest:
     reference_load: float | None = None
     measured: bool = False
     """Whether the joules are a meter's."""
-    id: str = ""
+    key: RequestKey = ("", "")
     draws: Mapping[LoggedDeployment, LoggedDraw] | None = None
     """Where the gateway was exploring: each candidate's part of the draw."""
     score: float | None = None
@@ -122,20 +123,9 @@ def parse_log_line(line: Mapping[str, Any], *, pinned: bool) -> RecordedRequest:
         seconds=_parse_real(observed.get("seconds"), "observed.seconds") if whole else None,
         joules=_parse_real(observed.get("joules"), "observed.joules") if whole else None,
         measured=observed.get("method") in {"exclusive", "apportioned", "simulated"},
-        id=str(line.get("id", "")),
+        key=identify_request(line),
         draws=_parse_draws(candidates),
     )
-
-
-def parse_feedback(line: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Return a judgement: the request's id and a score from 0 to 1; None where it is none."""
-    told = line.get("feedback")
-    if "decision" in line or not isinstance(told, dict):
-        return None
-    score = told.get("score")
-    if not isinstance(score, int | float) or not isfinite(score):
-        return None
-    return str(told.get("id")), min(1.0, max(0.0, float(score)))
 
 
 def _parse_draws(candidates: list[dict[str, Any]]) -> dict[LoggedDeployment, LoggedDraw] | None:

@@ -16,6 +16,7 @@ from calibration.replay.decision_log_reader import (
 )
 from calibration.tables import records as table
 from calibration.tables.columns import BadInput
+from calibration.tables.feedback import RequestKey, parse_judgement
 from calibration.tables.prompts import (
     PromptFileError,
     count_prompt_tokens,
@@ -98,15 +99,15 @@ def _read_log(
     on_row: Callable[[], None],
 ) -> ReplayRequests:
     found = ReplayRequests(str(path), LOG)
-    judged: dict[str, float] = {}
+    judged: dict[RequestKey, float] = {}
     for number, line in lines:
         found.lines += 1
         on_row()
         if line is None:
             found.count_bad_line("not a JSON object", f"line {number}")
             continue
-        told = recorded.parse_feedback(line)
-        if told is not None:
+        told = parse_judgement(line)
+        if told is not None and "decision" not in line:
             judged[told[0]] = told[1]
         try:
             found.requests.append(recorded.parse_log_line(line, pinned=pinned))
@@ -115,7 +116,7 @@ def _read_log(
         except LeftOut as error:
             found.left_out[str(error)] += 1
     if judged:
-        found.requests = [replace(one, score=judged.get(one.id)) for one in found.requests]
+        found.requests = [replace(one, score=judged.get(one.key)) for one in found.requests]
     return found
 
 

@@ -4,7 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from calibration.replay.requests import read_requests
 from gateway import profile
+from gateway.telemetry.request_stages import RequestFeedback
+from gateway.tokens import TokenCounter
 from tests.unit.calibration.replay.decisions import (
     CONTEXT,
     call,
@@ -106,3 +109,17 @@ def test_a_newer_profile_or_one_that_lacks_a_model_is_refused(log, tmp_path, shi
     assert "no model 'mistral-7b'" in complaint
     some = report(log, "--profile", tmp_path / "one.json", "--model", "phi-3-mini")
     assert list(plan(some, "own weights")["shares"]) == ["phi-3-mini"]
+
+
+def test_a_judgement_counts_for_its_own_tenants_request_alone(tmp_path, shipped):
+    def judge(score, **whose):
+        told = RequestFeedback("r0", score, "user", 2.0, **whose)
+        return told.to_log_line()
+
+    lines = [
+        line(shipped) | {"tenant": "one"}, line(shipped) | {"tenant": "two"}, line(shipped),
+        judge(0.25, tenant="one"), judge(0.75), judge(1.0, tenant="three"),
+    ]  # fmt: skip
+    path = write(tmp_path / "log.jsonl", lines)
+    found = read_requests(path, TokenCounter)
+    assert [one.score for one in found.requests] == [0.25, None, 0.75]
