@@ -20,6 +20,7 @@ from gateway.library import table as library_rows
 from gateway.scheduling.cost import RegressionForm
 from gateway.scheduling.decision import PRESETS
 from gateway.service.client import errors, headers
+from gateway.service.client.api_error import ApiError
 
 
 def config_page() -> Iterator[str]:
@@ -96,9 +97,9 @@ def errors_page() -> Iterator[str]:
     yield f"```text\n{inspect.cleandoc(errors.__doc__ or '')}\n```"
     given = reading.codes_given()
     rows = []
-    for error in reading.tree(errors.ApiError):
+    for error in reading.tree(ApiError):
         # A class with a constructor of its own takes its fields from the backend's answer.
-        copied = error is not errors.ApiError and "__init__" in vars(error)
+        copied = error is not ApiError and "__init__" in vars(error)
         codes = [] if copied or error.code is None else [error.code]
         codes += [code for code in given.get(error.__name__, ()) if code not in codes]
         sent = {} if copied else dict(error("").build_headers())

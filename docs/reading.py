@@ -14,7 +14,7 @@ import msgspec
 from msgspec import NODEFAULT
 from msgspec import inspect as types
 
-from gateway.service.client import errors
+from gateway.service.client.api_error import ApiError
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,7 +100,7 @@ def _bare(field: types.Field) -> msgspec.Struct | None:
         return None
 
 
-def tree(error: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
+def tree(error: type[ApiError]) -> Iterator[type[ApiError]]:
     """Yield an error class and all below it."""
     yield error
     for child in error.__subclasses__():
@@ -109,7 +109,7 @@ def tree(error: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
 
 def codes_given() -> dict[str, list[str]]:
     """Find the codes that a raise gives to an error beside its class's own."""
-    known = {error.__name__ for error in tree(errors.ApiError)}
+    known = {error.__name__ for error in tree(ApiError)}
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "gateway").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -10,8 +10,9 @@ from litestar.exceptions import HTTPException
 from gateway.api.incoming import choose_request_id
 from gateway.api.paths import describe_missing_path, list_paths
 from gateway.service.client import headers as names
+from gateway.service.client.api_error import ApiError
 from gateway.service.client.error_shapes import find_error_shape
-from gateway.service.client.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
+from gateway.service.client.errors import BadRequest, MethodNotAllowed, NotFound
 
 _log = logging.getLogger("joulegate")
 

@@ -10,7 +10,7 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from gateway.api.callers import read_caller_head
 from gateway.api.incoming import ClientDisconnected, RequestHead, read_body
 from gateway.config import TimeoutsConfig
-from gateway.service.client.errors import ApiError
+from gateway.service.client.api_error import ApiError
 from gateway.service.client.response import ResponseWriter
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import decode_members

@@ -14,6 +14,7 @@ from litestar import get
 from gateway.api.answer_schemas import TEXT, build_answer_schemas, make_reference
 from gateway.service.client import errors
 from gateway.service.client import headers as names
+from gateway.service.client.api_error import ApiError
 from gateway.service.request import steering
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.named_endpoints import (
@@ -173,7 +174,7 @@ def _describe_feedback() -> _Json:
 
 
 def _describe_get(
-    summary: str, schema: str, parameter: str = "", missing: type[errors.ApiError] | None = None
+    summary: str, schema: str, parameter: str = "", missing: type[ApiError] | None = None
 ) -> _Json:
     """Return a GET that answers with one schema."""
     operation: _Json = {
@@ -232,7 +233,7 @@ def _describe_body(prompt: str) -> _Json:
 def _describe_failures() -> _Json:
     """Return every status of the error tree with what it means."""
     found: dict[int, list[str]] = {}
-    pending: list[type[errors.ApiError]] = [errors.ApiError]
+    pending: list[type[ApiError]] = [ApiError]
     while pending:
         error = pending.pop(0)
         pending.extend(error.__subclasses__())

@@ -20,7 +20,8 @@ from uvicorn.protocols.http.httptools_impl import (
 from gateway.api.half_closed import HalfClosedWatch, can_tell_half_closed
 from gateway.api.unchunked import answer_unchunked
 from gateway.api.upgrade_offer import find_framing, make_parser_after_head
-from gateway.service.client.errors import ApiError, BadRequest, BodyTimeout, HeadTooLarge
+from gateway.service.client.api_error import ApiError
+from gateway.service.client.errors import BadRequest, BodyTimeout, HeadTooLarge
 
 CONNECTION_KEY = "joulegate.link"
 """Key of this connection among a scope's extensions: see `ClientConnection`."""

@@ -13,7 +13,8 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from backends.bearer import is_bearer_of
 from gateway.api.incoming import choose_request_id
-from gateway.service.client.errors import ApiError, MissingToken, NotFound
+from gateway.service.client.api_error import ApiError
+from gateway.service.client.errors import MissingToken, NotFound
 from gateway.service.client.response import ResponseWriter
 from gateway.surfaces_config import AdminConfig
 

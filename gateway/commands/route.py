@@ -15,7 +15,7 @@ from gateway import tokens
 from gateway.commands.demo.example_config import make_example_config
 from gateway.console import OK, out, report_failure, report_usage_error
 from gateway.scheduling.decision import RoutingDecision
-from gateway.service.client.errors import ApiError
+from gateway.service.client.api_error import ApiError
 from gateway.service.request.body import parse_request
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.endpoint import EndpointKind

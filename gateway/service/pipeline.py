@@ -22,13 +22,14 @@ from gateway.service.accounting.outcome import (
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.callers.api_keys import ApiKeys
 from gateway.service.callers.spending import KeySpending
+from gateway.service.client.api_error import ApiError
 from gateway.service.client.cancellation import (
     SWEEP_SECONDS,
     CancelReason,
     InflightRequests,
     RequestCancellation,
 )
-from gateway.service.client.errors import ApiError, StreamInterrupted
+from gateway.service.client.errors import StreamInterrupted
 from gateway.service.client.failed_request import FailureReporter
 from gateway.service.client.response import SSE, ResponseWriter
 from gateway.service.holding import RequestHolder

@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from gateway.service.client.errors import Header
+from gateway.service.client.api_error import Header
 from gateway.service.client.response import JSON, ResponseWriter
 from gateway.service.upstream.relay import Explain, add_explanation, find_renamer
 from gateway.service.upstream.upstream_response import UpstreamResponse

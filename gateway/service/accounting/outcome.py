@@ -3,7 +3,7 @@
 from backends.sse import TokenUsage
 from gateway.scheduling.cost import COST_FLOOR
 from gateway.service.client import headers as names
-from gateway.service.client.errors import Header
+from gateway.service.client.api_error import Header
 from gateway.service.request.plan import RoutingPlan
 from gateway.service.request.routing_table import RoutingSnapshot
 from gateway.service.upstream.relay import UnaryResponse

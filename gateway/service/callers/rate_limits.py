@@ -10,7 +10,8 @@ from typing import Any, Final
 from backends.retry_after import round_up_seconds
 from gateway.service.callers.budget_store import StoreUnavailable
 from gateway.service.callers.key_limits import KeyLimits
-from gateway.service.client.errors import Header, RateLimitReached
+from gateway.service.client.api_error import Header
+from gateway.service.client.errors import RateLimitReached
 
 _MINUTE: Final = 60
 REQUESTS: Final = "requests"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from gateway.service.callers.budget_ledger import BudgetCharge
 from gateway.service.callers.key_limits import BudgetRule, KeyLimits
 from gateway.service.client import headers as names
-from gateway.service.client.errors import Header
+from gateway.service.client.api_error import Header
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.service.client.errors import ApiError, Header
+from gateway.service.client.api_error import ApiError, Header
 
 _SERVER_ERROR: Final = HTTPStatus.INTERNAL_SERVER_ERROR
 

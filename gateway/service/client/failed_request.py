@@ -4,8 +4,9 @@ import asyncio
 import logging
 
 from gateway.service.client import headers as names
+from gateway.service.client.api_error import ApiError
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
-from gateway.service.client.errors import ApiError, GatewayDraining, GatewayTimeout
+from gateway.service.client.errors import GatewayDraining, GatewayTimeout
 from gateway.service.client.response import ResponseWriter
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from gateway.service.client.api_error import ApiError, Header
 from gateway.service.client.error_shapes import OPENAI_ERRORS, ErrorShape
-from gateway.service.client.errors import ApiError, Header
 
 JSON: Header = (b"content-type", b"application/json")
 SSE: Sequence[Header] = (

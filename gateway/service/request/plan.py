@@ -19,8 +19,8 @@ from gateway.scheduling.decision import RoutingDecision
 from gateway.scheduling.features import RequestFeatures
 from gateway.scheduling.prefix_holders import NOTHING_HELD, DeploymentName, PrefixMarks
 from gateway.scheduling.text_features import extract_text_features
+from gateway.service.client.api_error import ApiError
 from gateway.service.client.errors import (
-    ApiError,
     BackendsRateLimited,
     BackendsUnavailable,
     ContextExceeded,

@@ -21,8 +21,8 @@ from backends.errors import (
 )
 from backends.registry import Backend, Deployment
 from backends.retry_after import round_up_seconds
+from gateway.service.client.api_error import ApiError
 from gateway.service.client.errors import (
-    ApiError,
     BackendsRateLimited,
     BackendsUnavailable,
     BadGateway,

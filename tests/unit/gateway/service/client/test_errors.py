@@ -5,7 +5,8 @@ import json
 import pytest
 
 from gateway.service.client import errors
-from gateway.service.client.errors import ApiError, UpstreamRejection
+from gateway.service.client.api_error import ApiError
+from gateway.service.client.errors import UpstreamRejection
 
 
 def family(kind):
