@@ -23,10 +23,13 @@ from gateway.deciding_config import (
     EnergyBudgetConfig,
     LearningConfig,
     PlacementConfig,
+    PresetConfig,
+    WeightsConfig,
 )
 from gateway.experiment_config import ExperimentConfig
 from gateway.keys_config import KeysConfig, load_keys_config
-from gateway.models_config import BackendConfig, ModelConfig, load_model
+from gateway.log_config import LogConfig, load_log
+from gateway.models_config import BackendConfig, ModelConfig, check_same_server, load_model
 from gateway.profile import SHIPPED
 from gateway.scheduling.decide import DEFAULT_POLICY, POLICIES
 from gateway.scheduling.decision import (
@@ -52,8 +55,11 @@ __all__ = [
     "CarbonConfig",
     "ConfigError",
     "GatewayConfig",
+    "LogConfig",
     "ModelConfig",
+    "PresetConfig",
     "TracingConfig",
+    "WeightsConfig",
     "build_json_schema",
     "load_config",
     "parse_config",
@@ -61,34 +67,6 @@ __all__ = [
 
 Policy = Annotated[str, Meta(extra_json_schema={"enum": list(POLICIES)})]
 Seconds = Annotated[float, Meta(gt=0.0, le=604_800.0)]
-Weight = Annotated[float, Meta(ge=0.0)]
-
-
-class WeightsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Weights of the three metrics; a missing one counts 0, and they are scaled to sum 1."""
-
-    accuracy: Weight = 0.0
-    energy: Weight = 0.0
-    time: Weight = 0.0
-
-    def __post_init__(self) -> None:
-        self.to_metric_weights()
-
-    def to_metric_weights(self) -> MetricWeights:
-        """Return them normalised. Raises ValueError where all are 0."""
-        return MetricWeights.from_values(self.accuracy, self.energy, self.time)
-
-
-class PresetConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """A named set of weights, asked for as `auto:NAME`.
-
-    `min_accuracy` is the least chance of being right, `accuracy_within` how far below the best
-    candidate's it may lie; a client's own bound replaces either.
-    """
-
-    weights: WeightsConfig
-    min_accuracy: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
-    accuracy_within: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
 
 
 class TimeoutsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,20 +128,6 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_queue_seconds: Seconds = 30.0
     max_answers: Annotated[int, Meta(ge=1)] | None = None
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
-
-
-class LogConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where decisions are logged: a file that gets one JSON object per line, or nowhere.
-
-    `access` likewise gets a short line per request: who asked, from where, what came of it.
-    `features` adds the prompt's hashed words (a dictionary inverts them), `prompts` its text: what
-    `joulegate accuracy train --from-log` needs one of.
-    """
-
-    decisions: str | None = None
-    access: str | None = None
-    features: bool = False
-    prompts: bool = False
 
 
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -235,7 +199,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
                 if (model.name, backend.root_url) in places:
                     raise ValueError(f"{where}.url: {backend.root_url} is listed twice")
                 places.add((model.name, backend.root_url))
-                _check_same_server(where, backend, urls.setdefault(backend.root_url, backend))
+                check_same_server(where, backend, urls.setdefault(backend.root_url, backend))
         if self.experiment is not None:
             self._check_baseline(self.experiment)
         self._check_default_model()
@@ -290,16 +254,6 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return replace(bounds, quantile=self.bounds.quantile)
 
 
-def _check_same_server(where: str, backend: BackendConfig, first: BackendConfig) -> None:
-    """Raise ValueError where two models say different things of the one server they share."""
-    for key in ("api_key", "meter", "tls"):
-        if getattr(backend, key) != getattr(first, key):
-            raise ValueError(
-                f"{where}.{key}: differs from what another model says of {backend.root_url}; "
-                "one server has one"
-            )
-
-
 def load_config(path: Path) -> GatewayConfig:
     """Read a configuration file. Raises ConfigError; relative paths in it start at its folder."""
     config = parse_config(structured.read_config_text(path), str(path))
@@ -319,11 +273,7 @@ def load_config(path: Path) -> GatewayConfig:
             config.learning,
             state=config.learning.state and str(path.parent / config.learning.state),
         ),
-        log=msgspec.structs.replace(
-            config.log,
-            decisions=config.log.decisions and str(path.parent / config.log.decisions),
-            access=config.log.access and str(path.parent / config.log.access),
-        ),
+        log=load_log(config.log, path.parent),
         admin=load_admin(config.admin, path.parent),
         serving_tls=load_serving_tls(config.serving_tls, path.parent),
         carbon=load_carbon(config.carbon, path.parent),

@@ -1,12 +1,41 @@
-"""The config's keys for deciding: placement, bounds, what is learnt. Part of `gateway.config`."""
+"""How the config decides: weights, placement, bounds, learning. Part of `gateway.config`."""
 
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gateway.scheduling.decision import DEFAULT_QUANTILE
+from gateway.scheduling.decision import DEFAULT_QUANTILE, MetricWeights
 from gateway.scheduling.exploration import ExplorationMethod, ExplorationRules
 from gateway.scheduling.placement import PlacementMode, PlacementRules
+
+Weight = Annotated[float, Meta(ge=0.0)]
+
+
+class WeightsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Weights of the three metrics; a missing one counts 0, and they are scaled to sum 1."""
+
+    accuracy: Weight = 0.0
+    energy: Weight = 0.0
+    time: Weight = 0.0
+
+    def __post_init__(self) -> None:
+        self.to_metric_weights()
+
+    def to_metric_weights(self) -> MetricWeights:
+        """Return them normalised. Raises ValueError where all are 0."""
+        return MetricWeights.from_values(self.accuracy, self.energy, self.time)
+
+
+class PresetConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A named set of weights, asked for as `auto:NAME`.
+
+    `min_accuracy` is the least chance of being right, `accuracy_within` how far below the best
+    candidate's it may lie; a client's own bound replaces either.
+    """
+
+    weights: WeightsConfig
+    min_accuracy: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    accuracy_within: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
 
 
 class PlacementConfig(Struct, frozen=True, forbid_unknown_fields=True):

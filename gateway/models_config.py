@@ -70,6 +70,16 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return self.deployment or self.name
 
 
+def check_same_server(where: str, backend: BackendConfig, first: BackendConfig) -> None:
+    """Raise ValueError where two models say different things of the one server they share."""
+    for key in ("api_key", "meter", "tls"):
+        if getattr(backend, key) != getattr(first, key):
+            raise ValueError(
+                f"{where}.{key}: differs from what another model says of {backend.root_url}; "
+                "one server has one"
+            )
+
+
 def load_model(model: ModelConfig, folder: Path) -> ModelConfig:
     """Return a model with the files of its backends' TLS and keys read. Raises ConfigError."""
     return msgspec.structs.replace(
