@@ -2,16 +2,15 @@
 
 # ruff: noqa: INP001 - a script's helper
 
-from parts import GRAMS, HERE, JOULES, RATE, SPAN, WATTS, Panel, Query, Row
+from parts import GRAMS, JOULES, OF, RATE, SPAN, WATTS, Panel, Query, Row
 
-_MODELS = f'{HERE}, model=~"$model"'
-_SERVED = f'{_MODELS}, kind="requests"'
-_WITH_IDLE = f'{_MODELS}, kind=~"requests|idle"'
-_ANSWERED = f'sum(increase(joulegate_requests_total{{{_MODELS}, code="200"}}[{SPAN}]))'
+_SERVED = f'{OF}, kind="requests"'
+_WITH_IDLE = f'{OF}, kind=~"requests|idle"'
+_ANSWERED = f'sum(increase(joulegate_requests_total{{{OF}, code="200"}}[{SPAN}]))'
 
 
 def _rate_by(series: str, by: str) -> str:
-    return f"sum by ({by}) (rate({series}{{{_MODELS}}}[{RATE}]))"
+    return f"sum by ({by}) (rate({series}{{{OF}}}[{RATE}]))"
 
 
 def _per_answer(series: str, which: str) -> str:

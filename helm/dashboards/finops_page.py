@@ -7,6 +7,8 @@ stands beside them, by name.
 
 # ruff: noqa: INP001 - a script's helper
 
+from collections.abc import Callable
+
 from parts import GRAMS, HERE, JOULES, OF, SHARE, SPAN, Page, Panel, Query, Row
 
 _KWH, _MONEY = "kwatth", "none"
@@ -131,14 +133,14 @@ _HEADLINE = Row(
 )
 
 
-def _owners(title: str, text: str, unit: str, make: str) -> list[Panel]:
-    """Return a panel for each of tenant, preset and model."""
+def _owners(title: str, text: str, unit: str, make: Callable[[str], str]) -> list[Panel]:
+    """Return a panel for each of tenant, preset and model, whose expression `make` gives."""
     return [
         Panel(
             f"{title} by {by}",
             text,
             unit,
-            [Query(make.replace("OWNER", by), f"{{{{{by}}}}}")],
+            [Query(make(by), f"{{{{{by}}}}}")],
             "stack",
         )
         for by in ("tenant", "preset", "model")
@@ -153,7 +155,7 @@ _SPENT = Row(
             "Of requests, failed attempts included and idle left out, over the day before each "
             "point; tenant none is requests without a key.",
             JOULES,
-            f"sum by (OWNER) ({_DAY_OWNED})",
+            lambda by: f"sum by ({by}) ({_DAY_OWNED})",
         ),
         Panel(
             "Joules with idle, by model",
@@ -188,32 +190,26 @@ _TOTALS = Row(
             "Energy",
             "Of requests, idle left out.",
             _KWH,
-            f"{_sum(_OWNED, 'OWNER')} / {_JOULES_PER_KWH}",
+            lambda by: f"{_sum(_OWNED, by)} / {_JOULES_PER_KWH}",
         ),
-        *_owners("CO2e", "Of requests' joules.", GRAMS, _sum(_CO2E, "OWNER")),
+        *_owners("CO2e", "Of requests' joules.", GRAMS, lambda by: _sum(_CO2E, by)),
         *_owners(
             "Price",
             "The requests' part of the bill, divided by joules; needs `boundary`.",
             _MONEY,
-            _price("OWNER"),
+            _price,
         ),
-        Panel(
-            "Saved by tenant",
-            "Against always the most accurate, predicted, of routed requests.",
-            JOULES,
-            [Query(_saved("tenant"), "{{tenant}}")],
-            "stack",
-            12,
-            least=None,
-        ),
-        Panel(
-            "Saved by preset",
-            "Against always the most accurate, predicted, of routed requests.",
-            JOULES,
-            [Query(_saved("preset"), "{{preset}}")],
-            "stack",
-            12,
-            least=None,
+        *(
+            Panel(
+                f"Saved by {by}",
+                "Against always the most accurate, predicted, of routed requests.",
+                JOULES,
+                [Query(_saved(by), f"{{{{{by}}}}}")],
+                "stack",
+                12,
+                least=None,
+            )
+            for by in ("tenant", "preset")
         ),
     ],
 )
