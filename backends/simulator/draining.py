@@ -4,6 +4,7 @@ As the chart has a vLLM server leave: 503 with `Retry-After`, so that a gateway 
 """
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -44,12 +45,9 @@ class DrainGate:
             if not self._running:
                 self._idle.set()
 
-    async def drain(self, seconds: float) -> bool:
-        """Let nothing in from now on; return whether what ran has ended within `seconds`."""
+    async def drain(self, seconds: float) -> None:
+        """Let nothing in from now on, and wait for what runs, but no longer than `seconds`."""
         self._is_shut = True
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
