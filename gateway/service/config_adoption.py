@@ -83,7 +83,7 @@ class ConfigAdopter:
         for one in old:
             for backend in one.backends:
                 if (one.model, backend.label) not in kept:
-                    gateway.metrics.forget_backend(one.model, backend.label)
+                    gateway.metrics.fleet.forget_backend(one.model, backend.label)
         self._meters.keep_only(fleet.list_meters(config))
         self._watch.watch_backends(gateway.backends)
         if self._sharing is not None and list_backends(old) != gateway.backends:

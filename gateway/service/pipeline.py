@@ -152,9 +152,9 @@ class RequestPipeline:
 
     def publish_gauges(self) -> None:
         """Set the gauges that are read off what they tell of, for whoever scrapes next."""
-        self.metrics.publish_backends(self.deployments)
+        self.metrics.fleet.publish_backends(self.deployments)
         self.metrics.reference_load.set(self.deciding.reference_load)
-        self.metrics.publish_meters(self.accounting.meters)
+        self.metrics.fleet.publish_meters(self.accounting.meters)
         if self.gate is not None:
             self.gate.admission.publish_metrics()
 

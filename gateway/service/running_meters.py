@@ -65,4 +65,4 @@ class RunningMeters:
         self._accounting.flush()
         self._retiring.pop(link, None)
         self.start_exchanges()
-        self._metrics.forget_meter(link.label)
+        self._metrics.fleet.forget_meter(link.label)

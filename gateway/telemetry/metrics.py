@@ -4,7 +4,6 @@ Labels come from configured names only. Children are bound once per label set an
 the hot path pays for an increment and not for a lookup by strings.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
@@ -19,13 +18,12 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
-from backends.meter.client.meter_client import MeterLink
-from backends.registry import Deployment
 from gateway.telemetry.admission_metrics import AdmissionMetrics
 from gateway.telemetry.baselines import BASELINES, find_baselines
 from gateway.telemetry.batched_metrics import BatchedCounter, BatchedHistogram
 from gateway.telemetry.buckets import DECISION_BUCKETS
 from gateway.telemetry.config_metrics import ConfigMetrics
+from gateway.telemetry.fleet_metrics import FleetMetrics
 from gateway.telemetry.profile_metrics import ProfileMetrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import NO_TENANT, PlannedRequest, RequestEnergy
@@ -52,7 +50,6 @@ class GatewayMetrics:
     def __init__(self, registry: CollectorRegistry, *, shared: bool = False) -> None:
         """With `shared` the values live in files that several workers add to."""
         self.registry = registry
-        self._shared = shared
 
         def make_counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"joulegate_{name}", text, labels, registry=registry)
@@ -105,35 +102,10 @@ class GatewayMetrics:
             "Candidates excluded, by reason: capability, context, down, full, bound",
             "model", "reason",
         )  # fmt: skip
-        self.backend_up = make_gauge(
-            "backend_up",
-            "1 while the backend may be sent requests",
-            "livemin",
-            "model", "backend",
-        )  # fmt: skip
-        self.backend_drained = make_gauge(
-            "backend_drained",
-            "1 while the backend is drained by hand: nothing new is sent there",
-            "livemax",
-            "model", "backend",
-        )  # fmt: skip
-        self.backend_inflight = make_gauge(
-            "backend_inflight",
-            "Requests in flight to the backend",
-            "livesum",
-            "model", "backend",
-        )  # fmt: skip
         self.requests_held = make_gauge(
             "requests_held",
             "Requests that wait for the model's first backend: what wakes one scaled to none",
             "livesum",
-            "model",
-        )
-        self.backends_idle = make_gauge(
-            "backends_idle",
-            "Backends of the model that may be sent requests and have none: what packing leaves "
-            "free, or a deployment that is too large",
-            "livemin",
             "model",
         )
         self.reference_load = make_gauge(
@@ -147,11 +119,6 @@ class GatewayMetrics:
             "What the energy budget adds to the weight of energy: 0 while less is spent",
             "livemax",
         )
-        self.backend_ejections = make_counter(
-            "backend_ejections_total",
-            "Times the backend was ejected",
-            "model", "backend",
-        )  # fmt: skip
         self.retries = make_counter(
             "retries_total",
             "Attempts made because an earlier one failed, by that failure",
@@ -166,6 +133,7 @@ class GatewayMetrics:
             "Streams that ended in an error frame",
             "model", "reason",
         )  # fmt: skip
+        self.fleet = FleetMetrics(make_counter, make_gauge, shared=shared)
         self.config = ConfigMetrics(make_counter, make_gauge)
         self.admission = AdmissionMetrics(make_counter, make_gauge, make_histogram)
         self.profile = ProfileMetrics(make_counter, make_gauge, shared=shared)
@@ -185,17 +153,6 @@ class GatewayMetrics:
             "or refused, settlements delayed or lost",
             "consequence",
         )
-        self.meter_up = make_gauge(
-            "meter_up", "1 while the meter answers; without it joules are estimated",
-            "livemin", "meter",
-        )  # fmt: skip
-        self.unmetered = make_counter(
-            "unmetered_requests_total",
-            "Requests that a meter should have measured and did not, so that they are estimated",
-            "meter",
-        )
-        self._unmetered_seen: dict[str, int] = {}
-        self._ejections_seen: dict[tuple[str, str], int] = {}
         # Bound children, by label values; see `_cache_labels`.
         self.request_count = _cache_labels(self.requests)
         self.retry_count = _cache_labels(self.retries)
@@ -272,50 +229,6 @@ class GatewayMetrics:
                 self.floored_count(scored.model).inc()
         if decision.best_candidate is not None:
             self.decision_count(decision.best_candidate.model, decision.policy, preset).inc()
-
-    def publish_backends(self, deployments: Iterable[Deployment]) -> None:
-        """Set the gauges of every backend to what is true now."""
-        idle: dict[str, int] = {}
-        for deployment in deployments:
-            free = sum(
-                1
-                for one in deployment.backends
-                if one.is_available and not sum(one.running_and_queued)
-            )
-            idle[deployment.model] = idle.get(deployment.model, 0) + free
-            for backend in deployment.backends:
-                labels = (deployment.model, backend.label)
-                self.backend_up.labels(*labels).set(1 if deployment.is_served_by(backend) else 0)
-                self.backend_drained.labels(*labels).set(int(backend.drained))
-                self.backend_inflight.labels(*labels).set(backend.inflight)
-                seen = self._ejections_seen.get(labels, 0)
-                self.backend_ejections.labels(*labels).inc(backend.ejections - seen)
-                self._ejections_seen[labels] = backend.ejections
-        for model, count in idle.items():
-            self.backends_idle.labels(model).set(count)
-
-    def forget_backend(self, model: str, backend: str) -> None:
-        """Show no more of a backend that has left the configuration."""
-        for gauge in (self.backend_up, self.backend_drained, self.backend_inflight):
-            self._forget_child(gauge, model, backend)
-
-    def forget_meter(self, meter: str) -> None:
-        """Show no more of a meter that has left the configuration."""
-        self._forget_child(self.meter_up, meter)
-
-    def _forget_child(self, gauge: Gauge, *labels: str) -> None:
-        if self._shared:  # where prometheus_client cannot remove a child
-            gauge.labels(*labels).set(math.nan)
-        elif labels in gauge._metrics:  # noqa: SLF001 - nothing public tells
-            gauge.remove(*labels)
-
-    def publish_meters(self, links: Iterable[MeterLink]) -> None:
-        """Say which meters answer, and count what was not measured."""
-        for link in links:
-            self.meter_up.labels(link.label).set(1 if link.last_exchange_ok else 0)
-            seen = self._unmetered_seen.get(link.label, 0)
-            self.unmetered.labels(link.label).inc(link.unmeasured_requests - seen)
-            self._unmetered_seen[link.label] = link.unmeasured_requests
 
 
 def _cache_labels(metric: _Metric) -> Callable[..., _Metric]:

@@ -110,7 +110,7 @@ def metrics():
 def used(metrics):
     """Metrics of which every one has been touched."""
     enter(metrics, record())
-    metrics.publish_backends([backends("http://a:1")])
+    metrics.fleet.publish_backends([backends("http://a:1")])
     metrics.profile.publish_profile({"m": "v1"})
     metrics.decision_count("m", "fair-ols", "default").inc()
     metrics.decision_duration.observe(0.00004)
@@ -268,7 +268,7 @@ def test_backends_as_they_are_now(metrics):
     for _ in range(5):
         two.record_failure()
     for _ in range(3):  # a page may be fetched any number of times
-        metrics.publish_backends([deployment])
+        metrics.fleet.publish_backends([deployment])
     for label, up, inflight, ejections in (("a:1", 1, 1, 0), ("b:2", 0, 0, 1)):
         assert value(metrics, "backend_up", model="m", backend=label) == up
         assert value(metrics, "backend_inflight", model="m", backend=label) == inflight
