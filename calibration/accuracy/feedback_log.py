@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.accuracy.labelled_scores import LabelledScores
 from calibration.tables.columns import BadInput
-from calibration.tables.feedback import RequestKey, identify_request, parse_judgement
+from calibration.tables.feedback import LoggedRequestKey, identify_request, parse_judgement
 from calibration.tables.records import parse_json_lines, read_raw_bytes
 from gateway.scheduling.text_features import (
     FORMS,
@@ -25,8 +25,8 @@ def read_feedback(paths: Sequence[Path]) -> LabelledScores:
     The last word on a request counts. Raises BadInput where none has both a judgement and its
     prompt's features or text, OSError.
     """
-    asked: dict[RequestKey, tuple[str, TextFeatures]] = {}
-    judged: dict[RequestKey, float] = {}
+    asked: dict[LoggedRequestKey, tuple[str, TextFeatures]] = {}
+    judged: dict[LoggedRequestKey, float] = {}
     for path in paths:
         for _, line in parse_json_lines(read_raw_bytes(path)):
             if line is not None:
@@ -46,8 +46,8 @@ def read_feedback(paths: Sequence[Path]) -> LabelledScores:
 
 def _take(
     line: dict[str, Any],
-    asked: dict[RequestKey, tuple[str, TextFeatures]],
-    judged: dict[RequestKey, float],
+    asked: dict[LoggedRequestKey, tuple[str, TextFeatures]],
+    judged: dict[LoggedRequestKey, float],
 ) -> None:
     told = parse_judgement(line)
     if told is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from calibration.tables.feedback import RequestKey, identify_request
+from calibration.tables.feedback import LoggedRequestKey, identify_request
 from gateway.scheduling.decide import NO_POLICY, POLICIES
 from gateway.scheduling.decision import MetricWeights
 
@@ -68,7 +68,7 @@ class RecordedRequest:
     reference_load: float | None = None
     measured: bool = False
     """Whether the joules are a meter's."""
-    key: RequestKey = ("", "")
+    key: LoggedRequestKey = ("", "")
     draws: Mapping[LoggedDeployment, LoggedDraw] | None = None
     """Where the gateway was exploring: each candidate's part of the draw."""
     score: float | None = None

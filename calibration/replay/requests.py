@@ -16,7 +16,7 @@ from calibration.replay.decision_log_reader import (
 )
 from calibration.tables import records as table
 from calibration.tables.columns import BadInput
-from calibration.tables.feedback import RequestKey, parse_judgement
+from calibration.tables.feedback import LoggedRequestKey, parse_judgement
 from calibration.tables.prompts import (
     PromptFileError,
     count_prompt_tokens,
@@ -99,7 +99,7 @@ def _read_log(
     on_row: Callable[[], None],
 ) -> ReplayRequests:
     found = ReplayRequests(str(path), LOG)
-    judged: dict[RequestKey, float] = {}
+    judged: dict[LoggedRequestKey, float] = {}
     for number, line in lines:
         found.lines += 1
         on_row()
