@@ -29,6 +29,7 @@ from tests.bench import (
     burst,
     deciding,
     energy,
+    forms,
     guard,
     holds,
     load,
@@ -36,6 +37,8 @@ from tests.bench import (
     metering,
     peers,
     pressure,
+    refits,
+    savings,
     scrape,
     serving,
     soak,
@@ -229,29 +232,20 @@ def main() -> int:
         "burst": burst.main,
         "deciding": deciding.main,
         "energy": energy.main,
+        "forms": forms.main,
         "guard": guard.main,
         "holds": holds.main,
-        "pressure": pressure.main,
         "metering": metering.main,
         "peers": peers.main,
+        "pressure": pressure.main,
+        "refits": refits.main,
+        "savings": savings.main,
         "scrape": scrape.main,
         "soak": soak.main,
         "workers": workers.main,
     }
     if len(sys.argv) > 1 and sys.argv[1] in others:
         return others[sys.argv[1]](sys.argv[2:])
-    if sys.argv[1:2] == ["refits"]:
-        from tests.bench import refits  # the others need no numpy
-
-        return refits.main(sys.argv[2:])
-    if sys.argv[1:2] == ["savings"]:
-        from tests.bench import savings
-
-        return savings.main(sys.argv[2:])
-    if sys.argv[1:2] == ["forms"]:
-        from tests.bench import forms  # the others need no numpy
-
-        return forms.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute; rough figures")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON")
