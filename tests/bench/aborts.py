@@ -104,12 +104,10 @@ async def _measure(given: argparse.Namespace, cores: machine.Cores) -> AbortBenc
     server = await loop.create_server(lambda: _Backend(bench), serving.HOST, 0, backlog=4096)
     port = server.sockets[0].getsockname()[1]
     up = serving.gateway(cores.gateway, [port] * serving.MODELS)
-    # Its health probes are answered by this loop.
-    gateway = await asyncio.to_thread(up.__enter__)
     try:
-        await bench.run(gateway.port, given.requests)
+        async with serving.beside_loop(up) as gateway:
+            await bench.run(gateway.port, given.requests)
     finally:
-        await asyncio.to_thread(up.__exit__, None, None, None)
         server.close()
     return bench
 
@@ -129,7 +127,3 @@ def main(arguments: list[str]) -> int:
     )
     print(f"aborts: {given.requests:,}; within 100 ms {soon:,}; never {bench.missed}; {figures}")
     return int(bool(bench.missed) or not bench.seconds)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main([]))

@@ -229,12 +229,11 @@ async def _gateway(core: int, made: Sequence[Kind], urls: dict[str, str]) -> Asy
                     "    context: 40000",
                     f"    backends: [{{url: '{urls[b.name]}', meter: '{meter.url}/{ledger}'}}]",
                 ]
-        made_gateway = serving.configured(core, "\n".join(lines) + "\n")
-        ready = await asyncio.to_thread(made_gateway.__enter__)
+        gateway = serving.configured(core, "\n".join(lines) + "\n")
         try:
-            yield ready
+            async with serving.beside_loop(gateway) as ready:
+                yield ready
         finally:
-            await asyncio.to_thread(made_gateway.__exit__, None, None, None)
             await asyncio.to_thread(profile.unlink)
 
 

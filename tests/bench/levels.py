@@ -57,12 +57,7 @@ async def served(
         ]
         meter = await stack.enter_async_context(await meters.start_meter(ledgers, hz=hz))
         gateway = serving.configured(core, _config(running, meter.url))
-        # In a thread, because its start and end are waited for.
-        ready = await asyncio.to_thread(gateway.__enter__)
-        try:
-            yield ready
-        finally:
-            await asyncio.to_thread(gateway.__exit__, None, None, None)
+        yield await stack.enter_async_context(serving.beside_loop(gateway))
 
 
 async def logged(log: Path, count: int, *, seconds: float) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The processes that are measured: the upstream and the gateway, each on its core."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -88,6 +89,18 @@ def configured(
         command += ["--port", str(port), "--log-level", "warning", "--workers", str(workers)]
         with running(command, root, core, port, "/ready") as serving:
             yield serving._replace(folder=Path(folder))
+
+
+@contextlib.asynccontextmanager
+async def beside_loop(
+    process: contextlib.AbstractContextManager[Serving],
+) -> AsyncIterator[Serving]:
+    """Run a process whose start and end are waited for while this event loop goes on serving it."""
+    up = await asyncio.to_thread(process.__enter__)
+    try:
+        yield up
+    finally:
+        await asyncio.to_thread(process.__exit__, None, None, None)
 
 
 def inflight(port: int) -> int:

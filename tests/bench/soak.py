@@ -151,25 +151,24 @@ async def _measure(given: argparse.Namespace, cores: machine.Cores) -> tuple[Hel
         tasks = Path(folder, "tasks")
         os.environ[TASKS_FILE] = str(tasks)
         up = serving.gateway(cores.gateway, [port] * serving.MODELS, module="tests.bench.soak")
-        gateway = await asyncio.to_thread(up.__enter__)
         try:
-            client = _Client(gateway.port)
-            loop.add_signal_handler(signal.SIGTERM, setattr, client, "stopped", True)
-            first: Held | None = None
-            steps = [*range(given.step, given.requests, given.step), given.requests]
-            for until in steps:
-                if client.stopped:
-                    break
-                await asyncio.gather(*(client.ask_on(until) for _ in range(_AT_ONCE)))
-                if first is None and until >= given.warm:
-                    await asyncio.sleep(_SETTLE_SECONDS)
-                    first = await asyncio.to_thread(read_held, gateway.pid, tasks)
-                held = await asyncio.to_thread(read_held, gateway.pid, tasks)
-                say(f"{until:,} requests: {held} {client.codes}")
-            await asyncio.sleep(_SETTLE_SECONDS)
-            last = await asyncio.to_thread(read_held, gateway.pid, tasks)
+            async with serving.beside_loop(up) as gateway:
+                client = _Client(gateway.port)
+                loop.add_signal_handler(signal.SIGTERM, setattr, client, "stopped", True)
+                first: Held | None = None
+                steps = [*range(given.step, given.requests, given.step), given.requests]
+                for until in steps:
+                    if client.stopped:
+                        break
+                    await asyncio.gather(*(client.ask_on(until) for _ in range(_AT_ONCE)))
+                    if first is None and until >= given.warm:
+                        await asyncio.sleep(_SETTLE_SECONDS)
+                        first = await asyncio.to_thread(read_held, gateway.pid, tasks)
+                    held = await asyncio.to_thread(read_held, gateway.pid, tasks)
+                    say(f"{until:,} requests: {held} {client.codes}")
+                await asyncio.sleep(_SETTLE_SECONDS)
+                last = await asyncio.to_thread(read_held, gateway.pid, tasks)
         finally:
-            await asyncio.to_thread(up.__exit__, None, None, None)
             server.close()
     return first or last, last, client
 

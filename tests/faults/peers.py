@@ -133,11 +133,8 @@ async def _serve_cell(
         core = machine.cores().gateway
         started = serving.running(command, serving.ROOT, core, port, "/health", _PATIENCE_SECONDS)
         # It asks the servers, which are this very process, before it is up.
-        await asyncio.to_thread(started.__enter__)
-        try:
+        async with serving.beside_loop(started):
             yield f"http://{serving.HOST}:{port}"
-        finally:
-            await asyncio.to_thread(started.__exit__, None, None, None)
 
 
 @contextlib.contextmanager
