@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -23,14 +22,17 @@ import yaml
 
 from tests.bench import machine, serving
 from tests.bench.report import say
+from tests.bench.wire import LENGTH, unary
 
-_BODY: Final = {"model": "phi-3-mini", "messages": [{"role": "user", "content": "Hello"}]}
+_MODEL: Final = "phi-3-mini"
+_BODY: Final = {"model": _MODEL, "messages": [{"role": "user", "content": "Hello"}]}
 _PATH: Final = "/v1/chat/completions"
 _PLACES: Final = 10
 _ANSWER_SECONDS: Final = 0.1
 _DEADLINE_SECONDS: Final = 1.0
 _MOST_MEMORY_MB: Final = 10.0
 _LARGE_BYTES: Final = 1 << 20
+_ANSWER: Final = unary(_MODEL)
 
 
 @contextlib.asynccontextmanager
@@ -41,12 +43,8 @@ async def _backends(count: int, seconds: float) -> AsyncIterator[list[int]]:
         with contextlib.suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = [
-                    int(line.split(b":")[1])
-                    for line in head.lower().split(b"\r\n")
-                    if line.startswith(b"content-length:")
-                ]
-                await reader.readexactly(sum(length))
+                found = LENGTH.search(head)
+                await reader.readexactly(int(found[1]) if found else 0)
                 if head.startswith(b"POST"):
                     await asyncio.sleep(seconds)
                 writer.write(_ANSWER)
@@ -62,33 +60,9 @@ async def _backends(count: int, seconds: float) -> AsyncIterator[list[int]]:
             server.close()
 
 
-def _encode_answer() -> bytes:
-    body = json.dumps(
-        {
-            "id": "c",
-            "object": "chat.completion",
-            "created": 1,
-            "model": "phi-3-mini",
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": "Hi"},
-                    "finish_reason": "stop",
-                }
-            ],
-            "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11},
-        }
-    ).encode()
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    return f"{head}\r\n\r\n".encode() + body
-
-
-_ANSWER: Final = _encode_answer()
-
-
 def _configure(ports: Iterable[int], **more: Any) -> str:
     backends = [{"url": f"http://{serving.HOST}:{port}"} for port in ports]
-    model = {"name": "phi-3-mini", "context": 4096, "backends": backends}
+    model = {"name": _MODEL, "context": 4096, "backends": backends}
     quiet = {"probe_seconds": 3600, "idle_probe_seconds": 3600, "load_seconds": 3600}
     return yaml.safe_dump({"models": [model], "health": quiet} | more)
 
@@ -258,8 +232,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--inflight", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=8.0)
     asked = parser.parse_args(arguments)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
+    machine.allow_many_files()
     cores = machine.cores()
     os.sched_setaffinity(0, {cores.load})
     parts = {
