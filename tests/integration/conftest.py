@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from backends.simulator.server import RunningSimulator
 from tests.integration.harness import Gate, World, model, until
+from tests.integration.keys import KeyRing
 from tests.integration.nvml_script import Script, build
 
 
@@ -45,6 +46,12 @@ async def world():
     """A place to start gateways and backends in, for one test."""
     async with contextlib.AsyncExitStack() as stack:
         yield World(stack)
+
+
+@pytest.fixture
+def ring(tmp_path):
+    """A file of API keys, none yet."""
+    return KeyRing(tmp_path / "keys.yaml")
 
 
 @dataclass

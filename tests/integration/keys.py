@@ -1,12 +1,12 @@
 """A file of API keys for a test's gateway."""
 
 import asyncio
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.keys_config import KeysConfig
 from gateway.keys_file import KeyEntry, KeysFile, make_key, write_keys
+from tests.e2e.processes import free_port
 from tests.integration.harness import until
 
 
@@ -32,6 +32,16 @@ class KeyRing:
 
     def config(self, **fields):
         return KeysConfig(str(self.path), **fields)
+
+
+async def known(gate, headers):
+    """Wait until the file of keys has been read again."""
+
+    async def listed():
+        return (await gate.get("/v1/models", headers)).status == 200
+
+    await until(listed, "a key to be in force")
+    return headers
 
 
 class RunningRedis:
@@ -65,8 +75,3 @@ class RunningRedis:
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]

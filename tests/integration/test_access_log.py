@@ -4,7 +4,6 @@ import json
 
 from gateway.config import LogConfig
 from tests.integration.harness import CHAT, STREAM, model, until
-from tests.integration.keys import KeyRing
 
 SECRET = "a-planted-secret-9f3c"
 FIELDS = {
@@ -14,8 +13,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-async def test_each_request_has_a_line_and_no_line_a_secret(world, tmp_path):
-    ring = KeyRing(tmp_path / "keys.yaml")
+async def test_each_request_has_a_line_and_no_line_a_secret(world, ring, tmp_path):
     key = ring.add("team-a")
     path = tmp_path / "access.jsonl"
     gate = await world.gate(

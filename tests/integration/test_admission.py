@@ -8,7 +8,6 @@ from aiohttp import web
 
 from gateway.config import LimitsConfig
 from tests.integration.harness import CHAT, ENDLESS, STREAM, model, until
-from tests.integration.keys import KeyRing
 from tests.integration.scripted import chat
 
 MANY = CHAT | {"max_tokens": 20, "ignore_eos": True}
@@ -127,7 +126,7 @@ def test_limits_are_checked(bad):
         msgspec.convert(bad, LimitsConfig)
 
 
-async def test_keys_that_wait_take_turns_and_their_priority_counts(world, tmp_path):
+async def test_keys_that_wait_take_turns_and_their_priority_counts(world, ring):
     order = []
 
     async def answer(_, seen):
@@ -135,7 +134,6 @@ async def test_keys_that_wait_take_turns_and_their_priority_counts(world, tmp_pa
         await asyncio.sleep(0.01)
         return web.json_response(chat(seen.json["model"]))
 
-    ring = KeyRing(tmp_path / "keys.yaml")
     big, small, first = ring.add("big"), ring.add("small"), ring.add("first", priority=5)
     gate = await world.gate(
         model("phi-3-mini", await world.recorder(answer)),

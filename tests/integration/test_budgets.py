@@ -12,17 +12,11 @@ from gateway.boundary_config import BoundaryConfig
 from gateway.config import LimitsConfig
 from gateway.keys_config import KeyStoreConfig
 from tests.integration.harness import CHAT, ENERGY, metered, model, until
-from tests.integration.keys import KeyRing, RunningRedis
-from tests.integration.test_keys import known
+from tests.integration.keys import RunningRedis, known
 
 NEEDS_REDIS = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="redis-server is not installed"
 )
-
-
-@pytest.fixture
-def ring(tmp_path):
-    return KeyRing(tmp_path / "keys.yaml")
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=NEEDS_REDIS)])

@@ -10,13 +10,8 @@ from gateway.config import LogConfig, PresetConfig, WeightsConfig
 from gateway.service.request.routing_table import ModelNames
 from gateway.structured import ConfigError
 from tests.integration.harness import CHAT, ENERGY, HELLO, model, until
-from tests.integration.keys import KeyRing
+from tests.integration.keys import known
 from tests.integration.test_drain import fetch, serving
-
-
-@pytest.fixture
-def ring(tmp_path):
-    return KeyRing(tmp_path / "keys.yaml")
 
 
 @pytest.fixture
@@ -26,16 +21,6 @@ async def gate(world, ring):
     return await world.gate(
         model("phi-3-mini", cheap), model("mistral-7b", good), keys=ring.config()
     )
-
-
-async def known(gate, headers):
-    """Wait until the file of keys has been read again."""
-
-    async def listed():
-        return (await gate.get("/v1/models", headers)).status == 200
-
-    await until(listed, "a key to be in force")
-    return headers
 
 
 async def test_without_a_key_nothing_is_told(gate):

@@ -9,7 +9,7 @@ from gateway.config import BackendConfig, LogConfig, ModelConfig
 from gateway.keys_file import read_keys
 from gateway.structured import ConfigError
 from tests.integration.harness import CHAT, STREAM
-from tests.integration.keys import KeyRing
+from tests.integration.keys import known
 
 PLANTED = {
     "authorization": "Bearer jg-PLANTED-bearer",
@@ -22,11 +22,6 @@ POSTS = ("/v1/chat/completions", "/v1/route", "/v1/feedback", "/v1/messages", "/
 GETS = ("/v1/models", "/v1/usage", "/v1/requests/none", "/", "/none", "/metrics")
 
 
-@pytest.fixture
-def ring(tmp_path):
-    return KeyRing(tmp_path / "keys.yaml")
-
-
 async def test_keys_come_out_nowhere(world, ring, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     simulator = await world.simulator()
@@ -35,10 +30,8 @@ async def test_keys_come_out_nowhere(world, ring, tmp_path, caplog):
         "phi-3-mini", 4096, (BackendConfig(simulator.url, api_key="PLANTED-backend"),)
     )
     gate = await world.gate(served, keys=ring.config(), log=LogConfig(decisions=str(log)))
-    good = ring.add("search", requests_per_minute=50)
+    good = await known(gate, ring.add("search", requests_per_minute=50))
     secret = good["authorization"].removeprefix("Bearer ")
-    while (await gate.get("/v1/models", good)).status != 200:
-        pass
     seen = []
     for headers in (PLANTED, PLANTED | good, {"x-api-key": secret}, good):
         for body in (CHAT, STREAM, CHAT | {"model": "nobody"}, b"{", {"model": 1}):
