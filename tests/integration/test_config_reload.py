@@ -7,19 +7,13 @@ import random
 import signal
 
 import aiohttp
+import msgspec
 import pytest
 import yaml
 
 from gateway.config import load_config
 from tests.integration import process
-from tests.integration.harness import CHAT, ENDLESS, STREAM, Gate, serve, until
-
-CALM = {
-    "idle_probe_seconds": 3600,
-    "probe_seconds": 3600,
-    "load_seconds": 3600,
-    "eject_after_failures": 10_000,
-}
+from tests.integration.harness import CALM, CHAT, ENDLESS, STREAM, Gate, serve, until
 
 
 def tree(*deployments, **more):
@@ -28,7 +22,8 @@ def tree(*deployments, **more):
         {"name": name, "context": 4096, "backends": [{"url": url} for url in urls]}
         for name, *urls in deployments
     ]
-    return {"models": models, "health": CALM, "learning": {"enabled": False}} | more
+    health = msgspec.to_builtins(CALM)
+    return {"models": models, "health": health, "learning": {"enabled": False}} | more
 
 
 class Reloaded(Gate):

@@ -1,48 +1,13 @@
 """One backend drained by hand, and the operators' port that it is done on."""
 
 import asyncio
-import contextlib
 
-import aiohttp
 import pytest
-import yaml
 
 from gateway.surfaces_config import AdminConfig
 from tests.integration.harness import CHAT, ENDLESS, STREAM, model, until
+from tests.integration.operators import fetch, serving
 from tests.integration.process import joulegate
-
-
-@contextlib.asynccontextmanager
-async def serving(folder, urls, *arguments, **more):
-    """`joulegate serve` with an operators' port; yields both addresses and the process."""
-    path = folder / "gateway.yaml"
-    backends = [{"url": url} for url in urls]
-    tree = {"models": [{"name": "phi-3-mini", "context": 4096, "backends": backends}]}
-    path.write_text(yaml.safe_dump(tree | {"admin": {"port": 0}} | more))
-    async with joulegate("serve", "--config", path, "--port", 0, *arguments) as process:
-        admin = (await process.says(r"operators on (http://\S+)"))[1]
-        clients = (await process.says(r"running on (http://\S+)"))[1]
-
-        async def ready():
-            with contextlib.suppress(OSError, aiohttp.ClientError):
-                return (await fetch(clients, "/ready"))[0] == 200
-
-        await until(ready, "/ready", seconds=60)
-        yield clients, admin, process
-
-
-async def fetch(address, path, body=None, **headers):
-    """Status and JSON (or text) of one request on a connection of its own."""
-    headers["connection"] = "close"
-    method = "GET" if body is None else "POST"
-    async with (
-        aiohttp.ClientSession(headers=headers) as http,
-        http.request(method, address + path, json=body) as response,
-    ):
-        text = await response.text()
-        if response.content_type == "application/json":
-            return response.status, await response.json()
-        return response.status, text
 
 
 async def command(*arguments):

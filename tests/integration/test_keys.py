@@ -11,7 +11,7 @@ from gateway.service.request.routing_table import ModelNames
 from gateway.structured import ConfigError
 from tests.integration.harness import CHAT, ENERGY, HELLO, model, until
 from tests.integration.keys import known
-from tests.integration.test_drain import fetch, serving
+from tests.integration.operators import fetch, serving
 
 
 @pytest.fixture
