@@ -143,7 +143,7 @@ class _Counters(Onlooker):
             scale = factor if gpu == "gpu-b" else 1.0
             counted.count_unattributed(kind, scale * microjoules / 1e6)
 
-    def analyse(self, place: int, blocks: int = BLOCKS) -> dict[str, ArmComparison]:
+    def analyse(self, place: int, blocks: int) -> dict[str, ArmComparison]:
         """What `joulegate savings` makes of the samples of one factor."""
         series = [
             Series({"__name__": name, **dict(labels)}, values)
@@ -173,33 +173,32 @@ def run_arrivals(
     arrivals: list[Arrival], seed: int, factor: float, blocks: int
 ) -> dict[str, ArmComparison]:
     """Run other traffic, so many blocks long, on engines of which the second costs less."""
-    counters = _Counters(seed, (1.0,))
-    lab = Lab(
-        make_backends(factor), seed=seed, meter=_METER, place=counters.place, onlooker=counters
-    )
-    seconds = blocks * BLOCK_SECONDS
-    lab.run(arrivals, seconds + SCRAPE_SECONDS)
-    counters.look(seconds + 2 * SCRAPE_SECONDS, {})
-    return counters.analyse(0, blocks)
+    _, (found,) = _run(seed, (1.0,), make_backends(factor), arrivals, blocks)
+    return found
 
 
 def run_switchback(seed: int, factors: tuple[float, ...]) -> list[dict[str, ArmComparison]]:
     """Run it once; what is said of it, for each factor of the treatment's joules."""
-    return _run(seed, factors, make_backends())[1]
+    return _run(seed, factors, make_backends(), draw_traffic(seed))[1]
 
 
 def run_scaled(seed: int, factor: float) -> tuple[LabRun, dict[str, ArmComparison]]:
     """Run it on an engine that does cost `factor` times as much."""
-    run, (found,) = _run(seed, (1.0,), make_backends(factor))
+    run, (found,) = _run(seed, (1.0,), make_backends(factor), draw_traffic(seed))
     return run, found
 
 
 def _run(
-    seed: int, factors: tuple[float, ...], backends: list[LabBackend]
+    seed: int,
+    factors: tuple[float, ...],
+    backends: list[LabBackend],
+    arrivals: list[Arrival],
+    blocks: int = BLOCKS,
 ) -> tuple[LabRun, list[dict[str, ArmComparison]]]:
     counters = _Counters(seed, factors)
     lab = Lab(backends, seed=seed, meter=_METER, place=counters.place, onlooker=counters)
-    run = lab.run(draw_traffic(seed), _SECONDS + SCRAPE_SECONDS)
+    seconds = blocks * BLOCK_SECONDS
+    run = lab.run(arrivals, seconds + SCRAPE_SECONDS)
     assert all(books.conserved for books in run.counters.values())
-    counters.look(_SECONDS + 2 * SCRAPE_SECONDS, {})
-    return run, [counters.analyse(place) for place in range(len(factors))]
+    counters.look(seconds + 2 * SCRAPE_SECONDS, {})
+    return run, [counters.analyse(place, blocks) for place in range(len(factors))]
