@@ -11,7 +11,6 @@ from gateway.scheduling.cost import CostQuantity
 from tests.lab.refits import (
     FORM,
     SCRAPE_SECONDS,
-    SECONDS,
     ServedRow,
     fit_rows,
     is_adopted,
@@ -19,6 +18,7 @@ from tests.lab.refits import (
     median_error,
     recalibrate,
     select_cost,
+    select_part,
     serve,
 )
 
@@ -63,13 +63,7 @@ def stretch(share: float, factor: float) -> Spoil:
 
     def spoil(rng: Random, rows: Sequence[ServedRow]) -> list[ServedRow]:
         return [
-            replace(
-                one,
-                seconds=factor * one.seconds,
-                joules=None if one.joules is None else factor * one.joules,
-            )
-            if rng.random() < share
-            else one
+            one.scale_costs(seconds=factor, joules=factor) if rng.random() < share else one
             for one in rows
         ]
 
@@ -160,13 +154,8 @@ def measure_coverage(
             spoilt = _drift_with_state(rng, rows, quantity)
             live = make_true_profile("clean", 1.2)
             settings = RefitSettings(form=FORM)
-            part = next(
-                one
-                for one in recalibrate(spoilt, live, settings).parts
-                if one.name == quantity.value
-            )
             runs += 1
-            refit = part.found
+            refit = select_part(recalibrate(spoilt, live, settings), quantity).found
             mean = float(np.mean([one.read_truth(quantity) for one in rows]))
             value, half = refit.predict_cost(refit.mean)
             held["mean"] += abs(value - mean) <= half
@@ -183,12 +172,8 @@ def _drift_with_state(
     state, steps = np.zeros(count), rng.normal(0.0, 0.1 * (1 - 0.9**2) ** 0.5, count)
     for at in range(1, count):
         state[at] = 0.9 * state[at - 1] + steps[at]
-    changed = []
-    for one in rows:
-        factor = 1.0 + float(state[int(one.ended_seconds // SCRAPE_SECONDS)])
-        if quantity is SECONDS:
-            changed.append(replace(one, seconds=factor * one.seconds))
-        else:
-            joules = None if one.joules is None else factor * one.joules
-            changed.append(replace(one, joules=joules))
-    return changed
+    factors = (1.0 + float(state[int(one.ended_seconds // SCRAPE_SECONDS)]) for one in rows)
+    return [
+        one.scale_costs(**{quantity.value: factor})
+        for one, factor in zip(rows, factors, strict=True)
+    ]

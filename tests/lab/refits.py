@@ -17,7 +17,12 @@ from statistics import median
 import numpy as np
 
 from calibration.recalibrate.prometheus import Series
-from calibration.recalibrate.refit_models import RefitOutcome, RefitSettings, recalibrate_models
+from calibration.recalibrate.refit_models import (
+    RefitOutcome,
+    RefitPart,
+    RefitSettings,
+    recalibrate_models,
+)
 from calibration.recalibrate.sums import SUMS_METRIC, SumBlock, read_blocks
 from calibration.recalibrate.window_sums import WindowSums
 from gateway.profile import AccuracyProfile, CostProfile, CostRegression, ModelProfile
@@ -66,6 +71,11 @@ class ServedRow:
     def read_truth(self, quantity: CostQuantity) -> float:
         """Return the true cost."""
         return self.true_seconds if quantity is SECONDS else self.true_joules
+
+    def scale_costs(self, *, seconds: float = 1.0, joules: float = 1.0) -> "ServedRow":
+        """Return the same with other costs noted, so many times what they were."""
+        scaled = None if self.joules is None else joules * self.joules
+        return replace(self, seconds=seconds * self.seconds, joules=scaled)
 
     def predict(self, quantity: CostQuantity, cost: CostRegression) -> float:
         """Return what a cost says of it."""
@@ -231,10 +241,14 @@ def recalibrate(
     return outcome
 
 
+def select_part(outcome: RefitOutcome, quantity: CostQuantity) -> RefitPart:
+    """What was found of that cost."""
+    return next(one for one in outcome.parts if one.name == quantity.value)
+
+
 def is_adopted(outcome: RefitOutcome, quantity: CostQuantity) -> bool:
     """Whether that cost is another now."""
-    part = next(one for one in outcome.parts if one.name == quantity.value)
-    return outcome.entry is not None and part.gates_passed
+    return outcome.entry is not None and select_part(outcome, quantity).gates_passed
 
 
 def select_cost(model: ModelProfile, quantity: CostQuantity) -> CostRegression:

@@ -20,6 +20,7 @@ from tests.lab.refits import (
     median_error,
     recalibrate,
     select_cost,
+    select_part,
     serve,
 )
 
@@ -70,19 +71,15 @@ def test_a_profile_that_is_4_times_off_is_mended_in_three_rounds(drill):
 @pytest.mark.parametrize("lost", [one for one in DRILLS if "without joules" in one.name], ids=name)
 def test_joules_that_are_missing_where_requests_are_dear_are_noticed(lost):
     rows = lost.spoil(Random(1), serve("clean", 1))
-    joules = next(
-        one for one in recalibrate(rows, make_true_profile()).parts if one.name == JOULES.value
-    )
-    share = 1.0 - sum(one.joules is not None for one in rows) / len(rows)
-    if share >= 0.1:
-        assert [one.gate for one in joules.refusals] == ["missing"]
+    joules = select_part(recalibrate(rows, make_true_profile()), JOULES)
+    assert [one.gate for one in joules.refusals] == ["missing"]
 
 
 @pytest.mark.parametrize("quantity", list(CostQuantity))
 def test_what_a_refit_has_found_the_next_window_keeps(quantity):
     found = recalibrate(serve("clean", 1), make_true_profile(factor=1.3)).entry
     outcome = recalibrate(serve("clean", 2), make_profile(found.seconds, found.joules))
-    refused = next(one for one in outcome.parts if one.name == quantity.value).refusals
+    refused = select_part(outcome, quantity).refusals
     assert {one.gate for one in refused} <= {gates.GAIN, gates.ORDINARY}
     if not refused:
         assert median_error(outcome.entry, quantity) <= median_error(found, quantity) + 0.01
