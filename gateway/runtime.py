@@ -30,10 +30,8 @@ from gateway.service.callers.api_keys import make_api_keys
 from gateway.service.config_adoption import ConfigAdopter
 from gateway.service.config_reload import ConfigReloader
 from gateway.service.pipeline import RequestPipeline
-from gateway.service.request.accuracy_learning import AccuracyLearning
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.learnt import Learnt
-from gateway.service.request.learnt_exchange import get_shared_key
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames
@@ -42,7 +40,6 @@ from gateway.service.running_meters import RunningMeters
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.service.worker_sharing import WorkerSharing
 from gateway.telemetry import SHARED_DIR, count_workers, workers
-from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.drift import DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.ols_sums import OlsSums, SharedSums
@@ -75,11 +72,10 @@ class GatewayRuntime:
             connect_seconds=config.timeouts.connect_seconds,
             rules=AddressRules(config.upstream_networks),
         )
-        decisions = config.log.decisions
-        dropped = self.metrics.log_dropped.inc
-        self._log = DecisionLog(Path(decisions), dropped) if decisions else None
-        access, lost = config.log.access, self.metrics.access_log_dropped.inc
-        self._access_log = DecisionLog(Path(access), lost) if access else None
+        self._log = optional_parts.make_log(config.log.decisions, self.metrics.log_dropped)
+        self._access_log = optional_parts.make_log(
+            config.log.access, self.metrics.access_log_dropped
+        )
         deployments = fleet.build_deployments(config, rng)
         links: dict[str, MeterLink] = {}
         group_backends(deployments)
@@ -91,10 +87,7 @@ class GatewayRuntime:
         sums = OlsSums((deployment.model, deployment.label) for deployment in deployments)
         self._shared = SharedSums(sums, Path(folder)) if folder is not None else None
         self.scrape_registry = workers.make_scrape_registry(self.metrics, sums, self._shared)
-        learning = config.learning
-        state = Path(learning.state) if learning.state else None
-        accuracy = optional_parts.make_accuracy_learning(config)
-        self._learnt = _make_learnt(state, folder, accuracy) if learning.enabled else None
+        self._learnt = optional_parts.make_learnt(config, folder)
         self._profiles = ActiveProfiles(config, deployments, self.metrics, drift, self._learnt)
         self._carbon = carbon = fleet.make_carbon_intensity(config, self._client)
         boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
@@ -290,20 +283,6 @@ def tune_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-def _make_learnt(
-    state: Path | None, folder: str | None, accuracy: AccuracyLearning | None
-) -> Learnt:
-    """Return what has been learnt; workers share it in `folder`, and a new one finds it there."""
-    if folder is None:
-        return Learnt(state, accuracy=accuracy)
-    try:
-        shared = Path(folder)
-        return Learnt(state or shared / "learnt.json", get_shared_key(shared), accuracy)
-    except OSError as error:
-        _log.error("this worker learns by itself: %s", error)
-        return Learnt(state, accuracy=accuracy)
 
 
 def _load_token_counter() -> tokens.TokenCounter:

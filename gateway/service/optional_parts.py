@@ -1,8 +1,10 @@
 """Parts of a process that there are only where the config asks for them."""
 
+import logging
+from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from backends.install_hint import suggest_install
 from gateway.config import GatewayConfig
@@ -13,14 +15,23 @@ from gateway.service.callers.rate_limits import RateLimits
 from gateway.service.callers.spending import KeySpending
 from gateway.service.request.accuracy_learning import AccuracyLearning
 from gateway.service.request.learnt import Learnt
+from gateway.service.request.learnt_exchange import get_shared_key
 from gateway.structured import ConfigError
 from gateway.telemetry import count_workers
 from gateway.telemetry.boundary import JOULES_PER_KWH
+from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.experiment import ExperimentMetrics
 from gateway.telemetry.exploration_metrics import ExplorationMetrics
 from gateway.telemetry.metrics import GatewayMetrics
 
+_log = logging.getLogger("joulegate")
+
 _SECONDS_PER_DAY: Final = 86_400.0
+
+
+def make_log(path: str | None, dropped: Counter) -> DecisionLog | None:
+    """Return what writes a line for each request, where a file is named for it."""
+    return DecisionLog(Path(path), dropped.inc) if path else None
 
 
 def make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
@@ -30,7 +41,24 @@ def make_energy_price(config: GatewayConfig) -> EnergyPrice | None:
     return EnergyPrice(config.energy_budget.joules_per_hour / count_workers())
 
 
-def make_accuracy_learning(config: GatewayConfig) -> AccuracyLearning | None:
+def make_learnt(config: GatewayConfig, folder: str | None) -> Learnt | None:
+    """Return what has been learnt; workers share it in `folder`, and a new one finds it there."""
+    learning = config.learning
+    if not learning.enabled:
+        return None
+    state = Path(learning.state) if learning.state else None
+    accuracy = _make_accuracy_learning(config)
+    if folder is None:
+        return Learnt(state, accuracy=accuracy)
+    try:
+        shared = Path(folder)
+        return Learnt(state or shared / "learnt.json", get_shared_key(shared), accuracy)
+    except OSError as error:
+        _log.error("this worker learns by itself: %s", error)
+        return Learnt(state, accuracy=accuracy)
+
+
+def _make_accuracy_learning(config: GatewayConfig) -> AccuracyLearning | None:
     """Return what learns accuracy from judgements, where that is wanted."""
     wanted = config.learning.accuracy
     if wanted is None:

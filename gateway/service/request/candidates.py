@@ -6,11 +6,7 @@ from typing import NamedTuple
 
 from backends.registry import Backend, Deployment
 from gateway.scheduling.answer_length import AnswerLength
-from gateway.scheduling.candidate import (
-    CandidatePlace,
-    LearntLength,
-    RoutingCandidate,
-)
+from gateway.scheduling.candidate import CandidatePlace, LearntLength, RoutingCandidate
 from gateway.scheduling.decision import DEFAULT_QUANTILE
 from gateway.scheduling.features import RequestFeatures
 from gateway.scheduling.placement import (

@@ -12,9 +12,7 @@ from backends.meter.ledger.decode_weights import DecodeCost
 from backends.registry import Deployment
 from gateway.config import GatewayConfig, ModelConfig
 from gateway.profile import CostProfile
-from gateway.scheduling.candidate import (
-    DeploymentOption,
-)
+from gateway.scheduling.candidate import DeploymentOption
 from gateway.scheduling.cost import CostQuantity
 from gateway.scheduling.decision import MetricWeights, PredictionBounds
 from gateway.service.client.errors import ModelNotAllowed, UnknownModel
