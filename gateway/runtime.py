@@ -91,8 +91,9 @@ class GatewayRuntime:
         self._profiles = ActiveProfiles(config, deployments, self.metrics, drift, self._learnt)
         self._carbon = carbon = fleet.make_carbon_intensity(config, self._client)
         boundary = fleet.make_boundary(config, deployments, self.metrics, carbon)
-        load = config.reference_load
         price = optional_parts.make_energy_price(config)
+        deciding = Deciding(learnt=self._learnt, price=price)
+        deciding.change_config(config)
         self._spending = optional_parts.make_key_spending(config, self.metrics)
         self.gateway = RequestPipeline(
             names=names,
@@ -137,12 +138,7 @@ class GatewayRuntime:
             holder=fleet.make_holder(config, deployments, self.metrics),
             stall_seconds=config.timeouts.stall_seconds,
             stream_seconds=config.timeouts.stream_seconds,
-            deciding=Deciding(
-                config.placement.rules(),
-                self._learnt,
-                fixed_load=None if load == "auto" else float(load),
-                price=price,
-            ),
+            deciding=deciding,
         )
         self.gateway.gate = change_gate(None, config, deployments, self.metrics.admission)
         self._meters = RunningMeters(links, self.gateway.accounting, self.metrics)
