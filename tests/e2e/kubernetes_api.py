@@ -50,6 +50,11 @@ class KubernetesApi:
             return None
         return json.loads(done.stdout)
 
+    def ask_access(self, account: str, verb: str, what: str) -> str:
+        """Return whether a service account of the namespace may do that: yes or no."""
+        who = f"--as=system:serviceaccount:{self.namespace}:{account}"
+        return self.kubectl("-n", self.namespace, "auth", "can-i", verb, what, who).stdout.strip()
+
     def helm(self, program: Path, *arguments: object) -> str:
         """Run a helm in the chart's namespace; returns what it printed."""
         where = ("--namespace", self.namespace, "--kubeconfig", self.kubeconfig)

@@ -13,6 +13,7 @@ from tests.e2e.helm_tools import (
     CI_VALUES,
     CUSTOM,
     KUBERNETES,
+    ONE_MODEL,
     hold_against_kubernetes,
     pods,
     rendered,
@@ -20,7 +21,6 @@ from tests.e2e.helm_tools import (
     without_drawn,
 )
 
-ONLY = {"mistral-7b": {"enabled": False}, "falcon-7b": {"enabled": False}}
 EXTERNAL = {
     "mode": "external",
     "profile": "phi-3-mini",
@@ -41,20 +41,20 @@ ODD = {
         {
             "fullnameOverride": "f" * 40,
             "nameOverride": "n" * 40,
-            "models": {**ONLY, "m" * 40: {"model": "x/y", "profile": "phi-3-mini"}},
+            "models": {**ONE_MODEL, "m" * 40: {"model": "x/y", "profile": "phi-3-mini"}},
         },
         LONG,
     ),
     "slashes and capitals in a model's name": (
-        {"models": {**ONLY, "q": {"model": "Org/Model-7B", "name": "Org/Model-7B_v1.2",
+        {"models": {**ONE_MODEL, "q": {"model": "Org/Model-7B", "name": "Org/Model-7B_v1.2",
                                   "profile": "phi-3-mini"}}},
         "jg",
     ),
     "a key that is a number": (
-        {"models": {**ONLY, "7": {"model": "x/y", "profile": "phi-3-mini"}}}, "jg"
+        {"models": {**ONE_MODEL, "7": {"model": "x/y", "profile": "phi-3-mini"}}}, "jg"
     ),
     "keys that are a date and a truth": (
-        {"models": {**ONLY, "2024-01-01": {"model": "x/y", "profile": "phi-3-mini"},
+        {"models": {**ONE_MODEL, "2024-01-01": {"model": "x/y", "profile": "phi-3-mini"},
                     "true": {"model": "x/y", "profile": "phi-3-mini"}}},
         "jg",
     ),
@@ -71,11 +71,11 @@ ODD = {
         {"models": {**dict.fromkeys(("phi-3-mini", "mistral-7b", "falcon-7b"), EXTERNAL)}}, "jg"
     ),
     "external servers without a meter": (
-        {"models": {**ONLY, "phi-3-mini": EXTERNAL}, "meter": {"mode": "none"}}, "jg"
+        {"models": {**ONE_MODEL, "phi-3-mini": EXTERNAL}, "meter": {"mode": "none"}}, "jg"
     ),
     "IPv6 alone": (
         {"listenAddress": "::", "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"],
-         "models": {**ONLY, "x": {**EXTERNAL, "backends": [{"url": "http://[fd00::1]:8000"}]}}},
+         "models": {**ONE_MODEL, "x": {**EXTERNAL, "backends": [{"url": "http://[fd00::1]:8000"}]}}},
         "jg",
     ),
     "AMD's GPUs": (

@@ -8,7 +8,7 @@ import yaml
 
 from gateway.config import load_config
 from gateway.profile import load_profile
-from tests.e2e.helm_tools import CHART, one, pods, rendered
+from tests.e2e.helm_tools import CHART, mount_config, one, pods, rendered
 
 DIGEST = "sha256:" + "ab" * 32
 LEARNT = "jg-joulegate-learnt"
@@ -63,11 +63,7 @@ def test_the_learnt_profile_can_be_left_aside():
 
 def test_a_gateway_decides_by_what_is_mounted(tmp_path):
     """The folder as the kubelet makes it, before and after the job's first run."""
-    objects = rendered({})
-    for name in ("jg-joulegate-config", "jg-joulegate-profile"):
-        for file, text in one(objects, "ConfigMap", name)["data"].items():
-            (tmp_path / file).write_text(text.replace("${METER_SECRET}", "s" * 32))
-    config = load_config(tmp_path / "gateway.yaml")
+    config = load_config(mount_config(rendered({}), tmp_path))
     before = load_profile(config.profile_file, config.learnt_file)
     tree = json.loads((tmp_path / "profile.json").read_text())
     entry = tree["models"]["phi-3-mini"]

@@ -6,9 +6,17 @@ import pytest
 import yaml
 
 from gateway.config import load_config
-from tests.e2e.helm_tools import CHART, containers, of_ci, one, pods, rendered, template
-
-ONE_MODEL = {"mistral-7b": {"enabled": False}, "falcon-7b": {"enabled": False}}
+from tests.e2e.helm_tools import (
+    CHART,
+    ONE_MODEL,
+    containers,
+    mount_config,
+    of_ci,
+    one,
+    pods,
+    rendered,
+    template,
+)
 
 
 def arguments(objects):
@@ -126,16 +134,13 @@ def test_what_may_go_wrong_stands_in_the_notes(chart, values, said):
 def test_keys_come_from_a_secret_beside_gateway_yaml(tmp_path):
     values = {"gateway": {"keysSecret": {"name": "who"}, "config": {"policy": "relative"}}}
     objects = rendered(values)
-    text = one(objects, "ConfigMap", "jg-joulegate-config")["data"]["gateway.yaml"]
-    assert yaml.safe_load(text)["keys"] == {"file": "keys.yaml"}
+    path = mount_config(objects, tmp_path)
+    assert yaml.safe_load(path.read_text())["keys"] == {"file": "keys.yaml"}
     pod = pods(objects)["Deployment/jg-joulegate"]
     (folder,) = (volume for volume in pod["volumes"] if volume["name"] == "config")
     wanted = {"name": "who", "items": [{"key": "keys.yaml", "path": "keys.yaml"}]}
     assert {"secret": wanted} in folder["projected"]["sources"]
-    # As the gateway reads it.
-    (tmp_path / "gateway.yaml").write_text(text.replace("${METER_SECRET}", "s" * 32))
-    (tmp_path / "profile.json").write_text((CHART / "files" / "published.json").read_text())
-    assert load_config(tmp_path / "gateway.yaml").keys.file == str(tmp_path / "keys.yaml")
+    assert load_config(path).keys.file == str(tmp_path / "keys.yaml")
 
 
 def test_helm_s_test_asks_only_what_it_may():
@@ -153,12 +158,7 @@ def test_what_gateway_yaml_has_may_stand_in_the_values(tmp_path):
         "energy_budget": {"joules_per_hour": 1_000_000},
         "experiment": {"name": "e", "baseline": {"model": "phi-3-mini"}, "seed": 7},
     }
-    text = one(rendered({"gateway": {"config": config}}), "ConfigMap", "jg-joulegate-config")[
-        "data"
-    ]["gateway.yaml"]
-    (tmp_path / "gateway.yaml").write_text(text.replace("${METER_SECRET}", "s" * 32))
-    (tmp_path / "profile.json").write_text((CHART / "files" / "published.json").read_text())
-    loaded = load_config(tmp_path / "gateway.yaml")
+    loaded = load_config(mount_config(rendered({"gateway": {"config": config}}), tmp_path))
     assert loaded.presets["careful"].min_accuracy == 0.4
     assert loaded.placement.min_backends == 2
     assert loaded.energy_budget.joules_per_hour == 1_000_000
