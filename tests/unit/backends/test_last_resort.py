@@ -5,19 +5,12 @@ import random
 import pytest
 
 from backends.registry import Backend, Deployment, group_backends, list_backends
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
+from tests.manual_clock import ManualClock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock(1000.0)
 
 
 @pytest.fixture

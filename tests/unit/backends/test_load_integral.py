@@ -3,18 +3,12 @@
 import pytest
 
 from backends.backend import Backend
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
+from tests.manual_clock import ManualClock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock()
 
 
 def test_both_means_are_those_over_time(clock):

@@ -5,24 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.registry import Backend, EjectionPolicy
-
-
-class Clock:
-    """Time that stands until it is moved."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-    def pass_seconds(self, seconds):
-        self.now += seconds
+from tests.manual_clock import ManualClock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock(1000.0)
 
 
 @pytest.fixture
@@ -200,7 +188,7 @@ events = st.lists(st.sampled_from(["ok", "bad", "well", "ill", "wait", "long wai
 
 @given(events)
 def test_whatever_happens_it_comes_back_within_the_longest_ejection(script):
-    clock = Clock()
+    clock = ManualClock(1000.0)
     backend = Backend("http://a", clock=clock)
     in_a_row = 0
     for event in script:

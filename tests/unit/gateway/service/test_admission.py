@@ -10,20 +10,14 @@ from gateway.config import LimitsConfig
 from gateway.service.admission import AdmissionControl, AnswerTimes, share_limit
 from gateway.service.client.errors import GatewayBusy
 from gateway.telemetry.metrics import GatewayMetrics
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
+from tests.manual_clock import ManualClock
 
 
 class Desk:
     """Admission with a clock of its own; requests are names."""
 
     def __init__(self, **limits):
-        self.clock = Clock()
+        self.clock = ManualClock()
         self.metrics = GatewayMetrics(CollectorRegistry())
         self.control = AdmissionControl(
             LimitsConfig(**limits), self.metrics.admission, clock=self.clock

@@ -16,16 +16,10 @@ from gateway.structured import ConfigError
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.grid_query import GridQuery, GridQueryError
 from tests.integration.harness import until
+from tests.manual_clock import ManualClock
 
 KWH = 3.6e6
 AT_8 = datetime(2026, 11, 20, 8, 59, 59, tzinfo=UTC).timestamp()
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 def written(path, text, mtime_ns):
@@ -116,7 +110,7 @@ async def test_the_intensity_of_a_prometheus(prometheus):
     grid = GridQuery(
         prometheus.client, prometheus.url + "/", {"location": 'G"B', "provider": "x"}, token="t"
     )
-    clock = Clock()
+    clock = ManualClock()
     carbon = CarbonIntensity(grid=grid, clock=clock)
     assert carbon.to_grams(KWH, AT_8) is None
     await carbon.refresh()
@@ -126,7 +120,7 @@ async def test_the_intensity_of_a_prometheus(prometheus):
 
 
 async def test_what_was_known_holds_for_an_hour_and_then_the_fixed_one_counts(prometheus, caplog):
-    clock = Clock()
+    clock = ManualClock()
     carbon = CarbonIntensity(
         400.0, grid=GridQuery(prometheus.client, prometheus.url, {}), clock=clock
     )

@@ -8,6 +8,7 @@ import respx
 
 from backends.meter.sources.dcgm import SERIES, DcgmSource
 from backends.meter.sources.source import SourceError
+from tests.manual_clock import ManualClock
 
 URL = "http://prometheus:9090"
 
@@ -28,16 +29,9 @@ def prometheus():
         yield mock.get("/api/v1/query", params={"query": SERIES})
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 def opened(prometheus, *samples, devices=()):
     prometheus.return_value = answer(*samples)
-    clock = Clock()
+    clock = ManualClock()
     source = DcgmSource(URL + "/", devices, clock=clock)
     return source, clock, source.open()
 
