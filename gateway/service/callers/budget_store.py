@@ -57,11 +57,15 @@ class MemoryStore:
         self._ledger = BudgetLedger()
         self._usage: dict[str, dict[str, int]] = {}
         self._ends: dict[str, float] = {}
+        self._swept_at = 0.0
 
     async def reserve_amounts(
         self, request: str, charges: Sequence[BudgetCharge], expires_at: float, now: float
     ) -> BudgetVerdict:
         """Reserve every charge of a request, or none where a hard one does not fit."""
+        if now >= self._swept_at + _SWEEP_SECONDS:
+            self._swept_at = now
+            self._ledger.forget_ended(now)
         return self._ledger.reserve_amounts(request, charges, expires_at, now)
 
     async def settle_request(self, settlement: BudgetSettlement, usage: UsageEntry) -> None:
@@ -76,7 +80,6 @@ class MemoryStore:
 
     async def read_balances(self, accounts: Sequence[str], now: float) -> list[BudgetBalance]:
         """Return how accounts stand."""
-        self._ledger.forget_ended(now)
         return self._ledger.read_balances(accounts, now)
 
     async def read_usage(self, account: str) -> dict[str, int]:
@@ -94,3 +97,4 @@ class MemoryStore:
 
 
 _KEPT_SECONDS = 93 * 86_400
+_SWEEP_SECONDS = 3600.0
