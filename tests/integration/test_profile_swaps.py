@@ -9,13 +9,13 @@ import signal
 import time
 
 import aiohttp
-import msgspec
 import pytest
 
 from gateway import profile as profiles
 from gateway.scheduling.cost import CostQuantity
 from tests.integration.harness import HELLO, until
 from tests.integration.process import serve
+from tests.scaled_costs import scale_model
 
 SWAPS = 100
 EVERY_SECONDS = 0.1
@@ -28,15 +28,8 @@ MODELS = ("phi-3-mini", "mistral-7b")
 
 def write(path, factor):
     """Write the shipped profile with every cost so many times as high; return it."""
-
-    def times(one):
-        more = [factor * b for b in one.coefficients]
-        return msgspec.structs.replace(one, coefficients=more, covariance=None)
-
-    models = {
-        name: msgspec.structs.replace(one, seconds=times(one.seconds), joules=times(one.joules))
-        for name, one in profiles.load_profile(None).models.items()
-    }
+    shipped = profiles.load_profile(None).models
+    models = {name: scale_model(one, factor) for name, one in shipped.items()}
     profiles.save_profile(models, path)
     return profiles.load_profile(path)
 

@@ -6,12 +6,12 @@ another model for every request.
 
 import asyncio
 
-import msgspec
 import pytest
 
 from gateway import profile as profiles
 from tests.integration.harness import CHAT, metered, model, until
 from tests.prediction_series import name_prediction_series
+from tests.scaled_costs import scale_model
 
 QUANTITIES = ("seconds", "joules", "output_tokens")
 
@@ -19,17 +19,8 @@ QUANTITIES = ("seconds", "joules", "output_tokens")
 def write(path, factor, intercept=44.0):
     """The shipped profile with phi-3-mini's costs so many times as high; return its version."""
     models = dict(profiles.load_profile(None).models)
-    phi = models["phi-3-mini"]
-
-    def times(one):
-        more = [factor * b for b in one.coefficients]
-        return msgspec.structs.replace(one, coefficients=more, covariance=None)
-
-    models["phi-3-mini"] = msgspec.structs.replace(
-        phi,
-        seconds=times(phi.seconds),
-        joules=times(phi.joules),
-        output=profiles.OutputCoefficients(0.0, intercept),
+    models["phi-3-mini"] = scale_model(
+        models["phi-3-mini"], factor, output=profiles.OutputCoefficients(0.0, intercept)
     )
     profiles.save_profile(models, path)
     return profiles.load_profile(path).version

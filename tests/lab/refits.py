@@ -36,6 +36,7 @@ from tests.lab.results import LabRun
 from tests.lab.scenarios import LENGTHS
 from tests.lab.schedule import Arrival, poisson
 from tests.lab.server import LabBackend
+from tests.scaled_costs import scale_cost
 
 SECONDS, JOULES = CostQuantity.SECONDS, CostQuantity.JOULES
 FORM = RegressionForm.LOAD_CONTEXT
@@ -170,11 +171,6 @@ def fit_rows(rows: Sequence[ServedRow], quantity: CostQuantity) -> CostRegressio
         found = np.linalg.lstsq(x * weight[:, None], y * weight, rcond=None)[0]
         weight = 1.0 / np.maximum(x @ found, 1e-3)
     return CostRegression(form=FORM, coefficients=found.tolist())
-
-
-def scale_cost(cost: CostRegression, factor: float) -> CostRegression:
-    """The same, off by a factor throughout."""
-    return CostRegression(form=cost.form, coefficients=[factor * b for b in cost.coefficients])
 
 
 def make_profile(seconds: CostRegression, joules: CostRegression) -> ModelProfile:

@@ -3,7 +3,6 @@
 import random
 from math import log
 
-import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +21,7 @@ from gateway.telemetry.ols_sums import OlsSums
 from gateway.telemetry.request_stages import BackendAttempt
 from gateway.telemetry.sums_row import PARTS
 from tests.prediction_series import name_prediction_series
+from tests.scaled_costs import scale_model
 from tests.unit.gateway.telemetry.request_records import make_record
 
 CONFIG = """
@@ -35,17 +35,7 @@ L4 = ("phi-3-mini", "l4")
 
 def scaled(models, factor):
     """The same models, each cost so many times as high."""
-
-    def regression(one):
-        times = [factor * b for b in one.coefficients]
-        return msgspec.structs.replace(one, coefficients=times, covariance=None)
-
-    return {
-        name: msgspec.structs.replace(
-            one, seconds=regression(one.seconds), joules=regression(one.joules)
-        )
-        for name, one in models.items()
-    }
+    return {name: scale_model(one, factor) for name, one in models.items()}
 
 
 class World:
