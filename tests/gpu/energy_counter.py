@@ -12,7 +12,25 @@ class NvmlCounter:
         pynvml.nvmlInit()
         self._library = pynvml
         self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        self.name = str(pynvml.nvmlDeviceGetName(self._handle))
+
+    def describe(self) -> dict[str, object]:
+        """Return what the GPU is and what holds it back; None for what its driver cannot tell."""
+        library, handle = self._library, self._handle
+        asked = {
+            "name": lambda: str(library.nvmlDeviceGetName(handle)),
+            "driver": lambda: str(library.nvmlSystemGetDriverVersion()),
+            "power_limit_watts": lambda: library.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+            "celsius": lambda: library.nvmlDeviceGetTemperature(
+                handle, library.NVML_TEMPERATURE_GPU
+            ),
+        }
+        found: dict[str, object] = {}
+        for name, ask in asked.items():
+            try:
+                found[name] = ask()
+            except library.NVMLError:
+                found[name] = None
+        return found
 
     def read(self) -> int:
         """Return what it shows."""
@@ -22,7 +40,9 @@ class NvmlCounter:
 class FakeCounter:
     """50 W, told every 20 ms."""
 
-    name = "made up"
+    def describe(self) -> dict[str, object]:
+        """Return what it is."""
+        return {"name": "made up"}
 
     def read(self) -> int:
         """Return what it shows."""

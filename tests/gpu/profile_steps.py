@@ -10,15 +10,18 @@ written at once; run it again with the same file to go on. The last lines on std
 the counter's period, idle watts, and the parts of the step model (steps_fit.py). It stops by itself
 after --budget-seconds (default 450), smallest batches first.
 
-Decode steps are captured as CUDA graphs where that works (`graph` in a row says so): without them
-the GPU waits for Python at small batches. Even so it is not vLLM: no paged attention, no chunked
-prefill. `--tiny` rehearses on the CPU with models of a few thousand parameters and a counter that
-is made up; nothing of that is worth keeping.
+Steps are captured as CUDA graphs where that works (`graph` in a row says so): without them the GPU
+waits for Python at small batches. Attention goes without a mask, so that the kernels a server would
+use are used. Even so it is not vLLM: no paged attention, no chunked prefill, no fused kernels.
+`--tiny` rehearses on the CPU with models of a few thousand parameters and a counter that is made
+up; nothing of that is worth keeping.
 """
 
 import argparse
+import importlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +49,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = (256, 512, 1024, 2048, 4096)
 MEMORY_SHARE = 0.8
 LOOK_EVERY_SECONDS = 0.002
+SYNCHRONISE_EVERY_SECONDS = 0.05
+LEAD_SHARE = 0.3
 
 Step = Callable[[], None]
 
@@ -92,22 +97,26 @@ class StepBench:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def watch_counter(self, seconds: float) -> list[tuple[float, int]]:
-        """Read the counter for so long, as often as it can tell."""
+    def watch_counter(self, is_over: Callable[[], bool]) -> list[tuple[float, int]]:
+        """Read the counter until it is over, as often as it can tell."""
         readings = []
-        ends_at = time.monotonic() + seconds
-        while (now := time.monotonic()) < ends_at:
-            readings.append((now, self.counter.read()))
+        while not is_over():
+            readings.append((time.monotonic(), self.counter.read()))
             time.sleep(LOOK_EVERY_SECONDS / 2)
         return readings
 
+    def watch_rest(self, seconds: float) -> list[tuple[float, int]]:
+        """Read the counter for so long while nothing runs."""
+        ends_at = time.monotonic() + seconds
+        return self.watch_counter(lambda: time.monotonic() >= ends_at)
+
     def measure_rest(self, seconds: float) -> None:
-        """The counter's period, and the power of a device that does nothing."""
-        readings = self.watch_counter(seconds)
+        """The counter's period, and the power of a device that nothing has touched."""
+        readings = self.watch_rest(seconds)
         if not self.has_record(kind="machine"):
             self.record(
                 "machine",
-                name=self.counter.name,
+                **self.counter.describe(),
                 torch=torch.__version__,
                 tiny=self.tiny,
                 transformers=transformers.__version__,
@@ -118,20 +127,44 @@ class StepBench:
             watts = compute_watts(readings)
             self.record("idle", watts=watts and watts[0], changes=watts and watts[1])
 
+    def measure_loaded_rest(self, model: str, seconds: float) -> None:
+        """The power of a device that holds a model and waits, as a server between requests."""
+        if self.has_record(kind="idle_loaded", model=model):
+            return
+        self.synchronise()
+        time.sleep(seconds)
+        watts = compute_watts(self.watch_rest(seconds))
+        self.record("idle_loaded", model=model, watts=watts and watts[0])
+
+    def repeat_step(self, step: Step, seconds: float, at_once: int) -> int:
+        """Run the step for so long, waiting for the device after each `at_once`; how many ran."""
+        ends_at, steps = time.monotonic() + seconds, 0
+        while time.monotonic() < ends_at or steps < 3:
+            for _ in range(at_once):
+                step()
+            self.synchronise()
+            steps += at_once
+        return steps
+
     def measure_step(self, kind: str, step: Step, **what: Any) -> None:
-        """Repeat a step for a cell's time, reading the counter between."""
-        for _ in range(2):
-            step()
+        """Repeat a step for a cell's time, with the counter read from another thread."""
+        step()
         self.synchronise()
         began = time.monotonic()
-        readings, steps = [(began, self.counter.read())], 0
-        while time.monotonic() - began < self.cell_seconds or steps < 3:
-            step()
-            self.synchronise()
-            steps += 1
-            if time.monotonic() - readings[-1][0] >= LOOK_EVERY_SECONDS:
-                readings.append((time.monotonic(), self.counter.read()))
+        steps = self.repeat_step(step, self.cell_seconds * LEAD_SHARE, 1)
+        took = (time.monotonic() - began) / steps
+        at_once = max(1, int(SYNCHRONISE_EVERY_SECONDS / took))
+        readings: list[tuple[float, int]] = []
+        over = threading.Event()
+        reader = threading.Thread(
+            target=lambda: readings.extend(self.watch_counter(over.is_set)), daemon=True
+        )
+        began = time.monotonic()
+        reader.start()
+        steps = self.repeat_step(step, self.cell_seconds, at_once)
         seconds = (time.monotonic() - began) / steps
+        over.set()
+        reader.join()
         watts = compute_watts(readings)
         self.record(
             kind,
@@ -142,6 +175,25 @@ class StepBench:
             joules=watts and watts[0] * seconds,
             changes=watts and watts[1],
         )
+
+
+def skip_masks() -> None:
+    """Have attention run without a mask, and heads that share keys share them in the kernel.
+
+    All sequences of a step are equally long here, so there is nothing to mask; with a mask the keys
+    and values are copied once per query head and the fast kernels are not chosen.
+    """
+    for name in ("phi3", "mistral", "falcon"):
+        module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+        module.create_causal_mask = lambda *_, **__: None
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def attend_shared(query: Any, key: Any, value: Any, **options: Any) -> Any:
+        """Attend with fewer heads of keys than of queries too."""
+        options["enable_gqa"] = query.shape[1] != key.shape[1]
+        return attend(query, key, value, **options)
+
+    torch.nn.functional.scaled_dot_product_attention = attend_shared
 
 
 def build_model(name: str, bench: StepBench) -> Any:
@@ -188,9 +240,10 @@ def build_decode_step(model: Any, batch: int, context: int) -> Step:
     device = model.device
     cache = transformers.StaticCache(config=model.config, max_cache_len=context + 1)
     token = torch.ones((batch, 1), dtype=torch.long, device=device)
-    mask = torch.ones((batch, context + 1), dtype=torch.long, device=device)
     place = torch.full((batch, 1), context, dtype=torch.long, device=device)
-    model(input_ids=token, past_key_values=cache, use_cache=True)  # makes the cache's tensors
+    first = torch.zeros_like(place)
+    # makes the cache's tensors
+    model(input_ids=token, position_ids=first, past_key_values=cache, use_cache=True)
     for layer in cache.layers:
         layer.keys.normal_()
         layer.values.normal_()
@@ -208,7 +261,6 @@ def build_decode_step(model: Any, batch: int, context: int) -> Step:
         set_length()
         model(
             input_ids=token,
-            attention_mask=mask,
             position_ids=place,
             past_key_values=cache,
             use_cache=True,
@@ -216,6 +268,13 @@ def build_decode_step(model: Any, batch: int, context: int) -> Step:
         )
 
     return step
+
+
+def build_prefill_step(model: Any, tokens: int) -> Step:
+    """Return the prefill of one prompt of so many tokens."""
+    prompt = torch.randint(1, model.config.vocab_size, (1, tokens), device=model.device)
+    places = torch.arange(tokens, device=model.device).unsqueeze(0)
+    return lambda: model(input_ids=prompt, position_ids=places, use_cache=False, logits_to_keep=1)
 
 
 def measure_model(name: str, bench: StepBench, grid: dict[str, Sequence[int]]) -> None:
@@ -230,25 +289,24 @@ def measure_model(name: str, bench: StepBench, grid: dict[str, Sequence[int]]) -
     if not wanted or bench.is_over:
         return
     model = build_model(name, bench)
+    bench.measure_loaded_rest(name, 2.0 * bench.cell_seconds)
     for cell in wanted:
         if bench.is_over:
             print(f"the time is up; run it again with --out {bench.out} to go on", flush=True)
             return
         what = {key: value for key, value in cell.items() if key != "kind"} | {"model": name}
         if cell["kind"] == "prefill":
-            prompt = torch.ones((1, cell["tokens"]), dtype=torch.long, device=bench.device)
-            bench.measure_step(
-                "prefill", lambda p=prompt: model(input_ids=p, logits_to_keep=1), **what
-            )
-            continue
-        size = compute_cache_bytes(model.config, cell["batch"], cell["context"])
-        if bench.device == "cuda" and size > MEMORY_SHARE * torch.cuda.mem_get_info()[0]:
-            bench.record("skipped", **what, why="its cache does not fit the memory")
-            continue
-        step, graph = build_decode_step(model, cell["batch"], cell["context"]), False
+            step = build_prefill_step(model, cell["tokens"])
+        else:
+            size = compute_cache_bytes(model.config, cell["batch"], cell["context"])
+            if bench.device == "cuda" and size > MEMORY_SHARE * torch.cuda.mem_get_info()[0]:
+                bench.record("skipped", **what, why="its cache does not fit the memory")
+                continue
+            step = build_decode_step(model, cell["batch"], cell["context"])
+        graph = False
         if bench.device == "cuda":
             step, graph = graph_step(step)
-        bench.measure_step("decode", step, **what, graph=graph)
+        bench.measure_step(cell["kind"], step, **what, graph=graph)
         del step
         if bench.device == "cuda":
             torch.cuda.empty_cache()
@@ -272,6 +330,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     grid = {"prefills": PREFILLS, "batches": BATCHES, "contexts": CONTEXTS}
     if arguments.tiny:
         grid = {"prefills": (8, 16, 32), "batches": (1, 2, 4), "contexts": (8, 32)}
+    skip_masks()
     with torch.inference_mode():
         bench.measure_rest(0.5 if arguments.tiny else 5.0)
         for name in arguments.models.split(","):
