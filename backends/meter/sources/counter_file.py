@@ -3,6 +3,9 @@
 The file is JSON: `at_us`, monotonic microseconds of the reading (containers of a pod share that
 clock), and `gpus`, by UUID their `name`, `millijoules` and `milliwatts`, where known; or `error`,
 what is in the way of a reading. It is replaced as a whole, some fifty times a second.
+
+A turn of readings, one of each GPU, reads the file once: a GPU that is asked for again begins
+the next.
 """
 
 from collections.abc import Callable
@@ -43,6 +46,8 @@ class CounterFileSource:
         self._clock_us = clock_us
         self._counters: dict[str, GpuCounter] = {}
         self._seen_us: dict[str, int] = {}
+        self._reading = _Reading(0)
+        self._unasked: set[str] = set()
 
     @property
     def checks(self) -> dict[str, float | None]:
@@ -63,15 +68,18 @@ class CounterFileSource:
 
     def read(self, device: EnergyDevice) -> int:
         """Return the counter in microjoules. Raises SourceError."""
-        reading = self._read_file()
-        gpu = reading.gpus.get(device.id)
+        if device.id not in self._unasked:
+            self._reading = self._read_file()
+            self._unasked = set(self._reading.gpus)
+        gpu = self._reading.gpus.get(device.id)
         if gpu is None or device.id not in self._seen_us:
             raise SourceError(f"{self._path}: {device.name} ({device.id}) is no longer there")
-        return self._note_reading(device.id, gpu, reading.at_us)
+        self._unasked.remove(device.id)
+        return self._note_reading(device.id, gpu, self._reading.at_us)
 
     def close(self) -> None:
         """Forget what was open."""
-        self._seen_us = {}
+        self._seen_us, self._unasked = {}, set()
 
     def _note_reading(self, uuid: str, gpu: _Gpu, at_us: int) -> int:
         """Return the microjoules; a reading that was seen before is no new one."""

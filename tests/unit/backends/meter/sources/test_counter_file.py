@@ -39,6 +39,17 @@ def test_every_gpu_of_the_file_is_a_device(shared):
     assert [shared.source.read(device) for device in devices] == [5_003_000, 7_009_000]
 
 
+def test_one_turn_reads_the_file_once_and_the_next_reads_it_again(shared):
+    shared.write(a=(5000, 70_000), b=(7000, 70_000))
+    a, b = shared.source.open()
+    assert shared.source.read(a) == 5_000_000
+    shared.now_us += 20_000
+    shared.write(a=(5003, 70_000), b=(7009, 70_000))
+    # The same moment for both, whenever the file was replaced.
+    assert shared.source.read(b) == 7_000_000
+    assert [shared.source.read(device) for device in (b, a)] == [7_009_000, 5_003_000]
+
+
 def test_power_is_summed_up_where_there_is_no_counter(shared):
     shared.write(a=(None, 100_000))
     (device,) = shared.source.open()
