@@ -94,7 +94,7 @@ readinessProbe:
     - sh
     - -c
     - |
-      python3 /etc/joulegate/joulegate_counters.py /run/gpus/counters &
+      python3 /etc/joulegate/joulegate_counters.py /run/gpus/counters {{ int $model.gpus }} &
       exec python3 -m vllm.entrypoints.openai.api_server "$@"
     - vllm
   {{- else }}

@@ -28,7 +28,7 @@ def test_the_server_writes_its_counters_down_and_its_meter_reads_them(tmp_path):
     said = sorted(shlex.split(line) for line in done.stdout.splitlines())
     assert said == [
         ["-m", "vllm.entrypoints.openai.api_server", *mine["args"]],
-        ["/etc/joulegate/joulegate_counters.py", "/run/gpus/counters"],
+        ["/etc/joulegate/joulegate_counters.py", "/run/gpus/counters", "1"],
     ]
     assert {"--source=file", "--device=/run/gpus/counters"} <= set(beside["args"])
     # Nothing of the platform's is asked for but the server's own GPUs.

@@ -23,9 +23,10 @@ def started(tmp_path):
     running = []
     path = tmp_path / "counters"
 
-    def start(env):
+    def start(env, *wanted):
         # -I: as in any image, without this project.
-        running.append(subprocess.Popen([sys.executable, "-I", WRITER, path], env=env, cwd="/"))
+        command = [sys.executable, "-I", WRITER, path, *wanted]
+        running.append(subprocess.Popen(command, env=env, cwd="/"))
         return path
 
     yield start
@@ -90,32 +91,17 @@ async def test_what_the_driver_says_is_passed_on(script, started, code, said):
         assert await told(path, "gpus")
 
 
+@pytest.mark.parametrize(("wanted", "key"), [("1", "error"), ("2", "gpus")])
+async def test_gpus_that_are_not_all_the_server_s_are_nobody_s(script, started, wanted, key):
+    script.gpu("GPU-a")
+    script.gpu("GPU-b")
+    said = await told(started(script.env, wanted), key)
+    if key == "error":
+        assert "was given 1 and sees 2 GPUs" in said
+
+
 async def test_a_server_without_a_driver_names_each_library(started):
     path = started({"PATH": os.environ["PATH"], "JOULEGATE_NVML": "no-such-library.so"})
     error = await told(path, "error")
     assert "NVIDIA: no-such-library.so" in error
     assert "AMD: No module named 'amdsmi'" in error
-
-
-AMDSMI = """
-def amdsmi_init(): pass
-def amdsmi_get_processor_handles(): return ["h"]
-def amdsmi_get_gpu_device_uuid(handle): return "amd-1"
-def amdsmi_get_energy_count(handle):
-    return {"energy_accumulator": 2_000_000, "counter_resolution": 15.3, "timestamp": 1}
-"""
-
-
-def test_amd_s_steps_become_millijoules(tmp_path):
-    """By AMD's documentation: the resolution is microjoules a step."""
-    (tmp_path / "amdsmi.py").write_text(AMDSMI)
-    script = (
-        "import joulegate_counters, json;"
-        "print(json.dumps(joulegate_counters.open_counters().read(power=True)))"
-    )
-    path = f"{tmp_path}:{WRITER.parent}"
-    env = {"PYTHONPATH": path, "JOULEGATE_NVML": "no-such-library.so"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout)["amd-1"]["millijoules"] == 30_600
