@@ -92,3 +92,12 @@ livenessProbe:
     defaultMode: 0440
 {{- end -}}
 {{- end -}}
+
+{{/* The name of a ledger of a meter.yaml that reads NVML, which `auto` tries first; empty: none does. */}}
+{{- define "joulegate.readsNvml" -}}
+{{- $found := list -}}
+{{- range .ledgers | default (list (dict "name" "default")) -}}
+{{- if has (.source | default "auto") (list "auto" "nvml") -}}{{- $found = append $found (.name | default "default") -}}{{- end -}}
+{{- end -}}
+{{- with $found -}}{{- first . -}}{{- end -}}
+{{- end -}}

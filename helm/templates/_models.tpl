@@ -184,7 +184,12 @@ BACKEND_{{ with index . 1 }}{{ . }}_{{ end }}KEY_{{ index . 0 | replace "-" "_" 
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- $sidecars := eq .Values.meter.mode "sidecar" -}}
+{{- $noMeters := eq .Values.meter.mode "none" -}}
 {{- range include "joulegate.models" . | fromYamlArray -}}
+{{- if and (eq .mode "vllm") (not $sidecars) (not $noMeters) }}
+- models.{{ .key }}: served here, and meter.mode daemonset meters only servers that others run: its joules are estimates. Use meter.mode sidecar.
+{{- end -}}
 {{- if and (eq .mode "vllm") (eq .cache.type "claim") (gt (int .replicas) 1) }}
 - models.{{ .key }}: {{ int .replicas }} servers share the claim {{ .cache.claim }}; unless it is ReadWriteMany or ReadOnlyMany, those on other nodes stay Pending.
 {{- end -}}

@@ -121,6 +121,7 @@ def notes(chart, values):
             {"models": {"phi-3-mini": {"replicas": 2, "cache": {"type": "claim", "claim": "w"}}}},
             "models.phi-3-mini: 2 servers share the claim w",
         ),
+        ({"meter": {"mode": "daemonset"}}, "models.falcon-7b: served here, and meter.mode"),
     ],
 )
 def test_what_may_go_wrong_stands_in_the_notes(chart, values, said):
