@@ -251,7 +251,8 @@ class RequestPipeline:
             )
         made.note(record, self._log)
         await self._admit_plan(made, record)
-        opened = await self.dispatcher.open_response(
+        open_response = partial(
+            self.dispatcher.open_response,
             ask,
             keep_to_place(ask, made.decision.candidates),
             made.snapshot,
@@ -259,6 +260,11 @@ class RequestPipeline:
             record,
             lifeline,
             last_resort=made.last_resort,
+        )
+        opened = await (
+            open_response()
+            if self.holder is None
+            else self.holder.open_once_awake(made, open_response)
         )
         ttft_seconds: float | None = None
         try:

@@ -25,6 +25,13 @@ async def wait_until_held(gate, count):
     await until(is_so, f"{count} held")
 
 
+async def until_served(gate):
+    async def is_so():
+        return (await gate.ask(PHI)).status == 200
+
+    await until(is_so, "an answer")
+
+
 async def test_requests_wait_and_are_served_once_there_is_a_server(world):
     port = free_port()
     gate = await world.gate(sleeping(port, 60), health=HEALTH)
@@ -36,6 +43,24 @@ async def test_requests_wait_and_are_served_once_there_is_a_server(world):
         for got in await asyncio.gather(*asking):
             assert (got.status, got.error) == (200, None)
         assert (await gate.record(got))["observed"]["seconds"] > 0
+    await wait_until_held(gate, 0)
+
+
+@pytest.mark.parametrize("body", [PHI, PHI | STREAM])
+async def test_who_comes_just_after_the_last_server_went_waits_too(world, body):
+    port = free_port()
+    spec = SimulatorSpec("phi-3-mini", truth("phi-3-mini"), speed=100)
+    # No probe takes note of its end before the request does.
+    slow = HealthConfig(probe_seconds=0.1, idle_probe_seconds=3600, load_seconds=3600)
+    gate = await world.gate(sleeping(port, 60), health=slow)
+    async with await start_simulator(spec, port=port):
+        await until_served(gate)
+    asking = asyncio.create_task(gate.ask(body))
+    await wait_until_held(gate, 1)
+    async with await start_simulator(spec, port=port):
+        got = await asking
+        assert (got.status, got.error) == (200, None)
+    assert {each["reason"] for each in (await gate.record(got))["attempts"][:-1]} == {"unreachable"}
     await wait_until_held(gate, 0)
 
 

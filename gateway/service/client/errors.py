@@ -10,6 +10,7 @@
      |   +- ContextExceeded      no model holds prompt and asked output                  400
      |   +- NoFeasibleModel      no model keeps the bounds, and `reject` was set         422
      +- BackendsUnavailable, GatewayDraining  no usable backend; stopping                503
+     |   +- NoServerThere                   none was reached, or took it              503
      +- OverCapacity             the gateway holds as many bytes as it may                503
      +- GatewayBusy              as many are served as may be, and as many wait          429
      +- BackendsRateLimited      every backend tried was rate limited                    429
@@ -161,6 +162,12 @@ class BackendsUnavailable(ApiError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE.value
     code = "no_backend_available"
+
+
+class NoServerThere(BackendsUnavailable):
+    """No server was reached, or those reached said that they serve nobody now (503)."""
+
+    code = "backends_failed"
 
 
 class GatewayDraining(ApiError):

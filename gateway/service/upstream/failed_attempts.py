@@ -27,6 +27,7 @@ from gateway.service.client.errors import (
     BackendsUnavailable,
     BadGateway,
     GatewayTimeout,
+    NoServerThere,
     UpstreamRejection,
 )
 from gateway.service.client.refusal import (
@@ -168,7 +169,17 @@ def all_attempts_failed_error(failures: list[BackendError]) -> ApiError:
     is_odd = 0 < status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _WAIT_STATUSES
     if is_odd or isinstance(last, InvalidResponse):
         return BadGateway(said, retry_after_seconds=1)
-    return BackendsUnavailable(said, retry_after_seconds=wait_seconds, code="backends_failed")
+    return (
+        NoServerThere(said, retry_after_seconds=wait_seconds)
+        if all(map(_is_absence, failures))
+        else BackendsUnavailable(said, retry_after_seconds=wait_seconds, code="backends_failed")
+    )
+
+
+def _is_absence(error: BackendError) -> bool:
+    if isinstance(error, BackendStatusError):
+        return error.status == HTTPStatus.SERVICE_UNAVAILABLE
+    return isinstance(error, BackendUnreachable)
 
 
 def _find_shortest_wait_seconds(failures: list[BackendError]) -> int:

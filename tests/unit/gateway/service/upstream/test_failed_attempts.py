@@ -19,6 +19,7 @@ from gateway.service.client.errors import (
     BackendsUnavailable,
     BadGateway,
     GatewayTimeout,
+    NoServerThere,
     UpstreamRejection,
 )
 from gateway.service.upstream.failed_attempts import FailedAttempts, all_attempts_failed_error
@@ -252,9 +253,9 @@ BUSY = BackendStatusError(429, b"", 7.0)
     ("failures", "kind", "code", "retry_after"),
     [
         ([], BackendsUnavailable, "no_backend_available", 1),
-        ([BackendUnreachable("refused")], BackendsUnavailable, "backends_failed", 1),
+        ([BackendUnreachable("refused")], NoServerThere, "backends_failed", 1),
         ([BackendTimeout("x"), ConnectionLost("reset")], BackendsUnavailable, "backends_failed", 1),
-        ([BackendStatusError(503, b"")], BackendsUnavailable, "backends_failed", 1),
+        ([BackendStatusError(503, b"")], NoServerThere, "backends_failed", 1),
         ([BackendUnreachable("x"), BackendTimeout("quiet")], GatewayTimeout, "upstream_timeout", 1),
         ([InvalidResponse("html")], BadGateway, "bad_gateway", 1),
         (
@@ -269,6 +270,12 @@ BUSY = BackendStatusError(429, b"", 7.0)
         ([BackendStatusError(429, b"", None)], BackendsRateLimited, "rate_limited", 1),
         ([BackendStatusError(429, b"", 0.0)], BackendsRateLimited, "rate_limited", 1),
         ([BackendStatusError(429, b"", 60.0)], BackendsRateLimited, "rate_limited", 60),
+        (
+            [BackendUnreachable("x"), BackendStatusError(503, b"")],
+            NoServerThere,
+            "backends_failed",
+            1,
+        ),
         ([BackendStatusError(503, b"", 4.2), BUSY], BackendsUnavailable, "backends_failed", 5),
         ([BackendStatusError(404, b"")], BadGateway, "bad_gateway", 1),
         ([BackendStatusError(409, b"")], BadGateway, "bad_gateway", 1),
