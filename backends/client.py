@@ -8,7 +8,7 @@ byte came. Everything else that goes wrong is an attempt of the caller's.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -40,6 +40,11 @@ class BackendResponse:
         """Return one header's value, or None."""
         value = self._exchange.header(name.lower().encode())
         return None if value is None else value.decode("latin-1")
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """All headers, as (lower-case name, value) in the order they came."""
+        return self._exchange.headers
 
     async def read_chunk(self) -> bytes:
         """Return the bytes that are there, waiting for some; b"" at the end.

@@ -27,6 +27,7 @@ from gateway.deciding_config import (
     WeightsConfig,
 )
 from gateway.experiment_config import ExperimentConfig
+from gateway.headers_config import HeadersConfig
 from gateway.keys_config import KeysConfig, load_keys_config
 from gateway.log_config import LogConfig, load_log
 from gateway.models_config import BackendConfig, ModelConfig, check_same_server, load_model
@@ -173,6 +174,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     serving_tls: ServingTlsConfig | None = None
     upstream_networks: tuple[str, ...] | None = None
     cors_origins: tuple[str, ...] = ("*",)
+    headers: HeadersConfig = HeadersConfig()
     keys: KeysConfig | None = None
 
     def __post_init__(self) -> None:

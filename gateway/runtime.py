@@ -27,6 +27,7 @@ from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.learning import TrafficLearner
 from gateway.service.backend_watch import BackendWatch
 from gateway.service.callers.api_keys import make_api_keys
+from gateway.service.client.passed_headers import fold_names
 from gateway.service.config_adoption import ConfigAdopter
 from gateway.service.config_reload import ConfigReloader
 from gateway.service.pipeline import RequestPipeline
@@ -108,6 +109,7 @@ class GatewayRuntime:
                 config.limits,
                 self._tracer and self._tracer.sampler,
                 boundary=boundary,
+                passed_headers=fold_names(config.headers.to_backends),
                 response_ids=ResponseIds(
                     deployments, config.response_id_secret or config.meter_secret
                 ),
@@ -135,6 +137,7 @@ class GatewayRuntime:
             spending=self._spending,
             log=config.log,
             limits=config.limits,
+            passed_headers=fold_names(config.headers.to_clients),
             holder=fleet.make_holder(config, deployments, self.metrics),
             stall_seconds=config.timeouts.stall_seconds,
             stream_seconds=config.timeouts.stream_seconds,

@@ -91,6 +91,7 @@ async def serve_request(
             raise
         else:
             ask.caller = head.caller
+            ask.headers = scope["headers"]
             return ask
         finally:
             if link is None:

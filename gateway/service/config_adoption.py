@@ -13,6 +13,7 @@ from backends.registry import Deployment, list_backends
 from gateway.config import GatewayConfig
 from gateway.service import fleet
 from gateway.service.backend_watch import BackendWatch
+from gateway.service.client.passed_headers import fold_names
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.profiles import ProfileFiles
 from gateway.service.request.routing_table import ModelNames
@@ -102,6 +103,7 @@ class ConfigAdopter:
         gateway.names = names
         gateway.deployments = deployments
         gateway.limits = config.limits
+        gateway.passed_headers = fold_names(config.headers.to_clients)
         gateway.gate = change_gate(gateway.gate, config, deployments, gateway.metrics.admission)
         gateway.holder = fleet.make_holder(config, deployments, gateway.metrics)
         gateway.deciding.change_config(config)

@@ -25,7 +25,7 @@ _POLL_SECONDS: Final = 0.5
 RELOADED: Final = frozenset(
     {
         "models", "profile", "learnt_profile", "shadow", "policy", "placement", "reference_load",
-        "bounds", "weights", "default_model", "presets", "limits",
+        "bounds", "weights", "default_model", "presets", "limits", "headers",
     }
 )  # fmt: skip
 """The keys whose change needs no restart."""

@@ -79,11 +79,13 @@ class RequestPipeline:
         deciding: Deciding | None = None,
         log: LogConfig = NO_LOG,
         limits: LimitsConfig = DEFAULT_LIMITS,
+        passed_headers: frozenset[bytes] | None = None,
         keys: ApiKeys | None = None,
         holder: RequestHolder | None = None,
         spending: KeySpending | None = None,
     ) -> None:
         self.limits = limits
+        self.passed_headers = passed_headers
         self.keys = keys
         self.gate: RequestGate | None = None
         self.spending = spending
@@ -269,7 +271,7 @@ class RequestPipeline:
         ttft_seconds: float | None = None
         try:
             note_upstream_response(record, opened, made.snapshot)
-            head = build_response_headers(record, opened, made)
+            head = build_response_headers(record, opened, made, self.passed_headers)
             explain = partial(made.explain_answer, record) if made.steering.explain else None
             self.accounting.impact.attach_to(opened, record, wanted=made.steering.impact)
             if opened.stream is None:

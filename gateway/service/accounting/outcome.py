@@ -4,6 +4,7 @@ from backends.sse import TokenUsage
 from gateway.scheduling.cost import COST_FLOOR
 from gateway.service.client import headers as names
 from gateway.service.client.api_error import Header
+from gateway.service.client.passed_headers import select_headers
 from gateway.service.request.plan import RoutingPlan
 from gateway.service.request.routing_table import RoutingSnapshot
 from gateway.service.upstream.relay import UnaryResponse
@@ -13,9 +14,12 @@ from gateway.telemetry.request_stages import AnsweredRequest, ServedRequest
 
 
 def build_response_headers(
-    record: RequestRecord, opened: UpstreamResponse, made: RoutingPlan
+    record: RequestRecord,
+    opened: UpstreamResponse,
+    made: RoutingPlan,
+    passed: frozenset[bytes] | None = None,
 ) -> list[Header]:
-    """Return the response headers that say who answered and why."""
+    """Return the response headers that say who answered and why, and the backend's that pass."""
     scored = opened.scored
     pairs = [
         (_MODEL, scored.model),
@@ -39,6 +43,8 @@ def build_response_headers(
     head = [(name, value.encode("latin-1")) for name, value in pairs]
     if record.hold is not None:
         head += record.hold.build_headers()
+    if passed is not None:
+        head += select_headers(opened.answer.headers, passed)
     return head
 
 

@@ -1,7 +1,9 @@
 """One decoded request, whichever API it speaks."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gateway.service.client.api_error import Header
 from gateway.service.request.caller import Caller
 from gateway.service.request.client_body import MultipartForm
 from gateway.service.request.conversation_prefix import NO_TEXTS, ConversationTexts
@@ -37,6 +39,8 @@ class InferenceRequest:
     """The only backend that can serve it: it holds what the request goes on from."""
     caller: Caller | None = None
     """Whose key it carries, where there are keys."""
+    headers: Iterable[Header] = ()
+    """As its client sent them; few of them may leave the process."""
     choices: int = 1
     """How many answers the client is to be sent, once the prompt is read; 0: not known."""
 

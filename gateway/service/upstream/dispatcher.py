@@ -17,6 +17,7 @@ from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.client.cancellation import RequestCancellation
 from gateway.service.client.errors import BadGateway
+from gateway.service.client.passed_headers import fold_names
 from gateway.service.request.candidates import SelectedBackends
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.response_ids import ResponseIds
@@ -55,6 +56,7 @@ class UpstreamDispatcher:
         boundary: BoundaryAccount | None = None,
         bytes_in_flight: ByteBudget | None = None,
         response_ids: ResponseIds | None = None,
+        passed_headers: frozenset[bytes] | None = None,
     ) -> None:
         self._metrics = metrics
         self.response_ids = response_ids or ResponseIds((), None)
@@ -63,7 +65,7 @@ class UpstreamDispatcher:
         self._boundary = boundary
         self.bytes_in_flight = bytes_in_flight or ByteBudget(limits.max_bytes_in_flight)
         self._sender = RequestSender(
-            client, timeouts, limits, self.bytes_in_flight, self.response_ids
+            client, timeouts, limits, self.bytes_in_flight, self.response_ids, passed_headers
         )
         self.budget = RetryBudget(retry.budget_ratio, retry.budget_start, retry.budget_max)
 
@@ -72,6 +74,7 @@ class UpstreamDispatcher:
         self.response_ids.change_deployments(deployments)
         self.bytes_in_flight.most = config.limits.max_bytes_in_flight
         self._sender.max_answer_bytes = config.limits.max_answer_bytes
+        self._sender.passed_headers = fold_names(config.headers.to_backends)
 
     async def open_response(
         self,

@@ -17,6 +17,7 @@ from gateway.scheduling.decision import ScoredCandidate
 from gateway.service.byte_budget import ByteBudget, HeldBytes
 from gateway.service.client import headers as names
 from gateway.service.client.cancellation import CancelReason, RequestCancellation
+from gateway.service.client.passed_headers import join_headers, select_headers
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.response_ids import ResponseIds
@@ -37,8 +38,10 @@ class RequestSender:
         limits: LimitsConfig,
         bytes_in_flight: ByteBudget,
         response_ids: ResponseIds,
+        passed_headers: frozenset[bytes] | None = None,
     ) -> None:
         self._response_ids = response_ids
+        self.passed_headers = passed_headers
         self._client = client
         self._timeouts = timeouts
         self.max_answer_bytes = limits.max_answer_bytes
@@ -73,6 +76,8 @@ class RequestSender:
             headers["traceparent"] = record.trace.header
         if record.received.load_format:
             headers[names.LOAD_FORMAT] = record.received.load_format
+        if self.passed_headers is not None:
+            headers |= join_headers(select_headers(ask.headers, self.passed_headers))
         answer: BackendResponse | None = None
         opened: UpstreamResponse | None = None
         try:
