@@ -63,7 +63,7 @@ class RemoteOpenAIServer:
 
     def _options(self, path: str, more: dict) -> dict:
         base = {"base_url": f"{URL}/{path}".rstrip("/"), "api_key": self.DUMMY_API_KEY}
-        return {**base, "max_retries": 0, "timeout": 120, **more}
+        return {**base, "max_retries": 0, "timeout": 600, **more}
 
 
 class _Utils(types.ModuleType):
