@@ -35,18 +35,19 @@ def test_every_cell_is_measured_once_and_an_interrupted_run_goes_on(tmp_path):
     text = out.read_text().splitlines()
     assert [json.loads(line) for line in text[: len(before)]] == before
     assert shown.count("'model': 'falcon-7b'") == 0
-    assert shown.count(" s left] ") == 2 * 9
+    assert shown.count(" s left] ") == 2 * (9 + 1)
     records = [json.loads(line) for line in text]
     cells = [
         (r["model"], r["kind"], r.get("tokens"), r.get("batch"), r.get("context"))
         for r in records
-        if "model" in r
+        if r["kind"] in {"prefill", "decode"}
     ]
     assert len(cells) == len(set(cells)) == 3 * 9
     found = summarise_steps(records)
     assert set(found["models"]) == MODELS
     assert found["counter"]["period_seconds"] > 0
     assert found["machine"]["tiny"] is True
+    assert set(found["idle_watts_loaded"]) == MODELS
     for model in found["models"].values():
         assert model["seconds"]["rows"] == 9
 

@@ -18,9 +18,7 @@ up; nothing of that is worth keeping.
 """
 
 import argparse
-import importlib
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,19 +29,18 @@ import torch
 import transformers
 
 from tests.gpu.energy_counter import FakeCounter, NvmlCounter
+from tests.gpu.model_steps import (
+    MODELS,
+    Step,
+    build_decode_step,
+    build_model,
+    build_prefill_step,
+    compute_cache_bytes,
+    graph_step,
+    skip_masks,
+)
 from tests.gpu.steps_fit import compute_period_seconds, compute_watts, summarise_steps
 
-MODELS = {
-    "phi-3-mini": (transformers.Phi3Config, {"sliding_window": None, "pad_token_id": 0}),
-    "mistral-7b": (transformers.MistralConfig, {"sliding_window": None}),
-    "falcon-7b": (transformers.FalconConfig, {}),
-}
-TINY = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 128,
-}
 PREFILLS = (64, 128, 256, 512, 1024, 2048, 4096)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = (256, 512, 1024, 2048, 4096)
@@ -51,8 +48,6 @@ MEMORY_SHARE = 0.8
 LOOK_EVERY_SECONDS = 0.002
 SYNCHRONISE_EVERY_SECONDS = 0.05
 LEAD_SHARE = 0.3
-
-Step = Callable[[], None]
 
 
 class StepBench:
@@ -64,7 +59,6 @@ class StepBench:
         self.tiny = tiny
         self.out = out
         self.device = "cpu" if tiny else "cuda"
-        self.dtype = torch.float32 if tiny else torch.bfloat16
         self.counter = FakeCounter() if tiny else NvmlCounter()
         self.cell_seconds = cell_seconds
         self.ends_at = time.monotonic() + budget_seconds
@@ -177,106 +171,6 @@ class StepBench:
         )
 
 
-def skip_masks() -> None:
-    """Have attention run without a mask, and heads that share keys share them in the kernel.
-
-    All sequences of a step are equally long here, so there is nothing to mask; with a mask the keys
-    and values are copied once per query head and the fast kernels are not chosen.
-    """
-    for name in ("phi3", "mistral", "falcon"):
-        module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
-        module.create_causal_mask = lambda *_, **__: None
-    attend = torch.nn.functional.scaled_dot_product_attention
-
-    def attend_shared(query: Any, key: Any, value: Any, **options: Any) -> Any:
-        """Attend with fewer heads of keys than of queries too."""
-        options["enable_gqa"] = query.shape[1] != key.shape[1]
-        return attend(query, key, value, **options)
-
-    torch.nn.functional.scaled_dot_product_attention = attend_shared
-
-
-def build_model(name: str, bench: StepBench) -> Any:
-    """Return a model of the published size with random weights."""
-    kind, changed = MODELS[name]
-    config = kind(**changed, **(TINY if bench.tiny else {}))
-    if bench.tiny:
-        config.intermediate_size, config.num_key_value_heads = 64, 4
-    with torch.device(bench.device):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=bench.dtype)
-    return model.eval()
-
-
-def graph_step(step: Step) -> tuple[Step, bool]:
-    """Return the step as a CUDA graph where it can be captured."""
-    try:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-    except RuntimeError as error:
-        print(f"no CUDA graph: {error}", file=sys.stderr, flush=True)
-        torch.cuda.synchronize()
-        return step, False
-    return graph.replay, True
-
-
-def compute_cache_bytes(config: Any, batch: int, context: int) -> int:
-    """Return what the keys and values of so many tokens take in bfloat16."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    if getattr(config, "multi_query", False):
-        heads = 1
-    width = config.hidden_size // config.num_attention_heads
-    return 2 * 2 * config.num_hidden_layers * heads * width * batch * context
-
-
-def build_decode_step(model: Any, batch: int, context: int) -> Step:
-    """Return one decode step of so many sequences, each with so much behind it."""
-    device = model.device
-    cache = transformers.StaticCache(config=model.config, max_cache_len=context + 1)
-    token = torch.ones((batch, 1), dtype=torch.long, device=device)
-    place = torch.full((batch, 1), context, dtype=torch.long, device=device)
-    first = torch.zeros_like(place)
-    # makes the cache's tensors
-    model(input_ids=token, position_ids=first, past_key_values=cache, use_cache=True)
-    for layer in cache.layers:
-        layer.keys.normal_()
-        layer.values.normal_()
-
-    def set_length() -> None:
-        """Say again how much is behind it: each step adds one."""
-        for layer in cache.layers:
-            length = getattr(layer, "cumulative_length", None)
-            if isinstance(length, torch.Tensor):
-                length.fill_(context)
-            elif length is not None:
-                layer.cumulative_length = context
-
-    def step() -> None:
-        set_length()
-        model(
-            input_ids=token,
-            position_ids=place,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-
-    return step
-
-
-def build_prefill_step(model: Any, tokens: int) -> Step:
-    """Return the prefill of one prompt of so many tokens."""
-    prompt = torch.randint(1, model.config.vocab_size, (1, tokens), device=model.device)
-    places = torch.arange(tokens, device=model.device).unsqueeze(0)
-    return lambda: model(input_ids=prompt, position_ids=places, use_cache=False, logits_to_keep=1)
-
-
 def measure_model(name: str, bench: StepBench, grid: dict[str, Sequence[int]]) -> None:
     """Measure all cells of a model that are not measured yet."""
     cells = [{"kind": "prefill", "batch": 1, "tokens": tokens} for tokens in grid["prefills"]]
@@ -288,7 +182,7 @@ def measure_model(name: str, bench: StepBench, grid: dict[str, Sequence[int]]) -
     wanted = [cell for cell in cells if not bench.has_record(model=name, **cell)]
     if not wanted or bench.is_over:
         return
-    model = build_model(name, bench)
+    model = build_model(name, bench.device, tiny=bench.tiny)
     bench.measure_loaded_rest(name, 2.0 * bench.cell_seconds)
     for cell in wanted:
         if bench.is_over:

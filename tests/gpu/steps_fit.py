@@ -129,5 +129,6 @@ def summarise_steps(records: Iterable[Row]) -> Row:
         "machine": by_kind.get("machine", [None])[-1],
         "counter": by_kind.get("counter", [None])[-1],
         "idle": by_kind.get("idle", [None])[-1],
+        "idle_watts_loaded": {row["model"]: row["watts"] for row in by_kind.get("idle_loaded", [])},
         "models": models,
     }
