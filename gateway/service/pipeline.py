@@ -21,6 +21,7 @@ from gateway.service.accounting.outcome import (
 )
 from gateway.service.byte_budget import ByteBudget
 from gateway.service.callers.api_keys import ApiKeys
+from gateway.service.callers.request_hold import RequestHold
 from gateway.service.callers.spending import KeySpending
 from gateway.service.client.api_error import ApiError
 from gateway.service.client.cancellation import (
@@ -240,6 +241,13 @@ class RequestPipeline:
         ask = await load()
         record.parsed = ParsedRequest(ask.stream)
         target, baseline = self._note_target(ask, record)
+        hold = (
+            None
+            if self.spending is None
+            else await self.spending.begin_request(
+                ask.caller, waits=self.gate is not None or self.holder is not None
+            )
+        )
         made = (
             self._plan_target(ask, target, headers, baseline)
             if self.gate is None
@@ -252,7 +260,7 @@ class RequestPipeline:
                 made, partial(self._plan_target, ask, target, headers, baseline)
             )
         made.note(record, self._log)
-        await self._admit_plan(made, record)
+        await self._admit_plan(made, record, hold)
         open_response = partial(
             self.dispatcher.open_response,
             ask,
@@ -316,15 +324,17 @@ class RequestPipeline:
         record.target = RequestedName(target.label, target.preset, arm)
         return target, baseline
 
-    async def _admit_plan(self, made: RoutingPlan, record: RequestRecord) -> None:
+    async def _admit_plan(
+        self, made: RoutingPlan, record: RequestRecord, hold: RequestHold | None
+    ) -> None:
         """Raise ApiError where nobody can serve a request, or its key has too little left."""
         ask = made.ask
         if not made.decision.candidates:
             raise no_candidate_error(
                 made.decision, ask.kind.prompt_member, wait=made.find_shortest_wait()
             )
-        if self.spending is not None and ask.caller is not None and ask.caller.limits is not None:
-            await self.spending.admit_request(ask.caller, made, record)
+        if self.spending is not None and hold is not None:
+            await self.spending.admit_plan(hold, made, record)
 
     def _resolve_target(self, ask: InferenceRequest) -> RequestTarget:
         """Return the models that may serve a request.

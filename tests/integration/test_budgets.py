@@ -89,6 +89,42 @@ async def test_tokens_a_minute_are_those_predicted_and_what_came_beyond(world, r
     await until(refused, "the tokens to be used up")
 
 
+@pytest.mark.parametrize(
+    ("rate", "more"),
+    [("requests", {"requests_per_minute": 1}), ("tokens", {"tokens_per_minute": 150})],
+)
+async def test_who_is_over_a_rate_takes_no_place_in_the_queue(world, ring, store, rate, more):
+    limited, free = ring.add("search", **more), ring.add("ads")
+    gate = await world.gate(
+        model("phi-3-mini", await world.simulator()),
+        limits=LimitsConfig(max_running=1),
+        keys=ring.config(store=store),
+    )
+    # An answer that is longer than all that its key may use takes what is left.
+    long = {"max_tokens": 200, "min_tokens": 200, "ignore_eos": True}
+    assert (await gate.ask(CHAT | long, limited)).status == 200
+
+    async def over():
+        await used(gate, limited)
+        return (await gate.ask(CHAT, limited)).status == 429
+
+    await until(over, "the rate to be used up")
+    admission = gate.gateway.gate.admission
+    await admission.enter("nobody's")
+    waiting = asyncio.create_task(gate.ask(CHAT, free))
+    await until(lambda: admission.waiting == 1, "the other key's")
+    for name in ("limited", "again"):
+        got = await gate.ask(CHAT, limited)
+        assert (got.status, got.json["error"]["code"]) == (429, "rate_limit_exceeded"), name
+        assert got.json["error"]["type"] == rate
+        assert got.headers[f"x-ratelimit-remaining-{rate}"] == "0"
+        assert 1 <= int(got.headers["retry-after"]) <= 60
+        assert admission.waiting == 1
+    assert await gate.metric("joulegate_admission_refused_requests_total") == 0
+    admission.leave("nobody's")
+    assert (await waiting).status == 200
+
+
 @pytest.mark.parametrize("per", ["hour", "day", "month"])
 async def test_a_hard_budget_refuses_until_it_renews(world, ring, store, per):
     gate = await world.gate(

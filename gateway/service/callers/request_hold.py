@@ -14,17 +14,19 @@ class RequestHold:
     """One request of a key with limits.
 
     `tokens` are those taken from its rate; `charges` its budgets, which the store holds where
-    `reserved`; `passed` the soft one that has nothing left, if any; `headers` tell of its rates.
+    `reserved`; `passed` the soft one that has nothing left, if any; `headers` tell of its rates;
+    `unchecked` says that the store did not answer.
     """
 
     name: str
     key_id: str
     limits: KeyLimits
-    tokens: int
+    tokens: int = 0
     charges: tuple[tuple[BudgetRule, BudgetCharge], ...] = ()
     reserved: bool = False
     passed: str | None = None
     headers: list[Header] = field(default_factory=list)
+    unchecked: bool = False
 
     def build_headers(self) -> list[Header]:
         """Return what the answer's head says of rates and budgets."""

@@ -1,6 +1,7 @@
 """What keys spend: admitted within rates and budgets, settled to what was metered, told as usage.
 
-Rules: a request is reserved at what it is predicted to cost at p90, and settled once its joules are
+Rules: a request beyond its key's rate is refused before it takes a place in a queue; one that has
+its turn is reserved at what it is predicted to cost at p90, and settled once its joules are
 final. Without limits a key costs the request nothing: its usage is counted when it is over. Where
 the store does not answer, `fail_open` says whether requests go on; each is counted.
 """
@@ -68,30 +69,42 @@ class KeySpending:
         # Clients choose their requests' ids, so that two may have one.
         self._names = map((secrets.token_hex(6) + "-{:x}").format, itertools.count())
 
-    async def admit_request(self, caller: Caller, made: RoutingPlan, record: RequestRecord) -> None:
-        """Take a request from its key's rates and budgets; past a soft one, turn to the cheapest.
+    async def begin_request(self, caller: Caller | None, *, waits: bool) -> RequestHold | None:
+        """Take a request from its key's rates, before it waits for a place (where it `waits`).
+
+        None where its key has no limits. Raises RateLimitReached, KeyStoreUnavailable.
+        """
+        if caller is None or caller.limits is None:
+            return None
+        limits: KeyLimits = caller.limits
+        hold = RequestHold(next(self._names), caller.identity.key_id, limits)
+        try:
+            self._check_store()
+            hold.headers = await self._rates.take_request(hold.key_id, limits, waits=waits)
+        except StoreUnavailable as error:
+            self._go_unchecked(hold, error)
+        return hold
+
+    async def admit_plan(self, hold: RequestHold, made: RoutingPlan, record: RequestRecord) -> None:
+        """Take what a plan is predicted to cost; past a soft budget turn it to the cheapest model.
 
         Raises RateLimitReached, BudgetExceeded, KeyStoreUnavailable.
         """
-        limits: KeyLimits = caller.limits
         scored = made.decision.candidates[0]
-        tokens = scored.tokens_in + scored.tokens_out
-        hold = RequestHold(next(self._names), caller.identity.key_id, limits, tokens)
+        hold.tokens = scored.tokens_in + scored.tokens_out
         # At once: should its client leave meanwhile, what was reserved is given back.
         record.hold = hold
         try:
             self._check_store()
-            hold.headers = await self._rates.take_request(hold.key_id, limits, tokens)
-            if limits.budgets:
+            hold.headers = await self._rates.take_predicted(
+                hold.key_id, hold.limits, hold.tokens, hold.headers
+            )
+            if hold.limits.budgets:
                 await self._reserve_amounts(hold, made)
         except StoreUnavailable as error:
             # Whether it was reserved is not known; settled it is in any case.
             hold.reserved = False
-            self._note_away(error, "admitted" if self._fail_open else "refused")
-            if not self._fail_open:
-                raise KeyStoreUnavailable(
-                    "what this API key has left cannot be looked up now", retry_after_seconds=1
-                ) from None
+            self._go_unchecked(hold, error)
         if hold.passed is not None and made.target.model is None:
             made.decision = _put_cheapest_first(made.decision)
             if record.planned is not None:
@@ -188,6 +201,18 @@ class KeySpending:
         if verdict.passed:
             hold.passed = describe_budget(*hold.charges[verdict.passed[0]])
 
+    def _go_unchecked(self, hold: RequestHold, error: StoreUnavailable) -> None:
+        """Let a request go on where that is configured. Raises KeyStoreUnavailable."""
+        if not hold.unchecked:
+            consequence = "admitted" if self._fail_open else "refused"
+            self._metrics.key_store_errors.labels(consequence).inc()
+        hold.unchecked = True
+        self._note_away(error)
+        if not self._fail_open:
+            raise KeyStoreUnavailable(
+                "what this API key has left cannot be looked up now", retry_after_seconds=1
+            ) from None
+
     def _check_store(self) -> None:
         if time.monotonic() < self._away_until:
             raise StoreUnavailable("failed a moment ago")
@@ -206,13 +231,13 @@ class KeySpending:
                 more = count_amount(usage.fields, "tokens") - hold.tokens
                 await self._rates.take_tokens(hold.key_id, hold.limits, more)
         except StoreUnavailable as error:
-            self._note_away(error, "delayed")
+            self._metrics.key_store_errors.labels("delayed").inc()
+            self._note_away(error)
             return False
         self._waiting.popleft()
         return True
 
-    def _note_away(self, error: StoreUnavailable, consequence: str) -> None:
-        self._metrics.key_store_errors.labels(consequence).inc()
+    def _note_away(self, error: StoreUnavailable) -> None:
         if time.monotonic() >= self._away_until:
             self._away_until = time.monotonic() + _AWAY_SECONDS
             _log.error("the store of budgets does not answer: %s", error)
