@@ -239,7 +239,6 @@ class RequestPipeline:
         started: float,
     ) -> None:
         ask = await load()
-        record.parsed = ParsedRequest(ask.stream)
         target, baseline = self._note_target(ask, record)
         hold = (
             None
@@ -319,6 +318,7 @@ class RequestPipeline:
         self, ask: InferenceRequest, record: RequestRecord
     ) -> tuple[RequestTarget, BaselineConfig | None]:
         """Note what a request asks for; return it, and the baseline that it is to be served by."""
+        record.parsed = ParsedRequest(ask.stream)
         target = self._resolve_target(ask)
         arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
         record.target = RequestedName(target.label, target.preset, arm)

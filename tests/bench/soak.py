@@ -1,10 +1,12 @@
 """`python -m tests.bench soak`: many requests, some to failing backends, some with large bodies.
 
-Of the requests 5% meet a fault (a reset, a 503, a body that is cut, nonsense) and 1% have a body of
-4 MB. Shown as it goes: the gateway's resident memory, open descriptors and asyncio's tasks. What
-counts is how they are once it is over, against how they were after the warm-up. Exits 1 where
-memory has grown by more than `--most-mb`, or descriptors or tasks are more than they were.
-SIGTERM ends it early, and shows what there is by then.
+Of the requests 5% meet a fault (a reset, a 503, an answer that is cut, nonsense), a fifth are
+streamed, and 1% have a body of 4 MB. Each model has an address of its own, so that what fails at
+one is asked of another; what has begun to stream cannot be, and is `broken`. Shown as it goes: the
+gateway's resident memory, open descriptors and asyncio's tasks. What counts is how they are once it
+is over, against how they were after the warm-up. Exits 1 where memory has grown by more than
+`--most-mb`, or descriptors or tasks are more than they were. SIGTERM ends it early, and shows what
+there is by then. The long run: `--requests 1000000 --warm 50000 --most-mb 10`.
 """
 
 import argparse
@@ -21,11 +23,13 @@ import uvloop
 
 from tests.bench import machine, serving
 from tests.bench.report import say
-from tests.bench.wire import LENGTH, request, unary
+from tests.bench.wire import END, LENGTH, Streamed, request, unary
 
 _AT_ONCE: Final = 32
 _FAULT_EVERY: Final = 20
 _LARGE_EVERY: Final = 100
+_STREAM_EVERY: Final = 5
+_STREAM_TOKENS: Final = 20
 _LARGE_BYTES: Final = 4_000_000
 _SETTLE_SECONDS: Final = 12.0
 """For connections to be closed that nobody uses, and for joules that are waited for."""
@@ -45,7 +49,8 @@ class _Faulty(asyncio.Protocol):
 
     served = 0
 
-    def __init__(self, whole: bytes) -> None:
+    def __init__(self, whole: bytes, streamed: bytes) -> None:
+        self._wholes = whole, streamed
         self._whole = whole
         self._missing = 0
         self._head = b""
@@ -66,6 +71,7 @@ class _Faulty(asyncio.Protocol):
             self._head = b""
             found = LENGTH.search(data, 0, end + 2)
             self._missing = end + 4 + (int(found[1]) if found else 0) - len(data)
+            self._whole = self._wholes[b'"stream":true' in data]
             if data.startswith(b"GET"):
                 self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
                 return
@@ -96,6 +102,7 @@ class _Client:
     def __init__(self, port: int) -> None:
         self._port = port
         self._small = request(port)
+        self._stream = request(port, stream_tokens=_STREAM_TOKENS)
         head, _, body = self._small.partition(b"\r\n\r\n")
         # Nothing that counts as a prompt: it is to reach a backend.
         body = body[:-1] + b',"metadata":{"note":"%b"}}' % (b"x" * _LARGE_BYTES)
@@ -110,18 +117,28 @@ class _Client:
         writer: asyncio.StreamWriter | None = None
         while self.done < until and not self.stopped:
             self.done += 1
-            large = self.done % _LARGE_EVERY == 0
+            asked = self._small
+            if self.done % _LARGE_EVERY == 0:
+                asked = self._large
+            elif self.done % _STREAM_EVERY == 0:
+                asked = self._stream
+            code, closes = "lost", True
             try:
                 if writer is None:
                     reader, writer = await asyncio.open_connection(serving.HOST, self._port)
-                writer.write(self._large if large else self._small)
+                writer.write(asked)
                 head = await reader.readuntil(b"\r\n\r\n")
                 found = LENGTH.search(head)
-                await reader.readexactly(int(found[1]) if found else 0)
-                code = head[9:12].decode()
+                if found:
+                    await reader.readexactly(int(found[1]))
+                    code = head[9:12].decode()
+                else:
+                    code = "broken"
+                    if b"data: [DONE]" in await reader.readuntil(END):
+                        code = "200"
                 closes = b"connection: close" in head
             except (OSError, asyncio.IncompleteReadError):
-                code, closes = "lost", True
+                pass
             self.codes[code] = self.codes.get(code, 0) + 1
             if closes and writer is not None:
                 writer.close()
@@ -144,18 +161,26 @@ def read_held(pid: int, tasks: Path) -> Held:
 
 async def _measure(given: argparse.Namespace, cores: machine.Cores) -> tuple[Held, Held, _Client]:
     loop = asyncio.get_running_loop()
-    whole = unary("microsoft/Phi-3-mini-4k-instruct")
-    server = await loop.create_server(lambda: _Faulty(whole), serving.HOST, 0, backlog=4096)
-    port = server.sockets[0].getsockname()[1]
+    name = "microsoft/Phi-3-mini-4k-instruct"
+    pieces = Streamed(name)
+    # Its last token is the tail's.
+    streamed = pieces.head + pieces.token * (_STREAM_TOKENS - 1) + pieces.tail(_STREAM_TOKENS)
+    whole = unary(name)
+    servers = [
+        await loop.create_server(lambda: _Faulty(whole, streamed), serving.HOST, 0, backlog=4096)
+        for _ in range(serving.MODELS)
+    ]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
     with tempfile.TemporaryDirectory() as folder:
         tasks = Path(folder, "tasks")
         os.environ[TASKS_FILE] = str(tasks)
-        up = serving.gateway(cores.gateway, [port] * serving.MODELS, module="tests.bench.soak")
+        up = serving.gateway(cores.gateway, ports, module="tests.bench.soak")
         try:
             async with serving.beside_loop(up) as gateway:
                 client = _Client(gateway.port)
                 loop.add_signal_handler(signal.SIGTERM, setattr, client, "stopped", True)
                 first: Held | None = None
+                began = time.monotonic()
                 steps = [*range(given.step, given.requests, given.step), given.requests]
                 for until in steps:
                     if client.stopped:
@@ -165,11 +190,13 @@ async def _measure(given: argparse.Namespace, cores: machine.Cores) -> tuple[Hel
                         await asyncio.sleep(_SETTLE_SECONDS)
                         first = await asyncio.to_thread(read_held, gateway.pid, tasks)
                     held = await asyncio.to_thread(read_held, gateway.pid, tasks)
-                    say(f"{until:,} requests: {held} {client.codes}")
+                    took = time.monotonic() - began
+                    say(f"{until:,} requests in {took:,.0f} s: {held} {client.codes}")
                 await asyncio.sleep(_SETTLE_SECONDS)
                 last = await asyncio.to_thread(read_held, gateway.pid, tasks)
         finally:
-            server.close()
+            for server in servers:
+                server.close()
     return first or last, last, client
 
 
