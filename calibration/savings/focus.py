@@ -2,8 +2,12 @@
 
 Rules of this file:
 
-- Columns are those that FOCUS 1.2 makes mandatory, 1.3's names of who provides, and what a server
-  of one's own knows besides; what is not FOCUS's begins with `x_`.
+- Columns are those that FOCUS 1.4 (https://focus.finops.org) asks of Cost and Usage of who sends no
+  invoices, has no price list, regions or discounts, and splits costs; what is not FOCUS's begins
+  with `x_`. Numbers are written out: FOCUS allows no exponents.
+- What a model cost on a day is FOCUS's origin charge. Its rows are that charge split: tenant and
+  preset in `Allocated…`, all else alike, ratios that add up to 1; what is nobody's is allocated to
+  none.
 - Money is the facility's (`joulegate_cost_total`) of requests, divided among a model's rows by
   their joules; idle and other are rows of their own, of no tenant. So a month's rows add up to what
   was counted. Without `boundary` costs are 0 in XXX, ISO 4217's code for no currency.
@@ -11,10 +15,12 @@ Rules of this file:
 """
 
 import csv
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 from calibration.recalibrate.prometheus import PrometheusClient, create_client
@@ -25,13 +31,19 @@ from gateway.console import OK
 _NONE: Final = "none"
 _NOBODYS: Final = ("idle", "other")
 _NO_CURRENCY: Final = "XXX"
+_UNIT: Final = "Kilowatt-Hours"
+_COSTS: Final = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
+_PROVIDERS: Final = ("HostProviderName", "InvoiceIssuerName", "ServiceProviderName")
+_METHOD: Final = "joulegate/metered-joules"
+"""The method of splitting that docs/savings.md tells."""
 COLUMNS: Final = (
-    "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
-    "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency",
-    "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "ContractedCost",
-    "EffectiveCost", "HostProviderName", "InvoiceIssuerName", "ListCost", "PricingQuantity",
-    "PricingUnit", "ProviderName", "PublisherName", "ResourceId", "ResourceName", "ResourceType",
-    "ServiceCategory", "ServiceName", "ServiceProviderName", "SubAccountId", "SubAccountName",
+    "AllocatedMethodDetails", "AllocatedMethodId", "AllocatedResourceId", "AllocatedResourceName",
+    "AllocatedTags", "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency",
+    "BillingPeriodEnd", "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription",
+    "ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit",
+    "ContractedCost", "EffectiveCost", "HostProviderName", "InvoiceIssuerName", "ListCost",
+    "PricingQuantity", "PricingUnit", "ResourceId", "ResourceName", "ResourceType",
+    "ServiceCategory", "ServiceName", "ServiceProviderName", "ServiceSubcategory",
     "x_Preset", "x_Joules", "x_Co2eGrams", "x_PromptTokens", "x_CompletionTokens",
     "x_SciGramsPer1000Tokens",
 )  # fmt: skip
@@ -128,53 +140,72 @@ def _find_key(labels: dict[str, str], nobodys: str | None = None) -> _Key:
     return model, labels.get("tenant", _NONE), labels.get("preset", _NONE)
 
 
-def _make_rows(day: _DayFigures) -> Iterator[dict[str, object]]:
-    owned: dict[str, float] = defaultdict(float)
-    for (model, tenant, _), joules in day.joules.items():
-        owned[model] += joules if tenant else 0.0
-    for (model, tenant, preset), joules in sorted(day.joules.items()):
-        key = (model, tenant, preset)
-        if tenant:
-            of_model = day.cost.get((model, "requests"), 0.0)
-            cost = of_model * joules / owned[model] if owned[model] else 0.0
-            what = f"answers of {model} to {tenant}, preset {preset}"
-        else:
-            cost = day.cost.get((model, preset), 0.0)
-            what = f"{preset} energy of {model}"
+def _make_rows(day: _DayFigures) -> Iterator[dict[str, str]]:
+    costs = _split_costs(day)
+    total_joules: dict[str, float] = defaultdict(float)
+    total_cost: dict[str, float] = defaultdict(float)
+    for key, joules in day.joules.items():
+        total_joules[key[0]] += joules
+        total_cost[key[0]] += costs[key]
+    for key, joules in sorted(day.joules.items()):
+        model, tenant, preset = key
+        cost = costs[key]
+        whole = total_cost[model]
+        ratio = cost / whole if whole else joules / total_joules[model]
         generated = day.tokens.get((key, "completion"), 0.0)
         grams = day.grams.get(key)
-        kwh = joules / 3.6e6
+        kwh = _write_number(joules / 3.6e6)
         yield {
-            **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), cost),
+            "AllocatedMethodDetails": (
+                f'{{"Elements": [{{"AllocatedRatio": {_write_number(ratio)}, '
+                f'"UsageUnit": "{_UNIT}", "UsageQuantity": {kwh}}}]}}'
+            ),
+            "AllocatedMethodId": _METHOD,
+            "AllocatedResourceId": tenant,
+            "AllocatedResourceName": tenant,
+            "AllocatedTags": json.dumps({"joulegate/preset": preset}) if tenant else "",
+            **dict.fromkeys(_COSTS, _write_number(cost)),
             "BillingAccountId": "joulegate",
             "BillingAccountName": "Joulegate",
             "BillingCurrency": day.currency,
             "ChargeCategory": "Usage",
-            "ChargeDescription": what,
+            "ChargeDescription": f"energy of {model}",
             "ChargeFrequency": "Usage-Based",
             **dict.fromkeys(("ConsumedQuantity", "PricingQuantity"), kwh),
-            **dict.fromkeys(("ConsumedUnit", "PricingUnit"), "kWh"),
-            **dict.fromkeys(
-                (
-                    "HostProviderName",
-                    "InvoiceIssuerName",
-                    "ProviderName",
-                    "PublisherName",
-                    "ServiceProviderName",
-                ),
-                "self-hosted",
-            ),
+            **dict.fromkeys(("ConsumedUnit", "PricingUnit"), _UNIT),
+            **dict.fromkeys(_PROVIDERS, "self-hosted"),
             "ResourceId": model,
             "ResourceName": model,
             "ResourceType": "Model",
             "ServiceCategory": "AI and Machine Learning",
+            "ServiceSubcategory": "Generative AI",
             "ServiceName": "Joulegate",
-            "SubAccountId": tenant,
-            "SubAccountName": tenant,
             "x_Preset": preset if tenant else "",
-            "x_Joules": joules,
-            "x_Co2eGrams": "" if grams is None else grams,
-            "x_PromptTokens": day.tokens.get((key, "prompt"), 0.0),
-            "x_CompletionTokens": generated,
-            "x_SciGramsPer1000Tokens": 1000 * grams / generated if grams and generated else "",
+            "x_Joules": _write_number(joules),
+            "x_Co2eGrams": "" if grams is None else _write_number(grams),
+            "x_PromptTokens": _write_number(day.tokens.get((key, "prompt"), 0.0)),
+            "x_CompletionTokens": _write_number(generated),
+            "x_SciGramsPer1000Tokens": (
+                _write_number(1000 * grams / generated) if grams and generated else ""
+            ),
         }
+
+
+def _split_costs(day: _DayFigures) -> dict[_Key, float]:
+    """Return each row's cost: requests' by their joules, idle and other as they were counted."""
+    owned: dict[str, float] = defaultdict(float)
+    for (model, tenant, _), joules in day.joules.items():
+        owned[model] += joules if tenant else 0.0
+    return {
+        (model, tenant, preset): (
+            day.cost.get((model, "requests"), 0.0) * joules / owned[model]
+            if tenant
+            else day.cost.get((model, preset), 0.0)
+        )
+        for (model, tenant, preset), joules in day.joules.items()
+    }
+
+
+def _write_number(value: float) -> str:
+    """Return a number in digits alone, as FOCUS's NumericFormat asks."""
+    return format(Decimal(repr(value)), "f")

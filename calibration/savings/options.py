@@ -19,7 +19,9 @@ class SavingsOptions:
     ] = None
     focus: Annotated[
         str | None,
-        typer.Option(help="Print a month (2026-11) as FOCUS CSV instead: a row a day and tenant."),
+        typer.Option(
+            help="Print a month (2026-11) as FOCUS 1.4 CSV instead: a row a day and tenant."
+        ),
     ] = None
     access: PrometheusOptions = field(default_factory=PrometheusOptions)
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False

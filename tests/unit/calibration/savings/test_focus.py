@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import re
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
@@ -13,6 +15,22 @@ from calibration.savings import command
 from calibration.savings.focus import COLUMNS
 
 URL = "http://prom:9090"
+MANDATORY = (
+    "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
+    "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargePeriodEnd",
+    "ChargePeriodStart", "ContractedCost", "EffectiveCost", "HostProviderName",
+    "InvoiceIssuerName", "ListCost", "PricingQuantity", "PricingUnit", "ServiceCategory",
+    "ServiceName", "ServiceProviderName",
+    # Of who measures usage, bills by resource, and splits costs.
+    "ConsumedQuantity", "ConsumedUnit", "ResourceId", "ResourceName", "ResourceType",
+    "AllocatedMethodId", "AllocatedResourceId", "AllocatedResourceName", "AllocatedTags",
+)  # fmt: skip
+"""What FOCUS 1.4 says that Cost and Usage MUST include, where its condition holds here."""
+DIMENSIONS = (
+    "AllocatedMethodId", "BillingAccountId", "BillingCurrency", "ChargeCategory", "ChargeClass",
+    "ChargeDescription", "ChargePeriodStart", "ChargePeriodEnd", "ConsumedUnit", "ResourceId",
+    "ResourceName", "ServiceName",
+)  # fmt: skip
 NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC).timestamp()
 
 
@@ -68,7 +86,7 @@ def test_rows_add_up_to_what_was_counted(capsys):
     assert export() == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert tuple(rows[0]) == COLUMNS
-    by_owner = {row["SubAccountName"]: row for row in rows}
+    by_owner = {row["AllocatedResourceId"]: row for row in rows}
     assert set(by_owner) == {"search", "ads", ""}
     assert sum(float(row["BilledCost"]) for row in rows) == pytest.approx(13.0)
     assert sum(float(row["x_Joules"]) for row in rows) == pytest.approx(7e6)
@@ -82,6 +100,46 @@ def test_rows_add_up_to_what_was_counted(capsys):
         "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z",
     )  # fmt: skip
     assert search["ChargePeriodEnd"] == "2026-11-02T00:00:00Z"
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_models_day_is_one_charge_split_by_tenant_and_preset(capsys):
+    export()
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    split, alike = [], set()
+    for row in rows:
+        (element,) = json.loads(row["AllocatedMethodDetails"])["Elements"]
+        assert element["AllocatedRatio"] == pytest.approx(float(row["BilledCost"]) / 13.0)
+        assert element["UsageUnit"] == row["ConsumedUnit"]
+        assert element["UsageQuantity"] == float(row["ConsumedQuantity"])
+        assert row["AllocatedResourceName"] == row["AllocatedResourceId"]
+        tags = json.loads(row["AllocatedTags"] or "{}")
+        assert tags == ({"joulegate/preset": "eco"} if row["AllocatedResourceId"] else {})
+        split.append(element["AllocatedRatio"])
+        alike.add(tuple(row[name] for name in DIMENSIONS))
+    assert sum(split) == pytest.approx(1.0)
+    # FOCUS: the dimensions of what was split are those of the charge that it was split from.
+    assert len(alike) == 1
+
+
+def test_columns_are_those_of_focus_1_4():
+    own = [name for name in COLUMNS if name.startswith("x_")]
+    assert (*sorted(set(COLUMNS) - set(own)), *own) == COLUMNS
+    assert set(MANDATORY) <= set(COLUMNS)
+    assert not {"ProviderName", "PublisherName"} & set(COLUMNS)
+
+
+@pytest.mark.usefixtures("asked")
+def test_numbers_are_digits_alone(capsys, monkeypatch):
+    tiny = {name: [(labels, value * 1e-12) for labels, value in of] for name, of in DAY.items()}
+    monkeypatch.setitem(globals(), "DAY", tiny)
+    export()
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 3
+    for row in rows:
+        for name in ("BilledCost", "ConsumedQuantity", "PricingQuantity", "x_Joules", "ListCost"):
+            assert re.fullmatch(r"\d+(\.\d+)?", row[name]), row[name]
+            assert float(row[name]) > 0.0
 
 
 def test_each_day_is_asked_for_its_own_seconds(asked, capsys):
