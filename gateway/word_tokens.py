@@ -32,7 +32,6 @@ _SPACE, _WORD = f"[ {_OTHER}]", f"[^ {_OTHER}]"
 _CHUNK = re.compile(
     f"{_SPACE}*{_WORD}+(?:[{_OTHER}]{_SPACE}*{_WORD}+)*(?:[{_OTHER}]{_SPACE}*\\Z)?|{_SPACE}+"
 )
-_SPACES = re.compile("  +")
 _LINE = "\0"
 """Stands before the first word of a line, which has no space before it."""
 _PATTERNED_ASCII = (" \n", "\t", "\r", "\x0b", "\x0c", _LINE, _RUN)
@@ -55,16 +54,21 @@ class WordTokens:
     def count_tokens(self, text: str) -> int:
         """Return as many as `encode` would give."""
         patterned = _PATTERNED_ASCII if text.isascii() else _PATTERNED
-        if any(map(text.__contains__, patterned)) or text.endswith(("  ", "\n ")):
+        blank_end = text.endswith(("  ", "\n "))
+        if any(map(text.__contains__, patterned)) or (blank_end and not text.strip(" \n")):
             tokens, new = self._chunks.add_up(_CHUNK.findall(text))
             return tokens + self._learn(self._chunks, new, "") if new else tokens
+        if blank_end:
+            return self._count_blank_end(text)
         marked = _LINE + text
         if "\n" in text:
             marked = marked.replace("\n", f"\n {_LINE}").replace(f" {_LINE}\n", "\n")
         words = marked.split(" ")
         tokens, new = self._words.add_up(words)
         if "  " in text:
-            tokens += len(_SPACES.findall(text))
+            # A run is as many parts as it has pairs, all of them empty but the one that it ends at.
+            _, *parts = text.split("  ")
+            tokens += len(parts) - parts.count("")
         if text.endswith(" "):
             tokens += 1
         if new:
@@ -78,6 +82,14 @@ class WordTokens:
                 new = [word for word in new if word[0] != _LINE]
             tokens += self._learn(self._words, new, " ")
         return tokens
+
+    def _count_blank_end(self, text: str) -> int:
+        """Return the tokens of a text whose last word has blanks behind it."""
+        body = text.rstrip(" \n")
+        begin = max(body.rfind(" "), body.rfind("\n"))
+        last = body[begin:].removeprefix("\n")
+        more = len(self._encode(last + text[len(body) :])) - len(self._encode(last))
+        return self.count_tokens(body) + more
 
     def _learn_lines(self, lines: list[str]) -> int:
         """Return the tokens of words that each begin a line; keep them."""

@@ -13,6 +13,7 @@ and E[f(clamp(o))] = E[f(min(o, high))] - E[f(min(o, low))] + f(low) for both.
 
 import math
 from functools import lru_cache
+from math import erfc, exp, log
 from typing import NamedTuple
 
 DEFAULT_SIGMA = 0.8
@@ -54,13 +55,11 @@ class AnswerLength(NamedTuple):
         mu = min(mu, _MOST_MU)
         # Beyond exp()'s range all of the mass lies above the limits.
         exponent = mu + sigma * sigma / 2.0
-        mass = math.exp(exponent) if exponent < _FAR else 0.0
-        z = (math.log(high) - mu) / sigma
-        upper = mass * (0.5 * math.erfc((sigma - z) / _SQRT2)) + high * (
-            0.5 * math.erfc(z / _SQRT2)
-        )
-        z = (math.log(low) - mu) / sigma
-        lower = mass * (0.5 * math.erfc((sigma - z) / _SQRT2)) + low * (0.5 * math.erfc(z / _SQRT2))
+        half = 0.5 * exp(exponent) if exponent < _FAR else 0.0
+        z = (log(high) - mu) / sigma
+        upper = half * erfc((sigma - z) / _SQRT2) + high * (0.5 * erfc(z / _SQRT2))
+        z = (log(low) - mu) / sigma
+        lower = half * erfc((sigma - z) / _SQRT2) + low * (0.5 * erfc(z / _SQRT2))
         return upper - lower + low
 
     def compute_moments(self, low: float, high: float) -> Moments:
@@ -72,7 +71,11 @@ class AnswerLength(NamedTuple):
 
     def find_quantile(self, share: float, low: float, high: float) -> float:
         """Return the tokens that `share` of the answers stay within (0 < share < 1)."""
-        exponent = self.mu + self.sigma * find_normal_quantile(share)
+        return self.find_at(find_normal_quantile(share), low, high)
+
+    def find_at(self, z: float, low: float, high: float) -> float:
+        """Return the tokens at `z` deviations of ln(tokens) above `mu`, clamped."""
+        exponent = self.mu + self.sigma * z
         found = math.exp(exponent) if exponent < _FAR else math.inf
         return high if found >= high else max(found, min(low, high))
 

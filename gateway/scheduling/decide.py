@@ -86,7 +86,7 @@ def make_decision(
     excluded: list[ExcludedCandidate] = []
     able: list[CandidateEstimate] = []
     broken: list[tuple[float, CandidateEstimate]] = []
-    bounded = bounds.limits != NO_BOUNDS.limits
+    bounded = bounds.has_limits
     for candidate in candidates:
         made = estimate_candidate(
             features, candidate, place_weights or weights, reference_load, excluded
@@ -198,22 +198,26 @@ def _rank_estimates(
     estimates: list[CandidateEstimate], weights: MetricWeights, normalise: Normaliser
 ) -> list[ScoredCandidate]:
     """Score the estimates and sort them, best first."""
+    accuracies = [made.candidate.accuracy for made in estimates]
     accuracy_costs, energy_costs, time_costs = normalise(
-        [made.candidate.accuracy for made in estimates],
+        accuracies,
         [made.reference_joules for made in estimates],
         [made.seconds for made in estimates],
     )
+    of_accuracy, of_energy, of_time = weights
     ranked = []
-    for made, a, e, t in zip(estimates, accuracy_costs, energy_costs, time_costs, strict=True):
+    for made, share, a, e, t in zip(
+        estimates, accuracies, accuracy_costs, energy_costs, time_costs, strict=True
+    ):
         candidate, tokens, place, seconds, joules, reference, floored, places = made
         option = candidate.option
-        accuracy, energy, time = weights.accuracy * a, weights.energy * e, weights.time * t
+        accuracy, energy, time = of_accuracy * a, of_energy * e, of_time * t
         ranked.append(
             ScoredCandidate(
                 option.model,
                 option.deployment,
                 round(accuracy + energy + time, _DIGITS),
-                candidate.accuracy,
+                share,
                 seconds,
                 joules,
                 (a, e, t),

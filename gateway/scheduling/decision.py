@@ -62,9 +62,13 @@ class PredictionBounds:
     """How far below the best candidate's accuracy another may lie."""
 
     @property
-    def limits(self) -> tuple[float | None, float | None, float | None]:
-        """The three limits, None where one is open."""
-        return self.max_latency_ms, self.max_energy_joules, self.min_accuracy
+    def has_limits(self) -> bool:
+        """Whether any of the first three is not open."""
+        return not (
+            self.max_latency_ms is None
+            and self.max_energy_joules is None
+            and self.min_accuracy is None
+        )
 
 
 NO_BOUNDS = PredictionBounds()

@@ -22,6 +22,7 @@ from gateway.scheduling.decision import ExcludedCandidate, MetricWeights, PlaceP
 from gateway.scheduling.features import RequestFeatures
 
 P90 = 0.9
+_Z90 = find_normal_quantile(P90)
 PROFILE, LIMIT = "profile", "limit"
 """Sources of a length: the profile's own distribution; the limit, where answers run to it."""
 _HERE = "only"
@@ -115,19 +116,19 @@ def expect_tokens(features: RequestFeatures, candidate: RoutingCandidate) -> Tok
         length = candidate.base or option.output.describe(each_in)
     asked, room = features.asked_tokens_out, option.context - longest
     high = float(max(1, room if asked is None else min(asked, room)))
-    low = min(float(max(1, features.min_tokens)), high)
+    low = min(float(features.min_tokens), high) if features.min_tokens > 1 else 1.0
     if features.ignore_eos:
         low, source = high, LIMIT
     else:
         source = PROFILE if learnt is None else learnt.source
     each_out = length.compute_mean(low, high)
     count = features.answers * prompts
-    p90 = each_p90 = length.find_quantile(P90, low, high)
+    p90 = each_p90 = length.find_at(_Z90, low, high)
     deviation = 0.0
     if count > 1 or not (option.seconds.is_linear and option.joules.is_linear):
         deviation = length.compute_moments(low, high).deviation
     if count > 1:
-        spread = find_normal_quantile(P90) * deviation * math.sqrt(count)
+        spread = _Z90 * deviation * math.sqrt(count)
         p90 = min(count * high, count * each_out + spread)
     return TokensExpected(
         total, each_out * count, max(1, round(p90)), length, source, each_in, longest,
@@ -188,15 +189,16 @@ def _predict(
     option = candidate.option
     places = candidate.places or (CandidatePlace("", _HERE, candidate.running, candidate.queued),)
     predicted: list[PlacePrediction] = []
-    floors: list[bool] = []
-    for place in places:
+    floored: list[int] = []
+    for at, place in enumerate(places):
         backend, why, running, queued, cached = place
         if cached:
             # The last one is always computed.
             cached = min(cached, max(0, int(tokens.each_in) - 1))
         seconds, joules = _predict_place(features, option, tokens, running, cached)
-        floors.append(seconds < COST_FLOOR or joules < COST_FLOOR)
-        seconds, joules = max(seconds, COST_FLOOR), max(joules, COST_FLOOR)
+        if seconds < COST_FLOOR or joules < COST_FLOOR:
+            floored.append(at)
+            seconds, joules = max(seconds, COST_FLOOR), max(joules, COST_FLOOR)
         if queued:
             seconds += _queue_seconds(seconds, place)
         predicted.append(PlacePrediction(backend, why, running, seconds, joules, cached))
@@ -207,7 +209,7 @@ def _predict(
         reference = _joules(features, option.joules, tokens, reference_load, cached)
         reference = max(reference, COST_FLOOR)
     return CandidateEstimate(
-        candidate, tokens, places[at], seconds, joules, reference, floors[at], tuple(predicted)
+        candidate, tokens, places[at], seconds, joules, reference, at in floored, tuple(predicted)
     )
 
 
@@ -220,14 +222,14 @@ def _predict_place(
 ) -> tuple[float, float]:
     """Return raw seconds, without the queue, and joules of the request at one place."""
     count = features.answers * features.prompts
-    load = running + count - 1
     if count == 1:
-        seconds = expect_cost(option.seconds, tokens.longest_in, tokens, load, cached)
-    else:
-        # Blom's approximation of the expected longest of k.
-        share = (count - 0.375) / (count + 0.25)
-        out = max(tokens.each_out, tokens.length.find_quantile(share, tokens.low, tokens.high))
-        seconds = option.seconds.evaluate_form(tokens.longest_in, out, load, cached)
+        seconds = expect_cost(option.seconds, tokens.longest_in, tokens, running, cached)
+        return seconds, expect_cost(option.joules, tokens.each_in, tokens, running, cached)
+    # Blom's approximation of the expected longest of k.
+    share = (count - 0.375) / (count + 0.25)
+    out = max(tokens.each_out, tokens.length.find_quantile(share, tokens.low, tokens.high))
+    load = running + count - 1
+    seconds = option.seconds.evaluate_form(tokens.longest_in, out, load, cached)
     return seconds, _joules(features, option.joules, tokens, running, cached)
 
 

@@ -20,6 +20,7 @@ class ReferenceLoad:
         self._window_seconds = window_seconds
         self._steps: deque[list[float]] = deque()  # [began, others x seconds, requests x seconds]
         self._seen_at: float | None = None
+        self._value: float | None = None
 
     def add(self, running: Iterable[int], at_seconds: float) -> None:
         """Note how many run at each backend, as they have since the last look."""
@@ -27,6 +28,7 @@ class ReferenceLoad:
         if last is None or at_seconds <= last:
             return
         # A process that was suspended has seen nothing in between.
+        self._value = None
         elapsed = min(at_seconds - last, self._window_seconds / _STEPS)
         steps = self._steps
         if not steps or at_seconds - steps[-1][0] >= self._window_seconds / _STEPS:
@@ -42,5 +44,8 @@ class ReferenceLoad:
     @property
     def value(self) -> float:
         """The mean of r; 0 where nothing ran."""
-        requests = sum(step[2] for step in self._steps)
-        return sum(step[1] for step in self._steps) / requests if requests > 0.0 else 0.0
+        if self._value is None:
+            requests = sum(step[2] for step in self._steps)
+            others = sum(step[1] for step in self._steps)
+            self._value = others / requests if requests > 0.0 else 0.0
+        return self._value

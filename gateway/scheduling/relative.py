@@ -12,7 +12,8 @@ from collections.abc import Sequence
 def log_ratios(values: Sequence[float]) -> list[float]:
     """Return `log10(x / min)` for each value (all above 0); same length and order."""
     low = min(values)
-    return [math.log10(value / low) for value in values]
+    log10 = math.log10
+    return [log10(value / low) for value in values]
 
 
 def normalise_costs(

@@ -85,11 +85,10 @@ def cut_middle(text: str) -> str:
 def extract_text_features(text: str, *, with_form: bool = True) -> TextFeatures:
     """Return the features of a text; a bucket appears once however many words fall into it.
 
-    Without the form, which models of answer lengths do not read, it takes about a third less.
+    Without `words` and `form`, which models of answer lengths do not read, it takes half the time.
     """
     text = cut_middle(text)
     words = _split_bytes(text)
-    found = dict.fromkeys(map(_buckets.__getitem__, words))
     raw = text.encode("utf-8", "replace")
     digits = len(raw) - len(raw.translate(None, _DIGITS))
     shape = (
@@ -98,12 +97,12 @@ def extract_text_features(text: str, *, with_form: bool = True) -> TextFeatures:
         float("?" in text),
         float(digits > 0),
     )
-    coarse = tuple(dict.fromkeys([bucket & _COARSE for bucket in found]))
-    form = _describe_form(text, raw, digits, found.keys(), len(words)) if with_form else ()
+    if not with_form:
+        return TextFeatures(tuple(dict.fromkeys(map(_coarse.__getitem__, words))), shape)
+    found = dict.fromkeys(map(_fine.__getitem__, words))
+    coarse = tuple(dict.fromkeys([bucket & (BUCKETS - 1) for bucket in found]))
+    form = _describe_form(text, raw, digits, found.keys(), len(words))
     return TextFeatures(coarse, shape, tuple(found), form)
-
-
-_COARSE = BUCKETS - 1
 
 
 def add_weights(weights: Sequence[float], buckets: tuple[int, ...]) -> float:
@@ -130,14 +129,18 @@ def _split_bytes(text: str) -> list[bytes]:
 class _Buckets(dict[bytes, int]):
     """Buckets of words met before; any other is hashed, and kept."""
 
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+
     def __missing__(self, word: bytes) -> int:
         if len(self) >= _MOST_CACHED:
             self.clear()
-        found = self[word] = crc32(word) % WORD_BUCKETS
+        found = self[word] = crc32(word) % self._size
         return found
 
 
-_buckets = _Buckets()
+_fine, _coarse = _Buckets(WORD_BUCKETS), _Buckets(BUCKETS)
 
 
 def _describe_form(

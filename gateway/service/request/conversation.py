@@ -74,13 +74,15 @@ class _ChatMessage(Struct):
     @property
     def holds_tools(self) -> bool:
         """Whether it calls a tool, or is the result of one."""
+        if self.role == "user" and self.tool_calls is self.function_call is ABSENT:
+            return False  # nearly all messages
         is_result = isinstance(self.role, str) and self.role in _TOOL_ROLES
         return is_result or bool(self.find_calls())
 
     def find_calls(self) -> str:
         """Return its tool calls as they stand, "" where it has none."""
         for raw in (self.tool_calls, self.function_call):
-            if bytes(raw) and asks_for(raw):
+            if raw is not ABSENT and asks_for(raw):
                 return bytes(raw).decode()
         return ""
 
@@ -100,10 +102,11 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
     messages = _decode_messages(members.get("messages"))
     for message in messages:
         first = len(texts)
-        if isinstance(message.content, str):
-            texts.append(message.content)
-        elif isinstance(message.content, list):
-            _read_parts(message.content, texts, media)
+        content = message.content
+        if isinstance(content, str):
+            texts.append(content)
+        elif isinstance(content, list):
+            _read_parts(content, texts, media)
         if message.holds_tools:
             needs.add("tools")
             texts.append(message.find_calls())

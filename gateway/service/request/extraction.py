@@ -5,6 +5,7 @@ answer is read here, by the names that all of them share. Nothing here refuses a
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.conversation import measure_conversation
@@ -39,6 +40,15 @@ def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFea
     """Count the prompt's tokens and find what is asked of the answer."""
     prompt = _READERS[ask.kind](ask, counter)
     members, needs = ask.members, ask.kind.needs
+    if not (prompt.needs or prompt.sampled) and prompt.prompts == 1 and _SELDOM.isdisjoint(members):
+        return RequestFeatures(
+            prompt.tokens,
+            _find_limit(ask),
+            needs,
+            dense_chars=prompt.dense_chars,
+            longest=prompt.longest,
+            exact=prompt.exact,
+        )
     more = (*prompt.needs, *_find_needs(members))
     if ask.kind is EndpointKind.EMBEDDINGS:
         answers = 1
@@ -59,6 +69,15 @@ def extract_features(ask: InferenceRequest, counter: TokenCounter) -> RequestFea
         exact=prompt.exact,
         truncate_tokens=read_count(members.get("truncate_prompt_tokens")) or None,
     )
+
+
+_SELDOM: Final = frozenset(
+    {
+        "n", "best_of", "min_tokens", "ignore_eos", "truncate_prompt_tokens", "tools", "functions",
+        "logprobs", "top_logprobs",
+    }
+)  # fmt: skip
+"""Members that most requests have none of: what the code below would find without is known."""
 
 
 def _find_needs(members: Members) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -135,10 +136,37 @@ def _from_member(raw: msgspec.Raw, default: RequestSteering) -> RequestSteering:
 
 def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> RequestSteering:
     weights, policy, bounds, reject, explain, impact, affinity = default
+    found = _parse_headers(tuple(headers.items()))
+    chosen = found.chosen
+    return RequestSteering(
+        weights if found.weights is None else found.weights,
+        policy if found.policy is None else found.policy,
+        _merge_bounds(bounds, found.bounds),
+        chosen.get(names.INFEASIBLE, reject),
+        chosen.get(names.EXPLAIN, explain),
+        chosen.get(names.IMPACT, impact),
+        chosen.get(names.AFFINITY, affinity),
+    )
+
+
+class _GivenHeaders(NamedTuple):
+    """What a request's headers say; None: nothing."""
+
+    weights: MetricWeights | None
+    policy: str | None
+    bounds: Mapping[str, float]
+    chosen: Mapping[str, bool]
+
+
+# A client sends the same ones with every request.
+@lru_cache(maxsize=64)
+def _parse_headers(headers: tuple[tuple[bytes, bytes], ...]) -> _GivenHeaders:
+    weights: MetricWeights | None = None
+    policy: str | None = None
     given_weights: dict[str, float] = {}
     given_bounds: dict[str, float] = {}
     chosen: dict[str, bool] = {}
-    for raw_name, value in headers.items():
+    for raw_name, value in headers:
         name = raw_name.decode("latin-1")
         if name in _WEIGHTS:
             given_weights[name] = _parse_number(name, value)
@@ -157,15 +185,7 @@ def _from_headers(headers: Mapping[bytes, bytes], default: RequestSteering) -> R
             given_weights.get(names.WEIGHT_TIME, 0.0),
         )
         weights = _make_weights(triple, next(iter(given_weights)))
-    return RequestSteering(
-        weights,
-        policy,
-        _merge_bounds(bounds, given_bounds),
-        chosen.get(names.INFEASIBLE, reject),
-        chosen.get(names.EXPLAIN, explain),
-        chosen.get(names.IMPACT, impact),
-        chosen.get(names.AFFINITY, affinity),
-    )
+    return _GivenHeaders(weights, policy, given_bounds, chosen)
 
 
 def find_header_error(name: str) -> BadRequest | None:

@@ -67,11 +67,11 @@ def test_where_nothing_is_known_the_static_share_stands_and_the_bound_is_low():
     assert model.predict("unheard of", reading, 0.6) == (0.6, 0.6)
 
 
-def test_without_the_form_all_else_is_the_same():
+def test_without_words_and_form_all_else_is_the_same():
     text = "What is 2 + 2?\nB. four"
     whole = extract_text_features(text)
     assert len(whole.form) == len(FORMS)
-    assert extract_text_features(text, with_form=False) == whole._replace(form=())
+    assert extract_text_features(text, with_form=False) == whole._replace(words=(), form=())
 
 
 def test_a_system_prompt_counts_less_than_the_user():

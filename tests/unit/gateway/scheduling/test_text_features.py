@@ -45,7 +45,7 @@ def test_words_that_were_forgotten_are_hashed_anew(monkeypatch):
     for turn in range(50):
         text = " ".join(f"w{turn}x{at}" for at in range(9))
         assert set(extract_text_features(text).words) == set(map(hash_word, text.split()))
-        assert len(text_features._buckets) <= 20
+        assert len(text_features._fine) <= 20
 
 
 @pytest.mark.parametrize("buckets", [(), (2,), (2, 0), (2, 0, 1)])

@@ -227,3 +227,19 @@ def test_the_kinds():
         ("/v1/messages", "messages"),
         ("/v1/messages/count_tokens", "messages"),
     ]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["ab c", ["ab", "cde"], [1, 2, 3], [[1], [2, 3]], ["a"] * 3_000],
+    ids=["text", "texts", "tokens", "lists", "many"],
+)
+def test_saying_the_usual_changes_nothing(prompt):
+    def ask_for(**more):
+        ask = parse_request(
+            EndpointKind.COMPLETIONS,
+            decode_members(json.dumps({"model": "auto", "prompt": prompt, **more}).encode()),
+        )
+        return extract_features(ask, Letters()), ask.choices
+
+    assert ask_for() == ask_for(n=1, best_of=1, min_tokens=0, ignore_eos=False, tools=[])

@@ -262,3 +262,14 @@ def test_affinity_is_on_unless_somebody_says_off(headers, member, affinity):
 def test_affinity_has_two_values():
     with pytest.raises(BadRequest, match=r"x-joulegate-affinity: must be on or off"):
         resolve_steering({b"x-joulegate-affinity": b"true"}, None, DEFAULT)
+
+
+def test_the_same_headers_move_each_default_by_themselves():
+    other = RequestSteering(MetricWeights.from_values(0, 0, 1), "hybrid", explain=True)
+    for _ in range(2):  # read the first time, known the second
+        assert by_headers(max_latency_ms="7") == DEFAULT._replace(
+            bounds=PredictionBounds(max_latency_ms=7.0)
+        )
+        assert by_headers(default=other, max_latency_ms="7") == other._replace(
+            bounds=PredictionBounds(max_latency_ms=7.0)
+        )
