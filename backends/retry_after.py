@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 LONGEST_SECONDS: Final = 60.0
-"""No backend is believed that asks to be left alone for longer."""
+"""The longest Retry-After of a backend that is believed."""
 
 
 def parse_retry_after(value: str | None, date: str | None = None) -> float | None:

@@ -36,7 +36,7 @@ class MeasurementRow(msgspec.Struct, frozen=True, kw_only=True):
     `tokens_out` counts new tokens only; `tiktoken_in` is what the gateway would count for the
     prompt; `running` is how many other requests were in flight at dispatch (as the gateway counts
     when it predicts), `waiting` how many of them the server's gauge last showed as queued; `method`
-    says how the joules were had; `at` is the time of dispatch, ISO 8601 in UTC.
+    says how the joules were measured; `at` is the time of dispatch, ISO 8601 in UTC.
     """
 
     run: str

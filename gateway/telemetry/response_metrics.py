@@ -56,7 +56,7 @@ class ResponseMetrics:
         )  # fmt: skip
         self.energy_total = counter(
             "energy_joules_total",
-            "Energy of requests, by measurement method; idle and other are nobody's",
+            "Energy of requests, by measurement method; idle and other are no request's",
             "model", "method", "tenant", "preset",
         )  # fmt: skip
         self.predicted_duration = histogram(

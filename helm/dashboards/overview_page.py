@@ -218,7 +218,7 @@ _JOULES = Row(
             ],
         ),
         Panel(
-            "How joules were had",
+            "Joules by measurement method",
             "Exclusive and apportioned are measured, coarse is from a slow counter, estimated is "
             "predicted because no meter measured it.",
             SHARE,

@@ -2,7 +2,7 @@
 
 Rules:
 - What a reading shows is divided among the gateways by their open requests, evenly where none has
-  any, to the microjoule; before the first gateway is heard it is nobody's.
+  any, to the microjoule; before first contact with a gateway it is attributed to none.
 - Each share comes with the time that it was counted over, so that a gateway knows the power too.
 - While a ledger reads the CPU's counter itself nothing is told: it would be counted twice.
 """

@@ -19,7 +19,7 @@ def attribute_interval(
     unreported: Collection[UnattributedTokens],
     now_us: int,
 ) -> bool:
-    """Give a span's energy to those that had tokens in it; False if nobody had (it is idle).
+    """Attribute a span's energy to the requests that had tokens in it; False if none had (idle).
 
     `requests` are those in flight during a part of it at least.
     """

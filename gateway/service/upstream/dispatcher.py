@@ -3,7 +3,7 @@
 Rules: nothing has reached the client while this goes on; each further attempt needs a token of the
 retry budget, unless the one before cost nothing; vLLM's own refusals (400, 422 …) end it at once;
 whose fault a failure is: `failed_attempts`. Where no backend is available a plan may name one of
-last resort; those that asked to be left alone for a while are then asked once.
+last resort; those whose Retry-After is not over are then asked once.
 """
 
 import time
