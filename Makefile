@@ -10,7 +10,7 @@ JOBS   ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults faults-peers deaths reload-storm fuzz conformance lock docs image clean
+.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults faults-peers deaths reload-storm fuzz fuzz-api soak conformance lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -87,6 +87,12 @@ faults-peers: $(VENV)/.dev  ## the same faults against LiteLLM, vllm-router and 
 
 fuzz: $(VENV)/.dev  ## bytes from elsewhere, mutated, into every reader of them; a minute each (ARGS=--seconds 600)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+fuzz-api: $(VENV)/.dev  ## 50,000 cases that schemathesis makes of the OpenAPI document, asked of the demo; tens of minutes (ARGS='--cases 5000')
+	$(BIN)/python -m tests.fuzz.openapi $(ARGS)
+
+soak: $(VENV)/.dev  ## 1,000,000 requests, 5% of them to failing backends: memory may grow by 10 MB after 50,000; half an hour
+	$(BIN)/python -m tests.bench soak --requests 1000000 --warm 50000 --step 25000 --most-mb 10 $(ARGS)
 
 deaths: $(VENV)/.dev  ## one of three backends killed every 5 s under 100 streams of the OpenAI SDK; two minutes
 	$(BIN)/python -m tests.faults.deaths $(ARGS)

@@ -103,6 +103,12 @@ def build_answer_schemas() -> _Json:
     error = {"message": TEXT, "type": TEXT, "param": _or_null(TEXT), "code": _or_null(TEXT)}
     model = {"id": TEXT, "object": TEXT, "created": _WHOLE, "owned_by": TEXT}
     figures = {"seconds": _or_null(_NUMBER), "joules": _or_null(_NUMBER)}
+    predicted = _make_object_schema(
+        figures
+        | dict.fromkeys(("ttft_seconds", "time_per_output_token_seconds"), _or_null(_NUMBER))
+    )
+    known = {"joules": _or_null(_NUMBER), "method": _or_null(TEXT)}
+    explained = decision | {"predicted": predicted, "observed": _make_object_schema(known)}
     observed = {
         **figures,
         **dict.fromkeys(("serving_seconds", "ttft_seconds", "co2e_grams"), _or_null(_NUMBER)),
@@ -121,10 +127,7 @@ def build_answer_schemas() -> _Json:
         "code": _WHOLE,
         "error": _or_null(TEXT),
         "usage": _make_object_schema(dict.fromkeys(usage, _or_null(_WHOLE))),
-        "predicted": _make_object_schema(
-            figures
-            | dict.fromkeys(("ttft_seconds", "time_per_output_token_seconds"), _or_null(_NUMBER))
-        ),
+        "predicted": predicted,
         "observed": _make_object_schema(observed),
         "compared": _make_object_schema(compared),
         "running": _or_null(_NUMBER),
@@ -139,11 +142,19 @@ def build_answer_schemas() -> _Json:
     return {
         "Answer": {
             "type": "object",
-            "properties": {"model": TEXT, "joulegate": make_reference("Decision")},
+            "properties": {"model": TEXT, "joulegate": make_reference("Explanation")},
             "additionalProperties": True,
         },
         "Decision": _make_object_schema(decision),
+        "Explanation": _make_object_schema(explained),
         "Error": _make_object_schema({"error": _make_object_schema(error)}),
+        "MessagesError": _make_object_schema(
+            {
+                "type": {"const": "error"},
+                "error": _make_object_schema({"type": TEXT, "message": TEXT}),
+                "request_id": TEXT,
+            }
+        ),
         "Model": _make_object_schema(model, more=True),
         "ModelList": _make_object_schema(
             {"object": TEXT, "data": _make_list_schema(make_reference("Model"))}

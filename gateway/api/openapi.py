@@ -12,6 +12,7 @@ import msgspec
 from litestar import get
 
 from gateway.api.answer_schemas import TEXT, build_answer_schemas, make_reference
+from gateway.api.steering_parameters import describe_steering
 from gateway.service.client import errors
 from gateway.service.client import headers as names
 from gateway.service.client.api_error import ApiError
@@ -25,6 +26,7 @@ from gateway.service.request.named_endpoints import (
 )
 
 _Json = dict[str, Any]
+_ANTHROPICS = (EndpointKind.MESSAGES, EndpointKind.COUNT_TOKENS)
 
 
 def make_handler() -> Any:
@@ -48,19 +50,42 @@ def build_document() -> _Json:
     paths["/v1/route"] = {"post": _describe_route()}
     paths["/v1/feedback"] = {"post": _describe_feedback()}
     paths["/v1/models"] = {
-        "get": _describe_get("List the names a request may ask for", "ModelList")
+        "get": _describe_get(
+            "List the names a request may ask for", "ModelList", "", errors.InvalidApiKey
+        )
     }
     paths["/v1/models/{model_id}"] = {
-        "get": _describe_get("Describe one of them", "Model", "model_id", errors.UnknownModel)
+        "get": _describe_get(
+            "Describe one of them",
+            "Model",
+            "model_id",
+            errors.UnknownModel,
+            errors.InvalidApiKey,
+        )
     }
     paths["/v1/requests/{request_id}"] = {
         "get": _describe_get(
-            "Tell what became of a recent request", "Record", "request_id", errors.NotFound
+            "Tell what became of a recent request",
+            "Record",
+            "request_id",
+            errors.NotFound,
+            errors.InvalidApiKey,
         )
     }
     paths["/v1/usage"] = {
-        "get": _describe_get("What the caller's API key used in a month", "Usage")
+        "get": _describe_get(
+            "What the caller's API key used in a month",
+            "Usage",
+            "",
+            errors.BadRequest,
+            errors.NotFound,
+            errors.InvalidApiKey,
+            errors.KeyStoreUnavailable,
+        )
     }
+    paths["/v1/usage"]["get"]["parameters"] = [
+        {"name": "month", "in": "query", "schema": TEXT | {"description": "as 2026-11; now's"}}
+    ]
     paths["/"] = {"get": _describe_root()}
     paths["/health"] = {"get": _describe_get("Liveness", "Status")}
     paths["/ready"] = {"get": _describe_get("Readiness", "Status")}
@@ -109,13 +134,13 @@ def _describe_inference(kind: EndpointKind) -> _Json:
         name: {"description": text, "schema": TEXT} for name, text in names.RESPONSE.items()
     }
     if kind.may_stream:
-        ok["content"]["text/event-stream"] = {"schema": TEXT}
+        ok["content"]["text/event-stream"] = {}  # each event's data is one of the API's chunks
     return {
         "operationId": kind.value,
         "summary": shown[kind],
-        "parameters": _steering_parameters(),
+        "parameters": describe_steering(),
         "requestBody": _describe_body(kind.prompt_member),
-        "responses": {"200": ok, **_describe_failures()},
+        "responses": {"200": ok, **_describe_failures(anthropic=kind in _ANTHROPICS)},
     }
 
 
@@ -123,7 +148,10 @@ def _describe_named(endpoint: NamedEndpoint) -> _Json:
     """Return one of vLLM's other endpoints, which is the model's to describe."""
     shown: _Json = {
         "summary": f"vLLM's own ({endpoint.value}): sent to the named model, not routed",
-        "responses": {"200": {"description": "vLLM's answer"}, **_describe_failures()},
+        "responses": {
+            "200": {"description": "vLLM's answer"},
+            **_describe_failures(anthropic=endpoint.url_path.startswith("/v1/messages")),
+        },
     }
     if "{id}" in endpoint.url_path:
         shown["summary"] = "The response of this id, at the backend that made it"
@@ -142,7 +170,7 @@ def _describe_route() -> _Json:
     return {
         "operationId": "route",
         "summary": "Dry run: the decision for a request, no backend is asked",
-        "parameters": _steering_parameters(),
+        "parameters": describe_steering(),
         "requestBody": _describe_body("messages"),
         "responses": {
             "200": _describe_response("The decision", "Decision"),
@@ -168,15 +196,13 @@ def _describe_feedback() -> _Json:
         "requestBody": {"required": True, "content": _make_content(schema)},
         "responses": {
             "200": {"description": "Noted", "content": _make_content(answer)},
-            **{code: failures[code] for code in ("400", "404", "413")},
+            **{code: failures[code] for code in ("400", "401", "404", "413")},
         },
     }
 
 
-def _describe_get(
-    summary: str, schema: str, parameter: str = "", missing: type[ApiError] | None = None
-) -> _Json:
-    """Return a GET that answers with one schema."""
+def _describe_get(summary: str, schema: str, parameter: str = "", *raised: type[ApiError]) -> _Json:
+    """Return a GET that answers with one schema, or with these errors."""
     operation: _Json = {
         "summary": summary,
         "responses": {"200": _describe_response(summary, schema)},
@@ -185,10 +211,9 @@ def _describe_get(
         operation["parameters"] = [
             {"name": parameter, "in": "path", "required": True, "schema": TEXT}
         ]
-    if missing is not None:
-        operation["responses"][str(missing.status)] = _describe_response(
-            _first_line(missing), "Error"
-        )
+    for error in raised:
+        shown = _describe_response(_first_line(error), "Error")
+        operation["responses"][str(error.status)] = shown
     return operation
 
 
@@ -207,13 +232,6 @@ def _describe_metrics() -> _Json:
     return {"summary": "Metrics", "responses": {"200": ok}}
 
 
-def _steering_parameters() -> list[_Json]:
-    return [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": TEXT}
-        for name, text in names.REQUEST.items()
-    ]
-
-
 def _describe_body(prompt: str) -> _Json:
     schema = {
         "type": "object",
@@ -230,8 +248,9 @@ def _describe_body(prompt: str) -> _Json:
     return {"required": True, "content": _make_content(schema)}
 
 
-def _describe_failures() -> _Json:
-    """Return every status of the error tree with what it means."""
+def _describe_failures(*, anthropic: bool = False) -> _Json:
+    """Return every status of the error tree with what it means, in the shape of an API's errors."""
+    schema = "MessagesError" if anthropic else "Error"
     found: dict[int, list[str]] = {}
     pending: list[type[ApiError]] = [ApiError]
     while pending:
@@ -240,7 +259,7 @@ def _describe_failures() -> _Json:
         if error not in {errors.UpstreamRejection, errors.StreamInterrupted}:
             found.setdefault(error.status, []).append(_first_line(error))
     return {
-        str(status): _describe_response(" ".join(texts), "Error")
+        str(status): _describe_response(" ".join(texts), schema)
         for status, texts in sorted(found.items())
     }
 
