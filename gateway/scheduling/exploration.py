@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.scheduling.answer_length import find_normal_quantile
 from gateway.scheduling.decision import Exploration, RoutingDecision, ScoredCandidate
@@ -56,6 +56,14 @@ class ExplorationRules:
     seed: int = 0
     even_share: float = 0.01
     width: float = 0.7
+
+
+class ExplorationCharge(NamedTuple):
+    """What one draw was charged, and when, in Unix seconds."""
+
+    at_seconds: float
+    answers: float
+    joules: float
 
 
 class ExplorationBudget:
@@ -92,6 +100,14 @@ class ExplorationBudget:
         last = self._minutes[-1]
         last[1] += answers
         last[2] += joules
+
+    def refund(self, charge: ExplorationCharge) -> None:
+        """Take back what was spent on a draw that came to nothing."""
+        minute = charge.at_seconds // _MINUTE
+        for one in self._minutes:
+            if one[0] == minute:
+                one[1] = max(0.0, one[1] - charge.answers)
+                one[2] = max(0.0, one[2] - charge.joules)
 
     def to_state(self) -> list[list[float]]:
         """Return the minutes as plain values."""
@@ -169,6 +185,10 @@ class AccuracyExplorer:
                 joules * scale,
             ),
         )
+
+    def refund(self, charge: ExplorationCharge) -> None:
+        """Take back the charge of a draw whose request was not sent by it."""
+        self._budget.refund(charge)
 
     def to_state(self) -> dict[str, Any]:
         """Return the draws made and what they cost."""

@@ -334,7 +334,14 @@ class RequestPipeline:
                 made.decision, ask.kind.prompt_member, wait=made.find_shortest_wait()
             )
         if self.spending is not None and hold is not None:
-            await self.spending.admit_plan(hold, made, record)
+            try:
+                await self.spending.admit_plan(hold, made, record)
+            except ApiError:
+                made.forget_draw(record)
+                self.deciding.refund_draw(ask)
+                raise
+            if made.decision.exploration is None:
+                self.deciding.refund_draw(ask)
 
     def _resolve_target(self, ask: InferenceRequest) -> RequestTarget:
         """Return the models that may serve a request.

@@ -245,7 +245,8 @@ class KeySpending:
 
 def _put_cheapest_first(decision: RoutingDecision) -> RoutingDecision:
     ranked = sorted(decision.candidates, key=lambda scored: scored.predicted_joules)
-    return decision._replace(candidates=tuple(ranked))
+    # Nobody was drawn: propensities would tell `replay` that others might have been.
+    return decision._replace(candidates=tuple(ranked), exploration=None)
 
 
 def _make_refusal(rule: BudgetRule, charge: BudgetCharge, now: float) -> BudgetExceeded:

@@ -24,8 +24,9 @@ from gateway.scheduling.accuracy_bandit import (
 from gateway.scheduling.answer_length import find_normal_quantile
 from gateway.scheduling.candidate import RoutingCandidate
 from gateway.scheduling.decision import RoutingDecision
-from gateway.scheduling.exploration import AccuracyExplorer, ExplorationRules
+from gateway.scheduling.exploration import AccuracyExplorer, ExplorationCharge, ExplorationRules
 from gateway.scheduling.prompt_accuracy import AccuracyEstimate
+from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.telemetry.record import RequestRecord
 
@@ -110,10 +111,31 @@ class AccuracyLearning:
         return found
 
     def explore(
-        self, decision: RoutingDecision, judged: JudgedCandidates, *, draws: bool
+        self,
+        ask: InferenceRequest,
+        decision: RoutingDecision,
+        judged: JudgedCandidates,
+        *,
+        draws: bool,
     ) -> RoutingDecision:
-        """Return the decision with its propensities; drawn, unless it is a dry run's."""
-        return self._explorer.explore(decision, judged.deviations, time.time(), draws=draws)
+        """Return the decision with its propensities; drawn, unless it is a dry run's.
+
+        A request that is decided anew (it waited) is charged for its last draw alone.
+        """
+        now = time.time()
+        if draws:
+            self.refund_draw(ask)
+        decision = self._explorer.explore(decision, judged.deviations, now, draws=draws)
+        made = decision.exploration
+        if draws and made is not None:
+            ask.charge = ExplorationCharge(now, made.answers_lost, made.joules_added)
+        return decision
+
+    def refund_draw(self, ask: InferenceRequest) -> None:
+        """Give back what a request's draw was charged: it is not sent by it."""
+        if ask.charge is not None:
+            self._explorer.refund(ask.charge)
+            ask.charge = None
 
     def await_judgement(self, record: RequestRecord) -> None:
         """Keep what an answered request teaches once it is judged."""

@@ -7,6 +7,7 @@ from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.energy_price import EnergyPrice
 from gateway.scheduling.placement import PlacementRules
 from gateway.scheduling.reference_load import ReferenceLoad
+from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.learnt import Learnt
 from gateway.service.request.prompt_reader import PromptReader
 
@@ -31,6 +32,11 @@ class Deciding:
     def weigh(self, weights: MetricWeights) -> MetricWeights:
         """Return weights at the price of joules in force."""
         return weights if self.price is None else self.price.apply(weights)
+
+    def refund_draw(self, ask: InferenceRequest) -> None:
+        """Give back what exploring was charged for a request that is not sent by its draw."""
+        if self.learnt is not None and self.learnt.accuracy is not None:
+            self.learnt.accuracy.refund_draw(ask)
 
     @property
     def reference_load(self) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gateway.scheduling.exploration import ExplorationCharge
 from gateway.service.client.api_error import Header
 from gateway.service.request.caller import Caller
 from gateway.service.request.client_body import MultipartForm
@@ -41,6 +42,8 @@ class InferenceRequest:
     """Whose key it carries, where there are keys."""
     headers: Iterable[Header] = ()
     """As its client sent them; few of them may leave the process."""
+    charge: ExplorationCharge | None = None
+    """What its draw was charged to exploration's budget, where accuracy is learnt online."""
     choices: int = 1
     """How many answers the client is to be sent, once the prompt is read; 0: not known."""
 

@@ -109,6 +109,12 @@ class RoutingPlan:
         )
         record.logged = self.describe_text(log)
 
+    def forget_draw(self, record: RequestRecord) -> None:
+        """Note that nobody was drawn after all: the request is not sent."""
+        self.decision = self.decision._replace(exploration=None)
+        if record.planned is not None:
+            record.planned = record.planned._replace(decision=self.decision)
+
     def describe_text(self, log: LogConfig) -> dict[str, Any] | None:
         """Return what the decision log is to keep of the prompt's text; None: nothing."""
         if not (log.features or log.prompts) or not self.ask.words:
@@ -211,7 +217,7 @@ def make_plan(
     if baseline is not None and baseline.model is not None:
         decision = _put_first(decision, baseline.model)
     if learning is not None and judged is not None and baseline is None:
-        decision = learning.explore(decision, judged, draws=draws)
+        decision = learning.explore(ask, decision, judged, draws=draws)
     lesson = make_lesson(
         features, application, found.bases, has_media=ask.has_media, prefix=prefix, held=held
     )

@@ -10,6 +10,7 @@ from gateway.scheduling.decision import MetricWeights, RoutingDecision, ScoredCa
 from gateway.scheduling.exploration import (
     AccuracyExplorer,
     ExplorationBudget,
+    ExplorationCharge,
     ExplorationMethod,
     ExplorationRules,
     find_best_chances,
@@ -163,3 +164,17 @@ def test_a_dry_run_draws_nobody_and_is_not_charged():
 def test_a_state_that_is_none_is_refused(state):
     with pytest.raises((ValueError, TypeError, KeyError)):
         AccuracyExplorer(rules()).restore(state)
+
+
+def test_a_draw_that_came_to_nothing_is_charged_to_nobody():
+    explorer = AccuracyExplorer(rules(answers=1.0))
+    for at in (0.0, 61.0):
+        explorer.explore(THREE, UNSURE, at)
+    before = explorer.to_state()["minutes"]
+    told = explorer.explore(THREE, UNSURE, 62.0).exploration
+    charge = ExplorationCharge(62.0, told.answers_lost, told.joules_added)
+    assert charge.answers > 0.0 < charge.joules
+    assert explorer.to_state()["minutes"] != before
+    explorer.refund(charge)
+    for now, was in zip(explorer.to_state()["minutes"], before, strict=True):
+        assert now == pytest.approx(was)
