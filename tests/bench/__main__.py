@@ -5,6 +5,7 @@
 `python -m tests.bench holds`: idle connections and live streams, held at once.
 `python -m tests.bench workers`, `burst`, `aborts`, `soak`: two workers beside one, streams begun at
 once, how soon a backend learns that a client has left, and what many requests leave behind.
+`python -m tests.bench keys`: what API keys, rates and budgets cost a request.
 `python -m tests.bench scrape`: how long a page of 50 tenants' metrics holds the event loop.
 `python -m tests.bench pressure`: slow clients, overload, a backend drained by hand.
 `python -m tests.bench energy` and `... metering`: how exact metered joules are, and their cost.
@@ -32,6 +33,7 @@ from tests.bench import (
     forms,
     guard,
     holds,
+    keys,
     load,
     machine,
     metering,
@@ -235,6 +237,7 @@ def main() -> int:
         "forms": forms.main,
         "guard": guard.main,
         "holds": holds.main,
+        "keys": keys.main,
         "metering": metering.main,
         "peers": peers.main,
         "pressure": pressure.main,

@@ -1,7 +1,8 @@
 """`python -m tests.bench pressure`: slow clients, three times the load there is room for, a drain.
 
 Each part compares two things in one run. *slow*: the median of quick requests alone, and while a
-thousand connections send heads and bodies a byte at a time and read nothing. *overload*: what is
+thousand connections send heads and bodies a byte at a time and read nothing, neither whole answers
+nor streams of 8 MB each; how much the gateway's memory grows by them. *overload*: what is
 served in time at three times the capacity against what is served by as many clients as there are
 places, both of the same gateway. *drain*: requests in flight at a backend that is drained by hand.
 Exits 1 where a bound of docs/benchmarks.md does not hold.
@@ -12,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -22,17 +24,28 @@ import yaml
 
 from tests.bench import machine, serving
 from tests.bench.report import say
-from tests.bench.wire import LENGTH, unary
+from tests.bench.wire import LENGTH, Streamed, unary
 
 _MODEL: Final = "phi-3-mini"
 _BODY: Final = {"model": _MODEL, "messages": [{"role": "user", "content": "Hello"}]}
 _PATH: Final = "/v1/chat/completions"
 _PLACES: Final = 10
 _ANSWER_SECONDS: Final = 0.1
+_KINDS: Final = 4
+_TYPING: Final = 2
+"""The first kinds of slow connections send on, a byte at a time; the others read nothing."""
 _DEADLINE_SECONDS: Final = 1.0
 _MOST_MEMORY_MB: Final = 10.0
 _LARGE_BYTES: Final = 1 << 20
+_STREAM_BYTES: Final = 8 << 20
+_EVENT_BYTES: Final = 32 << 10
+"""Large, so that the kernel's buffers, of megabytes a connection, are full after few of them."""
+_REST_SECONDS: Final = 90.0
+_MOST_HELD_BYTES: Final = 1 << 20
+"""What the gateway may hold of one stream that nobody reads: sockets' buffers are the kernel's."""
 _ANSWER: Final = unary(_MODEL)
+_sent = [0]
+"""Events of streams that were sent."""
 
 
 @contextlib.asynccontextmanager
@@ -44,10 +57,13 @@ async def _backends(count: int, seconds: float) -> AsyncIterator[list[int]]:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 found = LENGTH.search(head)
-                await reader.readexactly(int(found[1]) if found else 0)
+                body = await reader.readexactly(int(found[1]) if found else 0)
                 if head.startswith(b"POST"):
                     await asyncio.sleep(seconds)
-                writer.write(_ANSWER)
+                if b'"stream":true' in body.replace(b" ", b""):
+                    await _send_stream(writer)
+                else:
+                    writer.write(_ANSWER)
         writer.close()
 
     servers = [
@@ -58,6 +74,18 @@ async def _backends(count: int, seconds: float) -> AsyncIterator[list[int]]:
     finally:
         for server in servers:
             server.close()
+
+
+async def _send_stream(writer: asyncio.StreamWriter) -> None:
+    """Send a stream of 8 MB in events of 32 kB, as fast as it is read."""
+    pieces = Streamed(_MODEL, " word" * (_EVENT_BYTES // 5))
+    writer.write(pieces.head)
+    count = _STREAM_BYTES // _EVENT_BYTES
+    for _ in range(count):
+        writer.write(pieces.token)
+        await writer.drain()
+        _sent[0] += 1
+    writer.write(pieces.tail(count + 1))
 
 
 def _configure(ports: Iterable[int], **more: Any) -> str:
@@ -108,32 +136,48 @@ async def measure_slow(core: int, slow: int, seconds: float) -> bool:
             async with _client(gateway.port) as http:
                 await _run_closed(http, 2, 1.0)
                 alone = await _run_closed(http, 2, seconds)
+                memory = machine.memory_mb(gateway.pid)[0]
                 async with _crawl(gateway.port, slow) as held:
-                    await asyncio.sleep(2.0)  # what the last kind asked for is served by then
+                    await _wait_for_rest()
                     beside = await _run_closed(http, 2, seconds)
                     left = held()
+                    grown = machine.memory_mb(gateway.pid)[0] - memory
                 again = await _run_closed(http, 2, seconds)
     bad = sum(status != 200 for status, _ in beside)
     before, during = _median_ms(alone + again), _median_ms(beside)
     say(f"slow: {slow} connections, {left} of them still held at the end")
     say(f"  median {before:.2f} ms alone, {during:.2f} ms beside them ({during / before:.2f} x)")
-    say(f"  {len(beside)} requests, {bad} not answered")
-    return bad == 0 and during <= 2.0 * before
+    say(f"  {len(beside)} requests, {bad} not answered; memory grew by {grown:.1f} MB")
+    return bad == 0 and during <= 2.0 * before and grown * 1e6 <= slow // _KINDS * _MOST_HELD_BYTES
+
+
+async def _wait_for_rest() -> None:
+    """Wait until all that was asked for is served, or fills the kernel's buffers: 6 MB a stream."""
+    async with asyncio.timeout(_REST_SECONDS):
+        seen = -1
+        while seen != _sent[0]:
+            seen = _sent[0]
+            await asyncio.sleep(2.0)
 
 
 @contextlib.asynccontextmanager
 async def _crawl(port: int, count: int) -> AsyncIterator[Callable[[], int]]:
     """Hold connections that send heads or bodies a byte at a time, or read nothing."""
     head = f"POST {_PATH} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-    body = json.dumps(_BODY | {"user": "x" * _LARGE_BYTES})
-    kinds = (
-        head.encode(),
-        f"{head}content-length: {len(body)}\r\n\r\n{body[:100]}".encode(),
-        f"{head}content-length: {len(json.dumps(_BODY))}\r\n\r\n{json.dumps(_BODY)}".encode(),
-    )
+    large, small = json.dumps(_BODY | {"user": "x" * _LARGE_BYTES}), json.dumps(_BODY)
+    stream = json.dumps(_BODY | {"stream": True})
+    bodies = ((large, large[:100]), (small, small), (stream, stream))
+    kinds = [head.encode()]
+    for whole, sent in bodies:
+        kinds.append(f"{head}content-length: {len(whole)}\r\n\r\n{sent}".encode())
     writers: list[asyncio.StreamWriter] = []
     for number in range(count):
-        reader, writer = await asyncio.open_connection(serving.HOST, port, limit=1)
+        # As little as the kernel allows: or it would read for who does not.
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, (serving.HOST, port))
+        reader, writer = await asyncio.open_connection(sock=client, limit=1)
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(kinds[number % len(kinds)])
         writers.append(writer)
@@ -141,7 +185,7 @@ async def _crawl(port: int, count: int) -> AsyncIterator[Callable[[], int]]:
     async def drip() -> None:
         while True:
             for number, writer in enumerate(writers):
-                if number % len(kinds) != 2 and not writer.is_closing():
+                if number % len(kinds) < _TYPING and not writer.is_closing():
                     writer.write(b"x")
                 if number % 100 == 0:
                     await asyncio.sleep(0.1)

@@ -56,14 +56,15 @@ def gateway(
     *,
     decision_log: bool = True,
     meter: str | None = None,
+    more: str = "",
     root: Path = ROOT,
     **how: Any,
 ) -> Iterator[Serving]:
     """Run `joulegate serve` of the tree at `root` before those backends, until it is ready.
 
-    `how` goes to `configured`.
+    `more` is configuration besides; `how` goes to `configured`.
     """
-    config = _config(ports, meter, decision_log=decision_log)
+    config = _config(ports, meter, decision_log=decision_log) + more
     with configured(core, config, root, **how) as serving:
         yield serving
 

@@ -103,15 +103,15 @@ def whole(content_type: str, body: bytes) -> bytes:
 
 
 class Streamed:
-    """The pieces of one streamed completion, each in HTTP's chunked coding."""
+    """The pieces of one streamed completion, each in HTTP's chunked coding; `word` is a token's."""
 
-    def __init__(self, served_name: str) -> None:
+    def __init__(self, served_name: str, word: str = " word") -> None:
         self._name = served_name
         self.head = (
             b"HTTP/1.1 200 OK\r\ndate: Fri, 20 Nov 2026 06:00:00 GMT\r\nserver: uvicorn\r\n"
             b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
         ) + self._event({"role": "assistant", "content": ""}, None)
-        self.token = self._event({"content": " word"}, None)
+        self.token = self._event({"content": word}, None)
         self._tails: dict[int, bytes] = {}
 
     def tail(self, tokens: int) -> bytes:
