@@ -2,11 +2,12 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.structured import check_secret_or_file, read_secret
+from gateway.structured import ConfigError, check_secret_or_file, read_secret
 
 
 class KeyStoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,8 +27,8 @@ class KeyStoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
         check_secret_or_file("url", self.url, self.url_file)
         if (self.url is None) == (self.url_file is None):
             raise ValueError("give one of `url` and `url_file`")
-        if self.url is not None and not self.url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("url: must begin with redis://, rediss:// or unix://")
+        if self.url is not None:
+            check_store_url("url", self.url)
 
 
 class KeysConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +47,18 @@ class KeysConfig(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("file: is empty")
 
 
+def check_store_url(key: str, url: str) -> None:
+    """Raise ValueError unless `url` is a store's address; never with its text, nor its parser's."""
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(f"{key}: must begin with redis://, rediss:// or unix://")
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError(
+            f"{key}: is not a URL; in a password write / ? # and @ as %2F %3F %23 and %40"
+        ) from None
+
+
 def load_keys_config(keys: KeysConfig | None, folder: Path) -> KeysConfig | None:
     """Return it with paths from `folder` and the store's address read. Raises ConfigError."""
     if keys is None:
@@ -53,5 +66,9 @@ def load_keys_config(keys: KeysConfig | None, folder: Path) -> KeysConfig | None
     store = keys.store
     if store is not None:
         url = read_secret(store.url, store.url_file, folder, "keys.store.url")
+        try:
+            check_store_url("keys.store.url", url or "")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         store = msgspec.structs.replace(store, url=url, url_file=None)
     return msgspec.structs.replace(keys, file=str(folder / keys.file), store=store)

@@ -33,17 +33,24 @@ def server_root(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
+def hide_credentials(url: str) -> str:
+    """Return a URL, or what was meant as one, without what may be a password or a key in it."""
+    return re.sub(r"[?#].*", "?…", re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1…@", url))
+
+
 def check_url(key: str, url: str) -> None:
     """Raise ValueError unless `url` is a plain http(s) address."""
     if url != url.strip() or any(letter.isspace() or not letter.isprintable() for letter in url):
-        raise ValueError(f"{key}: {url!r} is not a URL: there is white space in it")
+        raise ValueError(
+            f"{key}: {hide_credentials(url)!r} is not a URL: there is white space in it"
+        )
     try:
         parts = urlsplit(url)
         port_is_sane = parts.port is None or parts.port > 0
     except ValueError:
-        raise ValueError(f"{key}: {url!r} is not a URL") from None
+        raise ValueError(f"{key}: {hide_credentials(url)!r} is not a URL") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_sane:
-        raise ValueError(f"{key}: {url!r} must look like http://host:port")
+        raise ValueError(f"{key}: {hide_credentials(url)!r} must look like http://host:port")
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ValueError(f"{key}: must not have a query, a fragment or credentials")
 
@@ -64,7 +71,9 @@ def _check_root(key: str, url: str, endpoint: re.Pattern[str]) -> None:
     root = server_root(url)
     if found := endpoint.search(root):
         right = server_root(root[: found.start()])
-        raise ValueError(f"{key}: {url!r} ends in an endpoint's path; write {right}")
+        raise ValueError(
+            f"{key}: {hide_credentials(url)!r} ends in an endpoint's path; write {right}"
+        )
 
 
 def check_prometheus_url(key: str, url: str) -> None:
@@ -72,4 +81,6 @@ def check_prometheus_url(key: str, url: str) -> None:
     check_url(key, url)
     bare = url.rstrip("/")
     if found := re.search(r"/(?:api/v1(?:/\w+)?|graph|query|metrics)$", bare):
-        raise ValueError(f"{key}: {url!r} ends in a page's path; write {bare[: found.start()]}")
+        raise ValueError(
+            f"{key}: {hide_credentials(url)!r} ends in a page's path; write {bare[: found.start()]}"
+        )

@@ -91,7 +91,12 @@ def _explain_yaml_error(error: Exception) -> str:
     if mark is None:
         return type(error).__name__
     problem = getattr(error, "problem", None) or "not understood"
+    problem = _QUOTED_BY_YAML.sub(r"\1", problem)
     return f"{problem}, line {mark.line + 1}, column {mark.column + 1}"
+
+
+_QUOTED_BY_YAML = re.compile(r"\b(alias|anchor|handle|tag) (['\"]).*\2")
+"""What a value that begins with `*`, `&` or `!` is taken for."""
 
 
 def build_json_schema(struct: type[Struct]) -> dict[str, Any]:
@@ -121,7 +126,17 @@ def check_secret(key: str, secret: str) -> None:
 
 
 class _StrictYamlLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key given twice instead of dropping the first."""
+    """A SafeLoader that refuses a key given twice, and says where a value is that is none."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception:  # noqa: BLE001 - whatever int(), date() and their like raise
+            kind = str(node.tag).rpartition(":")[2]
+            looks = f"it looks like {kind} and is none; quote it" if kind in _YAML_KINDS else None
+            raise yaml.constructor.ConstructorError(None, None, looks, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -131,6 +146,9 @@ class _StrictYamlLoader(yaml.SafeLoader):
                     None, None, f"key {key!r} is given twice", node.start_mark
                 )
         return super().construct_mapping(node, deep=deep)
+
+
+_YAML_KINDS = ("timestamp", "int", "float", "bool", "binary")
 
 
 def _substitute_environment(value: Any, path: str, origin: str, environ: Mapping[str, str]) -> Any:
@@ -150,7 +168,21 @@ def _substitute_environment(value: Any, path: str, origin: str, environ: Mapping
     try:
         return substitute_variables(value, environ)
     except SubstitutionError as error:
-        raise ConfigError(f"{origin}: {path}: {error}") from None
+        said = error.unquoted if _may_be_secret(path, value) else str(error)
+        raise ConfigError(f"{origin}: {path}: {said}") from None
+
+
+def _may_be_secret(path: str, value: str) -> bool:
+    """Whether a text is a secret, or has one in it, that must not be quoted: not a mere name."""
+    secret = path.rpartition(".")[2] in _SECRETS or path.endswith("store.url") or "@" in value
+    return secret and not _NAME_ALONE.fullmatch(value)
+
+
+_SECRETS = frozenset({"api_key", "token", "secret", "meter_secret", "response_id_secret"})
+_NAME_ALONE = re.compile(
+    r"\$[A-Z_][A-Z0-9_]*|\$\([A-Z_][A-Z0-9_]*\)|os\.environ[/.][A-Z_][A-Z0-9_]*|env:[A-Z_][A-Z0-9_]*"
+    r"|%[A-Z_][A-Z0-9_]*%|\{\{[\w .]*\}\}"
+)
 
 
 def _type_variables(tree: Any, struct: type[Struct], origin: str) -> Any:

@@ -32,7 +32,14 @@ _Part = Union[str, "_Variable"]
 
 
 class SubstitutionError(ValueError):
-    """A string whose variables cannot be put in; the message says why."""
+    """A string whose variables cannot be put in; the message says why.
+
+    `unquoted` says it without a word of the string, for where that may be a secret.
+    """
+
+    def __init__(self, message: str, unquoted: str = "") -> None:
+        super().__init__(message)
+        self.unquoted = unquoted or message
 
 
 class Substituted(NamedTuple):
@@ -54,9 +61,8 @@ def substitute_variables(written: str, environ: Mapping[str, str]) -> str | Subs
     """
     for pattern in _FOREIGN:
         if found := pattern.search(written):
-            raise SubstitutionError(
-                f"{found[0][:80]!r} is not put in: a variable of the environment is ${{NAME}}"
-            )
+            why = "is not put in: a variable of the environment is ${NAME}"
+            raise SubstitutionError(f"{found[0][:80]!r} {why}", f"another program's variable {why}")
     if "$" not in written:
         return written
     parts = _StringParser(written).parse_parts(nested=False)
@@ -105,7 +111,8 @@ class _StringParser:
             return self._parse_variable()
         if name := _NAME.match(self._written, self._at):
             raise SubstitutionError(
-                f"${name[0]} is not put in: write ${{{name[0]}}}, or $$ for a dollar itself"
+                f"${name[0]} is not put in: write ${{{name[0]}}}, or $$ for a dollar itself",
+                "a name behind a dollar is not put in: write ${NAME}, or $$ for a dollar itself",
             )
         return "$"
 
@@ -122,9 +129,8 @@ class _StringParser:
                 self._at += 1
                 return _Variable(name[0], operator[0] if operator else "", default)
         shown = self._written[begun : begun + 40]
-        raise SubstitutionError(
-            f"{shown!r} is no variable: write ${{NAME}} or ${{NAME:-default}}, or $$ for a dollar"
-        )
+        why = "is no variable: write ${NAME} or ${NAME:-default}, or $$ for a dollar"
+        raise SubstitutionError(f"{shown!r} {why}", f"what follows a dollar {why}")
 
 
 def _join_values(parts: tuple[_Part, ...], environ: Mapping[str, str]) -> str:

@@ -56,7 +56,8 @@ def _convert_text(value: Substituted, kinds: list[inspect.Type]) -> Any:
                 if (found := convert(text)) is not None:
                     return found
     if wanted:
-        raise ValueError(f"{value.written} is {value.text!r}, which is not {' or '.join(wanted)}")
+        # Not what it is: it may be a secret that was put in the wrong place.
+        raise ValueError(f"what {value.written} is set to is not {' or '.join(wanted)}")
     return value.text
 
 

@@ -191,7 +191,9 @@ class RequestRecord:
 
     def to_log_line(self) -> dict[str, Any]:
         """Return a line of the decision log."""
-        return {**self.to_dict(), **(self.logged or {})}
+        outcome = self.outcome
+        told = {"error": outcome.logged or outcome.error}
+        return {**self.to_dict(), **told, **(self.logged or {})}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shape of `GET /v1/requests/{id}`; the decision log's begins with it."""

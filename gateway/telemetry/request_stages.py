@@ -148,11 +148,12 @@ class ClientOutcome(NamedTuple):
     """What the client got. `code`: the HTTP status it saw, 499 where it left first.
 
     An answer that broke midway has the status that it would have had; 0: its task was cancelled by
-    something unknown.
+    something unknown. `logged` is what logs and traces have for `error`, if it is not the same.
     """
 
     code: int
     error: str | None = None
+    logged: str | None = None
 
 
 class RequestFeedback(NamedTuple):

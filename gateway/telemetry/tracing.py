@@ -8,6 +8,7 @@ Names are those of the GenAI semantic conventions of 2026 (docs/gen-ai/client-in
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,7 @@ class RequestTracer:
                 "service.instance.id": str(uuid4()),
             }
         )
+        logging.getLogger("opentelemetry.util.re").addFilter(_hide_headers)
         self._exporter: SpanExporter = OTLPSpanExporter(endpoint=endpoint)
         scope = InstrumentationScope("joulegate", version)
         self._processor: SpanProcessor = BatchSpanProcessor(
@@ -99,6 +101,12 @@ class RequestTracer:
                 await done.wait()
         except TimeoutError:
             self._exporter.shutdown()
+
+
+def _hide_headers(record: logging.LogRecord) -> bool:
+    """Leave a header of OTEL_EXPORTER_OTLP_HEADERS that cannot be used out of the complaint."""
+    record.args = ("(not shown)",)
+    return True
 
 
 class _FinishedRequest(ReadableSpan):
@@ -285,11 +293,11 @@ def _make_events(
 
 def _make_status(record: RequestRecord) -> Status:
     """Return Error for what the server is to blame for, as HTTP's conventions have it."""
-    code, error = record.outcome
+    code, error, logged = record.outcome
     if error is None or code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return Status(StatusCode.UNSET)
     # A backend's words may hold half a character.
-    return Status(StatusCode.ERROR, error.encode("utf-8", "replace").decode())
+    return Status(StatusCode.ERROR, (logged or error).encode("utf-8", "replace").decode())
 
 
 def _build_server_attributes(backend: str) -> dict[str, Any]:

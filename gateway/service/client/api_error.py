@@ -37,6 +37,13 @@ class ApiError(Exception):
             self.code = code
         self.retry_after_seconds = retry_after_seconds
 
+    @property
+    def logged(self) -> str:
+        """What logs and traces are told: a client's own mistake without the words it made it in."""
+        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return self.message
+        return f"{self.code or self.type}{f': {self.param}' if self.param else ''}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return OpenAI's error object."""
         return {

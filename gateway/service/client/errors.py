@@ -265,3 +265,8 @@ class UpstreamRejection(ApiError):
             self.code = "response_not_found" if self.param == "response_id" else "model_not_found"
         if refusal.is_too_long_prompt:
             self.code = "context_length_exceeded"
+
+    @property
+    def logged(self) -> str:
+        """Who said so, in none of its words: they may be the prompt's."""
+        return f"refused by the backend: {self.code or self.type}"

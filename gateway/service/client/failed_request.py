@@ -37,7 +37,7 @@ class FailureReporter:
         error: ApiError,
     ) -> None:
         """Send the client an error, as a response or as a stream's last frame, if it reads."""
-        record.outcome = ClientOutcome(error.status, error.message)
+        record.outcome = ClientOutcome(error.status, error.message, error.logged)
         record.blame_last_attempt()
         attempts = (_ATTEMPTS, str(len(record.attempts)).encode())
         lifeline.resume()

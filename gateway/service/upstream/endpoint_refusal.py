@@ -3,6 +3,7 @@
 from http import HTTPStatus
 from typing import Final
 
+from backends.bearer import hide_bearer
 from backends.errors import BackendStatusError
 from backends.registry import Backend
 from gateway.service.client.errors import EndpointNotServed, UpstreamRejection
@@ -22,7 +23,7 @@ def check_endpoint_served(
     """Raise EndpointNotServed where a backend says that it lacks what a named model was asked."""
     if not isinstance(ask.kind, NamedEndpoint) or error.status not in _LACKING:
         return
-    told = UpstreamRejection(error.status, error.body)
+    told = UpstreamRejection(error.status, hide_bearer(error.body, backend.headers))
     if told.param is not None:
         return
     backend.record_success()

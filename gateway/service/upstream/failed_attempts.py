@@ -11,6 +11,7 @@ models with a larger one may take the request.
 from http import HTTPStatus
 from typing import Final
 
+from backends.bearer import hide_bearer
 from backends.errors import (
     BackendError,
     BackendStatusError,
@@ -95,6 +96,7 @@ class FailedAttempts:
         self, error: BackendStatusError, backend: Backend, deployment: Deployment, context: int
     ) -> None:
         status = error.status
+        error.body = hide_bearer(error.body, backend.headers)
         if status in _WAIT_STATUSES:
             backend.record_retry_after(error.retry_after_seconds, status)
         if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -62,15 +62,15 @@ def test_numbers_booleans_and_nothing_from_the_environment():
     [
         (
             "timeouts: {drain_seconds: '${D}'}", {"D": "soon"},
-            "timeouts.drain_seconds: ${D} is 'soon', which is not a number",
+            "timeouts.drain_seconds: what ${D} is set to is not a number",
         ),
         (
             "retry: {max_attempts: '${N}'}", {"N": "2.5"},
-            "retry.max_attempts: ${N} is '2.5', which is not a whole number",
+            "retry.max_attempts: what ${N} is set to is not a whole number",
         ),
         (
             "learning: {enabled: '${L:-maybe}'}", {},
-            "learning.enabled: ${L:-maybe} is 'maybe', which is not true or false",
+            "learning.enabled: what ${L:-maybe} is set to is not true or false",
         ),
         ("profile: $HOME/p.json", {}, "profile: $HOME is not put in: write ${HOME}"),
         ("cors_origins: ['${A}', $B]", {"A": "x"}, "cors_origins[1]: $B is not put in"),
