@@ -27,6 +27,7 @@ from tests.e2e.fleet import NO_BLANKS, SMOLLM2, SMOLLM2_PROFILE, running
 from tests.e2e.processes import Server, free_port
 
 NAMES = (
+    "claude-3-7-sonnet-latest",
     "facebook/opt-125m",
     "HuggingFaceH4/zephyr-7b-beta",
     "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -55,6 +56,7 @@ def make_server(python: Path, models: Path, logs: Path) -> Server:
     port = free_port()
     served = ("--served-model-name", *NAMES, "--enable-auto-tool-choice")
     more = ("--tool-call-parser", "hermes", "--enable-tokenizer-info-endpoint")
+    more += ("--enable-prompt-tokens-details", "--enable-scale-out")
     argv = build_command(
         SMOLLM2, host="127.0.0.1", port=port, model_path=models / SMOLLM2.name,
         extra=(*CPU_FLAGS, *NO_BLANKS, *more, *served), python=str(python),
@@ -62,6 +64,8 @@ def make_server(python: Path, models: Path, logs: Path) -> Server:
     env = cpu_environment(SMOLLM2, {}) | {
         "TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"),
         "HF_HUB_OFFLINE": "1",
+        # Two wait for each other in every layer; on busy cores each wait is a turn of the others.
+        "OMP_NUM_THREADS": "1",
         "VLLM_ENABLE_RESPONSES_API_STORE": "1",
     }
     return Server("vllm", argv, port, logs / "vllm.log", env)
@@ -83,6 +87,8 @@ def make_gateway(backend: str, folder: Path) -> Server:
     ]
     # Whom a request without a name is for, as docs/clients.md says of `/tokenizer_info`.
     config = {"models": models, "profile": "profile.json", "default_model": NAMES[0]}
+    # Nobody else gives up a small model that talks until its context is full.
+    config["timeouts"] = {"unary_seconds": 3600, "first_token_seconds": 3600}
     (folder / "gateway.yaml").write_text(yaml.safe_dump(config))
     port = free_port()
     argv = [sys.executable, "-m", "gateway.cli", "serve", "--port", str(port)]
