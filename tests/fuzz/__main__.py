@@ -1,13 +1,15 @@
 """`python -m tests.fuzz`: bytes from elsewhere, mutated for as long as asked, into every reader.
 
 Exits 1 at a find, which is written into the corpus so that each later run begins with it.
-`--atheris TARGET` lets coverage lead instead (`pip install atheris`, Python up to 3.13).
+`--atheris TARGET` lets coverage lead instead (`pip install atheris`, Python up to 3.13); what
+libFuzzer takes may follow, as `-max_total_time=600`.
 """
 
 import argparse
 import hashlib
 import random
 import sys
+import tempfile
 import time
 import traceback
 
@@ -43,9 +45,12 @@ def run_atheris(name: str, arguments: list[str]) -> None:
 
     with atheris.instrument_imports(include=["backends", "gateway", "tests.fuzz"]):
         from tests.fuzz.targets import TARGETS
-    folder = str(CORPUS / name)
-    atheris.Setup([sys.argv[0], folder, *arguments], TARGETS[name])
-    atheris.Fuzz()
+    seeds = str(CORPUS / name)
+    # What covers more is kept while it runs; what was found goes where each later run begins.
+    with tempfile.TemporaryDirectory() as kept:
+        finds = f"-artifact_prefix={seeds}/found_"
+        atheris.Setup([sys.argv[0], kept, seeds, finds, *arguments], TARGETS[name])
+        atheris.Fuzz()
 
 
 def main() -> int:
