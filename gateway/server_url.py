@@ -3,6 +3,8 @@
 import re
 from urllib.parse import urlsplit
 
+from backends.http.url import hide_credentials
+
 _PAGES = r"metrics|health|ping|version|ready|readyz|docs|docs/oauth2-redirect|redoc|openapi\.json"
 _TEXTS = (
     r"chat/completions(?:/(?:batch|render|derender))?|completions(?:/(?:render|derender))?"
@@ -31,11 +33,6 @@ _PAGE = re.compile(rf"/(?:{_PAGES})/?$")
 def server_root(url: str) -> str:
     """Return a server's root without a trailing slash or /v1, whichever way it was written."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
-def hide_credentials(url: str) -> str:
-    """Return a URL, or what was meant as one, without what may be a password or a key in it."""
-    return re.sub(r"[?#].*", "?…", re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1…@", url))
 
 
 def check_url(key: str, url: str) -> None:

@@ -3,6 +3,7 @@
 Addresses come from the configuration, never from a client.
 """
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
@@ -48,17 +49,26 @@ class RequestUrl:
         return self.text
 
 
+def hide_credentials(url: str) -> str:
+    """Return a URL, or what was meant as one, without what may be a password or a key in it."""
+    return re.sub(r"[?#].*", "?…", re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1…@", url))
+
+
 def parse_request_url(text: str, tls: TlsFiles | None = None) -> RequestUrl:
     """Take an http(s) address apart; `tls` counts for https. Raises ValueError."""
     parts = urlsplit(text)
     host = parts.hostname
     if parts.scheme not in _PORTS or not host:
-        raise ValueError(f"{text!r}: not an http:// or https:// address")
+        raise ValueError(f"{hide_credentials(text)!r}: not an http:// or https:// address")
     if parts.username or parts.password or parts.fragment:
-        raise ValueError(f"{text!r}: must not have credentials or a fragment")
+        raise ValueError(f"{hide_credentials(text)!r}: must not have credentials or a fragment")
     if not host.isascii():
         host = host.encode("idna").decode()
-    port = parts.port or _PORTS[parts.scheme]
+    try:
+        port = parts.port or _PORTS[parts.scheme]
+    except ValueError:
+        # Its own text has what stands where the port should: half a password, with a slash in it.
+        raise ValueError(f"{hide_credentials(text)!r}: the port is no number") from None
     files = (tls or TlsFiles()) if parts.scheme == "https" else None
     origin = _origin(host, port, files)
     path = parts.path or "/"

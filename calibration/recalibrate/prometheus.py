@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from backends.http.url import hide_credentials
 from calibration.recalibrate.prometheus_options import PrometheusOptions
 from calibration.tables.columns import BadInput
 
@@ -104,10 +105,12 @@ class PrometheusClient:
     def __post_init__(self) -> None:
         try:
             address = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
-            raise PrometheusError(f"this is no address: {error}") from None
+        except httpx.InvalidURL:
+            # Without its text: of a password with a slash in it half is taken for the port.
+            raise PrometheusError("this is no address; write / in a password as %2F") from None
         if address.scheme not in {"http", "https"} or not address.host:
-            raise PrometheusError(f"{self.redacted_url}: want http://… or https://…")
+            shown = hide_credentials(self.url)
+            raise PrometheusError(f"{shown}: want http://… or https://…")
 
     @property
     def redacted_url(self) -> str:

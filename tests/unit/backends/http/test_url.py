@@ -39,3 +39,20 @@ def test_the_same_server_is_the_same_origin():
     assert secure is not one
     assert parse_request_url("https://a:8000/x", TlsFiles()).origin is secure
     assert parse_request_url("https://a:8000/x", TlsFiles(ca_file="ca")).origin is not secure
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://u:pl4nted@h:1",
+        "http://pl4nted@h:1",
+        "http://u:pl4nted/x@h:1",
+        "http://u:pl4nted#x@h:1",
+        "ftp://u:pl4nted@h",
+        "u:pl4nted@h:1",
+    ],
+)
+def test_credentials_are_refused_and_not_repeated(url):
+    with pytest.raises(ValueError, match="h") as refused:
+        parse_request_url(url)
+    assert "pl4nted" not in str(refused.value)

@@ -122,6 +122,13 @@ def test_what_is_no_address(url):
         PrometheusClient(url)
 
 
+@pytest.mark.parametrize("url", ["http://u:pl4nted/x@h:1", "ftp://u:pl4nted@h", "u:pl4nted@h:1"])
+def test_a_password_in_what_is_no_address_is_not_repeated(url):
+    with pytest.raises(PrometheusError) as refused:
+        PrometheusClient(url)
+    assert "pl4nted" not in str(refused.value)
+
+
 @respx.mock
 def test_credentials_in_the_address_are_sent_and_not_shown():
     route = respx.post(QUERY).respond(500)
