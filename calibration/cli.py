@@ -10,7 +10,6 @@ import typer
 from typer.core import TyperGroup
 
 from calibration.accuracy.options import AccuracyOptions, TrainOptions
-from calibration.command_options import take_options
 from calibration.fit.options import FitOptions
 from calibration.lengths.options import TrainLengthsOptions
 from calibration.plots.options import PlotOptions, ReportOptions
@@ -19,6 +18,7 @@ from calibration.recalibrate.options import RecalibrateOptions
 from calibration.replay.options import ReplayOptions
 from calibration.savings.options import SavingsOptions
 from calibration.tables.predictions import PredictOptions
+from gateway.command_options import take_options
 
 app = typer.Typer(
     name="joulegate",

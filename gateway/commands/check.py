@@ -1,13 +1,13 @@
 """`joulegate check`: tell whether a config, of gateway or meter, or a profile is fit for use."""
 
 from importlib import resources
-from pathlib import Path
 
 import msgspec
 
 from gateway import config as configs
 from gateway import meter_config as meters
 from gateway import profile as profiles
+from gateway.commands.check_options import CheckOptions
 from gateway.commands.serve import check_profiles
 from gateway.console import OK, out, report_usage_error
 from gateway.keys_file import load_keys
@@ -19,22 +19,14 @@ _FLAGS_NOTE = (
 )
 
 
-def run(
-    *,
-    config: Path | None,
-    profile: Path | None,
-    meter: Path | None,
-    schema: bool,
-    meter_schema: bool,
-    as_json: bool,
-    example: bool = False,
-) -> int:
-    """Check what is given; print what was found."""
-    if example:
+def run(options: CheckOptions) -> int:
+    """Check what is given; print what was found; return the exit code."""
+    config, profile, meter = options.config, options.profile, options.meter
+    if options.example:
         print(read_example_config(), end="")  # noqa: T201
         return OK
-    if schema or meter_schema:
-        shown = configs.build_json_schema() if schema else meters.build_json_schema()
+    if options.schema or options.meter_schema:
+        shown = configs.build_json_schema() if options.schema else meters.build_json_schema()
         print(msgspec.json.format(msgspec.json.encode(shown)).decode())  # noqa: T201
         return OK
     if config is None and profile is None and meter is None:
@@ -69,7 +61,7 @@ def run(
             }
     except (configs.ConfigError, profiles.ProfileError) as error:
         return report_usage_error(error)
-    if as_json:
+    if options.as_json:
         print(msgspec.json.encode(found).decode())  # noqa: T201
         return OK
     _print(found)

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from backends.client import BackendClient
 from backends.errors import BackendError
 from backends.http.url import parse_request_url
 from gateway import config as configs
+from gateway.commands.drain_options import DrainOptions, DrainTarget, UndrainOptions
 from gateway.console import FAILED, OK, err, out, print_json, report_failure, report_usage_error
 from gateway.substitution import read_secret_file
 
@@ -25,19 +25,20 @@ class AdminCallFailed(Exception):
     """The gateway refused, or could not be reached; the message says why."""
 
 
-def run(
-    *,
-    backend: str,
-    drained: bool,
-    config: Path | None,
-    admin: str | None,
-    token_file: Path | None,
-    wait_seconds: float,
-    as_json: bool,
-) -> int:
-    """Drain or readmit a backend, and wait until nothing is in flight there."""
+def run(options: DrainOptions) -> int:
+    """Drain a backend and wait until nothing is in flight there; return the exit code."""
+    return _run_change(options, drained=True)
+
+
+def undrain_backend(options: UndrainOptions) -> int:
+    """Readmit a drained backend; return the exit code."""
+    return _run_change(DrainOptions(options.target, 0.0, options.as_json), drained=False)
+
+
+def _run_change(options: DrainOptions, *, drained: bool) -> int:
+    backend, wait_seconds = options.target.backend, options.wait_seconds
     try:
-        url, token = _find_gateway(config, admin, token_file)
+        url, token = _find_gateway(options.target)
         parse_request_url(url)
     except ValueError as error:
         return report_usage_error(error)
@@ -45,7 +46,7 @@ def run(
         state = asyncio.run(_change_drain(url, token, backend, wait_seconds, drained=drained))
     except AdminCallFailed as error:
         return report_failure(error)
-    if as_json:
+    if options.as_json:
         print_json(state, line=True)
     else:
         said = f"{state['backend']}: {state['state']}, {state['inflight']} in flight"
@@ -53,10 +54,9 @@ def run(
     return FAILED if drained and wait_seconds and state["inflight"] else OK
 
 
-def _find_gateway(
-    config: Path | None, admin: str | None, token_file: Path | None
-) -> tuple[str, str | None]:
+def _find_gateway(target: DrainTarget) -> tuple[str, str | None]:
     """Return the operators' address and token. Raises ValueError."""
+    config, admin, token_file = target.config, target.admin, target.token_file
     token = None if token_file is None else read_secret_file(token_file, "--token-file")
     if admin is not None:
         return admin.rstrip("/"), token

@@ -10,6 +10,7 @@ from backends.meter.daemon import server
 from backends.meter.daemon.ledger_runner import BackendSpec, LedgerSpec
 from backends.meter.sources.choose import choose_host_source, choose_source
 from gateway import meter_config as configs
+from gateway.commands.meter_options import MeterOptions
 from gateway.console import (
     LEVELS,
     log_to_stderr,
@@ -29,21 +30,10 @@ _NEED_SECRET = (
 )
 
 
-def run(
-    *,
-    config: Path | None,
-    host: str,
-    port: int,
-    source: str | None,
-    devices: list[str],
-    backends: list[str],
-    url: str | None,
-    secret_file: Path | None,
-    no_secret: bool,
-    hz: float | None,
-    log_level: str,
-) -> int:
-    """Meter until told to stop."""
+def run(options: MeterOptions) -> int:
+    """Meter until told to stop; return the exit code."""
+    config, host, port, log_level = options.config, options.host, options.port, options.log_level
+    source, devices, backends, url = options.source, options.device, options.backend, options.url
     if log_level not in LEVELS:
         return report_usage_error(f"--log-level: {log_level!r} is not one of {', '.join(LEVELS)}")
     given = {"--source": source, "--device": devices, "--backend": backends, "--url": url}
@@ -54,8 +44,8 @@ def run(
             return report_usage_error(f"{clashing[0]}: belongs into {config}, which is given too")
         else:
             parsed = configs.load_meter_config(config)
-        secret = _read_secret(secret_file) or parsed.secret
-        _check_reach(host, secret, allowed=no_secret or parsed.allow_unauthenticated)
+        secret = _read_secret(options.secret_file) or parsed.secret
+        _check_reach(host, secret, allowed=options.no_secret or parsed.allow_unauthenticated)
     except ConfigError as error:
         return report_usage_error(error)
     log_to_stderr(log_level)
@@ -70,7 +60,7 @@ def run(
             host,
             port,
             secret=secret,
-            hz=hz or parsed.hz,
+            hz=options.hz or parsed.hz,
             host_source=choose_host_source(parsed.host, Path(parsed.powercap)),
         ),
         host,

@@ -3,7 +3,6 @@
 import random
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 from rich.table import Table
@@ -13,6 +12,7 @@ from gateway import config as configs
 from gateway import profile as profiles
 from gateway import tokens
 from gateway.commands.demo.example_config import make_example_config
+from gateway.commands.route_options import RouteOptions
 from gateway.console import OK, out, report_failure, report_usage_error
 from gateway.scheduling.decision import RoutingDecision
 from gateway.service.client.api_error import ApiError
@@ -24,29 +24,27 @@ from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
 from gateway.service.request.steering import HEADER_PREFIX
 
 
-def run(
-    *,
-    prompt: str,
-    steering: Mapping[str, float | str | None],
-    model: str,
-    max_tokens: int | None,
-    config: Path | None,
-    profile: Path | None,
-    as_json: bool,
-) -> int:
-    """Decide for one prompt and print the ranking."""
+def run(options: RouteOptions) -> int:
+    """Decide for one prompt and print the ranking; return the exit code."""
     try:
-        parsed = configs.load_config(config) if config else make_example_config()
+        parsed = configs.load_config(options.config) if options.config else make_example_config()
         loaded = (
-            profiles.load_profile(profile)
-            if profile
+            profiles.load_profile(options.profile)
+            if options.profile
             else profiles.load_profile(parsed.profile_file, parsed.learnt_file)
         )
-        text = sys.stdin.read() if prompt == "-" else prompt
-        made = decide_offline(parsed, loaded, text, steering, model=model, max_tokens=max_tokens)
+        text = sys.stdin.read() if options.prompt == "-" else options.prompt
+        made = decide_offline(
+            parsed,
+            loaded,
+            text,
+            options.steering,
+            model=options.model,
+            max_tokens=options.max_tokens,
+        )
     except (configs.ConfigError, profiles.ProfileError, ApiError) as error:
         return report_usage_error(str(error).replace(HEADER_PREFIX.decode(), "--"))
-    if as_json:
+    if options.as_json:
         print(msgspec.json.format(made.explain_decision("offline")).decode())  # noqa: T201
     else:
         print_decision(made.decision)

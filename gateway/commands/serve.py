@@ -20,6 +20,7 @@ from gateway.api.listener import ADMIN_PORT
 from gateway.api.protocol import GuardedProtocol
 from gateway.api.serving_tls import ServingCertificate
 from gateway.api.surfaces import split_surfaces
+from gateway.commands.serve_options import ServeOptions
 from gateway.console import LEVELS, OK, log_to_stderr, report_failure, report_usage_error
 from gateway.keys_file import check_sharing, load_keys
 from gateway.surfaces_config import AdminConfig
@@ -46,8 +47,10 @@ class _UnfinishedResponseFilter(logging.Filter):
         return "without completing response" not in record.getMessage()
 
 
-def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> int:
-    """Serve until told to stop."""
+def run(options: ServeOptions) -> int:
+    """Serve until told to stop; return the exit code."""
+    config, host, port = options.config, options.host, options.port
+    workers, log_level = options.workers, options.log_level
     if log_level not in LEVELS:
         return report_usage_error(f"--log-level: {log_level!r} is not one of {', '.join(LEVELS)}")
     try:
@@ -59,7 +62,7 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     os.environ[_CONFIG] = str(config)
     os.environ[_LEVEL] = log_level
     os.environ[WORKERS] = str(workers)
-    options = make_server_config(
+    settings = make_server_config(
         "gateway.commands.serve:create_worker_app",
         factory=True,
         workers=workers,
@@ -82,13 +85,13 @@ def run(*, config: Path, host: str, port: int, workers: int, log_level: str) -> 
     scheme = "http" if parsed.serving_tls is None else "https"
     _log.info("running on %s://%s:%d", scheme, host, listener.getsockname()[1])
     if workers == 1:
-        uvicorn.Server(options).run(sockets=sockets)
+        uvicorn.Server(settings).run(sockets=sockets)
         return OK
     from gateway.commands.workers import WorkerSupervisor  # noqa: PLC0415 - one needs none of it
 
     with tempfile.TemporaryDirectory(prefix="joulegate-metrics-") as shared:
         os.environ[SHARED_DIR] = shared
-        WorkerSupervisor(options, sockets=sockets).run()
+        WorkerSupervisor(settings, sockets=sockets).run()
     return OK
 
 

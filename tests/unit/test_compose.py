@@ -10,6 +10,7 @@ from backends.vllm import launcher
 from backends.vllm.recipes import RECIPES
 from gateway import config, meter_config
 from gateway.commands import check
+from gateway.commands.check_options import CheckOptions
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -114,12 +115,7 @@ def test_one_service_builds_and_the_others_wait_for_its_image():
 @each_set
 def test_the_gateways_config_passes_and_names_services_and_their_ports(suffix, capsys):
     path = mounted(GATEWAYS[suffix], "/etc/joulegate/gateway.yaml")
-    assert (
-        check.run(
-            config=path, profile=None, meter=None, schema=False, meter_schema=False, as_json=True
-        )
-        == 0
-    ), capsys.readouterr()
+    assert check.run(CheckOptions(config=path, as_json=True)) == 0, capsys.readouterr()
     parsed = config.load_config(path)
     assert {model.name for model in parsed.models} == set(RECIPES)
     for host, port in addresses(path):

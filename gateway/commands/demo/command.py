@@ -20,6 +20,7 @@ from gateway import profile as profiles
 from gateway.app import bypass_router_for_inference, create_app
 from gateway.commands.demo import fleet
 from gateway.commands.demo.example_config import make_example_config
+from gateway.commands.demo.options import DemoOptions
 from gateway.commands.demo.packing import show_packing
 from gateway.commands.serve import make_server_config, open_listener
 from gateway.console import OK, err, out, report_failure
@@ -65,8 +66,9 @@ class DemoRow(NamedTuple):
     true_joules: float
 
 
-def run(*, port: int, once: bool, speed: float, loop: bool) -> int:
-    """Run the demo; the exit code."""
+def run(options: DemoOptions) -> int:
+    """Run the demo; return the exit code."""
+    port = options.port
     try:
         import openai  # noqa: F401, PLC0415 - an extra, asked for only here
     except ImportError:
@@ -78,11 +80,12 @@ def run(*, port: int, once: bool, speed: float, loop: bool) -> int:
     except OSError as error:
         return report_failure(f"{_HOST}:{port}: {error.strerror}; choose another with --port")
     with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(_run_demo(listener, once=once, speed=speed, loop=loop))
+        return asyncio.run(_run_demo(listener, options))
     return OK
 
 
-async def _run_demo(listener: socket.socket, *, once: bool, speed: float, loop: bool) -> int:
+async def _run_demo(listener: socket.socket, options: DemoOptions) -> int:
+    once, loop, speed = options.once, options.loop, options.simulated_speed
     base = f"http://{_HOST}:{listener.getsockname()[1]}"
     out.print(f"[bold]Joulegate demo[/]: simulated models, {speed:g} x faster than real ones")
     # uvicorn answers Ctrl-C by stopping, then tells us by this exception.

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.boundary_config import BoundaryConfig
 from gateway.commands import serve
+from gateway.commands.serve_options import ServeOptions
 from gateway.config import BackendConfig, GatewayConfig, ModelConfig
 from gateway.service import fleet
 from gateway.telemetry import WORKERS
@@ -43,7 +44,7 @@ def test_serving_says_how_many_workers_there_are(monkeypatch, tmp_path):
     path.write_text("models: [{name: phi-3-mini, context: 99, backends: [{url: 'http://a:1'}]}]")
     monkeypatch.setattr(serve, "_log_to_stderr", lambda _: None)
     monkeypatch.setattr(serve, "open_listener", refuse_address)
-    serve.run(config=path, host="h", port=1, workers=3, log_level="info")
+    serve.run(ServeOptions(path, host="h", port=1, workers=3))
     assert serve.os.environ[WORKERS] == "3"
 
 

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from calibration.command_options import build_options, list_parameters, take_options
+from gateway.command_options import build_options, list_parameters, take_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +75,21 @@ def test_parameters_stand_in_the_order_of_the_fields():
 def test_a_list_of_none_is_an_empty_one():
     given = {"file": "a", "name": None, "as_json": False, "most": 1}
     assert build_options(Options, given).name == []
+
+
+def test_the_call_itself_has_what_was_typed_beyond_the_options():
+    @dataclass(frozen=True, slots=True)
+    class PassedOn:
+        context: typer.Context
+        port: Annotated[int, typer.Option(help="Where.")] = 1
+
+    app, seen = typer.Typer(), []
+
+    @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    @take_options(PassedOn)
+    def work(options: PassedOn) -> int:
+        seen.append((options.port, options.context.args))
+        return 0
+
+    assert CliRunner().invoke(app, ["--port", "2", "--dtype", "half"]).exit_code == 0
+    assert seen == [(2, ["--dtype", "half"])]

@@ -1,8 +1,9 @@
 """A command's options declared once: the fields of a dataclass are the parameters that typer sees.
 
 A field is an option where its type is `Annotated[…, typer.Option(…)]` (or Argument), and stands for
-the options of another such dataclass where its type is one. Any other field is none of the command
-line's. A list that may be empty reads as one without a default, as typer's own do.
+the options of another such dataclass where its type is one; a `typer.Context` is the call itself,
+with the words typed beyond the options. Any other field is none of the command line's. A list that
+may be empty reads as one without a default, as typer's own do.
 """
 
 import dataclasses
@@ -42,6 +43,8 @@ def list_parameters(kind: type[Any]) -> Iterator[Parameter]:
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
             yield from list_parameters(hints[field.name])
+        elif hint is typer.Context:
+            yield Parameter(field.name, Parameter.KEYWORD_ONLY, annotation=hint)
         elif get_origin(hint) is Annotated:
             default = Parameter.empty if field.default is dataclasses.MISSING else field.default
             if field.default_factory is not dataclasses.MISSING:  # a list, empty unless given
@@ -58,6 +61,8 @@ def build_options(kind: type[T], given: Mapping[str, Any]) -> T:
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
             values[field.name] = build_options(hints[field.name], given)
+        elif hint is typer.Context:
+            values[field.name] = given[field.name]
         elif get_origin(hint) is Annotated:
             value = given[field.name]
             empty = value is None and field.default_factory is not dataclasses.MISSING
