@@ -105,6 +105,11 @@ def extract_text_features(text: str, *, with_form: bool = True) -> TextFeatures:
     return TextFeatures(coarse, shape, tuple(found), form)
 
 
+def list_word_buckets(text: str) -> tuple[int, ...]:
+    """Return the finer buckets of a text's words, each once: `TextFeatures.words` by itself."""
+    return tuple(dict.fromkeys(map(_fine.__getitem__, _split_bytes(cut_middle(text)))))
+
+
 def add_weights(weights: Sequence[float], buckets: tuple[int, ...]) -> float:
     """Return the sum of the weights of these buckets, in their order."""
     if len(buckets) > 1:

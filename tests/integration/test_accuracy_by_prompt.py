@@ -74,6 +74,26 @@ async def test_mathematics_goes_to_who_is_good_at_it_and_small_talk_to_the_cheap
     assert why["prompt"]["kind"] == "chat"
 
 
+async def find_small(gate, *turns):
+    """The small model's chance after these turns of the user's."""
+    messages = [{"role": "user", "content": turns[0]}]
+    for text in turns[1:]:
+        messages += [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": text}]
+    found = (await gate.ask({"model": "auto", "messages": messages}, path="/v1/route")).json
+    return {one["model"]: one["accuracy"] for one in found["candidates"]}["phi-3-mini"]
+
+
+async def test_what_the_user_said_before_counts_and_what_came_last_counts_most(gate):
+    again = "please tell me the"
+    alone, after = await find_small(gate, again), await find_small(gate, MATHS, again)
+    assert after < alone - 0.02
+    assert await find_small(gate, MATHS) < after - 0.1
+    assert await find_small(gate, CHAT, again) > alone
+    # Of a long conversation its latest part counts.
+    assert await find_small(gate, MATHS, *[CHAT] * 60, again) > alone
+    assert await find_small(gate, CHAT, *[MATHS] * 60, again) < alone
+
+
 async def test_a_bound_on_accuracy_is_held_against_the_lower_end(gate):
     bound = EXPLAIN | {"x-joulegate-min-accuracy": "0.6", "x-joulegate-weight-energy": "1"}
     answer, why = await ask(gate, MATHS, bound)

@@ -98,6 +98,7 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
     system: list[str] = []
     needs: set[str] = set()
     ends: list[int] = []
+    said: list[str] = []
     leading = 0
     messages = _decode_messages(members.get("messages"))
     for message in messages:
@@ -114,10 +115,13 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
             leading += len(texts) - first if leading == first else 0
             system += texts[first:]
         elif message.role == "user":
-            ask.words = texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:])
+            said.append(texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:]))
         ends.append(len(texts))
     if member_asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())
+    if said:
+        ask.words = said.pop()
+        ask.earlier = said
     ask.system = system[0] if len(system) == 1 else "\n".join(system)
     ask.application = describe_application(members, ask.system)
     ask.has_media = bool(media)

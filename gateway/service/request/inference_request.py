@@ -1,6 +1,6 @@
 """One decoded request, whichever API it speaks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.scheduling.exploration import ExplorationCharge
@@ -27,6 +27,8 @@ class InferenceRequest:
     """What tells its application from others; only its keyed hash may leave the process."""
     words: str = ""
     """What the user said last, for models of the text."""
+    earlier: Sequence[str] = ()
+    """What the user said before that, oldest first, until it is planned."""
     system: str = ""
     """The application's own words, for the same."""
     texts: ConversationTexts = NO_TEXTS

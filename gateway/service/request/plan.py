@@ -174,7 +174,9 @@ def make_plan(
         # Who names the model, or wants no text, leaves nothing to learn of.
         learning = learnt.accuracy if target.model is None and ask.kind.generates else None
     if ask.words and (snapshot.reads_text or learning is not None):
-        prompt = deciding.reader.read(ask.words, ask.system, snapshot.profile.prompt_accuracy)
+        model = snapshot.profile.prompt_accuracy
+        prompt = deciding.reader.read(ask.words, ask.system, model, ask.earlier)
+    ask.earlier = ()
 
     judged: JudgedCandidates | None = None
 

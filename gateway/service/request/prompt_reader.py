@@ -1,10 +1,11 @@
 """A request's text, read once for every model of the text: answer lengths and accuracy.
 
-Rules: the user's last message is read; a system prompt counts beside it and its features are kept,
-because every request of an application has the same. Nothing read here is logged, unless
-`log.features` says so.
+Rules: the user's last message is read; what the user said before, its latest part, and a system
+prompt count a quarter beside it. A system prompt's features are kept, because every request of an
+application has the same. Nothing read here is logged, unless `log.features` says so.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gateway.scheduling.answer_length import find_normal_quantile
@@ -20,10 +21,14 @@ from gateway.scheduling.text_features import (
     TextFeatures,
     cut_middle,
     extract_text_features,
+    list_word_buckets,
     split_words,
 )
 
 _MOST_CONTEXTS = 256
+_EARLIER_CHARS = 1_024
+"""How much is read of what the user said before."""
+_NO_SHAPE = (0.0, 0.0, 0.0, 0.0)
 
 
 class ReadPrompt(NamedTuple):
@@ -69,12 +74,23 @@ class PromptReader:
     def __init__(self) -> None:
         self._contexts: dict[str, TextFeatures] = {}
 
-    def read(self, prompt: str, system: str, model: PromptAccuracy | None) -> ReadPrompt:
-        """Return a prompt's features and the model's reading of them."""
+    def read(
+        self,
+        prompt: str,
+        system: str,
+        model: PromptAccuracy | None,
+        earlier: Sequence[str] = (),
+    ) -> ReadPrompt:
+        """Return a prompt's features and the model's reading of them.
+
+        `earlier` is what the user said before, oldest first.
+        """
         if model is None:
             return ReadPrompt(extract_text_features(prompt, with_form=False))
         text = extract_text_features(prompt)
         context = self._read_context(system) if system else None
+        if earlier:
+            context = _add_words(context, list_word_buckets(_join_latest(earlier)))
         return ReadPrompt(text, context, model, model.read(text, context))
 
     def _read_context(self, system: str) -> TextFeatures:
@@ -85,3 +101,22 @@ class PromptReader:
                 self._contexts.clear()
             found = self._contexts[key] = extract_text_features(key)
         return found
+
+
+def _add_words(context: TextFeatures | None, words: tuple[int, ...]) -> TextFeatures:
+    """Return a context with more words, each once."""
+    if context is None:
+        return TextFeatures((), _NO_SHAPE, words)
+    return context._replace(words=tuple(dict.fromkeys(context.words + words)))
+
+
+def _join_latest(texts: Sequence[str]) -> str:
+    """Return the latest of these texts, the last whole ones and the end of the one before."""
+    found: list[str] = []
+    left = _EARLIER_CHARS
+    for text in reversed(texts):
+        found.append(text if len(text) <= left else text[-left:].partition(" ")[2])
+        left -= len(text)
+        if left <= 0:
+            break
+    return "\n".join(found)

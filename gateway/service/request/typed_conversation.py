@@ -45,7 +45,7 @@ class TypedConversation:
         self.texts: list[str] = []
         self.needs: set[str] = set()
         self._system: list[str] = []
-        self._words = ""
+        self._said: list[str] = []
         self._starts: list[int] = []
         self._leading = 0
         self._media = 0
@@ -64,7 +64,7 @@ class TypedConversation:
             self._system += added
             self._leading += len(added) if self._leading == first else 0
         elif role == "user" and added:
-            self._words = added[0] if len(added) == 1 else "\n".join(added)
+            self._said.append(added[0] if len(added) == 1 else "\n".join(added))
 
     def add_call(self, name: Any, arguments: Raw) -> None:
         """Add the call of a tool."""
@@ -122,7 +122,7 @@ class TypedConversation:
         """Note in a request what else is told of it."""
         ask.application = application
         ask.system = self.system
-        ask.words = self._words
+        *ask.earlier, ask.words = self._said or [""]
         ask.has_media = bool(self._media)
         ask.texts = ConversationTexts(
             self.texts, [*self._starts[1:], len(self.texts)], self._leading

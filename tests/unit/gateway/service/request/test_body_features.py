@@ -11,6 +11,7 @@ from gateway.service.request.body import decode_members, parse_request
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.extraction import extract_features
 from gateway.service.request.members import IMAGE_TOKENS
+from gateway.service.request.readers import read_features
 from gateway.tokens import Counted, TokenCounter
 
 
@@ -243,3 +244,30 @@ def test_saying_the_usual_changes_nothing(prompt):
         return extract_features(ask, Letters()), ask.choices
 
     assert ask_for() == ask_for(n=1, best_of=1, min_tokens=0, ignore_eos=False, tools=[])
+
+
+TURNS = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "yes"},
+    {"role": "user", "content": [{"type": "text", "text": "two"}]},
+    {"role": "user", "content": "three"},
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "member", "turns"),
+    [
+        (EndpointKind.CHAT, "messages", TURNS),
+        (EndpointKind.MESSAGES, "messages", TURNS[1:]),
+        (EndpointKind.RESPONSES, "input", TURNS),
+    ],
+)
+def test_the_last_message_and_those_before_are_told_apart(kind, member, turns):
+    ask = parse_request(kind, decode_members(json.dumps({"model": "a", member: turns}).encode()))
+    for _ in range(2):  # a request that waited is read again
+        read_features(ask, Letters())
+        assert (list(ask.earlier), ask.words) == (["one", "two"], "three")
+    ask = parse_request(kind, decode_members(json.dumps({"model": "a", member: []}).encode()))
+    read_features(ask, Letters())
+    assert (list(ask.earlier), ask.words) == ([], "")
