@@ -184,6 +184,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what any of them means is looked at once, when all are there."""
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """Note that a head is whole; refuse doubtful framing."""
         self._in_head = False
@@ -194,6 +198,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 hosts += 1
             elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 raise httptools.HttpParserError("doubtful transfer-encoding")
+            elif name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
         version = self.parser.get_http_version()
         if hosts != 1 and version == "1.1":
             raise httptools.HttpParserError("HTTP/1.1 takes exactly one Host")

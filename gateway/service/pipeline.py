@@ -286,8 +286,7 @@ class RequestPipeline:
                 record.outcome = _ANSWERED
             else:
                 ttft_seconds = time.perf_counter() - started
-                lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
-                lifeline.end_within(self._stream_seconds)
+                self._begin_stream(ask, lifeline, explains=explain is not None)
                 await reply.start_response(_OK, [*SSE, *head])
                 await opened.stream.relay_to_client(reply, lifeline, explain)
                 record.outcome = _ANSWERED
@@ -313,6 +312,14 @@ class RequestPipeline:
                     note_served(record, opened, made.snapshot, ttft_seconds)
             finally:
                 self.dispatcher.close_response(opened)
+
+    def _begin_stream(
+        self, ask: InferenceRequest, lifeline: RequestCancellation, *, explains: bool
+    ) -> None:
+        """Set a stream's deadlines; nobody else can be asked any more, so its body is let go."""
+        lifeline.set_deadline(self._stall_seconds, CancelReason.STALLED)
+        lifeline.end_within(self._stream_seconds)
+        ask.forget_body(keeps_words=explains)
 
     def _note_target(
         self, ask: InferenceRequest, record: RequestRecord

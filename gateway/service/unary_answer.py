@@ -8,6 +8,8 @@ from gateway.service.upstream.relay import Explain, add_explanation, find_rename
 from gateway.service.upstream.upstream_response import UpstreamResponse
 from gateway.service.upstream.usage_impact import add_usage_impact
 
+_OK = HTTPStatus.OK.value
+
 
 async def send_unary_answer(
     opened: UpstreamResponse,
@@ -23,7 +25,7 @@ async def send_unary_answer(
         body = add_usage_impact(body, opened.unary.usage, opened.impact)
     if explain is not None:
         body = add_explanation(body, explain())
-    await reply.send_unary(HTTPStatus.OK.value, body, head, _find_content_type(opened))
+    await reply.send_unary(_OK, body, head, _find_content_type(opened))
 
 
 def _find_content_type(opened: UpstreamResponse) -> Header:

@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-- A request costs it one append. What cannot be written costs lines, which are counted; never a
-  request, and never the end of the process.
+- A line is made when its record is given, on the event loop: made in the thread, hundreds at once
+  held the interpreter, and every request in flight waited for it. What cannot be written costs
+  lines, which are counted; never a request, and never the end of the process.
 - The file is opened for each batch, so that it may be rotated away, and without waiting: a pipe
   (`/dev/stdout` of a container is one) takes what fits into it, and the lines that do not are lost.
 - A line that was cut is finished first, or the next would be glued to it.
@@ -44,7 +45,7 @@ class DecisionLog:
     def __init__(self, path: Path, dropped: Callable[[int], None]) -> None:
         self._path = path
         self._dropped = dropped
-        self._pending: list[LogLine] = []
+        self._pending: list[bytes] = []
         self._cut = b""
         self._cut_file: tuple[int, int] | None = None
         self._broken = False
@@ -53,7 +54,7 @@ class DecisionLog:
     def add_record(self, record: LogLine) -> None:
         """Take a record, to be written within the second."""
         if len(self._pending) < _MAX_PENDING:
-            self._pending.append(record)
+            self._pending.append(msgspec.json.encode(record.to_log_line()) + b"\n")
         else:
             self._dropped(1)
 
@@ -69,7 +70,7 @@ class DecisionLog:
     async def _flush_pending(self) -> None:
         if self._pending:
             batch, self._pending = self._pending, []
-            self._writing = run_in_daemon_thread(self._write_records, batch)
+            self._writing = run_in_daemon_thread(self._append_lines, batch)
             # Whoever is cancelled here leaves the writing to `_write_last`.
             lost = await asyncio.shield(self._writing)
             self._writing = None
@@ -84,9 +85,8 @@ class DecisionLog:
         except TimeoutError:
             _log.error("decision log %s: hangs; its last lines are lost", self._path)
 
-    def _write_records(self, batch: list[LogLine]) -> int:
-        """Append a line for each record; return how many were lost."""
-        lines = [msgspec.json.encode(record.to_log_line()) + b"\n" for record in batch]
+    def _append_lines(self, lines: list[bytes]) -> int:
+        """Append lines to the file; return how many were lost."""
         try:
             handle = os.open(self._path, _FLAGS, 0o666)
         except OSError as error:

@@ -25,10 +25,12 @@ class RecentRequests:
             self._records.clear()
             return
         key = (record.tenant, record.id)
-        self._records[key] = record
-        self._records.move_to_end(key)
-        while len(self._records) > self.limit:
-            self._records.popitem(last=False)
+        records = self._records
+        if key in records:
+            del records[key]  # it goes to the end
+        records[key] = record
+        while len(records) > self.limit:
+            records.popitem(last=False)
 
     def get_record(self, request_id: str, tenant: str | None = None) -> RequestRecord | None:
         """Return a tenant's record, or None where it is unknown or gone.

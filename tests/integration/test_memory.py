@@ -8,9 +8,11 @@ import types
 import pytest
 from aiohttp import web
 
+from backends.sse import DONE_EVENT
 from gateway.config import LimitsConfig, RetryConfig
+from gateway.service.request.inference_request import InferenceRequest
 from tests.integration.harness import CHAT, STREAM, model, until
-from tests.integration.scripted import chat, delta, stream
+from tests.integration.scripted import chat, delta, stream, usage
 
 LARGE = {"model": "phi-3-mini", "messages": [{"role": "user", "content": "word " * 50_000}]}
 """By the model's own name, so that it is sent whatever its context."""
@@ -77,6 +79,31 @@ async def test_a_request_that_is_over_leaves_no_cycle(world, kind, body):
         gc.set_debug(0)
         gc.enable()
     assert not {name for name in left if name.startswith(OURS)}
+
+
+async def test_a_stream_does_not_keep_its_requests_body(world):
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def answer(request, _):
+        response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        await response.write(delta(content="Hi"))
+        begun.set()
+        await go.wait()
+        for piece in (delta(finish_reason="stop"), usage(), DONE_EVENT):
+            await response.write(piece)
+        return response
+
+    def held():
+        return [one for one in gc.get_objects() if isinstance(one, InferenceRequest)]
+
+    gate = await world.gate(model("phi-3-mini", await world.recorder(answer)))
+    asked = asyncio.create_task(gate.ask(STREAM | LARGE))
+    await begun.wait()
+    await until(lambda: not any(one.members or one.words for one in held()))
+    assert gate.gateway.inflight_requests == len(held()) == 1
+    go.set()
+    assert ((await asked).status, (await asked).text) == (200, "Hi")
 
 
 async def test_bodies_over_the_budget_are_refused_until_there_is_room(world):

@@ -1,11 +1,13 @@
 """Processes finished requests in the background: metrics, recent requests, decision log.
 
-A request is processed twice: all but its joules as soon as it is over, its joules once they are
-final (a meter may take seconds to settle them). The decision log gets it with the second.
+A request is processed twice: all but its joules soon after it is over, its joules once they are
+final (a meter may take seconds to settle them). The decision log gets it with the second. A few at
+a time, because those of a tenth of a second at once would hold the event loop for 20 ms.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from backends.meter.client.meter_client import MeterLink
 from backends.meter.method import ESTIMATED
@@ -27,6 +29,9 @@ from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_stages import RequestFeedback
 
 _log = logging.getLogger("joulegate")
+
+_MOST_AT_ONCE: Final = 64
+"""Finished requests that wait for the next flush: 5 ms of work, and 16 at once cost 2% more."""
 
 
 class RequestAccounting:
@@ -77,16 +82,32 @@ class RequestAccounting:
                 self._model_at.setdefault(backend.label, deployment.model)
 
     def add_record(self, record: RequestRecord) -> None:
-        """Queue a finished request for the next flush.
+        """Queue a finished request for the next flush, or until a few have come together.
 
         The next turn of its conversation may come before that.
         """
         self._finished.append(record)
         if record.served.cached_tokens is not None and self._learning is not None:
             self._learning.note_prefix(record)
+        if len(self._finished) >= _MOST_AT_ONCE:
+            self._process_finished()
 
     def flush(self) -> None:
         """Process finished requests and new observations; called often, and before reads."""
+        self._process_finished()
+        for link in self.meters:
+            self._ingest_observations(link)
+        if self._boundary is not None:
+            self._boundary.collect_idle_joules()
+        if self._learning is not None:
+            self._learning.drift.publish_metrics()
+        if self._experiment is not None:
+            self._experiment.publish()
+        publish_batch()
+        if self._accuracy is not None:
+            self._accuracy.fade()
+
+    def _process_finished(self) -> None:
         finished, self._finished = self._finished, []
         for record in finished:
             try:
@@ -99,17 +120,6 @@ class RequestAccounting:
                 record.call_when_final(self._finalize_energy)
             except Exception:  # noqa: BLE001 - one record must not cost the others
                 _log.exception("request %s: a bug in accounting it", record.id)
-        for link in self.meters:
-            self._ingest_observations(link)
-        if self._boundary is not None:
-            self._boundary.collect_idle_joules()
-        if self._learning is not None:
-            self._learning.drift.publish_metrics()
-        if self._experiment is not None:
-            self._experiment.publish()
-        publish_batch()
-        if self._accuracy is not None:
-            self._accuracy.fade()
 
     def add_feedback(self, feedback: RequestFeedback) -> bool:
         """Note what is said of an answer; tell whether its request is known here.

@@ -49,6 +49,15 @@ class InferenceRequest:
     choices: int = 1
     """How many answers the client is to be sent, once the prompt is read; 0: not known."""
 
+    def forget_body(self, *, keeps_words: bool) -> None:
+        """Let go of what was to be sent, once an answer has begun that nobody else can give."""
+        self.members = {}
+        self.form = None
+        self.headers = ()
+        self.system = ""
+        if not keeps_words:
+            self.words = ""
+
     @property
     def url_path(self) -> str:
         """The path at vLLM."""

@@ -97,6 +97,15 @@ def test_without_a_meter_it_is_final_at_once(books, log):
     assert log == [record]
 
 
+def test_many_are_not_left_to_one_flush(books, log):
+    for number in range(100):
+        books.add_record(answered(id=f"r{number}"))
+    assert 100 - 64 <= len(log) < 100
+    assert books.recent.get_record(log[-1].id) is log[-1]
+    books.flush()
+    assert [record.id for record in log] == [f"r{number}" for number in range(100)]
+
+
 @pytest.mark.parametrize("observed_first", [True, False])
 def test_joules_are_entered_once_the_meter_has_told_them(books, link, log, observed_first):
     record = answered()
