@@ -1,6 +1,7 @@
 """`python -m tests.faults`: the fault matrix against a real gateway; a table of what went wrong.
 
-Exits 1 where a cell has a fate that it must not have. What a backend sends wrong and the gateway
+Exits 1 where a cell has a fate that it must not have; 3 where `--seconds` were over before the last
+cell, which with `--kept FILE` the next run goes on to. What a backend sends wrong and the gateway
 passes on without a word stands in the table as `silently truncated`.
 """
 
@@ -8,8 +9,10 @@ import argparse
 import asyncio
 import itertools
 import json
+import math
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,12 @@ from tests.faults.cells import (
     run_cell,
 )
 from tests.faults.clients import APIS, connect
+from tests.faults.kept_cells import KeptCells, name_cell
 from tests.faults.kinds import KINDS
 from tests.faults.server import SCOPES, FaultServer
 
 BACKENDS = 3
+_NOT_ALL = 3
 _WELL = (Fate.ANSWERED, Fate.REFUSED)
 
 
@@ -61,7 +66,8 @@ def gateway_config(server: FaultServer) -> dict[str, Any]:
 
 
 async def _measure(arguments: argparse.Namespace, kinds: tuple[str, ...]) -> int:
-    results: dict[tuple[str, str, bool], CellResult] = {}
+    kept = KeptCells(arguments.kept, f"gateway, {arguments.api}", arguments.requests)
+    until = time.monotonic() + arguments.seconds
     async with FaultServer(kinds) as server:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "gateway.yaml")
@@ -75,15 +81,23 @@ async def _measure(arguments: argparse.Namespace, kinds: tuple[str, ...]) -> int
                 async with connect(arguments.api, url) as client:
                     for kind in kinds:
                         for scope, stream in itertools.product(SCOPES, (False, True)):
+                            cell = name_cell(kind, scope, stream=stream)
+                            if cell in kept.results:
+                                continue
+                            if time.monotonic() > until:
+                                report.say(f"not all in {arguments.seconds:g} s; next is {cell}")
+                                _show(kept.results)
+                                return _NOT_ALL
                             # A kind may take minutes: 20 MB are read by this very process.
-                            report.say(f"{kind}, {scope}, {'stream' if stream else 'unary'}")
-                            results[kind, scope, stream] = await run_cell(
+                            report.say(cell)
+                            result = await run_cell(
                                 client, server, kind, scope, stream=stream,
                                 requests=arguments.requests,
                                 together=_together(kind, arguments.together),
                             )  # fmt: skip
-                        _say(kind, results)
-    return _show(results)
+                            kept.add(cell, result)
+                        _say(kind, kept.results)
+    return _show(kept.results)
 
 
 def _together(kind: str, wanted: int) -> int:
@@ -91,27 +105,25 @@ def _together(kind: str, wanted: int) -> int:
     return min(wanted, 2) if "20 MB" in kind else wanted
 
 
-def _say(kind: str, results: dict[tuple[str, str, bool], CellResult]) -> None:
+def _say(kind: str, results: dict[str, CellResult]) -> None:
     """Show a kind's cells on one line, as `answered/errors` and whatever else there is."""
     cells = []
-    for (name, _, _), result in results.items():
-        if name != kind:
-            continue
+    for scope, stream in itertools.product(SCOPES, (False, True)):
+        result = results[name_cell(kind, scope, stream=stream)]
         odd = ", ".join(f"{n} {fate}" for fate, n in result.fates.items() if fate not in _WELL)
         well = f"{result.fates[Fate.ANSWERED]}/{result.fates[Fate.REFUSED]}"
         cells.append(f"{well:>8} {result.slowest_seconds:4.1f}s {odd:<24}")
     print(f"{kind:<40} {' | '.join(cells)}", flush=True)
 
 
-def _show(results: dict[tuple[str, str, bool], CellResult]) -> int:
+def _show(results: dict[str, CellResult]) -> int:
     """Show totals and an example of everything that is not well; return the exit code."""
     total: dict[Fate, int] = dict.fromkeys(Fate, 0)
-    for (kind, scope, stream), result in results.items():
+    for cell, result in results.items():
         for fate, count in result.fates.items():
             total[fate] += count
             if fate not in _WELL:
-                mode = "stream" if stream else "unary"
-                print(f"  {fate}: {kind}, {scope}, {mode}: {count}x, {result.examples[fate][:150]}")
+                print(f"  {fate}: {cell}: {count}x, {result.examples[fate][:150]}")
     print("  ".join(f"{fate}: {count}" for fate, count in total.items()))
     return int(any(count for fate, count in total.items() if fate not in _WELL))
 
@@ -122,6 +134,12 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100, help="requests a cell")
     parser.add_argument("--together", type=int, default=25, help="of them at once")
     parser.add_argument("--api", choices=APIS, default="chat", help="whose requests")
+    parser.add_argument(
+        "--kept", type=Path, help="a file of cells: those in it are not asked again"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no cell after so long"
+    )
     parser.add_argument("--only", help="a part of the kinds' names")
     arguments = parser.parse_args()
     kinds = tuple(name for name in KINDS if not arguments.only or arguments.only in name)

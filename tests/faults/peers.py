@@ -21,11 +21,13 @@ from tests.bench import machine, peers, serving
 from tests.faults.answer_kinds import BEFORE_READING, REFUSED
 from tests.faults.cells import ATTEMPT_SECONDS, MAX_ATTEMPTS, CellResult, Fate, model_name, run_cell
 from tests.faults.clients import connect
+from tests.faults.kept_cells import KeptCells, name_cell
 from tests.faults.kinds import KINDS
 from tests.faults.server import SCOPES, FaultServer
 
 BACKENDS = 3
 _PATIENCE_SECONDS = 180.0
+_TOGETHER = 5
 
 
 def configure_litellm(server: FaultServer) -> dict[str, Any]:
@@ -162,25 +164,26 @@ def _serve_all(peer: peers.Peer, server: FaultServer) -> Any:
 
 
 async def measure_peer(
-    peer: peers.Peer, kinds: tuple[str, ...], requests: int
-) -> dict[str, CellResult]:
-    """Return what became of each cell's requests."""
-    results: dict[str, CellResult] = {}
+    peer: peers.Peer, kinds: tuple[str, ...], requests: int, kept: KeptCells
+) -> None:
+    """Ask what became of each cell's requests, where that is not kept yet."""
     async with FaultServer(kinds) as server:
         with _serve_all(peer, server) as running:
             for kind, scope in itertools.product(kinds, SCOPES):
                 if running is None and (kind == REFUSED or kind in BEFORE_READING):
                     continue  # it does not start before its servers have answered a probe
+                names = {stream: name_cell(kind, scope, stream=stream) for stream in (False, True)}
+                if all(name in kept.results for name in names.values()):
+                    continue
                 async with _serve_cell(peer, server, kind, scope, running) as url:
-                    for stream in (False, True):
-                        name = f"{kind}, {scope}, {'stream' if stream else 'unary'}"
+                    for stream, name in names.items():
                         async with connect("chat", url) as client:
-                            results[name] = await run_cell(
+                            result = await run_cell(
                                 client, server, kind, scope, stream=stream,
-                                requests=requests, together=min(requests, 5),
+                                requests=requests, together=min(requests, _TOGETHER),
                             )  # fmt: skip
-                        print(f"{peer.name}: {name}: {_describe(results[name])}", flush=True)
-    return results
+                        kept.add(name, result)
+                        print(f"{peer.name}: {name}: {_describe(result)}", flush=True)
 
 
 def _describe(result: CellResult) -> str:
@@ -192,6 +195,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.peers", description=__doc__)
     parser.add_argument("--requests", type=int, default=10, help="requests a cell")
     parser.add_argument("--peer", help="one of them, by name")
+    parser.add_argument(
+        "--kept", type=Path, help="a file of cells: those in it are not asked again"
+    )
     parser.add_argument("--only", help="a part of the kinds' names")
     asked = parser.parse_args()
     kinds = tuple(name for name in KINDS if not asked.only or asked.only in name)
@@ -200,11 +206,12 @@ def main() -> int:
     for peer in peers.PEERS:
         if peer is peers.RELAY or (asked.peer and asked.peer != peer.name):
             continue
-        results = asyncio.run(measure_peer(peer, kinds, asked.requests))
+        kept = KeptCells(asked.kept, peer.name, asked.requests)
+        asyncio.run(measure_peer(peer, kinds, asked.requests, kept))
         total: Counter[Fate] = Counter()
-        for result in results.values():
+        for result in kept.results.values():
             total.update(result.fates)
-        print(f"{peer.name}: {len(results)} cells of {asked.requests}", end="; ")
+        print(f"{peer.name}: {len(kept.results)} cells of {asked.requests}", end="; ")
         print("; ".join(f"{fate}: {total[fate]}" for fate in Fate), flush=True)
     return 0
 

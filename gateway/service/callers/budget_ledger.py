@@ -10,7 +10,10 @@ expires counts as spent: its gateway may have died after the joules were drawn.
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+_HOUR_SECONDS: Final = 3600
 
 
 class BudgetWindow(StrEnum):
@@ -30,11 +33,16 @@ class BudgetPeriod(NamedTuple):
 
 def find_period(window: BudgetWindow, at: float) -> BudgetPeriod:
     """Return the period that a Unix time is in."""
-    now = datetime.fromtimestamp(at, UTC)
+    return _find_hours_period(window, int(at // _HOUR_SECONDS))
+
+
+@lru_cache(maxsize=64)
+def _find_hours_period(window: BudgetWindow, hour: int) -> BudgetPeriod:
+    """Return the period that an hour is in: all begin with one, and every request asks for some."""
+    now = datetime.fromtimestamp(hour * _HOUR_SECONDS, UTC)
     if window is BudgetWindow.HOUR:
-        begun = now.replace(minute=0, second=0, microsecond=0)
-        return BudgetPeriod(begun.strftime("%Y-%m-%dT%H"), (begun + timedelta(hours=1)).timestamp())
-    begun = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return BudgetPeriod(now.strftime("%Y-%m-%dT%H"), (now + timedelta(hours=1)).timestamp())
+    begun = now.replace(hour=0)
     if window is BudgetWindow.DAY:
         return BudgetPeriod(begun.strftime("%Y-%m-%d"), (begun + timedelta(days=1)).timestamp())
     begun = begun.replace(day=1)
