@@ -17,6 +17,7 @@ from gateway import cli, config
 from gateway.api.incoming import read_head
 from gateway.console import OK, UNUSABLE
 from gateway.scheduling.decision import MetricWeights, RoutingDecision
+from gateway.telemetry.request_span import FinishedRequest, make_span
 from gateway.telemetry.request_stages import BackendAttempt
 from gateway.telemetry.trace_context import (
     AttemptTiming,
@@ -24,7 +25,6 @@ from gateway.telemetry.trace_context import (
     TraceSampler,
     parse_trace_context,
 )
-from gateway.telemetry.tracing import _FinishedRequest, _make_span
 from tests.unit.gateway.telemetry.request_records import make_record
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -176,7 +176,7 @@ def encoded(made, trace=None):
     """A span as the exporter would send it; encoding is where an odd value would cost a batch."""
     trace = trace or TraceSampler(1.0).begin_span(None)
     resource = Resource(MappingProxyType({}))
-    span = _make_span(_FinishedRequest(made, trace, resource), InstrumentationScope("joulegate"))
+    span = make_span(FinishedRequest(made, trace, resource), InstrumentationScope("joulegate"))
     return encode_spans([span]).resource_spans[0].scope_spans[0].spans[0]
 
 
