@@ -149,7 +149,7 @@ _METERS = Row(
     [
         Panel(
             "Watts by device",
-            "What each device's own counter advances by.",
+            "What each device's own counter advances by, idle included.",
             WATTS,
             [
                 Query(

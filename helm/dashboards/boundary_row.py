@@ -30,8 +30,8 @@ BOUNDARY = Row(
         ),
         Panel(
             "Server watts by source",
-            "What servers draw without accelerators: read from their own counters (rapl), or "
-            "configured.",
+            "What servers draw without accelerators, idle included: read from their own counters "
+            "(rapl), or configured.",
             WATTS,
             [
                 Query(
@@ -42,7 +42,7 @@ BOUNDARY = Row(
             "stack",
         ),
         Panel(
-            "Facility joules per answer",
+            "Facility joules per answer, whole range",
             "Of the dashboard's time, without what was idle and with it.",
             JOULES,
             [
@@ -56,7 +56,7 @@ BOUNDARY = Row(
             "number",
         ),
         Panel(
-            "CO2e per answer",
+            "CO2e per answer, whole range",
             "Grams of the dashboard's time, without what was idle and with it; needs `carbon` too.",
             GRAMS,
             [
@@ -67,7 +67,7 @@ BOUNDARY = Row(
             12,
         ),
         Panel(
-            "Price of 1,000 answers",
+            "Price of 1,000 answers, whole range",
             "Of the dashboard's time, without what was idle and with it; in the currency of "
             "`boundary`.",
             "none",
@@ -77,7 +77,7 @@ BOUNDARY = Row(
             ],
             "number",
             12,
-            decimals=2,
+            decimals=4,
         ),
     ],
 )

@@ -118,8 +118,8 @@ PAGE = Page(
                     for quantity, threshold in zip(_QUANTITIES, (25, 25, 60), strict=True)
                 ),
                 Panel(
-                    "Drift alarms",
-                    "Alarms in the dashboard's time, of any of the three quantities.",
+                    "Drift alarms, whole range",
+                    "Alarms over the dashboard's time, of any of the three quantities.",
                     COUNT,
                     [
                         Query(
@@ -129,7 +129,9 @@ PAGE = Page(
                             "{{model}}",
                         )
                     ],
+                    "number",
                     steps=((None, "green"), (1, "red")),
+                    decimals=0,
                 ),
                 Panel(
                     "Samples",
@@ -141,16 +143,18 @@ PAGE = Page(
                     ],
                 ),
                 Panel(
-                    "Samples for a refit",
-                    "Requests in the sums that recalibration reads, in the dashboard's time.",
-                    COUNT,
+                    "Samples for a refit, whole range",
+                    "Requests in the sums that recalibration reads, over the dashboard's time.",
+                    "locale",
                     [
                         Query(
                             "sum by (deployment, quantity) (increase("
                             f'joulegate_ols_sum_total{{{OF}, basis="rows", term="rows"}}[{SPAN}]))',
-                            "{{deployment}} {{quantity}}",
                         )
                     ],
+                    "matrix",
+                    by=("deployment", "quantity"),
+                    decimals=0,
                 ),
             ],
         ),
@@ -200,8 +204,9 @@ PAGE = Page(
                     steps=((None, "red"), (1, "green")),
                 ),
                 Panel(
-                    "Profile changes",
-                    "Files seen and adopted, or refused because they are not sane.",
+                    "Profile changes, whole range",
+                    "Files seen and adopted, or refused because they are not sane, over the "
+                    "dashboard's time.",
                     COUNT,
                     [
                         Query(
@@ -210,7 +215,9 @@ PAGE = Page(
                             "{{result}}",
                         )
                     ],
-                    width=12,
+                    "number",
+                    12,
+                    decimals=0,
                 ),
             ],
         ),

@@ -11,13 +11,17 @@ from collections.abc import Callable
 
 from parts import GRAMS, HERE, JOULES, OF, SHARE, SPAN, Page, Panel, Query, Row
 
-_KWH, _MONEY = "kwatth", "none"
+_KWH, _MONEY, _COUNT = "kwatth", "none", "locale"
 _JOULES_PER_KWH = "3600000"
 _ENERGY = f"joulegate_energy_joules_total{{{OF}}}"
 _OWNED = f'{_ENERGY[:-1]}, method!~"idle|other"}}'
+_IDLE_AND_OTHER = f'{_ENERGY[:-1]}, method=~"idle|other"}}'
+_REQUESTS = f"joulegate_requests_total{{{OF}}}"
+_DECISIONS = f"joulegate_decisions_total{{{OF}}}"
 _BASELINE = f"joulegate_baseline_energy_joules_total{{{HERE}}}"
 _DAY = f"namespace_model_method_tenant_preset:joulegate_energy_joules:increase1d{{{OF}}}"
 _DAY_OWNED = f'{_DAY[:-1]}, method!~"idle|other"}}'
+_DAY_OTHERS = f'{_DAY[:-1]}, method=~"idle|other"}}'
 _DAY_BASELINE = (
     f"namespace_baseline_tenant_preset:joulegate_baseline_energy_joules:increase1d{{{HERE}}}"
 )
@@ -47,20 +51,22 @@ def _arm(arm: str) -> str:
     return f"{_sum(energy)} / {_sum(tokens)}"
 
 
-def _price(by: str) -> str:
-    """Return what a currency's bill comes to for each, by its part of the joules."""
-    bill = _sum(f'{_COST[:-1]}, kind="requests"}}', "currency")
-    part = f"{_sum(_OWNED, by)} / on () group_left () {_sum(_OWNED)}"
-    return f"{part} * on () group_left (currency) {bill}"
+def _part_of(whole: str, part: str, kept: str = "") -> str:
+    """Return of `whole`, that of all requests' joules, what belongs to a part of these."""
+    joules = f"({part}) / on () group_left () {_sum(_OWNED)}"
+    return f"{joules} * on () group_left ({kept}) {whole}"
+
+
+_BILL = _sum(f'{_COST[:-1]}, kind="requests"}}', "currency")
 
 
 _HEADLINE = Row(
-    "Headline",
+    "Over the dashboard's time: all of it",
     [
         Panel(
-            "Saved",
+            "Saved, predicted",
             "Share of the joules that always asking the most accurate able model was predicted to "
-            "need and the chosen ones were not; routed requests alone.",
+            "need and the chosen ones were not; routed requests alone, idle left out.",
             SHARE,
             [Query(f"1 - {_sum(_of('chosen'))} / {_sum(_of('most-accurate'))}")],
             "number",
@@ -68,8 +74,8 @@ _HEADLINE = Row(
             least=None,
         ),
         Panel(
-            "Saved",
-            "The same in energy.",
+            "Energy saved, predicted",
+            "The same in energy, idle left out.",
             _KWH,
             [Query(f"({_saved('')}) / {_JOULES_PER_KWH}")],
             "number",
@@ -87,7 +93,7 @@ _HEADLINE = Row(
             least=None,
         ),
         Panel(
-            "Spent",
+            "Spent, idle in",
             "Energy of the models' devices, idle and other included.",
             _KWH,
             [Query(f"{_sum(_ENERGY)} / {_JOULES_PER_KWH}")],
@@ -95,7 +101,7 @@ _HEADLINE = Row(
             3,
         ),
         Panel(
-            "Idle",
+            "Idle and other",
             "Share of that which no request used.",
             SHARE,
             [Query(f"1 - {_sum(_OWNED)} / {_sum(_ENERGY)}")],
@@ -103,7 +109,7 @@ _HEADLINE = Row(
             3,
         ),
         Panel(
-            "CO2e",
+            "CO2e, idle out",
             "Of requests' joules, by the configured grid intensity; empty without `carbon`.",
             GRAMS,
             [Query(_sum(_CO2E))],
@@ -113,7 +119,7 @@ _HEADLINE = Row(
         Panel(
             "CO2e per 1,000 tokens",
             "Operational emissions per 1,000 generated tokens: the software carbon intensity (SCI) "
-            "without embodied carbon.",
+            "without embodied carbon; idle left out.",
             GRAMS,
             [Query(f"1000 * {_sum(_CO2E)} / {_sum(_TOKENS)}")],
             "number",
@@ -121,13 +127,103 @@ _HEADLINE = Row(
             decimals=3,
         ),
         Panel(
-            "Bill",
+            "Bill, idle in",
             "Of the facility's joules, idle included, in the currency of `boundary`.",
             _MONEY,
             [Query(_sum(_COST, "currency"), "{{currency}}")],
             "number",
             3,
             decimals=2,
+        ),
+    ],
+)
+
+
+def _spent(by: str) -> list[Query]:
+    """Return the columns of what a part of the requests spent, idle left out."""
+    return [
+        Query(f"{_sum(_OWNED, by)} / {_JOULES_PER_KWH}", "Energy, idle out", unit=_KWH),
+        Query(
+            _part_of(_BILL, _sum(_OWNED, by), "currency"),
+            "Price, idle out",
+            unit=_MONEY,
+            decimals=3,
+        ),
+        Query(_sum(_CO2E, by), "CO2e, idle out", unit=GRAMS),
+    ]
+
+
+def _savings(by: str) -> list[Query]:
+    """Return the columns of what routing a part of the requests was predicted to save."""
+    share = f"1 - {_sum(_of('chosen'), by)} / {_sum(_of('most-accurate'), by)}"
+    return [
+        Query(share, "Saved", unit=SHARE),
+        Query(f"({_saved(by)}) / {_JOULES_PER_KWH}", "Energy saved", unit=_KWH),
+        Query(_part_of(_BILL, _saved(by), "currency"), "Money saved", unit=_MONEY, decimals=3),
+        Query(_part_of(_sum(_CO2E), _saved(by)), "CO2e saved", unit=GRAMS),
+    ]
+
+
+_TABLE_TEXT = (
+    "Spent is of requests, measured or estimated, with failed attempts and without idle. Saved "
+    "is predicted, of routed requests alone, against always asking the most accurate able model; "
+    "its money and CO2e are at what a request's joule cost on average."
+)
+
+_TOTALS = Row(
+    "Over the dashboard's time: who spent what, and what routing saved",
+    [
+        Panel(
+            "By tenant",
+            f"{_TABLE_TEXT} Tenant none is requests without a key.",
+            _COUNT,
+            [
+                Query(_sum(_REQUESTS, "tenant"), "Requests"),
+                *_spent("tenant"),
+                *_savings("tenant"),
+            ],
+            "table",
+            24,
+            decimals=0,
+            by=("tenant",),
+        ),
+        Panel(
+            "By preset",
+            f"{_TABLE_TEXT} Preset none is requests that named their model, which nothing saves.",
+            _COUNT,
+            [
+                Query(_sum(_DECISIONS, "preset"), "Decisions"),
+                *_spent("preset"),
+                *_savings("preset"),
+            ],
+            "table",
+            24,
+            decimals=0,
+            by=("preset",),
+        ),
+        Panel(
+            "By model",
+            "Of requests; idle and other, which no request used, are in a column of their own.",
+            _COUNT,
+            [
+                Query(_sum(_REQUESTS, "model"), "Requests"),
+                Query(_sum(_TOKENS, "model"), "Tokens generated"),
+                *_spent("model"),
+                Query(
+                    f"{_sum(_IDLE_AND_OTHER, 'model')} / {_JOULES_PER_KWH}",
+                    "Idle and other",
+                    unit=_KWH,
+                ),
+                Query(
+                    f"1000 * {_sum(_OWNED, 'model')} / {_sum(_TOKENS, 'model')}",
+                    "Per 1,000 tokens, idle out",
+                    unit=JOULES,
+                ),
+            ],
+            "table",
+            24,
+            decimals=0,
+            by=("model",),
         ),
     ],
 )
@@ -147,27 +243,31 @@ def _owners(title: str, text: str, unit: str, make: Callable[[str], str]) -> lis
     ]
 
 
-_SPENT = Row(
-    "Spent, by day",
+_DAYS = Row(
+    "By day: each point is the day before it",
     [
         *_owners(
-            "Joules",
+            "Joules, idle out",
             "Of requests, failed attempts included and idle left out, over the day before each "
             "point; tenant none is requests without a key.",
             JOULES,
             lambda by: f"sum by ({by}) ({_DAY_OWNED})",
         ),
         Panel(
-            "Joules with idle, by model",
+            "Joules by model, idle in",
             "All joules of a model's devices over the day before each point.",
             JOULES,
-            [Query(f"sum by (model, method) ({_DAY})", "{{model}}, {{method}}")],
+            [
+                Query(f"sum by (model) ({_DAY_OWNED})", "{{model}}, requests"),
+                Query(f"sum by (model) ({_DAY_OTHERS})", "{{model}}, idle and other"),
+            ],
             "stack",
             12,
         ),
         Panel(
-            "Saved against the most accurate, by tenant",
-            "Predicted, of routed requests, over the day before each point.",
+            "Joules saved, predicted, by tenant",
+            "Against always the most accurate, of routed requests without idle, over the day "
+            "before each point.",
             JOULES,
             [
                 Query(
@@ -183,42 +283,11 @@ _SPENT = Row(
     ],
 )
 
-_TOTALS = Row(
-    "Over the dashboard's time",
-    [
-        *_owners(
-            "Energy",
-            "Of requests, idle left out.",
-            _KWH,
-            lambda by: f"{_sum(_OWNED, by)} / {_JOULES_PER_KWH}",
-        ),
-        *_owners("CO2e", "Of requests' joules.", GRAMS, lambda by: _sum(_CO2E, by)),
-        *_owners(
-            "Price",
-            "The requests' part of the bill, divided by joules; needs `boundary`.",
-            _MONEY,
-            _price,
-        ),
-        *(
-            Panel(
-                f"Saved by {by}",
-                "Against always the most accurate, predicted, of routed requests.",
-                JOULES,
-                [Query(_saved(by), f"{{{{{by}}}}}")],
-                "stack",
-                12,
-                least=None,
-            )
-            for by in ("tenant", "preset")
-        ),
-    ],
-)
-
 PAGE = Page(
     "finops",
     "FinOps",
     "Who spent what and what it saved: joules, kWh, money, CO2e by tenant, preset and model. Needs "
     "the recording rules in helm/rules; money needs `boundary`, CO2e `carbon`, tenants API keys.",
-    (_HEADLINE, _SPENT, _TOTALS),
+    (_HEADLINE, _TOTALS, _DAYS),
     since="now-7d",
 )

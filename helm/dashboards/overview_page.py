@@ -21,6 +21,7 @@ from parts import (
     Row,
     or_zero,
     quantiles,
+    shares,
 )
 
 _REQUESTS = f"namespace_model_code:joulegate_requests:rate5m{{{OF}}}"
@@ -45,7 +46,7 @@ def _tokens(by: str = "") -> str:
 
 
 _NOW = Row(
-    "Now",
+    "Now; Saved and CO2e over the dashboard's time",
     [
         Panel(
             "Requests",
@@ -83,8 +84,8 @@ _NOW = Row(
             ((None, "green"), (5, "orange"), (10, "red")),
         ),
         Panel(
-            "Per request",
-            "Mean joules of a request, measured or estimated, over 5 minutes.",
+            "Per request, idle out",
+            "Mean joules of a request, measured or estimated, over 5 minutes; idle left out.",
             JOULES,
             [Query(f"sum({_SPENT}) / sum({_COUNTED})")],
             "number",
@@ -92,7 +93,7 @@ _NOW = Row(
             decimals=0,
         ),
         Panel(
-            "Power",
+            "Power, idle in",
             "Watts of the models' devices: requests, idle and other together.",
             WATTS,
             [Query(f"sum({_ENERGY}{{{OF}}})")],
@@ -101,10 +102,10 @@ _NOW = Row(
             decimals=0,
         ),
         Panel(
-            "Saved",
+            "Saved, whole range",
             "Share of the joules that always asking the most accurate able model was predicted to "
-            "need and the chosen ones were not; routed requests alone, over the dashboard's time, "
-            "at unchanged load. To know, run an experiment (joulegate savings).",
+            "need and the chosen ones were not; of routed requests, idle left out, at unchanged "
+            "load. To know, run an experiment (joulegate savings).",
             SHARE,
             [
                 Query(
@@ -117,8 +118,9 @@ _NOW = Row(
             least=None,
         ),
         Panel(
-            "CO2e",
-            "Grams of CO2e of the dashboard's time; 0 unless `carbon` is configured.",
+            "CO2e, whole range",
+            "Grams of CO2e of requests' joules, idle left out, over the dashboard's time; 0 unless "
+            "`carbon` is configured.",
             GRAMS,
             [Query(f"sum(increase(joulegate_co2e_grams_total{{{OF}}}[{SPAN}]))")],
             "number",
@@ -151,10 +153,10 @@ _TRAFFIC = Row(
             steps=((None, "green"), (0.05, "red")),
         ),
         Panel(
-            "Share by model",
+            "Share of requests by model",
             "Who answers: each model's share of the requests that reached one.",
-            REQUESTS,
-            [Query(f'sum by (model) ({_REQUESTS[:-1]}, model!="none"}})', "{{model}}")],
+            SHARE,
+            [Query(shares(f'{_REQUESTS[:-1]}, model!="none"}}', "model"), "{{model}}")],
             "share",
         ),
         Panel(
@@ -201,14 +203,14 @@ _JOULES = Row(
     "Energy",
     [
         Panel(
-            "Joules per request",
-            "Mean of 5 minutes by model, measured where there is a meter.",
+            "Joules per request, idle out",
+            "Mean of 5 minutes by model, measured where there is a meter; idle left out.",
             JOULES,
             [Query(f"sum by (model) ({_SPENT}) / (sum by (model) ({_COUNTED}) > 0)", "{{model}}")],
         ),
         Panel(
-            "Joules per 1,000 tokens",
-            "Joules of requests over their tokens, prompt and generated together.",
+            "Joules per 1,000 tokens, idle out",
+            "Joules of requests, idle left out, over their tokens, prompt and generated together.",
             JOULES,
             [
                 Query(
@@ -218,15 +220,15 @@ _JOULES = Row(
             ],
         ),
         Panel(
-            "Joules by measurement method",
+            "Joules by measurement method, idle out",
             "Exclusive and apportioned are measured, coarse is from a slow counter, estimated is "
-            "predicted because no meter measured it.",
+            "predicted because no meter measured it. Idle is left out.",
             SHARE,
-            [Query(f"sum by (method) ({_ENERGY}{{{OF}, {_ATTRIBUTED}}})", "{{method}}")],
+            [Query(shares(f"{_ENERGY}{{{OF}, {_ATTRIBUTED}}}", "method"), "{{method}}")],
             "share",
         ),
         Panel(
-            "Watts attributed and idle",
+            "Watts of requests, idle and other",
             "What requests used, what devices used while idle, and what nobody answers for.",
             WATTS,
             [
@@ -239,7 +241,7 @@ _JOULES = Row(
             "stack",
         ),
         Panel(
-            "Watts of requests by model",
+            "Watts by model, idle out",
             "Power that requests used.",
             WATTS,
             [Query(f"sum by (model) ({_ENERGY}{{{OF}, {_ATTRIBUTED}}})", "{{model}}")],
@@ -254,8 +256,8 @@ _JOULES = Row(
         ),
         Panel(
             "Savings, predicted",
-            "Watts that always asking the hungriest, or the most accurate, able model would have "
-            "cost beyond those chosen. Below 0: it would have cost less. Of all models.",
+            "Watts that always asking the hungriest, or the most accurate, able model would cost "
+            "beyond those chosen, idle left out. Below 0: it would cost less. Of all models.",
             WATTS,
             [
                 Query(
@@ -267,17 +269,16 @@ _JOULES = Row(
             least=None,
         ),
         Panel(
-            "Spent against baselines",
-            "Joules in the dashboard's time as predicted: chosen models, and the baselines.",
+            "Predicted spending, whole range",
+            "Joules of routed requests, idle left out: of the models chosen, and of the baselines.",
             JOULES,
-            [
-                Query(f"sum by (baseline) (increase({_BASELINE}[{SPAN}]))", "{{baseline}}"),
-            ],
+            [Query(f"sum by (baseline) (increase({_BASELINE}[{SPAN}]))", "{{baseline}}")],
             "number",
         ),
         Panel(
-            "CO2e per hour",
-            "Grams of CO2e an hour at the configured grid intensity; 0 without `carbon`.",
+            "CO2e per hour, idle out",
+            "Grams of CO2e an hour of requests' joules, idle left out, at the configured grid "
+            "intensity; 0 without `carbon`.",
             GRAMS,
             [
                 Query(

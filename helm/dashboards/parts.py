@@ -6,6 +6,8 @@ Rules of this file:
 - A counter of what seldom happens may have no series until it does; `or_zero` shows that as 0,
   but only beside what there is: a panel without data has to look like one.
 - Intervals are `$__rate_interval`, but for what a recording rule has computed over its own.
+- What is over the dashboard's time is a number or a table and no line, and is asked once: at each
+  point of a line it would be over another time, and cost as much again.
 """
 
 # ruff: noqa: INP001 - a script's helper
@@ -17,8 +19,10 @@ from grafana_foundation_sdk.builders import common as looks
 from grafana_foundation_sdk.builders import dashboard, prometheus, stat, statetimeline, timeseries
 from grafana_foundation_sdk.models import common as look
 from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from tables import build_matrix, build_table
 
-Kind = Literal["lines", "stack", "share", "number", "states"]
+Kind = Literal["lines", "stack", "share", "number", "states", "table", "matrix"]
 Step = tuple[float | None, str]
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -35,12 +39,16 @@ UP: tuple[Step, ...] = ((None, "red"), (1, "green"))
 
 
 class Query(NamedTuple):
-    """An expression, and its legend in Grafana's `{{label}}` form."""
+    """An expression, and its legend in Grafana's `{{label}}` form; in a table its column's head."""
 
     expr: str
     legend: str = ""
     dotted: bool = False
     """Drawn thin, dotted and not in the legend: belongs to the query of the same legend."""
+    unit: str = ""
+    """Of a table's column; the panel's where it has none."""
+    decimals: int = 2
+    """Of a table's column with a unit of its own."""
 
 
 class Panel(NamedTuple):
@@ -56,6 +64,9 @@ class Panel(NamedTuple):
     least: float | None = 0
     """The axis' lower end; None is whatever comes."""
     decimals: int | None = None
+    by: tuple[str, ...] = ()
+    """The label of a table's rows; of a matrix' rows and columns."""
+    height: int = 8
 
 
 class Row(NamedTuple):
@@ -81,6 +92,13 @@ def or_zero(expr: str, beside: str) -> str:
     return f"{expr} or 0 * {beside}"
 
 
+def shares(series: str, by: str, within: str = "") -> str:
+    """Return each one's part of all, or of those that have the same label `within`."""
+    labels = f"{within}, {by}" if within else by
+    whole = f"sum by ({within}) ({series})" if within else f"sum({series})"
+    return f"sum by ({labels}) ({series}) / on ({within}) group_left () {whole}"
+
+
 def quantiles(series: str, by: str, *shares: float) -> list[Query]:
     """Return a query for each quantile of recorded bucket rates, over what `by` does not name."""
     labels = f"{by}, le" if by else "le"
@@ -98,7 +116,7 @@ def built(panel: Panel, number: int) -> Any:
     """Return a panel's builder."""
     made = _KINDS[panel.kind](panel)
     made.id(number).title(panel.title).description(panel.text).datasource(SOURCE)
-    made.span(panel.width).height(4 if panel.width < _SMALL else 8).unit(panel.unit)
+    made.span(panel.width).height(4 if panel.width < _SMALL else panel.height).unit(panel.unit)
     if panel.least is not None:
         made.min(panel.least)
     if panel.decimals is not None:
@@ -111,7 +129,10 @@ def built(panel: Panel, number: int) -> Any:
         made.color_scheme(dashboard.FieldColor().mode(by_name))
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
         target = prometheus.Dataquery().expr(query.expr).ref_id(letter).datasource(SOURCE)
-        made.with_target(target.range().legend_format(query.legend or "__auto"))
+        target = target.instant() if SPAN in query.expr else target.range()
+        if panel.by:
+            target.format(PromQueryFormat.TABLE)
+        made.with_target(target.legend_format(query.legend or "__auto"))
         if query.dotted:
             made.override_by_query(
                 letter,
@@ -147,13 +168,19 @@ def _lines(panel: Panel) -> timeseries.Panel:
 
 
 def _stack(panel: Panel) -> timeseries.Panel:
-    mode = look.StackingMode.PERCENT if panel.kind == "share" else look.StackingMode.NORMAL
+    mode = look.StackingMode.NORMAL
     made = _lines(panel).stacking(looks.StackingConfig().mode(mode).group("A"))
     return made.line_width(1).fill_opacity(55)
 
 
-def _number(_: Panel) -> stat.Panel:
-    made = stat.Panel().graph_mode(look.BigValueGraphMode.AREA)
+def _share(panel: Panel) -> timeseries.Panel:
+    return _stack(panel).max(1)
+
+
+def _number(panel: Panel) -> stat.Panel:
+    once = any(SPAN in query.expr for query in panel.queries)
+    graph = look.BigValueGraphMode.NONE if once else look.BigValueGraphMode.AREA
+    made = stat.Panel().graph_mode(graph)
     made.color_mode(look.BigValueColorMode.VALUE)
     return made.reduce_options(looks.ReduceDataOptions().calcs(["lastNotNull"]))
 
@@ -178,7 +205,9 @@ def _states(_: Panel) -> statetimeline.Panel:
 _KINDS: dict[Kind, Any] = {
     "lines": _lines,
     "stack": _stack,
-    "share": _stack,
+    "share": _share,
     "number": _number,
     "states": _states,
+    "table": build_table,
+    "matrix": build_matrix,
 }

@@ -10,12 +10,15 @@ from parts import (
     RATE,
     REQUESTS,
     SECONDS,
+    SHARE,
+    SPAN,
     Page,
     Panel,
     Query,
     Row,
     or_zero,
     quantiles,
+    shares,
 )
 
 _DECISIONS = f"namespace_model_policy_preset:joulegate_decisions:rate5m{{{OF}}}"
@@ -47,34 +50,43 @@ _CHOSEN = Row(
     "Decisions",
     [
         Panel(
-            "By model chosen",
+            "Decisions by model chosen",
             "Decisions per second by the model that came out best.",
             REQUESTS,
             [Query(f"sum by (model) ({_DECISIONS})", "{{model}}")],
             "stack",
         ),
         Panel(
-            "By preset",
+            "Decisions by preset",
             "Decisions per second by the preset asked for; auto without one is default.",
             REQUESTS,
             [Query(f"sum by (preset) ({_DECISIONS})", "{{preset}}")],
             "stack",
         ),
         Panel(
-            "By policy",
+            "Decisions by policy",
             "Decisions per second by policy; none is requests that named their model.",
             REQUESTS,
             [Query(f"sum by (policy) ({_DECISIONS})", "{{policy}}")],
             "stack",
         ),
         Panel(
-            "Share of models within a preset",
-            "What each preset's decisions came to: a preset that only ever picks one model could "
-            "be that model's name.",
-            REQUESTS,
-            [Query(f"sum by (preset, model) ({_DECISIONS})", "{{preset}}: {{model}}")],
-            "share",
+            "Share of models within a preset, whole range",
+            "What each preset's decisions came to, over the dashboard's time; each row adds up to "
+            "100%. A preset that only ever picks one model could be that model's name; none is "
+            "requests that named theirs.",
+            SHARE,
+            [
+                Query(
+                    shares(
+                        f"increase(joulegate_decisions_total{{{OF}}}[{SPAN}])", "model", "preset"
+                    )
+                )
+            ],
+            "matrix",
             12,
+            by=("preset", "model"),
+            decimals=0,
         ),
         Panel(
             "Time to decide",

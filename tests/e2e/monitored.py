@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from backends.vllm.recipes import RECIPES
+from gateway.keys_file import KeysFile, make_key, write_keys
 from tests.e2e.fleet import running
 from tests.e2e.processes import Server, free_port
 from tests.e2e.prometheus import Prometheus, exporter
@@ -32,6 +33,7 @@ PHI, MISTRAL, FALCON = RECIPES
 SPEED = 10.0
 EACH = 2
 """Backends of a model."""
+TENANTS = ("chat", "coding", "search")
 SHORTENED = {
     r"\[(5|15)m\]": "[15s]",
     r"\[(1|6)h\]": "[20s]",
@@ -85,8 +87,9 @@ class Watching(Prometheus):
 class Load:
     """Clients in a thread of their own, until stopped; each asks in a way of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keys: list[str]) -> None:
         self._url = url
+        self._keys = keys
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._all()))
 
@@ -99,7 +102,13 @@ class Load:
 
     async def _all(self) -> None:
         async with httpx.AsyncClient(base_url=self._url, timeout=60) as client:
-            await asyncio.gather(*(self._one(client, *way) for way in _ways()))
+            keys = itertools.cycle(self._keys)
+            await asyncio.gather(
+                *(
+                    self._one(client, pause, model, headers | {"x-api-key": key}, body)
+                    for (pause, model, headers, body), key in zip(_ways(), keys, strict=False)
+                )
+            )
 
     async def _one(
         self,
@@ -163,6 +172,9 @@ class Stack:
         self.profile = folder / "profile.json"
         self.adopt({})
         shutil.copy(self.profile, folder / "shadow.json")
+        made = [make_key(tenant) for tenant in TENANTS]
+        self.keys = [key for key, _ in made]
+        write_keys(folder / "keys.yaml", KeysFile(tuple(entry for _, entry in made)))
         self.configure({})
         self.gateway = _joulegate("serve", "--config", str(folder / "gateway.yaml"))(
             folder, "gateway"
@@ -183,6 +195,7 @@ class Stack:
             ],
             "profile": "profile.json",
             "shadow": "shadow.json",
+            "keys": {"file": "keys.yaml"},
             "carbon": {"grams_per_kwh": 380},
             "boundary": {
                 "host_watts": 100,
@@ -298,7 +311,7 @@ def monitored(folder: Path) -> Iterator[tuple[Stack, Watching]]:
         prometheus.start()
         stack.callback(prometheus.close)
         prometheus.wait_until_up("/-/ready", 60)
-        stack.enter_context(Load(made.gateway.url))
+        stack.enter_context(Load(made.gateway.url, made.keys))
         everything = len(hosts) + 3
         until(lambda: prometheus.value("sum(up)") == everything, "all targets are up")
         yield made, prometheus

@@ -1,6 +1,7 @@
 """Draws a dashboard's JSON as a picture from the answers to its queries, roughly as Grafana would.
 
-Enough to see what is empty, crowded or wrongly scaled: lines, stacks, numbers and states.
+Enough to see what is empty, crowded or wrongly scaled: lines, stacks, numbers, states and tables.
+Grafana itself is not to be had for tests; its JSON is also held against its own types.
 """
 
 import itertools
@@ -28,7 +29,11 @@ COLOURS = (
 )  # fmt: skip
 THRESHOLDS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
 BACK, PLATE, INK, DIM = "#111217", "#181b1f", "#d8d9da", "#8e8e8e"
-_UNITS = {"s": "s", "joule": "J", "watt": "W", "massg": "g", "ops": "/s", "reqps": "/s"}
+_UNITS = {
+    "s": "s", "joule": "J", "watt": "W", "massg": "g", "ops": "/s", "reqps": "/s", "kwatth": "Wh",
+}  # fmt: skip
+Answered = list[tuple[str, str, dict[str, str], np.ndarray]]
+"""(Query's letter, legend, labels, times and values as two rows) of every series."""
 _COLUMNS, _INCHES_WIDE, _INCHES_HIGH = 24, 20.0, 0.36
 _MILLE = 1000
 
@@ -44,6 +49,17 @@ def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
+def table_labels(panel: dict[str, Any]) -> set[str]:
+    """Return the labels that make a table's rows (and columns); none for another panel."""
+    found = set()
+    for one in (each["options"] for each in panel.get("transformations", ())):
+        if "rowField" in one:
+            found |= {one["rowField"], one["columnField"]}
+        elif "indexByName" in one:
+            found.add(min(one["indexByName"], key=one["indexByName"].__getitem__))
+    return found
+
+
 def draw(path: Path, ask: Ask, out: Path) -> None:
     """Draw the dashboard at `path` into the PNG `out`; `ask` answers an expression over time."""
     dashboard = json.loads(path.read_text(encoding="utf-8"))
@@ -57,7 +73,7 @@ def draw(path: Path, ask: Ask, out: Path) -> None:
             figure.text(0.006, top - 0.7 / rows, panel["title"], color=INK, size=12, weight="bold")
             continue
         wide, high = place["w"] / _COLUMNS, place["h"] / rows
-        number = panel["type"] == "stat"
+        number = panel["type"] in {"stat", "table"}
         foot = 0.25 if number else 2.1
         margin = 0.004 if number else 0.032
         if panel["type"] == "state-timeline":
@@ -76,8 +92,7 @@ def draw(path: Path, ask: Ask, out: Path) -> None:
     figure.savefig(out, dpi=72, facecolor=BACK)
 
 
-def _answered(panel: dict[str, Any], ask: Ask) -> list[tuple[str, str, np.ndarray]]:
-    """Return (query's letter, legend, times and values as two rows) of every series."""
+def _answered(panel: dict[str, Any], ask: Ask) -> Answered:
     found = []
     for target in panel["targets"]:
         for labels, samples in ask(target["expr"]):
@@ -85,7 +100,7 @@ def _answered(panel: dict[str, Any], ask: Ask) -> list[tuple[str, str, np.ndarra
             for label in re.findall(r"{{(\w+)}}", legend):
                 legend = legend.replace(f"{{{{{label}}}}}", labels.get(label, ""))
             legend = "" if legend == "__auto" else legend.strip()
-            found.append((target["refId"], legend, np.array(samples).T))
+            found.append((target["refId"], legend, labels, np.array(samples).T))
     return found
 
 
@@ -95,9 +110,13 @@ def shown(value: float, unit: str, decimals: int | None = None) -> str:
         return "-"
     if unit == "percentunit":
         return f"{100 * value:.{1 if decimals is None else decimals}f}%"
+    if unit == "locale":
+        return f"{value:,.{decimals or 0}f}"
     suffix = _UNITS.get(unit, "")
+    value *= _MILLE if unit.startswith("k") else 1
     thousands = math.floor(math.log10(abs(value)) / 3) if value else 0
-    thousands = min(max(thousands, -2 if suffix == "s" else 0), 3)
+    thousands = min(max(thousands, -2 if suffix in {"s", "g", "Wh"} else 0), 3)
+    thousands = 0 if unit == "none" else thousands
     value /= _MILLE**thousands
     text = f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
     return f"{text} {('', 'k', 'M', 'G', 'µ', 'm')[thousands]}{suffix}".strip()
@@ -113,7 +132,7 @@ def _plain(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def _lines(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.ndarray]]) -> None:
+def _lines(axes: Axes, panel: dict[str, Any], found: Answered) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     unit, decimals = defaults["unit"], defaults.get("decimals")
     dotted = {
@@ -123,16 +142,15 @@ def _lines(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.nda
     }
     _plain(axes)
     axes.grid(color="#2c3235", linewidth=0.5)
-    drawn = [one for one in found if np.isfinite(one[2][1]).any()]
+    drawn = [one for one in found if np.isfinite(one[3][1]).any()]
     if not drawn:
         _nothing(axes)
         return
     stacking = defaults["custom"].get("stacking", {}).get("mode")
     if stacking:
-        _stack(axes, drawn, share=stacking == "percent")
-        unit = "percentunit" if stacking == "percent" else unit
+        _stack(axes, drawn)
     colours: dict[str, str] = {}
-    for letter, legend, (times, values) in drawn if not stacking else []:
+    for letter, legend, _, (times, values) in drawn if not stacking else []:
         # Grafana's palette by name: what has one name has one colour.
         colour = colours.setdefault(legend, COLOURS[len(colours) % len(COLOURS)])
         style = ":" if letter in dotted else "-"
@@ -144,6 +162,8 @@ def _lines(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.nda
             axes.axhline(step["value"], color=THRESHOLDS[step["color"]], dashes=(6, 4), lw=0.8)
     if "min" in defaults:
         axes.set_ylim(bottom=defaults["min"])
+    if "max" in defaults:
+        axes.set_ylim(top=defaults["max"])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, unit, decimals)))
     _, labels = axes.get_legend_handles_labels()
     axes.legend(
@@ -156,32 +176,30 @@ def _lines(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.nda
         columnspacing=1,
         handlelength=1,
     )
-    first = min(one[2][0][0] for one in drawn)
+    first = min(one[3][0][0] for one in drawn)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at - first:.0f} s"))
 
 
-def _stack(axes: Axes, found: list[tuple[str, str, np.ndarray]], *, share: bool) -> None:
-    times = sorted(set(itertools.chain.from_iterable(one[2][0] for one in found)))
+def _stack(axes: Axes, found: Answered) -> None:
+    times = sorted(set(itertools.chain.from_iterable(one[3][0] for one in found)))
     table = []
-    for _, _, (at, values) in found:
+    for *_, (at, values) in found:
         known = dict(zip(at, values, strict=True))
         table.append([known.get(time, 0.0) for time in times])
     heights = np.nan_to_num(np.array(table))
-    if share:
-        heights = heights / np.maximum(heights.sum(axis=0), 1e-12)
-    labels = [legend or "value" for _, legend, _ in found]
+    labels = [one[1] or "value" for one in found]
     colours = itertools.islice(itertools.cycle(COLOURS), len(labels))
     axes.stackplot(times, heights, labels=labels, colors=list(colours), alpha=0.7, linewidth=0.5)
 
 
-def _number(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.ndarray]]) -> None:
+def _number(axes: Axes, panel: dict[str, Any], found: Answered) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     axes.set_axis_off()
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, color=PLATE, zorder=0))
     if not found:
         _nothing(axes)
         return
-    for place, (_, legend, (_, values)) in enumerate(found):
+    for place, (_, legend, _, (_, values)) in enumerate(found):
         finite = values[np.isfinite(values)]
         last = float(finite[-1]) if finite.size else math.nan
         colour = "#73bf69"
@@ -194,13 +212,13 @@ def _number(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.nd
         axes.text(x, 0.2, legend, color=INK, size=8, ha="center", transform=across)
 
 
-def _states(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.ndarray]]) -> None:
+def _states(axes: Axes, panel: dict[str, Any], found: Answered) -> None:
     _plain(axes)
     if not found:
         _nothing(axes)
         return
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-    for row, (_, _, (times, values)) in enumerate(found):
+    for row, (*_, (times, values)) in enumerate(found):
         colours = [THRESHOLDS[steps[0]["color"]]] * len(times)
         for step in steps[1:]:
             above = THRESHOLDS[step["color"]]
@@ -211,8 +229,52 @@ def _states(axes: Axes, panel: dict[str, Any], found: list[tuple[str, str, np.nd
         axes.scatter(times, [row] * len(times), marker="s", s=60, color=colours)
     axes.set_yticks(range(len(found)), [textwrap.shorten(one[1], 34) for one in found])
     axes.set_ylim(-0.7, len(found) - 0.3)
-    first = min(one[2][0][0] for one in found)
+    first = min(one[3][0][0] for one in found)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at - first:.0f} s"))
 
 
-_KINDS = {"timeseries": _lines, "stat": _number, "state-timeline": _states}
+def _table(axes: Axes, panel: dict[str, Any], found: Answered) -> None:
+    axes.set_axis_off()
+    if not found:
+        _nothing(axes)
+        return
+    defaults = panel["fieldConfig"]["defaults"]
+    last, *_ = reversed([one["options"] for one in panel["transformations"]])
+    if "rowField" in last:
+        across, down = last["columnField"], last["rowField"]
+        cells = {(of[down], of[across]): values[1][-1] for _, _, of, values in found}
+        heads = [f"{down}\\{across}", *sorted({column for _, column in cells})]
+        looks = {}
+    else:
+        names: dict[str, str] = last["renameByName"]
+        (down,) = table_labels(panel)
+        letters = sorted(names.keys() - {down}, key=last["indexByName"].__getitem__)
+        heads = [names[down], *(names[letter] for letter in letters)]
+        looks = {
+            one["matcher"]["options"]: {each["id"]: each["value"] for each in one["properties"]}
+            for one in panel["fieldConfig"]["overrides"]
+        }
+        cells = {
+            (of[down], names[f"Value #{letter}"]): values[1][-1]
+            for letter, _, of, values in found
+            if down in of
+        }
+    rows = [
+        [row, *(_cell(cells.get((row, head)), defaults | looks.get(head, {}))
+                for head in heads[1:])]
+        for row in sorted({row for row, _ in cells})
+    ]  # fmt: skip
+    drawn = axes.table(rows, colLabels=heads, loc="upper left", cellLoc="right", edges="horizontal")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(8)
+    for cell in drawn.get_celld().values():
+        cell.get_text().set_color(INK)
+        cell.set_edgecolor("#2c3235")
+        cell.set_height(min(0.12, 1 / (len(rows) + 1)))
+
+
+def _cell(value: float | None, looks: dict[str, Any]) -> str:
+    return "" if value is None else shown(float(value), looks["unit"], looks.get("decimals"))
+
+
+_KINDS = {"timeseries": _lines, "stat": _number, "state-timeline": _states, "table": _table}

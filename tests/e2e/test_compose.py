@@ -21,6 +21,7 @@ def compose(*arguments):
     ("profile", "services"),
     [
         ((), {"image", "gateway", "phi-3-mini", "mistral-7b", "falcon-7b", "meter"}),
+        (("--profile", "load"), {"load", "gateway"}),
         (("--profile", "gpu"), {"gateway-gpu", "meter-gpu", "mistral-7b-gpu", "phi-3-mini-gpu"}),
     ],
 )

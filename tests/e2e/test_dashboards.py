@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from backends.vllm.recipes import RECIPES
-from tests.e2e.monitored import FALCON, MISTRAL, PHI, RULES, monitored, until
-from tests.e2e.renderer import draw, panels, substituted
+from tests.e2e.monitored import FALCON, MISTRAL, PHI, RULES, TENANTS, monitored, until
+from tests.e2e.renderer import draw, panels, substituted, table_labels
 
 DASHBOARDS = sorted((RULES.parent / "dashboards").glob("*.json"))
 INTERVAL = "10s"
@@ -39,8 +39,8 @@ FALLBACK = re.compile(r" or 0 \* sum(?: by \(\w+\))? ?\((?:[^()]|\([^()]*\))*\)"
 """What parts.or_zero puts behind a query: it is there whether or not the query finds anything."""
 UNSEEN = {"Saved, measured"}
 """Panels of a switchback, whose blocks are longer than this test."""
-CALM = {"Failed readings", "Events dropped"}
-"""Panels that stay at 0 through all of this."""
+CALM = {"Failed readings", "Events dropped", "Queue"}
+"""Panels that may stay at 0 through all of this."""
 # It answers nothing: what answers with failures stays a last resort.
 DEAD = {"reset_on_accept": {}, "unhealthy": {}}
 
@@ -73,7 +73,7 @@ class Watched:
         if panel["title"] in UNSEEN:
             return ""
         expr = FALLBACK.sub("", target["expr"])
-        needed = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        needed = set(re.findall(r"{{(\w+)}}", target["legendFormat"])) | table_labels(panel)
         if any(not needed <= {name for name in of if of[name]} for of, _ in self.over_time(expr)):
             return "lacks a label of its legend"
         values = self.values(expr)
@@ -245,6 +245,43 @@ def test_every_query_of_every_panel_returns_data(watched, path):
         for target in panel["targets"]
     }
     assert {query: what for query, what in asked.items() if what} == {}
+
+
+@pytest.mark.usefixtures("harmed")
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_shares_add_up_to_the_whole(watched, path):
+    for panel in panels(json.loads(path.read_text())):
+        matrix = "rowField" in str(panel.get("transformations"))
+        of_share = panel["fieldConfig"]["defaults"]["unit"] == "percentunit"
+        if not (of_share and (matrix or panel["fieldConfig"]["defaults"].get("max") == 1)):
+            continue
+        wholes = {}
+        for of, samples in watched.over_time(panel["targets"][0]["expr"]):
+            for at, value in samples:
+                if math.isfinite(value):
+                    key = of["preset"] if matrix else "", at
+                    wholes[key] = wholes.get(key, 0) + value
+        assert wholes, panel["title"]
+        assert list(wholes.values()) == pytest.approx([1] * len(wholes)), panel["title"]
+
+
+@pytest.mark.usefixtures("harmed")
+def test_one_page_says_what_routing_saved_by_tenant(watched):
+    path = RULES.parent / "dashboards" / "finops.json"
+    by_title = {panel["title"]: panel for panel in panels(json.loads(path.read_text()))}
+    columns = {}
+    for target in by_title["By tenant"]["targets"]:
+        asked = substituted(target["expr"], interval=INTERVAL, span="60s")
+        answer = watched.prometheus.query(asked)
+        columns[target["legendFormat"]] = {of["tenant"]: at[-1][1] for of, at in answer}
+    for head in ("Requests", "Energy, idle out", "Price, idle out", "CO2e, idle out"):
+        assert all(columns[head][tenant] > 0 for tenant in TENANTS), head
+    for head in ("Saved", "Energy saved", "Money saved", "CO2e saved"):
+        assert set(TENANTS) <= set(columns[head]), head
+    # Every tenant asks `auto` in this load, and a saving has one sign in each of its units.
+    for tenant in TENANTS:
+        signs = {columns[head][tenant] > 0 for head in columns if "aved" in head}
+        assert len(signs) == 1, tenant
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 """compose.yaml and what it mounts: it refers to what there is, and its parts agree."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ IMAGE = SERVICES["image"]
 OURS = {name for name, service in SERVICES.items() if service["image"] == IMAGE["image"]} - {
     "image"
 }
+SERVING = OURS - {"load"}
 VLLM = {name for name, service in SERVICES.items() if "vllm" in service["image"]}
 CONFIGS = {name: ROOT / entry["file"] for name, entry in COMPOSE["configs"].items()}
 GATEWAYS = {"": "gateway", "-gpu": "gateway-gpu"}
@@ -164,7 +166,7 @@ def test_a_gateway_has_time_to_drain():
 
 
 def test_health_checks_ask_the_port_that_is_served():
-    for name in OURS - set(GATEWAYS.values()):
+    for name in SERVING - set(GATEWAYS.values()):
         url = SERVICES[name]["environment"]["JOULEGATE_HEALTH_URL"]
         assert url == f"http://127.0.0.1:{listens_on(name)}/health"
 
@@ -177,7 +179,7 @@ def test_prometheus_scrapes_every_service_on_its_port():
         for lookup in job["dns_sd_configs"]
         for name in lookup["names"]
     }
-    serving = set(SERVICES) - {"prometheus", "grafana", "image"}
+    serving = set(SERVICES) - {"prometheus", "grafana", "image", "load"}
     assert found == {(name, listens_on(name)) for name in serving}
 
 
@@ -188,3 +190,15 @@ def test_grafana_finds_prometheus_and_the_dashboards():
     (provider,) = yaml.safe_load((folder / "dashboards/joulegate.yaml").read_text())["providers"]
     mounted_at = [mount.split(":")[1] for mount in SERVICES["grafana"]["volumes"]]
     assert provider["options"]["path"] in mounted_at
+
+
+def test_the_load_asks_the_gateway_for_every_preset_and_model():
+    spec = importlib.util.spec_from_file_location("load", mounted("load", "/etc/joulegate/load.py"))
+    load = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(load)
+    (url,) = SERVICES["load"]["command"]
+    host, port = re.fullmatch(r"http://([\w-]+):(\d+)", url).groups()
+    assert listens_on(host) == int(port)
+    parsed = config.load_config(CONFIGS["gateway"])
+    presets = {f"auto:{name}" for name in parsed.preset_weights()}
+    assert set(load.NAMES) == {"auto", *presets, *(model.name for model in parsed.models)}

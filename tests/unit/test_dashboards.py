@@ -144,6 +144,32 @@ def test_every_panel_says_what_it_shows_and_in_what_unit(path):
 
 
 @every_dashboard
+def test_what_is_over_the_whole_range_says_so_is_asked_once_and_is_no_line(path):
+    row = ""
+    for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
+        if panel["type"] == "row":
+            row = panel["title"]
+            continue
+        for target in panel["targets"]:
+            whole = "$__range" in target["expr"]
+            assert target["instant"] is whole, panel["title"]
+            assert target["range"] is not whole, panel["title"]
+            said = "whole range" in panel["title"] or "ver the dashboard's time" in row
+            assert said or not whole, panel["title"]
+            assert panel["type"] != "timeseries" or not whole, panel["title"]
+
+
+@every_dashboard
+def test_what_counts_joules_says_whether_idle_is_in(path):
+    for panel in panels(path):
+        exprs = " ".join(target["expr"] for target in panel["targets"])
+        if not re.search(r"joulegate_(\w*energy_joules|co2e_grams|cost)", exprs):
+            continue
+        said = f"{panel['title']} {panel['description']}".lower()
+        assert re.search(r"\bidle\b", said), panel["title"]
+
+
+@every_dashboard
 def test_every_metric_of_a_panel_exists(path):
     for target in targets(path):
         assert named(target["expr"])
