@@ -165,7 +165,7 @@ class BackendsUnavailable(ApiError):
 
 
 class NoServerThere(BackendsUnavailable):
-    """No server was reached, or those reached said that they serve nobody now (503)."""
+    """No server was reached, or those reached said when to come back (503 with Retry-After)."""
 
     code = "backends_failed"
 

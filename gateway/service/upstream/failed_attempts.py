@@ -179,8 +179,9 @@ def all_attempts_failed_error(failures: list[BackendError]) -> ApiError:
 
 
 def _is_absence(error: BackendError) -> bool:
+    """Whether nobody was there, or who was said when to come back, as one that leaves does."""
     if isinstance(error, BackendStatusError):
-        return error.status == HTTPStatus.SERVICE_UNAVAILABLE
+        return error.status == HTTPStatus.SERVICE_UNAVAILABLE and bool(error.retry_after_seconds)
     return isinstance(error, BackendUnreachable)
 
 

@@ -255,7 +255,8 @@ BUSY = BackendStatusError(429, b"", 7.0)
         ([], BackendsUnavailable, "no_backend_available", 1),
         ([BackendUnreachable("refused")], NoServerThere, "backends_failed", 1),
         ([BackendTimeout("x"), ConnectionLost("reset")], BackendsUnavailable, "backends_failed", 1),
-        ([BackendStatusError(503, b"")], NoServerThere, "backends_failed", 1),
+        ([BackendStatusError(503, b"")], BackendsUnavailable, "backends_failed", 1),
+        ([BackendStatusError(503, b"", 4.2)], NoServerThere, "backends_failed", 5),
         ([BackendUnreachable("x"), BackendTimeout("quiet")], GatewayTimeout, "upstream_timeout", 1),
         ([InvalidResponse("html")], BadGateway, "bad_gateway", 1),
         (
@@ -271,7 +272,7 @@ BUSY = BackendStatusError(429, b"", 7.0)
         ([BackendStatusError(429, b"", 0.0)], BackendsRateLimited, "rate_limited", 1),
         ([BackendStatusError(429, b"", 60.0)], BackendsRateLimited, "rate_limited", 60),
         (
-            [BackendUnreachable("x"), BackendStatusError(503, b"")],
+            [BackendUnreachable("x"), BackendStatusError(503, b"", 1.0)],
             NoServerThere,
             "backends_failed",
             1,
