@@ -264,13 +264,14 @@ def _table(axes: Axes, panel: dict[str, Any], found: Answered) -> None:
                 for head in heads[1:])]
         for row in sorted({row for row, _ in cells})
     ]  # fmt: skip
-    drawn = axes.table(rows, colLabels=heads, loc="upper left", cellLoc="right", edges="horizontal")
+    height = min(0.12 * (len(rows) + 1), 1)
+    box = (0, 1 - height, 1, height)
+    drawn = axes.table(rows, colLabels=heads, bbox=box, cellLoc="right", edges="horizontal")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8)
     for cell in drawn.get_celld().values():
         cell.get_text().set_color(INK)
         cell.set_edgecolor("#2c3235")
-        cell.set_height(min(0.12, 1 / (len(rows) + 1)))
 
 
 def _cell(value: float | None, looks: dict[str, Any]) -> str:

@@ -19,9 +19,8 @@ import yaml
 from backends.vllm.recipes import RECIPES
 from tests.e2e.grafana import show_tables
 from tests.e2e.monitored import FALCON, MISTRAL, PHI, RULES, TENANTS, monitored, until
-from tests.e2e.renderer import draw, panels, substituted
+from tests.e2e.renderer import draw, panels
 from tests.e2e.watched import (
-    INTERVAL,
     Watched,
     bypassed,
     recalibrated,
@@ -184,8 +183,7 @@ def test_one_page_says_what_routing_saved_by_tenant(watched):
     by_title = {panel["title"]: panel for panel in panels(json.loads(path.read_text()))}
     columns = {}
     for target in by_title["By tenant"]["targets"]:
-        asked = substituted(target["expr"], interval=INTERVAL, span="60s")
-        answer = watched.prometheus.query(asked)
+        answer = watched.at(time.time(), target["expr"], span="60s")
         columns[target["legendFormat"]] = {of["tenant"]: at[-1][1] for of, at in answer}
     for head in ("Requests", "Energy, idle out", "Price, idle out", "CO2e, idle out"):
         assert all(columns[head][tenant] > 0 for tenant in TENANTS), head
@@ -201,13 +199,13 @@ def test_one_page_says_what_routing_saved_by_tenant(watched):
 def test_grafana_s_own_code_makes_a_row_for_each_and_knows_every_unit(watched):
     every = [panel for path in DASHBOARDS for panel in panels(json.loads(path.read_text()))]
     tables = [panel for panel in every if panel["type"] == "table"]
+    # Grafana asks all queries of a panel for one moment, and joins their answers by it too.
+    now = time.time()
     asked = [
         (
             panel,
             {
-                target["refId"]: watched.prometheus.query(
-                    substituted(target["expr"], interval=INTERVAL, span="60s")
-                )
+                target["refId"]: watched.at(now, target["expr"], span="60s")
                 for target in panel["targets"]
             },
         )

@@ -35,6 +35,14 @@ class Watched:
             for one in found["result"]
         ]
 
+    def at(self, moment, expr, *, span):
+        """Answer a panel's expression at one moment (Unix seconds), over a span before it."""
+        asked = substituted(expr, interval=INTERVAL, span=span)
+        found = self.prometheus.api("query", query=asked, time=moment)
+        return [
+            (one["metric"], [(one["value"][0], float(one["value"][1]))]) for one in found["result"]
+        ]
+
     def has_data(self, expr):
         return bool(self.values(expr))
 
