@@ -174,17 +174,20 @@ class PromptAccuracy:
         around = () if context is None else _fold(context.words, len(self.variance))
         count = max(1.0, len(words) + CONTEXT_WEIGHT**2 * len(around))
         root = math.sqrt(count)
-        form = tuple(
-            max(-MOST_FORM, min(MOST_FORM, (value - mean) / deviation))
-            for value, mean, deviation in zip(text.form, self.means, self.deviations, strict=True)
-        )
+        form = []
+        for value, mean, deviation in zip(text.form, self.means, self.deviations, strict=True):
+            off = (value - mean) / deviation
+            if not -MOST_FORM < off < MOST_FORM:
+                off = MOST_FORM if off > 0.0 else -MOST_FORM
+            form.append(off)
         spread = add_weights(self.variance, words)
-        spread += CONTEXT_WEIGHT**2 * add_weights(self.variance, around)
+        if around:
+            spread += CONTEXT_WEIGHT**2 * add_weights(self.variance, around)
         distance = spread / count if words or around else 1.0
         room = max(1e-9, 1.0 - self.familiar)
         known = min(1.0, max(0.0, 1.0 - 2.0 * (distance - self.familiar) / room))
         kinds = () if self.kinds is None else self.kinds.classify(text.words, root)
-        return PromptReading(words, around, root, form, distance, known, kinds)
+        return PromptReading(words, around, root, tuple(form), distance, known, kinds)
 
     def predict(
         self, model: str, reading: PromptReading, static: float, z: float = 0.0

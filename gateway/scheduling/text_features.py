@@ -172,4 +172,7 @@ def _describe_form(
 
 
 def _has_any(text: str, marks: tuple[tuple[str, str], ...]) -> bool:
-    return any(rare in text and mark in text for rare, mark in marks)
+    for rare, mark in marks:  # noqa: SIM110 - a generator takes twice the time
+        if rare in text and mark in text:
+            return True
+    return False
