@@ -1,7 +1,6 @@
 """What the options of `joulegate accuracy` must be to make sense, and what they amount to."""
 
 import os
-from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,7 @@ from calibration.accuracy.options import AccuracyOptions
 from calibration.accuracy.scores import OVERALL_CHOICES
 from calibration.endpoint.server import TargetError, TargetServer
 from calibration.tables import records as table
-from calibration.tables.columns import BadInput
+from calibration.tables.columns import BadInput, check_choice
 from gateway import profile
 from gateway.profile import SHIPPED, CostProfile
 
@@ -26,11 +25,11 @@ _MAX_COUNT: Final = 4096
 
 def load_existing_profile(options: AccuracyOptions) -> CostProfile:
     """Return the profile to change. Raises ProfileError, BadInput."""
-    _require_choice(options.overall, "--overall", OVERALL_CHOICES)
-    _require_choice(options.score, "--score", (exam.MEAN, exam.MAJORITY))
-    _require_choice(options.api, "--api", tuple(exam.API_PATHS))
+    check_choice(options.overall, "--overall", OVERALL_CHOICES)
+    check_choice(options.score, "--score", (exam.MEAN, exam.MAJORITY))
+    check_choice(options.api, "--api", tuple(exam.API_PATHS))
     if options.kind is not None:
-        _require_choice(options.kind, "--kind", tuple(QuestionKind))
+        check_choice(options.kind, "--kind", tuple(QuestionKind))
     out = options.out
     if out is not None:
         if out.exists() and options.file.exists() and out.samefile(options.file):
@@ -53,7 +52,7 @@ def load_existing_profile(options: AccuracyOptions) -> CostProfile:
 def detect_source(options: AccuracyOptions) -> str:
     """Return which kind of file it is: as said, or as its content tells. Raises BadInput."""
     if options.source is not None:
-        return _require_choice(options.source, "--from", SOURCES)
+        return check_choice(options.source, "--from", SOURCES)
     if options.backend:
         return "questions"
     if options.label_columns is not None:
@@ -145,9 +144,3 @@ def _parse_body(text: str | None) -> dict[str, Any]:
         return {} if text is None else msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise BadInput(f"--body {text}: not a JSON object: {error}") from None
-
-
-def _require_choice(value: str, option: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise BadInput(f"{option} {value}: is none of {', '.join(known)}")
-    return value

@@ -7,7 +7,6 @@ so that a file holds several and each resumes by itself.
 
 import hashlib
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final, Self
@@ -15,9 +14,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from calibration.tables.columns import BadInput
-
-if sys.platform != "win32":
-    import fcntl
+from calibration.tables.file_lock import lock_file
 
 _SYNC_PERIOD_SECONDS: Final = 1.0
 
@@ -68,7 +65,8 @@ class ResultsFile:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         results = cls(path, descriptor)
         try:
-            _lock_file(path, descriptor)
+            # A second run would ask everything twice.
+            lock_file(path, descriptor, BadInput)
             results._load_answers()
         except BaseException:
             os.close(descriptor)
@@ -116,12 +114,3 @@ class ResultsFile:
         if half:
             os.ftruncate(self._descriptor, len(raw) - len(half))
             self.truncated_bytes = len(half)
-
-
-def _lock_file(path: Path, descriptor: int) -> None:
-    """Keep a second run out: it would ask everything twice."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"{path}: another run is writing to it") from None

@@ -17,7 +17,7 @@ from calibration.fit import report as fit_report
 from calibration.fit.cost import Loss
 from calibration.fit.options import FitOptions
 from calibration.progress_bar import create_progress_bar
-from calibration.tables.columns import BadInput, ColumnMapping
+from calibration.tables.columns import BadInput, ColumnMapping, check_choice
 from calibration.tables.rows import MeasuredRows, read_rows
 from gateway import profile
 from gateway.console import OK, format_os_error, out, print_json, report_usage_error
@@ -49,14 +49,12 @@ def _run_fit(options: FitOptions) -> dict[str, Any]:
     form = (
         None
         if options.form == BEST_FORM
-        else RegressionForm(_require_choice(options.form, "--form", (*RegressionForm, BEST_FORM)))
+        else RegressionForm(check_choice(options.form, "--form", (*RegressionForm, BEST_FORM)))
     )
     loss = (
-        None
-        if options.loss == AUTO
-        else Loss(_require_choice(options.loss, "--loss", (*Loss, AUTO)))
+        None if options.loss == AUTO else Loss(check_choice(options.loss, "--loss", (*Loss, AUTO)))
     )
-    _require_choice(options.report, "--report", ("fit", REFERENCE_REPORT))
+    check_choice(options.report, "--report", ("fit", REFERENCE_REPORT))
     _check_output_path(options.out, options.files)
     said = merge.ProfileOverrides(
         _parse_accuracies(options.accuracy),
@@ -166,12 +164,6 @@ def _parse_accuracies(given: Iterable[str]) -> dict[str, float]:
             raise BadInput(f"--accuracy {text}: want SHARE or MODEL=SHARE, a share from 0 to 1")
         found[name.strip()] = share
     return found
-
-
-def _require_choice(value: str, option: str, known: Iterable[str]) -> str:
-    if value not in known:
-        raise BadInput(f"{option} {value}: is none of {', '.join(known)}")
-    return value
 
 
 def _collect_fit_options(options: FitOptions) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import csv
 import gzip
 import io
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
@@ -18,8 +17,7 @@ from typing import Final, Self
 
 import msgspec
 
-if sys.platform != "win32":
-    import fcntl
+from calibration.tables.file_lock import lock_file
 
 METHODS: Final = ("exclusive", "apportioned", "coarse", "estimated", "simulated", "")
 _FSYNC_SECONDS: Final = 1.0
@@ -175,7 +173,8 @@ class MeasurementLog:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags, 0o644)
         try:
-            _lock_file(path, descriptor)
+            # Rows of two runs would interleave, and cells be measured twice.
+            lock_file(path, descriptor, RowsFileError)
             log = cls(path, descriptor, _repair_tail(path, descriptor))
             if not os.fstat(descriptor).st_size:
                 log._write_bytes(HEADER)
@@ -217,15 +216,6 @@ class MeasurementLog:
     def _write_bytes(self, line: bytes) -> None:
         while line:  # a full disk may take a part; what is missing then raises on the next round
             line = line[os.write(self._descriptor, line) :]
-
-
-def _lock_file(path: Path, descriptor: int) -> None:
-    """Keep a second run out: rows of both would interleave, and cells be measured twice."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RowsFileError(f"{path}: another run is writing to it") from None
 
 
 def _repair_tail(path: Path, descriptor: int) -> int:

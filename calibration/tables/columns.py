@@ -19,6 +19,13 @@ class BadInput(ValueError):
     """Input or options that cannot be used; the message says what to do."""
 
 
+def check_choice(value: str, option: str, known: Iterable[str]) -> str:
+    """Return an option's value. Raises BadInput where it is none of those `known`."""
+    if value not in (names := tuple(known)):
+        raise BadInput(f"{option} {value}: is none of {', '.join(names)}")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
     """How to read the files.

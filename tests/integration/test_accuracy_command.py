@@ -9,12 +9,11 @@ import time
 import urllib.request
 
 import pytest
-from typer.testing import CliRunner
 
 from backends.simulator.cost_model import CostModel, SimulatedCost
-from calibration.cli import app
 from calibration.stats.intervals import compute_wilson_interval
 from gateway import profile
+from tests.accuracy_runs import run_accuracy, write_questions
 from tests.integration.farm import Farm
 
 LONG = CostModel(
@@ -47,20 +46,7 @@ def mine(tmp_path):
 
 @pytest.fixture
 def asked(tmp_path):
-    path = tmp_path / "questions.jsonl"
-    lines = [
-        {"prompt": f"Question {at}\nA. yes\nB. no", "answer": "AB"[at % 2], "kind": "choice",
-         "task": f"t/{at % 3}"}
-        for at in range(40)
-    ]  # fmt: skip
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def accuracy(*arguments):
-    result = CliRunner().invoke(app, ["accuracy", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return write_questions(tmp_path / "questions.jsonl")
 
 
 def spawn(*arguments):
@@ -104,7 +90,7 @@ def test_a_run_grades_what_the_backend_says(phi, asked, mine, tmp_path):
         asked, "--backend", f"phi-3-mini={phi.url}/v1", "--results", out, "--profile", mine,
         "--body", json.dumps(GUIDED), "--seed", "5", "--json",
     )  # fmt: skip
-    done = accuracy(*options)
+    done = run_accuracy(*options)
     assert done.exit_code == 0, done.stderr
     report = json.loads(done.stdout)
     by_hand = marks(phi, asked, 1, 0.0)
@@ -121,18 +107,18 @@ def test_a_run_grades_what_the_backend_says(phi, asked, mine, tmp_path):
     assert "questions (questions.jsonl), n 40" in model.provenance["accuracy"]
 
     before = out.read_bytes()
-    again = json.loads(accuracy(*options).stdout)
+    again = json.loads(run_accuracy(*options).stdout)
     assert (again["answers"], again["answers_before"]) == (0, 40)
     assert out.read_bytes() == before
     # Other settings are another run, in the same file.
-    other = json.loads(accuracy(*options, "--max-tokens", "100", "--limit", "7").stdout)
+    other = json.loads(run_accuracy(*options, "--max-tokens", "100", "--limit", "7").stdout)
     assert (other["answers"], other["answers_before"]) == (7, 0)
     assert out.read_bytes().startswith(before)
 
 
 @pytest.mark.parametrize("score", ["mean", "majority"])
 def test_several_samples_are_averaged_or_vote(phi, asked, mine, tmp_path, score):
-    done = accuracy(
+    done = run_accuracy(
         asked, "--backend", f"phi-3-mini={phi.url}", "--results", tmp_path / "a.jsonl",
         "--profile", mine, "--body", json.dumps(GUIDED), "--seed", "5", "--samples", "3",
         "--score", score, "--json", "--task-depth", "1",
@@ -185,7 +171,7 @@ def test_killed_and_resumed_it_asks_nothing_twice(farm, asked, mine, tmp_path):
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     keys = [(row["model"], row["question"], row["sample"]) for row in rows]
     assert len(keys) == len(set(keys)) == 40
-    once = accuracy(*options[:4], tmp_path / "once.jsonl", *options[5:])
+    once = run_accuracy(*options[:4], tmp_path / "once.jsonl", *options[5:])
     assert json.loads(once.stdout)["changes"][0]["new"] == report["changes"][0]["new"]
 
 
@@ -215,7 +201,7 @@ def test_a_refused_prompt_is_left_out_and_a_flaky_backend_lived_with(farm, mine,
     asked = tmp_path / "q.csv"
     long = "word " * 3000
     asked.write_text(f"prompt,answer\nWhat?,simulated\n{long},simulated\n")
-    done = accuracy(
+    done = run_accuracy(
         asked, "--kind", "exact", "--backend", f"phi-3-mini={server.url}", "--json",
         "--results", tmp_path / "a.jsonl", "--profile", mine,
     )  # fmt: skip
@@ -227,7 +213,7 @@ def test_a_refused_prompt_is_left_out_and_a_flaky_backend_lived_with(farm, mine,
 
 def test_a_backend_that_is_gone_is_exit_code_1(asked, mine, tmp_path):
     before = mine.read_bytes()
-    done = accuracy(
+    done = run_accuracy(
         asked, "--backend", "phi-3-mini=http://127.0.0.1:9", "--results", tmp_path / "a.jsonl",
         "--profile", mine,
     )  # fmt: skip
@@ -262,18 +248,18 @@ def test_a_wrong_key_is_exit_code_1_and_says_so(farm, asked, mine, tmp_path, mon
         "--profile", mine, "--api-key-env", "A_KEY",
     )  # fmt: skip
     monkeypatch.setenv("A_KEY", "wrong")
-    done = accuracy(*options)
+    done = run_accuracy(*options)
     assert done.exit_code == 1
     assert "401" in done.stderr
     monkeypatch.setenv("A_KEY", "sesame")
-    assert accuracy(*options).exit_code == 0
+    assert run_accuracy(*options).exit_code == 0
 
 
 def test_another_file_is_not_taken_for_results(phi, asked, mine, tmp_path):
     for text in ("a,b\n1,2\n", "no newline"):
         out = tmp_path / "other.csv"
         out.write_text(text)
-        done = accuracy(
+        done = run_accuracy(
             asked, "--profile", mine, "--results", out, "--backend", f"phi-3-mini={phi.url}"
         )
         assert done.exit_code == 2

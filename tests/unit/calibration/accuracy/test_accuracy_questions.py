@@ -1,12 +1,9 @@
 """What `joulegate accuracy` refuses before it asks anybody anything."""
 
-import json
-
 import pytest
-from typer.testing import CliRunner
 
-from calibration.cli import app
 from gateway import profile
+from tests.accuracy_runs import run_accuracy, write_questions
 
 
 @pytest.fixture
@@ -18,20 +15,7 @@ def mine(tmp_path):
 
 @pytest.fixture
 def asked(tmp_path):
-    path = tmp_path / "questions.jsonl"
-    lines = [
-        {"prompt": f"Question {at}\nA. yes\nB. no", "answer": "AB"[at % 2], "kind": "choice",
-         "task": f"t/{at % 3}"}
-        for at in range(40)
-    ]  # fmt: skip
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def accuracy(*arguments):
-    result = CliRunner().invoke(app, ["accuracy", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return write_questions(tmp_path / "questions.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +38,7 @@ def test_bad_options_are_exit_code_2_before_anything_is_asked(
 ):
     out = tmp_path / "a.jsonl"
     backend = () if "--backend" in change else ("--backend", "phi-3-mini=http://127.0.0.1:9")
-    done = accuracy(asked, "--profile", mine, "--results", out, *backend, *change)
+    done = run_accuracy(asked, "--profile", mine, "--results", out, *backend, *change)
     assert done.exit_code == 2, done.output
     assert message in done.stderr
     assert not out.exists()
@@ -76,7 +60,7 @@ def test_bad_questions_are_exit_code_2(mine, tmp_path, text, message):
     asked, out = tmp_path / "q.csv", tmp_path / "a.jsonl"
     asked.write_text(text)
     backend = ("--backend", "phi-3-mini=http://127.0.0.1:9")
-    done = accuracy(asked, "--profile", mine, "--results", out, *backend)
+    done = run_accuracy(asked, "--profile", mine, "--results", out, *backend)
     assert done.exit_code == 2, done.output
     assert message in done.stderr
     assert not out.exists()
