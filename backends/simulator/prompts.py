@@ -19,7 +19,7 @@ from backends.simulator.spec import SimulatorSpec
 
 
 def measure_chat_prompt(request: ChatRequest, spec: SimulatorSpec) -> tuple[int, int]:
-    """Prompt tokens of a chat and a hash that its answer is drawn from."""
+    """Prompt tokens of a chat and a hash its answer is drawn from. Raises SimulatorError."""
     if not request.messages:
         raise SimulatorError(
             HTTPStatus.BAD_REQUEST,
@@ -37,7 +37,7 @@ def measure_chat_prompt(request: ChatRequest, spec: SimulatorSpec) -> tuple[int,
 
 
 def measure_prompts(prompt: Prompt, spec: SimulatorSpec) -> list[tuple[int, int]]:
-    """(prompt tokens, hash) of each prompt of a completion or an embedding."""
+    """(prompt tokens, hash) of each prompt of a completion or embedding. Raises SimulatorError."""
     many = list_prompts(prompt)
     if not many:
         raise SimulatorError(

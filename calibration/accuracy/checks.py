@@ -125,7 +125,7 @@ def build_settings(options: AccuracyOptions) -> exam.GradedRunSettings:
 
 
 def choose_results_path(options: AccuracyOptions) -> Path:
-    """Return the results file: --results, else beside the questions."""
+    """Return the results file: --results, else beside the questions. Raises BadInput."""
     path = options.results or Path(f"{options.file.name.split('.')[0]}.answers.jsonl")
     if path.exists() and options.file.exists() and path.samefile(options.file):
         raise BadInput(f"--results {path}: is the file of questions")

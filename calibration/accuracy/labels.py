@@ -19,7 +19,10 @@ def read_task(row: TableRow, depth: int | None) -> str:
 
 
 def read_scores(table: RecordTable) -> LoadedScores:
-    """Read a file of scores: model, accuracy and, per row, a task or none (overall)."""
+    """Read a file of scores: model, accuracy and, per row, a task or none (overall).
+
+    Raises BadInput.
+    """
     table.require_columns("model", "accuracy")
     seen: dict[tuple[str, str], str] = {}
     scores = []

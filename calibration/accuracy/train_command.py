@@ -14,7 +14,7 @@ from calibration.accuracy.score_calibration import CALIBRATIONS
 from calibration.accuracy.train import FORMS, TrainedAccuracy, train_accuracy
 from calibration.arrays import Floats
 from calibration.progress_bar import create_progress_bar
-from calibration.tables.columns import BadInput
+from calibration.tables.columns import BadInput, check_choice
 from calibration.tables.labelled_rows import read_labels
 from calibration.tables.predictions import PredictOptions, write_predictions
 from gateway import console, profile
@@ -30,12 +30,8 @@ _UNKNOWN_RATIO = 4.0
 def train(options: TrainOptions) -> int:
     """Train heads and write a profile that holds them; return the exit code."""
     try:
-        if options.form not in (AUTO, *FORMS):
-            raise BadInput(f"--form {options.form}: is none of {AUTO}, {', '.join(FORMS)}")  # noqa: TRY301
-        if options.calibration not in (AUTO, *CALIBRATIONS):
-            raise BadInput(  # noqa: TRY301
-                f"--calibration {options.calibration}: none of {AUTO}, {', '.join(CALIBRATIONS)}"
-            )
+        check_choice(options.form, "--form", (AUTO, *FORMS))
+        check_choice(options.calibration, "--calibration", (AUTO, *CALIBRATIONS))
         loaded = profile.load_profile(options.merge)
         labels = read_labels(options.label)
         if options.from_log:

@@ -5,7 +5,7 @@ from pathlib import Path
 from calibration.plots import gallery, output, style
 from calibration.plots import plot_data as material
 from calibration.plots.options import PlotOptions
-from calibration.tables.columns import BadInput
+from calibration.tables.columns import BadInput, check_choice
 
 FORMATS = {"png": ("png",), "svg": ("svg",), "both": ("png", "svg")}
 
@@ -16,8 +16,7 @@ def run(options: PlotOptions) -> int:
 
 
 def _write_pictures(options: PlotOptions) -> None:
-    if options.format not in FORMATS:
-        raise BadInput(f"--format {options.format}: is none of {', '.join(FORMATS)}")
+    check_choice(options.format, "--format", FORMATS)
     gallery.check_picture_names(options.only)
     if options.out.exists() and not options.out.is_dir():
         raise BadInput(f"--out {options.out}: is not a directory")

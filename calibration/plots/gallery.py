@@ -15,7 +15,7 @@ from calibration.plots import (
 )
 from calibration.plots.picture import Picture, PictureUnavailable
 from calibration.plots.plot_data import PlotData, Told
-from calibration.tables.columns import BadInput
+from calibration.tables.columns import BadInput, check_choice
 
 _FAMILIES: tuple[tuple[tuple[str, ...], Callable[[PlotData], list[Picture]]], ...] = (
     (tradeoff.NAMES, tradeoff.draw_tradeoff),
@@ -33,8 +33,7 @@ NAMES = tuple(name for names, _ in _FAMILIES for name in names)
 def check_picture_names(only: Iterable[str]) -> None:
     """Raise BadInput for an unknown figure name."""
     for name in only:
-        if name not in NAMES:
-            raise BadInput(f"--only {name}: is none of {', '.join(NAMES)}")
+        check_choice(name, "--only", NAMES)
 
 
 def draw_pictures(

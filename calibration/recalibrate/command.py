@@ -25,7 +25,7 @@ from calibration.recalibrate.prometheus import (
 )
 from calibration.recalibrate.refit_models import RefitOutcome, RefitSettings
 from calibration.recalibrate.window_sums import gather_sums
-from calibration.tables.columns import BadInput
+from calibration.tables.columns import BadInput, check_choice
 from gateway import profile
 from gateway.console import (
     FAILED,
@@ -119,8 +119,7 @@ def _check_options(options: RecalibrateOptions) -> float | None:
         create_client(str(options.prometheus), options.access)
     except PrometheusError as error:
         raise BadInput(f"--prometheus: {error}") from None
-    if options.form not in (*RegressionForm, BEST):
-        raise BadInput(f"--form {options.form}: is none of {', '.join((*RegressionForm, BEST))}")
+    check_choice(options.form, "--form", (*RegressionForm, BEST))
     _parse_duration("--window", options.window)
     _build_settings(options)
     profile.load_profile(options.profile, options.learnt)

@@ -83,7 +83,10 @@ class FormChoice:
         self.rejected_forms: list[str] = []
 
     def choose_variant(self) -> tuple[FormVariant, ClusterRobustFit, str | None]:
-        """Return the best variant that stands, or the last that was tried with what is wrong."""
+        """Return the best variant that stands, or the last that was tried with what is wrong.
+
+        Raises SingularMoments where none could be solved.
+        """
         free = False  # whether a token in was found to cost nothing, or less by chance
         last: tuple[FormVariant, ClusterRobustFit, str | None] | None = None
         for variant in list_variants(self.rules.form, self.live):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from calibration.replay.replay import DEFAULT_WEIGHTS, ReplayScenario
-from calibration.tables.columns import BadInput
+from calibration.tables.columns import BadInput, check_choice
 from gateway import profile
 from gateway.profile import SHIPPED, CostProfile
 from gateway.scheduling import decision
@@ -33,8 +33,7 @@ def build_scenarios(
             raise BadInput(f"--preset {text}: is none of {', '.join(PRESETS)}; use --weights")
         mixes[name] = PRESETS[name]
     for text in policies:
-        if text not in (*POLICIES, OWN):
-            raise BadInput(f"--policy {text}: is none of {', '.join((*POLICIES, OWN))}")
+        check_choice(text, "--policy", (*POLICIES, OWN))
     profiles = _load_profiles(files)
     found = []
     for (mix_name, mix), policy, (label, loaded) in product(

@@ -148,7 +148,8 @@ class CsvFile:
         """Yield the columns `wanted`, those in `texts` as text, blanks as NaN.
 
         Other columns are numbers where every value of the piece is one, else text. `_extra` holds
-        what stands in a row after the last column of the header; `_row` counts rows from 1.
+        what stands in a row after the last column of the header; `_row` counts rows from 1. Raises
+        BadInput.
         """
         places = {name: self.header.index(name) for name in self.header if name in wanted}
         row = 1

@@ -33,7 +33,7 @@ class HostClock:
         return self._joules_each
 
     def end_request(self, mark: float, now: float) -> float:
-        """Count a request out; return its joules."""
+        """Count a request out; return its joules. Raises ValueError where none is served."""
         if not self._serving:
             raise ValueError("no request is being served")
         self._advance_to(now)
