@@ -80,8 +80,10 @@ class BackendResponse:
     def listen(self, on_news: Callable[[], None]) -> None:
         """Have `on_news` called whenever something has come or broken, instead of waiting.
 
-        It takes what there is by `take`; it is called first when something comes next.
+        It takes what there is by `take`; it is called first when something comes next. The head is
+        let go of: by then it has been read.
         """
+        self._exchange.headers.clear()
         self._open_connection.on_news = on_news
 
     def stop_listening(self) -> None:
