@@ -26,7 +26,7 @@ from tests.faults.cells import (
     model_name,
     run_cell,
 )
-from tests.faults.clients import APIS, connect
+from tests.faults.clients import APIS, connect, import_sdk
 from tests.faults.kept_cells import KeptCells, name_cell
 from tests.faults.kinds import KINDS
 from tests.faults.server import SCOPES, FaultServer
@@ -125,7 +125,15 @@ def _show(results: dict[str, CellResult]) -> int:
             if fate not in _WELL:
                 print(f"  {fate}: {cell}: {count}x, {result.examples[fate][:150]}")
     print("  ".join(f"{fate}: {count}" for fate, count in total.items()))
-    return int(any(count for fate, count in total.items() if fate not in _WELL))
+    refused = sum(
+        result.fates[Fate.REFUSED]
+        for cell, result in results.items()
+        if cell.startswith("proper, ")
+    )
+    if refused:
+        # Whatever the others came to then says nothing of their faults.
+        print(f"{refused} requests to proper servers ended with an error: the run is void")
+    return int(bool(refused) or any(n for fate, n in total.items() if fate not in _WELL))
 
 
 def main() -> int:
@@ -149,6 +157,7 @@ def main() -> int:
         kinds = (*kinds, "proper")
     print(f"{len(kinds)} kinds; answered/errors of {arguments.requests}, slowest, and what else;")
     print(f"{'':<40} all, unary | all, stream | first, unary | first, stream", flush=True)
+    import_sdk(arguments.api)
     return asyncio.run(_measure(arguments, kinds))
 
 

@@ -29,7 +29,6 @@ Ask = Callable[..., Awaitable[Heard]]
 async def connect(api: str, url: str) -> AsyncIterator[tuple[Ask, type[Exception]]]:
     """Yield what asks, and the error that its SDK raises for what went wrong."""
     if api == "messages":
-        _find_anthropic()
         import anthropic
 
         async with anthropic.AsyncAnthropic(base_url=url, api_key="x", max_retries=0) as sdk:
@@ -110,9 +109,15 @@ def _attempts(raw: Any) -> int:
     return int(raw.headers.get("x-joulegate-attempts", "0"))
 
 
-def _find_anthropic() -> None:
-    """Let Anthropic's SDK be imported, after everything of the project's own."""
+def import_sdk(api: str) -> None:
+    """Import an API's SDK before anything serves: it takes seconds, and probes wait for no import.
+
+    Anthropic's comes after everything of the project's own.
+    """
+    if api != "messages":
+        return
     from tests.e2e.clients import clients_python
 
     (found,) = clients_python().parents[1].glob("lib/python*/site-packages")
     sys.path.append(str(found))
+    import anthropic  # noqa: F401 - kept by the interpreter
