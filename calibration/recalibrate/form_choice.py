@@ -117,17 +117,19 @@ class FormChoice:
             own = self.live.coefficients[LOAD_AT]
             mine = len(self.shifts) == len(part.xx)
             shifts = own * self.shifts if mine else np.zeros(len(part.xx))
+            variance = self.level**2 * pull.get_live_variance(self.live, LOAD_AT)
             return chosen.solve_with_fixed_coefficient(
-                variant.used.index(LOAD_AT), self.level * own, shifts
-            )
+                variant.used.index(LOAD_AT), self.level * own, shifts, variance
+            ).smooth_over_time()
         prior: CoefficientPrior | None = pull.build_prior(
             chosen, variant.form, variant.used, self.live, self.level, weight,
             keep_load=variant.keep_load,
         )  # fmt: skip
         if prior is None and self._is_grouped(variant):
             at, per = (variant.used.index(place) for place in (LOAD_AT, TOKENS_OUT_AT))
-            return chosen.instrument_column(at, per=per).solve_least_squares(plain=chosen)
-        return chosen.solve_least_squares(prior)
+            grouped = chosen.instrument_column(at, per=per)
+            return grouped.solve_least_squares(plain=chosen).smooth_over_time()
+        return chosen.solve_least_squares(prior).smooth_over_time()
 
     def _is_grouped(self, variant: FormVariant) -> bool:
         """Tell whether the load's coefficient comes from differences between blocks alone."""
@@ -200,7 +202,7 @@ class FormChoice:
         solved = self.solve_variant(variant, self.moments)
         at = variant.used.index(LOAD_AT)
         kept = self.level * self.live.coefficients[LOAD_AT]
-        reach = compute_interval_factor(solved.clusters, _CONFIDENCE) * solved.standard_errors[at]
+        reach = compute_interval_factor(solved.freedom, _CONFIDENCE) * solved.standard_errors[at]
         if abs(kept - solved.coefficients[at]) <= reach:
             raise SingularMoments(
                 f"the live coefficient of load is in the {_CONFIDENCE:.1%} interval of a new one"

@@ -50,7 +50,7 @@ class HoldoutComparison:
         """Whether the gain is no chance: more than two standard errors, more for few blocks."""
         if self.blocks <= 1:
             return False
-        return self.gain > max(LEAST_ERRORS, compute_interval_factor(self.blocks)) * self.error
+        return self.gain > max(LEAST_ERRORS, compute_interval_factor(self.blocks - 1)) * self.error
 
 
 def compare_on_holdout(

@@ -29,10 +29,14 @@ from calibration.recalibrate.solved import (
     ClusterRobustFit,
     CoefficientPrior,
     SingularMoments,
-    compute_interval_factor,
 )
 from calibration.recalibrate.sums import SumBlock
 from gateway.scheduling.regression_terms import COLUMNS
+
+
+def _find_correction(clusters: int, n: int, k: int) -> float:
+    """Return CR1's correction of an error."""
+    return float(np.sqrt(clusters / (clusters - 1.0) * (n - 1.0) / (n - k)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,19 +216,17 @@ class ClusterMoments:
         b = solution / scale
         left = self.subtract_prediction(b)
         scores = left.xy / scale / n
-        correction = clusters / (clusters - 1.0) * (n - 1.0) / (n - k)
-        half = scores @ bread.T  # squared afterwards, so that rounding gives no variance below 0
-        known = bread @ pull @ bread * variance / n
-        covariance = (correction * half.T @ half + known) / np.outer(scale, scale)
-        np.fill_diagonal(covariance, np.maximum(np.diag(covariance), 0.0))
+        influences = scores @ bread.T / scale * _find_correction(clusters, n, k)
+        known = bread @ pull @ bread * variance / n / np.outer(scale, scale)
+        np.fill_diagonal(known, np.maximum(np.diag(known), 0.0))
         squares = plain.sum_squared_residuals(b)
         total = float(self.yy.sum()) - n * self.mean_y**2
-        reach = compute_interval_factor(clusters) * np.sqrt(np.diag(covariance))
         return ClusterRobustFit(
             coefficients=b,
-            covariance=covariance,
-            low=b - reach,
-            high=b + reach,
+            influences=influences,
+            known=known,
+            covariance=influences.T @ influences + known,
+            freedom=clusters - 1,
             n=n,
             clusters=clusters,
             r2=1.0 - squares / total if total > 0.0 else 0.0,
@@ -234,12 +236,13 @@ class ClusterMoments:
         )
 
     def solve_with_fixed_coefficient(
-        self, at: int, value: float, shifts: Floats
+        self, at: int, value: float, shifts: Floats, variance: float = 0.0
     ) -> ClusterRobustFit:
         """Solve for the other columns, column `at` held to a coefficient known from elsewhere.
 
         `shifts` (G) is what each cluster adds to that coefficient's own error, where it was scaled
-        by these very rows; zeros where it was not. Raises SingularMoments.
+        by these very rows; zeros where it was not. `variance` is its own from elsewhere, 0 where
+        that is not known. Raises SingularMoments.
         """
         k = self.xx.shape[1]
         rest = [place for place in range(k) if place != at]
@@ -258,16 +261,19 @@ class ClusterMoments:
             scores / scale / self.n @ np.linalg.inv(scaled) / scale, at, shifts, axis=1
         )
         clusters = len(self.xx)
-        correction = clusters / (clusters - 1.0) * (self.n - 1.0) / (self.n - k)
-        covariance = correction * each.T @ each
-        reach = compute_interval_factor(clusters) * np.sqrt(np.diag(covariance))
+        each *= _find_correction(clusters, self.n, k)
+        # By how much the others give way where the coefficient is another: the delta method.
+        given = np.linalg.inv(scaled) @ (self.xx[:, rest, at].sum(axis=0) / scale / self.n) / scale
+        way = np.insert(-given, at, 1.0)
+        known = variance * np.outer(way, way)
         total = float(self.yy.sum()) - self.n * self.mean_y**2
         squares = self.sum_squared_residuals(b)
         return ClusterRobustFit(
             coefficients=b,
-            covariance=covariance,
-            low=b - reach,
-            high=b + reach,
+            influences=each,
+            known=known,
+            covariance=each.T @ each + known,
+            freedom=clusters - 1,
             n=self.n,
             clusters=clusters,
             r2=1.0 - squares / total if total > 0.0 else 0.0,

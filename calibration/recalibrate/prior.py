@@ -57,7 +57,7 @@ def build_prior(
     usual = abs(chosen.mean_y) / chosen.column_scales
     sd = _RELATIVE_SD * np.maximum(np.abs(mean), _MIN_SHARE * usual)
     precision = np.diag(min(1.0, weight) / sd**2)
-    known = [place for place, at in enumerate(used) if _get_live_variance(live, at) > 0.0]
+    known = [place for place, at in enumerate(used) if get_live_variance(live, at) > 0.0]
     if weight > 0.0 and live.n and known and live.covariance is not None:
         at = [used[place] for place in known]
         covariance = np.array(live.covariance)[np.ix_(at, at)] * level**2
@@ -71,6 +71,7 @@ def build_prior(
     return CoefficientPrior(mean, precision)
 
 
-def _get_live_variance(live: CostRegression, at: int) -> float:
+def get_live_variance(live: CostRegression, at: int) -> float:
+    """Return the variance that the live profile gives a coefficient, 0 where it gives none."""
     inside = live.covariance is not None and at < live.form.term_count
     return live.covariance[at][at] if inside and live.covariance is not None else 0.0

@@ -21,7 +21,9 @@ Rules:
   differences between blocks: a noisy reading of the load draws a least squares one to zero.
 - With few requests the live profile is a Gaussian prior; see calibration.recalibrate.prior.
 - Clusters are blocks of 5 to 15 minutes: neighbouring scrapes share a server's state, and with
-  scrapes for clusters a 95% interval covered 26% where they were correlated at 0.9.
+  scrapes for clusters a 95% interval covered 26% where they were correlated at 0.9. Neighbouring
+  blocks share some of it, too: errors come from the blocks' slow movements, see `solved`.
+- A load's coefficient that is kept has the live profile's own error beside the level's.
 - No refit moves the mean request by more than the largest change that is allowed: a step of that
   size is taken, and the next round sees the rest. Rows are winsorised around the live prediction,
   so that a profile that is far off cannot be mended in one step anyway.

@@ -184,7 +184,7 @@ def _build_output_part(block: SumBlock, limits: GateLimits) -> RefitPart:
         )
     found = lengths.fit_lengths(block)
     half = (
-        compute_interval_factor(max(2, found.n)) * found.mu_error
+        compute_interval_factor(max(1, found.n - 1)) * found.mu_error
     )  # of ln o, so a share of the length
     return RefitPart("output", block, found, tuple(gates.check_interval(1.0, half, limits)))
 

@@ -1,12 +1,20 @@
 """What least squares gives: coefficients with their covariance, intervals, and a Wald test.
 
 Intervals use Student's t with one less degree of freedom than there are clusters (Cameron and
-Miller, 2015).
+Miller, 2015), which takes clusters to be independent. Neighbouring blocks of time are not, where
+what they share lasts about as long as a block. `smooth_over_time` allows for that: with the
+clusters' influences u_1 … u_G in order of time, the variance of their sum is the mean of L_j L_j'
+over the first v = G/2 cosines, the equal-weighted cosine estimator of a long-run variance, with
+Student's t and v degrees of freedom (Müller, 2007; Lazarus, Lewis, Stock and Watson, 2018):
+
+    L_j = sqrt(2) sum_g cos(pi j (g - 1/2) / G) u_g
+
+The fastest of these cosines has a period of four blocks: what is shared for longer counts in full.
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.special import fdtrc, stdtrit
@@ -42,9 +50,13 @@ class ClusterRobustFit:
     """Least squares; arrays follow the columns. `rmse` is sqrt(SSR/n), in y's unit."""
 
     coefficients: Floats
+    influences: Floats
+    """G x k: what each cluster moves them by, in the clusters' order, with CR1's correction."""
+    known: Floats
+    """The part of the covariance that does not come from the clusters: a prior's."""
     covariance: Floats
-    low: Floats
-    high: Floats
+    freedom: int
+    """Degrees of freedom of an interval."""
     n: int
     clusters: int
     r2: float
@@ -57,15 +69,37 @@ class ClusterRobustFit:
         """Standard errors."""
         return np.sqrt(np.diag(self.covariance))
 
+    @property
+    def low(self) -> Floats:
+        """Lower ends of the 95% intervals."""
+        return self.coefficients - compute_interval_factor(self.freedom) * self.standard_errors
+
+    @property
+    def high(self) -> Floats:
+        """Upper ends of the 95% intervals."""
+        return self.coefficients + compute_interval_factor(self.freedom) * self.standard_errors
+
     def compute_half_interval(self, row: Floats) -> float:
         """Return half the 95% interval of the prediction at a row of the columns."""
         variance = float(row @ self.covariance @ row)
-        return compute_interval_factor(self.clusters) * math.sqrt(max(0.0, variance))
+        return compute_interval_factor(self.freedom) * math.sqrt(max(0.0, variance))
+
+    def smooth_over_time(self) -> Self:
+        """Return the same with errors that hold where neighbouring clusters are correlated.
+
+        The clusters have to stand in order of time.
+        """
+        count = len(self.influences)
+        cosines = max(1, count // 2)
+        angles = np.pi * np.outer(np.arange(1, cosines + 1), np.arange(count) + 0.5) / count
+        waves = np.sqrt(2.0) * np.cos(angles) @ self.influences
+        covariance = waves.T @ waves / cosines + self.known
+        return replace(self, covariance=covariance, freedom=cosines)
 
 
-def compute_interval_factor(clusters: int, confidence: float = 0.95) -> float:
+def compute_interval_factor(freedom: int, confidence: float = 0.95) -> float:
     """Return what a standard error is multiplied with for half an interval of this confidence."""
-    return float(stdtrit(clusters - 1.0, (1.0 + confidence) / 2.0))
+    return float(stdtrit(float(freedom), (1.0 + confidence) / 2.0))
 
 
 def compute_wald_test(solved: ClusterRobustFit) -> WaldTest | None:

@@ -52,7 +52,7 @@ class RefittedTokenScale:
         """Return the model's tokens of a prompt (1, e, d), and half their 95% interval."""
         value = self.ratio * columns[_COUNTED] + self.per_dense_char * columns[_DENSE]
         variance = max(0.0, float(columns @ self.covariance @ columns))
-        return float(value), compute_interval_factor(self.blocks) * variance**0.5
+        return float(value), compute_interval_factor(self.blocks - 1) * variance**0.5
 
 
 def refit_token_scale(
@@ -81,7 +81,7 @@ def refit_token_scale(
         found, kept = fit_ratio(whole), True
         held = compare_on_holdout(whole, before, found, fit_ratio)
     covariance = _estimate_covariance(whole, found, kept=kept)
-    reach = compute_interval_factor(len(whole.xx)) * np.sqrt(np.diag(covariance))
+    reach = compute_interval_factor(len(whole.xx) - 1) * np.sqrt(np.diag(covariance))
     mean = whole.column_means
     left = _build_moments(block).subtract_prediction(found).xy[:, 0]
     return RefittedTokenScale(

@@ -14,6 +14,7 @@ from functools import cache
 from random import Random
 from statistics import median
 
+import msgspec
 import numpy as np
 
 from calibration.recalibrate.prometheus import Series
@@ -158,7 +159,7 @@ def fit_truth(traffic: str, quantity: CostQuantity) -> CostRegression:
 
 
 def fit_rows(rows: Sequence[ServedRow], quantity: CostQuantity) -> CostRegression:
-    """The form fitted, relatively, to true costs."""
+    """The form fitted, relatively, to true costs; errors clustered by the blocks of the traffic."""
     i = np.array([one.tokens_in for one in rows], dtype=float)
     o = np.array([one.tokens_out for one in rows], dtype=float)
     u = i - [one.cached_tokens for one in rows]
@@ -170,7 +171,14 @@ def fit_rows(rows: Sequence[ServedRow], quantity: CostQuantity) -> CostRegressio
     for _ in range(4):
         found = np.linalg.lstsq(x * weight[:, None], y * weight, rcond=None)[0]
         weight = 1.0 / np.maximum(x @ found, 1e-3)
-    return CostRegression(form=FORM, coefficients=found.tolist())
+    x, y = x * weight[:, None], y * weight
+    block = np.array([one.ended_seconds // BLOCK_SECONDS for one in rows])
+    scores = [x[block == each].T @ (y - x @ found)[block == each] for each in np.unique(block)]
+    moved = np.array(scores) @ np.linalg.inv(x.T @ x)
+    covariance = len(moved) / (len(moved) - 1.0) * moved.T @ moved
+    return CostRegression(
+        form=FORM, coefficients=found.tolist(), covariance=covariance.tolist(), n=len(rows)
+    )
 
 
 def make_profile(seconds: CostRegression, joules: CostRegression) -> ModelProfile:
@@ -180,7 +188,11 @@ def make_profile(seconds: CostRegression, joules: CostRegression) -> ModelProfil
 
 def make_true_profile(traffic: str = "clean", factor: float = 1.0) -> ModelProfile:
     """The true live profile of that traffic, or one that is off by a factor."""
-    costs = (scale_cost(fit_truth(traffic, one), factor) for one in (SECONDS, JOULES))
+    costs = []
+    for quantity in (SECONDS, JOULES):
+        true = fit_truth(traffic, quantity)
+        covariance = (factor**2 * np.array(true.covariance)).tolist()
+        costs.append(msgspec.structs.replace(scale_cost(true, factor), covariance=covariance))
     return make_profile(*costs)
 
 

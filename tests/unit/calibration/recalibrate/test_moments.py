@@ -235,3 +235,15 @@ def test_a_column_held_leaves_the_others_as_they_are_without_it():
     assert held.coefficients[:4] == pytest.approx(rest.params, rel=1e-8)
     assert held.standard_errors[:4] == pytest.approx(rest.bse, rel=1e-2)
     assert (held.coefficients[4], held.standard_errors[4]) == (truth[4], 0.0)
+
+
+def test_a_held_column_that_is_not_known_exactly_moves_the_others_as_another_value_would():
+    rows, truth = traffic(900)
+    moments, error = check_rows(rows), 0.1 * truth[4]
+    none = np.zeros(len(moments.xx))
+    exact = moments.solve_with_fixed_coefficient(4, truth[4], none)
+    vague = moments.solve_with_fixed_coefficient(4, truth[4], none, error**2)
+    other = moments.solve_with_fixed_coefficient(4, truth[4] + error, none)
+    moved = other.coefficients - exact.coefficients
+    assert vague.standard_errors[4] == pytest.approx(error)
+    assert vague.covariance - exact.covariance == pytest.approx(np.outer(moved, moved), rel=1e-6)

@@ -1,5 +1,6 @@
 """Which form a window's sums carry, what is kept of the live profile, and how few are pulled."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -127,6 +128,17 @@ def test_a_kept_load_follows_the_level():
     one = found(traffic(3000, factor=2.0, steady=7)[0], live)
     assert one.coefficients[4] == pytest.approx(2.0 * live.coefficients[4], rel=0.05)
     assert one.drift.relative_bias == pytest.approx(-0.5, abs=0.02)
+
+
+def test_a_kept_load_is_known_no_better_than_the_live_profile_knew_it():
+    live = live_profile()
+    rows, _ = traffic(3000, steady=7)
+    one = found(rows, live)
+    error = one.drift.observed / one.drift.predicted * np.array(live.covariance)[4, 4] ** 0.5
+    level_only = found(rows, msgspec.structs.replace(live, covariance=None)).solved
+    assert one.solved.standard_errors[4] ** 2 == pytest.approx(
+        error**2 + level_only.standard_errors[4] ** 2, rel=1e-6
+    )
 
 
 def test_a_term_of_the_wrong_sign_is_left_out():
@@ -273,7 +285,9 @@ def test_a_prediction_and_its_interval():
     assert value == pytest.approx(rows["y"].mean(), rel=1e-9)
     columns = one.mean @ build_base_columns(one.form)
     error = (columns @ one.solved.covariance @ columns) ** 0.5
-    assert half / error == pytest.approx(2.064, abs=0.01)  # t with 24 degrees of freedom
+    assert half / error == pytest.approx(
+        2.179, abs=0.001
+    )  # t with 12 degrees of freedom: 25 blocks
     assert len(set(clusters(500, 20))) == 25
 
 
