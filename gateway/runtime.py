@@ -33,6 +33,7 @@ from gateway.service.config_reload import ConfigReloader
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.learnt import Learnt
+from gateway.service.request.planner import RequestPlanner
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames
@@ -96,11 +97,17 @@ class GatewayRuntime:
         deciding = Deciding(learnt=self._learnt, price=price)
         deciding.change_config(config)
         self._spending = optional_parts.make_key_spending(config, self.metrics)
+        response_ids = ResponseIds(deployments, config.response_id_secret or config.meter_secret)
         self.gateway = RequestPipeline(
-            names=names,
-            profiles=self._profiles,
+            planner=RequestPlanner(
+                names,
+                self._profiles,
+                _load_token_counter(),
+                response_ids,
+                deciding=deciding,
+                experiment=config.experiment,
+            ),
             deployments=deployments,
-            counter=_load_token_counter(),
             dispatcher=UpstreamDispatcher(
                 self._client,
                 self.metrics,
@@ -110,9 +117,7 @@ class GatewayRuntime:
                 self._tracer and self._tracer.sampler,
                 boundary=boundary,
                 passed_headers=fold_names(config.headers.to_backends),
-                response_ids=ResponseIds(
-                    deployments, config.response_id_secret or config.meter_secret
-                ),
+                response_ids=response_ids,
             ),
             metrics=self.metrics,
             accounting=RequestAccounting(
@@ -132,7 +137,6 @@ class GatewayRuntime:
                     config, self._learnt, self.metrics.registry
                 ),
             ),
-            experiment=config.experiment,
             keys=make_api_keys(config, names, self.metrics),
             spending=self._spending,
             log=config.log,
@@ -141,7 +145,6 @@ class GatewayRuntime:
             holder=fleet.make_holder(config, deployments, self.metrics),
             stall_seconds=config.timeouts.stall_seconds,
             stream_seconds=config.timeouts.stream_seconds,
-            deciding=deciding,
         )
         self.gateway.gate = change_gate(None, config, deployments, self.metrics.admission)
         self._meters = RunningMeters(links, self.gateway.accounting, self.metrics)
@@ -152,7 +155,7 @@ class GatewayRuntime:
                 Path(folder),
                 count_workers(),
                 self.gateway.backends,
-                self.gateway.bytes_in_flight,
+                self.gateway.dispatcher.bytes_in_flight,
                 self._learnt,
             )
         self.reloader = None

@@ -29,7 +29,7 @@ def read_caller_head(
 def find_names(gateway: RequestPipeline, headers: _Headers) -> ModelNames:
     """Return what who sends these headers may ask for. Raises InvalidApiKey."""
     keys = gateway.keys
-    return gateway.names if keys is None else keys.identify_caller(headers).names
+    return gateway.planner.names if keys is None else keys.identify_caller(headers).names
 
 
 def find_tenant(gateway: RequestPipeline, headers: _Headers) -> str | None:

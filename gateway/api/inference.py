@@ -69,7 +69,7 @@ async def serve_request(
     )  # fmt: skip
     record = RequestRecord(received, _UNRESOLVED, head.trace)
     lifeline = RequestCancellation()
-    held = HeldBytes(gateway.bytes_in_flight)
+    held = HeldBytes(gateway.dispatcher.bytes_in_flight)
     watcher: asyncio.Task[None] | None = None
 
     async def load_request() -> InferenceRequest:

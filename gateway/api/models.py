@@ -39,7 +39,7 @@ def make_handlers(gateway: RequestPipeline) -> list[Any]:
     def list_models(request: Request[Any, Any, Any]) -> dict[str, Any]:
         """List the names that a request may ask for."""
         names = find_names(gateway, request.scope["headers"])
-        entries = describe(gateway.names).items()
+        entries = describe(gateway.planner.names).items()
         offered = [entry for name, entry in entries if names.offers_name(name)]
         return {"object": "list", "data": offered}
 
@@ -48,7 +48,7 @@ def make_handlers(gateway: RequestPipeline) -> list[Any]:
         """Describe one of them."""
         name = str(request.path_params["model_id"]).removeprefix("/")
         find_names(gateway, request.scope["headers"]).resolve_name(name)
-        return {**describe(gateway.names)[name.removeprefix(MODEL_PREFIX)], "id": name}
+        return {**describe(gateway.planner.names)[name.removeprefix(MODEL_PREFIX)], "id": name}
 
     return [list_models, get_model]
 

@@ -52,7 +52,7 @@ def _make_named_handler(endpoint: NamedEndpoint, gateway: RequestPipeline, serve
     @asgi(endpoint.url_path, copy_scope=False)
     async def handle_named(scope: Scope, receive: Receive, send: Send) -> None:
         def decode(body: bytes, caller: Caller | None) -> InferenceRequest:
-            names = gateway.names if caller is None else caller.names
+            names = gateway.planner.names if caller is None else caller.names
             if endpoint.multipart:
                 return _decode_form(endpoint, names, _find_type(scope), body)
             if endpoint.method == "GET":
@@ -84,7 +84,7 @@ def _make_response_handler(endpoint: NamedEndpoint, gateway: RequestPipeline, se
         def decode(_: bytes, caller: Caller | None) -> InferenceRequest:
             response_id = str(scope["path_params"]["response_id"])
             tenant = None if caller is None else caller.tenant
-            place = gateway.response_ids.find_place(response_id, "response_id", tenant)
+            place = gateway.dispatcher.response_ids.find_place(response_id, "response_id", tenant)
             asked = _parse_query(scope)
             stream = asked.get("stream", ["false"])[0].lower() in {"true", "1"}
             path = endpoint.url_path.replace("{id}", response_id)
@@ -93,7 +93,7 @@ def _make_response_handler(endpoint: NamedEndpoint, gateway: RequestPipeline, se
                 more = f"&starting_after={after}" if _WHOLE.fullmatch(after) else ""
                 path = f"{path}?stream=true{more}"
             ask = make_named_request(
-                endpoint, {}, place.deployment.model, gateway.names, stream=stream
+                endpoint, {}, place.deployment.model, gateway.planner.names, stream=stream
             )
             ask.place, ask.path = place, path
             return ask

@@ -53,7 +53,7 @@ def make_handler(gateway: RequestPipeline) -> Any:
     @get("/", name="root", sync_to_thread=False)
     def get_root(request: Request[Any, Any, Any]) -> Response[Any]:
         """Say what this is and where to go from here."""
-        names = gateway.names
+        names = gateway.planner.names
         usable = sum(1 for backend in gateway.backends if backend.is_available)
         contexts = _list_shown(list_contexts(names.config), gateway, request)
         if "text/html" not in request.headers.get("accept", ""):

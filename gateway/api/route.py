@@ -18,7 +18,7 @@ def make_handler(gateway: RequestPipeline, timeouts: TimeoutsConfig) -> Any:
     def explain_route(head: RequestHead, members: Members) -> bytes:
         ask = parse_request(_detect_kind(members), members)
         ask.caller = head.caller
-        made = gateway.plan_request(ask, head.steering)
+        made = gateway.planner.plan_request(ask, head.steering)
         if made.steering.reject and not made.decision.feasible:
             raise no_candidate_error(made.decision, made.ask.kind.prompt_member)
         return made.explain_decision(head.request_id)

@@ -64,7 +64,7 @@ class ConfigAdopter:
         names = ModelNames(config)
         if gateway.keys is not None:
             gateway.keys.check_config(config)
-        snapshots = gateway.profiles.make_snapshots(config, deployments, profiles)
+        snapshots = gateway.planner.profiles.make_snapshots(config, deployments, profiles)
         # From here on nothing fails and nothing waits.
         earlier = {(one.model, one.label): one for one in old}
         for deployment in deployments:
@@ -74,7 +74,7 @@ class ConfigAdopter:
         self._drift.add_models(names.models)
         self._sums.add_deployments((one.model, one.label) for one in deployments)
         gateway.metrics.initialise_series(names.models)
-        gateway.profiles.change_config(config, deployments, profiles, snapshots)
+        gateway.planner.profiles.change_config(config, deployments, profiles, snapshots)
         self._change_pipeline(config, names, deployments)
         if gateway.keys is not None:
             gateway.keys.change_config(config, names)
@@ -100,13 +100,13 @@ class ConfigAdopter:
     ) -> None:
         """Have requests served by another configuration from the next one on."""
         gateway = self._gateway
-        gateway.names = names
+        gateway.planner.names = names
         gateway.deployments = deployments
         gateway.limits = config.limits
         gateway.passed_headers = fold_names(config.headers.to_clients)
         gateway.gate = change_gate(gateway.gate, config, deployments, gateway.metrics.admission)
         gateway.holder = fleet.make_holder(config, deployments, gateway.metrics)
-        gateway.deciding.change_config(config)
+        gateway.planner.deciding.change_config(config)
         gateway.accounting.change_deployments(deployments)
         gateway.accounting.recent.limit = config.limits.requests_kept
         gateway.dispatcher.change_config(config, deployments)

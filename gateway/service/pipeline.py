@@ -11,15 +11,12 @@ from backends.errors import BackendError, ResponseTooLarge, forget_frames
 from backends.periodic import run_periodically
 from backends.registry import Backend, Deployment, list_backends
 from gateway.config import LimitsConfig, LogConfig
-from gateway.experiment_config import BaselineConfig, ExperimentConfig
-from gateway.scheduling.switchback import BASELINE
 from gateway.service.accounting.accounting import RequestAccounting
 from gateway.service.accounting.outcome import (
     build_response_headers,
     note_served,
     note_upstream_response,
 )
-from gateway.service.byte_budget import ByteBudget
 from gateway.service.callers.api_keys import ApiKeys
 from gateway.service.callers.request_hold import RequestHold
 from gateway.service.callers.spending import KeySpending
@@ -34,23 +31,16 @@ from gateway.service.client.errors import StreamInterrupted
 from gateway.service.client.failed_request import FailureReporter
 from gateway.service.client.response import SSE, ResponseWriter
 from gateway.service.holding import RequestHolder
-from gateway.service.request.deciding import Deciding
-from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.request.named_endpoints import NamedEndpoint
-from gateway.service.request.named_request import check_named_target
-from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_error
-from gateway.service.request.previous_response import keep_to_place, pin_to_previous
-from gateway.service.request.profiles import ActiveProfiles
-from gateway.service.request.response_ids import ResponseIds
-from gateway.service.request.routing_table import ModelNames, RequestTarget
+from gateway.service.request.plan import RoutingPlan, no_candidate_error
+from gateway.service.request.planner import RequestPlanner
+from gateway.service.request.previous_response import keep_to_place
 from gateway.service.request_gate import RequestGate
 from gateway.service.unary_answer import send_unary_answer
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_stages import ClientOutcome, ParsedRequest, RequestedName
-from gateway.tokens import TokenCounter
+from gateway.telemetry.request_stages import ClientOutcome
 
 _log = logging.getLogger("joulegate")
 
@@ -58,7 +48,6 @@ _OK = HTTPStatus.OK.value
 _ANSWERED = ClientOutcome(_OK)
 NO_LOG = LogConfig()
 DEFAULT_LIMITS = LimitsConfig()
-_NO_ARM = (None, None)
 
 
 class RequestPipeline:
@@ -67,17 +56,13 @@ class RequestPipeline:
     def __init__(
         self,
         *,
-        names: ModelNames,
-        profiles: ActiveProfiles,
+        planner: RequestPlanner,
         deployments: tuple[Deployment, ...],
-        counter: TokenCounter,
         dispatcher: UpstreamDispatcher,
         metrics: GatewayMetrics,
         accounting: RequestAccounting,
         stall_seconds: float,
         stream_seconds: float,
-        experiment: ExperimentConfig | None = None,
-        deciding: Deciding | None = None,
         log: LogConfig = NO_LOG,
         limits: LimitsConfig = DEFAULT_LIMITS,
         passed_headers: frozenset[bytes] | None = None,
@@ -90,40 +75,25 @@ class RequestPipeline:
         self.keys = keys
         self.gate: RequestGate | None = None
         self.spending = spending
-        self.deciding = deciding or Deciding()
         self.holder = holder
         self._log = log
-        self.names = names
-        self.profiles = profiles
+        self.planner = planner
         self.deployments = deployments
         self.metrics = metrics
         self.accounting = accounting
         self.draining = False
         self._requests_in_flight = InflightRequests()
-        self._counter = counter
         self.dispatcher = dispatcher
         self._failures = FailureReporter(
             metrics, stall_seconds=stall_seconds, stream_seconds=stream_seconds
         )
         self._stall_seconds = stall_seconds
         self._stream_seconds = stream_seconds
-        self._switchback = None if experiment is None else experiment.make_switchback()
-        self._baseline = None if experiment is None else experiment.baseline
 
     @property
     def backends(self) -> list[Backend]:
         """Every backend, once."""
         return list_backends(self.deployments)
-
-    @property
-    def response_ids(self) -> ResponseIds:
-        """What finds the backend of a response."""
-        return self.dispatcher.response_ids
-
-    @property
-    def bytes_in_flight(self) -> ByteBudget:
-        """What requests and answers may hold at once."""
-        return self.dispatcher.bytes_in_flight
 
     @property
     def inflight_requests(self) -> int:
@@ -146,9 +116,9 @@ class RequestPipeline:
     def _run_round(self) -> None:
         self._requests_in_flight.check_deadlines()
         running = [sum(backend.running_and_queued) for backend in self.backends]
-        self.deciding.load.add(running, time.monotonic())
+        self.planner.deciding.load.add(running, time.monotonic())
         self.accounting.flush()
-        price = self.deciding.price
+        price = self.planner.deciding.price
         if price is not None:
             price.update(time.monotonic())
             self.metrics.energy_price.set(price.value)
@@ -156,28 +126,10 @@ class RequestPipeline:
     def publish_gauges(self) -> None:
         """Set the gauges that are read off what they tell of, for whoever scrapes next."""
         self.metrics.fleet.publish_backends(self.deployments)
-        self.metrics.reference_load.set(self.deciding.reference_load)
+        self.metrics.reference_load.set(self.planner.deciding.reference_load)
         self.metrics.fleet.publish_meters(self.accounting.meters)
         if self.gate is not None:
             self.gate.admission.publish_metrics()
-
-    def plan_request(self, ask: InferenceRequest, headers: Mapping[bytes, bytes]) -> RoutingPlan:
-        """Decide without sending. Raises BadRequest, UnknownModel or ModelNotAllowed."""
-        return self._plan_target(ask, self._resolve_name(ask), headers, draws=False)
-
-    def _plan_target(
-        self,
-        ask: InferenceRequest,
-        target: RequestTarget,
-        headers: Mapping[bytes, bytes],
-        baseline: BaselineConfig | None = None,
-        *,
-        draws: bool = True,
-    ) -> RoutingPlan:
-        return make_plan(
-            ask, target, headers, self.profiles.live, self._counter, self.deciding, baseline,
-            draws=draws,
-        )  # fmt: skip
 
     async def handle_request(
         self,
@@ -239,7 +191,7 @@ class RequestPipeline:
         started: float,
     ) -> None:
         ask = await load()
-        target, baseline = self._note_target(ask, record)
+        target, baseline = self.planner.note_target(ask, record)
         hold = (
             None
             if self.spending is None
@@ -248,15 +200,18 @@ class RequestPipeline:
             )
         )
         made = (
-            self._plan_target(ask, target, headers, baseline)
+            self.planner.plan_target(ask, target, headers, baseline)
             if self.gate is None
             else await self.gate.admit(
-                lifeline, record, ask, partial(self._plan_target, ask, target, headers, baseline)
+                lifeline,
+                record,
+                ask,
+                partial(self.planner.plan_target, ask, target, headers, baseline),
             )
         )
         if self.holder is not None and not made.decision.candidates:
             made = await self.holder.hold_request(
-                made, partial(self._plan_target, ask, target, headers, baseline)
+                made, partial(self.planner.plan_target, ask, target, headers, baseline)
             )
         made.note(record, self._log)
         await self._admit_plan(made, record, hold)
@@ -322,16 +277,6 @@ class RequestPipeline:
         lifeline.end_within(self._stream_seconds)
         ask.forget_body(keeps_words=explains)
 
-    def _note_target(
-        self, ask: InferenceRequest, record: RequestRecord
-    ) -> tuple[RequestTarget, BaselineConfig | None]:
-        """Note what a request asks for; return it, and the baseline that it is to be served by."""
-        record.parsed = ParsedRequest(ask.stream)
-        target = self._resolve_target(ask)
-        arm, baseline = self._draw_arm(record.received.at) if target.model is None else _NO_ARM
-        record.target = RequestedName(target.label, target.preset, arm)
-        return target, baseline
-
     async def _admit_plan(
         self, made: RoutingPlan, record: RequestRecord, hold: RequestHold | None
     ) -> None:
@@ -346,31 +291,7 @@ class RequestPipeline:
                 await self.spending.admit_plan(hold, made, record)
             except ApiError:
                 made.forget_draw(record)
-                self.deciding.refund_draw(ask)
+                self.planner.deciding.refund_draw(ask)
                 raise
             if made.decision.exploration is None:
-                self.deciding.refund_draw(ask)
-
-    def _resolve_target(self, ask: InferenceRequest) -> RequestTarget:
-        """Return the models that may serve a request.
-
-        Raises UnknownModel, ModelNotAllowed, UnknownResponse.
-        """
-        target = self._resolve_name(ask)
-        if ask.kind is EndpointKind.RESPONSES:
-            return pin_to_previous(ask, target, self.response_ids)
-        if isinstance(ask.kind, NamedEndpoint):
-            check_named_target(target)
-        return target
-
-    def _resolve_name(self, ask: InferenceRequest) -> RequestTarget:
-        """Return what the asked name means for who asks. Raises UnknownModel, ModelNotAllowed."""
-        names = self.names if ask.caller is None else ask.caller.names
-        return names.resolve_name(ask.model)
-
-    def _draw_arm(self, at: float) -> tuple[str | None, BaselineConfig | None]:
-        """Return the arm that a request routed `at` then counts for; the baseline, where due."""
-        if self._switchback is None:
-            return _NO_ARM
-        due = self._switchback.arm_in_force(at) == BASELINE
-        return self._switchback.arm_at(at), self._baseline if due else None
+                self.planner.deciding.refund_draw(ask)

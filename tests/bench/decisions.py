@@ -197,7 +197,7 @@ def measure(seconds: float, only: str = "") -> list[Row]:
         plans = {
             (trained, candidates): create_app(
                 make_fleet(candidates, profiles.get(trained))
-            ).state.runtime.gateway.plan_request
+            ).state.runtime.gateway.planner.plan_request
             for trained, candidates in sorted({case[2:] for case in cases})
         }
         tune_gc()

@@ -120,7 +120,7 @@ async def test_far_from_what_was_trained_the_static_shares_stand(gate):
     assert why["prompt"]["known"] == 0.0
     statics = {
         place.option.model: place.option.accuracy
-        for place in gate.gateway.profiles.live.routed_deployments
+        for place in gate.gateway.planner.profiles.live.routed_deployments
     }
     for one in why["candidates"]:
         assert one["accuracy"] == pytest.approx(statics[one["model"]])

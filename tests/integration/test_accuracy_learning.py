@@ -143,9 +143,9 @@ async def test_who_names_the_model_gets_it_and_teaches_nothing(make_config):
 async def test_a_profile_of_other_accuracies_begins_anew(make_config):
     async with harness.serve(make_config(EAGER)) as gate:
         await teach(gate, 20)
-        learning = gate.gateway.deciding.learnt.accuracy
+        learning = gate.gateway.planner.deciding.learnt.accuracy
         assert sum(learning._bandit.judged.values()) == 20
-        live = gate.gateway.profiles.live.profile
+        live = gate.gateway.planner.profiles.live.profile
         learning.adopt(live)
         assert sum(learning._bandit.judged.values()) == 20
         fitted = live.models["phi-3-mini"]

@@ -140,11 +140,11 @@ async def test_a_bad_file_is_refused_whole(world, tmp_path, caplog, bad, said):
     simulator = await world.simulator()
     good = tree(("phi-3-mini", simulator.url))
     async with changing(tmp_path, good) as gate:
-        names = gate.gateway.names
+        names = gate.gateway.planner.names
         text = bad if isinstance(bad, bytes) else good | {"weights": {"time": 1}} | bad
         assert not await gate.change(text)
         assert said in caplog.text
-        assert gate.gateway.names is names
+        assert gate.gateway.planner.names is names
         assert (await gate.ask()).status == 200
         assert await gate.reloads("refused") == 1
         assert await gate.metric("joulegate_config_refused") == 1

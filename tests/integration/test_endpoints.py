@@ -127,7 +127,7 @@ async def test_the_metrics_have_the_contracts_names(gate):
         ("profile_reloads_total", "counter"),
     ):
         assert types.get(f"joulegate_{name}") == kind, name
-    version = gate.gateway.profiles.live.profile.version
+    version = gate.gateway.planner.profiles.live.profile.version
     assert await gate.metric("joulegate_profile_info", version=version) == 3
     assert await gate.metric("joulegate_backend_up") == 4
 

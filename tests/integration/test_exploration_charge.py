@@ -17,7 +17,7 @@ LEARNING = LearningConfig(accuracy=EAGER)
 
 def find_charged(gate):
     """Right answers and joules in the budget of the last hour."""
-    minutes = gate.gateway.deciding.learnt.accuracy._explorer.to_state()["minutes"]
+    minutes = gate.gateway.planner.deciding.learnt.accuracy._explorer.to_state()["minutes"]
     return [sum(one[1] for one in minutes), sum(one[2] for one in minutes)]
 
 
@@ -58,7 +58,12 @@ async def test_who_is_sent_elsewhere_or_nowhere_is_not_charged(world, ring):
     for _ in range(6):
         got = await gate.ask(CHAT, soft | explain)
         assert got.headers["x-joulegate-budget"].startswith("soft")
-        assert got.json["joulegate"]["model"] == "phi-3-mini"
+        # Which one is cheapest may change as lengths of answers are learnt.
+        said = got.json["joulegate"]
+        assert (
+            said["model"]
+            == min(said["candidates"], key=lambda one: one["predicted_joules"])["model"]
+        )
         assert "exploration" not in got.json["joulegate"]
         assert (await gate.ask(CHAT, hard)).status == 429
     assert find_charged(gate) == pytest.approx(charged)

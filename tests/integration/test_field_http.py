@@ -164,7 +164,7 @@ async def test_a_bomb_is_a_413_and_nonsense_a_400(gate):
     assert (got.status, got.json["error"]["code"]) == (413, "request_too_large")
     got = await gate.ask(BODY, {"content-encoding": "zstd"})
     assert (got.status, got.json["error"]["type"]) == (400, "invalid_request_error")
-    assert gate.gateway.bytes_in_flight.held == 0
+    assert gate.gateway.dispatcher.bytes_in_flight.held == 0
 
 
 @pytest.mark.parametrize("ask", [CHAT, STREAM])

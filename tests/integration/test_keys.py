@@ -202,7 +202,7 @@ async def test_a_gateway_does_not_start_with_keys_that_name_what_is_not_there(wo
 
 async def test_another_configuration_must_have_what_keys_name(gate, ring):
     headers = await known(gate, ring.add("search", models=["mistral-7b"]))
-    keys, config = gate.gateway.keys, gate.gateway.names.config
+    keys, config = gate.gateway.keys, gate.gateway.planner.names.config
     fewer = msgspec.structs.replace(config, models=config.models[:1])
     with pytest.raises(ConfigError, match="mistral-7b"):
         keys.check_config(fewer)

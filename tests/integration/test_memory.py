@@ -120,7 +120,7 @@ async def test_bodies_over_the_budget_are_refused_until_there_is_room(world):
         limits=LimitsConfig(max_bytes_in_flight=(2 * size + 5000) * 8 // 7),
     )
     waiting = [asyncio.create_task(gate.ask(CHAT | LARGE)) for _ in range(2)]
-    budget = gate.gateway.bytes_in_flight
+    budget = gate.gateway.dispatcher.bytes_in_flight
     await until(lambda: budget.held == 2 * size)
     got = await gate.ask(CHAT | LARGE)
     assert (got.status, got.json["error"]["code"]) == (503, "over_capacity")
@@ -143,5 +143,5 @@ async def test_answers_count_too(world):
     )
     got = await gate.ask(CHAT)
     assert (got.status, got.json["error"]["code"]) == (503, "over_capacity")
-    assert gate.gateway.bytes_in_flight.held == 0
+    assert gate.gateway.dispatcher.bytes_in_flight.held == 0
     assert gate.idle

@@ -142,13 +142,13 @@ async def test_a_length_is_learnt_per_application_and_survives_a_restart(world, 
     for _ in range(4):
         await gate.ask(body)
     other = CHAT | {"model": "phi-3-mini"}
-    lengths = gate.gateway.deciding.learnt.lengths
+    lengths = gate.gateway.planner.deciding.learnt.lengths
     seen = lambda: lengths.to_state()["models"]["phi-3-mini"]["lengths"][0]  # noqa: E731
     await until(lambda: seen() > 3.99, "all four to be learnt from")
     now = (await gate.ask(body, path="/v1/route")).json["tokens"]
     elsewhere = (await gate.ask(other, path="/v1/route")).json["tokens"]
     assert (now["source"], elsewhere["source"]) == ("application", "model")
-    gate.gateway.deciding.learnt.close()
+    gate.gateway.planner.deciding.learnt.close()
     kept = state.read_text()
     assert SYSTEM["content"] not in kept
     assert set(json.loads(kept)) == {"version", "key", "lengths", "tokens"}

@@ -12,7 +12,7 @@ BODY = b'{"model":"auto","messages":[{"role":"user","content":"Hello"}]}'
 
 @pytest.mark.parametrize("candidates", [3, 30])
 def test_a_fleet_has_as_many_candidates_as_it_says(candidates):
-    plan = create_app(make_fleet(candidates)).state.runtime.gateway.plan_request
+    plan = create_app(make_fleet(candidates)).state.runtime.gateway.planner.plan_request
     decision = plan(parse_request(EndpointKind.CHAT, decode_members(BODY)), {}).decision
     assert len(decision.candidates) == candidates
     assert len({one.backend for one in decision.candidates}) == candidates

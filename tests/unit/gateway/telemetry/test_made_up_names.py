@@ -12,7 +12,9 @@ from gateway.service.client.response import ResponseWriter
 from gateway.service.pipeline import RequestPipeline
 from gateway.service.request.body import decode_members, parse_request
 from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.planner import RequestPlanner
 from gateway.service.request.profiles import ActiveProfiles
+from gateway.service.request.response_ids import ResponseIds
 from gateway.service.request.routing_table import ModelNames
 from gateway.service.upstream.dispatcher import UpstreamDispatcher
 from gateway.telemetry.drift import DriftMetrics
@@ -34,12 +36,15 @@ async def test_names_that_clients_make_up_land_in_other(counter):
         deployments[0].backends[0].record_failure()
     client = BackendClient(connect_seconds=1.0)
     gateway = RequestPipeline(
-        names=ModelNames(CONFIG),
-        profiles=ActiveProfiles(
-            CONFIG, deployments, metrics, DriftMetrics(metrics.registry, ("phi-3-mini",))
+        planner=RequestPlanner(
+            ModelNames(CONFIG),
+            ActiveProfiles(
+                CONFIG, deployments, metrics, DriftMetrics(metrics.registry, ("phi-3-mini",))
+            ),
+            counter,
+            ResponseIds(deployments, None),
         ),
         deployments=deployments,
-        counter=counter,
         dispatcher=UpstreamDispatcher(
             client, metrics, CONFIG.timeouts, CONFIG.retry, CONFIG.limits
         ),

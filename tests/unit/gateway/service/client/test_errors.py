@@ -36,6 +36,7 @@ TABLE = {
     "ContextExceeded": (400, "invalid_request_error", "context_length_exceeded"),
     "NoFeasibleModel": (422, "invalid_request_error", "no_feasible_model"),
     "BackendsUnavailable": (503, "server_error", "no_backend_available"),
+    "NoServerThere": (503, "server_error", "backends_failed"),
     "GatewayDraining": (503, "server_error", "draining"),
     "OverCapacity": (503, "server_error", "over_capacity"),
     "GatewayBusy": (429, "rate_limit_error", "gateway_busy"),
