@@ -29,6 +29,10 @@ import time
 from enum import StrEnum
 
 SWEEP_SECONDS = 0.1
+_LATE_SECONDS = 5 * SWEEP_SECONDS
+"""Between two looks: the event loop was held up, and nobody who waited is to blame for that."""
+_LATE_FACTOR = 4.0
+"""A loop that is always late must cancel too."""
 
 
 class CancelReason(StrEnum):
@@ -80,9 +84,13 @@ class RequestCancellation:
         """Lift the deadline."""
         self._seconds = math.inf
 
-    def check_deadline(self, now: float) -> None:
-        """Cancel if the deadline has passed; `now` is monotonic time."""
-        if now - self.last >= self._seconds:
+    def check_deadline(self, now: float, *, late: bool = False) -> None:
+        """Cancel if the deadline has passed; `now` is monotonic time.
+
+        Where the look itself comes `late`, what came meanwhile is not read yet: only what has been
+        silent for several times as long is cancelled, the others are looked at once more.
+        """
+        if now - self.last >= self._seconds * (_LATE_FACTOR if late else 1.0):
             self.cancel(self._expiry)
         elif now >= self._until:
             self.cancel(CancelReason.TOO_LONG)
@@ -127,6 +135,7 @@ class InflightRequests:
 
     def __init__(self) -> None:
         self._alive: set[RequestCancellation] = set()
+        self._looked_at = time.monotonic()
 
     def __len__(self) -> int:
         return len(self._alive)
@@ -148,5 +157,7 @@ class InflightRequests:
     def check_deadlines(self) -> None:
         """Cancel those whose deadline has passed."""
         now = time.monotonic()
+        late = now - self._looked_at >= _LATE_SECONDS
+        self._looked_at = now
         for lifeline in tuple(self._alive):
-            lifeline.check_deadline(now)
+            lifeline.check_deadline(now, late=late)

@@ -1,10 +1,12 @@
 """What can end a request from outside, and that only one thing does."""
 
 import asyncio
+import contextlib
 import math
 
 import pytest
 
+from gateway.service.client import cancellation as cancellation_module
 from gateway.service.client.cancellation import CancelReason, InflightRequests, RequestCancellation
 
 
@@ -87,6 +89,35 @@ async def test_a_deadline_that_passes_cancels_for_its_reason(expiry):
         cancellation.check_deadline(cancellation.last + 30.0)
 
     assert await served(passes) == (expiry, 0)
+
+
+async def test_a_late_look_gives_who_waits_one_more_unless_it_was_silent_far_too_long():
+    def look_late(cancellation, _):
+        cancellation.set_deadline(30.0, CancelReason.STALLED)
+        cancellation.check_deadline(cancellation.last + 119.9, late=True)
+        assert cancellation.reason is None
+        cancellation.check_deadline(cancellation.last + 120.0, late=True)
+
+    assert await served(look_late) == (CancelReason.STALLED, 0)
+
+
+async def test_a_loop_that_was_held_up_cancels_nobody_at_its_first_look(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(cancellation_module.time, "monotonic", lambda: now)
+    alive = InflightRequests()
+    cancellation = RequestCancellation()
+    alive.add_request(cancellation)
+    cancellation.set_deadline(2.0, CancelReason.STALLED)
+    now += 3.0  # nothing ran
+    alive.check_deadlines()
+    assert cancellation.reason is None
+    now += 0.1  # what had come meanwhile would have been read by now
+    alive.check_deadlines()
+    assert cancellation.reason is CancelReason.STALLED
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    assert cancellation.consume() is CancelReason.STALLED
+    alive.remove_request(cancellation)
 
 
 async def test_a_sign_of_life_puts_the_deadline_off():
