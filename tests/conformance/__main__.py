@@ -41,6 +41,8 @@ NAMES = (
 OWN_WAY: dict[str, str] = {
     "test_basic.py::test_show_version": "GET /version is the gateway's own version",
     "test_chat.py::test_invocations": "POST /invocations is refused: ask what it stands for",
+    "test_stream_delivers_abort_finish_chunk": "POST /inference/v1/abort_requests is refused",
+    "test_abort_requests_is_served_without_tokens_only": "POST /abort_requests is refused",
 }
 """Tests that the gateway answers in its own way, as the docs say, each with how."""
 
