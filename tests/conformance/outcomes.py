@@ -44,6 +44,17 @@ def forget_files(log: Path, files: Sequence[str]) -> None:
     log.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 
+def forget_tests(log: Path, tests: Sequence[str]) -> None:
+    """Drop what is known of single tests, and that their files have come to their ends."""
+    files = {test.partition("::")[0] for test in tests}
+    kept = [
+        line
+        for line in _read_lines(log)
+        if line[0] not in tests and not (line[0] in files and line[1] == ENDED)
+    ]
+    log.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
 def _is_of(test: str, file: str) -> bool:
     return file in test
 

@@ -2,7 +2,14 @@
 
 import pytest
 
-from tests.conformance.outcomes import ENDED, forget_files, is_done, read_outcomes, write_line
+from tests.conformance.outcomes import (
+    ENDED,
+    forget_files,
+    forget_tests,
+    is_done,
+    read_outcomes,
+    write_line,
+)
 
 
 @pytest.fixture
@@ -36,3 +43,10 @@ def test_a_test_that_never_ends_is_begun_twice_and_no_more(log):
     assert read_outcomes(log) == {}
     write(log, ["a", "begun"])
     assert read_outcomes(log) == {"a": "stopped: it did not end"}
+
+
+def test_one_test_of_a_file_is_forgotten_and_then_left_to_run(log):
+    write(log, ["a.py::1", "passed"], ["a.py::2", "failed", "no"], ["a.py", ENDED], ["b.py", ENDED])
+    forget_tests(log, ["a.py::2"])
+    assert read_outcomes(log) == {"a.py::1": "passed"}
+    assert (is_done(log, "a.py"), is_done(log, "b.py")) == (False, True)
