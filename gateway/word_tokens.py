@@ -86,7 +86,7 @@ class WordTokens:
     def _count_blank_end(self, text: str) -> int:
         """Return the tokens of a text whose last word has blanks behind it."""
         body = text.rstrip(" \n")
-        begin = max(body.rfind(" "), body.rfind("\n"))
+        begin = max(body.rfind(" "), body.rfind("\n"), 0)
         last = body[begin:].removeprefix("\n")
         more = len(self._encode(last + text[len(body) :])) - len(self._encode(last))
         return self.count_tokens(body) + more

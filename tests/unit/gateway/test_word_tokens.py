@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway import word_tokens
@@ -75,6 +75,7 @@ LINES = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(LINES, max_size=60).map("".join))
+@example("......\n  ")
 def test_lines_have_as_many_tokens_as_encoding_them_gives(text):
     words = WordTokens(COUNTER.encode)
     wanted = len(COUNTER.encode(text))
