@@ -10,7 +10,7 @@ JOBS   ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults faults-peers deaths reload-storm fuzz fuzz-api soak conformance lock docs image clean
+.PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults faults-peers deaths reload-storm fuzz fuzz-api properties soak conformance lock docs image clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ faults-peers: $(VENV)/.dev  ## the same faults against LiteLLM, vllm-router and 
 
 fuzz: $(VENV)/.dev  ## bytes from elsewhere, mutated, into every reader of them; a minute each (ARGS=--seconds 600)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+properties: $(VENV)/.dev  ## the property tests with 10,300 examples each, a million in all; an hour of a core (JOULEGATE_EXAMPLES=1000)
+	JOULEGATE_EXAMPLES=$${JOULEGATE_EXAMPLES:-10300} $(PYTEST) tests/unit -m hypothesis --hypothesis-show-statistics $(ARGS)
 
 fuzz-api: $(VENV)/.dev  ## 50,000 cases that schemathesis makes of the OpenAPI document, asked of the demo; tens of minutes (ARGS='--cases 5000')
 	$(BIN)/python -m tests.fuzz.openapi $(ARGS)

@@ -23,6 +23,7 @@ from tests.faults.cells import (
     STREAM_SECONDS,
     CellResult,
     Fate,
+    limit_together,
     model_name,
     run_cell,
 )
@@ -93,16 +94,11 @@ async def _measure(arguments: argparse.Namespace, kinds: tuple[str, ...]) -> int
                             result = await run_cell(
                                 client, server, kind, scope, stream=stream,
                                 requests=arguments.requests,
-                                together=_together(kind, arguments.together),
+                                together=limit_together(kind, arguments.together),
                             )  # fmt: skip
                             kept.add(cell, result)
                         _say(kind, kept.results)
     return _show(kept.results)
-
-
-def _together(kind: str, wanted: int) -> int:
-    """Ask few at once for what this very process must write 20 MB of: it would time itself."""
-    return min(wanted, 2) if "20 MB" in kind else wanted
 
 
 def _say(kind: str, results: dict[str, CellResult]) -> None:

@@ -56,6 +56,11 @@ def model_name(kind: str, scope: str) -> str:
     return f"{allowed.strip('-')}.{scope}"
 
 
+def limit_together(kind: str, wanted: int) -> int:
+    """Ask few at once for what this very process must write 20 MB of: it would time itself."""
+    return min(wanted, 2) if "20 MB" in kind else wanted
+
+
 async def ask(
     client: Client, server: FaultServer, model: str, *, stream: bool, patience: float
 ) -> tuple[Fate, str, float]:

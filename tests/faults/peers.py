@@ -19,7 +19,15 @@ from typing import Any
 
 from tests.bench import machine, peers, serving
 from tests.faults.answer_kinds import BEFORE_READING, REFUSED
-from tests.faults.cells import ATTEMPT_SECONDS, MAX_ATTEMPTS, CellResult, Fate, model_name, run_cell
+from tests.faults.cells import (
+    ATTEMPT_SECONDS,
+    MAX_ATTEMPTS,
+    CellResult,
+    Fate,
+    limit_together,
+    model_name,
+    run_cell,
+)
 from tests.faults.clients import connect
 from tests.faults.kept_cells import KeptCells, name_cell
 from tests.faults.kinds import KINDS
@@ -27,7 +35,6 @@ from tests.faults.server import SCOPES, FaultServer
 
 BACKENDS = 3
 _PATIENCE_SECONDS = 180.0
-_TOGETHER = 5
 
 
 def configure_litellm(server: FaultServer) -> dict[str, Any]:
@@ -164,7 +171,7 @@ def _serve_all(peer: peers.Peer, server: FaultServer) -> Any:
 
 
 async def measure_peer(
-    peer: peers.Peer, kinds: tuple[str, ...], requests: int, kept: KeptCells
+    peer: peers.Peer, kinds: tuple[str, ...], requests: int, together: int, kept: KeptCells
 ) -> None:
     """Ask what became of each cell's requests, where that is not kept yet."""
     async with FaultServer(kinds) as server:
@@ -180,7 +187,8 @@ async def measure_peer(
                         async with connect("chat", url) as client:
                             result = await run_cell(
                                 client, server, kind, scope, stream=stream,
-                                requests=requests, together=min(requests, _TOGETHER),
+                                requests=requests,
+                                together=limit_together(kind, min(requests, together)),
                             )  # fmt: skip
                         kept.add(name, result)
                         print(f"{peer.name}: {name}: {_describe(result)}", flush=True)
@@ -194,6 +202,7 @@ def main() -> int:
     """Measure the peers that are asked for and print the totals."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.peers", description=__doc__)
     parser.add_argument("--requests", type=int, default=10, help="requests a cell")
+    parser.add_argument("--together", type=int, default=5, help="of them at once")
     parser.add_argument("--peer", help="one of them, by name")
     parser.add_argument(
         "--kept", type=Path, help="a file of cells: those in it are not asked again"
@@ -207,7 +216,7 @@ def main() -> int:
         if peer is peers.RELAY or (asked.peer and asked.peer != peer.name):
             continue
         kept = KeptCells(asked.kept, peer.name, asked.requests)
-        asyncio.run(measure_peer(peer, kinds, asked.requests, kept))
+        asyncio.run(measure_peer(peer, kinds, asked.requests, asked.together, kept))
         total: Counter[Fate] = Counter()
         for result in kept.results.values():
             total.update(result.fates)

@@ -1,5 +1,6 @@
 """What several unit tests need; none of it opens a socket."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from gateway import profile, tokens
 
 # The machine may be busy: a property has no deadline.
 settings.register_profile(
-    "unit", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+    "unit",
+    deadline=None,
+    max_examples=int(os.environ.get("JOULEGATE_EXAMPLES", "50")),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("unit")
 
