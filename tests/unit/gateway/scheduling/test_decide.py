@@ -134,11 +134,17 @@ def test_a_score_is_the_weighted_sum_of_the_contract(fleet, wanted, weighted):
 
 
 def expected_cost(cost, tokens_in, mean, deviation, running):
-    """The mean cost over an answer's length: the form at the mean, and half its curvature."""
-    at = [cost.evaluate_form(tokens_in, o, running) for o in (0.0, 1.0, 2.0)]
-    curvature = at[0] - 2.0 * at[1] + at[2] if cost.form.reads_context else 0.0
-    whole = cost.evaluate_form(tokens_in, mean, running) + curvature * deviation**2 / 2.0
-    return max(COST_FLOOR, whole)
+    """The mean cost over an answer's length: the form at the mean, and half its curvature.
+
+    As near as floats can tell: coefficients of both signs leave little of large terms.
+    """
+    step = max(1.0, mean, deviation)
+    at = [cost.evaluate_form(tokens_in, o * step, running) for o in (0.0, 1.0, 2.0)]
+    bend = at[0] - 2.0 * at[1] + at[2] if cost.form.reads_context else 0.0
+    whole = cost.evaluate_form(tokens_in, mean, running) + bend * (deviation / step) ** 2 / 2.0
+    terms = CostFunction(cost.quantity, cost.form, tuple(abs(b) for b in cost.coefficients))
+    largest = terms.evaluate_form(tokens_in, 2.0 * step, running)
+    return pytest.approx(max(COST_FLOOR, whole), rel=1e-9, abs=1e-14 * largest)
 
 
 @given(fleets(limit=1e6), features, weights, policies)
@@ -154,13 +160,13 @@ def test_predictions_come_from_the_options_own_tokens(fleet, wanted, weighted, p
         mean = length.compute_mean(1.0, max(1.0, limit))
         deviation = length.compute_moments(1.0, max(1.0, limit)).deviation
         assert (scored.tokens_in, scored.tokens_out) == (tokens_in, max(1, round(mean)))
-        joules = expected_cost(chosen.joules, tokens_in, mean, deviation, running)
-        assert scored.predicted_joules == pytest.approx(joules, rel=1e-9)
+        assert scored.predicted_joules == expected_cost(
+            chosen.joules, tokens_in, mean, deviation, running
+        )
         assert scored.reference_joules == scored.predicted_joules
-        seconds = expected_cost(chosen.seconds, tokens_in, mean, deviation, running)
         # Each of those ahead takes as long, and `running` of them are served at a time.
-        waiting = seconds * queued / max(1, running)
-        assert scored.predicted_seconds == pytest.approx(seconds + waiting, rel=1e-9)
+        alone = scored.predicted_seconds / (1.0 + queued / max(1, running))
+        assert alone == expected_cost(chosen.seconds, tokens_in, mean, deviation, running)
         assert (scored.running, scored.queued) == (running, queued)
 
 
