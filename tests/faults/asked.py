@@ -57,6 +57,11 @@ class Asked:
         return b"data: " + encode_json(value) + b"\n\n"
 
     @property
+    def given_up(self) -> bytes:
+        """The event of an answer that vLLM gave up."""
+        return self.event(self.chunk({}, "abort"))
+
+    @property
     def payload(self) -> bytes:
         """What a proper answer's body is, in either mode."""
         return b"".join(self.events) if self.stream else self.body
@@ -96,6 +101,11 @@ class Asked:
 def chunked(payload: bytes) -> bytes:
     """Return one chunk."""
     return b"%x\r\n%s\r\n" % (len(payload), payload)
+
+
+def padded(data: bytes, pad_bytes: int) -> bytes:
+    """Return a body or an event whose JSON has a member of so many bytes more."""
+    return data.replace(b"{", b'{"pad":"' + b"x" * pad_bytes + b'",', 1)
 
 
 def measured(

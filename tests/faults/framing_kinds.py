@@ -3,7 +3,7 @@
 import gzip
 from dataclasses import replace
 
-from tests.faults.asked import Asked, chunked, measured
+from tests.faults.asked import Asked, chunked, measured, padded
 from tests.faults.script import CLOSE, STALL, Endless, FaultKinds, Script
 
 KINDS = FaultKinds()
@@ -76,10 +76,8 @@ def _(asked: Asked) -> Script:
 
 @KINDS.kind("a body of 20 MB")
 def _(asked: Asked) -> Script:
-    pad = b'"pad":"' + b"x" * (20 << 20) + b'",'
-    return [
-        asked.framed(asked.payload.replace(b'"object":"chat.completion"', pad + b'"object":""'))
-    ]
+    # A stream's is `a frame of 20 MB`.
+    return [asked.framed() if asked.stream else asked.framed(padded(asked.body, 20 << 20))]
 
 
 @KINDS.kind("interim answers")

@@ -1,6 +1,6 @@
 """Faults that only a stream can have; a unary answer to them is proper."""
 
-from tests.faults.asked import Asked, chunked, encode_json
+from tests.faults.asked import Asked, chunked, encode_json, padded
 from tests.faults.script import CLOSE, Endless, FaultKinds, Kind, Script
 
 KINDS = FaultKinds()
@@ -38,7 +38,7 @@ _stream("no space after data:", lambda a: [a.framed(a.payload.replace(b"data: ",
 _stream("event and id lines", lambda a: [a.framed(a.payload.replace(b"data:", b"id: 1\ndata:"))])
 _stream(
     "several data lines",
-    lambda a: [a.framed(a.payload.replace(b',"created"', b',\ndata: "created"'))],
+    lambda a: [a.framed(b"".join(e.replace(b',"', b',\ndata: "', 1) for e in a.events))],
 )
 _stream("byte order mark", lambda a: [a.framed(b"\xef\xbb\xbf" + a.payload)])
 _stream("JSON cut in an event", lambda a: _pieces(a, [*a.events[:3], b'data: {"id"\n\n']))
@@ -47,10 +47,10 @@ _amid = {
     "an error object": b'data: {"object":"error","message":"died","code":500}\n\n',
     "null choices": b'data: {"id":"c","object":"chat.completion.chunk","choices":null}\n\n',
     "JSON broken within": b'data: {"choices":[{"delta":{"content":"x"x"}}]}\n\n',
-    "given up": b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]}\n\n',
 }
 for _name, _event in _amid.items():
     _stream(_name, lambda a, event=_event: _pieces(a, [*a.events[:3], event, *a.events[3:]]))
+_stream("given up", lambda a: _pieces(a, [*a.events[:3], a.given_up, *a.events[3:]]))
 _stream(
     "pings with data",
     lambda a: _pieces(a, [a.events[0], b'event: ping\ndata: {"type":"ping"}\n\n', *a.events[1:]]),
@@ -58,14 +58,12 @@ _stream(
 KINDS["no choices"] = lambda a: [
     a.framed() if a.stream else a.framed(encode_json({"id": a.id, "model": a.model, "choices": []}))
 ]
-_PAD = b"x" * (20 << 20)
+_PAD_BYTES = 20 << 20
 _stream(
     "a frame of 20 MB",
-    lambda a: _pieces(
-        a, [*a.events[:3], a.events[2].replace(b'"index":0', b'"index":0,"pad":"' + _PAD + b'"')]
-    ),
+    lambda a: _pieces(a, [*a.events[:3], padded(a.events[2], _PAD_BYTES)]),
 )
-_stream("a frame of 20 MB first", lambda a: _pieces(a, [b": " + _PAD + b"\n\n"]))
+_stream("a frame of 20 MB first", lambda a: _pieces(a, [b": " + b"x" * _PAD_BYTES + b"\n\n"]))
 _stream(
     "endless stream",
     lambda a: [a.head() + chunked(a.events[1]), Endless(chunked(a.event(a.chunk({}))), 0.01)],

@@ -36,6 +36,12 @@ class AskedResponse(AskedTyped):
         return [b"".join(found[:4]), *found[4:-2], found[-2], found[-1]]
 
     @property
+    def given_up(self) -> bytes:
+        """The event of an answer that vLLM gave up."""
+        cancelled = response(self._request, self.word, "cancelled")
+        return self.event({"type": "response.completed", "response": cancelled})
+
+    @property
     def body(self) -> bytes:
         """A proper unary answer."""
         return json.dumps(response(self._request, text_of(self.word))).encode()
@@ -58,6 +64,12 @@ class AskedMessage(AskedTyped):
             for event in message_events({"model": self.model}, words)
         ]
         return [b"".join(found[:2]), *found[2:-3], b"".join(found[-3:-1]), found[-1]]
+
+    @property
+    def given_up(self) -> bytes:
+        """The events of an answer that vLLM gave up."""
+        given_up = {"type": "message_delta", "delta": {"stop_reason": None, "stop_sequence": None}}
+        return self.event(given_up) + self.event({"type": "message_stop"})
 
     @property
     def body(self) -> bytes:
