@@ -16,6 +16,7 @@ from pathlib import Path
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
+from litestar.plugins import PluginProtocol
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import (
@@ -32,6 +33,7 @@ from gateway.api import (
     route,
     usage,
 )
+from gateway.api.protocol import PIECES
 from gateway.config import GatewayConfig
 from gateway.runtime import GatewayRuntime
 from gateway.service.client import headers
@@ -59,7 +61,7 @@ def create_app(
         kind.url_path: inference.make_handler(kind, gateway, config.timeouts)
         for kind in EndpointKind
     }
-    app = Litestar(
+    app = _BareLitestar(
         route_handlers=[
             *inferences.values(),
             route.make_handler(gateway, config.timeouts),
@@ -84,6 +86,17 @@ def create_app(
     return app
 
 
+class _BareLitestar(Litestar):
+    """Litestar without its plugins for pydantic and attrs, which nothing here hands it.
+
+    It would import whichever is installed: 10 MB that stay resident.
+    """
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return plugins
+
+
 def bypass_router_for_inference(app: Litestar) -> ASGIApp:
     """Route plain inference requests straight to their handlers, all else through `app`.
 
@@ -97,7 +110,11 @@ def bypass_router_for_inference(app: Litestar) -> ASGIApp:
             scope = {**scope, "method": "GET"}  # type: ignore[assignment]
         handler = direct.get(scope.get("path", "")) if scope.get("method") == "POST" else None
         if handler is None or _has_origin(scope["headers"]):
-            await app(scope, receive, send)
+            try:
+                await app(scope, receive, send)
+            finally:
+                # It holds what holds the scope.
+                (scope.get("extensions") or {}).pop(PIECES, None)
         else:
             await handler(scope, receive, send)
 

@@ -1,6 +1,8 @@
 """A whole answer goes out in one write where nothing stands between, and by ASGI where it does."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from uvicorn.server import ServerState
@@ -145,3 +147,32 @@ async def test_it_waits_while_the_client_does_not_read():
     said, wire = await serve(answering(), full=True)
     assert said == ()
     assert b"".join(wire.written).endswith(b'\r\n\r\n{"a":1}')
+
+
+@pytest.mark.parametrize("request_bytes", [b"", POST, POST + POST, POST[:-1]])
+async def test_a_lost_connection_needs_no_collector(request_bytes):
+    answer = answering()
+
+    async def app(scope, receive, send):
+        await answer(scope, receive, send)
+        del scope["extensions"][PIECES]  # as the gateway's own handlers do
+
+    config = make_server_config(app)
+    config.load()
+    gc.collect()
+    gc.disable()
+    try:
+        protocol = GuardedProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+        gone = weakref.ref(protocol)
+        protocol.connection_made(Wire())
+        if request_bytes:
+            protocol.data_received(request_bytes)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        del protocol
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
