@@ -1,5 +1,5 @@
 """`python -m gateway`, the same as `joulegate`."""
 
-from gateway.cli import main
+from gateway.start import main
 
 main()

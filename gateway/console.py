@@ -1,7 +1,6 @@
 """What the commands print with: results on stdout, everything else on stderr."""
 
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -46,17 +45,6 @@ def print_json(report: Any, *, line: bool = False) -> None:
     raw = msgspec.json.encode(report)
     sys.stdout.write((raw if line else msgspec.json.format(raw)).decode() + "\n")
     sys.stdout.flush()
-
-
-LEVELS = ("debug", "info", "warning", "error")
-"""What --log-level takes."""
-
-
-def log_to_stderr(level: str) -> None:
-    """Log one line an event."""
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
 
 
 def run_until_told(

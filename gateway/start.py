@@ -53,7 +53,14 @@ def main() -> None:
     if foreign is not None:
         sys.stderr.write(describe_foreign_package(*foreign) + "\n")
         sys.exit(UNUSABLE)
-    from gateway.cli import main as run  # noqa: PLC0415 - only now is it known to be ours
+    from gateway.handover import take_sockets  # noqa: PLC0415 - only now is it known to be ours
+
+    sockets = take_sockets()
+    if sockets is not None:
+        from gateway.commands.serving import run_server  # noqa: PLC0415 - not the command line
+
+        sys.exit(run_server(sockets))
+    from gateway.cli import main as run  # noqa: PLC0415 - nor the server
 
     run()
 

@@ -10,13 +10,13 @@ from gateway.commands.backend_options import BackendOptions
 from gateway.console import (
     OK,
     err,
-    log_to_stderr,
     report_failure,
     report_usage_error,
     run_until_told,
 )
 from gateway.library.model_profile import build_model_profile
 from gateway.library.shipped import load_library
+from gateway.stderr_log import log_to_stderr
 
 _DEVICES = ("auto", "cpu", "gpu")
 _SIMULATED_CONTEXT_TOKENS = 32768

@@ -12,11 +12,10 @@ from backends.meter.sources.choose import choose_host_source, choose_source
 from gateway import meter_config as configs
 from gateway.commands.meter_options import MeterOptions
 from gateway.console import (
-    LEVELS,
-    log_to_stderr,
     report_usage_error,
     run_until_told,
 )
+from gateway.stderr_log import LEVELS, log_to_stderr
 from gateway.structured import ConfigError, check_secret, read_config_text
 
 _log = logging.getLogger("joulegate")

@@ -1,55 +1,32 @@
-"""`joulegate serve`: the gateway under uvicorn, in one process or several."""
+"""`joulegate serve`: checks what it is to serve, listens, and becomes the server: `serving`."""
 
-import contextlib
-import ctypes
 import logging
-import math
 import os
 import socket
-import tempfile
-from pathlib import Path
-from typing import Any
-
-import uvicorn
-from litestar.types import ASGIApp
+from typing import Final
 
 from backends.listening_socket import open_listening_socket
 from gateway import config as configs
 from gateway import profile as profiles
 from gateway.api.listener import ADMIN_PORT
-from gateway.api.protocol import GuardedProtocol
-from gateway.api.serving_tls import ServingCertificate
-from gateway.api.surfaces import split_surfaces
 from gateway.commands.serve_options import ServeOptions
-from gateway.console import LEVELS, OK, log_to_stderr, report_failure, report_usage_error
+from gateway.console import report_failure, report_usage_error
+from gateway.handover import CONFIG, LEVEL, become_server, take_sockets
 from gateway.keys_file import check_sharing, load_keys
+from gateway.stderr_log import LEVELS, log_to_stderr
 from gateway.surfaces_config import AdminConfig
-from gateway.telemetry import SHARED_DIR, WORKERS
+from gateway.telemetry import WORKERS
 
 _log = logging.getLogger("joulegate")
 
-_CONFIG = "JOULEGATE_CONFIG"
-_LEVEL = "JOULEGATE_LOG_LEVEL"
-_M_MMAP_THRESHOLD = -3
-_M_ARENA_MAX = -8
-_MMAP_THRESHOLD_BYTES = 256 * 1024
-_BACKLOG = 2048
-_GRACE_SECONDS = 5
-"""What uvicorn waits beyond the drain deadline, for the error frames to get out."""
-
-
-class _UnfinishedResponseFilter(logging.Filter):
-    """Drops uvicorn's complaint about answers left without their end.
-
-    That is how a broken stream is closed on purpose; it has been counted and logged by then.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "without completing response" not in record.getMessage()
+_BACKLOG: Final = 2048
 
 
 def run(options: ServeOptions) -> int:
     """Serve until told to stop; return the exit code."""
+    handed = take_sockets()
+    if handed is not None:
+        return _serve(handed)
     config, host, port = options.config, options.host, options.port
     workers, log_level = options.workers, options.log_level
     if log_level not in LEVELS:
@@ -60,18 +37,10 @@ def run(options: ServeOptions) -> int:
         check_sharing(parsed, load_keys(parsed), workers)
     except (configs.ConfigError, profiles.ProfileError) as error:
         return report_usage_error(error)
-    os.environ[_CONFIG] = str(config)
-    os.environ[_LEVEL] = log_level
+    os.environ[CONFIG] = str(config)
+    os.environ[LEVEL] = log_level
     os.environ[WORKERS] = str(workers)
-    settings = make_server_config(
-        "gateway.commands.serve:create_worker_app",
-        factory=True,
-        workers=workers,
-        ssl_context_factory=parsed.serving_tls and ServingCertificate(parsed.serving_tls),
-        timeout_keep_alive=math.ceil(parsed.timeouts.keep_alive_seconds),
-        timeout_graceful_shutdown=int(parsed.timeouts.drain_seconds) + _GRACE_SECONDS,
-    )
-    _log_to_stderr(log_level)
+    log_to_stderr(log_level)
     try:
         listener = open_listener(host, port, parsed.timeouts.stall_seconds)
     except OSError as error:
@@ -85,30 +54,15 @@ def run(options: ServeOptions) -> int:
             return report_failure(f"{where}: {error.strerror or error}")
     scheme = "http" if parsed.serving_tls is None else "https"
     _log.info("running on %s://%s:%d", scheme, host, listener.getsockname()[1])
-    if workers == 1:
-        uvicorn.Server(settings).run(sockets=sockets)
-        return OK
-    from gateway.commands.workers import WorkerSupervisor  # noqa: PLC0415 - one needs none of it
-
-    with tempfile.TemporaryDirectory(prefix="joulegate-metrics-") as shared:
-        os.environ[SHARED_DIR] = shared
-        WorkerSupervisor(settings, sockets=sockets).run()
-    return OK
+    become_server(sockets)
+    return _serve(sockets)
 
 
-def make_server_config(app: Any, **more: Any) -> uvicorn.Config:
-    """Return how uvicorn serves the gateway, wherever it does."""
-    return uvicorn.Config(
-        app,
-        http=GuardedProtocol,
-        loop="gateway.api.listener:new_serving_loop",
-        ws="none",
-        proxy_headers=False,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        **more,
-    )
+def _serve(sockets: list[socket.socket]) -> int:
+    """Serve in this very process."""
+    from gateway.commands.serving import run_server  # noqa: PLC0415 - uvicorn, for the server alone
+
+    return run_server(sockets)
 
 
 def open_listener(host: str, port: int, stall_seconds: float | None = None) -> socket.socket:
@@ -133,35 +87,6 @@ def open_admin_listener(admin: AdminConfig) -> socket.socket:
     return listener
 
 
-def return_freed_memory() -> None:
-    """Have large blocks given back to the system once freed, where the C library is glibc.
-
-    By itself it raises its threshold to the largest block that was freed, and keeps what comes
-    after: bodies of 4 MB leave hundreds of megabytes behind. One arena is enough where one thread
-    at a time runs Python: each thread's own would keep what it freed.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
-        libc.mallopt(_M_ARENA_MAX, 1)
-
-
-def create_worker_app() -> ASGIApp:
-    """Build the application in a worker, from what `run` left in the environment."""
-    # Only now: prometheus_client decides at import whether values are shared between workers.
-    from gateway.app import bypass_router_for_inference, create_app  # noqa: PLC0415
-
-    _log_to_stderr(os.environ[_LEVEL])
-    return_freed_memory()
-    path = Path(os.environ[_CONFIG])
-    config = configs.load_config(path)
-    app = bypass_router_for_inference(create_app(config, path=path, signals=True))
-    if config.admin is None:
-        return app
-    keyed = config.keys is not None
-    return split_surfaces(app, config.admin, int(os.environ[ADMIN_PORT]), keyed=keyed)
-
-
 def check_profiles(config: configs.GatewayConfig) -> profiles.CostProfile:
     """Load the config's profiles and see that they have every model. Raises ProfileError."""
     live = profiles.load_profile(config.profile_file, config.learnt_file)
@@ -174,8 +99,3 @@ def check_profiles(config: configs.GatewayConfig) -> profiles.CostProfile:
                 where = f"models[{index}].profile"
                 raise profiles.ProfileError(f"{where}: {error}") from None
     return live
-
-
-def _log_to_stderr(level: str) -> None:
-    log_to_stderr(level)
-    logging.getLogger("uvicorn.error").addFilter(_UnfinishedResponseFilter())

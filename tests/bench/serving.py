@@ -76,7 +76,7 @@ def configured(
     root: Path = ROOT,
     *,
     workers: int = 1,
-    module: str = "gateway.cli",
+    module: str = "gateway",
 ) -> Iterator[Serving]:
     """Run it with this config; relative paths in it are in the process's folder.
 

@@ -24,7 +24,7 @@ from backends.simulator.server import RunningSimulator, start_simulator
 from backends.simulator.spec import SimulatorSpec
 from gateway import profile as profiles
 from gateway.app import bypass_router_for_inference, create_app
-from gateway.commands.serve import make_server_config
+from gateway.commands.serving import make_server_config
 from gateway.config import BackendConfig, GatewayConfig, HealthConfig, ModelConfig
 from gateway.deciding_config import LearningConfig
 from tests.integration.scripted import Raw, Recorder

@@ -22,7 +22,8 @@ from gateway.commands.demo import fleet
 from gateway.commands.demo.example_config import make_example_config
 from gateway.commands.demo.options import DemoOptions
 from gateway.commands.demo.packing import show_packing
-from gateway.commands.serve import make_server_config, open_listener
+from gateway.commands.serve import open_listener
+from gateway.commands.serving import make_server_config
 from gateway.console import OK, err, out, report_failure
 from gateway.service.client import headers as names
 

@@ -8,7 +8,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from gateway.api.protocol import PIECES, GuardedProtocol
-from gateway.commands.serve import make_server_config
+from gateway.commands.serving import make_server_config
 from gateway.service.client.errors import BadRequest
 from gateway.service.client.response import ResponseWriter
 

@@ -9,6 +9,7 @@ from gateway.boundary_config import BoundaryConfig
 from gateway.commands import serve
 from gateway.commands.serve_options import ServeOptions
 from gateway.config import BackendConfig, GatewayConfig, ModelConfig
+from gateway.handover import CONFIG, LEVEL
 from gateway.service import fleet
 from gateway.telemetry import WORKERS
 from gateway.telemetry.metrics import GatewayMetrics
@@ -38,11 +39,11 @@ def test_each_worker_has_its_share_of_a_server(monkeypatch, workers, watts):
 
 
 def test_serving_says_how_many_workers_there_are(monkeypatch, tmp_path):
-    for name in (WORKERS, serve._CONFIG, serve._LEVEL):
+    for name in (WORKERS, CONFIG, LEVEL):
         monkeypatch.setenv(name, "")
     path = tmp_path / "gateway.yaml"
     path.write_text("models: [{name: phi-3-mini, context: 99, backends: [{url: 'http://a:1'}]}]")
-    monkeypatch.setattr(serve, "_log_to_stderr", lambda _: None)
+    monkeypatch.setattr(serve, "log_to_stderr", lambda _: None)
     monkeypatch.setattr(serve, "open_listener", refuse_address)
     serve.run(ServeOptions(path, host="h", port=1, workers=3))
     assert serve.os.environ[WORKERS] == "3"
