@@ -45,6 +45,25 @@ def skip_masks() -> None:
     torch.nn.functional.scaled_dot_product_attention = attend_shared
 
 
+def split_heads_by_slices() -> None:
+    """Have Falcon take its one head of keys and of values by slices.
+
+    transformers takes them by lists of one number, which torch makes a tensor of on the CPU and
+    copies to the GPU in every layer: the step waits for each copy, and no CUDA graph can hold it.
+    """
+    attention = importlib.import_module("transformers.models.falcon.modeling_falcon")
+    split = attention.FalconAttention._split_heads
+
+    def split_heads(self: Any, fused: Any) -> tuple[Any, Any, Any]:
+        """Return queries, keys and values, each [batch, tokens, heads, width]."""
+        if self.new_decoder_architecture or not self.multi_query:
+            return split(self, fused)
+        heads = fused.unflatten(-1, (self.num_heads + 2, self.head_dim))
+        return heads[..., :-2, :], heads[..., -2:-1, :], heads[..., -1:, :]
+
+    attention.FalconAttention._split_heads = split_heads
+
+
 def build_model(name: str, device: str, *, tiny: bool) -> Any:
     """Return a model of the published size, or of a tiny one, with random weights."""
     kind, changed = MODELS[name]

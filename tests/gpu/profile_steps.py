@@ -38,6 +38,7 @@ from tests.gpu.model_steps import (
     compute_cache_bytes,
     graph_step,
     skip_masks,
+    split_heads_by_slices,
 )
 from tests.gpu.steps_fit import compute_period_seconds, compute_watts, summarise_steps
 
@@ -225,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.tiny:
         grid = {"prefills": (8, 16, 32), "batches": (1, 2, 4), "contexts": (8, 32)}
     skip_masks()
+    split_heads_by_slices()
     with torch.inference_mode():
         bench.measure_rest(0.5 if arguments.tiny else 5.0)
         for name in arguments.models.split(","):
