@@ -1,6 +1,8 @@
 """The fit of measured steps: what the script on a GPU makes of its rows."""
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,9 @@ from tests.gpu.steps_fit import (
     summarise_steps,
 )
 
+DOCS = Path(__file__).parents[2] / "docs"
+MEASURED = json.loads((DOCS / "measured/steps_h200.json").read_text(encoding="utf-8"))
+PASSES = {"first": 0, "again": 1}
 TRUTH = {
     "joules": dict(zip(PARTS, (4.0, 0.05, 0.02, 1e-5), strict=True)),
     "seconds": dict(zip(PARTS, (0.01, 1e-4, 4e-5, 2e-8), strict=True)),
@@ -86,3 +91,39 @@ def test_a_summary_says_what_could_not_be_fitted():
     assert said["counter"] is None
     assert said["models"]["m"]["seconds"]["fixed"] == pytest.approx(0.01)
     assert said["models"]["m"]["joules"] == {"rows": 0, "not_fitted": "0 rows for 4 parts"}
+
+
+def read_measured(model, which):
+    """Rows of one of the two passes on an H200, as the script writes them."""
+    cells = MEASURED["models"][model]
+    for tokens, *costs in cells["prefill"]:
+        row = {"kind": "prefill", "batch": 1, "tokens": tokens}
+        yield row | {"joules": costs[which], "seconds": costs[2 + which]}
+    for batch, context, *costs in cells["decode"]:
+        row = {"kind": "decode", "batch": batch, "context": context}
+        yield row | {"joules": costs[which], "seconds": costs[2 + which]}
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("model", MEASURED["models"])
+def test_the_parts_in_the_docs_are_those_of_the_rows_measured_on_a_gpu(model, which):
+    scales = {"joules": (1.0, 1e3, 1e3, 1e6), "seconds": (1e3, 1e6, 1e6, 1e9)}
+    shown = (DOCS / "profiling.md").read_text(encoding="utf-8")
+    for target, units in scales.items():
+        found = fit_steps([*read_measured(model, PASSES[which])], target)
+        parts = " | ".join(
+            f"{found[part] * unit:.3g} ± {found[f'{part}_error'] * unit:.2g}"
+            for part, unit in zip(PARTS, units, strict=True)
+        )
+        few = [found[f"{kind}_relative_error_to_batch_8"] for kind in ("median", "largest")]
+        errors = ", ".join(f"{error:.1%}" for error in few)
+        assert f"| {model} | {target} | {which} | {parts} | {errors} |" in shown
+
+
+def test_the_meter_on_a_gpu_charged_all_that_the_counter_moved():
+    for run in MEASURED["meter"]:
+        assert run["unbalanced_microjoules"] == 0
+        books, observed = run["books_joules"], run["observed_joules"]
+        assert sum(books.values()) == pytest.approx(run["counter_joules"]["in_all"], abs=2e-3)
+        assert observed["alone"] + sum(observed["two"]) == pytest.approx(books["request"], abs=2e-3)
+        assert observed["two"][1] == pytest.approx(2 * observed["two"][0], abs=2e-3)
