@@ -33,7 +33,7 @@ EXACT_BYTES = 16_384
 _DENSE_BYTES = 6_144
 # A run without spaces is one long piece for the byte-pair merge and costs three times as much.
 _SLICES = 64
-_SAMPLE_BYTES = 8_192
+_SAMPLE_BYTES = 6_144
 _WORD_CHARS = 48
 _SPACE_BEGINS = re.compile(r"(?<=\S)\s")
 # Steps of the golden ratio: places within the strata that repeat with no period of the text's.

@@ -34,13 +34,14 @@ _CHUNK = re.compile(
 )
 _LINE = "\0"
 """Stands before the first word of a line, which has no space before it."""
-_PATTERNED_ASCII = (" \n", "\t", "\r", "\x0b", "\x0c", _LINE, _RUN)
+_PATTERNED_ASCII = ("\t", "\r", "\x0b", "\x0c", _LINE, _RUN)
 _PATTERNED = (
     *_PATTERNED_ASCII,
     *"\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029",
     *"\u202f\u205f\u3000",
 )
-"""What a text must not have in it to be cut by its spaces and breaks alone."""
+"""What a text must not have in it to be cut by its spaces and breaks alone; nor a break after a
+space, which is seen once it was cut."""
 
 
 class WordTokens:
@@ -56,8 +57,7 @@ class WordTokens:
         patterned = _PATTERNED_ASCII if text.isascii() else _PATTERNED
         blank_end = text.endswith(("  ", "\n "))
         if any(map(text.__contains__, patterned)) or (blank_end and not text.strip(" \n")):
-            tokens, new = self._chunks.add_up(_CHUNK.findall(text))
-            return tokens + self._learn(self._chunks, new, "") if new else tokens
+            return self._count_chunks(text)
         if blank_end:
             return self._count_blank_end(text)
         marked = _LINE + text
@@ -65,6 +65,9 @@ class WordTokens:
             marked = marked.replace("\n", f"\n {_LINE}").replace(f" {_LINE}\n", "\n")
         words = marked.split(" ")
         tokens, new = self._words.add_up(words)
+        if new and any(word[0] == "\n" for word in new):
+            # A break after a space; looking for it before takes longer than all other looks.
+            return self._count_chunks(text)
         if "  " in text:
             # A run is as many parts as it has pairs, all of them empty but the one that it ends at.
             _, *parts = text.split("  ")
@@ -82,6 +85,11 @@ class WordTokens:
                 new = [word for word in new if word[0] != _LINE]
             tokens += self._learn(self._words, new, " ")
         return tokens
+
+    def _count_chunks(self, text: str) -> int:
+        """Return the tokens of a text that is cut by the pattern."""
+        tokens, new = self._chunks.add_up(_CHUNK.findall(text))
+        return tokens + self._learn(self._chunks, new, "") if new else tokens
 
     def _count_blank_end(self, text: str) -> int:
         """Return the tokens of a text whose last word has blanks behind it."""

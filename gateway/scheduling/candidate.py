@@ -39,6 +39,8 @@ class DeploymentOption:
     scale: TokenScale = field(init=False, repr=False, compare=False)
     depends_on_load: bool = field(init=False, repr=False, compare=False)
     """Whether company changes what a request costs here, so that there is something to pack."""
+    is_linear: bool = field(init=False, repr=False, compare=False)
+    """Whether both costs are linear in tokens out."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", (self.model, self.deployment))
@@ -51,6 +53,8 @@ class DeploymentOption:
             for cost in (self.seconds, self.joules)
         )
         object.__setattr__(self, "depends_on_load", depends)
+        linear = self.seconds.is_linear and self.joules.is_linear
+        object.__setattr__(self, "is_linear", linear)
 
 
 class CandidatePlace(NamedTuple):

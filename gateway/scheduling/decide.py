@@ -28,6 +28,7 @@ from gateway.scheduling.estimate import (
     move_estimate,
 )
 from gateway.scheduling.features import RequestFeatures
+from gateway.scheduling.tuple_maker import tuple_maker
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -55,6 +56,7 @@ DEFAULT_POLICY = "relative"
 NO_POLICY = "none"
 """What a decision calls the policy of a request that named its model."""
 
+_make_scored = tuple_maker(ScoredCandidate)
 _DIGITS = 12
 """Scores are compared at this precision, below which two libms' exp() may disagree."""
 
@@ -205,49 +207,40 @@ def _rank_estimates(
         [made.seconds for made in estimates],
     )
     of_accuracy, of_energy, of_time = weights
-    ranked = []
+    # Accuracy stands before the name so that a dominated candidate loses even a full tie; where it
+    # was in the input ends a tie between two of one name.
+    ranked: list[tuple[float, float, float, float, str, str, int, ScoredCandidate]] = []
     for made, share, a, e, t in zip(
         estimates, accuracies, accuracy_costs, energy_costs, time_costs, strict=True
     ):
         candidate, tokens, place, seconds, joules, reference, floored, places = made
         option = candidate.option
         accuracy, energy, time = of_accuracy * a, of_energy * e, of_time * t
-        ranked.append(
-            ScoredCandidate(
-                option.model,
-                option.deployment,
-                round(accuracy + energy + time, _DIGITS),
-                share,
-                seconds,
-                joules,
-                (a, e, t),
-                (accuracy, energy, time),
-                place.running,
-                place.queued,
-                tokens.input,
-                max(1, round(tokens.output)),
-                floored,
-                reference,
-                tokens.output_p90,
-                tokens.source,
-                tokens.length,
-                place.backend,
-                places,
-                None if candidate.judged is None else candidate.judged.lower,
-            )
-        )
-    if len(ranked) > 1:
-        ranked.sort(key=_make_sort_key)
-    return ranked
-
-
-def _make_sort_key(scored: ScoredCandidate) -> tuple[float, float, float, float, str, str]:
-    # Accuracy stands before the name so that a dominated candidate loses even a full tie.
-    return (
-        scored.score,
-        scored.reference_joules,
-        scored.predicted_seconds,
-        -scored.accuracy,
-        scored.model,
-        scored.deployment,
-    )
+        model, deployment = option.name
+        score = round(accuracy + energy + time, _DIGITS)
+        scored = _make_scored((
+            model,
+            deployment,
+            score,
+            share,
+            seconds,
+            joules,
+            (a, e, t),
+            (accuracy, energy, time),
+            place.running,
+            place.queued,
+            tokens.input,
+            max(1, round(tokens.output)),
+            floored,
+            reference,
+            tokens.output_p90,
+            tokens.source,
+            tokens.length,
+            place.backend,
+            places,
+            None if candidate.judged is None else candidate.judged.lower,
+        ))  # fmt: skip
+        order = (score, reference, seconds, -share, model, deployment, len(ranked), scored)
+        ranked.append(order)
+    ranked.sort()
+    return [order[-1] for order in ranked]

@@ -20,6 +20,7 @@ from gateway.scheduling.candidate import CandidatePlace, DeploymentOption, Routi
 from gateway.scheduling.cost import COST_FLOOR, CostFunction
 from gateway.scheduling.decision import ExcludedCandidate, MetricWeights, PlacePrediction
 from gateway.scheduling.features import RequestFeatures
+from gateway.scheduling.tuple_maker import tuple_maker
 
 P90 = 0.9
 _Z90 = find_normal_quantile(P90)
@@ -63,6 +64,11 @@ class CandidateEstimate(NamedTuple):
     reference_joules: float
     floored: bool
     places: tuple[PlacePrediction, ...]
+
+
+_make_tokens = tuple_maker(TokensExpected)
+_make_estimate = tuple_maker(CandidateEstimate)
+_make_prediction = tuple_maker(PlacePrediction)
 
 
 def estimate_candidate(
@@ -125,15 +131,15 @@ def expect_tokens(features: RequestFeatures, candidate: RoutingCandidate) -> Tok
     count = features.answers * prompts
     p90 = each_p90 = length.find_at(_Z90, low, high)
     deviation = 0.0
-    if count > 1 or not (option.seconds.is_linear and option.joules.is_linear):
+    if count > 1 or not option.is_linear:
         deviation = length.compute_moments(low, high).deviation
     if count > 1:
         spread = _Z90 * deviation * math.sqrt(count)
         p90 = min(count * high, count * each_out + spread)
-    return TokensExpected(
+    return _make_tokens((
         total, each_out * count, max(1, round(p90)), length, source, each_in, longest,
         each_out, low, high, each_p90, deviation,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def bound_costs(
@@ -188,29 +194,36 @@ def _predict(
 ) -> CandidateEstimate:
     option = candidate.option
     places = candidate.places or (CandidatePlace("", _HERE, candidate.running, candidate.queued),)
+    # Nearly always: one answer to one prompt, and costs that a mean length has the mean of.
+    plain = option.is_linear and features.answers == features.prompts == 1
+    each_in, each_out = tokens.each_in, tokens.each_out
     predicted: list[PlacePrediction] = []
     floored: list[int] = []
-    for at, place in enumerate(places):
+    for place in places:
         backend, why, running, queued, cached = place
         if cached:
             # The last one is always computed.
-            cached = min(cached, max(0, int(tokens.each_in) - 1))
-        seconds, joules = _predict_place(features, option, tokens, running, cached)
+            cached = min(cached, max(0, int(each_in) - 1))
+        if plain:
+            seconds = option.seconds.evaluate_form(each_in, each_out, running, cached)
+            joules = option.joules.evaluate_form(each_in, each_out, running, cached)
+        else:
+            seconds, joules = _predict_place(features, option, tokens, running, cached)
         if seconds < COST_FLOOR or joules < COST_FLOOR:
-            floored.append(at)
+            floored.append(len(predicted))
             seconds, joules = max(seconds, COST_FLOOR), max(joules, COST_FLOOR)
         if queued:
             seconds += _queue_seconds(seconds, place)
-        predicted.append(PlacePrediction(backend, why, running, seconds, joules, cached))
+        predicted.append(_make_prediction((backend, why, running, seconds, joules, cached)))
     at = 0 if len(places) == 1 else _choose_place(predicted, weights)
     _, _, running, seconds, joules, cached = predicted[at]
     reference = joules
     if reference_load is not None and reference_load != running:
         reference = _joules(features, option.joules, tokens, reference_load, cached)
         reference = max(reference, COST_FLOOR)
-    return CandidateEstimate(
+    return _make_estimate((
         candidate, tokens, places[at], seconds, joules, reference, at in floored, tuple(predicted)
-    )
+    ))  # fmt: skip
 
 
 def _predict_place(

@@ -17,6 +17,7 @@ from gateway.scheduling.placement import (
     find_places,
 )
 from gateway.scheduling.prefix_holders import NOTHING_CACHED, NOTHING_HELD
+from gateway.scheduling.tuple_maker import tuple_maker
 from gateway.service.request.deciding import Deciding
 from gateway.service.request.prompt_reader import ReadPrompt
 from gateway.service.request.routing_table import RoutingSnapshot
@@ -60,7 +61,9 @@ def list_candidates(
     found: list[RoutingCandidate] = []
     picks: SelectedBackends = {}
     bases: dict[tuple[str, str], AnswerLength] = {}
-    learnt = deciding.learnt
+    learnt, prompts = deciding.learnt, features.prompts
+    prefixes = None if learnt is None or not held else learnt.prefixes
+    cached = NOTHING_CACHED
     for option, deployment, *_ in snapshot.routed_deployments:
         if (model is not None and option.model != model) or (
             allowed is not None and option.model not in allowed
@@ -68,7 +71,7 @@ def list_candidates(
             continue
         scale = None if learnt is None else learnt.predict_scale(option)
         tokens_in = features.scale(scale or option.scale)
-        each_in = tokens_in / features.prompts
+        each_in = tokens_in / prompts
         if option.words is not None and read is not None:
             base = option.words.predict(read.text)
         else:
@@ -78,8 +81,8 @@ def list_candidates(
         if length is None and read is not None and option.words is not None:
             length = LearntLength(base, WORDS)
         judged = None if read is None else read.predict_accuracy(option, quantile)
-        prefixes = None if learnt is None or not held else learnt.prefixes
-        cached = NOTHING_CACHED if prefixes is None else prefixes.estimate_cached(option.name, held)
+        if prefixes is not None:
+            cached = prefixes.estimate_cached(option.name, held)
         places: tuple[CandidatePlace, ...] = ()
         if option.depends_on_load:
             expected = base if length is None else length.length
@@ -106,8 +109,8 @@ def list_candidates(
         # What vLLM cuts off a prompt changes what is to be expected of its answer.
         whole = base if features.truncate_tokens is None else None
         found.append(
-            RoutingCandidate(
-                option, 0, up, 0, places, length, scale, judged, full, tokens_in, whole
+            _make_candidate(
+                (option, 0, up, 0, places, length, scale, judged, full, tokens_in, whole)
             )
         )
     return Found(found, picks, bases)
@@ -119,7 +122,7 @@ def _join_holder(
     """Return the place that was drawn, and the holder of the conversation's beginning."""
     running, queued = drawn.running_and_queued
     if not cached:
-        return (CandidatePlace(drawn.label, DRAWN, running, queued),)
+        return (_make_place((drawn.label, DRAWN, running, queued, 0)),)
     place = CandidatePlace(drawn.label, DRAWN, running, queued, cached.get(drawn.label, 0))
     usable = [_view(b, usable=True) for b in deployment.backends if deployment.can_ask(b)]
     holder = find_holder(usable, cached, rules)
@@ -134,6 +137,8 @@ DRAWN = "drawn"
 WORDS = "words"
 """The source of a length that the prompt's words told."""
 _MOST_MU = 20.0
+_make_candidate = tuple_maker(RoutingCandidate)
+_make_place = tuple_maker(CandidatePlace)
 
 
 def _view(backend: Backend, *, usable: bool) -> BackendView:

@@ -7,7 +7,9 @@ import pytest
 from backends.registry import Backend, Deployment
 from gateway.config import parse_config
 from gateway.profile import ProfileError
+from gateway.scheduling.decide import make_decision
 from gateway.scheduling.decision import PRESETS, MetricWeights
+from gateway.scheduling.estimate import estimate_candidate
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.client.errors import UnknownModel
 from gateway.service.request.candidates import list_candidates
@@ -162,6 +164,17 @@ def test_candidates_have_the_load_of_the_backend_that_is_picked(snapshot):
     (found,), picks, *_ = list_candidates(snapshot, "phi-3-mini", WANTED, Deciding())
     assert [(place.running, place.queued) for place in found.places] == [(5, 0)]
     assert picks["phi-3-mini", "phi-3-mini"] is one
+
+
+def test_what_is_made_of_each_candidate_has_all_of_its_values(snapshot):
+    found = list_candidates(snapshot, None, WANTED, Deciding()).candidates
+    weights = PRESETS["balanced"]
+    made = [estimate_candidate(WANTED, candidate, weights, 2.0, []) for candidate in found]
+    ranked = make_decision(WANTED, found, weights).candidates
+    places = [place for one in (*found, *made, *ranked) for place in one.places]
+    for one in (*found, *made, *ranked, *places, *(each.tokens for each in made)):
+        assert len(one) == len(one._fields)
+        assert type(one)(*one) == one
 
 
 def test_a_model_that_the_profile_lacks(shipped):
