@@ -15,7 +15,7 @@ from typing import Final, Self
 from backends.errors import BackendTimeout, ResponseTooLarge
 from backends.http.address_rules import ANY_BUT_LOCAL_LINK, AddressRules
 from backends.http.connection import HttpConnection
-from backends.http.exchange import COMPLETE, FAILED, HttpExchange, encode_request_head
+from backends.http.exchange import COMPLETE, FAILED, IN_BODY, HttpExchange, encode_request_head
 from backends.http.loop_patience import limit_loop_seconds
 from backends.http.pool import ConnectionPool
 from backends.http.url import Origin, RequestUrl
@@ -98,6 +98,11 @@ class BackendResponse:
             return exchange.take()
         exchange.raise_error()
         return b""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more of the body is still to come."""
+        return self._exchange.state is IN_BODY
 
     @property
     def over(self) -> bool:

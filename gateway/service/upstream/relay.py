@@ -41,8 +41,9 @@ class ModelRenamer:
     def __call__(self, block: bytes) -> bytes:
         """Return `block` with every top-level `"model"` member renamed."""
         for old in self._old:
-            if old in block:
-                return block.replace(old, self._new)
+            renamed = block.replace(old, self._new)
+            if renamed is not block:  # CPython's own where there is nothing to replace
+                return renamed
         return block
 
 
@@ -231,6 +232,8 @@ class StreamedResponse(ABC):
                     self._pieces.write(out)
                     if self._pieces.blocked:
                         answer.pause()
+                if chunk and answer.goes_on:
+                    return  # all that is here has been taken
         except BackendError as error:
             self._broken = error.with_traceback(None)
             over.set_result(b"")
