@@ -242,7 +242,7 @@ class RequestPipeline:
             else:
                 ttft_seconds = time.perf_counter() - started
                 self._begin_stream(ask, lifeline, explains=explain is not None)
-                await reply.start_response(_OK, [*SSE, *head])
+                await reply.start_stream(_OK, [*SSE, *head])
                 head.clear()  # not to be held to the stream's end
                 await opened.stream.relay_to_client(reply, lifeline, explain)
                 record.outcome = _ANSWERED

@@ -28,6 +28,9 @@ class PieceWriter(Protocol):
     def write(self, piece: bytes) -> None:
         """Send a piece of the body, which is not empty."""
 
+    def forget_head(self) -> None:
+        """Let go of the headers that the client sent; its answer has begun."""
+
     def write_whole(
         self, send: object, status: int, headers: Iterable[Header], body: bytes
     ) -> bool:
@@ -73,6 +76,12 @@ class ResponseWriter:
     async def start_response(self, status: int, headers: Sequence[Header]) -> None:
         """Send status and headers."""
         await self._start(status, self._build_head(headers))
+
+    async def start_stream(self, status: int, headers: Sequence[Header]) -> None:
+        """Send status and headers of what will take long: nothing asks for the client's by then."""
+        await self.start_response(status, headers)
+        if self.pieces is not None:
+            self.pieces.forget_head()
 
     def _build_head(self, headers: Sequence[Header]) -> list[Header]:
         """Return all headers of an answer."""

@@ -149,6 +149,40 @@ async def test_it_waits_while_the_client_does_not_read():
     assert b"".join(wire.written).endswith(b'\r\n\r\n{"a":1}')
 
 
+async def test_a_stream_keeps_no_headers_of_its_request():
+    kept = []
+
+    async def app(scope, _, send):
+        reply = ResponseWriter(send, "req_1", pieces=scope["extensions"][PIECES])
+        asked = list(scope["headers"])
+        await reply.start_stream(200, [])
+        kept.append((asked, list(scope["headers"])))
+        await reply.end_response(b"x")
+
+    said, _ = await serve(app, POST + POST)
+    asked = [(b"host", b"x"), (b"content-length", b"2")]
+    assert kept == [(asked, []), (asked, [])]
+    assert b"".join(said).count(b"HTTP/1.1 200 OK") == 2
+
+
+async def test_all_who_wait_for_a_client_go_on_when_it_reads():
+    written = []
+
+    async def app(_scope, _receive, send):
+        async def write(piece):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            written.append(piece)
+
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.gather(write(b"1"), write(b"2"))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    said, wire = await serve(app, full=True)
+    assert b"".join(said) == b""
+    assert sorted(written) == [b"1", b"2"]
+    assert b"".join(wire.written).endswith(b"0\r\n\r\n")
+
+
 @pytest.mark.parametrize("request_bytes", [b"", POST, POST + POST, POST[:-1]])
 async def test_a_lost_connection_needs_no_collector(request_bytes):
     answer = answering()
