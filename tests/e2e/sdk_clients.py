@@ -2,10 +2,11 @@
 
     python sdk_clients.py URL CLIENT
 
-With its defaults: no more is given to it than base URL, key and `auto`. A tool is forced where a
+As it comes: what it is told of the gateway is base URL, key and `auto`. A tool is forced where a
 call must come, since random weights choose none by themselves.
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -49,7 +50,7 @@ def ask_openai(url: str) -> dict:
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
     asked |= {"max_output_tokens": 16, "tool_choice": "none"}
     found["after"] = client.responses.create(**asked, input=[*turn, call, result]).output_text
-    parsed = client.responses.parse(model="auto", input=LAMP, text_format=Lamp)
+    parsed = client.responses.parse(model="auto", input=LAMP, text_format=Lamp, temperature=0)
     found["structured"] = parsed.output_parsed.state
     return found
 
@@ -64,7 +65,9 @@ def ask_anthropic(url: str) -> dict:
         found["stream"] = "".join(stream.text_stream)
         assert stream.get_final_message().stop_reason in {"end_turn", "max_tokens"}
     turn = [{"role": "user", "content": LAMP}]
-    asked = {"model": "auto", "tools": [{"name": "switch", "input_schema": SCHEMA}]}
+    # Without `strict` vLLM 0.32 forces the call and not the shape of its arguments.
+    tool = {"name": "switch", "input_schema": SCHEMA, "strict": True}
+    asked = {"model": "auto", "tools": [tool]}
     forced = {"type": "tool", "name": "switch"}
     made = client.messages.create(**asked, max_tokens=LIMIT, messages=turn, tool_choice=forced)
     (call,) = [block for block in made.content if block.type == "tool_use"]
@@ -88,8 +91,9 @@ def ask_langchain(url: str) -> dict:
         use_responses_api=True,
         max_tokens=LIMIT,
     )
-    found = {"unary": model.invoke("Say hello.").text}
-    found["stream"] = "".join(chunk.text for chunk in model.stream("Say hello."))
+    brief = model.bind(max_tokens=16)
+    found = {"unary": brief.invoke("Say hello.").text}
+    found["stream"] = "".join(chunk.text for chunk in brief.stream("Say hello."))
     switch = {"name": "switch", "description": "Switch a lamp.", "parameters": SCHEMA}
     bound = model.bind_tools([switch], tool_choice="switch", strict=True)
     (call,) = bound.invoke(LAMP).tool_calls
@@ -102,32 +106,41 @@ def ask_pydantic_ai(url: str) -> dict:
     from pydantic_ai import Agent, NativeOutput
 
     os.environ |= {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "unused"}
-    found = {"unary": Agent("openai:auto").run_sync("Say hello.").output}
-    found["tool"] = Agent("openai:auto", output_type=Lamp).run_sync(LAMP).output.state
-    native = Agent("openai:auto", output_type=NativeOutput(Lamp))
-    found["structured"] = native.run_sync(LAMP).output.state
+
+    brief = Agent("openai:auto", model_settings={"max_tokens": 16})
+    found = {"unary": brief.run_sync("Say hello.").output}
+    for kind, wanted in (("tool", Lamp), ("structured", NativeOutput(Lamp))):
+        found[kind] = Agent("openai:auto", output_type=wanted).run_sync(LAMP).output.state
     return found
 
 
-def ask_agents(url: str) -> dict:
+async def ask_agents(url: str) -> dict:
     from agents import Agent, ModelSettings, Runner, function_tool, set_tracing_disabled
 
     os.environ |= {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "unused"}
     set_tracing_disabled(True)
-    calls = []
 
     @function_tool
     def switch(state: Literal["on", "off"]) -> str:
         """Switch the lamp."""
-        calls.append(state)
-        return "done"
+        return f"switched {state}"
 
-    plain = Agent(name="Assistant", instructions="Be brief.", model="auto")
-    found = {"unary": Runner.run_sync(plain, "Say hello.").final_output}
-    settings = ModelSettings(tool_choice="required", parallel_tool_calls=False, max_tokens=LIMIT)
-    lamp = Agent(name="Lamp", model="auto", tools=[switch], model_settings=settings)
-    found["after"] = Runner.run_sync(lamp, LAMP).final_output
-    (found["tool"],) = calls
+    # An answer that its limit cuts is an error here: a schema has an end.
+    lamp = Agent(name="Lamp", instructions="Be brief.", model="auto", output_type=Lamp)
+    found = {"structured": (await Runner.run(lamp, LAMP)).final_output.state, "stream": ""}
+    streamed = Runner.run_streamed(lamp, LAMP)
+    async for event in streamed.stream_events():
+        if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+            found["stream"] += event.data.delta
+    assert Lamp.model_validate_json(found["stream"]) == streamed.final_output
+    switching = Agent(
+        name="Switch",
+        model="auto",
+        tools=[switch],
+        model_settings=ModelSettings(tool_choice="required", parallel_tool_calls=False),
+        tool_use_behavior="stop_on_first_tool",
+    )
+    found["tool"] = (await Runner.run(switching, LAMP)).final_output.removeprefix("switched ")
     return found
 
 
@@ -136,7 +149,7 @@ ASK = {
     "anthropic": ask_anthropic,
     "langchain": ask_langchain,
     "pydantic-ai": ask_pydantic_ai,
-    "openai-agents": ask_agents,
+    "openai-agents": lambda url: asyncio.run(ask_agents(url)),
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every snippet of docs/clients.md, run as it stands there against `joulegate demo`."""
+"""Every snippet of docs/clients.md and the README's of SDKs, as they stand, against the demo."""
 
 import os
 import re
@@ -12,15 +12,21 @@ from tests.e2e.clients import clients_js, clients_python, promptfoo
 from tests.e2e.fleet import running
 from tests.e2e.processes import Server, free_port
 
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-SHOWN = "http://localhost:8080"
-_BLOCK = r"^```(python|javascript|yaml)\n(.*?)^```"
-SNIPPETS = re.findall(_BLOCK, PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "clients.md").read_text("utf-8")
+SECTION = (ROOT / "README.md").read_text("utf-8").split("\n## Use an OpenAI SDK\n")[1]
+SECTION = SECTION.split("\n## ")[0]
+SHOWN = re.compile("http://(?:localhost|127.0.0.1):8080")
+_OF_PAGE, _OF_SECTION = (
+    re.compile(rf"^```({kinds})\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    for kinds in ("python|javascript|yaml", "python|javascript|sh")
+)
+SNIPPETS = [*_OF_PAGE.findall(PAGE), *_OF_SECTION.findall(SECTION)]
 
 
 def name_of(snippet):
-    if snippet[0] == "yaml":
-        return "promptfoo"
+    if snippet[0] in {"yaml", "sh"}:
+        return {"yaml": "promptfoo", "sh": "curl"}[snippet[0]]
     imported = re.findall(r'^from (\w+)|^import .* from "(.*)"', snippet[1], re.MULTILINE)
     return next(name for pair in imported for name in pair if name and name != "pydantic")
 
@@ -36,20 +42,24 @@ def demo(tmp_path_factory):
         yield server
 
 
-def test_the_page_has_snippets_in_both_languages():
-    assert {language for language, _ in SNIPPETS} == {"python", "javascript", "yaml"}
-    assert all(SHOWN in code for _, code in SNIPPETS)
+def test_both_pages_have_snippets_in_both_languages():
+    assert {kind for kind, _ in _OF_PAGE.findall(PAGE)} == {"python", "javascript", "yaml"}
+    assert {kind for kind, _ in _OF_SECTION.findall(SECTION)} == {"python", "javascript", "sh"}
+    assert all(SHOWN.search(code) for _, code in SNIPPETS)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=name_of)
 def test_a_snippet_runs(demo, snippet, tmp_path):
     language, code = snippet
-    code = code.replace(SHOWN, demo.url)
+    code = SHOWN.sub(demo.url, code)
     if language == "python":
         command, script = [str(clients_python())], tmp_path / "snippet.py"
     elif language == "yaml":
         command = [str(promptfoo()), "eval", "--no-cache", "--config"]
         script = tmp_path / "promptfooconfig.yaml"
+    elif language == "sh":
+        command, script = ["bash", "-e"], tmp_path / "snippet.sh"
+        code = code.replace("curl ", "curl --fail-with-body -sS ")
     else:
         # Node.js looks for packages from the script's own folder upwards.
         command, script = ["node"], clients_js() / f"{tmp_path.name}.mjs"

@@ -1,12 +1,23 @@
-"""The JavaScript clients of docs/clients.md, with real vLLM behind the gateway."""
+"""The clients of docs/clients.md, with real vLLM behind the gateway."""
 
 import json
 import subprocess
 from pathlib import Path
 
-from tests.e2e.clients import clients_js, promptfoo
+import pytest
+
+from tests.e2e.clients import clients_js, clients_python, promptfoo
 
 HERE = Path(__file__).parent
+WORDS = ["unary", "stream"]
+FOUND = {
+    "openai": [*WORDS, "tool", "after", "structured"],
+    "anthropic": [*WORDS, "tool", "after", "tokens"],
+    "langchain": [*WORDS, "tool", "structured"],
+    "pydantic-ai": ["unary", "tool", "structured"],
+    "openai-agents": ["stream", "tool", "structured"],
+}
+"""What each Python client is asked for: sdk_clients.py has the asking."""
 PROMPTFOO = """
 prompts: ["Say {{word}}."]
 providers:
@@ -24,6 +35,16 @@ def run(*command, env=None):
     )
     assert done.returncode == 0, done.stderr[-3000:] or done.stdout[-3000:]
     return done.stdout
+
+
+@pytest.mark.parametrize("client", FOUND)
+def test_python(gateway, client):
+    told = run(clients_python(), HERE / "sdk_clients.py", gateway.url, client)
+    found = json.loads(told.splitlines()[-1])
+    assert sorted(found) == sorted(FOUND[client])
+    assert all(text.strip() for text in found.values()), found
+    states = {found[kind] for kind in ("tool", "structured") if kind in found}
+    assert states <= {"on", "off"}
 
 
 def test_javascript(gateway, tmp_path):

@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,8 @@ from tests.e2e.clients import lm_eval
 from tests.e2e.fleet import SMOLLM2, gateway_server, running
 from tests.integration.harness import World, model
 
+PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text("utf-8")
+SHOWN = re.search(r"^```sh\n(lm-eval .*?)^```", PAGE, re.DOTALL | re.MULTILINE)[1]
 TASK = """
 task: tiny
 dataset_path: json
@@ -38,12 +43,13 @@ def task(tmp_path):
 
 
 def evaluate(url, name, task):
-    """Run the task; return its results."""
-    arguments = f"model={name},base_url={url}/v1/completions,tokenizer_backend=remote"
-    command = [lm_eval(), "--model", "local-completions", "--model_args", arguments]
-    command += ["--tasks", "tiny", "--include_path", task, "--output_path", task / "out"]
+    """Run what the page shows, of this task and model; return its results."""
+    shown = SHOWN.replace("http://localhost:8080", url).replace("phi-3-mini", name)
+    shown = shown.replace("arc_easy", "tiny").replace("\\\n", "")
+    _, *command = shlex.split(shown)
+    command += ["--include_path", task, "--output_path", task / "out"]
     done = subprocess.run(
-        [str(word) for word in command],
+        [str(word) for word in (lm_eval(), *command)],
         capture_output=True,
         text=True,
         timeout=300,
