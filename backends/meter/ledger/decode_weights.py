@@ -4,8 +4,9 @@ PURE: no clock, no I/O.
 
 Rules:
 - A token costs its own part, a part for each token of context that it reads, and a share of its
-  step's fixed part, which those of its backend share that have tokens in the interval.
-- Where nothing tells tokens apart (one backend, no cost of context) all weigh the same.
+  step's fixed part, which those of its backend share who are there with it (shared_steps.py).
+- Where nothing tells tokens apart (one backend, no cost of context, nobody came or went) all weigh
+  the same.
 - Of several backends each has to say how its cost depends on company; where one cannot, tokens
   are weighed by what is known and the interval is coarse for all of them.
 - Weights come from profiling each model alone, never from joules that were themselves divided.
@@ -16,8 +17,9 @@ from typing import NamedTuple
 
 from backends.meter.ledger.intervals import EnergyInterval
 from backends.meter.ledger.request import RequestTimeline
+from backends.meter.ledger.shared_steps import SharedSteps
 
-_CONTEXT, _SHARED = 1, 2
+_SHARED = 2
 
 
 class DecodeCost(NamedTuple):
@@ -40,10 +42,14 @@ def weigh_tokens(
     places = [n for n, request in enumerate(requests) if generated[n]]
     backends = {requests[n].backend for n in places}
     several = len(backends) > 1
-    if not several and not any(_reads_context(requests[n]) for n in places):
+    if not several and not any(_differs(span, requests[n]) for n in places):
         return None, False
-    company = _company(span, [requests[n] for n in places])
-    weights = {n: _weight(span, requests[n], company) for n in places if requests[n].decode_cost}
+    steps = _share_steps(span, [requests[n] for n in places])
+    weights = {
+        n: _weight(span, requests[n], steps[requests[n].backend])
+        for n in places
+        if requests[n].decode_cost
+    }
     coarse = several and (
         len(weights) < len(places) or any(requests[n].decode_cost[_SHARED] < 0 for n in places)
     )
@@ -53,11 +59,18 @@ def weigh_tokens(
     return {n: weights.get(n, mean) for n in places}, coarse
 
 
-def _reads_context(request: RequestTimeline) -> bool:
-    return bool(request.decode_cost) and request.decode_cost[_CONTEXT] > 0
+def _differs(span: EnergyInterval, request: RequestTimeline) -> bool:
+    """Whether its tokens may weigh other than those of its backend beside it."""
+    if not request.decode_cost:
+        return False
+    _, per_context, shared = request.decode_cost
+    came_or_went = (
+        span.start_us < request.find_turn_us(request.prefilled_us) or request.end_us < span.end_us
+    )
+    return per_context > 0 or (shared > 0 and came_or_went)
 
 
-def _weight(span: EnergyInterval, request: RequestTimeline, company: dict[str, float]) -> float:
+def _weight(span: EnergyInterval, request: RequestTimeline, steps: SharedSteps) -> float:
     """Nanojoules of one of its tokens in this span, as profiled."""
     own, per_context, shared = request.decode_cost
     weight = float(own)
@@ -66,16 +79,15 @@ def _weight(span: EnergyInterval, request: RequestTimeline, company: dict[str, f
             request.reported_prompt_tokens + request.count_tokens_at(span.end_us)
         )
     if shared > 0:
-        weight += shared / company[request.backend]
+        weight += shared * steps.find_share(request)
     return weight
 
 
-def _company(span: EnergyInterval, requests: Sequence[RequestTimeline]) -> dict[str, float]:
-    """How many decoded at a time at each backend, at least one."""
-    width_us = span.end_us - span.start_us
-    found: dict[str, float] = {}
+def _share_steps(
+    span: EnergyInterval, requests: Sequence[RequestTimeline]
+) -> dict[str, SharedSteps]:
+    """The steps of each backend."""
+    found: dict[str, list[RequestTimeline]] = {}
     for request in requests:
-        from_us = max(span.start_us, min(request.prefilled_us, span.end_us))
-        overlap_us = min(span.end_us, request.end_us) - from_us
-        found[request.backend] = found.get(request.backend, 0.0) + max(overlap_us, 0) / width_us
-    return {backend: max(count, 1.0) for backend, count in found.items()}
+        found.setdefault(request.backend, []).append(request)
+    return {backend: SharedSteps(span, those) for backend, those in found.items()}

@@ -167,6 +167,11 @@ class RequestTimeline:
         """When its prefill ended, `NEVER_US` while that is not known."""
         return min(self.first_us, self.end_us)
 
+    def find_turn_us(self, prefilled_us: int) -> int:
+        """Return when its prefill began, which ended then."""
+        from_us = self.begin_us if self.prefill_from_us == NEVER_US else self.prefill_from_us
+        return min(from_us, prefilled_us - 1)
+
     def apply_events(self, settled_us: int) -> None:
         """Take in what was noted; `settled_us` is the horizon that nothing reaches behind."""
         self.has_noted = False
@@ -220,8 +225,7 @@ class RequestTimeline:
         if start_us < prefilled_us:
             if prefilled_us == NEVER_US:
                 prefilled_us, self.incomplete = max(now_us, end_us), True
-            from_us = self.begin_us if self.prefill_from_us == NEVER_US else self.prefill_from_us
-            from_us = min(from_us, prefilled_us - 1)
+            from_us = self.find_turn_us(prefilled_us)
             overlap_us = min(end_us, prefilled_us) - max(start_us, from_us)
             if overlap_us > 0 and self.prompt_tokens > 0:
                 share = overlap_us / (prefilled_us - from_us)

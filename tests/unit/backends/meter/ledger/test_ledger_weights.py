@@ -44,6 +44,32 @@ def test_a_steps_fixed_part_is_shared_by_those_of_its_own_backend():
     assert microjoules(ledger.settle_requests(FAR)) == {1: 500, 2: 500, 3: 500, 4: 500, 5: 1000}
 
 
+def test_who_is_there_for_a_part_shares_the_steps_of_that_part_alone():
+    """Twenty steps: ten of one request, then ten that two share."""
+    ledger = started()
+    ledger.begin_request(("g", 1), 0, "b", 0, 0, False, DecodeCost(0, 0, 1000))
+    progress(ledger, 1, 0, 0)
+    ledger.begin_request(("g", 2), S // 2, "b", 0, 0, False, DecodeCost(0, 0, 1000))
+    progress(ledger, 2, S // 2, 0)
+    end(ledger, 1, S, 20)
+    end(ledger, 2, S, 10)
+    ledger.advance_counter(S, 20_000)
+    assert microjoules(ledger.settle_requests(FAR)) == pytest.approx({1: 15_000, 2: 5_000}, abs=1)
+
+
+def test_a_prompt_shares_the_steps_that_it_is_computed_in():
+    """Of ten steps one request has five to itself, and five beside the other's prompt."""
+    ledger = started()
+    ledger.begin_request(("g", 1), 0, "b", 0, 0, False, DecodeCost(0, 0, 1000))
+    progress(ledger, 1, 0, 0)
+    ledger.begin_request(("g", 2), S // 2, "b", 100, 0, False, DecodeCost(0, 0, 1000))
+    progress(ledger, 2, S, 5)  # its first tokens, and its end
+    end(ledger, 1, S, 10)
+    end(ledger, 2, S, 5)
+    ledger.advance_counter(S, 10_000)
+    assert microjoules(ledger.settle_requests(FAR)) == pytest.approx({1: 7_500, 2: 2_500}, abs=1)
+
+
 def test_a_long_context_costs_more_than_a_short_one():
     ledger = started()
     weighed(ledger, 1, DecodeCost(100, 1, 0), prompt=290)
