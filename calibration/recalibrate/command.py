@@ -75,15 +75,15 @@ def _run_round(options: RecalibrateOptions, at: float) -> int:
     """Recalibrate once."""
     try:
         live = profile.load_profile(options.profile, options.learnt)
-        server = create_client(str(options.prometheus), options.access)
-        with err.status("reading Prometheus", spinner="line"):
-            window = gather_sums(server, options.window, at, live.version)
-        chosen = keys.choose_keys(
-            window.blocks,
-            live,
-            options.model,
-            lambda: server.query_samples(keys.INFO_METRIC, options.window, at),
-        )
+        with create_client(str(options.prometheus), options.access) as server:
+            with err.status("reading Prometheus", spinner="line"):
+                window = gather_sums(server, options.window, at, live.version)
+            chosen = keys.choose_keys(
+                window.blocks,
+                live,
+                options.model,
+                lambda: server.query_samples(keys.INFO_METRIC, options.window, at),
+            )
         outcomes = recalibrate.recalibrate_models(
             window, live, chosen.deployments, _build_settings(options)
         )

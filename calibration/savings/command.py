@@ -60,14 +60,14 @@ def _report(options: SavingsOptions, at: float) -> dict[str, Any]:
         seconds = parse_duration_seconds(options.window)
     except ValueError as error:
         raise BadInput(f"--window {error}") from None
-    server = create_client(options.prometheus, options.access)
-    switchback, baseline = _find(server, options, at)
     warnings: list[str] = []
     series = {}
-    for counter, metric in COUNTERS.items():
-        found = server.query_samples(metric, options.window, at, experiment=switchback.name)
-        warnings += found.attributed_warnings
-        series[counter] = found.series
+    with create_client(options.prometheus, options.access) as server:
+        switchback, baseline = _find(server, options, at)
+        for counter, metric in COUNTERS.items():
+            found = server.query_samples(metric, options.window, at, experiment=switchback.name)
+            warnings += found.attributed_warnings
+            series[counter] = found.series
     blocks = read_blocks(switchback, series, at - seconds, at)
     pairs = pair_up(blocks)
     figures = compare(pairs)

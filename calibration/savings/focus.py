@@ -69,24 +69,24 @@ def export_month(options: SavingsOptions, at: float) -> int:
     end = (begin + timedelta(days=32)).replace(day=1)
     if begin.timestamp() > at:
         raise BadInput(f"--focus: {options.focus} has not begun")
-    server = create_client(options.prometheus, options.access)
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    day = begin
-    while day < end and day.timestamp() < at:
-        following = day + timedelta(days=1)
-        figures = _read_day(server, day, min(following.timestamp(), at))
-        for row in _make_rows(figures):
-            writer.writerow(
-                {
-                    **row,
-                    "BillingPeriodStart": _format_time(begin),
-                    "BillingPeriodEnd": _format_time(end),
-                    "ChargePeriodStart": _format_time(day),
-                    "ChargePeriodEnd": _format_time(following),
-                }
-            )
-        day = following
+    with create_client(options.prometheus, options.access) as server:
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        day = begin
+        while day < end and day.timestamp() < at:
+            following = day + timedelta(days=1)
+            figures = _read_day(server, day, min(following.timestamp(), at))
+            for row in _make_rows(figures):
+                writer.writerow(
+                    {
+                        **row,
+                        "BillingPeriodStart": _format_time(begin),
+                        "BillingPeriodEnd": _format_time(end),
+                        "ChargePeriodStart": _format_time(day),
+                        "ChargePeriodEnd": _format_time(following),
+                    }
+                )
+            day = following
     return OK
 
 

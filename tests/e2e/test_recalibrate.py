@@ -127,7 +127,8 @@ def fit_best(rows, true, quantity):
 @pytest.mark.parametrize("quantity", ["seconds", "joules"])
 @pytest.mark.parametrize("model", TRUTH)
 def test_the_sums_give_what_statsmodels_gives_on_the_raw_rows(served, model, quantity):
-    window = gather_sums(api.PrometheusClient(served.prometheus.url), "1h", time.time(), "")
+    with api.PrometheusClient(served.prometheus.url) as prometheus:
+        window = gather_sums(prometheus, "1h", time.time(), "")
     assert window.warnings == ()
     block = window.blocks[model, model][COSTS, quantity]
     assert (block.faults, block.instances, block.resets) == ((), 2, 1)

@@ -142,15 +142,18 @@ def compare(block, columns, exact, tolerance):
     assert solved.r2 == pytest.approx(fitted.rsquared, rel=tolerance)
 
 
+def read_sums(server, window, end, quantity):
+    with api.PrometheusClient(server.url) as prometheus:
+        return gather_sums(prometheus, window, end, "").blocks[NAME][COSTS, quantity]
+
+
 @pytest.mark.parametrize("form", COLUMNS)
 @pytest.mark.parametrize("quantity", ["seconds", "joules"])
 def test_all_requests_give_what_their_rows_give(scraped, quantity, form):
     server, instances = scraped
     times = {name: times_of(server, name) for name in instances}
     end = max(one[-1] for one in times.values())
-    block = gather_sums(api.PrometheusClient(server.url), "5m", end, "").blocks[NAME][
-        COSTS, quantity
-    ]
+    block = read_sums(server, "5m", end, quantity)
     assert block.faults == ()
     assert (block.instances, block.resets) == (INSTANCES, INSTANCES * len(RESTARTS))
     exact = raw(instances, times, end - 300, end, quantity)
@@ -166,9 +169,7 @@ def test_a_window_of_two_hundred_requests_gives_what_they_give(scraped, quantity
     # From where the last instance had been through its large batches.
     begin = max(one[BATCHES] for one in times.values())
     window = f"{round((end - begin) * 1000)}ms"
-    block = gather_sums(api.PrometheusClient(server.url), window, end, "").blocks[NAME][
-        COSTS, quantity
-    ]
+    block = read_sums(server, window, end, quantity)
     assert block.faults == ()
     exact = raw(instances, times, begin, end, quantity)
     assert 200 <= len(exact[1]) <= INSTANCES * LAST * EACH

@@ -39,9 +39,9 @@ from gateway.service.request.readers import read_features
 from gateway.service.request.steering import RequestSteering, find_header_error, resolve_steering
 from gateway.service.request_gate import hold_to_caps
 from gateway.service.upstream.upstream_body import encode_upstream_body
-from gateway.tokens import load_token_counter
+from tests.shipped_counter import load_shipped_counter
 
-_counter = load_token_counter()
+_counter = load_shipped_counter()
 _batches = msgspec.json.Decoder(EventBatch)
 _CAPS: Final = LimitsConfig(max_answers=4, max_output_tokens=4096)
 _STEERING: Final = RequestSteering(

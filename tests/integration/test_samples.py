@@ -9,6 +9,7 @@ from aiohttp import web
 
 from calibration.recalibrate.prometheus import PrometheusClient, PrometheusError
 from gateway.commands.demo.scraper import ScrapedSamples, serve_queries
+from tests.waiting import until
 
 METRIC = "joulegate_ols_sum_total"
 
@@ -44,12 +45,12 @@ async def test_raw_samples_come_back_by_label_and_window(page):
             await samples.scrape_once(http)
             await asyncio.sleep(0.01)
     assert samples.latest["other"] == {(): 5.0}
-    prometheus = PrometheusClient(url)
 
     async def ask(selector, window="1m", at=None):
-        return await asyncio.to_thread(
-            prometheus.query_samples, selector, window, at or time.time() + 1
-        )
+        with PrometheusClient(url) as prometheus:
+            return await asyncio.to_thread(
+                prometheus.query_samples, selector, window, at or time.time() + 1
+            )
 
     found = await ask(f'{METRIC}{{basis="rows"}}')
     (series,) = found.series
@@ -64,4 +65,15 @@ async def test_raw_samples_come_back_by_label_and_window(page):
     for selector in ("other", f"rate({METRIC}"):
         with pytest.raises(PrometheusError, match="only joulegate_ols_sum_total"):
             await ask(selector)
+    await runner.cleanup()
+
+
+async def test_queries_of_one_client_share_a_connection(page):
+    runner, url = await serve_queries(ScrapedSamples(page, METRIC, scrape_seconds=3600))
+    with PrometheusClient(url) as prometheus:
+        for at in (1.0, 2.0, 3.0):
+            await asyncio.to_thread(prometheus.query_samples, METRIC, "1m", at)
+        assert len(runner.server.connections) == 1
+        assert runner.server.requests_count == 3
+    await until(lambda: not runner.server.connections, "the connection to close")
     await runner.cleanup()
