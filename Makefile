@@ -8,6 +8,8 @@ ARGS   ?=
 # How many test processes; each takes a file at a time, because modules share their fleets.
 JOBS   ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+# Without kept bytecode each test process, and each gateway that a test starts, compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo quick test check format test-e2e test-lowest bench bench-peers bench-guard faults faults-peers deaths reload-storm fuzz fuzz-api properties soak conformance lock docs image clean
@@ -113,3 +115,4 @@ image: ## the container image, where docker is
 
 clean:  ## remove what make made
 	rm -rf $(VENV) .cache build dist
+	find backends calibration docs gateway helm tests -name __pycache__ -prune -exec rm -rf {} +

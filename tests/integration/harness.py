@@ -1,13 +1,11 @@
 """A gateway and its backends in the test's own event loop, over real sockets."""
 
-import asyncio
 import contextlib
 import io
 import json
 import random
 import re
 import socket
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +26,7 @@ from gateway.commands.serving import make_server_config
 from gateway.config import BackendConfig, GatewayConfig, HealthConfig, ModelConfig
 from gateway.deciding_config import LearningConfig
 from tests.integration.scripted import Raw, Recorder
+from tests.waiting import until
 
 HELLO = [{"role": "user", "content": "Hello there"}]
 CHAT = {"model": "auto", "messages": HELLO}
@@ -43,19 +42,6 @@ CALM = HealthConfig(
 )
 """No probe but the first and no ejection, for tests that are about something else."""
 DONE = b"[DONE]"
-
-
-async def until(condition, what="it", seconds=15.0):
-    """Wait for what other tasks bring about; `condition` may be a coroutine function."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        await asyncio.sleep(0.01)
 
 
 def truth(name="phi-3-mini", **fields):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from gateway import profile, tokens
+from gateway import profile
+from tests.shipped_counter import load_shipped_counter
 
 # The machine may be busy: a property has no deadline.
 settings.register_profile(
@@ -27,7 +28,7 @@ def shipped():
 
 @pytest.fixture(scope="session")
 def counter():
-    return tokens.load_token_counter()
+    return load_shipped_counter()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 
 from backends.registry import Backend, EjectionPolicy
 from backends.worker_table import WorkerTable
-from tests.integration.harness import until
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -236,6 +236,7 @@ def complete(words, shell="bash"):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_shell_is_told_commands_and_options_those_of_calibration_too():
     assert complete("joulegate se") == ["serve"]
     assert set(complete("joulegate re")) == {"report", "recalibrate", "replay"}

@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway import word_tokens
-from gateway.tokens import load_token_counter
 from gateway.word_tokens import WordTokens
+from tests.shipped_counter import load_shipped_counter
 
-COUNTER = load_token_counter()
+COUNTER = load_shipped_counter()
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.skipif(COUNTER.source == "estimate", reason="no vocabulary is installed")
 

@@ -11,10 +11,10 @@ from tests.lab.scenarios import (
     hides,
     leaves,
     odd,
-    odd_cases,
     repeats,
     same,
     stalls,
+    untold,
 )
 
 
@@ -75,7 +75,7 @@ def test_cached_prompts_are_charged_for_what_was_computed_where_vllm_tells():
 
 
 def test_a_cache_that_nobody_tells_of_makes_what_it_falsifies_coarse():
-    run = odd_cases()["70% of prompts cached, not told"]
+    run = untold()
     wrong = [one for one in run.measured() if abs(one.error) > 0.10]
     assert len(wrong) > 100
     coarse = [one for one in wrong if one.method == "coarse"]

@@ -3,6 +3,8 @@
 import json
 import random
 
+import pytest
+
 from gateway.scheduling.text_features import extract_text_features
 from tests.lab.bandit_month import MODELS, draw_texts
 from tests.lab.judged_training import (
@@ -30,6 +32,7 @@ def write_log(log):
             lines.write(json.dumps({"feedback": said}) + "\n")
 
 
+@pytest.mark.slow
 def test_feedback_alone_routes_within_a_twentieth_of_labels(tmp_path):
     log, one, two = (tmp_path / name for name in ("decisions.jsonl", "one.json", "two.json"))
     train_on_labels(draw_texts(11, ROWS), tmp_path / "labels.csv", one)

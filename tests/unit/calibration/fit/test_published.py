@@ -103,6 +103,7 @@ def new_tokens(files):
     return read_rows(files, ColumnMapping.from_options(col=COLUMNS, output_includes_prompt=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [None, RegressionForm.ADDITIVE])
 def test_raw_unit_equations_for_new_tokens(new_tokens, form, shipped):
     names = {"phi-3-mini-4k-instruct": "phi-3-mini", "mistral-7B-instruct-v0.2": "mistral-7b"}

@@ -32,7 +32,6 @@ from calibration.tables.prompts import (
     count_prompt_tokens,
     read_prompts,
 )
-from gateway import tokens
 
 
 @pytest.mark.parametrize("context", [2048, 4096, 32768])
@@ -222,11 +221,10 @@ WANTED = ["Add.\n\n1 and 2", "Sing."]
         b"instruction\tinput\nAdd.\t1 and 2\nSing.\t\n",
     ],
 )
-def test_an_alpaca_file_is_read_in_every_shape(tmp_path, content):
+def test_an_alpaca_file_is_read_in_every_shape(tmp_path, content, counter):
     path = tmp_path / "prompts"
     path.write_bytes(content)
     assert read_prompts(path) == WANTED
-    counter = tokens.load_token_counter()
     replayed = requests_file.read_requests(path, lambda: counter)
     assert [one.tokens_in for one in replayed.requests] == [
         count_prompt_tokens(counter, text) for text in WANTED

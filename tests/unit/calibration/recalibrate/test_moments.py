@@ -70,6 +70,7 @@ def million():
     return traffic(1_000_000, 1)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_window_of_200_after_a_million_requests(million, seed):
     rows = traffic(200, seed)[0]
@@ -81,6 +82,7 @@ def test_a_window_of_200_after_a_million_requests(million, seed):
     assert solved.standard_errors == pytest.approx(known.bse, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_a_million_requests(million):
     each = terms(million, COSTS)
     clusters_ = np.add.reduceat(each, np.arange(0, len(each), 500))

@@ -186,6 +186,7 @@ def test_a_profile_that_is_20_times_off_is_no_matter_of_a_refit():
     assert "change" in {one.gate for one in refused}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", list(CostQuantity))
 def test_intervals_hold_where_neighbouring_scrapes_share_a_servers_state(quantity):
     """Each scrape's costs are off by a factor that follows the last one's at 0.9."""

@@ -83,6 +83,7 @@ def analyse(seed, saving):
     return {one.name: one for one in compare(pair_up(blocks))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saving", [0.0, 0.05, 0.2])
 def test_intervals_hold_the_truth_and_savings_are_called_what_they_are(saving):
     held = {"joules_per_1000_tokens": 0, "joules_per_answer": 0}

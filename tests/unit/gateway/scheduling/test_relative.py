@@ -70,6 +70,7 @@ def test_worked_by_hand():
     assert time == pytest.approx([math.log10(2), 0.0])
 
 
+@pytest.mark.slow
 def test_neither_order_nor_unit_matters():
     for rng, fleet, weights in cases(1):
         best = winner(fleet, weights).model
@@ -79,6 +80,7 @@ def test_neither_order_nor_unit_matters():
         assert winner([scaled(one, *factors) for one in fleet], weights).model == best
 
 
+@pytest.mark.slow
 def test_a_winner_that_gets_cheaper_or_better_still_wins():
     for rng, fleet, weights in cases(2):
         best = winner(fleet, weights)
@@ -117,6 +119,7 @@ def test_a_dominated_candidate_is_never_chosen():
             assert other == own or not all(a <= b for a, b in zip(other, own, strict=True))
 
 
+@pytest.mark.slow
 def test_a_loser_that_leaves_changes_nothing():
     flips = dict.fromkeys(("relative", "fair-ols", "hybrid"), 0)
     for rng, fleet, weights in cases(5):

@@ -15,8 +15,8 @@ from gateway import config
 from gateway.structured import ConfigError
 from gateway.telemetry.carbon import CarbonIntensity
 from gateway.telemetry.grid_query import GridQuery, GridQueryError
-from tests.integration.harness import until
 from tests.manual_clock import ManualClock
+from tests.waiting import until
 
 KWH = 3.6e6
 AT_8 = datetime(2026, 11, 20, 8, 59, 59, tzinfo=UTC).timestamp()

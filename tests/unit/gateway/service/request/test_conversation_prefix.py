@@ -8,10 +8,10 @@ from gateway.service.request.conversation import measure_conversation
 from gateway.service.request.conversation_prefix import ConversationTexts, mark_prefixes
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.tokens import load_token_counter
+from tests.shipped_counter import load_shipped_counter
 
 KEY = b"k" * 32
-COUNTER = load_token_counter()
+COUNTER = load_shipped_counter()
 
 
 def read(*messages):

@@ -26,8 +26,8 @@ from gateway.telemetry.request_stages import (
     ReceivedRequest,
     RequestedName,
 )
-from tests.integration.harness import until
 from tests.unit.gateway.service.request.test_learnt import BASE, OPTION, teach
+from tests.waiting import until
 
 
 @pytest.fixture

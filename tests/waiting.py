@@ -1,0 +1,17 @@
+"""Waiting in an event loop for what others bring about."""
+
+import asyncio
+import time
+
+
+async def until(condition, what="it", seconds=15.0):
+    """Wait for what other tasks bring about; `condition` may be a coroutine function."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        await asyncio.sleep(0.01)
