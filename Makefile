@@ -90,8 +90,8 @@ faults-peers: $(VENV)/.dev  ## the same faults against LiteLLM, vllm-router and 
 fuzz: $(VENV)/.dev  ## bytes from elsewhere, mutated, into every reader of them; a minute each (ARGS=--seconds 600)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-properties: $(VENV)/.dev  ## the property tests with 10,300 examples each, a million in all; an hour of a core (JOULEGATE_EXAMPLES=1000)
-	JOULEGATE_EXAMPLES=$${JOULEGATE_EXAMPLES:-10300} $(PYTEST) tests/unit -m hypothesis --hypothesis-show-statistics $(ARGS)
+properties: $(VENV)/.dev  ## the property tests with 10,700 examples each, a million in all; an hour of a core (JOULEGATE_EXAMPLES=1000)
+	JOULEGATE_EXAMPLES=$${JOULEGATE_EXAMPLES:-10700} $(PYTEST) tests/unit -m hypothesis --hypothesis-show-statistics $(ARGS)
 
 fuzz-api: $(VENV)/.dev  ## 50,000 cases that schemathesis makes of the OpenAPI document, asked of the demo; tens of minutes (ARGS='--cases 5000')
 	$(BIN)/python -m tests.fuzz.openapi $(ARGS)
