@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from backends.simulator import text
 from backends.simulator.embeddings import DEFAULT_DIMENSIONS, build_embedding
@@ -123,7 +124,13 @@ class ScoringHandlers:
 
     async def post_audio(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/audio/transcriptions and /translations: some filler for any sound."""
-        form = await request.post()
+        try:
+            form = await request.post()
+        except (AssertionError, HttpProcessingError, LookupError, ValueError) as error:
+            # aiohttp's, of parts that cannot be read.
+            raise SimulatorError(
+                HTTPStatus.BAD_REQUEST, "There was an error parsing the body"
+            ) from error
         sound = form.get("file")
         if not isinstance(sound, web.FileField):
             raise SimulatorError(HTTPStatus.BAD_REQUEST, "1 validation error: file: Field required")

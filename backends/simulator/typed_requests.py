@@ -116,7 +116,7 @@ def _make_tools(tools: list[dict[str, Any]], schema: str) -> list[ToolDefinition
     found = [
         ToolDefinition(ToolFunction(str(tool["name"]), tool.get(schema)))
         for tool in tools
-        if tool.get("type", "function") in {"function", "custom"} and "name" in tool
+        if str(tool.get("type", "function")) in {"function", "custom"} and "name" in tool
     ]
     return found or None
 
@@ -138,6 +138,8 @@ def _read_blocks(message: dict[str, Any]) -> list[ChatMessage]:
         return [ChatMessage(role, _join_texts(content))]
     found = []
     for block in content:
+        if not isinstance(block, dict):
+            raise SimulatorError(HTTPStatus.BAD_REQUEST, "1 validation error: a block is no object")
         if block.get("type") == "tool_result":
             found.append(ChatMessage("tool", _join_texts(block.get("content"))))
         elif block.get("type") == "tool_use":
@@ -160,6 +162,6 @@ def _join_texts(content: Any) -> str:
     texts = (
         str(part.get("text") or part.get("refusal") or "")
         for part in content
-        if isinstance(part, dict) and part.get("type") in _TEXT_TYPES
+        if isinstance(part, dict) and str(part.get("type")) in _TEXT_TYPES
     )
     return "\n".join(texts)

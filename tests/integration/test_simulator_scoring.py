@@ -76,3 +76,16 @@ async def test_sound_is_heard_and_the_tokeniser_told_of(gate):
         )
         assert "[simulated" in heard
     assert (await gate.get("/tokenizer_info?model=phi-3-mini")).json["eos_token"]
+
+
+@pytest.mark.parametrize("name", [b"$\x19", b"\xff", b""])
+async def test_a_form_that_cannot_be_read_is_the_clients_fault(world, name):
+    simulator = await world.simulator()
+    body = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\nnull\r\n--x--\r\n' % name
+    head = {"content-type": "multipart/form-data; boundary=x"}
+    url = f"{simulator.url}/v1/audio/transcriptions"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=body, headers=head) as got,
+    ):
+        assert got.status == 400

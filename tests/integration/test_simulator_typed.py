@@ -177,3 +177,21 @@ async def test_a_message_calls_a_tool_once(gate):
 async def test_a_refusal_of_the_simulators_has_anthropics_shape(gate):
     got = await gate.ask({"model": "auto", "messages": []}, path="/v1/messages")
     assert (got.status, got.json["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("block", [[], None, "words", {"type": []}])
+@pytest.mark.parametrize(
+    "path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages/render"]
+)
+async def test_a_block_that_is_none_is_the_clients_fault(gate, path, block):
+    ask = {"model": "auto", "max_tokens": 3, "messages": [{"role": "user", "content": [block]}]}
+    if path != "/v1/messages":
+        ask["model"] = "phi-3-mini"
+    assert (await gate.ask(ask, path=path)).status == 400
+
+
+async def test_a_tool_of_no_kind_is_not_called(gate):
+    tools = [{"type": [], "name": "a", "input_schema": {}}]
+    message = {"role": "user", "content": "Hello"}
+    ask = {"model": "phi-3-mini", "max_tokens": 3, "messages": [message], "tools": tools}
+    assert (await gate.ask(ask, path="/v1/messages/count_tokens")).status == 200
