@@ -152,12 +152,16 @@ async def test_joules_are_the_meter_s_once_final(world, collector):
     simulator = await world.simulator(speed=4.0, truth_fields=steady())
     meter = await world.meter(simulator)
     gate = await traced(world, collector, model("phi-3-mini", metered(simulator, meter)))
-    got = await gate.ask(CHAT | {"max_tokens": 20}, SAMPLED)
-    (span,) = await collector.got()
-    observed = (await gate.record(got))["observed"]
+    # On a busy machine the meter may hear of a request too late: then of the next.
+    for asked in range(1, 11):
+        got = await gate.ask(CHAT | {"max_tokens": 20}, SAMPLED)
+        span = (await collector.got(asked))[-1]
+        observed = (await gate.record(got))["observed"]
+        assert told(span)["joulegate.observed.joules"] == observed["joules"]
+        assert told(span)["joulegate.observed.method"] == observed["method"]
+        if observed["method"] == "exclusive":
+            break
     assert observed["method"] == "exclusive"
-    assert told(span)["joulegate.observed.joules"] == observed["joules"]
-    assert told(span)["joulegate.observed.method"] == "exclusive"
 
 
 async def test_a_boundary_is_in_a_span_line_by_line(world, collector):
