@@ -57,8 +57,10 @@ def model_name(kind: str, scope: str) -> str:
 
 
 def limit_together(kind: str, wanted: int) -> int:
-    """Ask few at once for what this very process must write 20 MB of: it would time itself."""
-    return min(wanted, 2) if "20 MB" in kind else wanted
+    """Ask few at once for what keeps this very process writing: it would time itself."""
+    if "20 MB" in kind:
+        return min(wanted, 2)
+    return min(wanted, 10) if kind == "endless body" else wanted
 
 
 async def ask(
