@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from backends.meter.ledger.intervals import EnergyInterval
 from backends.meter.ledger.request import RequestTimeline
-from backends.meter.ledger.shared_steps import SharedSteps
+from backends.meter.ledger.shared_steps import SharedSteps, is_throughout
 
 _SHARED = 2
 
@@ -64,10 +64,7 @@ def _differs(span: EnergyInterval, request: RequestTimeline) -> bool:
     if not request.decode_cost:
         return False
     _, per_context, shared = request.decode_cost
-    came_or_went = (
-        span.start_us < request.find_turn_us(request.prefilled_us) or request.end_us < span.end_us
-    )
-    return per_context > 0 or (shared > 0 and came_or_went)
+    return per_context > 0 or (shared > 0 and not is_throughout(span, request))
 
 
 def _weight(span: EnergyInterval, request: RequestTimeline, steps: SharedSteps) -> float:

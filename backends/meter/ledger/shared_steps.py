@@ -18,6 +18,12 @@ from backends.meter.ledger.intervals import EnergyInterval
 from backends.meter.ledger.request import RequestTimeline
 
 
+def is_throughout(span: EnergyInterval, request: RequestTimeline) -> bool:
+    """Whether a request is there, its prefill begun and its answer not ended, all the while."""
+    turn_us = request.find_turn_us(request.prefilled_us)
+    return turn_us <= span.start_us and span.end_us <= request.end_us
+
+
 class SharedSteps:
     """The steps of one backend within one interval."""
 
@@ -26,9 +32,9 @@ class SharedSteps:
         self._passing: dict[int, tuple[int, int]] = {}  # who came or went, by identity
         changes: dict[int, int] = {}
         for request in requests:
-            turn_us = request.find_turn_us(request.prefilled_us)
-            if turn_us <= start_us and end_us <= request.end_us:
+            if is_throughout(span, request):
                 continue
+            turn_us = request.find_turn_us(request.prefilled_us)
             from_us = max(start_us, min(turn_us, end_us))
             to_us = max(from_us, min(end_us, request.end_us))
             self._passing[id(request)] = from_us, to_us
