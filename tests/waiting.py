@@ -4,7 +4,7 @@ import asyncio
 import time
 
 
-async def until(condition, what="it", seconds=15.0):
+async def until(condition, what="it", seconds=15.0, every_seconds=0.01):
     """Wait for what other tasks bring about; `condition` may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while True:
@@ -14,4 +14,4 @@ async def until(condition, what="it", seconds=15.0):
         if found:
             return found
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(every_seconds)

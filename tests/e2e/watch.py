@@ -2,24 +2,14 @@
 
 import asyncio
 import inspect
-import time
 
 from tests.e2e.processes import total
+from tests.waiting import until
 
 
 async def eventually(condition, seconds=30):
     """Ask `condition()` (plain or async) every 50 ms until it holds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        held = condition()
-        if inspect.isawaitable(held):
-            held = await held
-        if held:
-            return
-        assert time.monotonic() < deadline, (
-            f"not within {seconds} s: {inspect.getsource(condition)}"
-        )
-        await asyncio.sleep(0.05)
+    await until(condition, inspect.getsource(condition), seconds, every_seconds=0.05)
 
 
 class Watch:

@@ -1,7 +1,5 @@
 """A simulated vLLM for one test, and what is read of its answers and metrics."""
 
-import asyncio
-
 import aiohttp
 import openai
 import pytest
@@ -61,13 +59,6 @@ async def sdk(running):
         base_url=running.url + "/v1", api_key="none", max_retries=0, timeout=20
     ) as client:
         yield client
-
-
-async def until(condition):
-    """Wait for something that other tasks bring about."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what brings it about has no event
-            await asyncio.sleep(0.005)
 
 
 async def metric(http, name, **labels):

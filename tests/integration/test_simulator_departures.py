@@ -6,7 +6,8 @@ import aiohttp
 import pytest
 
 from backends.simulator.server import start_simulator
-from tests.integration.simulated import CHAT, metric, spec, until
+from tests.integration.simulated import CHAT, metric, spec
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("stream", [True, False])

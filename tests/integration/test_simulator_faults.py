@@ -10,7 +10,8 @@ import pytest
 
 from backends.simulator.faults import FAULT_KINDS
 from tests.integration import simulated
-from tests.integration.simulated import CHAT, HELLO, until
+from tests.integration.simulated import CHAT, HELLO
+from tests.waiting import until
 
 running, http, sdk = simulated.running, simulated.http, simulated.sdk
 

@@ -7,6 +7,7 @@ import pytest
 from backends.errors import BackendTimeout, BackendUnreachable, ConnectionLost, InvalidResponse
 from backends.gauges import GaugePoller
 from backends.registry import Backend, EjectionPolicy
+from tests.waiting import until
 
 
 def page(running=None, waiting=None):
@@ -129,14 +130,6 @@ async def test_our_own_count_is_never_old():
     for more in reversed(range(3)):
         backend.end_request()
         assert backend.running_and_queued == (4 + more, 0)
-
-
-async def until(condition):
-    async with asyncio.timeout(15):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
 
 
 async def test_all_are_watched_but_those_that_are_left_alone_and_none_waits_for_another():

@@ -16,6 +16,7 @@ from gateway.profile import ProfileError
 from gateway.service.request.profiles import ActiveProfiles
 from gateway.telemetry.drift import JOULES, LIVE, SHADOW, DriftMetrics
 from gateway.telemetry.metrics import GatewayMetrics
+from tests.waiting import until
 
 CONFIG = 'models: [{name: phi-3-mini, context: 4096, backends: [{url: "http://a:1"}]}]\n'
 
@@ -168,14 +169,6 @@ def test_reading_the_shadow_again_unchanged_keeps_its_test_of_drift(both):
     both.drifted(SHADOW)
     both.profiles.reload_profiles()
     assert both.score(SHADOW) > 0
-
-
-async def until(condition):
-    async with asyncio.timeout(15):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
 
 
 async def test_changed_files_are_noticed_each_by_itself(both):
