@@ -1,7 +1,7 @@
 """What each of vLLM's tests came to, kept line by line so that a stopped run goes on from there."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 TRIES = 2
@@ -41,7 +41,7 @@ def write_line(log: Path, test: str, outcome: str, why: str = "") -> None:
 def forget_files(log: Path, files: Sequence[str]) -> None:
     """Drop what is known of files' tests."""
     kept = [line for line in _read_lines(log) if not any(_is_of(line[0], file) for file in files)]
-    log.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    _write_lines(log, kept)
 
 
 def forget_tests(log: Path, tests: Sequence[str]) -> None:
@@ -52,7 +52,7 @@ def forget_tests(log: Path, tests: Sequence[str]) -> None:
         for line in _read_lines(log)
         if line[0] not in tests and not (line[0] in files and line[1] == ENDED)
     ]
-    log.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    _write_lines(log, kept)
 
 
 def _is_of(test: str, file: str) -> bool:
@@ -62,3 +62,7 @@ def _is_of(test: str, file: str) -> bool:
 def _read_lines(log: Path) -> list[list[str]]:
     lines = log.read_text("utf-8").splitlines() if log.exists() else []
     return [json.loads(line) for line in lines]
+
+
+def _write_lines(log: Path, lines: Iterable[list[str]]) -> None:
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
