@@ -1,7 +1,6 @@
 """From a head's value to a share of right answers: Platt's sigmoid, or isotonic over bins.
 
-Either becomes a rising line through a few points, which is what a profile holds. What looks at all
-models' values at once is in `joint_calibration`.
+Either becomes a rising line through a few points, which is what a profile holds.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from scipy.optimize import minimize
 
 from calibration.arrays import Floats
 
-ALONE = ("platt", "isotonic")
+CALIBRATIONS = ("platt", "isotonic")
 _POINTS = 33
 _BINS = 15
 _LEAST_GAP = 1e-6
