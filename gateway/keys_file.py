@@ -7,7 +7,6 @@ same time whatever was sent.
 import hashlib
 import secrets
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -19,6 +18,7 @@ from gateway.atomic_file import write_atomically
 from gateway.config import GatewayConfig, WeightsConfig
 from gateway.structured import ConfigError, read_struct
 from gateway.telemetry.request_stages import NO_TENANT
+from gateway.utc_time import format_now
 
 KEY_PREFIX: Final = "jg-"
 _KEY_BYTES: Final = 32
@@ -123,11 +123,6 @@ def make_key(tenant: str, **permissions: object) -> tuple[str, KeyEntry]:
         return key, msgspec.convert(fields, KeyEntry)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from None
-
-
-def format_now() -> str:
-    """Return this second, in UTC, as it stands in the file."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_keys(path: Path) -> KeysFile:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +22,7 @@ from calibration.endpoint.retry import (
     describe_unreachable,
 )
 from calibration.endpoint.server import TargetServer
+from gateway.utc_time import format_now
 
 MAJORITY: Final = "majority"
 MEAN: Final = "mean"
@@ -194,7 +194,7 @@ class GradedRun:
             refused=refused,
             tokens_in=usage.prompt_tokens,
             tokens_out=usage.completion_tokens,
-            at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            at=format_now(),
         )
         self._results.append_answer(given)
         self.answers[given.answer_key] = given

@@ -1,13 +1,13 @@
 """From scores to a profile: merged into the models there are, everything else untouched."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from calibration.accuracy.scores import AccuracyScore, LoadedScores
 from gateway.profile import AccuracyProfile, ModelProfile
+from gateway.utc_time import format_now
 
 SHARE_DIGITS = 6
 """Shares are written at this precision, far below any interval's width."""
@@ -73,7 +73,7 @@ def _build_provenance(
     `accuracy` is a line about the overall share, which a later `fit` keeps; `accuracy_measured`
     has every share's source, n and interval.
     """
-    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    date = format_now()
     files = ", ".join(source["name"] for source in found.sources)
     was = before.provenance.get("accuracy_measured")
     measured: dict[str, Any] = dict(was) if isinstance(was, dict) else {}

@@ -6,7 +6,6 @@ ratio and output line where the rows had none.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from gateway.profile import (
     OutputCoefficients,
     TokenRatio,
 )
+from gateway.utc_time import format_now
 
 MERGE_NONE = "none"
 ASSUMED_ACCURACY = 0.5
@@ -182,7 +182,7 @@ def _build_provenance(fit: ModelFit, rows: MeasuredRows, said: ProfileOverrides)
         "hardware": said.hardware or _join_texts(used["hardware"]),
         "engine": said.engine or _join_texts(used["engine"]),
         "dates": _find_date_range(used["at"]),
-        "fitted": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "fitted": format_now(),
         "method": "; ".join(
             f"{cost.quantity.value}: OLS, {cost.loss.value} loss, {cost.form.value} "
             f"({cost.why}), {cost.fitted.robust} covariance, "

@@ -5,7 +5,6 @@ Nothing is written before everything was read, refitted, checked and shown.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -39,6 +38,7 @@ from gateway.console import (
 )
 from gateway.profile import CostProfile, ModelProfile
 from gateway.scheduling.cost import RegressionForm
+from gateway.utc_time import format_time
 
 
 def run(
@@ -161,8 +161,8 @@ def _describe_source(
         "prometheus": server.redacted_url,
         "match": list(server.matchers),
         "window": options.window,
-        "from": _format_time(begin),
-        "to": _format_time(at),
+        "from": format_time(begin),
+        "to": format_time(at),
         "parent_version": live.version,
     }
 
@@ -186,7 +186,7 @@ def _merge_models(
                 "method": "recalibrated",
                 **source,
                 "dates": [source["from"], source["to"]],
-                "fitted": _format_time(time.time()),
+                "fitted": format_time(time.time()),
                 **{part.name: recalibrate_report.build_provenance(part) for part in one.parts},
             },
         )
@@ -229,7 +229,3 @@ def _print_conclusion(
     else:
         text = "nothing was adopted; the live profile stays as it is"
     out.print(f"\n{text}", markup=False, soft_wrap=True)
-
-
-def _format_time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

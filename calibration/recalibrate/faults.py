@@ -7,12 +7,12 @@ and any that break Cauchy and Schwarz's inequality.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.arrays import Floats
+from gateway.utc_time import format_time
 
 _VARIABLES = "weduiozyt"
 _SLACK = 1e-9
@@ -134,8 +134,3 @@ def format_term(found: Counter[str]) -> str:
     """Return the term of those powers; the other way round of `powers`."""
     parts = (f"{v}{found[v] if found[v] > 1 else ''}" for v in _VARIABLES if found[v])
     return "".join(parts) or "n"
-
-
-def format_time(at: float) -> str:
-    """Return Unix seconds as ISO 8601."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -29,10 +29,10 @@ from calibration.recalibrate.faults import (
     find_impossible_reset,
     find_impossible_sums,
     find_stuck_terms,
-    format_time,
 )
 from calibration.recalibrate.prometheus import Series
 from gateway.scheduling.regression_terms import COSTS, PROMPT, TERMS
+from gateway.utc_time import format_time
 
 SUMS_METRIC = "joulegate_ols_sum_total"
 

@@ -7,7 +7,6 @@ window. 2: an option cannot be used.
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.table import Table
@@ -32,6 +31,7 @@ from calibration.savings.savings import (
 from calibration.tables.columns import BadInput
 from gateway.console import OK, out, print_json, report_failure, report_usage_error
 from gateway.scheduling.switchback import Switchback
+from gateway.utc_time import format_time
 
 _DECIDING = ("joules_per_1000_tokens", "joules_per_answer")
 _VERDICTS = {
@@ -88,7 +88,7 @@ def _report(options: SavingsOptions, at: float) -> dict[str, Any]:
         "experiment": switchback.name,
         "baseline": baseline,
         "window": options.window,
-        "to": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "to": format_time(at),
         "block_seconds": switchback.block_seconds,
         "pairs": len(pairs),
         "blocks_left_out": len(blocks) - 2 * len(pairs),

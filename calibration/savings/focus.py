@@ -27,6 +27,7 @@ from calibration.recalibrate.prometheus import PrometheusClient, create_client
 from calibration.savings.options import SavingsOptions
 from calibration.tables.columns import BadInput
 from gateway.console import OK
+from gateway.utc_time import format_time
 
 _NONE: Final = "none"
 _NOBODYS: Final = ("idle", "other")
@@ -80,10 +81,10 @@ def export_month(options: SavingsOptions, at: float) -> int:
                 writer.writerow(
                     {
                         **row,
-                        "BillingPeriodStart": _format_time(begin),
-                        "BillingPeriodEnd": _format_time(end),
-                        "ChargePeriodStart": _format_time(day),
-                        "ChargePeriodEnd": _format_time(following),
+                        "BillingPeriodStart": format_time(begin.timestamp()),
+                        "BillingPeriodEnd": format_time(end.timestamp()),
+                        "ChargePeriodStart": format_time(day.timestamp()),
+                        "ChargePeriodEnd": format_time(following.timestamp()),
                     }
                 )
             day = following
@@ -95,10 +96,6 @@ def _parse_month(text: str) -> datetime:
         return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
     except ValueError:
         raise BadInput(f"--focus: {text!r} is no month like 2026-11") from None
-
-
-def _format_time(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _read_day(server: PrometheusClient, day: datetime, until: float) -> _DayFigures:

@@ -9,11 +9,11 @@ from litestar import Request, get
 from gateway.service.callers.budget_ledger import BudgetWindow, find_period
 from gateway.service.callers.budget_store import StoreUnavailable
 from gateway.service.callers.key_limits import MILLIONTHS, KeyLimits
-from gateway.service.callers.request_hold import format_time
 from gateway.service.callers.spending import KeySpending
 from gateway.service.callers.usage import describe_usage, name_usage
 from gateway.service.client.errors import BadRequest, KeyStoreUnavailable, NotFound
 from gateway.service.pipeline import RequestPipeline
+from gateway.utc_time import format_time
 
 _MONTH: Final = re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])")
 

@@ -6,9 +6,10 @@ import msgspec
 from rich.table import Table
 
 from gateway.console import OK, out, print_json, report_failure, report_usage_error
-from gateway.keys_file import KeyEntry, KeysFile, format_now, read_keys, write_keys
+from gateway.keys_file import KeyEntry, KeysFile, read_keys, write_keys
 from gateway.keys_file import make_key as draw_key
 from gateway.structured import ConfigError
+from gateway.utc_time import format_now
 
 
 def make_key(

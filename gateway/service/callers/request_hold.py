@@ -1,12 +1,12 @@
 """What is held of a key's budgets for one request, until its joules are final."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from gateway.service.callers.budget_ledger import BudgetCharge
 from gateway.service.callers.key_limits import BudgetRule, KeyLimits
 from gateway.service.client import headers as names
 from gateway.service.client.api_error import Header
+from gateway.utc_time import format_time
 
 
 @dataclass(slots=True)
@@ -38,8 +38,3 @@ class RequestHold:
 def describe_budget(rule: BudgetRule, charge: BudgetCharge) -> str:
     """Return what a header says of a budget that has nothing left."""
     return f"{rule.kind}; {rule.unit}; {rule.window}; renews={format_time(charge.ends_at)}"
-
-
-def format_time(at: float) -> str:
-    """Return a Unix time as text, in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

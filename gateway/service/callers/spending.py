@@ -25,7 +25,7 @@ from gateway.service.callers.budget_ledger import (
 from gateway.service.callers.budget_store import BudgetStore, StoreUnavailable, UsageEntry
 from gateway.service.callers.key_limits import MILLIONTHS, BudgetRule, KeyLimits
 from gateway.service.callers.rate_limits import RateLimits
-from gateway.service.callers.request_hold import RequestHold, describe_budget, format_time
+from gateway.service.callers.request_hold import RequestHold, describe_budget
 from gateway.service.callers.usage import count_amount, count_usage, name_usage
 from gateway.service.client import headers as names
 from gateway.service.client.errors import BudgetExceeded, KeyStoreUnavailable
@@ -33,6 +33,7 @@ from gateway.service.request.caller import Caller
 from gateway.service.request.plan import RoutingPlan
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.record import RequestRecord
+from gateway.utc_time import format_time
 
 _log = logging.getLogger("joulegate")
 
