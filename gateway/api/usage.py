@@ -8,7 +8,7 @@ from litestar import Request, get
 
 from gateway.service.callers.budget_ledger import BudgetWindow, find_period
 from gateway.service.callers.budget_store import StoreUnavailable
-from gateway.service.callers.key_limits import MILLIONTHS, KeyLimits
+from gateway.service.callers.key_limits import KeyLimits
 from gateway.service.callers.spending import KeySpending
 from gateway.service.callers.usage import describe_usage, name_usage
 from gateway.service.client.errors import BadRequest, KeyStoreUnavailable, NotFound
@@ -64,15 +64,14 @@ async def _list_budgets(
     balances = await spending.store.read_balances([charge.account for _, charge in charges], now)
     found = []
     for (rule, charge), balance in zip(charges, balances, strict=True):
-        scale = 1 if rule.unit == "tokens" else MILLIONTHS
         found.append(
             {
                 "per": rule.window.value,
                 "unit": rule.unit,
                 "soft": rule.soft,
-                "limit": rule.limit / scale,
-                "spent": balance.settled / scale,
-                "reserved": balance.reserved / scale,
+                "limit": rule.to_units(rule.limit),
+                "spent": rule.to_units(balance.settled),
+                "reserved": rule.to_units(balance.reserved),
                 "renews": format_time(charge.ends_at),
             }
         )

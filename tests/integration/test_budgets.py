@@ -136,6 +136,7 @@ async def test_a_hard_budget_refuses_until_it_renews(world, ring, store, per):
     assert (error["code"], error["type"]) == ("budget_exceeded", "insufficient_quota")
     assert got.headers["x-should-retry"] == "false"
     (budget,) = (await used(gate, headers))["budgets"]
+    assert "too much for what is left of 600;" in error["message"]
     assert budget["renews"] in error["message"]
     assert got.headers["x-joulegate-budget"] == f"hard; tokens; {per}; renews={budget['renews']}"
     assert (budget["limit"], budget["reserved"]) == (600, 0)
@@ -145,6 +146,17 @@ async def test_a_hard_budget_refuses_until_it_renews(world, ring, store, per):
     # Another key of the same tenant has its own.
     other = await known(gate, ring.add("search"))
     assert (await gate.ask(CHAT, other)).status == 200
+
+
+async def test_a_request_that_no_whole_budget_pays_for_is_told_so(world, ring, store):
+    gate = await world.gate(
+        model("phi-3-mini", await world.simulator()), keys=ring.config(store=store)
+    )
+    headers = await known(gate, ring.add("search", budgets=[{"per": "day", "tokens": 5}]))
+    got = await gate.ask(CHAT, headers)
+    assert (got.status, got.json["error"]["code"]) == (429, "budget_exceeded")
+    assert "more than the whole budget of 5; ask for fewer tokens" in got.json["error"]["message"]
+    assert "renews" not in got.json["error"]["message"]
 
 
 async def test_past_a_soft_budget_the_cheapest_model_answers(world, ring, store):

@@ -21,6 +21,10 @@ class BudgetRule(NamedTuple):
         """What tells a soft budget's account from a hard one's of the same window and unit."""
         return "soft" if self.soft else "hard"
 
+    def to_units(self, amount: int) -> float:
+        """Return an account's whole number in joules, tokens or money."""
+        return amount / (1 if self.unit == "tokens" else MILLIONTHS)
+
 
 class KeyLimits(NamedTuple):
     """All limits of a key."""

@@ -251,9 +251,16 @@ def _put_cheapest_first(decision: RoutingDecision) -> RoutingDecision:
 
 
 def _make_refusal(rule: BudgetRule, charge: BudgetCharge, now: float) -> BudgetExceeded:
+    needed, limit = rule.to_units(charge.amount), rule.to_units(rule.limit)
+    if charge.amount > charge.limit:
+        why = f"more than the whole budget of {limit:.6g}; ask for fewer tokens or a cheaper model"
+    else:
+        why = (
+            f"too much for what is left of {limit:.6g}; it renews at {format_time(charge.ends_at)}"
+        )
     error = BudgetExceeded(
-        f"this API key's budget of {rule.unit} for the {rule.window} has too little left for this "
-        f"request; it renews at {format_time(charge.ends_at)}",
+        f"this request may take {needed:.6g} {rule.unit} of this API key's budget for the "
+        f"{rule.window}: {why}",
         retry_after_seconds=round_up_seconds(charge.ends_at - now),
     )
     error.more_headers = ((names.BUDGET.encode(), describe_budget(rule, charge).encode()),)
