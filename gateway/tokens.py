@@ -10,13 +10,15 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import tiktoken
 
+from backends.sse import UNREADABLE
 from gateway.bounded_file import read_bounded_file
+from gateway.cut_text import CutText, cut_slices, decode_pieces, spread_slices
 from gateway.word_tokens import WordTokens
 
 _RANKS_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
@@ -34,10 +36,9 @@ _DENSE_BYTES = 6_144
 # A run without spaces is one long piece for the byte-pair merge and costs three times as much.
 _SLICES = 64
 _SAMPLE_BYTES = 6_144
+_CUT_BYTES = 4_096
 _WORD_CHARS = 48
 _SPACE_BEGINS = re.compile(r"(?<=\S)\s")
-# Steps of the golden ratio: places within the strata that repeat with no period of the text's.
-_GOLDEN = 0.618033988749895
 _CHARS_PER_TOKEN = 4.0
 _LEAST_KEPT_CHARS = 256
 _MOST_AT_ONCE_CHARS = 20_000
@@ -79,6 +80,8 @@ class TokenCounter:
             return self.measure(repeated or rest)
         if len(repeated) < _LEAST_KEPT_CHARS:
             return self.measure(f"{repeated}\n{rest}")
+        if len(repeated) > _MOST_AT_ONCE_CHARS:
+            return self.measure(f"{repeated}\n{rest}")  # never kept: see below
         key = hashlib.blake2b(repeated.encode("utf-8", "replace"), digest_size=16).digest()
         first = self._kept.pop(key, None)
         if first is None:
@@ -112,6 +115,43 @@ class TokenCounter:
         scale = len(text) / len(sample)
         tokens = self._words.count_tokens(sample)
         return Counted(round(tokens * scale), round(count_dense(sample) * scale))
+
+    def measure_texts(self, texts: Sequence[str], leading: int = 0) -> Counted:
+        """Return the counts of texts a line each, the first `leading` of which come repeatedly.
+
+        Long ones that were cut are scaled from one sample of all of them.
+        """
+        cut = [text.raw for text in texts if isinstance(text, CutText)]
+        first, rest = texts[:leading], texts[leading:]
+        if cut:
+            first, rest = _leave_out_cut(first), _leave_out_cut(rest)
+        counted = self.measure_prompt("\n".join(first), "\n".join(rest))
+        size = sum(map(len, cut))
+        for raw in cut:
+            more = self._scale_sample(raw, max(1, round(_SLICES * len(raw) / size)))
+            counted = Counted(counted.tokens + more.tokens, counted.dense_chars + more.dense_chars)
+        return counted
+
+    def _scale_sample(self, raw: memoryview, slices: int) -> Counted:
+        """Return the counts of a text as it stands in JSON; what cannot be decoded is estimated."""
+        if self._words is not None:
+            pieces = cut_slices(raw, slices, _CUT_BYTES // _SLICES)
+            try:
+                sample = decode_pieces(pieces)
+                if not _is_prose(sample) and slices > 1:
+                    pieces = pieces[::2]
+                    sample = decode_pieces(pieces)
+            except UNREADABLE:
+                pass
+            else:
+                scale = len(raw) / sum(map(len, pieces))
+                tokens = self._words.count_tokens(sample)
+                return Counted(round(tokens * scale), round(count_dense(sample) * scale))
+        return Counted(-(-len(raw) // int(_CHARS_PER_TOKEN)), 0)
+
+
+def _leave_out_cut(texts: Sequence[str]) -> list[str]:
+    return [text for text in texts if not isinstance(text, CutText)]
 
 
 def count_dense(text: str) -> int:
@@ -180,12 +220,9 @@ def _sample(text: str, chars: int) -> str:
     Each begins where a word does and ends where one ends, so that no word is cut and none is
     counted twice: cut words add tokens, and taking a fixed number off for them was 8% low.
     """
-    stratum = len(text) / _SLICES
     width = chars // _SLICES
     pieces = []
-    for index in range(_SLICES):
-        offset = (index * _GOLDEN) % 1.0
-        start = int(index * stratum + offset * max(0.0, stratum - width))
+    for start in spread_slices(len(text), _SLICES, width):
         begin = _find_space(text, start)
         pieces.append(text[begin : _find_space(text, begin + width)])
     return "".join(pieces)

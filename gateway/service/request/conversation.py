@@ -2,7 +2,7 @@
 
 Rules: it is read as leniently as vLLM reads it, and more so: what is no text, picture, sound or
 tool call counts as nothing and is passed on. A part without a type is what its members say, as at
-vLLM.
+vLLM. A long text is decoded at both ends and where its count looks, unless it is the application's.
 """
 
 from typing import Any, Final
@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from backends.sse import ABSENT, UNREADABLE
+from gateway.cut_text import LEAST_BYTES, cut_text, join_texts, read_text
 from gateway.service.request.application import describe_application, is_system
 from gateway.service.request.conversation_prefix import ConversationTexts
 from gateway.service.request.inference_request import InferenceRequest
@@ -33,7 +34,7 @@ class _ContentPart(Struct):
     """A part's texts, and the members that tell what an untyped one is."""
 
     type: Any = None
-    text: Any = None
+    text: Raw = ABSENT
     refusal: Any = None
     thinking: Any = None
     uuid: Any = None
@@ -46,9 +47,9 @@ class _ContentPart(Struct):
     video_url: Raw = ABSENT
     video_embeds: Raw = ABSENT
 
-    def find_text(self) -> str:
-        """Return its text, "" where it has none."""
-        for text in (self.text, self.refusal, self.thinking):
+    def find_text(self, *, cuts: bool) -> str:
+        """Return its text, "" where it has none; of a long one, where it `cuts`, both ends."""
+        for text in (read_text(self.text, cuts=cuts), self.refusal, self.thinking):
             if isinstance(text, str) and text:
                 return text
         return ""
@@ -65,9 +66,12 @@ _MEDIA_MEMBERS: Final = _ContentPart.__struct_fields__[5:]
 _Part = _ContentPart | str | float | bool | list[Raw] | None
 
 
+_Content = str | list[_Part] | dict[str, Raw] | float | bool | None
+
+
 class _ChatMessage(Struct):
     role: Any = None
-    content: str | list[_Part] | dict[str, Raw] | float | bool | None = None
+    content: _Content = None
     tool_calls: Raw = ABSENT
     function_call: Raw = ABSENT
 
@@ -87,7 +91,26 @@ class _ChatMessage(Struct):
         return ""
 
 
+class _LongMessage(Struct):
+    """One of many bytes, whose content is not decoded yet."""
+
+    role: Any = None
+    content: Raw = ABSENT
+    tool_calls: Raw = ABSENT
+    function_call: Raw = ABSENT
+
+    def read(self) -> _ChatMessage:
+        """Decode it, long texts cut. Raises what UNREADABLE lists."""
+        content: _Content = None
+        if self.content is not ABSENT:
+            content = None if is_system(self.role) else cut_text(self.content)
+            content = _content.decode(self.content) if content is None else content
+        return _ChatMessage(self.role, content, self.tool_calls, self.function_call)
+
+
 _messages = msgspec.json.Decoder(list[_ChatMessage | str | float | bool | list[Raw] | None])
+_long_messages = msgspec.json.Decoder(list[_LongMessage | str | float | bool | list[Raw] | None])
+_content = msgspec.json.Decoder(_Content)
 
 
 def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> PromptSize:
@@ -107,7 +130,7 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
         if isinstance(content, str):
             texts.append(content)
         elif isinstance(content, list):
-            _read_parts(content, texts, media)
+            _read_parts(content, texts, media, cuts=not is_system(message.role))
         if message.holds_tools:
             needs.add("tools")
             texts.append(message.find_calls())
@@ -115,7 +138,7 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
             leading += len(texts) - first if leading == first else 0
             system += texts[first:]
         elif message.role == "user":
-            said.append(texts[-1] if len(texts) - first == 1 else "\n".join(texts[first:]))
+            said.append(join_texts(texts[first:]))
         ends.append(len(texts))
     if member_asks(members, "tools"):
         texts.append(bytes(members["tools"]).decode())
@@ -129,8 +152,7 @@ def measure_conversation(ask: InferenceRequest, counter: TokenCounter) -> Prompt
     if not messages:
         return UNREAD
     # What the application always sends stands first, and is counted once.
-    repeated, rest = "\n".join(texts[:leading]), "\n".join(texts[leading:])
-    counted = counter.measure_prompt(repeated, rest)
+    counted = counter.measure_texts(texts, leading)
     overhead = MESSAGE_TOKENS * len(messages) + ANSWER_TOKENS + IMAGE_TOKENS * len(media)
     needs.update("audio" if "audio" in kind else "images" for kind in media)
     return PromptSize(counted.tokens + overhead, tuple(needs), counted.dense_chars)
@@ -141,19 +163,22 @@ def _decode_messages(raw: Raw | None) -> list[_ChatMessage]:
     if raw is None:
         return []
     try:
-        found = _messages.decode(raw)
+        if len(memoryview(raw)) < LEAST_BYTES:
+            found = _messages.decode(raw)
+            return [message for message in found if isinstance(message, _ChatMessage)]
+        long = _long_messages.decode(raw)
+        return [message.read() for message in long if isinstance(message, _LongMessage)]
     except UNREADABLE:
         return []
-    return [message for message in found if isinstance(message, _ChatMessage)]
 
 
-def _read_parts(parts: list[_Part], texts: list[str], media: list[str]) -> None:
+def _read_parts(parts: list[_Part], texts: list[str], media: list[str], *, cuts: bool) -> None:
     """Add a content list's texts to `texts` and the kinds of its media to `media`."""
     for part in parts:
         if isinstance(part, str):
             texts.append(part)
         elif isinstance(part, _ContentPart):
-            texts.append(part.find_text())
+            texts.append(part.find_text(cuts=cuts))
             kind = part.find_media()
             if kind:
                 media.append(kind)

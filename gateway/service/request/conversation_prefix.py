@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from gateway.cut_text import measure_size
 from gateway.scheduling.prefix_holders import PrefixMarks
 
 _SIZE: Final = 16
@@ -44,14 +45,14 @@ def mark_prefixes(found: ConversationTexts, application: str, key: bytes) -> Pre
         first = end
         if number >= unmarked:
             turns.append(chain.digest())
-    chars = sum(map(len, texts[:leading]))
+    chars = sum(map(measure_size, texts[:leading]))
     if not chars:
         return PrefixMarks(tuple(turns))
-    return PrefixMarks(tuple(turns), application.encode(), chars / sum(map(len, texts)))
+    return PrefixMarks(tuple(turns), application.encode(), chars / sum(map(measure_size, texts)))
 
 
 def _shorten(text: str) -> bytes:
-    size = len(text)
+    size = measure_size(text)
     if size > 2 * _END_CHARS:
         text = f"{size}\n{text[:_END_CHARS]}{text[-_END_CHARS:]}"
     return text.encode("utf-8", "replace")

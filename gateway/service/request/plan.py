@@ -13,6 +13,7 @@ import msgspec
 
 from backends.retry_after import round_up_seconds
 from gateway.config import LogConfig
+from gateway.cut_text import CutText
 from gateway.experiment_config import BaselineConfig
 from gateway.scheduling.decide import NO_POLICY, make_decision
 from gateway.scheduling.decision import RoutingDecision
@@ -119,7 +120,10 @@ class RoutingPlan:
         """Return what the decision log is to keep of the prompt's text; None: nothing."""
         if not (log.features or log.prompts) or not self.ask.words:
             return None
-        found: dict[str, Any] = {"prompt": self.ask.words} if log.prompts else {}
+        found: dict[str, Any] = {}
+        if log.prompts:
+            words = self.ask.words
+            found["prompt"] = words.decode_whole() if isinstance(words, CutText) else words
         if log.features:
             read = self.prompt
             if read is None or read.model is None:  # not read, or not its form

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from backends.sse import UNREADABLE
+from gateway.cut_text import cut_text
 from gateway.service.request.application import describe_application
 from gateway.service.request.conversation import measure_conversation
 from gateway.service.request.inference_request import InferenceRequest
@@ -44,8 +45,8 @@ def _measure_inputs(ask: InferenceRequest, raw: Raw | None, counter: TokenCounte
     ask.application = describe_application(ask.members, ask.kind.value)
     if raw is None:
         return UNREAD
-    text = bytes(raw)
-    if text.startswith(b"["):
+    if memoryview(raw)[:1].tobytes() == b"[":
+        text = bytes(raw)
         if not text.translate(None, b"[]0123456789," + _SPACE):
             return _measure_ids(text)
         if len(text) > EXACT_BYTES:
@@ -56,18 +57,18 @@ def _measure_inputs(ask: InferenceRequest, raw: Raw | None, counter: TokenCounte
                 counted.tokens, (), counted.dense_chars, prompts, 1.0 / prompts, sampled=True
             )
     try:
-        value = _inputs.decode(raw)
+        value = cut_text(raw) or _inputs.decode(raw)
     except UNREADABLE:
         return UNREAD
     if isinstance(value, str):
-        counted = counter.measure(value)
+        counted = counter.measure_texts([value])
         ask.words = value
         return PromptSize(counted.tokens, dense_chars=counted.dense_chars)
-    return _measure_list(ask, value, text, counter)
+    return _measure_list(ask, value, raw, counter)
 
 
 def _measure_list(
-    ask: InferenceRequest, value: list[Any], text: bytes, counter: TokenCounter
+    ask: InferenceRequest, value: list[Any], raw: Raw, counter: TokenCounter
 ) -> PromptSize:
     """Count a short list that is not of token ids alone."""
     if value and all(isinstance(item, str) for item in value):
@@ -78,7 +79,7 @@ def _measure_list(
         return PromptSize(counted.tokens, (), counted.dense_chars, len(value), share)
     if value and all(isinstance(item, dict) for item in value):
         # vLLM takes multimodal embedding inputs; counting their JSON bounds them from above.
-        return PromptSize(counter.count_tokens(text.decode()))
+        return PromptSize(counter.count_tokens(bytes(raw).decode()))
     return UNREAD
 
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from backends.sse import ABSENT, UNREADABLE
+from gateway.cut_text import cut_text, join_texts, read_text
 from gateway.scheduling.features import RequestFeatures
 from gateway.service.request.conversation_prefix import ConversationTexts
 from gateway.service.request.inference_request import InferenceRequest
@@ -28,7 +29,7 @@ _CALL_TYPES: Final = frozenset({"tool_use", "tool_result"})
 
 class _Part(Struct):
     type: Any = None
-    text: Any = None
+    text: Raw = ABSENT
     refusal: Any = None
     thinking: Any = None
     input: Raw = ABSENT
@@ -58,13 +59,13 @@ class TypedConversation:
     def add_message(self, role: Any, content: Raw, *, system: bool = False) -> None:
         """Add a message's content: a text, or parts."""
         first = self._begin_message()
-        self._read_content(content)
+        self._read_content(content, cuts=not system)
         added = self.texts[first:]
         if system:
             self._system += added
             self._leading += len(added) if self._leading == first else 0
         elif role == "user" and added:
-            self._said.append(added[0] if len(added) == 1 else "\n".join(added))
+            self._said.append(join_texts(added))
 
     def add_call(self, name: Any, arguments: Raw) -> None:
         """Add the call of a tool."""
@@ -89,11 +90,11 @@ class TypedConversation:
         self._starts.append(first)
         return first
 
-    def _read_content(self, content: Raw) -> None:
-        if not bytes(content):
+    def _read_content(self, content: Raw, *, cuts: bool = True) -> None:
+        if content is ABSENT:
             return
         try:
-            parts = _content.decode(content)
+            parts = (cut_text(content) if cuts else None) or _content.decode(content)
         except UNREADABLE:
             self.texts.append(bytes(content).decode())
             return
@@ -104,10 +105,10 @@ class TypedConversation:
             if isinstance(part, str):
                 self.texts.append(part)
             elif part is not None:
-                self._read_part(part)
+                self._read_part(part, cuts=cuts)
 
-    def _read_part(self, part: _Part) -> None:
-        found = (part.text, part.refusal, part.thinking)
+    def _read_part(self, part: _Part, *, cuts: bool) -> None:
+        found = (read_text(part.text, cuts=cuts), part.refusal, part.thinking)
         self.texts += [text for text in found if isinstance(text, str) and text]
         kind = part.type if isinstance(part.type, str) else ""
         if is_media(kind):
@@ -132,7 +133,7 @@ class TypedConversation:
         self, ask: InferenceRequest, counter: TokenCounter, asked_tokens_out: int | None
     ) -> RequestFeatures:
         """Count it all."""
-        counted = counter.measure("\n".join(self.texts))
+        counted = counter.measure_texts(self.texts)
         overhead = MESSAGE_TOKENS * len(self._starts) + ANSWER_TOKENS + IMAGE_TOKENS * self._media
         return RequestFeatures(
             counted.tokens + overhead,
