@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from backends.errors import InvalidResponse, ResponseTooLarge
 
 USAGE = b'"usage":{'
+FINGERPRINT = b'"system_fingerprint":'
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"

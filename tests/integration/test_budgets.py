@@ -217,18 +217,22 @@ async def test_without_keys_there_is_no_usage(world):
 
 @NEEDS_REDIS
 @pytest.mark.parametrize(("when_away", "status"), [("open", 200), ("closed", 503)])
-async def test_a_store_that_is_away(world, ring, when_away, status):
+async def test_a_store_that_is_away(world, ring, caplog, when_away, status):
     async with redis_server() as redis:
         store = KeyStoreConfig(redis.url, when_away=when_away, timeout_seconds=10.0)
         gate = await world.gate(
             model("phi-3-mini", await world.simulator()), keys=ring.config(store=store)
         )
-        headers = await known(gate, ring.add("search", budgets=[{"per": "day", "tokens": 9999}]))
+        budgets = [{"per": "day", "tokens": 9999}]
+        entry = ring.add("search", budgets=budgets, requests_per_minute=1000)
+        headers = await known(gate, entry)
         assert (await gate.ask(CHAT, headers)).status == 200
         assert (await used(gate, headers))["requests"] == 1
         await redis.stop()
         answers = [await gate.ask(CHAT, headers) for _ in range(3)]
         assert [got.status for got in answers] == [status] * 3
+        # Of what kind the error was, and not its text, where the address may stand.
+        assert "the store of budgets does not answer: ConnectionError" in caplog.text
         named = {"open": "admitted", "closed": "refused"}[when_away]
         assert await gate.metric("joulegate_key_store_errors_total", consequence=named) >= 3
         assert (await gate.get("/v1/usage", headers)).status == 503

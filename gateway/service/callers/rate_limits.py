@@ -86,7 +86,7 @@ class RateLimits:
             if left > 0:
                 await self._limiter.hit(item, TOKENS, key_id, cost=left)
         except self._failure as error:
-            raise StoreUnavailable(type(error).__name__) from None
+            raise StoreUnavailable(_name_cause(error)) from None
 
     async def _check_tokens(self, key_id: str, most: int, before: list[Header]) -> None:
         item = self._make_item(most)
@@ -94,7 +94,7 @@ class RateLimits:
             left = await self._limiter.test(item, TOKENS, key_id)
             window = None if left else await self._limiter.get_window_stats(item, TOKENS, key_id)
         except self._failure as error:
-            raise StoreUnavailable(type(error).__name__) from None
+            raise StoreUnavailable(_name_cause(error)) from None
         if window is not None:
             raise _make_refusal(TOKENS, most, *_tell_window(TOKENS, most, window), before)
 
@@ -106,7 +106,7 @@ class RateLimits:
             taken = await self._limiter.hit(item, kind, key_id, cost=cost)
             window = await self._limiter.get_window_stats(item, kind, key_id)
         except self._failure as error:
-            raise StoreUnavailable(type(error).__name__) from None
+            raise StoreUnavailable(_name_cause(error)) from None
         told, wait = _tell_window(kind, most, window)
         if taken:
             return [*before, *told]
@@ -123,6 +123,11 @@ def _tell_window(kind: str, most: int, window: Any) -> tuple[list[Header], float
         (f"x-ratelimit-reset-{kind}".encode(), f"{wait:.3f}s".encode()),
     ]
     return told, wait
+
+
+def _name_cause(error: Exception) -> str:
+    """Return what kind of error the library met; never its text, as for the budgets' store."""
+    return type(getattr(error, "storage_error", error)).__name__
 
 
 def _make_refusal(

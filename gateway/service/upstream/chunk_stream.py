@@ -171,11 +171,15 @@ class ChunkStream(StreamedResponse):
         return self._release() + event
 
     def _release(self, fingerprint: Raw = sse.ABSENT) -> bytes:
-        """Return the finished choice's chunk that was held back, with vLLM's fingerprint."""
+        """Return the finished choice's chunk that was held back, with vLLM's fingerprint, once."""
         held, self._held = self._held, b""
         if held and self._rename is not None:
             held = self._rename(held)
-        if held and sse.says_something(fingerprint) and held.endswith(_END):
+        if (
+            held.endswith(_END)
+            and sse.says_something(fingerprint)
+            and sse.FINGERPRINT not in held  # some servers put it on both
+        ):
             return held[: -len(_END)] + b',"system_fingerprint":' + bytes(fingerprint) + _END
         return held
 

@@ -139,6 +139,8 @@ async def test_the_fingerprint_goes_on_the_chunk_before():
     assert await relayed(ONE, STOP, told, DONE) == (ONE + stamped + DONE, None)
     assert await relayed(ONE + STOP + told + DONE) == (ONE + stamped + DONE, None)
     assert await relayed(ONE, STOP, usage(), DONE) == (ONE + STOP + DONE, None)
+    # Where the chunk has one already, a second member of its name would be no proper JSON.
+    assert await relayed(ONE, stamped, told, DONE) == (ONE + stamped + DONE, None)
     null = usage(system_fingerprint=None)
     assert await relayed(ONE, STOP, null, DONE) == (ONE + STOP + DONE, None)
     wanted = ONE + STOP + told + DONE
