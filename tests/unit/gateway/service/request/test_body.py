@@ -66,13 +66,15 @@ values = st.recursive(
 )
 
 
-@given(values, st.integers(50, 70), st.data())
-@settings(max_examples=150)
-def test_the_nesting_check_agrees_with_a_real_parser(value, levels, data):
+@given(values, st.integers(50, 70), st.booleans(), st.data())
+@settings(max_examples=300)
+def test_the_nesting_check_agrees_with_a_real_parser(value, levels, many, data):
     for level in range(levels):
         sibling = data.draw(tricky) if level % 16 == 0 else ""
         value = [sibling, value] if level % 3 else {sibling: [], sibling + "k": value}
-    text = json.dumps({"a": value}, ensure_ascii=False)
+    # So many strings are told apart in another way than a few.
+    beside = [data.draw(tricky)] * 6_000 if many else []
+    text = json.dumps({"a": value, "b": beside}, ensure_ascii=False)
     too_deep = depth(json.loads(text)) > MAX_NESTING
     if not too_deep:
         decode_members(text.encode())
