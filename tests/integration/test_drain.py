@@ -113,6 +113,26 @@ async def test_the_operators_token(world, tmp_path):
     assert not process.said("s3cre")
 
 
+@pytest.mark.parametrize("token", [None, "s3cret"])
+async def test_operators_need_no_clients_key(world, ring, tmp_path, token):
+    simulator, key = await world.simulator(), ring.add("search")
+    admin_config = {"port": 0} | ({} if token is None else {"token": token})
+    keys = {"file": str(ring.path)}
+    async with serving(tmp_path, [simulator.url], admin=admin_config, keys=keys) as found:
+        clients, admin, _ = found
+        sent = {} if token is None else {"authorization": f"Bearer {token}"}
+        asked = {"backend": simulator.url}
+        status, said = await fetch(admin, "/admin/backends/drain", asked, **sent)
+        assert (status, said["state"]) == (200, "drained")
+        status, said = await fetch(admin, "/admin/backends/undrain", asked, **sent)
+        assert (status, said["state"]) == (200, "up")
+        assert (await fetch(clients, "/v1/chat/completions", CHAT))[0] == 401
+        assert (await fetch(clients, "/v1/route", CHAT))[0] == 401
+        assert (await fetch(clients, "/v1/route", CHAT, **key))[0] == 200
+        if token is not None:
+            assert (await fetch(admin, "/admin/backends/drain", asked, **key))[0] == 401
+
+
 async def test_without_an_operators_port_there_is_nothing_to_drain_with(world):
     gate = await world.gate(model("phi-3-mini", await world.simulator()))
     assert (await gate.get("/admin/backends")).status == 404
