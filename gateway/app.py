@@ -135,6 +135,6 @@ def _make_cors_config(config: GatewayConfig) -> CORSConfig | None:
         allow_origins=list(config.cors_origins),
         allow_methods=["GET", "POST", "OPTIONS"],
         allow_headers=["*"],
-        expose_headers=list(headers.RESPONSE),
+        expose_headers=list(headers.EXPOSED),
         max_age=600,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from litestar import Litestar
 
+from gateway.api.surfaces import ADMIN_PREFIX, is_for_clients
 from gateway.service.request.named_endpoints import NAMED, REFUSED
 
 _GETS = {endpoint.url_path: endpoint.method for endpoint in NAMED}
@@ -14,7 +15,7 @@ _PREFIX = re.compile(r"^(?:/(?:api|openai|v1))+(?=/)")
 
 
 def list_paths(app: Litestar) -> dict[str, list[str]]:
-    """Return the methods of each path, sorted by path."""
+    """Return the methods of each path that clients are served, sorted by path."""
     found: dict[str, list[str]] = {}
     for route in sorted(app.routes, key=lambda route: route.path_format):
         if route.path_format in REFUSED:
@@ -22,7 +23,10 @@ def list_paths(app: Litestar) -> dict[str, list[str]]:
         # What reads its request by itself says no methods; most of these take a body.
         methods: Any = getattr(route, "methods", None) or (_GETS.get(route.path_format, "POST"),)
         found[route.path_format] = sorted(set(methods) - {*_HIDDEN})
-    return found
+    if not any(path.startswith(ADMIN_PREFIX) for path in found):
+        return found
+    keyed = app.state.runtime.gateway.keys is not None
+    return {path: found[path] for path in found if is_for_clients(path, keyed=keyed)}
 
 
 def describe_missing_path(path: str, served: dict[str, list[str]]) -> str:

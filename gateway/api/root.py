@@ -6,6 +6,7 @@ the same as JSON.
 
 import base64
 import hashlib
+from collections.abc import Container
 from html import escape
 from importlib.metadata import version
 from typing import Any, Final
@@ -56,17 +57,20 @@ def make_handler(gateway: RequestPipeline) -> Any:
         names = gateway.planner.names
         usable = sum(1 for backend in gateway.backends if backend.is_available)
         contexts = _list_shown(list_contexts(names.config), gateway, request)
+        served = list_paths(request.app)
         if "text/html" not in request.headers.get("accept", ""):
             told = {
                 "name": "joulegate",
                 "version": version("joulegate"),
                 "models": list(contexts),
                 "usable_backends": usable,
-                "paths": list_paths(request.app),
+                "paths": served,
                 "documentation": f"{DOCS}/README.md",
             }
             return Response(told)
-        page = render_page(contexts, list(names.presets), usable, len(gateway.backends))
+        page = render_page(
+            contexts, list(names.presets), usable, len(gateway.backends), served=served
+        )
         return Response(
             page.encode(),
             media_type="text/html",
@@ -92,14 +96,25 @@ def _list_shown(
     return {model: tokens for model, tokens in contexts.items() if names.offers_name(model)}
 
 
-def render_page(contexts: dict[str, int], presets: list[str], usable: int, backends: int) -> str:
-    """Return the page; every name in it is escaped."""
+def render_page(
+    contexts: dict[str, int],
+    presets: list[str],
+    usable: int,
+    backends: int,
+    *,
+    served: Container[str],
+) -> str:
+    """Return the page; every name in it is escaped, and it leads to paths of `served` alone."""
     rows = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td>{context:,}</td></tr>"
         for name, context in contexts.items()
     )
     named = ", ".join(f"<code>{AUTO}:{escape(name)}</code>" for name in presets)
-    links = "".join(f'<a href="{url}">{text}</a> ' for text, url in _LINKS)
+    links = "".join(
+        f'<a href="{url}">{text}</a> '
+        for text, url in _LINKS
+        if url.startswith(DOCS) or f"/{url}" in served
+    )
     body = '{"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}'
     return f"""<!doctype html>
 <html lang="en">

@@ -55,6 +55,11 @@ def is_for_operators(path: str) -> bool:
     return path in _OPEN or path.startswith((ADMIN_PREFIX, _RECORDS))
 
 
+def is_for_clients(path: str, *, keyed: bool) -> bool:
+    """Tell whether a path is served on the clients' port beside an operators' one."""
+    return not is_for_operators(path) or (keyed and path.startswith(_RECORDS))
+
+
 def _find_refusal(
     scope: HTTPScope, path: str, token: str | None, *, on_admin: bool
 ) -> ApiError | None:

@@ -85,6 +85,10 @@ async def test_the_command_and_the_two_ports(world, tmp_path):
             assert (await fetch(admin, path))[0] == 404, path
             assert (await fetch(clients, path))[0] == 200, path
         assert (await fetch(admin, "/v1/chat/completions", CHAT))[0] == 404
+        listed = (await fetch(clients, "/"))[1]["paths"]
+        assert {"/v1/chat/completions", "/ready"} <= set(listed)
+        for path in listed:
+            assert not path.startswith(("/metrics", "/load", "/admin", "/v1/requests")), path
         for address in (clients, admin):
             assert (await fetch(address, "/ready"))[0] == 200
             assert (await fetch(address, "/health"))[0] == 200

@@ -182,7 +182,7 @@ async def test_cors_lets_browsers_in_and_shows_them_the_headers(gate):
         got = await gate.ask(body, origin)
         assert got.headers["access-control-allow-origin"] in ("*", origin["origin"])
         shown = re.split(r",\s*", got.headers["access-control-expose-headers"].lower())
-        assert set(names.RESPONSE) <= set(shown)
+        assert {*names.RESPONSE, "retry-after", "x-should-retry"} <= set(shown)
         assert "authorization" not in shown
     missing = await gate.get("/v1/nowhere", origin)
     assert missing.headers["access-control-allow-origin"] in ("*", origin["origin"])

@@ -65,3 +65,14 @@ RESPONSE: Final = {
     EXPLORED: "`true`, and only then, where a model was drawn to learn how good it is",
     FEASIBLE: "`false`, and only then, where every model breaks a bound and the least bad served",
 }
+EXPOSED: Final = (
+    *RESPONSE,
+    "retry-after",
+    "x-should-retry",
+    *(
+        f"x-ratelimit-{figure}-{kind}"
+        for figure in ("limit", "remaining", "reset")
+        for kind in ("requests", "tokens")
+    ),
+)
+"""What a page of another origin may read of an answer, as the SDKs do before they try again."""
