@@ -9,6 +9,7 @@ from litestar.exceptions import HTTPException
 
 from gateway.api.incoming import choose_request_id
 from gateway.api.paths import describe_missing_path, list_paths
+from gateway.api.surfaces import OPERATOR
 from gateway.service.client import headers as names
 from gateway.service.client.api_error import ApiError
 from gateway.service.client.error_shapes import find_error_shape
@@ -38,7 +39,8 @@ def show_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Re
     shown: ApiError
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            shown = NotFound(describe_missing_path(request.url.path, list_paths(request.app)))
+            served = list_paths(request.app, operators=bool(request.scope.get(OPERATOR)))
+            shown = NotFound(describe_missing_path(request.url.path, served))
         case HTTPStatus.METHOD_NOT_ALLOWED:
             shown = MethodNotAllowed(f"{request.method} is not for {request.url.path[:200]}")
             shown.more_headers = ()  # Litestar knows which methods there are

@@ -6,7 +6,7 @@ from typing import Any
 
 from litestar import Litestar
 
-from gateway.api.surfaces import ADMIN_PREFIX, is_for_clients
+from gateway.api.surfaces import ADMIN_PREFIX, is_for_clients, is_for_operators
 from gateway.service.request.named_endpoints import NAMED, REFUSED
 
 _GETS = {endpoint.url_path: endpoint.method for endpoint in NAMED}
@@ -14,8 +14,8 @@ _HIDDEN = ("HEAD", "OPTIONS")
 _PREFIX = re.compile(r"^(?:/(?:api|openai|v1))+(?=/)")
 
 
-def list_paths(app: Litestar) -> dict[str, list[str]]:
-    """Return the methods of each path that clients are served, sorted by path."""
+def list_paths(app: Litestar, *, operators: bool = False) -> dict[str, list[str]]:
+    """Return the methods of each path on the clients' port, or on the operators', sorted."""
     found: dict[str, list[str]] = {}
     for route in sorted(app.routes, key=lambda route: route.path_format):
         if route.path_format in REFUSED:
@@ -25,6 +25,8 @@ def list_paths(app: Litestar) -> dict[str, list[str]]:
         found[route.path_format] = sorted(set(methods) - {*_HIDDEN})
     if not any(path.startswith(ADMIN_PREFIX) for path in found):
         return found
+    if operators:
+        return {path: found[path] for path in found if is_for_operators(path)}
     keyed = app.state.runtime.gateway.keys is not None
     return {path: found[path] for path in found if is_for_clients(path, keyed=keyed)}
 

@@ -85,6 +85,9 @@ async def test_the_command_and_the_two_ports(world, tmp_path):
             assert (await fetch(admin, path))[0] == 404, path
             assert (await fetch(clients, path))[0] == 200, path
         assert (await fetch(admin, "/v1/chat/completions", CHAT))[0] == 404
+        said = (await fetch(admin, "/admin/nothing"))[1]["error"]["message"]
+        assert "POST /admin/backends/drain" in said
+        assert "/v1/chat" not in said
         listed = (await fetch(clients, "/"))[1]["paths"]
         assert {"/v1/chat/completions", "/ready"} <= set(listed)
         for path in listed:
