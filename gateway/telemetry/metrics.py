@@ -189,9 +189,9 @@ class GatewayMetrics:
         of_tenant.count_tokens(record.served)
         if code == HTTPStatus.OK:
             self.responses.for_model(model).observe_response(record)
-            predicted = record.answered and record.answered.predicted_joules
-            if predicted is not None:
-                of_tenant.predicted_energy_total.inc(predicted)
+            answered = record.answered
+            if answered is not None and answered.predicted_joules is not None:
+                of_tenant.predicted_energy_total.inc(answered.predicted_joules)
             baselines = find_baselines(record)
             if baselines is not None:
                 for series, joules in zip(

@@ -149,7 +149,7 @@ def _make_events(
 ) -> Iterator[Event]:
     """Yield the decision, then each backend asked, within the span whatever the clock did."""
     times = [min(max(start, _to_nanoseconds(asked.at)), end) for asked in trace.asked]
-    decision = record.planned and record.planned.decision
+    decision = None if record.planned is None else record.planned.decision
     if decision is not None:
         ranked = decision.candidates
         yield Event(
@@ -183,11 +183,13 @@ def _make_events(
 
 def _make_status(record: RequestRecord) -> Status:
     """Return Error for what the server is to blame for, as HTTP's conventions have it."""
-    code, error, logged = record.outcome
-    if error is None or code < HTTPStatus.INTERNAL_SERVER_ERROR:
+    outcome = record.outcome
+    if outcome.error is None or outcome.code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return Status(StatusCode.UNSET)
     # A backend's words may hold half a character.
-    return Status(StatusCode.ERROR, (logged or error).encode("utf-8", "replace").decode())
+    return Status(
+        StatusCode.ERROR, (outcome.logged or outcome.error).encode("utf-8", "replace").decode()
+    )
 
 
 def _build_server_attributes(backend: str) -> dict[str, Any]:

@@ -4,10 +4,13 @@
                                                      |
                                                      +-> attempts, and the joules they wasted
 
-A request may stop at any stage: what it did not reach stays None in its `RequestRecord`.
+A request may stop at any stage: what it did not reach stays None in its `RequestRecord`. What is
+made and read most is a Struct: a tenth of a named tuple's time by keyword, a third to be read.
 """
 
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from backends.meter.method import ESTIMATED
 from gateway.scheduling.decide import DeploymentOption
@@ -25,7 +28,7 @@ class CallerIdentity(NamedTuple):
     tenant: str
 
 
-class ReceivedRequest(NamedTuple):
+class ReceivedRequest(Struct, frozen=True):
     """Its head is read. `at` is Unix time, `kind` the endpoint.
 
     `load_format` is what it asks vLLM to tell its load in, "" for nothing; `caller` whose key it
@@ -42,13 +45,13 @@ class ReceivedRequest(NamedTuple):
     client: str = ""
 
 
-class ParsedRequest(NamedTuple):
+class ParsedRequest(Struct, frozen=True):
     """Its body is read."""
 
     stream: bool = False
 
 
-class RequestedName(NamedTuple):
+class RequestedName(Struct, frozen=True):
     """The model it named is resolved: all are labels of metrics, of configured names only.
 
     `arm` is that of a switchback, where the request is routed and counts for one.
@@ -59,7 +62,7 @@ class RequestedName(NamedTuple):
     arm: str | None = None
 
 
-class PlannedRequest(NamedTuple):
+class PlannedRequest(Struct, frozen=True):
     """The decision is made, from the gateway's own count of the prompt (None: not counted).
 
     `decision_seconds` is the time to count tokens and decide, `asked_tokens` the most new tokens
@@ -82,7 +85,7 @@ class PlannedRequest(NamedTuple):
         return round(self.decision_seconds * 1e6, 1)
 
 
-class BackendAttempt(NamedTuple):
+class BackendAttempt(Struct, frozen=True):
     """One backend asked; `reason` is None where it answered."""
 
     model: str
@@ -98,7 +101,7 @@ class WastedEnergy(NamedTuple):
     method: str | None = ESTIMATED
 
 
-class AnsweredRequest(NamedTuple):
+class AnsweredRequest(Struct, frozen=True):
     """A backend answers: who it is and what was predicted of it.
 
     `option` is the deployment as the decision saw it, `running` the requests that the backend was
@@ -125,7 +128,7 @@ class AnsweredRequest(NamedTuple):
         }
 
 
-class ServedRequest(NamedTuple):
+class ServedRequest(Struct, frozen=True):
     """The answer is over, whole or not: the backend's counts, and joules predicted from those.
 
     `serving_seconds` is from sending the request to the end of the backend's answer,
@@ -144,7 +147,7 @@ class ServedRequest(NamedTuple):
     harmonic_running: float | None = None
 
 
-class ClientOutcome(NamedTuple):
+class ClientOutcome(Struct, frozen=True):
     """What the client got. `code`: the HTTP status it saw, 499 where it left first.
 
     An answer that broke midway has the status that it would have had; 0: its task was cancelled by

@@ -5,7 +5,8 @@ load, 1e-9 of a shared token or a logarithm, and 1e-15 of a weight.
 """
 
 from math import isfinite, log
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from gateway.scheduling.cost import COST_FLOOR
 from gateway.scheduling.regression_terms import (
@@ -45,7 +46,7 @@ PARTS = (
 LAYOUT = "|".join(f"{basis} {quantity} {' '.join(TERMS[basis])}" for basis, quantity in PARTS)
 
 
-class SumsRow(NamedTuple):
+class SumsRow(Struct, frozen=True):
     """One whole answer, as its sums see it.
 
     `tokens_in`, `cached_tokens` and `tokens_out` are the backend's counts, `estimated_tokens` our

@@ -7,6 +7,7 @@ machine does not count; the longest hold is what a request may wait for.
 import asyncio
 import time
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from backends.metrics_page import encode_metrics_in_turns
@@ -30,9 +31,9 @@ def make_metrics() -> GatewayMetrics:
             for preset in PRESETS:
                 one = record()
                 caller = CallerIdentity("key", f"tenant-{tenant}")
-                one.received = one.received._replace(caller=caller)
-                one.answered = one.answered._replace(model=model)
-                one.target = one.target._replace(requested=f"auto:{preset}", preset=preset)
+                one.received = replace(one.received, caller=caller)
+                one.answered = replace(one.answered, model=model)
+                one.target = replace(one.target, requested=f"auto:{preset}", preset=preset)
                 metrics.count_finished_request(one)
                 metrics.count_energy(model, one.settled, one.tenant, preset)
     publish_batch()

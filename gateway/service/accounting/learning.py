@@ -7,7 +7,8 @@ nothing.
 
 import time
 from http import HTTPStatus
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from backends.meter.method import MEASURED_METHODS
 from gateway.scheduling.decide import DeploymentOption
@@ -28,7 +29,7 @@ from gateway.telemetry.sums_row import SumsRow
 _MICRO = 1_000_000
 
 
-class ResponseRow(NamedTuple):
+class ResponseRow(Struct, frozen=True):
     """A complete response as a row of a regression."""
 
     tokens_in: int

@@ -14,6 +14,8 @@ import time
 from collections import deque
 from typing import Final
 
+from msgspec.structs import replace
+
 from backends.retry_after import round_up_seconds
 from gateway.scheduling.decision import RoutingDecision
 from gateway.service.callers.budget_ledger import (
@@ -109,7 +111,7 @@ class KeySpending:
         if hold.passed is not None and made.target.model is None:
             made.decision = _put_cheapest_first(made.decision)
             if record.planned is not None:
-                record.planned = record.planned._replace(decision=made.decision)
+                record.planned = replace(record.planned, decision=made.decision)
 
     def settle_request(self, record: RequestRecord) -> None:
         """Note what a request of a key took, now that its joules are final."""

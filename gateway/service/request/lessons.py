@@ -1,7 +1,6 @@
 """What a request keeps for learning, and what a worker has seen and tells the others."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -52,7 +51,7 @@ Told = LengthSeen | TokensSeen | PrefixSeen | AnswerJudged | FeedbackHeard
 """What workers tell each other."""
 
 
-class Lesson(NamedTuple):
+class Lesson(msgspec.Struct, frozen=True):
     """What a request has to keep until its answer's length is known.
 
     `bases` holds what was expected without learning, by deployment. `free` is false where the

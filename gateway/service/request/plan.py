@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from backends.retry_after import round_up_seconds
 from gateway.config import LogConfig
@@ -114,7 +115,7 @@ class RoutingPlan:
         """Note that nobody was drawn after all: the request is not sent."""
         self.decision = self.decision._replace(exploration=None)
         if record.planned is not None:
-            record.planned = record.planned._replace(decision=self.decision)
+            record.planned = structs.replace(record.planned, decision=self.decision)
 
     def describe_text(self, log: LogConfig) -> dict[str, Any] | None:
         """Return what the decision log is to keep of the prompt's text; None: nothing."""

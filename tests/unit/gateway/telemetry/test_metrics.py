@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -189,7 +190,7 @@ def test_the_baselines_are_what_others_were_predicted_to_spend(metrics):
 def test_counters_say_who_spent_it_and_histograms_do_not(metrics):
     for tenant in ("search", "search", "ads"):
         one = record()
-        one.received = one.received._replace(caller=CallerIdentity("key_1", tenant))
+        one.received = replace(one.received, caller=CallerIdentity("key_1", tenant))
         metrics.count_finished_request(one)
         metrics.count_energy(one.model, one.settled, one.tenant, one.target.preset)
     metrics.count_unattributed_energy("m", "idle", 5.0)
@@ -212,7 +213,7 @@ def test_counters_say_who_spent_it_and_histograms_do_not(metrics):
 def test_a_request_whose_client_named_the_model_is_no_saving(metrics):
     one = record()
     decision = one.planned.decision._replace(policy="none")
-    one.planned = one.planned._replace(decision=decision)
+    one.planned = replace(one.planned, decision=decision)
     enter(metrics, one)
     assert not any(
         s.value for s in samples(metrics) if s.name == "joulegate_baseline_energy_joules_total"

@@ -6,6 +6,7 @@ from math import log
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -57,7 +58,7 @@ rows = st.lists(
 
 
 def row(**fields):
-    return SumsRow(
+    usual = SumsRow(
         tokens_in=512,
         tokens_out=301,
         cached_tokens=0,
@@ -70,7 +71,8 @@ def row(**fields):
         joules=WeighedPrediction(300.0, 10.0),
         harmonic_running=1.5,
         dense_chars=77,
-    )._replace(**fields)
+    )
+    return replace(usual, **fields)
 
 
 def shown(total):

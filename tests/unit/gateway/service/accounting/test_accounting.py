@@ -4,6 +4,7 @@ import logging
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from backends.meter.protocol import UnattributedEnergy
@@ -210,7 +211,7 @@ def test_what_a_meter_told_before_the_answer_was_over_is_kept(books, link):
     record = answered(estimated=None)
     link.finished_attempts = [Told(record.expect_answer_energy(), 7_000_000, "exclusive")]
     books.flush()
-    record.served = record.served._replace(estimated_joules=50.0)
+    record.served = replace(record.served, estimated_joules=50.0)
     books.add_record(record)
     books.flush()
     assert record.settled[:2] == (7.0, "exclusive")
