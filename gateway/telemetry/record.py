@@ -191,9 +191,11 @@ class RequestRecord:
 
     def to_log_line(self) -> dict[str, Any]:
         """Return a line of the decision log."""
-        outcome = self.outcome
-        told = {"error": outcome.logged or outcome.error}
-        return {**self.to_dict(), **told, **(self.logged or {})}
+        line, outcome = self.to_dict(), self.outcome
+        line["error"] = outcome.logged or outcome.error
+        if self.logged:
+            line.update(self.logged)
+        return line
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shape of `GET /v1/requests/{id}`; the decision log's begins with it."""
@@ -238,7 +240,10 @@ class RequestRecord:
             "counted_tokens": planned and planned.counted_tokens,
             "asked_tokens": planned and planned.asked_tokens,
             "arm": self.target.arm,
-            "attempts": [attempt._asdict() for attempt in self.attempts],
+            "attempts": [
+                {"model": tried.model, "backend": tried.backend, "reason": tried.reason}
+                for tried in self.attempts
+            ],
             **({} if self.feedback is None else {"feedback": self.feedback.to_dict()}),
             "decision": planned
             and planned.decision.to_dict(request_id=received.id, decision_us=planned.decision_us),
