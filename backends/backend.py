@@ -20,7 +20,6 @@ _log = logging.getLogger("joulegate.backends")
 
 _MAX_GAUGE_REQUESTS = 1e6  # a gauge above it is broken
 
-
 WAIT_TRIAL: Final = -1
 """What `begin_request` gives to the one request that is let through within a `Retry-After`."""
 
@@ -195,7 +194,7 @@ class Backend(CircuitBreaker):
         cache_usage: float | None = None,
     ) -> None:
         """Note what vLLM's gauges show, and how many of those were `own`; None: nothing."""
-        self.integrate_load()
+        self._integrate()
         self._seen_at = self._clock()
         self.cache_usage = min(max(cache_usage or 0.0, 0.0), 1.0)
         runs, waits = (
@@ -210,12 +209,20 @@ class Backend(CircuitBreaker):
 
         The difference of two calls over the time between them is the mean of either.
         """
+        self._integrate()
+        return self.last_integral
+
+    @property
+    def last_integral(self) -> LoadIntegral:
+        """What `integrate_load` gave, or would have, when the load last changed or was read."""
+        return LoadIntegral(self._running_seconds, self._share_seconds)
+
+    def _integrate(self) -> None:
         now = self._clock()
         running, passed = self.running_and_queued[0], now - self._since
         self._running_seconds += running * passed
         self._share_seconds += passed / running if running > 1 else passed
         self._since = now
-        return LoadIntegral(self._running_seconds, self._share_seconds)
 
     @property
     def wait_seconds(self) -> float:
@@ -259,7 +266,7 @@ class Backend(CircuitBreaker):
 
     def begin_request(self) -> int:
         """Count a request in; return what `end_request` takes as its trial."""
-        self.integrate_load()
+        self._integrate()
         self._count_inflight(1)
         if self._wait_until is not None and self._clock() < self._wait_until:
             self._wait_trial_in_flight = True
@@ -268,7 +275,7 @@ class Backend(CircuitBreaker):
 
     def end_request(self, *, trial: int = 0) -> None:
         """Count a request out, whatever its outcome; `trial` is what `begin_request` gave."""
-        self.integrate_load()
+        self._integrate()
         self._count_inflight(-1)
         if trial == WAIT_TRIAL:
             self._wait_trial_in_flight = False

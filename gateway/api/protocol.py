@@ -8,6 +8,7 @@ answered unchunked, and a client that has closed only its own side gets its answ
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, Protocol
 
 import httptools
@@ -102,11 +103,11 @@ class ResponsePieces:
             or cycle.scope["method"] == "HEAD"
         ):
             return False
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        pairs = [*cycle.default_headers, *headers]
         if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if head.count(b"\r") + head.count(b"\n") != 2 * len(lines):
+            pairs.append((b"connection", b"close"))
+        head = b"%b: %b\r\n" * len(pairs) % tuple(chain.from_iterable(pairs))
+        if head.count(b"\r") + head.count(b"\n") != 2 * len(pairs):
             return False  # a line end within a value: uvicorn refuses it
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False

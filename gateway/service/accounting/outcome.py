@@ -20,27 +20,26 @@ def build_response_headers(
     passed: frozenset[bytes] | None = None,
 ) -> list[Header]:
     """Return the response headers that say who answered and why, and the backend's that pass."""
-    scored = opened.scored
-    pairs = [
-        (_MODEL, scored.model),
-        (_BACKEND, opened.backend.label),
-        (_POLICY, made.decision.policy),
-        (_SCORE, f"{scored.score:.6g}"),
-        (_PREDICTED_SECONDS, f"{scored.predicted_seconds:.6g}"),
-        (_PREDICTED_JOULES, f"{scored.predicted_joules:.6g}"),
-        (_ATTEMPTS, str(len(record.attempts))),
-        (_DECISION_US, f"{made.seconds * 1e6:.1f}"),
+    scored, decision = opened.scored, made.decision
+    head = [
+        (_MODEL, scored.model.encode("latin-1")),
+        (_BACKEND, opened.backend.label.encode("latin-1")),
+        (_POLICY, decision.policy.encode("latin-1")),
+        (_SCORE, b"%.6g" % scored.score),
+        (_PREDICTED_SECONDS, b"%.6g" % scored.predicted_seconds),
+        (_PREDICTED_JOULES, b"%.6g" % scored.predicted_joules),
+        (_ATTEMPTS, b"%d" % len(record.attempts)),
+        (_DECISION_US, b"%.1f" % (made.seconds * 1e6)),
     ]
-    if not made.decision.feasible:
-        pairs.append((_FEASIBLE, "false"))
-    explored = made.decision.exploration
+    if not decision.feasible:
+        head.append((_FEASIBLE, b"false"))
+    explored = decision.exploration
     if explored is not None and explored.explored:
-        pairs.append((_EXPLORED, "true"))
+        head.append((_EXPLORED, b"true"))
     if record.received.load_format:
         told = opened.answer.get_header(names.LOAD)
         if told is not None:
-            pairs.append((_LOAD, told))
-    head = [(name, value.encode("latin-1")) for name, value in pairs]
+            head.append((_LOAD, told.encode("latin-1")))
     if record.hold is not None:
         head += record.hold.build_headers()
     if passed is not None:

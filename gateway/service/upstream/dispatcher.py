@@ -184,8 +184,8 @@ class UpstreamDispatcher:
         """Attempt one backend; None where the next is to be attempted. Raises UpstreamRejection."""
         began = time.monotonic()
         running, _ = backend.running_and_queued
-        load_before = backend.integrate_load()
         trial = place.deployment.begin_request(backend)
+        load_before = backend.last_integral
         model_trial = place.deployment.begin_trial(backend)
         backlog = PromptBacklog(backend, scored, place.option, stream=ask.stream)
         metered = metering.begin_attempt(backend, place, scored) if ask.kind.generates else None
