@@ -18,6 +18,8 @@ where a request is to be predicted, its mean over the request's time where one w
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+_TYPICAL = (100.0, 100.0)
+
 COST_FLOOR = 1e-3
 """Smallest prediction, in seconds or joules: a regression may cross zero, a cost may not."""
 
@@ -83,6 +85,8 @@ class CostFunction:
     _shared: bool = field(init=False, repr=False, compare=False)
     is_linear: bool = field(init=False, repr=False, compare=False)
     """Whether the cost is linear in tokens out, so that the mean length has the mean cost."""
+    typical_cost: float = field(init=False, repr=False, compare=False)
+    """That of a request of 100 tokens in and 100 out, alone."""
 
     def __post_init__(self) -> None:
         if len(self.coefficients) != self.form.term_count:
@@ -100,6 +104,7 @@ class CostFunction:
         object.__setattr__(self, "_b", (b0, b1, b2, b3, half, b4))
         object.__setattr__(self, "_shared", self.quantity is CostQuantity.JOULES)
         object.__setattr__(self, "is_linear", not self.form.reads_context)
+        object.__setattr__(self, "typical_cost", self.predict_cost(*_TYPICAL))
 
     def evaluate_form(
         self, tokens_in: float, tokens_out: float, running: float = 0.0, cached: float = 0.0

@@ -72,7 +72,6 @@ WINSOR: Final = 5
 """A row's cost counts as at least a fifth and at most five times its live prediction."""
 ORDINARY: Final = 3
 """`t` is held to a third of the prediction."""
-_TYPICAL: Final = (100.0, 100.0)
 _LEAST_SHARE: Final = 0.1
 
 
@@ -93,7 +92,7 @@ class WeighedPrediction(NamedTuple):
     ) -> "WeighedPrediction":
         """Ask a cost."""
         value = cost.evaluate_form(tokens_in, tokens_out, running, cached)
-        return cls(value, _LEAST_SHARE * cost.predict_cost(*_TYPICAL))
+        return cls(value, _LEAST_SHARE * cost.typical_cost)
 
     @property
     def floored(self) -> bool:

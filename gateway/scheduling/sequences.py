@@ -28,6 +28,8 @@ class SequenceCounts(NamedTuple):
         self, cost: CostFunction, tokens_in: float, tokens_out: float, running: float
     ) -> float:
         """Return the joules of all of them beside `running` other requests."""
+        if self.prompts == self.answers == 1:  # as nearly all are
+            return cost.predict_cost(tokens_in, tokens_out, running)
         each_in, each_out = self.find_mean_tokens(tokens_in, tokens_out)
         return self.total * cost.predict_cost(each_in, each_out, running + self.total - 1)
 

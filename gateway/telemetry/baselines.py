@@ -30,10 +30,11 @@ def find_baselines(record: RequestRecord) -> BaselineJoules | None:
         return None
     candidates = planned.decision.candidates
     joules = [scored.predicted_joules for scored in candidates]
+    accuracies = [scored.accuracy for scored in candidates]
     answered = record.answered
     return BaselineJoules(
         (answered and answered.predicted_joules) or 0.0,
-        max(candidates, key=lambda scored: scored.accuracy).predicted_joules,
+        joules[accuracies.index(max(accuracies))],
         min(joules),
         max(joules),
     )

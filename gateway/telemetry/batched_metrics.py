@@ -7,7 +7,9 @@ was published.
 """
 
 from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Iterable
+from functools import partial
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.samples import Sample
@@ -49,30 +51,23 @@ class BatchedCounter(Counter):
 class BatchedHistogram(Histogram):
     """A histogram whose observations are entered by `publish_batch`."""
 
-    _noted = 0.0
-    _counts: dict[int, int] | None = None
-    """How many were noted, by bucket."""
+    _noted: list[float] | None = None
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:  # noqa: ARG002 - there are none
         """Note an amount."""
-        if self._counts is None:
-            self._counts = {}
-        counts = self._counts
-        if not counts:
+        if self._noted is None:
+            self._noted = []
             _touched.append(self)
-        bucket = bisect_left(self._upper_bounds, amount)
-        counts[bucket] = counts.get(bucket, 0) + 1
-        self._noted += amount
+        self._noted.append(amount)
 
     def publish(self) -> None:
-        """Enter what was noted."""
-        noted, self._noted = self._noted, 0.0
-        counts, self._counts = self._counts or {}, {}
-        self._sum.inc(noted)
-        for bucket, count in counts.items():
+        """Enter what was noted, if anything was."""
+        noted, self._noted = self._noted or [], None
+        self._sum.inc(sum(noted))
+        for bucket, count in Counts(map(partial(bisect_left, self._upper_bounds), noted)).items():
             self._buckets[bucket].inc(count)
 
     def _child_samples(self) -> Iterable[Sample]:
-        if self._counts:
+        if self._noted is not None:
             self.publish()
         return super()._child_samples()

@@ -98,23 +98,24 @@ class Learnt:
         at_seconds: float,
     ) -> None:
         """Take one whole answer to one prompt."""
+        # What was seen is made only where there is a worker to tell: most processes are alone.
         if not lesson.has_media:
-            counted, dense = lesson.counted_tokens, lesson.dense_chars
-            self._learn(TokensSeen(option.model, option.scale, counted, dense, prompt_tokens))
+            self._changed = True
+            prompt = (option.scale, lesson.counted_tokens, lesson.dense_chars, prompt_tokens)
+            self.tokens.observe(option.model, *prompt)
+            if self._told is not None:
+                self._tell(TokensSeen(option.model, *prompt))
         base = lesson.bases.get(option.name)
         if base is None or not lesson.free or completion_tokens <= lesson.min_tokens:
             return
-        self._learn(
-            LengthSeen(
-                option.learnt_name,
-                lesson.application,
-                base.mu,
-                base.sigma,
-                completion_tokens,
-                cut,
-                at_seconds,
-            )
+        self._changed = True
+        name, application = option.learnt_name, lesson.application
+        self.lengths.observe(
+            name, application, base, completion_tokens, cut=cut, at_seconds=at_seconds
         )
+        if self._told is not None:
+            answer = (completion_tokens, cut, at_seconds)
+            self._tell(LengthSeen(name, application, base.mu, base.sigma, *answer))
 
     def hear(self, heard: FeedbackHeard) -> bool:
         """Take a judgement from a client; tell whether its request waits for one here."""
@@ -212,6 +213,9 @@ class Learnt:
 
     def _learn(self, lesson: Told) -> None:
         self.apply(lesson)
+        self._tell(lesson)
+
+    def _tell(self, lesson: Told) -> None:
         if self._told is not None and len(self._told) < _MOST_TOLD:
             self._told.append(lesson)
 
@@ -286,10 +290,8 @@ class Learnt:
             if self.accuracy is not None and "accuracy" in state:
                 self.accuracy.restore(state["accuracy"])
             self._key = key
-        except (
-            OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
-        ) as error:  # fmt: skip
-            _log.warning("learning state %s cannot be used, learning begins anew: %s", path, error)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as why:
+            _log.warning("learning state %s cannot be used, learning begins anew: %s", path, why)
             self.lengths, self.tokens = LengthLearner(), TokenLearner()
             kept = path.with_name(f"{path.name}.bad")
             try:
