@@ -16,6 +16,8 @@ from functools import lru_cache
 from math import erfc, exp, log
 from typing import NamedTuple
 
+from gateway.scheduling.tuple_maker import tuple_maker
+
 DEFAULT_SIGMA = 0.8
 """Standard deviation of log length where nothing is known of it (measured: 0.7 to 0.9)."""
 
@@ -42,10 +44,10 @@ class AnswerLength(NamedTuple):
     mu: float
     sigma: float
 
-    @classmethod
-    def of_mean(cls, mean: float, sigma: float = DEFAULT_SIGMA) -> "AnswerLength":
+    @staticmethod
+    def of_mean(mean: float, sigma: float = DEFAULT_SIGMA) -> "AnswerLength":
         """Return the one with this mean in tokens (below 1 counts as 1)."""
-        return cls(math.log(max(1.0, mean)) - sigma * sigma / 2.0, sigma)
+        return make_length((log(max(1.0, mean)) - sigma * sigma / 2.0, sigma))
 
     def compute_mean(self, low: float, high: float) -> float:
         """Return E[clamp(o, low, high)]; with low >= high it is high."""
@@ -86,6 +88,10 @@ class AnswerLength(NamedTuple):
         below = 0.5 * math.erfc((2.0 * sigma - z) / _SQRT2)
         exponent = 2.0 * mu + 2.0 * sigma * sigma
         return (math.exp(exponent) * below if exponent < _FAR else 0.0) + limit * limit * tail
+
+
+make_length = tuple_maker(AnswerLength)
+"""Makes one of (mu, sigma): a request has ten."""
 
 
 @lru_cache(maxsize=1024)

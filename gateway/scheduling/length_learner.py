@@ -14,9 +14,10 @@ Rules of this file:
 import math
 from typing import Any, Final
 
-from gateway.scheduling.answer_length import AnswerLength
+from gateway.scheduling.answer_length import AnswerLength, make_length
 from gateway.scheduling.candidate import LearntLength
 from gateway.scheduling.censored_lengths import CensoredLengths, LengthPrior
+from gateway.scheduling.tuple_maker import tuple_maker
 
 APPLICATION, MODEL = "application", "model"
 MOST_APPLICATIONS: Final = 2000
@@ -27,6 +28,7 @@ _APPLICATION_PRIOR_N = 0.5
 _SIGMA_PRIOR_N = 6.0
 _LEAST_SIGMA = 0.05
 _LEAST_N = 0.5
+_make_learnt = tuple_maker(LearntLength)
 
 
 class _ModelLevel:
@@ -105,8 +107,8 @@ class LengthLearner:
             mean, sigma, source = level.lengths.mean, level.lengths.sigma, MODEL
         else:
             return None
-        length = AnswerLength(base.mu + mean, max(sigma, _LEAST_SIGMA))
-        return LearntLength(length, source)
+        length = make_length((base.mu + mean, max(sigma, _LEAST_SIGMA)))
+        return _make_learnt((length, source))
 
     def set_base(self, model: str, base_mu: float) -> None:
         """Note what is now expected without learning: what was learnt is kept in tokens."""

@@ -19,6 +19,7 @@ exact; with `t` one can ask whether ordinary rows show what a fit says, or a few
 from typing import Final, NamedTuple
 
 from gateway.scheduling.cost import COST_FLOOR, CostFunction
+from gateway.scheduling.tuple_maker import tuple_maker
 
 COSTS: Final = "costs"
 ROWS: Final = "rows"
@@ -86,13 +87,13 @@ class WeighedPrediction(NamedTuple):
     value: float
     least: float
 
-    @classmethod
+    @staticmethod
     def of(
-        cls, cost: CostFunction, tokens_in: float, tokens_out: float, running: float, cached: float
+        cost: CostFunction, tokens_in: float, tokens_out: float, running: float, cached: float
     ) -> "WeighedPrediction":
         """Ask a cost."""
         value = cost.evaluate_form(tokens_in, tokens_out, running, cached)
-        return cls(value, _LEAST_SHARE * cost.typical_cost)
+        return _make_weighed((value, _LEAST_SHARE * cost.typical_cost))
 
     @property
     def floored(self) -> bool:
@@ -103,3 +104,6 @@ class WeighedPrediction(NamedTuple):
     def weighed(self) -> float:
         """What the row is weighted by: the prediction, or `least`."""
         return max(self.value, self.least)
+
+
+_make_weighed = tuple_maker(WeighedPrediction)

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from gateway.scheduling.decide import NO_POLICY
 from gateway.telemetry.record import RequestRecord
 
+_OK: Final = HTTPStatus.OK.value
 BASELINES: Final = ("chosen", "most-accurate", "cheapest", "hungriest")
 
 
@@ -23,7 +24,7 @@ def find_baselines(record: RequestRecord) -> BaselineJoules | None:
     planned = record.planned
     if (
         planned is None
-        or record.outcome.code != HTTPStatus.OK
+        or record.outcome.code != _OK
         or planned.decision.policy == NO_POLICY
         or not record.model
     ):

@@ -39,6 +39,7 @@ FAILURES = (
     "status_5xx",
 )  # fmt: skip
 BREAK_REASONS = ("connection_lost", "bad_answer", "oversized", "status_5xx", "stalled", "draining")
+_OK = HTTPStatus.OK.value  # by itself an enum's member is looked up by a Python function
 NO_PRESET = "none"
 NO_MODEL = "none"
 """The `model` label of a request that reached no model."""
@@ -187,7 +188,7 @@ class GatewayMetrics:
         preset = record.target.preset
         of_tenant = self.responses.for_tenant(model, tenant, preset)
         of_tenant.count_tokens(record.served)
-        if code == HTTPStatus.OK:
+        if code == _OK:
             self.responses.for_model(model).observe_response(record)
             answered = record.answered
             if answered is not None and answered.predicted_joules is not None:

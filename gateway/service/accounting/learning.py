@@ -27,6 +27,7 @@ from gateway.telemetry.request_stages import (
 from gateway.telemetry.sums_row import SumsRow
 
 _MICRO = 1_000_000
+_OK = HTTPStatus.OK.value
 
 
 class ResponseRow(Struct, frozen=True):
@@ -64,7 +65,7 @@ class TrafficLearner:
         served, answered, planned = record.served, record.answered, record.planned
         if self.learnt is None or answered is None or planned is None or planned.lesson is None:
             return
-        if record.outcome.code != HTTPStatus.OK or not served.prompt_tokens:
+        if record.outcome.code != _OK or not served.prompt_tokens:
             return
         single = planned.sequences.total == 1
         self.learnt.observe_prefix(
@@ -183,9 +184,7 @@ def _extract_row(record: RequestRecord) -> ResponseRow | None:
     """Return the row of a complete response, or None."""
     served, settled = record.served, record.settled
     planned = record.planned
-    if record.outcome.code != HTTPStatus.OK or (
-        planned is not None and planned.sequences.total > 1
-    ):
+    if record.outcome.code != _OK or (planned is not None and planned.sequences.total > 1):
         return None
     if not served.prompt_tokens or not served.completion_tokens:
         return None
