@@ -87,8 +87,10 @@ class RedisStore:
     """Keeps accounts at `url`; one that does not answer within `seconds` is unavailable."""
 
     def __init__(self, url: str, seconds: float) -> None:
+        # By RESP3 redis-py 8 waits for news of maintenance, and so leaves out the look at a kept
+        # connection which shows that the server has closed it.
         self.pool = aioredis.ConnectionPool.from_url(
-            url, socket_timeout=seconds, socket_connect_timeout=seconds
+            url, protocol=2, socket_timeout=seconds, socket_connect_timeout=seconds
         )
         self._client: Any = aioredis.Redis(connection_pool=self.pool)
         self._reserve = self._client.register_script(_RESERVE)
