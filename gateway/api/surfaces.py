@@ -10,6 +10,7 @@ compared in a time that tells nothing of it.
 from typing import Final
 
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from litestar.utils import normalize_path
 
 from backends.bearer import is_bearer_of
 from gateway.api.incoming import choose_request_id
@@ -34,7 +35,8 @@ def split_surfaces(app: ASGIApp, admin: AdminConfig, port: int, *, keyed: bool) 
             await app(scope, receive, send)
             return
         http: HTTPScope = scope  # type: ignore[assignment]
-        path, server = http["path"], http["server"]
+        # As the router sees it, to which `//metrics/` is `/metrics`.
+        path, server = normalize_path(http["path"]), http["server"]
         on_admin = server is not None and server[1] == port
         if keyed and not on_admin and path.startswith(_RECORDS):
             await app(scope, receive, send)
