@@ -111,7 +111,12 @@ class RateLimits:
         if taken:
             return [*before, *told]
         asked = f"; this request was predicted to take {cost}" if kind == TOKENS else ""
-        raise _make_refusal(kind, most, told, wait, before, asked)
+        if cost > most:
+            asked += ", more than a whole minute's; ask for fewer"
+        refusal = _make_refusal(kind, most, told, wait, before, asked)
+        # An SDK that came back each minute would be refused each time.
+        refusal.should_retry = cost <= most
+        raise refusal
 
 
 def _tell_window(kind: str, most: int, window: Any) -> tuple[list[Header], float]:

@@ -37,3 +37,14 @@ async def test_a_request_that_does_not_wait_is_refused_by_its_plan_alone():
     assert await rates.take_request("key", LIMITS, waits=False) == []
     with pytest.raises(RateLimitReached, match="predicted to take 7"):
         await rates.take_predicted("key", LIMITS, 7, [])
+
+
+async def test_a_request_that_no_minute_has_tokens_for_is_not_told_to_come_back():
+    rates = RateLimits()
+    with pytest.raises(RateLimitReached, match="more than a whole minute's") as raised:
+        await rates.take_predicted("key", LIMITS, 101, [])
+    assert told(raised.value.build_headers())["x-should-retry"] == "false"
+    await rates.take_predicted("key", LIMITS, 100, [])
+    with pytest.raises(RateLimitReached) as raised:
+        await rates.take_predicted("key", LIMITS, 100, [])
+    assert "x-should-retry" not in told(raised.value.build_headers())
