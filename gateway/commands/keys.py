@@ -6,6 +6,7 @@ import msgspec
 from rich.table import Table
 
 from gateway.console import OK, out, print_json, report_failure, report_usage_error
+from gateway.folder_lock import lock_folder
 from gateway.keys_file import KeyEntry, KeysFile, read_keys, write_keys
 from gateway.keys_file import make_key as draw_key
 from gateway.structured import ConfigError
@@ -23,9 +24,10 @@ def make_key(
     """Add a key to the file and print it, alone on its line."""
     given = {"models": models, "presets": presets, "priority": priority}
     try:
-        entries = read_keys(file).keys if file.exists() else ()
-        key, entry = draw_key(tenant, **{what: of for what, of in given.items() if of})
-        write_keys(file, KeysFile((*entries, entry)))
+        with lock_folder(file):
+            entries = read_keys(file).keys if file.exists() else ()
+            key, entry = draw_key(tenant, **{what: of for what, of in given.items() if of})
+            write_keys(file, KeysFile((*entries, entry)))
     except ConfigError as error:
         return report_usage_error(error)
     except OSError as error:
@@ -64,10 +66,11 @@ def list_keys(file: Path, *, as_json: bool) -> int:
 def revoke_key(file: Path, key_id: str) -> int:
     """Note in the file that a key is no longer good."""
     try:
-        entries = read_keys(file).keys
-        if key_id not in {entry.id for entry in entries}:
-            return report_usage_error(f"{file}: there is no key {key_id!r}")
-        write_keys(file, KeysFile(tuple(_revoke_if_named(entry, key_id) for entry in entries)))
+        with lock_folder(file):
+            entries = read_keys(file).keys
+            if key_id not in {entry.id for entry in entries}:
+                return report_usage_error(f"{file}: there is no key {key_id!r}")
+            write_keys(file, KeysFile(tuple(_revoke_if_named(entry, key_id) for entry in entries)))
     except ConfigError as error:
         return report_usage_error(error)
     except OSError as error:

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from stat import S_IMODE
 
 import pytest
 from typer.testing import CliRunner
@@ -48,6 +52,38 @@ def test_a_key_is_made_listed_and_revoked(tmp_path):
     when = read_keys(file).keys[0].revoked
     assert run("revoke", first.id, "--file", file).exit_code == 0
     assert read_keys(file).keys[0].revoked == when
+
+
+def test_who_changes_the_file_at_once_loses_nobodys_change(tmp_path):
+    file = tmp_path / "keys.yaml"
+    run("new", "--file", file, "--tenant", "search")
+    [first] = read_keys(file).keys
+    changes = [("new", "--file", file, "--tenant", f"t{number}") for number in range(7)]
+    changes.append(("revoke", first.id, "--file", file))
+    with ThreadPoolExecutor(len(changes)) as pool:
+        assert all(code == 0 for code in pool.map(run_in_process, changes))
+    entries = read_keys(file).keys
+    assert {one.tenant for one in entries} == {"search", *(f"t{number}" for number in range(7))}
+    assert [one.id for one in entries if one.revoked is not None] == [first.id]
+    assert [found.name for found in tmp_path.iterdir()] == ["keys.yaml"]
+
+
+def run_in_process(arguments):
+    """The command as a process of its own: threads would share what the runner captures."""
+    call = [sys.executable, "-m", "gateway", "keys", *map(str, arguments)]
+    return subprocess.run(call, check=False, stdout=subprocess.DEVNULL).returncode
+
+
+def test_the_file_keeps_its_mode_and_a_link_to_it_stays_one(tmp_path):
+    file, link = tmp_path / "real" / "keys.yaml", tmp_path / "keys.yaml"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    run("new", "--file", file, "--tenant", "search")
+    file.chmod(0o640)
+    assert run("revoke", read_keys(file).keys[0].id, "--file", link).exit_code == 0
+    assert link.is_symlink()
+    assert read_keys(file).keys[0].revoked is not None
+    assert S_IMODE(file.stat().st_mode) == 0o640
 
 
 def test_what_cannot_be_done_changes_nothing(tmp_path):
