@@ -8,30 +8,17 @@ import math
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from msgspec import Raw
-
 from backends.deployment_room import DeploymentRoom
 from backends.registry import Deployment
 from gateway.config import GatewayConfig, LimitsConfig
 from gateway.service.admission import AdmissionControl
+from gateway.service.answer_caps import hold_to_caps
 from gateway.service.client.cancellation import RequestCancellation
-from gateway.service.client.errors import BadRequest
-from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
-from gateway.service.request.loose_values import read_count
 from gateway.service.request.plan import RoutingPlan
 from gateway.telemetry import count_workers
 from gateway.telemetry.admission_metrics import AdmissionMetrics
 from gateway.telemetry.record import RequestRecord
-
-_LIMIT_MEMBERS = {
-    EndpointKind.CHAT: ("max_completion_tokens", "max_tokens"),
-    EndpointKind.COMPLETIONS: ("max_completion_tokens", "max_tokens"),
-    EndpointKind.RESPONSES: ("max_output_tokens",),
-    EndpointKind.MESSAGES: ("max_tokens",),
-}
-"""The members that limit an answer; the first is set where none is."""
-_CHOICES = ("n", "best_of")
 
 
 class RequestGate:
@@ -85,25 +72,6 @@ def change_gate(
     gate.admission.watch_rooms(rooms)
     # Once there was one it stays: somebody may be waiting at it.
     return gate
-
-
-def hold_to_caps(ask: InferenceRequest, limits: LimitsConfig) -> None:
-    """Hold a request to the caps on its answers and their tokens. Raises BadRequest."""
-    members, most = ask.members, limits.max_answers
-    for name in _CHOICES if most is not None else ():
-        asked = read_count(members.get(name))
-        if most is not None and asked is not None and asked > most:
-            raise BadRequest(f"{name}: at most {most} here", param=name)
-    most = limits.max_output_tokens
-    names = _LIMIT_MEMBERS.get(ask.kind, ()) if isinstance(ask.kind, EndpointKind) else ()
-    if most is None or not names:
-        return
-    given = [(name, read_count(members.get(name))) for name in names]
-    for name, asked in given:
-        if asked is not None and asked > most:
-            raise BadRequest(f"{name}: at most {most} tokens here", param=name)
-    if all(asked is None for _, asked in given):
-        members[names[0]] = Raw(str(most).encode())
 
 
 def _find_full_rooms(made: RoutingPlan) -> tuple[DeploymentRoom, ...]:

@@ -32,12 +32,12 @@ from gateway.config import ConfigError, LimitsConfig, parse_config
 from gateway.profile import ProfileError, parse_profile
 from gateway.scheduling.decide import DEFAULT_POLICY
 from gateway.scheduling.decision import MetricWeights, PredictionBounds
+from gateway.service.answer_caps import hold_to_caps
 from gateway.service.client.errors import BadRequest
 from gateway.service.request.body import decode_members, parse_request
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.readers import read_features
 from gateway.service.request.steering import RequestSteering, find_header_error, resolve_steering
-from gateway.service.request_gate import hold_to_caps
 from gateway.service.upstream.upstream_body import encode_upstream_body
 from tests.shipped_counter import load_shipped_counter
 

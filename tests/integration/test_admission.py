@@ -114,6 +114,37 @@ async def test_caps_on_answers_and_tokens(world):
     assert recorder.seen[-1].json["max_completion_tokens"] == 100
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "within", "limit"),
+    [
+        ("/v1/chat/completions/batch", {"messages": []}, None, "max_completion_tokens"),
+        ("/cohere/v2/chat", {"messages": []}, None, "max_tokens"),
+        ("/inference/v1/generate", {"token_ids": [1]}, "sampling_params", "max_tokens"),
+    ],
+)
+async def test_the_caps_hold_where_a_model_is_asked_by_name(world, path, body, within, limit):
+    recorder = await world.recorder()
+    limits = LimitsConfig(max_answers=2, max_output_tokens=100)
+    gate = await world.gate(model("phi-3-mini", recorder), limits=limits)
+
+    async def ask(**asked):
+        asked = asked if within is None else {within: asked}
+        return await gate.ask({"model": "phi-3-mini"} | body | asked, path=path)
+
+    for name, over in ((limit, 101), ("max_tokens", "101"), ("n", 3)):
+        got = await ask(**{name: over})
+        param = name if within is None else f"{within}.{name}"
+        assert (got.status, got.json["error"]["param"]) == (400, param)
+    assert recorder.seen == []
+    await ask(max_tokens=99, seed=7)
+    sent = recorder.seen[-1].json
+    sent = sent if within is None else sent[within]
+    assert (sent["max_tokens"], sent["seed"]) == (99, 7)
+    await ask()
+    sent = recorder.seen[-1].json
+    assert (sent if within is None else sent[within])[limit] == 100
+
+
 async def test_without_limits_there_is_no_gate(world):
     gate = await world.gate(model("phi-3-mini", await world.simulator()))
     assert gate.gateway.gate is None
