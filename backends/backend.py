@@ -170,7 +170,8 @@ class Backend(CircuitBreaker):
 
         A queue that was seen grows by what has been sent since.
         """
-        sent = self.sent_requests
+        # As `sent_requests`, which each of a request's dozen looks would pay for.
+        sent = self.inflight if self._shared is None else self._shared.inflight.total
         total = sent + self._other_requests
         if self._queue_reading is None:
             return total, 0

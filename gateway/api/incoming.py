@@ -5,9 +5,9 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from litestar.types import HTTPRequestEvent, HTTPScope, Receive, ReceiveMessage
+from msgspec import Struct
 
 from gateway.api.body_decoding import CODINGS, decode_body
 from gateway.service.byte_budget import HeldBytes
@@ -41,8 +41,7 @@ class ClientDisconnected(Exception):
     """The client closed while its body was still coming."""
 
 
-@dataclass(slots=True)
-class RequestHead:
+class RequestHead(Struct):
     """What a request's head says; `error` is what is wrong with it, for after the id is known."""
 
     request_id: str

@@ -28,6 +28,7 @@ _FLUSH_SECONDS = 0.2
 _LAST_SECONDS = 2.0
 """What the end of the process waits for, for lines still to be written."""
 _MAX_PENDING = 20_000
+_lines = msgspec.json.Encoder()
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_READER = "nobody reads this pipe"
 
@@ -54,7 +55,7 @@ class DecisionLog:
     def add_record(self, record: LogLine) -> None:
         """Take a record, to be written within the second."""
         if len(self._pending) < _MAX_PENDING:
-            self._pending.append(msgspec.json.encode(record.to_log_line()) + b"\n")
+            self._pending.append(_lines.encode_lines([record.to_log_line()]))
         else:
             self._dropped(1)
 

@@ -1,7 +1,8 @@
 """One decoded request, whichever API it speaks."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gateway.scheduling.exploration import ExplorationCharge
 from gateway.service.client.api_error import Header
@@ -14,8 +15,7 @@ from gateway.service.request.named_endpoints import NamedEndpoint
 from gateway.service.request.response_ids import ResponsePlace
 
 
-@dataclass(slots=True)
-class InferenceRequest:
+class InferenceRequest(Struct):
     """One decoded request; `model` is "" where it names none."""
 
     kind: EndpointKind | NamedEndpoint

@@ -1,7 +1,8 @@
 """An upstream response that has begun, with what is noted of it until it is closed."""
 
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backends.backend import Backend, LoadIntegral
 from backends.client import BackendResponse
@@ -17,8 +18,7 @@ _LEAST_PART = 1e-6
 _NOTHING_YET = LoadIntegral()
 
 
-@dataclass(slots=True)
-class UpstreamResponse:
+class UpstreamResponse(Struct):
     """An answer that has begun: a stream at its first content, or a whole body.
 
     `running` is how many the backend was serving already, `mean_running` how many others it served
