@@ -265,3 +265,14 @@ def test_the_log_gets_all_of_a_prompts_features_whatever_the_decision_read(
     assert plan.describe_text(LogConfig(features=True)) == {
         "features": {"words": found.words, "form": found.form}
     }
+
+
+@pytest.mark.parametrize("said", ["Hello", "She said: no.\n" * 8_000])
+def test_the_log_gets_all_of_a_prompt_however_little_of_it_was_decoded(decided, said):
+    parts = [{"type": "text", "text": "Read this."}, {"type": "text", "text": said}]
+    for content, whole in ((said, said), (parts, f"Read this.\n{said}")):
+        plan = decided(chat(messages=[{"role": "user", "content": content}]))
+        found = extract_text_features(whole)
+        assert plan.describe_text(LogConfig(prompts=True)) == {"prompt": whole}
+        shown = plan.describe_text(LogConfig(features=True))["features"]
+        assert shown["words"] == tuple(sorted(found.words))
