@@ -1,15 +1,18 @@
-"""The store of budgets in Redis: what a real server does to connections that are kept to it."""
+"""The store of budgets in Redis: its kept connections, and numbers that it cannot add."""
 
 import asyncio
 import shutil
 
 import pytest
+from aiohttp import web
 
+from gateway.keys_config import KeyStoreConfig
 from gateway.service.callers.budget_ledger import BudgetSettlement
 from gateway.service.callers.budget_store import UsageEntry
 from gateway.service.callers.redis_store import RedisStore
-from tests.integration.harness import until
-from tests.integration.keys import RunningRedis
+from tests.integration.harness import CHAT, model, until
+from tests.integration.keys import RunningRedis, known
+from tests.integration.scripted import plain
 
 pytestmark = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="redis-server is not installed"
@@ -50,4 +53,31 @@ async def test_a_kept_connection_that_redis_has_closed_costs_no_request_its_coun
         assert await store.read_usage(ENTRY.account) == {"requests": 2 * MANY}
     finally:
         await store.close()
+        await redis.stop()
+
+
+async def refuse_many_choices(request, seen):
+    """Answer, or refuse as vLLM does what none can serve."""
+    if seen.json.get("n", 1) <= 128:
+        return await plain(request, seen)
+    refusal = {"message": "n: at most 128", "type": "BadRequestError", "code": 400}
+    return web.json_response({"error": refusal}, status=400)
+
+
+async def test_no_number_that_one_client_asks_for_keeps_the_store_from_the_others(world, ring):
+    redis = await RunningRedis.start()
+    try:
+        store = KeyStoreConfig(redis.url, when_away="closed", timeout_seconds=10.0)
+        backend = await world.recorder(refuse_many_choices)
+        gate = await world.gate(model("phi-3-mini", backend), keys=ring.config(store=store))
+        soft = [{"per": "hour", unit: 1000, "soft": True} for unit in ("joules", "tokens")]
+        greedy = await known(gate, ring.add("search", budgets=soft))
+        other = await known(gate, ring.add("ads", budgets=soft))
+        for n in (10**12, 10**400):
+            assert (await gate.ask(CHAT | {"n": n}, greedy)).status == 400
+            assert (await gate.ask(CHAT, other)).status == 200
+        told = (await gate.get("/v1/usage", greedy)).json
+        assert [budget["reserved"] for budget in told["budgets"]] == [0, 0]
+        assert await gate.metric("joulegate_key_store_errors_total") == 0
+    finally:
         await redis.stop()

@@ -6,6 +6,11 @@ from gateway.keys_file import BudgetEntry, KeyEntry
 from gateway.service.callers.budget_ledger import BudgetWindow
 
 MILLIONTHS: Final = 1_000_000
+MOST_AMOUNT: Final = 10**15
+"""No request is predicted to cost more microjoules (278 kWh), tokens or millionths of money.
+
+What a client asks for may be any number, and Redis adds those of 64 bits.
+"""
 
 
 class BudgetRule(NamedTuple):

@@ -25,7 +25,7 @@ from gateway.service.callers.budget_ledger import (
     find_period,
 )
 from gateway.service.callers.budget_store import BudgetStore, StoreUnavailable, UsageEntry
-from gateway.service.callers.key_limits import MILLIONTHS, BudgetRule, KeyLimits
+from gateway.service.callers.key_limits import MILLIONTHS, MOST_AMOUNT, BudgetRule, KeyLimits
 from gateway.service.callers.rate_limits import RateLimits
 from gateway.service.callers.request_hold import RequestHold, describe_budget
 from gateway.service.callers.usage import count_amount, count_usage, name_usage
@@ -167,11 +167,11 @@ class KeySpending:
         self, key_id: str, limits: KeyLimits, at: float, joules: float = 0.0, tokens: int = 0
     ) -> tuple[tuple[BudgetRule, BudgetCharge], ...]:
         """Return what so many joules and tokens at a Unix time are in each budget of a key."""
-        microjoules = round(joules * MILLIONTHS)
+        microjoules = joules * MILLIONTHS
         amounts = {
-            "joules": microjoules,
-            "tokens": tokens,
-            "money": round(microjoules * self._price_per_joule),
+            "joules": round(min(microjoules, MOST_AMOUNT)),
+            "tokens": min(tokens, MOST_AMOUNT),
+            "money": round(min(microjoules * self._price_per_joule, MOST_AMOUNT)),
         }
         found = []
         for rule in limits.budgets:
