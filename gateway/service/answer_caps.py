@@ -9,44 +9,26 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from backends.sse import UNREADABLE
 from gateway.config import LimitsConfig
 from gateway.service.client.errors import BadRequest
-from gateway.service.request.endpoint import EndpointKind
+from gateway.service.request.answer_limits import LIMIT_MEMBERS, NESTED, find_limiting
 from gateway.service.request.inference_request import InferenceRequest
 from gateway.service.request.loose_values import read_count
 from gateway.service.request.members import Members
 
-_LIMIT_MEMBERS: Final[dict[str, tuple[str, ...]]] = {
-    EndpointKind.CHAT.value: ("max_completion_tokens", "max_tokens"),
-    EndpointKind.COMPLETIONS.value: ("max_completion_tokens", "max_tokens"),
-    EndpointKind.RESPONSES.value: ("max_output_tokens",),
-    EndpointKind.MESSAGES.value: ("max_tokens",),
-    "chat_batch": ("max_completion_tokens", "max_tokens"),
-    "cohere_chat": ("max_tokens",),
-    "generate_tokens": ("max_tokens",),
-}
-"""The members that limit an answer, by an endpoint's `value`; the first is set where none is."""
-_NESTED: Final = {"generate_tokens": "sampling_params"}
-"""Where an endpoint has them within a member of its body."""
 _CHOICES: Final = ("n", "best_of")
-_members = msgspec.json.Decoder(dict[str, Raw])
 
 
 def hold_to_caps(ask: InferenceRequest, limits: LimitsConfig) -> None:
     """Hold a request to the caps on its answers and their tokens. Raises BadRequest."""
     kind = ask.kind.value
-    names, member = _LIMIT_MEMBERS.get(kind, ()), _NESTED.get(kind)
-    if member is None:
-        _hold_members(ask.members, names, limits, "")
+    names, member = LIMIT_MEMBERS.get(kind, ()), NESTED.get(kind)
+    limiting = find_limiting(ask)
+    if limiting is None:
         return
-    try:
-        nested = _members.decode(ask.members.get(member, b""))
-    except UNREADABLE:
-        # It is for vLLM to say so.
-        return
-    _hold_members(nested, names, limits, f"{member}.")
-    ask.members[member] = Raw(msgspec.json.encode(nested))
+    _hold_members(limiting, names, limits, "" if member is None else f"{member}.")
+    if member is not None:
+        ask.members[member] = Raw(msgspec.json.encode(limiting))
 
 
 def _hold_members(
