@@ -3,6 +3,8 @@
 import random
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 import msgspec
 from rich.table import Table
@@ -12,9 +14,11 @@ from gateway import config as configs
 from gateway import profile as profiles
 from gateway import tokens
 from gateway.commands.demo.example_config import make_example_config
+from gateway.commands.logged_decision import read_logged_decision
 from gateway.commands.route_options import RouteOptions
 from gateway.console import OK, out, report_failure, report_usage_error
-from gateway.scheduling.decision import RoutingDecision
+from gateway.scheduling.decide import POLICIES, repeat_decision
+from gateway.scheduling.decision import MetricWeights, RoutingDecision
 from gateway.service.client.api_error import ApiError
 from gateway.service.request.body import parse_request
 from gateway.service.request.deciding import Deciding
@@ -23,9 +27,17 @@ from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_er
 from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
 from gateway.service.request.steering import HEADER_PREFIX
 
+_WEIGHT: Final = "weight-"
+
 
 def run(options: RouteOptions) -> int:
-    """Decide for one prompt and print the ranking; return the exit code."""
+    """Decide for one prompt, or a logged request again, print the ranking; return the exit code."""
+    if (options.prompt is None) == (options.logged is None):
+        return report_usage_error("one of --prompt and --logged is needed, and not both")
+    if options.logged is not None:
+        return _run_logged(options, options.logged)
+    if options.request is not None:
+        return report_usage_error("--request is for --logged")
     try:
         parsed = configs.load_config(options.config) if options.config else make_example_config()
         loaded = (
@@ -33,7 +45,7 @@ def run(options: RouteOptions) -> int:
             if options.profile
             else profiles.load_profile(parsed.profile_file, parsed.learnt_file)
         )
-        text = sys.stdin.read() if options.prompt == "-" else options.prompt
+        text = sys.stdin.read() if options.prompt == "-" else str(options.prompt)
         made = decide_offline(
             parsed,
             loaded,
@@ -50,6 +62,42 @@ def run(options: RouteOptions) -> int:
         print_decision(made.decision)
     if not made.decision.candidates:
         return report_failure(no_candidate_error(made.decision, made.ask.kind.prompt_member))
+    return OK
+
+
+def _run_logged(options: RouteOptions, logged: Path) -> int:
+    """Make a logged decision again and print it, with what was chosen then."""
+    given = {name: value for name, value in options.steering.items() if value is not None}
+    shares = {name.removeprefix(_WEIGHT): given.pop(name) for name in [*given] if _WEIGHT in name}
+    policy = given.pop("policy", None)
+    others = [
+        *given,
+        *(["config"] if options.config else []),
+        *(["profile"] if options.profile else []),
+    ]
+    if others:
+        return report_usage_error(f"--{others[0]} does not go with --logged: nothing is predicted")
+    try:
+        request_id, was = read_logged_decision(logged, options.request)
+        weights = was.weights
+        if shares:
+            weights = MetricWeights.from_values(**{of: float(one) for of, one in shares.items()})
+        decision = repeat_decision(was, weights, str(policy or was.policy))
+    except KeyError as error:
+        return report_usage_error(
+            f"{error} is no policy that ranks; there are: {', '.join(POLICIES)}"
+        )
+    except (OSError, ValueError) as error:
+        return report_usage_error(str(error))
+    if options.as_json:
+        shape = decision.to_dict(request_id=request_id, decision_us=0.0)
+        print(msgspec.json.format(msgspec.json.encode(shape)).decode())  # noqa: T201
+        return OK
+    print_decision(decision)
+    chosen, now = was.candidates[0], decision.candidates[0]
+    same = (chosen.model, chosen.deployment) == (now.model, now.deployment)
+    then = "as it was" if same else f"then it was {chosen.deployment}"
+    out.print(f"request {request_id or '?'}: {then}", markup=False)
     return OK
 
 

@@ -11,7 +11,19 @@ import typer
 class RouteOptions:
     """The command line, as it was typed."""
 
-    prompt: Annotated[str, typer.Option("--prompt", help="The user's message; - reads stdin.")]
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="The user's message; - reads stdin.")
+    ] = None
+    logged: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a prompt: a decision log, or what holds a decision, to be made again, "
+            "by the weights or policy given here."
+        ),
+    ] = None
+    request: Annotated[
+        str | None, typer.Option(help="With --logged: the request's id; default: the last.")
+    ] = None
     weight_accuracy: Annotated[float | None, typer.Option(help="How much accuracy counts.")] = None
     weight_energy: Annotated[float | None, typer.Option(help="How much energy counts.")] = None
     weight_time: Annotated[float | None, typer.Option(help="How much time counts.")] = None

@@ -37,6 +37,7 @@ __all__ = [
     "DeploymentOption",
     "RoutingCandidate",
     "make_decision",
+    "repeat_decision",
 ]
 
 Normaliser = Callable[
@@ -121,6 +122,36 @@ def make_decision(
         reference_load=reference_load,
         prompt=prompt,
     )
+
+
+def repeat_decision(
+    decision: RoutingDecision, weights: MetricWeights, policy: str
+) -> RoutingDecision:
+    """Rank a decision's candidates again, from the predictions that it was made of.
+
+    By its own weights and policy it is the same decision. Each candidate stays at the place that
+    was chosen for it. Raises KeyError on an unknown policy.
+    """
+    normalise = POLICIES[policy]
+    if not decision.candidates:
+        return decision._replace(policy=policy, weights=weights)
+    costs = normalise(
+        [scored.accuracy for scored in decision.candidates],
+        [scored.reference_joules for scored in decision.candidates],
+        [scored.predicted_seconds for scored in decision.candidates],
+    )
+    ranked = []
+    for scored, a, e, t in zip(decision.candidates, *costs, strict=True):
+        terms = (weights.accuracy * a, weights.energy * e, weights.time * t)
+        score = round(sum(terms), _DIGITS)
+        ranked.append(scored._replace(score=score, costs=(a, e, t), terms=terms))
+    ranked.sort(
+        key=lambda scored: (
+            scored.score, scored.reference_joules, scored.predicted_seconds, -scored.accuracy,
+            scored.model, scored.deployment,
+        )
+    )  # fmt: skip
+    return decision._replace(policy=policy, weights=weights, candidates=tuple(ranked))
 
 
 def _keep_near_best(

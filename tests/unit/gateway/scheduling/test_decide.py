@@ -7,7 +7,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gateway.scheduling.cost import COST_FLOOR, CostFunction, CostQuantity, RegressionForm
-from gateway.scheduling.decide import POLICIES, DeploymentOption, RoutingCandidate, make_decision
+from gateway.scheduling.decide import (
+    POLICIES,
+    DeploymentOption,
+    RoutingCandidate,
+    make_decision,
+    repeat_decision,
+)
 from gateway.scheduling.decision import MetricWeights
 from gateway.scheduling.features import OutputModel, RequestFeatures
 
@@ -100,6 +106,15 @@ def test_everyone_is_ranked_or_excluded_and_best_comes_first(fleet, wanted, weig
     scores = [scored.score for scored in decision.candidates]
     assert scores == sorted(scores)
     assert decision.feasible is bool(scores)
+
+
+@given(fleets(), features, weights, policies, weights, policies)
+def test_a_decision_can_be_repeated(fleet, wanted, weighted, policy, others, another):
+    decision = make_decision(wanted, fleet, weighted, policy=policy)
+    assert repeat_decision(decision, weighted, policy) == decision
+    # By other weights too it is what would have been decided: each has one place.
+    other = make_decision(wanted, fleet, others, policy=another)
+    assert repeat_decision(decision, others, another) == other
 
 
 @given(st.data(), fleets(), features, weights, policies)
