@@ -128,13 +128,14 @@ class CensoredLengths:
         return made
 
     def _decay(self, at_seconds: float) -> None:
-        elapsed = max(0.0, at_seconds - self.at) if self.at else 0.0
-        self.at = max(self.at, at_seconds)
+        self.at = self.at or at_seconds
+        elapsed = max(0.0, at_seconds - self.at)
         keep = 0.5 ** (elapsed / HALF_LIFE_SECONDS)
         if self.n * keep > self.most:
             keep = self.most / self.n
-        if keep > 0.999_999:  # noqa: PLR2004 - not worth the multiplications
+        if keep > 0.999_999:  # noqa: PLR2004 - not worth the multiplications yet
             return
+        self.at = max(self.at, at_seconds)
         self.n *= keep
         self.whole *= keep
         self.total *= keep

@@ -8,7 +8,7 @@ import statistics
 import pytest
 
 from gateway.scheduling.answer_length import AnswerLength
-from gateway.scheduling.censored_lengths import CensoredLengths, LengthPrior
+from gateway.scheduling.censored_lengths import HALF_LIFE_SECONDS, CensoredLengths, LengthPrior
 from gateway.scheduling.length_learner import LengthLearner
 
 BASE = AnswerLength.of_mean(44.4)
@@ -104,6 +104,16 @@ def test_what_is_days_old_is_outweighed():
         at = NOW + 12 * 86_400 + turn
         learner.observe("m", "a", BASE, 50, cut=False, at_seconds=at)
     assert learner.predict("m", "a", BASE).length.mu < math.log(100)
+
+
+@pytest.mark.parametrize("gap_seconds", [0.05, 0.3, 5.0])
+def test_answers_are_forgotten_with_time_however_close_they_come(gap_seconds):
+    found = CensoredLengths(most=math.inf)
+    for turn in range(20_000):
+        found.add(0.0, cut=False, at_seconds=NOW + turn * gap_seconds)
+    keep = 0.5 ** (gap_seconds / HALF_LIFE_SECONDS)
+    assert found.n == pytest.approx((1 - keep**20_000) / (1 - keep), rel=1e-5)
+    assert found.n < 20_000 * (1 - 1e-4)
 
 
 def test_the_table_is_bounded_and_forgets_the_one_silent_longest():
