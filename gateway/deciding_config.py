@@ -83,7 +83,8 @@ class AccuracyLearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     In any hour the right answers that are expected to be lost, and the joules that are expected to
     be added, against always taking whoever looks best, stay within the two budgets. `seed` decides
     the draws. What is known fades by half in `half_life_days`. `width` is what deviations are
-    multiplied by; `even_share` is drawn evenly among all candidates.
+    multiplied by; `even_share` is drawn evenly among all candidates, and each that may be the best
+    has `likely_share` at least, up to 0.15 where little is known of it.
     """
 
     method: Literal["thompson", "linucb"]
@@ -93,6 +94,7 @@ class AccuracyLearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     half_life_days: Annotated[float, Meta(gt=0.0, le=3650.0)] = 60.0
     width: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.7
     even_share: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.01
+    likely_share: Annotated[float, Meta(ge=0.0, le=0.1)] = 0.03
 
     def to_rules(self, workers: int = 1) -> ExplorationRules:
         """Return them for one of so many workers, which share the budgets evenly."""
@@ -103,6 +105,7 @@ class AccuracyLearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
             self.seed,
             self.even_share,
             self.width,
+            self.likely_share,
         )
 
 

@@ -12,9 +12,9 @@ Rules of this file:
   means stay (the discount of Russac, Vernade and Cappé, "Weighted linear bandits for
   non-stationary environments", 2019). So models that nobody asks become uncertain again.
 - A sudden change is not waited out: where judgements of a model, within a kind, keep missing the
-  prediction to one side (a two-sided CUSUM: Page, "Continuous inspection schemes", 1954), what is
-  believed there begins again at the mean since they do; and as changes seldom come alone, most of
-  what is known of all others is forgotten, so that they are tried again.
+  prediction to one side (`change_watch`), what is believed there begins again at the mean since
+  they do; and as changes seldom come alone, most of what is known of all others is forgotten, so
+  that they are tried again.
 - No clock and no lots: times are Unix seconds that the caller gives.
 """
 
@@ -23,6 +23,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from gateway.scheduling.change_watch import WATCH_FIELDS, watch_judgement
 from gateway.scheduling.text_features import BUCKETS, SHAPES, TextFeatures
 
 _SHAPE_MEANS: Final = (3.5, 0.3, 0.5, 0.3)
@@ -32,17 +33,14 @@ _BIAS: Final = BUCKETS + len(SHAPES)
 _KINDS: Final = _BIAS + 1
 MOST_JUDGED_KINDS: Final = 64
 _SIZE: Final = _KINDS + MOST_JUDGED_KINDS
-_WORD_VARIANCE, _SHAPE_VARIANCE, _BIAS_VARIANCE, _KIND_VARIANCE = 0.0002, 0.001, 0.003, 0.015
+_WORD_VARIANCE, _SHAPE_VARIANCE, _BIAS_VARIANCE, _KIND_VARIANCE = 0.0002, 0.001, 0.001, 0.005
 _DOUBT_VARIANCE: Final = 0.15
 """Of a kind's weight once something has changed: until then the profile is trusted more."""
 _WORDS_ALONE: Final = 6.0
 """What a word counts where no classifier tells kinds apart: then the words have to."""
 _NOISE_VARIANCE: Final = 0.2
 """Of one judgement about the chance of being right: p(1-p) is 0.25 at most."""
-_ALLOWED_MISS, _MISS_LIMIT = 0.4, 18.0
 _KEPT_IN_DOUBT = 0.02
-_MISS_FIELDS: Final = 6
-_MOST_EXPECTED: Final = 0.95
 _FADES_PER_HALF_LIFE: Final = 200
 _LEAST, _MOST = 0.001, 0.999
 MOST_MODELS: Final = 256
@@ -99,8 +97,7 @@ class _ModelBelief:
         self.variances = array("d", _PRIOR)
         self.judged = 0
         self.misses: dict[int, list[float]] = {}
-        """By the place of a kind's weight: how far judgements lately lay above, and below; and
-        count and sum of errors since either began."""
+        """By the place of a kind's weight: what `watch_judgement` adds to."""
 
     def add_up(self, features: JudgedFeatures) -> tuple[float, float]:
         """Return mean and variance of the correction."""
@@ -123,7 +120,7 @@ class _ModelBelief:
         """Take one judgement; `static` is its prediction without learning. Tell of a change."""
         mean, variance = self.add_up(features)
         residual = score - static
-        if self._watch(features.kinds, static + mean, score):
+        if self._watch(features.kinds, static + mean, math.sqrt(variance), score):
             self.judged += 1
             return True
         total = variance + _NOISE_VARIANCE
@@ -144,26 +141,20 @@ class _ModelBelief:
         self.judged += 1
         return False
 
-    def _watch(self, kinds: tuple[float, ...], expected: float, score: float) -> bool:
+    def _watch(
+        self, kinds: tuple[float, ...], expected: float, deviation: float, score: float
+    ) -> bool:
         """Add to what is missed within the likeliest kind; tell whether that is a change."""
         place = _KINDS + kinds.index(max(kinds))
-        chance = min(_MOST_EXPECTED, max(1.0 - _MOST_EXPECTED, expected))
-        missed = (score - chance) / math.sqrt(chance * (1.0 - chance))
-        found = self.misses.setdefault(place, [0.0] * _MISS_FIELDS)
-        for side, sign in ((0, 1.0), (3, -1.0)):
-            reached = found[side] + sign * missed - _ALLOWED_MISS
-            if reached <= 0.0:
-                found[side : side + 3] = [0.0, 0.0, 0.0]
-                continue
-            count, error = found[side + 1] + 1.0, found[side + 2] + score - expected
-            found[side : side + 3] = [reached, count, error]
-            if reached > _MISS_LIMIT:
-                # The share of a kind is 1 or nearly so: its weight takes the whole of the change.
-                self.means[place] += error / count
-                self.variances[place] = min(_DOUBT_VARIANCE, _NOISE_VARIANCE / count)
-                del self.misses[place]
-                return True
-        return False
+        found = self.misses.setdefault(place, [0.0] * WATCH_FIELDS)
+        change = watch_judgement(found, expected, deviation, score)
+        if change is None:
+            return False
+        # The share of a kind is 1 or nearly so: its weight takes the whole of the change.
+        self.means[place] += change.error
+        self.variances[place] = min(_DOUBT_VARIANCE, _NOISE_VARIANCE / change.judgements)
+        del self.misses[place]
+        return True
 
     def doubt_kinds(self) -> None:
         """Forget most of what is known of kinds: something has changed, elsewhere."""
@@ -276,7 +267,7 @@ class AccuracyBandit:
             belief.misses = {
                 int(at): [_check_number(float(one)) for one in six]
                 for at, *six in kept["misses"][:_SIZE]
-                if len(six) == _MISS_FIELDS
+                if len(six) == WATCH_FIELDS
             }
         self._models = models
         self._faded_at = None if faded is None else _check_number(float(faded))

@@ -9,6 +9,11 @@ Rules of this file:
   `width` deviations (Li et al., "A contextual-bandit approach to personalized news article
   recommendation", 2010). To both a small even share is added, so that other policies can be judged
   from the log.
+- Whoever may be the best, its score less two deviations being below the greedy one's, has a share
+  of its own, in proportion to how little is known. Else one whose first judgements were bad, or
+  that became better while nobody asked it, waits for the even share for weeks: at 0.7 deviations
+  `linucb` never returns to it. (Nobody is given up before the intervals part, as in successive
+  elimination: Even-Dar, Mannor and Mansour, "Action elimination and stopping conditions", 2006.)
 - An hour's expected right answers lost and joules added, against the greedy choice, stay within
   their budgets: the propensities of all others shrink with what is left of the smaller one, and are
   charged as expectations. Any 60 minutes count, not those of the clock.
@@ -32,6 +37,10 @@ _MINUTE: Final = 60.0
 _WINDOW_MINUTES: Final = 60
 _LEAST_SCALE: Final = 0.01
 _LEAST_PROPENSITY: Final = 1e-4
+_LIKELY_DEVIATIONS: Final = 2.0
+_UNTAUGHT_VARIANCE: Final = 0.01
+"""About that of a model's accuracy before anything is judged."""
+_MOST_LIKELY_SHARE: Final = 0.15
 _MOST_ARMS: Final = 6
 
 
@@ -44,7 +53,9 @@ class ExplorationMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExplorationRules:
-    """`even_share` goes to all candidates alike; `width` is what deviations are multiplied by.
+    """`even_share` goes to all candidates alike, `likely_share` to each that may be the best.
+
+    `width` is what deviations are multiplied by.
 
     Less than the whole deviation loses less in practice (Chapelle and Li, "An empirical evaluation
     of Thompson sampling", 2011).
@@ -56,6 +67,7 @@ class ExplorationRules:
     seed: int = 0
     even_share: float = 0.01
     width: float = 0.7
+    likely_share: float = 0.03
 
 
 class ExplorationCharge(NamedTuple):
@@ -153,8 +165,8 @@ class AccuracyExplorer:
         if len(arms) < 2:  # noqa: PLR2004 - nobody to try
             return decision
         scores = [one.score for one in arms]
-        spreads = [weight * self._rules.width * deviations.get(one.model, 0.0) for one in arms]
-        wanted = self._find_propensities(scores, spreads)
+        spreads = [weight * deviations.get(one.model, 0.0) for one in arms]
+        wanted = self._find_propensities(scores, spreads, weight)
         greedy = arms[0]
         answers = sum(
             part * max(0.0, greedy.accuracy - one.accuracy)
@@ -199,17 +211,26 @@ class AccuracyExplorer:
         self._drawn = int(state["drawn"])
         self._budget.restore(state["minutes"])
 
-    def _find_propensities(self, scores: list[float], spreads: list[float]) -> list[float]:
-        """Return each candidate's before the budget; they sum to 1."""
+    def _find_propensities(
+        self, scores: list[float], spreads: list[float], weight: float
+    ) -> list[float]:
+        """Return each candidate's before the budget; they sum to 1. The first is the greedy one."""
         rules = self._rules
+        widened = [rules.width * one for one in spreads]
         if rules.method is ExplorationMethod.THOMPSON:
-            found = find_best_chances(scores, spreads)
+            found = find_best_chances(scores, widened)
         else:
-            hoped = [s - d for s, d in zip(scores, spreads, strict=True)]
+            hoped = [s - d for s, d in zip(scores, widened, strict=True)]
             best = hoped.index(min(hoped))
             found = [float(at == best) for at in range(len(scores))]
-        even = rules.even_share / len(scores)
-        return [(1.0 - rules.even_share) * part + even for part in found]
+        floors = [rules.even_share / len(scores)] * len(scores)
+        for at, (score, spread) in enumerate(zip(scores, spreads, strict=True)):
+            if at and score - _LIKELY_DEVIATIONS * spread < scores[0]:
+                unknown = max(1.0, (spread / weight) ** 2 / _UNTAUGHT_VARIANCE)
+                share = min(_MOST_LIKELY_SHARE, rules.likely_share * unknown)
+                floors[at] = max(floors[at], share)
+        left = 1.0 - sum(floors)
+        return [left * part + floor for part, floor in zip(found, floors, strict=True)]
 
     def _draw(self) -> float:
         """Return the next lot, 0 <= lot < 1."""

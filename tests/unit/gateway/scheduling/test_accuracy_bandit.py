@@ -64,7 +64,7 @@ def test_a_share_is_found_whatever_the_profile_said():
 
 def test_what_is_known_fades_and_the_mean_stays():
     bandit = make()
-    teach(bandit, KIND_A, 1.0, 50)
+    teach(bandit, KIND_A, 0.6, 300)
     before = bandit.predict("small", KIND_A, 0.5)
     bandit.fade(0.01 * DAY)
     assert bandit.predict("small", KIND_A, 0.5) == before

@@ -67,7 +67,7 @@ def test_what_is_certain_is_only_drawn_evenly():
 
 
 def test_linucb_hopes_and_thompson_matches():
-    hopeful = AccuracyExplorer(rules(LINUCB, even_share=0.0)).explore(
+    hopeful = AccuracyExplorer(rules(LINUCB, even_share=0.0, likely_share=0.0)).explore(
         THREE, UNSURE | {"fair": 0.5}, 0.0
     )
     assert list_propensities(hopeful) == [0.0, 1.0, 0.0]
@@ -76,6 +76,20 @@ def test_linucb_hopes_and_thompson_matches():
     assert [one.model for one in hopeful.candidates] == ["fair", "good", "dear"]
     matching = list_propensities(AccuracyExplorer(rules()).explore(THREE, UNSURE, 0.0))
     assert matching[0] > matching[1] > matching[2] > 0.0
+
+
+@pytest.mark.parametrize("method", [THOMPSON, LINUCB])
+def test_who_may_be_the_best_has_a_share_of_its_own_and_more_where_less_is_known(method):
+    def find(deviation):
+        unsure = {"good": 0.0, "fair": deviation, "dear": 0.0}
+        explorer = AccuracyExplorer(rules(method, width=0.0, even_share=0.03))
+        return list_propensities(explorer.explore(THREE, unsure, 0.0))
+
+    # `fair` is 0.05 behind, and accuracy weighs a half: two deviations of 0.05 just reach.
+    assert find(0.049) == pytest.approx([0.98, 0.01, 0.01])
+    assert find(0.06) == pytest.approx([0.96, 0.03, 0.01])
+    assert find(0.2) == pytest.approx([0.87, 0.12, 0.01])
+    assert find(0.4) == pytest.approx([0.84, 0.15, 0.01])
 
 
 @pytest.mark.parametrize(
