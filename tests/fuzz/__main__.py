@@ -7,13 +7,14 @@ libFuzzer takes may follow, as `-max_total_time=600`.
 
 import argparse
 import hashlib
+import logging
 import random
 import sys
 import tempfile
 import time
 import traceback
 
-from tests.fuzz.mutations import CORPUS, list_seeds, mutate_seed
+from tests.fuzz.mutations import CORPUS, list_seeds, mutate_bytes, mutate_json
 
 NAMES = sorted(path.name for path in CORPUS.iterdir())
 
@@ -25,7 +26,7 @@ def fuzz_target(name: str, seconds: float, seed: int) -> bool:
     drawn, seeds, count = random.Random(seed), list_seeds(name), 0
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        data = mutate_seed(drawn.choice(seeds), drawn.choice(seeds), drawn)
+        data = mutate_bytes(drawn.choice(seeds), drawn.choice(seeds), drawn)
         count += 1
         try:
             TARGETS[name](data)
@@ -49,12 +50,20 @@ def run_atheris(name: str, arguments: list[str]) -> None:
     # What covers more is kept while it runs; what was found goes where each later run begins.
     with tempfile.TemporaryDirectory() as kept:
         finds = f"-artifact_prefix={seeds}/found_"
-        atheris.Setup([sys.argv[0], kept, seeds, finds, *arguments], TARGETS[name])
+
+        def mutate(data: bytes, most: int, seed: int) -> bytes:
+            drawn = random.Random(seed)
+            found = mutate_json(data, drawn) if seed % 2 else None
+            return atheris.Mutate(data, most) if found is None or len(found) > most else found
+
+        asked = [sys.argv[0], kept, seeds, finds, *arguments]
+        atheris.Setup(asked, TARGETS[name], custom_mutator=mutate)
         atheris.Fuzz()
 
 
 def main() -> int:
     """Read the arguments, fuzz, and say what came of it."""
+    logging.disable()  # what a reader warns of is no find
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
     parser.add_argument("--target", choices=NAMES, help="one of them")

@@ -17,6 +17,7 @@ from backends.errors import BackendError, InvalidResponse
 from backends.exposition import sum_series
 from backends.http.exchange import COMPLETE, FAILED, HttpExchange
 from backends.meter.client.ack_reader import read_ack
+from backends.meter.daemon.service import BadBatchError, TooManyGatewaysError
 from backends.meter.protocol import EventBatch
 from backends.prometheus_reply import PrometheusReplyError, parse_samples
 from backends.sse import (
@@ -40,9 +41,11 @@ from gateway.service.request.readers import read_features
 from gateway.service.request.steering import RequestSteering, find_header_error, resolve_steering
 from gateway.service.upstream.upstream_body import encode_upstream_body
 from tests.shipped_counter import load_shipped_counter
+from tests.unit.backends.meter.meters import World
 
 _counter = load_shipped_counter()
 _batches = msgspec.json.Decoder(EventBatch)
+_MOST_BATCHES: Final = 20
 _CAPS: Final = LimitsConfig(max_answers=4, max_output_tokens=4096)
 _STEERING: Final = RequestSteering(
     MetricWeights.from_values(0.5, 0.3, 0.2), DEFAULT_POLICY, PredictionBounds()
@@ -138,11 +141,30 @@ def read_profile(data: bytes) -> None:
 
 
 def read_meter(data: bytes) -> None:
-    """Read a meter's answer, and a gateway's batch."""
+    """Read a meter's answer; and a gateway's batches, one a line, by a meter with counters.
+
+    A second passes between two batches. Whatever they say, no joule is lost.
+    """
     with contextlib.suppress(BackendError):
         read_ack(data)
-    with contextlib.suppress(UNREADABLE):
-        _batches.decode(data)
+    world = World()
+    for line in data.split(b"\n")[:_MOST_BATCHES]:
+        try:
+            batch = _batches.decode(line)
+        except UNREADABLE:
+            continue
+        world.tell(1.0, 1_000_003)
+        with contextlib.suppress(BadBatchError, TooManyGatewaysError):
+            world.meter.receive_batch(batch, world.now_us, "10.0.0.1")
+        for runner in world.meter.runners.values():
+            books = runner.ledger
+            assert min(books.idle_microjoules, books.other_microjoules) >= 0
+            assert books.advanced_microjoules == (
+                books.attributed_microjoules
+                + books.idle_microjoules
+                + books.other_microjoules
+                + books.unsettled_microjoules
+            )
 
 
 def read_prometheus(data: bytes) -> None:
