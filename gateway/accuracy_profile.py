@@ -10,8 +10,8 @@ from gateway.scheduling.prompt_accuracy import (
     AccuracyHead,
     PromptAccuracy,
     PromptKinds,
-    ScoreCalibration,
 )
+from gateway.scheduling.score_calibration import JointCalibration, ScoreCalibration
 
 _Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 _Sane = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -66,17 +66,36 @@ class KindsTable(Struct, frozen=True, forbid_unknown_fields=True):
         return PromptKinds(tuple(self.names), tuple(self.bias), tuple(self.scales), rows)
 
 
+class JointSurface(Struct, frozen=True, forbid_unknown_fields=True):
+    """A share's logit over u, a score less the mean of all models' scores, and v, that mean.
+
+    `weights` are those of 1, u, v, u^2, uv and v^2; `own` and `common` bound u and v.
+    """
+
+    weights: tuple[_Sane, _Sane, _Sane, _Sane, _Sane, _Sane]
+    own: tuple[_Sane, _Sane]
+    common: tuple[_Sane, _Sane]
+
+    def make(self) -> JointCalibration:
+        """Return the pure calibration. Raises ValueError."""
+        if self.own[0] > self.own[1] or self.common[0] > self.common[1]:
+            raise ValueError("calibration: the bounds of a joint one must rise")
+        return JointCalibration(self.weights, self.own, self.common)
+
+
 class HeadWeights(Struct, frozen=True, forbid_unknown_fields=True):
     """One model's: 32-bit floats (little-endian, base64) per word; `kinds` its share per kind.
 
-    `static` is its share over all labels; `calibration` has [score, share] points, both rising.
+    `static` is its share over all labels; `calibration` has [score, share] points, both rising,
+    or `joint` stands in its place.
     """
 
     bias: _Sane
     static: _Share
     words: bytes
     form: list[_Sane]
-    calibration: Annotated[list[tuple[_Sane, _Share]], Meta(min_length=1)]
+    calibration: list[tuple[_Sane, _Share]] = []
+    joint: JointSurface | None = None
     kinds: list[_Share] = []
     n: Annotated[int, Meta(ge=0)] = 0
     ece: _Share | None = None
@@ -84,12 +103,17 @@ class HeadWeights(Struct, frozen=True, forbid_unknown_fields=True):
 
     def make(self) -> AccuracyHead:
         """Return the pure head. Raises ValueError."""
+        if (self.joint is None) is not bool(self.calibration):
+            raise ValueError("calibration: takes points or a joint one")
+        found = self._make_line() if self.joint is None else self.joint.make()
+        words = unpack_floats(self.words)
+        return AccuracyHead(self.bias, words, tuple(self.form), tuple(self.kinds), found)
+
+    def _make_line(self) -> ScoreCalibration:
         x, y = zip(*self.calibration, strict=True)
         if list(x) != sorted(set(x)) or list(y) != sorted(y):
             raise ValueError("calibration: scores and shares must rise")
-        line = ScoreCalibration(x, y)
-        words = unpack_floats(self.words)
-        return AccuracyHead(self.bias, words, tuple(self.form), tuple(self.kinds), line)
+        return ScoreCalibration(x, y)
 
 
 class AccuracyByPrompt(Struct, frozen=True, forbid_unknown_fields=True):

@@ -94,7 +94,7 @@ class TrainOptions:
     task: Annotated[str | None, typer.Option(help="Column that names a prompt's task.")] = None
     form: Annotated[str, typer.Option(help="task, prompt, mixture; auto: by the columns.")] = "auto"
     calibration: Annotated[
-        str, typer.Option(help="platt or isotonic; auto: the better held out.")
+        str, typer.Option(help="platt, isotonic or joint; auto: the best held out.")
     ] = "auto"
     cost: Annotated[
         list[str], typer.Option(help="MODEL=NUMBER for the curves; default: the profile's joules.")

@@ -12,7 +12,12 @@ _LEAST_DEVIATION = 1e-6
 
 
 class PromptMatrix:
-    """Prompts as rows: words scaled by 1/sqrt(words), the standardised form weighted down."""
+    """Prompts as rows: words scaled by 1/sqrt(words), the standardised form weighted down.
+
+    In `whole`, what heads are trained on, words also count by their rarity (1 + the logarithm of
+    prompts per prompt with the word, Spärck Jones, 1972; its square averages 1): a penalty on all
+    weights alike would else hold a rare word's weight down as if it said as little as a common one.
+    """
 
     def __init__(self, prompts: list[TextFeatures]) -> None:
         counts = np.array([len(one.words) for one in prompts])
@@ -25,14 +30,25 @@ class PromptMatrix:
         self.means = form.mean(axis=0)
         self.deviations = np.maximum(form.std(axis=0), _LEAST_DEVIATION)
         standard = np.clip((form - self.means) / self.deviations, -MOST_FORM, MOST_FORM)
+        self.rarity = _weigh_rarity(columns, len(prompts))
+        rare = self.words @ sparse.diags(self.rarity)
         self.whole = sparse.csr_matrix(
-            sparse.hstack([self.words, sparse.csr_matrix(standard * FORM_SCALE)])
+            sparse.hstack([rare, sparse.csr_matrix(standard * FORM_SCALE)])
         )
 
     def split_weights(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return the weights of words and of the standardised form."""
         assert len(weights) == WORD_BUCKETS + len(FORMS)  # noqa: S101 - of our own making
-        return weights[:WORD_BUCKETS], weights[WORD_BUCKETS:] * FORM_SCALE
+        words = weights[:WORD_BUCKETS] * self.rarity[:, None]
+        return words, weights[WORD_BUCKETS:] * FORM_SCALE
+
+
+def _weigh_rarity(columns: np.ndarray, prompts: int) -> Floats:
+    seen = np.bincount(columns, minlength=WORD_BUCKETS)
+    rarity = 1.0 + np.log((prompts + 1.0) / (seen + 1.0))
+    scale = float(np.sqrt((rarity[columns] ** 2).mean())) if len(columns) else 1.0
+    found: Floats = rarity / scale
+    return found
 
 
 def solve_ridge(

@@ -1,6 +1,7 @@
 """From a head's value to a share of right answers: Platt's sigmoid, or isotonic over bins.
 
-Either becomes a rising line through a few points, which is what a profile holds.
+Either becomes a rising line through a few points, which is what a profile holds. What looks at all
+models' values at once is in `joint_calibration`.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from scipy.optimize import minimize
 
 from calibration.arrays import Floats
 
-CALIBRATIONS = ("platt", "isotonic")
+ALONE = ("platt", "isotonic")
 _POINTS = 33
 _BINS = 15
 _LEAST_GAP = 1e-6

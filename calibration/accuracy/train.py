@@ -7,6 +7,7 @@ Rules of this file:
   which takes noise out of single labels (the other half still tells prompts of a task apart).
 - Kinds of prompt are the tasks of the labels, told apart by a ridge of their indicators and a
   softmax whose sharpness is fitted. Beyond `MOST_KINDS`, the smallest are `other`.
+- The heads' part of the mixture is the one that errs least in the differences between models.
 - Every figure and every calibration comes from rows that the fold in question had not seen.
 """
 
@@ -16,12 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from calibration.accuracy.joint_calibration import CALIBRATIONS, calibrate_models
 from calibration.accuracy.ridge import PromptMatrix, solve_ridge
-from calibration.accuracy.score_calibration import (
-    CALIBRATIONS,
-    apply_points,
-    calibrate_held_out,
-)
 from calibration.accuracy.trained_heads import TrainedHeads, export_accuracy
 from calibration.arrays import Floats
 from gateway.accuracy_profile import (
@@ -40,7 +37,7 @@ _SHARPNESS = (5.0, 10.0, 20.0, 40.0)
 _TASK_PART = 0.5
 _PRIOR_ROWS = 5.0
 _OTHER = "other"
-_MIX = {"task": 0.0, "prompt": 1.0, "mixture": 0.5}
+_MIXES = {"task": (0.0,), "prompt": (1.0,), "mixture": (0.3, 0.5, 0.7)}
 
 Progress = Callable[[str, int, int], None]
 
@@ -77,12 +74,12 @@ def train_accuracy(
     """
     _check_labels(scores, names)
     kinds, kind_names = _number_kinds(tasks)
-    mix = _choose_mix(form, kind_names)
+    mixes = _list_mixes(form, kind_names)
     matrix = PromptMatrix(list(prompts))
     rng = np.random.default_rng(seed)
     folds = rng.permutation(len(prompts)) % FOLDS
     penalty = _PENALTIES[1]
-    if mix > 0.0:
+    if max(mixes) > 0.0:
         penalty = _choose_penalty(matrix, scores, kinds, folds, progress)
     linear = np.zeros_like(scores)
     logits = np.zeros((len(prompts), len(kind_names)))
@@ -90,37 +87,35 @@ def train_accuracy(
     for fold in range(FOLDS):
         progress("cross-validating", fold, FOLDS + 1)
         out = folds == fold
-        part = _fit(matrix, scores, kinds, ~out, penalty, mix)
+        part = _fit(matrix, scores, kinds, ~out, penalty, mixes)
         linear[out] = part.bias + matrix.whole[out] @ part.weights
         if part.kind_weights is not None and part.shares is not None:
             logits[out] = part.kind_bias + matrix.words[out] @ part.kind_weights
             shares[fold] = part.shares
-    sharpness = None if mix == 1.0 else _choose_sharpness(logits, kinds)
-    held_out = mix * linear
-    table = None
+    sharpness = None if min(mixes) == 1.0 else _choose_sharpness(logits, kinds)
+    by_kind = np.zeros_like(scores)
     if sharpness is not None:
         likely = _softmax(sharpness * logits)
         for fold in range(FOLDS):
             out = folds == fold
-            held_out[out] += (1.0 - mix) * likely[out] @ shares[fold]
-    if len(kind_names) > 1:
-        table = _predict_by_table(scores, kinds, folds)
-    predicted = np.zeros_like(scores)
-    chosen = {}
-    points = []
-    for at, name in enumerate(names):
-        wanted = CALIBRATIONS if calibration == "auto" else (calibration,)
-        values = held_out[:, at]
-        chosen[name], predicted[:, at] = calibrate_held_out(values, scores[:, at], folds, wanted)
-        points.append(apply_points(values, scores[:, at], chosen[name]))
+            by_kind[out] = likely[out] @ shares[fold]
+    table = _predict_by_table(scores, kinds, folds) if len(kind_names) > 1 else None
+    wanted = CALIBRATIONS if calibration == "auto" else (calibration,)
+    tried = [
+        calibrate_models(mix * linear + (1.0 - mix) * by_kind, scores, folds, wanted)
+        for mix in mixes
+    ]
+    best = int(np.argmin([one.error for one in tried]))
+    mix, calibrated = mixes[best], tried[best]
     progress("training on all", FOLDS, FOLDS + 1)
     everyone = np.ones(len(prompts), dtype=bool)
-    whole = _fit(matrix, scores, kinds, everyone, penalty, mix)
+    whole = _fit(matrix, scores, kinds, everyone, penalty, mixes)
     model = export_accuracy(
-        matrix, whole, scores, predicted, names, kind_names, points, penalty, mix, sharpness
+        matrix, whole, scores, calibrated, names, kind_names, penalty, mix, sharpness
     )
     progress("training on all", FOLDS + 1, FOLDS + 1)
-    return TrainedAccuracy(model, predicted, table, penalty, sharpness, chosen)
+    chosen = dict(zip(names, calibrated.kinds, strict=True))
+    return TrainedAccuracy(model, calibrated.predicted, table, penalty, sharpness, chosen)
 
 
 def _check_labels(scores: Floats, names: Sequence[str]) -> None:
@@ -130,13 +125,13 @@ def _check_labels(scores: Floats, names: Sequence[str]) -> None:
             raise ValueError(f"{name}: {labelled} labels, at least {LEAST_ROWS} needed")
 
 
-def _choose_mix(form: str, kinds: list[str]) -> float:
-    """Return the heads' part of a form's prediction."""
+def _list_mixes(form: str, kinds: list[str]) -> tuple[float, ...]:
+    """Return what the heads' part of a form's prediction may be."""
     if form == "auto":
         form = "mixture" if len(kinds) > 1 else "prompt"
     if form != "prompt" and len(kinds) < 2:  # noqa: PLR2004 - one kind tells nothing
         raise ValueError(f"form {form} needs a column of tasks with two or more of them")
-    return _MIX[form]
+    return _MIXES[form]
 
 
 def _number_kinds(tasks: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
@@ -157,11 +152,11 @@ def _fit(
     kinds: np.ndarray,
     rows: np.ndarray,
     penalty: float,
-    mix: float,
+    mixes: tuple[float, ...],
 ) -> TrainedHeads:
     """Fit heads and kinds on some rows."""
     weights, bias = _fit_heads(matrix, scores, kinds, rows, penalty)
-    if mix == 1.0:
+    if min(mixes) == 1.0:
         return TrainedHeads(weights, bias, None, None, None)
     count = int(kinds.max()) + 1
     shown = np.eye(count)[kinds[rows]]

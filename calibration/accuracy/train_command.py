@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 
 from calibration.accuracy.feedback_log import read_feedback
+from calibration.accuracy.joint_calibration import CALIBRATIONS
 from calibration.accuracy.judged import judge_predictions
 from calibration.accuracy.labelled_scores import LabelledScores, read_scores, read_texts
 from calibration.accuracy.options import TrainOptions
-from calibration.accuracy.score_calibration import CALIBRATIONS
 from calibration.accuracy.train import FORMS, TrainedAccuracy, train_accuracy
 from calibration.arrays import Floats
 from calibration.progress_bar import create_progress_bar
@@ -56,6 +56,7 @@ def train(options: TrainOptions) -> int:
         "out": str(options.out),
         "rows": len(rows.prompts),
         "form": model.make().form,
+        "mix": model.mix,
         "penalty": trained.penalty,
         "sharpness": trained.sharpness,
         "calibration": trained.calibrations,

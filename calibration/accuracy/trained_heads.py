@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from calibration.accuracy.joint_calibration import CalibratedModels
 from calibration.accuracy.ridge import PromptMatrix
 from calibration.arrays import Floats
 from gateway.accuracy_profile import (
@@ -35,15 +36,14 @@ def export_accuracy(
     matrix: PromptMatrix,
     whole: TrainedHeads,
     scores: Floats,
-    predicted: Floats,
+    calibrated: CalibratedModels,
     names: Sequence[str],
     kind_names: list[str],
-    points: list[list[tuple[float, float]]],
     penalty: float,
     mix: float,
     sharpness: float | None,
 ) -> AccuracyByPrompt:
-    """Return the model for the profile; `predicted` and `scores` are prompts x models."""
+    """Return the model for the profile; `scores` are prompts x models."""
     squared = matrix.words.multiply(matrix.words).tocsr()
     seen = np.asarray(squared.sum(axis=0)).ravel()
     variance = penalty / (penalty + seen)
@@ -51,7 +51,7 @@ def export_accuracy(
     left = squared.tocoo()
     own = penalty / (penalty + seen[left.col] - left.data) * left.data
     distance = np.bincount(left.row, own, len(scores))
-    residual = float(np.nanmean((predicted - scores) ** 2))
+    residual = float(np.nanmean((calibrated.predicted - scores) ** 2))
     words, form = matrix.split_weights(whole.weights)
     kinds = None
     if sharpness is not None:
@@ -65,7 +65,8 @@ def export_accuracy(
             static=float(scores[asked, at].mean()),
             words=pack_floats(array("f", words[:, at].tolist())),
             form=form[:, at].tolist(),
-            calibration=points[at],
+            calibration=calibrated.points[at] if calibrated.points else [],
+            joint=calibrated.surfaces[at] if calibrated.surfaces else None,
             kinds=shares if kinds is not None else [],
             n=int(asked.sum()),
         )

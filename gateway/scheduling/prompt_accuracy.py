@@ -4,7 +4,8 @@ Rules of this file:
 
 - A head is linear in a prompt's words and form; kinds are told apart by the words, and each has
   its share of right answers per model. `mix` is the heads' part; 1 is `prompt`, 0 is `task`.
-- What comes out is calibrated on rows that training had not seen.
+- What comes out is calibrated on rows that training had not seen, each model's by itself or beside
+  the other models' (`score_calibration`).
 - `distance` is what is not known of such prompts: the variance of a head's value relative to that
   where nothing was learnt (0 known, 1 unknown). Beyond what training saw in itself the
   value fades into the model's static share.
@@ -14,11 +15,11 @@ Rules of this file:
 import math
 import struct
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from gateway.scheduling.score_calibration import JointCalibration, ScoreCalibration
 from gateway.scheduling.text_features import (
     FORMS,
     WORD_BUCKETS,
@@ -55,6 +56,10 @@ class PromptReading(NamedTuple):
     known: float
     """1 within what training saw, 0 far from it: the part of the prediction in the value."""
     kinds: tuple[float, ...]
+    scores: Mapping[str, float]
+    """Each head's value before calibration."""
+    middle: float
+    """Their mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +106,6 @@ class PromptKinds:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreCalibration:
-    """A rising line through (x, y) points, flat beyond them; what a score means as a share."""
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-
-    def apply(self, score: float) -> float:
-        """Return the share of right answers among prompts of this score."""
-        x, y = self.x, self.y
-        at = bisect_right(x, score)
-        if at == 0:
-            return y[0]
-        if at == len(x):
-            return y[-1]
-        part = (score - x[at - 1]) / (x[at] - x[at - 1])
-        return y[at - 1] + part * (y[at] - y[at - 1])
-
-
-@dataclass(frozen=True, slots=True)
 class AccuracyHead:
     """One model's: bias + words' weights / root + form's weights; `kinds` its share per kind."""
 
@@ -127,7 +113,7 @@ class AccuracyHead:
     words: "array[float]"
     form: tuple[float, ...]
     kinds: tuple[float, ...]
-    calibration: ScoreCalibration
+    calibration: ScoreCalibration | JointCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +173,22 @@ class PromptAccuracy:
         room = max(1e-9, 1.0 - self.familiar)
         known = min(1.0, max(0.0, 1.0 - 2.0 * (distance - self.familiar) / room))
         kinds = () if self.kinds is None else self.kinds.classify(text.words, root)
-        return PromptReading(words, around, root, tuple(form), distance, known, kinds)
+        scores, mix = {}, self.mix
+        for name, head in self.heads.items():
+            total = 0.0
+            if mix > 0.0:
+                linear = add_weights(head.words, words)
+                if around:
+                    linear += CONTEXT_WEIGHT * add_weights(head.words, around)
+                linear = head.bias + linear / root + sum(map(float.__mul__, head.form, form))
+                total = mix * linear
+            if mix < 1.0:
+                total += (1.0 - mix) * sum(map(float.__mul__, head.kinds, kinds))
+            scores[name] = total
+        middle = sum(scores.values()) / max(1, len(scores))
+        return PromptReading(
+            words, around, root, tuple(form), distance, known, kinds, scores, middle
+        )
 
     def predict(
         self, model: str, reading: PromptReading, static: float, z: float = 0.0
@@ -196,24 +197,10 @@ class PromptAccuracy:
         head = self.heads.get(model)
         if head is None:
             return AccuracyEstimate(static, static)
-        share = head.calibration.apply(self.score(head, reading))
+        share = head.calibration.apply(reading.scores[model], reading.middle)
         value = static + reading.known * (share - static)
         lower = value - z * self.noise * math.sqrt(reading.distance)
         return AccuracyEstimate(value, max(0.0, lower))
-
-    def score(self, head: AccuracyHead, reading: PromptReading) -> float:
-        """Return a head's value before calibration."""
-        mix, total = self.mix, 0.0
-        if mix > 0.0:
-            linear = add_weights(head.words, reading.words)
-            if reading.context:
-                linear += CONTEXT_WEIGHT * add_weights(head.words, reading.context)
-            linear = head.bias + linear / reading.root
-            linear += sum(map(float.__mul__, head.form, reading.form))
-            total = mix * linear
-        if mix < 1.0:
-            total += (1.0 - mix) * sum(map(float.__mul__, head.kinds, reading.kinds))
-        return total
 
 
 class FeatureEffect(NamedTuple):

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from array import array
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from calibration.accuracy.routing_curves import (
 )
 from calibration.accuracy.score_calibration import evaluate_points, fit_points
 from calibration.cli import app
+from gateway.accuracy_profile import HeadWeights, JointSurface, pack_floats
 from gateway.profile import load_profile
 from gateway.scheduling.text_features import extract_text_features
 
@@ -84,6 +86,35 @@ def test_what_is_trained_is_what_serves(tmp_path, form):
     assert served.value == pytest.approx(maths["phi-3-mini"], abs=1e-6)
     if form != "prompt":
         assert model.kinds.names[reading.kinds.index(max(reading.kinds))] == "mathematics"
+
+
+@pytest.mark.parametrize("calibration", ["joint", "platt", "isotonic"])
+def test_each_calibration_serves_what_it_said(tmp_path, calibration):
+    out = tmp_path / "profile.json"
+    rows = write_rows(tmp_path / "rows.csv", 400, 2)
+    told = run(
+        "train", rows, "--prompt", "q", "--task", "kind", "--calibration", calibration,
+        "--out", out, "--json", "--label", "phi-3-mini=one", "--label", "mistral-7b=two",
+    )  # fmt: skip
+    shown = json.loads(told.stdout)
+    assert set(shown["calibration"].values()) == {calibration}
+    assert shown["mix"] in (0.3, 0.5, 0.7)
+    model = load_profile(out).prompt_accuracy
+    reading = model.read(extract_text_features("solve the integral equation"))
+    small, large = (model.predict(name, reading, 0.5).value for name in model.heads)
+    assert small == pytest.approx(0.25, abs=0.2)
+    assert large == pytest.approx(0.9, abs=0.1)
+
+
+def test_a_head_is_calibrated_in_one_way():
+    surface = JointSurface((0.0,) * 6, (0.0, 1.0), (0.0, 1.0))
+    words = pack_floats(array("f", [0.0]))
+    for given in ({}, {"joint": surface, "calibration": [(0.0, 0.5)]}):
+        with pytest.raises(ValueError, match="points or a joint one"):
+            HeadWeights(0.5, 0.5, words, [], **given).make()
+    falling = JointSurface((0.0,) * 6, (1.0, 0.0), (0.0, 1.0))
+    with pytest.raises(ValueError, match="must rise"):
+        HeadWeights(0.5, 0.5, words, [], joint=falling).make()
 
 
 def test_long_form_teaches_the_same(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 from array import array
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,8 @@ from gateway.scheduling.prompt_accuracy import (
     AccuracyHead,
     PromptAccuracy,
     PromptKinds,
-    ScoreCalibration,
 )
+from gateway.scheduling.score_calibration import JointCalibration, ScoreCalibration
 from gateway.scheduling.text_features import (
     FORMS,
     MOST_CHARS,
@@ -118,6 +119,29 @@ def test_a_calibration_is_a_line_through_its_points_and_flat_beyond(score):
     if score <= -1.0:
         assert found == 0.1
     assert line.apply(1.0) == pytest.approx(0.7)
+
+
+def test_a_joint_calibration_reads_a_score_beside_the_other_models():
+    joint = JointCalibration((0.1, 2.0, 3.0, -1.0, 0.5, -2.0), (-0.3, 0.3), (0.2, 0.9))
+    u, v = 0.2, 0.6
+    logit = 0.1 + 2 * u + 3 * v - u * u + 0.5 * u * v - 2 * v * v
+    assert joint.apply(0.8, 0.6) == pytest.approx(1 / (1 + math.exp(-logit)))
+    assert joint.apply(5.0, 0.6) == pytest.approx(joint.apply(0.9, 0.6))
+    assert joint.apply(-9.0, -8.0) == pytest.approx(joint.apply(-0.1, 0.2))
+    assert JointCalibration((-1e6, 0, 0, 0, 0, 0), (0, 0), (0, 0)).apply(0, 0) < 1e-300
+    assert JointCalibration((1e6, 0, 0, 0, 0, 0), (0, 0), (0, 0)).apply(0, 0) == 1.0
+    # The same score of a model means more where the others' are worse.
+    rising = JointCalibration((0.0, 4.0, 0.0, 0.0, 0.0, 0.0), (-1.0, 1.0), (0.0, 1.0))
+    heads = {
+        name: replace(make_head(words), calibration=rising)
+        for name, words in (("small", {"integral": -0.4}), ("large", {}))
+    }
+    model = make_model(heads, known=["integral", "hello"])
+    maths, chat = (model.read(extract_text_features(text)) for text in ("integral", "hello"))
+    assert maths.scores == pytest.approx({"small": 0.1, "large": 0.5})
+    assert maths.middle == pytest.approx(0.3)
+    assert model.predict("large", chat, 0.5).value == 0.5
+    assert model.predict("large", maths, 0.5).value == pytest.approx(1 / (1 + math.exp(-0.8)))
 
 
 def test_wrong_sizes_are_refused():
