@@ -16,7 +16,7 @@ TALK = {
     "chat": ("hello weather friend joke story nice", 0.95, 0.9),
 }
 MATHS = "Please solve the integral equation"
-CHAT = "hello friend, nice weather, tell me a joke"
+CHAT = "hello friend, nice weather, tell me the joke"
 EXPLAIN = {"x-joulegate-explain": "true"}
 
 
