@@ -38,10 +38,11 @@ def split_surfaces(app: ASGIApp, admin: AdminConfig, port: int, *, keyed: bool) 
         # As the router sees it, to which `//metrics/` is `/metrics`.
         path, server = normalize_path(http["path"]), http["server"]
         on_admin = server is not None and server[1] == port
-        if keyed and not on_admin and path.startswith(_RECORDS):
-            await app(scope, receive, send)
-            return
-        error = _find_refusal(http, path, admin.token, on_admin=on_admin)
+        served = is_for_operators(path) if on_admin else is_for_clients(path, keyed=keyed)
+        if not served and path not in _PROBES:
+            error: ApiError | None = NotFound(f"there is no {path[:200]} on this port")
+        else:
+            error = _find_missing_token(http, path, admin.token) if on_admin else None
         if error is None:
             if on_admin:
                 scope[OPERATOR] = True  # type: ignore[typeddict-unknown-key]
@@ -62,15 +63,9 @@ def is_for_clients(path: str, *, keyed: bool) -> bool:
     return not is_for_operators(path) or (keyed and path.startswith(_RECORDS))
 
 
-def _find_refusal(
-    scope: HTTPScope, path: str, token: str | None, *, on_admin: bool
-) -> ApiError | None:
-    """Return why a request is refused on the port that it came to; None: it is not."""
-    if path in _PROBES:
-        return None
-    if on_admin != is_for_operators(path):
-        return NotFound(f"there is no {path[:200]} on this port")
-    if not on_admin or path in _OPEN or token is None:
+def _find_missing_token(scope: HTTPScope, path: str, token: str | None) -> ApiError | None:
+    """Return what is wrong with an operator's token; None: nothing, or none is asked for."""
+    if path in _PROBES or path in _OPEN or token is None:
         return None
     given = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(given) == 1 and is_bearer_of(given[0].decode("latin-1"), token):
