@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.scheduling.features import RequestFeatures
+from gateway.service.request.answer_limits import LIMIT_MEMBERS
 from gateway.service.request.conversation import measure_conversation
 from gateway.service.request.endpoint import EndpointKind
 from gateway.service.request.inference_request import InferenceRequest
@@ -24,11 +25,7 @@ _READERS: dict[
     EndpointKind.COMPLETIONS: measure_prompt,
     EndpointKind.EMBEDDINGS: measure_input,
 }
-_LIMITS: dict[EndpointKind | NamedEndpoint, tuple[str, ...]] = {
-    EndpointKind.CHAT: ("max_completion_tokens", "max_tokens"),
-    EndpointKind.COMPLETIONS: ("max_completion_tokens", "max_tokens"),
-    EndpointKind.EMBEDDINGS: (),
-}
+_LIMITS = {kind: LIMIT_MEMBERS.get(kind.value, ()) for kind in _READERS}
 _USUAL_LIMITS: dict[EndpointKind | NamedEndpoint, int] = {
     EndpointKind.COMPLETIONS: 16,
     EndpointKind.EMBEDDINGS: 1,
