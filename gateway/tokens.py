@@ -78,10 +78,9 @@ class TokenCounter:
         """
         if not repeated or not rest:
             return self.measure(repeated or rest)
-        if len(repeated) < _LEAST_KEPT_CHARS:
+        # Not worth the hash, or never kept: see below.
+        if not _LEAST_KEPT_CHARS <= len(repeated) <= _MOST_AT_ONCE_CHARS:
             return self.measure(f"{repeated}\n{rest}")
-        if len(repeated) > _MOST_AT_ONCE_CHARS:
-            return self.measure(f"{repeated}\n{rest}")  # never kept: see below
         key = hashlib.blake2b(repeated.encode("utf-8", "replace"), digest_size=16).digest()
         first = self._kept.pop(key, None)
         if first is None:

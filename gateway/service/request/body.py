@@ -80,16 +80,9 @@ def _check_nesting(body: bytes) -> None:
         raise BadRequest(f"the body has more than {_MAX_PIECES} strings")
     if not _has_more_brackets(body, MAX_NESTING):
         return
-    found = _leave_out_strings(body)
-    if found is None:
-        bare = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
-        found, inside = [], 0
-        for start in range(0, len(bare), _WINDOW_BYTES):
-            # Without escapes every other piece between quotes lies outside a string.
-            pieces = bare[start : start + _WINDOW_BYTES].split(b'"')
-            found.append(b"".join(pieces[inside::2]).translate(_ONE_KIND, delete=_NOT_BRACKETS))
-            inside = (inside + len(pieces) - 1) % 2
-    nest = b"".join(found)
+    nest = _leave_out_few_strings(body)
+    if nest is None:
+        nest = _leave_out_strings(body)
     if len(nest) > 2 * _MAX_PIECES:
         raise BadRequest(f"the body has more than {_MAX_PIECES} pairs of brackets")
     for _ in range(MAX_NESTING):
@@ -117,8 +110,21 @@ def _has_more_brackets(body: bytes, most: int) -> bool:
     return False
 
 
-def _leave_out_strings(body: bytes) -> list[bytes] | None:
-    """Return the brackets outside strings, where quotes are so few that each can be looked at."""
+def _leave_out_strings(body: bytes) -> bytes:
+    """Return the brackets outside strings, as of one kind."""
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
+    found: list[bytes] = []
+    inside = 0
+    for start in range(0, len(bare), _WINDOW_BYTES):
+        # Without escapes every other piece between quotes lies outside a string.
+        pieces = bare[start : start + _WINDOW_BYTES].split(b'"')
+        found.append(b"".join(pieces[inside::2]).translate(_ONE_KIND, delete=_NOT_BRACKETS))
+        inside = (inside + len(pieces) - 1) % 2
+    return b"".join(found)
+
+
+def _leave_out_few_strings(body: bytes) -> bytes | None:
+    """Return the same without a copy of the body; None where there are too many quotes."""
     pieces = body.split(b'"', _FEW_QUOTES)
     if len(pieces) > _FEW_QUOTES:
         return None
@@ -130,7 +136,7 @@ def _leave_out_strings(body: bytes) -> list[bytes] | None:
             inside = True
         elif not piece.endswith(b"\\") or (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 0:
             inside = False
-    return [b"".join(outside).translate(_ONE_KIND, delete=_NOT_BRACKETS)]
+    return b"".join(outside).translate(_ONE_KIND, delete=_NOT_BRACKETS)
 
 
 _MAX_PIECES = 1_000_000
