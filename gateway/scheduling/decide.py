@@ -145,13 +145,19 @@ def repeat_decision(
         terms = (weights.accuracy * a, weights.energy * e, weights.time * t)
         score = round(sum(terms), _DIGITS)
         ranked.append(scored._replace(score=score, costs=(a, e, t), terms=terms))
-    ranked.sort(
-        key=lambda scored: (
-            scored.score, scored.reference_joules, scored.predicted_seconds, -scored.accuracy,
-            scored.model, scored.deployment,
-        )
-    )  # fmt: skip
+    ranked.sort(key=_order_by_score)
     return decision._replace(policy=policy, weights=weights, candidates=tuple(ranked))
+
+
+def _order_by_score(scored: ScoredCandidate) -> tuple[float, float, float, float, str, str]:
+    """Return what candidates are sorted by, ties too.
+
+    Accuracy stands before the name so that a dominated candidate loses even a full tie.
+    """
+    return (
+        scored.score, scored.reference_joules, scored.predicted_seconds, -scored.accuracy,
+        scored.model, scored.deployment,
+    )  # fmt: skip
 
 
 def _keep_near_best(
@@ -238,9 +244,7 @@ def _rank_estimates(
         [made.seconds for made in estimates],
     )
     of_accuracy, of_energy, of_time = weights
-    # Accuracy stands before the name so that a dominated candidate loses even a full tie; where it
-    # was in the input ends a tie between two of one name.
-    ranked: list[tuple[float, float, float, float, str, str, int, ScoredCandidate]] = []
+    ranked: list[ScoredCandidate] = []
     for made, share, a, e, t in zip(
         estimates, accuracies, accuracy_costs, energy_costs, time_costs, strict=True
     ):
@@ -248,11 +252,10 @@ def _rank_estimates(
         option = candidate.option
         accuracy, energy, time = of_accuracy * a, of_energy * e, of_time * t
         model, deployment = option.name
-        score = round(accuracy + energy + time, _DIGITS)
-        scored = _make_scored((
+        ranked.append(_make_scored((
             model,
             deployment,
-            score,
+            round(accuracy + energy + time, _DIGITS),
             share,
             seconds,
             joules,
@@ -270,8 +273,7 @@ def _rank_estimates(
             place.backend,
             places,
             None if candidate.judged is None else candidate.judged.lower,
-        ))  # fmt: skip
-        order = (score, reference, seconds, -share, model, deployment, len(ranked), scored)
-        ranked.append(order)
-    ranked.sort()
-    return [order[-1] for order in ranked]
+        )))  # fmt: skip
+    # Where it was in the input ends a tie between two of one name.
+    ranked.sort(key=_order_by_score)
+    return ranked
