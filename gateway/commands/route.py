@@ -16,9 +16,9 @@ from gateway import tokens
 from gateway.commands.demo.example_config import make_example_config
 from gateway.commands.logged_decision import read_logged_decision
 from gateway.commands.route_options import RouteOptions
-from gateway.console import OK, out, report_failure, report_usage_error
+from gateway.console import OK, out, print_json, report_failure, report_usage_error
 from gateway.scheduling.decide import POLICIES, repeat_decision
-from gateway.scheduling.decision import MetricWeights, RoutingDecision
+from gateway.scheduling.decision import METRICS, MetricWeights, RoutingDecision
 from gateway.service.client.api_error import ApiError
 from gateway.service.request.body import parse_request
 from gateway.service.request.deciding import Deciding
@@ -27,7 +27,10 @@ from gateway.service.request.plan import RoutingPlan, make_plan, no_candidate_er
 from gateway.service.request.routing_table import ModelNames, RoutingSnapshot
 from gateway.service.request.steering import HEADER_PREFIX
 
-_WEIGHT: Final = "weight-"
+_PREDICTING: Final = (
+    "max_latency_ms", "max_energy_joules", "min_accuracy", "infeasible", "config", "profile",
+)  # fmt: skip
+"""Options that a decision which is made again has no use for."""
 
 
 def run(options: RouteOptions) -> int:
@@ -67,22 +70,16 @@ def run(options: RouteOptions) -> int:
 
 def _run_logged(options: RouteOptions, logged: Path) -> int:
     """Make a logged decision again and print it, with what was chosen then."""
-    given = {name: value for name, value in options.steering.items() if value is not None}
-    shares = {name.removeprefix(_WEIGHT): given.pop(name) for name in [*given] if _WEIGHT in name}
-    policy = given.pop("policy", None)
-    others = [
-        *given,
-        *(["config"] if options.config else []),
-        *(["profile"] if options.profile else []),
-    ]
-    if others:
-        return report_usage_error(f"--{others[0]} does not go with --logged: nothing is predicted")
+    for name in _PREDICTING:
+        if getattr(options, name) is not None:
+            shown = name.replace("_", "-")
+            return report_usage_error(f"--{shown} does not go with --logged: nothing is predicted")
+    given = {of: getattr(options, f"weight_{of}") for of in METRICS}
+    shares = {of: share for of, share in given.items() if share is not None}
     try:
         request_id, was = read_logged_decision(logged, options.request)
-        weights = was.weights
-        if shares:
-            weights = MetricWeights.from_values(**{of: float(one) for of, one in shares.items()})
-        decision = repeat_decision(was, weights, str(policy or was.policy))
+        weights = MetricWeights.from_values(**shares) if shares else was.weights
+        decision = repeat_decision(was, weights, options.policy or was.policy)
     except KeyError as error:
         return report_usage_error(
             f"{error} is no policy that ranks; there are: {', '.join(POLICIES)}"
@@ -90,8 +87,7 @@ def _run_logged(options: RouteOptions, logged: Path) -> int:
     except (OSError, ValueError) as error:
         return report_usage_error(str(error))
     if options.as_json:
-        shape = decision.to_dict(request_id=request_id, decision_us=0.0)
-        print(msgspec.json.format(msgspec.json.encode(shape)).decode())  # noqa: T201
+        print_json(decision.to_dict(request_id=request_id, decision_us=0.0))
         return OK
     print_decision(decision)
     chosen, now = was.candidates[0], decision.candidates[0]
